@@ -1,0 +1,45 @@
+"""Semantic segmentation with the High-Resolution Network (arXiv 1908.07919).
+
+The names below load on first use, so that `import hrseg` stays instant and needs no torch.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from hrseg import data as data
+    from hrseg import losses as losses
+    from hrseg import models as models
+    from hrseg.callbacks import ClassScores as ClassScores
+    from hrseg.inference import Protocol as Protocol
+    from hrseg.metrics import ConfusionMatrix as ConfusionMatrix
+    from hrseg.models import create_model as create_model
+    from hrseg.models.weights import load_weights as load_weights
+    from hrseg.predictor import load as load
+    from hrseg.task import SegmentationTask as SegmentationTask
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "ClassScores": "hrseg.callbacks",
+    "ConfusionMatrix": "hrseg.metrics",
+    "Protocol": "hrseg.inference",
+    "SegmentationTask": "hrseg.task",
+    "create_model": "hrseg.models",
+    "load": "hrseg.predictor",
+    "load_weights": "hrseg.models.weights",
+}
+_MODULES = ("data", "losses", "models")
+__all__ = [*_HOME, *_MODULES]  # noqa: PLE0604
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOME:
+        return getattr(import_module(_HOME[name]), name)
+    if name in _MODULES:
+        return import_module(f"hrseg.{name}")
+    raise AttributeError(f"module 'hrseg' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

@@ -1,0 +1,10 @@
+"""One thread per worker: the suite runs on all cores through pytest-xdist."""
+
+import os
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
+
+import torch
+
+torch.set_num_threads(1)
