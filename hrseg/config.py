@@ -1,0 +1,256 @@
+"""Find a config, read it, check it: `load_config`.
+
+The YAML is read untyped, dotted overrides are applied, then every section is checked against its
+dataclass in schema.py. Nothing here imports torch, so a typo is answered at once.
+"""
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import fields, is_dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, Literal, cast, get_args, get_origin
+
+import yaml
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from hrseg.errors import ConfigError
+from hrseg.lookup import did_you_mean, find
+from hrseg.schema import OWN_TRAINER_NAMES, SECTIONS, TRAINER_NAMES, Config
+
+
+def load_config(name: str | Path, overrides: Iterable[str] = ()) -> Config:
+    """Return the checked config that `name` finds, with `key=value` overrides applied.
+
+    The result is an OmegaConf object with the fields of `Config`; interpolations stay unresolved
+    until they are read, so that saving it writes them as they were.
+
+    Raises:
+        ConfigError: not found, not YAML, an unknown or missing key, a wrong type or value. The
+            message names file and line (or the command line), what was expected, and near names.
+    """
+    path = find_config(name)
+    try:
+        raw = OmegaConf.load(path)
+    except (yaml.YAMLError, OmegaConfBaseException, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is not valid YAML:\n{_first_lines(error)}") from error
+    if not isinstance(raw, DictConfig):
+        raise ConfigError(f"{path} holds no 'key: value' pairs. See `hrseg configs` for examples.")
+    changed = dict(_split_override(override) for override in overrides)
+    for key, value in changed.items():
+        try:
+            OmegaConf.update(raw, key, value, force_add=True)
+        except (OmegaConfBaseException, AttributeError, IndexError, TypeError) as error:
+            raise ConfigError(f"command line: {key}: {_first_lines(error, 1)}") from error
+    checker = _Checker(path, list(changed))
+    content = cast(dict[str, Any], OmegaConf.to_container(raw))
+    checker.refuse_foreign_resolvers(content, "")
+    config = checker.typed(Config, content, "")
+    checker.check_values(config)
+    return cast(Config, config)
+
+
+def find_config(name: str | Path) -> Path:
+    """Return the file that `name` means: a path, else a shipped config; `.yaml` may be left out.
+
+    Raises:
+        ConfigError: neither exists.
+    """
+    for path in (Path(name), Path(f"{name}.yaml")):
+        if path.is_file():
+            return path
+    shipped = shipped_configs()
+    return find(shipped, str(name).removesuffix(".yaml"), "config (no such file, none shipped):")
+
+
+def shipped_configs() -> dict[str, Path]:
+    """Return the configs that come with hrseg, by name."""
+    folder = Path(str(files("hrseg.configs")))
+    return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
+
+
+def to_yaml(config: Config) -> str:
+    """Return the config as YAML that `load_config` reads back to the same config."""
+    return OmegaConf.to_yaml(cast(DictConfig, config))
+
+
+def to_dict(section: Any) -> dict[str, Any]:
+    """Return a section of a config as plain values, interpolations resolved, lists as tuples."""
+    plain = OmegaConf.to_container(section, resolve=True)
+    return {
+        key: tuple(value) if isinstance(value, list) else value
+        for key, value in cast(dict[str, Any], plain).items()
+    }
+
+
+class _Checker:
+    """Turns untyped sections into typed ones; knows where a key was written."""
+
+    def __init__(self, path: Path, overridden: Sequence[str]) -> None:
+        self.path = path
+        self.overridden = overridden
+        self.lines: dict[str, int] = {}
+        self._index(yaml.compose(path.read_text(encoding="utf-8")), "")
+
+    def error(self, key: str, message: str) -> ConfigError:
+        """Return an error that says where `key` was written."""
+        if any(re.match(re.escape(written) + r"[.\[]", f"{key}.") for written in self.overridden):
+            return ConfigError(f"command line: {key}: {message}")
+        line = self.lines.get(key)
+        return ConfigError(f"{self.path}{f', line {line}' if line else ''}: {key}: {message}")
+
+    def typed(self, schema: type, node: Any, key: str) -> DictConfig:
+        """Return `node` as a structured config of `schema`."""
+        if not isinstance(node, dict):
+            raise self.error(key, f"expected 'key: value' pairs, got {node!r}.")
+        config: DictConfig = OmegaConf.structured(schema)
+        known = {field.name: field for field in fields(schema)}
+        for raw_name, value in node.items():
+            # YAML 1.1 reads a bare `on` as true.
+            name = "on" if raw_name is True else str(raw_name)
+            full_key = f"{key}.{name}".lstrip(".")
+            if name not in known:
+                raise self.error(full_key, f"unknown key{did_you_mean(name, known)}")
+            try:
+                typed = self._value(known[name].type, value, full_key)
+                OmegaConf.update(config, name, typed, merge=not isinstance(typed, DictConfig))
+            except OmegaConfBaseException as error:
+                hint = f".\nExpected {_kind(known[name].type)}: {known[name].metadata['help']}"
+                if get_origin(known[name].type) is Literal:
+                    hint = did_you_mean(str(value), get_args(known[name].type))
+                raise self.error(full_key, f"cannot be {value!r}{hint}") from error
+        return config
+
+    def _value(self, kind: Any, value: Any, key: str) -> Any:
+        if key == "losses" and isinstance(value, list):
+            return [self._named(key, item, f"{key}[{index}]") for index, item in enumerate(value)]
+        if key in SECTIONS:
+            return self._named(key, value, key)
+        if is_dataclass(kind):
+            return self.typed(cast(type, kind), value, key)
+        if key == "trainer" and isinstance(value, dict):
+            self._check_trainer(value)
+        return value
+
+    def _named(self, section: str, value: Any, key: str) -> DictConfig:
+        node = {"name": value} if isinstance(value, str) else value
+        if not isinstance(node, dict) or not isinstance(node.get("name"), str):
+            names = ", ".join(SECTIONS[section])
+            raise self.error(key, f"needs a 'name', one of: {names}")
+        if node["name"] not in SECTIONS[section]:
+            message = (
+                f"unknown name {node['name']!r}{did_you_mean(node['name'], SECTIONS[section])}"
+            )
+            raise self.error(f"{key}.name" if isinstance(value, dict) else key, message)
+        return self.typed(SECTIONS[section][node["name"]], node, key)
+
+    def _check_trainer(self, node: Mapping[str, Any]) -> None:
+        for name in node:
+            if name in OWN_TRAINER_NAMES:
+                raise self.error(f"trainer.{name}", "hrseg sets this one itself; remove the key.")
+            if name not in TRAINER_NAMES:
+                hint = did_you_mean(str(name), TRAINER_NAMES).partition("\n")[0]
+                raise self.error(
+                    f"trainer.{name}",
+                    f"pytorch_lightning.Trainer takes no {name!r}{hint}",
+                )
+
+    def refuse_foreign_resolvers(self, node: Any, key: str) -> None:
+        """Raise on any resolver but `${oc.env:HRSEG_...}`: a config must not read secrets."""
+        if isinstance(node, dict):
+            for name, value in node.items():
+                self.refuse_foreign_resolvers(value, f"{key}.{name}".lstrip("."))
+        elif isinstance(node, list):
+            for index, value in enumerate(node):
+                self.refuse_foreign_resolvers(value, f"{key}[{index}]")
+        elif isinstance(node, str):
+            for resolver in re.findall(r"\$\{([^}]*:[^}]*)", node):
+                if not re.fullmatch(r"\s*oc\.env:\s*HRSEG_[A-Z0-9_]+\s*(,[^$]*)?", resolver):
+                    raise self.error(
+                        key, f"${{{resolver}}} is not allowed, only ${{oc.env:HRSEG_...}}."
+                    )
+
+    def check_values(self, config: DictConfig) -> None:
+        """Raise on what is missing, on interpolations that do not resolve, on numbers too small."""
+        try:
+            missing = sorted(OmegaConf.missing_keys(config))
+            OmegaConf.to_container(config, resolve=True)
+        except OmegaConfBaseException as error:
+            raise ConfigError(f"{self.path}: {_first_lines(error, 2)}") from error
+        if missing:
+            raise self.error(missing[0], f"is required: {_help(config, missing[0])}.")
+        self._check_minimum(config, "")
+        scales = list(config.data.scales)
+        if len(scales) not in (2, 3) or scales[0] > scales[1]:
+            raise self.error(
+                "data.scales", f"expected (first, last, step) or (low, high), got {scales}."
+            )
+        for key, value, limit in (
+            ("data.flip", config.data.flip, 1),
+            ("ema_decay", config.ema_decay or 0, 0.999999),
+            ("model.bn_momentum", config.model.bn_momentum, 1),
+        ):
+            if value > limit:
+                raise self.error(key, f"is {value}; expected at most {limit}.")
+        if not config.losses:
+            raise self.error("losses", "is empty; expected at least one, e.g. [cross_entropy].")
+
+    def _check_minimum(self, config: DictConfig, key: str) -> None:
+        for item in fields(_schema(config)):
+            full_key, value = f"{key}.{item.name}".lstrip("."), config[item.name]
+            minimum = item.metadata["at_least"]
+            nested = value if full_key == "losses" else [value]
+            for index, part in enumerate(nested):
+                if isinstance(part, DictConfig) and is_dataclass(OmegaConf.get_type(part)):
+                    self._check_minimum(part, f"{full_key}[{index}]" if part != value else full_key)
+            numbers = [value] if isinstance(value, int | float) else value
+            if minimum is not None and numbers is not None and min(numbers) < minimum:
+                raise self.error(full_key, f"is {value}; expected at least {minimum}.")
+
+    def _index(self, node: yaml.Node | None, key: str) -> None:
+        """Remember the line of every key."""
+        if node is not None:
+            self.lines.setdefault(key, node.start_mark.line + 1)
+        if isinstance(node, yaml.MappingNode):
+            for name, value in node.value:
+                full_key = f"{key}.{name.value}".lstrip(".")
+                self.lines[full_key] = name.start_mark.line + 1
+                self._index(value, full_key)
+        elif isinstance(node, yaml.SequenceNode):
+            for index, value in enumerate(node.value):
+                self._index(value, f"{key}[{index}]")
+
+
+def _split_override(override: str) -> tuple[str, Any]:
+    key, equals, value = override.partition("=")
+    if not equals or not key:
+        raise ConfigError(
+            f"{override!r} is no override. Expected key=value, e.g. data.batch_size=4"
+        )
+    try:
+        return key, OmegaConf.to_container(OmegaConf.from_dotlist([f"value={value}"]))["value"]  # type: ignore[index,call-overload]
+    except (yaml.YAMLError, OmegaConfBaseException) as error:
+        raise ConfigError(f"command line: {key}: {value!r} is not a YAML value.") from error
+
+
+def _help(config: DictConfig, key: str) -> str:
+    parent, _, name = key.rpartition(".")
+    section = OmegaConf.select(config, parent) if parent else config
+    return next(
+        str(item.metadata["help"]) for item in fields(_schema(section)) if item.name == name
+    )
+
+
+def _schema(section: DictConfig) -> Any:
+    return OmegaConf.get_type(section)
+
+
+def _kind(annotation: Any) -> str:
+    """Return a type as a user reads it."""
+    name = annotation.__name__ if isinstance(annotation, type) else str(annotation)
+    return re.sub(r"\w+\.", "", name)
+
+
+def _first_lines(error: Exception, count: int = 3) -> str:
+    return "\n".join(line.strip() for line in str(error).splitlines()[:count]).rstrip(".")

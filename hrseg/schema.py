@@ -1,0 +1,226 @@
+"""What a config may say: a dataclass per section, a sentence per field.
+
+Fields of a named section equal the parameters of what the name builds, so a new data set, head,
+loss or optimiser is one dataclass and one row in `SECTIONS`.
+"""
+
+from collections.abc import Mapping
+from dataclasses import MISSING as NO_DEFAULT
+from dataclasses import dataclass, field, is_dataclass
+from typing import Any, Literal
+
+from omegaconf import MISSING
+
+Backbone = Literal[
+    "hrnet_w18_small_v1", "hrnet_w18_small_v2", "hrnet_w18", "hrnet_w32", "hrnet_w40", "hrnet_w48"
+]
+
+
+def option(help: str, default: Any = NO_DEFAULT, at_least: float | None = None) -> Any:
+    """Return a dataclass field with its sentence; without a default it is required in the YAML."""
+    metadata = {"help": help, "at_least": at_least}
+    if default is NO_DEFAULT:
+        return field(default=MISSING, metadata=metadata)
+    if isinstance(default, list | dict) or is_dataclass(default):
+        return field(default_factory=lambda: default, metadata=metadata)
+    return field(default=default, metadata=metadata)
+
+
+@dataclass
+class DataConfig:
+    """What every data set takes."""
+
+    name: str = option("the data set: camvid, synthetic or folder")
+    root: str = option("the folder that holds the data set")
+    train_split: str = option("split to train on", "train")
+    val_split: str = option("split to validate on", "val")
+    batch_size: int = option(
+        "global batch: devices x nodes x accumulation x per-device", 8, at_least=1
+    )
+    crop_size: tuple[int, int] = option("training crop, (height, width)", (256, 256), at_least=32)
+    scales: tuple[float, ...] = option(
+        "random scale: (first, last, step) draws in steps, last included; (low, high) uniformly",
+        (0.5, 2.1, 0.1),
+        at_least=0.01,
+    )
+    base_size: int | None = option(
+        "long side in pixels at scale 1; null: the image's own", None, at_least=32
+    )
+    flip: float = option("probability of a horizontal flip", 0.5, at_least=0)
+    photometric: float = option("strength of brightness, contrast, colour jitter", 0.0, at_least=0)
+    workers: int = option("processes that load data; 0 loads in the main process", 2, at_least=0)
+
+
+@dataclass
+class CamVidConfig(DataConfig):
+    """CamVid, 11 classes, as distributed with SegNet: {train,val}/ and {train,val}annot/."""
+
+
+@dataclass
+class SyntheticConfig(DataConfig):
+    """Street-like scenes drawn by hrseg itself, written once under `root`."""
+
+    num_train: int = option("training images", 64, at_least=1)
+    num_val: int = option("validation images", 16, at_least=1)
+    image_size: tuple[int, int] = option("(height, width) of a scene", (192, 256), at_least=32)
+
+
+@dataclass
+class FolderConfig(DataConfig):
+    """The user's own images and masks."""
+
+    class_names: list[str] = option("a name per train id; empty: classes.json or classes.txt", [])
+    palette: list[tuple[int, int, int]] | None = option("an RGB colour per class", None)
+    image_folder: str = option("images, below root", "images")
+    mask_folder: str = option("masks, below root", "masks")
+    mask_suffix: str = option("what a mask's stem has after the image's, e.g. _mask", "")
+    mask_format: Literal["index", "rgb"] = option("ids (palette PNGs too), or colours", "index")
+    id_map: dict[int, int] | None = option("raw id -> train id, 255 = ignore", None)
+    ignore_ids: list[int] = option("raw ids that are not scored", [255])
+    val_fraction: float | None = option("share held out, if there are no split folders", None)
+
+
+@dataclass
+class HeadConfig:
+    """What every head takes."""
+
+    name: str = option("the head: fcn")
+
+
+@dataclass
+class FCNConfig(HeadConfig):
+    """1x1 convolution, BN, ReLU, 1x1 classifier (the paper's HRNetV2 head)."""
+
+
+@dataclass
+class ModelConfig:
+    """The network."""
+
+    backbone: Backbone = option("the HRNet variant")
+    head: HeadConfig = option("the head", FCNConfig(name="fcn"))
+    align_corners: bool = option("corner alignment of every bilinear interpolation", False)
+    bn_momentum: float = option("momentum of the batch norm statistics", 0.01, at_least=0)
+    weights: str | None = option("checkpoint to start from; null: from scratch", None)
+    freeze_backbone: bool = option("train the head alone; batch norm statistics stay", False)
+
+
+@dataclass
+class LossConfig:
+    """What every loss takes; the loss that is trained is their weighted sum."""
+
+    name: str = option("the loss: cross_entropy or ohem")
+    on: str = option("the output of the model it looks at", "out")
+    weight: float = option("its factor in the sum", 1.0)
+
+
+@dataclass
+class CrossEntropyConfig(LossConfig):
+    """Cross-entropy over the labelled pixels."""
+
+    class_weights: Any = option("null, a list of one number per class, or 'dataset'", None)
+
+
+@dataclass
+class OhemConfig(CrossEntropyConfig):
+    """Cross-entropy over the hard pixels (online hard example mining)."""
+
+    threshold: float = option("pixels whose true class scores below this are hard", 0.9)
+    min_kept: int = option("at least so many pixels per device count", 131072, at_least=1)
+
+
+@dataclass
+class OptimizerConfig:
+    """What every optimiser takes."""
+
+    name: str = option("the optimiser: sgd or adamw")
+    lr: float = option("learning rate", 0.01, at_least=0)
+    weight_decay: float = option("weight decay, on every parameter", 5e-4, at_least=0)
+    head_lr_multiplier: float = option("the head's learning rate, relative", 1.0, at_least=0)
+
+
+@dataclass
+class SGDConfig(OptimizerConfig):
+    """Stochastic gradient descent."""
+
+    momentum: float = option("momentum", 0.9, at_least=0)
+
+
+@dataclass
+class AdamWConfig(OptimizerConfig):
+    """AdamW."""
+
+    betas: tuple[float, float] = option("decay of the two moments", (0.9, 0.999), at_least=0)
+
+
+@dataclass
+class ScheduleConfig:
+    """What every schedule takes."""
+
+    name: str = option("the schedule: poly")
+    warmup_steps: int = option("steps of linear rise from 0", 0, at_least=0)
+
+
+@dataclass
+class PolyConfig(ScheduleConfig):
+    """lr x (1 - step / steps) ^ power, per optimiser step."""
+
+    power: float = option("the power", 0.9, at_least=0)
+
+
+@dataclass
+class InferenceConfig:
+    """How an image is evaluated; null takes what the protocol says."""
+
+    protocol: str = option("named preset: plain", "plain")
+    scales: list[float] | None = option("sizes the image is evaluated at", None, at_least=0.01)
+    flip: bool | None = option("average with the mirrored image", None)
+    average: Literal["softmax", "exp_logits", "logits"] | None = option(
+        "what is summed over scales", None
+    )
+    absent_classes: Literal["skipped", "zero"] | None = option("classes without a pixel", None)
+
+
+@dataclass
+class Config:
+    """A whole experiment."""
+
+    name: str = option("the experiment; runs go to <runs>/<name>/")
+    seed: int = option("seed of every random draw", 304, at_least=0)
+    runs: str = option("where run folders are made", "runs")
+    data: DataConfig = option("the data set", DataConfig())
+    model: ModelConfig = option("the network", ModelConfig())
+    losses: list[LossConfig] = option("the losses", [CrossEntropyConfig(name="cross_entropy")])
+    optimizer: OptimizerConfig = option("the optimiser", SGDConfig(name="sgd"))
+    schedule: ScheduleConfig = option("the learning rate schedule", PolyConfig(name="poly"))
+    inference: InferenceConfig = option("the evaluation protocol", InferenceConfig())
+    ema_decay: float | None = option("weight averaging, e.g. 0.999; null: none", None, at_least=0)
+    early_stopping_patience: int | None = option(
+        "validations without a better mIoU before training stops", None, at_least=1
+    )
+    prediction_images: int = option("validation images drawn as pictures", 4, at_least=0)
+    loggers: list[str] = option("beside metrics.csv: tensorboard, wandb, mlflow", ["tensorboard"])
+    trainer: dict[str, Any] = option("arguments of pytorch_lightning.Trainer", {})
+
+
+# Sections whose `name` chooses the dataclass.
+SECTIONS: Mapping[str, Mapping[str, type]] = {
+    "data": {"camvid": CamVidConfig, "synthetic": SyntheticConfig, "folder": FolderConfig},
+    "model.head": {"fcn": FCNConfig},
+    "losses": {"cross_entropy": CrossEntropyConfig, "ohem": OhemConfig},
+    "optimizer": {"sgd": SGDConfig, "adamw": AdamWConfig},
+    "schedule": {"poly": PolyConfig},
+}
+
+# What pytorch_lightning.Trainer takes, so that a typo is found without the seconds of importing it.
+TRAINER_NAMES = (
+    "accelerator strategy devices num_nodes precision fast_dev_run max_epochs min_epochs max_steps "
+    "min_steps max_time limit_train_batches limit_val_batches limit_test_batches "
+    "limit_predict_batches overfit_batches val_check_interval check_val_every_n_epoch "
+    "num_sanity_val_steps log_every_n_steps enable_checkpointing enable_progress_bar "
+    "enable_model_summary accumulate_grad_batches gradient_clip_val gradient_clip_algorithm "
+    "deterministic benchmark inference_mode profiler detect_anomaly barebones plugins "
+    "sync_batchnorm reload_dataloaders_every_n_epochs enable_autolog_hparams model_registry"
+).split()
+
+# hrseg gives these to the Trainer itself.
+OWN_TRAINER_NAMES = ("logger", "callbacks", "default_root_dir", "use_distributed_sampler")
