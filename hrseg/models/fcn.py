@@ -1,0 +1,42 @@
+"""The HRNetV2 segmentation head: all four streams at stride 4, then two 1x1 convolutions."""
+
+import torch
+from torch import Tensor, nn
+
+from hrseg.models.hrnet import initialise, resize
+
+
+class FCNHead(nn.Module):
+    """The authors' `last_layer` (arXiv 1908.07919, section 3.2)."""
+
+    def __init__(
+        self,
+        channels: list[int],
+        num_classes: int,
+        align_corners: bool = False,
+        bn_momentum: float = 0.01,
+    ) -> None:
+        """Build the head for features of `channels`, finest first."""
+        super().__init__()
+        self.align_corners = align_corners
+        width = sum(channels)
+        classifier = nn.Conv2d(width, num_classes, 1)
+        self.last_layer = nn.Sequential(
+            nn.Conv2d(width, width, 1), nn.BatchNorm2d(width), nn.ReLU(inplace=True), classifier
+        )
+        initialise(self, bn_momentum)
+        # No batch norm follows: the authors' small weights start the loss at log(num_classes).
+        nn.init.normal_(classifier.weight, std=0.001)
+
+    def forward(self, features: list[Tensor]) -> dict[str, Tensor]:
+        """Classify every position of the finest feature.
+
+        Args:
+            features: (B, channels[i], H_i, W_i), finest first.
+
+        Returns:
+            `{"out": logits}`, (B, K, H_0, W_0).
+        """
+        finest, *coarser = features
+        same_size = [finest, *(resize(x, finest, self.align_corners) for x in coarser)]
+        return {"out": self.last_layer(torch.cat(same_size, dim=1))}
