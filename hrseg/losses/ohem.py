@@ -1,0 +1,69 @@
+"""Online hard example mining: cross-entropy over the pixels that the network finds hard."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from hrseg.errors import ConfigError
+from hrseg.losses.cross_entropy import pixel_losses, weight_tensor
+
+
+class OHEM(nn.Module):
+    """Cross-entropy over the pixels whose true class is predicted below a threshold.
+
+    The authors' definition (`lib/core/criterion.py`): the threshold is raised until about
+    `min_kept` pixels are below it, and the mean of the weighted pixel losses is a plain one.
+    """
+
+    class_weights: Tensor | None
+
+    def __init__(
+        self,
+        class_weights: Sequence[float] | None = None,
+        threshold: float = 0.9,
+        min_kept: int = 131072,
+    ) -> None:
+        """Set what counts as hard.
+
+        Args:
+            class_weights: one per class, or None for equal ones.
+            threshold: probability of the true class below which a pixel is hard, 0 to 1.
+            min_kept: pixels to keep at least, of one call, that is per device and step.
+
+        Raises:
+            ConfigError: a value is out of range.
+        """
+        super().__init__()
+        if not 0 <= threshold <= 1 or min_kept < 1:
+            raise ConfigError(
+                f"ohem: threshold is {threshold}, expected 0 to 1; "
+                f"min_kept is {min_kept}, expected 1 or more pixels."
+            )
+        self.threshold = threshold
+        self.min_kept = min_kept
+        self.register_buffer("class_weights", weight_tensor(class_weights), persistent=False)
+
+    def forward(self, logits: Tensor, mask: Tensor) -> Tensor:
+        """Return the loss, a float32 scalar; 0 where no pixel is hard.
+
+        Args:
+            logits: (B, K, H, W).
+            mask: (B, H, W) class ids, 255 = ignore.
+
+        Raises:
+            ConfigError: the number of class weights is not K.
+        """
+        losses, weights = pixel_losses(logits, mask, self.class_weights)
+        # An ignored pixel is never hard.
+        probability = torch.exp(-losses.detach()).masked_fill(mask == 255, torch.inf)
+        hard = probability < self._raised_threshold(probability)
+        # A product, not a selection: a NaN logit must reach the loss.
+        return (losses * weights * hard).sum() / hard.sum().clamp(min=1)
+
+    def _raised_threshold(self, probability: Tensor) -> Tensor:
+        """The probability at rank `min_kept` (from 0), or the highest where there are fewer."""
+        count = min(self.min_kept + 1, probability.numel())
+        # The few smallest, unsorted: exact, and never waits for the device.
+        smallest = probability.flatten().topk(count, largest=False, sorted=False).values
+        return smallest.masked_fill(smallest.isinf(), 0).max().clamp(min=self.threshold)
