@@ -1,0 +1,364 @@
+"""From paths to arrays to items: what every data set shares, whatever its folders look like."""
+
+import io
+import warnings
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+import torch
+from PIL import Image
+from torch.utils.data import Dataset
+
+from hrseg.errors import ConfigError, DataError
+
+Array = npt.NDArray[np.uint8]
+Files = Sequence[tuple[Path, Path | None]]
+
+IGNORE = 255
+SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
+_FORMATS = ("PNG", "JPEG", "TIFF")
+_UNREADABLE = (OSError, SyntaxError, ValueError, Image.DecompressionBombError, cv2.error)
+
+
+@dataclass(frozen=True)
+class Key:
+    """What a sampler asks a data set for.
+
+    Attributes:
+        index: which image.
+        epoch: selects the random draws, so that any sample of any epoch can be made again.
+        repeat: shown only to even out the processes; its mask is all ignore.
+    """
+
+    index: int
+    epoch: int = 0
+    repeat: bool = False
+
+
+class SegmentationDataset(Dataset[dict[str, Any]]):
+    """Images and their masks as {"image": (3, h, w) RGB, "mask": (h, w), "name"}, both uint8.
+
+    Masks hold train ids and 255 = ignore; an image without a mask gets one that is all ignore.
+
+    Args:
+        files: (image, mask) paths; the mask may be None.
+        read_mask: path -> (H, W) train ids.
+        transform: (image (H, W, 3), mask (H, W), seeds) -> the same, augmented; None leaves both.
+        seed: with epoch and index it decides every random draw.
+    """
+
+    def __init__(
+        self,
+        files: Files,
+        read_mask: Callable[[Path], Array],
+        transform: Callable[[Array, Array, tuple[int, ...]], tuple[Array, Array]] | None = None,
+        seed: int = 0,
+    ) -> None:
+        """Keep the list; nothing is read yet."""
+        self.files = list(files)
+        self.names = _names([image for image, _ in self.files])
+        self.read_mask = read_mask
+        self.transform = transform
+        self.seed = seed
+
+    def __len__(self) -> int:
+        """Return the number of images."""
+        return len(self.files)
+
+    def __getitem__(self, key: int | Key) -> dict[str, Any]:
+        """Return the item; a bare index means epoch 0.
+
+        Raises:
+            DataError: an unreadable file, a mask of another size, an unknown id.
+        """
+        key = key if isinstance(key, Key) else Key(key)
+        image, mask = self.read(key.index)
+        if key.repeat:
+            mask = np.full_like(mask, IGNORE)
+        if self.transform is not None:
+            image, mask = self.transform(image, mask, (self.seed, key.epoch, key.index))
+        return {
+            "image": torch.from_numpy(image).permute(2, 0, 1),
+            "mask": torch.from_numpy(mask),
+            "name": self.names[key.index],
+        }
+
+    def read(self, index: int) -> tuple[Array, Array]:
+        """Return image (H, W, 3) and mask (H, W) of one file pair, unchanged.
+
+        Raises:
+            DataError: an unreadable file, a mask of another size, an unknown id.
+        """
+        image_path, mask_path = self.files[index]
+        image = read_image(image_path)
+        if mask_path is None:
+            return image, np.full(image.shape[:2], IGNORE, np.uint8)
+        mask = self.read_mask(mask_path)
+        _same_size(image_path, image.shape[:2], mask_path, mask.shape)
+        return image, mask
+
+
+@dataclass(frozen=True)
+class MaskReader:
+    """Path -> (H, W) uint8 train ids, 255 = ignore.
+
+    Attributes:
+        table: 256 entries, raw id -> train id; -1 marks a raw id that must not occur.
+        repair: what to do about an unknown id, the last line of that error.
+        palette: RGB colour of each raw id, for masks stored as colours; None for index masks.
+    """
+
+    table: npt.NDArray[np.int16]
+    repair: str
+    palette: tuple[tuple[int, int, int], ...] | None = None
+
+    def __call__(self, path: Path) -> Array:
+        """Return the train ids.
+
+        Raises:
+            DataError: unreadable, of a wrong kind, or with an unknown id or colour.
+        """
+        raw = read_index_mask(path) if self.palette is None else read_rgb_mask(path, self.palette)
+        unknown = cv2.LUT(raw, (self.table < 0).astype(np.uint8))
+        if unknown.any():
+            ids, counts = np.unique(raw[unknown > 0], return_counts=True)
+            found = ", ".join(
+                f"{i} ({n} pixels)" for i, n in list(zip(ids, counts, strict=True))[:5]
+            )
+            raise DataError(
+                f"{path}: unknown id {found}{', ...' if len(ids) > 5 else ''}\n"
+                f"expected {_ranges(np.flatnonzero(self.table >= 0))}. {self.repair}"
+            )
+        return np.asarray(cv2.LUT(raw, self.table.astype(np.uint8)), np.uint8)
+
+
+def id_table(
+    num_classes: int, id_map: Mapping[int, int] | None = None, ignore_ids: Iterable[int] = ()
+) -> npt.NDArray[np.int16]:
+    """Return the 256 entries raw id -> train id, 255 = ignore, -1 = unknown.
+
+    Args:
+        num_classes: K; train ids are 0..K-1.
+        id_map: raw id -> train id or 255; without it raw ids are train ids.
+        ignore_ids: raw ids that are ignored, whatever the map says.
+
+    Raises:
+        ConfigError: more than 255 classes, or ids out of range.
+    """
+    if not 0 < num_classes <= 255:
+        raise ConfigError(f"{num_classes} classes: between 1 and 255 can be told apart.")
+    pairs = dict(id_map) if id_map is not None else {i: i for i in range(num_classes)}
+    pairs |= dict.fromkeys(ignore_ids, IGNORE)
+    table = np.full(256, -1, np.int16)
+    for raw, train in pairs.items():
+        if not 0 <= raw <= 255 or not (0 <= train < num_classes or train == IGNORE):
+            raise ConfigError(
+                f"id map {raw} -> {train}: raw ids are 0..255, train ids 0..{num_classes - 1} "
+                f"for {num_classes} classes, or 255 to ignore."
+            )
+        table[raw] = train
+    return table
+
+
+def read_image(path: Path) -> Array:
+    """Return an image as RGB uint8 (H, W, 3), never rotated by EXIF, as its mask is not either.
+
+    16-bit images are scaled to 8 bits, and a warning says so.
+
+    Raises:
+        DataError: missing, truncated, or not an image.
+    """
+    flags = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_ANYDEPTH | cv2.IMREAD_IGNORE_ORIENTATION
+    try:
+        data = path.read_bytes()
+        if not data.rstrip(b"\0").endswith((b"IEND\xaeB`\x82", b"\xff\xd9")):
+            # OpenCV fills a truncated file with blank rows and goes on; Pillow refuses it.
+            with Image.open(io.BytesIO(data), formats=_FORMATS) as opened:
+                opened.load()
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
+    except _UNREADABLE as error:
+        raise _unreadable(path, error) from error
+    if image is None or image.dtype not in (np.uint8, np.uint16):
+        raise _unreadable(path, image if image is None else f"its pixels are {image.dtype}")
+    if image.dtype == np.uint16:
+        warnings.warn("16-bit images are scaled to 8 bits when they are read", stacklevel=2)
+        image = (image // 257).astype(np.uint8)
+    return np.asarray(image, np.uint8)
+
+
+def read_index_mask(path: Path) -> Array:
+    """Return a mask's raw ids (H, W): grey values, or the indices of a palette image.
+
+    Pillow, because OpenCV turns palette images into colours.
+
+    Raises:
+        DataError: unreadable, JPEG, coloured, or with ids above 255.
+    """
+    mode, mask = _read_mask(path, None)
+    if mask.ndim != 2:
+        raise DataError(
+            f"{path} is a coloured image ({mode}); expected ids: a grey or palette image.\n"
+            "Colours per class need the mask format rgb (`mask_format: rgb` and a palette)."
+        )
+    if mask.dtype != np.uint8 and (mask.min() < 0 or mask.max() > 255):
+        raise DataError(f"{path} holds ids up to {mask.max()} ({mode}); expected 0..255.")
+    return np.asarray(mask, np.uint8)
+
+
+def read_rgb_mask(path: Path, palette: tuple[tuple[int, int, int], ...]) -> Array:
+    """Return the position of each pixel's colour in the palette, (H, W).
+
+    Raises:
+        DataError: unreadable, JPEG, or with a colour that is not in the palette.
+    """
+    colors = _read_mask(path, "RGB")[1].astype(np.uint32)
+    codes = colors[..., 0] << 16 | colors[..., 1] << 8 | colors[..., 2]
+    ids = _color_table(palette)[codes]
+    if (ids < 0).any():
+        code, count = np.unique(codes[ids < 0], return_counts=True)
+        red, green, blue = (int(code[0]) >> shift & 255 for shift in (16, 8, 0))
+        raise DataError(
+            f"{path}: colour ({red}, {green}, {blue}) in {count[0]} pixels "
+            f"({len(code)} unknown colours) is not in the palette of {len(palette)}.\n"
+            "Add the colour to palette; if it is not a class, also its position to ignore_ids."
+        )
+    return np.asarray(ids, np.uint8)
+
+
+def pair_files(images: Path, masks: Path, mask_suffix: str = "") -> list[tuple[Path, Path]]:
+    """Return (image, mask) paths below two folders, matched by name without extension, sorted.
+
+    Args:
+        images: folder, searched with its subfolders.
+        masks: folder of the same layout.
+        mask_suffix: what a mask's stem has after the image's, for example "_mask".
+
+    Raises:
+        DataError: a folder is missing, no images, or anything without its partner.
+    """
+    image_of, mask_of = find_files(images), find_files(masks, mask_suffix)
+    if not image_of:
+        raise DataError(f"{images} holds no images; expected {', '.join(SUFFIXES)} files.")
+    lonely = [image for stem, image in image_of.items() if stem not in mask_of]
+    if lonely:
+        example = f"{lonely[0].stem}{mask_suffix}.png"
+        raise DataError(
+            f"{len(lonely)} of {len(image_of)} images in {images} have no mask: {_some(lonely)}\n"
+            f"expected each mask under the image's name in {masks}, e.g. {example}"
+        )
+    lonely = [mask for stem, mask in mask_of.items() if stem not in image_of]
+    if lonely:
+        raise DataError(
+            f"{len(lonely)} of {len(mask_of)} masks in {masks} have no image: {_some(lonely)}\n"
+            f"expected each image under the mask's name in {images}; add it or remove the mask."
+        )
+    return [(image, mask_of[stem]) for stem, image in image_of.items()]
+
+
+def find_files(folder: Path, suffix: str = "") -> dict[str, Path]:
+    """Return the images below a folder by their relative path, extension and `suffix` cut off.
+
+    Raises:
+        DataError: no such folder, or two images that differ in their extension only.
+    """
+    if not folder.is_dir():
+        raise DataError(f"no folder {folder}. Is data.root right?")
+    found: dict[str, Path] = {}
+    for path in sorted(folder.rglob("*")):
+        if path.suffix.lower() not in SUFFIXES or path.name.startswith("."):
+            continue
+        stem = path.relative_to(folder).with_suffix("").as_posix()
+        if not stem.endswith(suffix):
+            continue
+        if found.setdefault(stem.removesuffix(suffix), path) != path:
+            raise DataError(
+                f"{found[stem.removesuffix(suffix)]} and {path.name}: keep one of them."
+            )
+    return found
+
+
+def check_files(dataset: SegmentationDataset, sample: int = 16) -> None:
+    """Compare the sizes of every image and mask by their headers; read an even sample whole.
+
+    Raises:
+        DataError: the first file that is unreadable, of another size, or holds an unknown id.
+    """
+    for image, mask in dataset.files:
+        if mask is not None:
+            _same_size(image, _header_size(image), mask, _header_size(mask))
+    for index in np.unique(np.linspace(0, len(dataset) - 1, sample).astype(int)):
+        dataset.read(int(index))
+
+
+def _read_mask(path: Path, mode: str | None) -> tuple[str, npt.NDArray[Any]]:
+    try:
+        with Image.open(path, formats=_FORMATS) as opened:
+            if opened.format == "JPEG":
+                raise DataError(
+                    f"{path}: a JPEG mask has wrong ids: its compression blends neighbouring "
+                    "values.\nExport the masks as PNG from the annotation tool again."
+                )
+            return opened.mode, np.asarray(opened.convert(mode) if mode else opened)
+    except _UNREADABLE as error:
+        raise _unreadable(path, error) from error
+
+
+@lru_cache(maxsize=4)
+def _color_table(palette: tuple[tuple[int, int, int], ...]) -> npt.NDArray[np.int16]:
+    """Return 2^24 entries, colour -> position: 32 MB, and 10 times faster than a search."""
+    table = np.full(1 << 24, -1, np.int16)
+    for index, (red, green, blue) in enumerate(palette):
+        table[red << 16 | green << 8 | blue] = index
+    return table
+
+
+def _header_size(path: Path) -> tuple[int, int]:
+    try:
+        with Image.open(path, formats=_FORMATS) as opened:
+            return opened.height, opened.width
+    except _UNREADABLE as error:
+        raise _unreadable(path, error) from error
+
+
+def _same_size(
+    image: Path, image_size: tuple[int, ...], mask: Path, mask_size: tuple[int, ...]
+) -> None:
+    if image_size != mask_size:
+        raise DataError(
+            f"{mask} is {mask_size[1]}x{mask_size[0]}, its image {image} "
+            f"{image_size[1]}x{image_size[0]} (width x height).\n"
+            "Expected the same size; export the mask again at the image's size."
+        )
+
+
+def _unreadable(path: Path, reason: object) -> DataError:
+    if not path.is_file():
+        return DataError(f"no file {path}")
+    why = str(reason or "not an image").splitlines()[0]
+    return DataError(
+        f"cannot read {path}: {why}\n"
+        f"Expected a whole {', '.join(_FORMATS)} file; is it truncated? Copy it again or remove it."
+    )
+
+
+def _names(images: Sequence[Path]) -> list[str]:
+    """Return the stems; images of the same name in other folders get the folder's name in front."""
+    if len({path.stem for path in images}) == len(images):
+        return [path.stem for path in images]
+    return [f"{path.parent.name}_{path.stem}" for path in images]
+
+
+def _some(paths: Sequence[Path]) -> str:
+    return ", ".join(path.name for path in paths[:3]) + (", ..." if len(paths) > 3 else "")
+
+
+def _ranges(ids: npt.NDArray[Any]) -> str:
+    """Write sorted ids as "0..10, 255"."""
+    groups = np.split(ids, np.flatnonzero(np.diff(ids) > 1) + 1)
+    return ", ".join(f"{g[0]}..{g[-1]}" if len(g) > 1 else str(g[0]) for g in groups if len(g))
