@@ -1,0 +1,243 @@
+"""The DataModule every data set inherits: loaders, samplers, and the check before training."""
+
+from collections.abc import Iterator, Sequence, Sized
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from pytorch_lightning import LightningDataModule
+from torch.utils.data import DataLoader, DistributedSampler
+
+from hrseg.data.base import Files, Key, MaskReader, SegmentationDataset, check_files
+from hrseg.data.transforms import TrainTransform
+from hrseg.errors import ConfigError, DataError
+
+
+class SegmentationDataModule(LightningDataModule):
+    """Base of the data sets: a child states its class facts, `files` and `mask_reader`.
+
+    Args:
+        root: the folder that holds the data set.
+        batch_size: global: devices x nodes x accumulation x per-device.
+        crop_size: (height, width) of a training crop.
+        scales: (first, last, step), drawn in steps, last included; or (low, high), uniformly.
+        base_size: long side in pixels at scale 1; None: the image's own.
+        workers: processes that load training data, and as many that load validation data.
+        seed: with epoch and index it decides every random draw.
+        train_split: name of the split to train on.
+        val_split: name of the split to validate on.
+        flip: probability of a horizontal flip.
+        photometric: strength of the colour jitter, 0 = off; see `TrainTransform`.
+
+    Attributes:
+        class_names: one per train id.
+        palette: RGB colour of each class.
+        flip_pairs: classes that swap when an image is mirrored.
+        class_weights: the loss weights published with the data set, if any.
+        train_dataset: after `setup`; items are augmented crops.
+        val_dataset: after `setup`; items keep their size.
+    """
+
+    class_names: tuple[str, ...] = ()
+    palette: tuple[tuple[int, int, int], ...] = ()
+    flip_pairs: tuple[tuple[int, int], ...] = ()
+    class_weights: tuple[float, ...] | None = None
+
+    def __init__(
+        self,
+        root: str,
+        batch_size: int = 8,
+        crop_size: Sequence[int] = (256, 256),
+        scales: Sequence[float] = (0.5, 2.1, 0.1),
+        base_size: int | None = None,
+        workers: int = 2,
+        seed: int = 304,
+        train_split: str = "train",
+        val_split: str = "val",
+        flip: float = 0.5,
+        photometric: float = 0.0,
+    ) -> None:
+        """Keep the arguments; nothing is read yet."""
+        super().__init__()
+        self.root = Path(root)
+        self.batch_size = batch_size
+        self.workers = workers
+        self.seed = seed
+        self.train_split = train_split
+        self.val_split = val_split
+        self.transform = TrainTransform(
+            crop_size, scales, base_size, flip, self.flip_pairs, photometric
+        )
+        self.train_dataset: SegmentationDataset | None = None
+        self.val_dataset: SegmentationDataset | None = None
+
+    @property
+    def num_classes(self) -> int:
+        """The number of classes, without ignore."""
+        return len(self.class_names)
+
+    def files(self, split: str) -> Files:
+        """Return the (image, mask) paths of a split, in a fixed order.
+
+        Raises:
+            DataError: missing folders, no images, or images and masks that do not pair.
+        """
+        raise NotImplementedError
+
+    def mask_reader(self) -> MaskReader:
+        """Return what turns a mask's path into train ids."""
+        raise NotImplementedError
+
+    def dataset(self, split: str, train: bool = False) -> SegmentationDataset:
+        """Return a split as items; augmented crops if `train`, else whole images."""
+        transform = self.transform if train else None
+        return SegmentationDataset(self.files(split), self.mask_reader(), transform, self.seed)
+
+    def check(self, stage: str = "fit") -> None:
+        """Find what would stop a run later: names, every header, a sample of pixels, the overlap.
+
+        Args:
+            stage: "fit" looks at both splits, "validate" at the validation split alone.
+
+        Raises:
+            DataError: the first thing that is wrong, and how to repair it.
+            ConfigError: fewer training images than one batch, or an indivisible batch.
+        """
+        self.prepare_data()
+        self.setup(stage)
+        if self.val_dataset is not None:
+            check_files(self.val_dataset)
+        if self.train_dataset is not None:
+            check_files(self.train_dataset)
+            self._batch_per_step()
+            self._check_overlap()
+
+    def setup(self, stage: str | None = None) -> None:
+        """Pair the files of the splits that the stage needs ("fit", "validate")."""
+        if self.val_dataset is None:
+            self.val_dataset = self.dataset(self.val_split)
+        if self.train_dataset is None and stage in ("fit", None):
+            self.train_dataset = self.dataset(self.train_split, train=True)
+
+    def train_dataloader(self) -> DataLoader[dict[str, Any]]:
+        """Return shuffled batches of crops: this process's share, the ragged last batch dropped."""
+        assert self.train_dataset is not None, "setup('fit') comes first"
+        per_step = self._batch_per_step()
+        rank, world = self._place()
+        sampler = TrainSampler(self.train_dataset, world, rank, self.seed, self.batch_size)
+        return self._loader(self.train_dataset, sampler, per_step)
+
+    def val_dataloader(self) -> DataLoader[dict[str, Any]]:
+        """Return this process's share of the whole images, one at a time."""
+        assert self.val_dataset is not None, "setup comes first"
+        rank, world = self._place()
+        return self._loader(self.val_dataset, EvaluationSampler(self.val_dataset, world, rank), 1)
+
+    def _loader(
+        self, dataset: SegmentationDataset, sampler: "EpochSampler", batch_size: int
+    ) -> DataLoader[dict[str, Any]]:
+        if self.workers:
+            _start_worker()  # before the fork: a forked process cannot stop OpenCV's threads
+        return DataLoader(
+            dataset,
+            batch_size,
+            sampler=sampler,
+            num_workers=self.workers,
+            drop_last=dataset.transform is not None,
+            pin_memory=torch.cuda.is_available(),
+            persistent_workers=self.workers > 0,
+            worker_init_fn=_start_worker,
+        )
+
+    def _place(self) -> tuple[int, int]:
+        """Return (rank, number) of this process among those that share an epoch."""
+        trainer = self.trainer
+        return (trainer.global_rank, trainer.world_size) if trainer is not None else (0, 1)
+
+    def _batch_per_step(self) -> int:
+        """Return the batch of one device and one forward pass."""
+        world = self._place()[1]
+        accumulate = self.trainer.accumulate_grad_batches if self.trainer is not None else 1
+        if self.batch_size % (world * accumulate):
+            raise ConfigError(
+                f"batch_size {self.batch_size} is global and cannot be divided by {world} devices "
+                f"x {accumulate} accumulated batches.\n"
+                f"Choose a multiple of {world * accumulate}, or another number of devices."
+            )
+        count = len(self.train_dataset or ())
+        if count < self.batch_size:
+            raise ConfigError(
+                f"{count} training images in {self.root} are fewer than one batch of "
+                f"{self.batch_size}.\nLower data.batch_size to {count} or less, or add images."
+            )
+        return self.batch_size // (world * accumulate)
+
+    def _check_overlap(self) -> None:
+        assert self.train_dataset is not None and self.val_dataset is not None
+        train = {image.resolve() for image, _ in self.train_dataset.files}
+        both = [image for image, _ in self.val_dataset.files if image.resolve() in train]
+        if both:
+            raise DataError(
+                f"{len(both)} images are in the training and in the validation split, e.g. "
+                f"{both[0]}\nScores would be flattering: remove them from one of the two."
+            )
+
+
+class EpochSampler(DistributedSampler[Key]):
+    """This process's share of an epoch, as keys; the base of training and evaluation.
+
+    A DistributedSampler by type, so that Lightning sets its epoch and never replaces it.
+    """
+
+    def __init__(self, dataset: Sized, world: int = 1, rank: int = 0, seed: int = 0) -> None:
+        """Take the share of process `rank` of `world`."""
+        super().__init__(dataset, world, rank, seed=seed)  # type: ignore[arg-type]
+        self.size = len(dataset)
+
+    def __iter__(self) -> Iterator[Key]:
+        """Yield the keys of this process, in the epoch that `set_epoch` told."""
+        return iter(self.keys()[self.rank :: self.num_replicas])
+
+    def __len__(self) -> int:
+        """Return the number of keys of this process."""
+        return self.num_samples
+
+    def keys(self) -> list[Key]:
+        """Return the keys of all processes; equally many for each."""
+        raise NotImplementedError
+
+
+class TrainSampler(EpochSampler):
+    """All images in an order that (seed, epoch) decides, cut to a multiple of the global batch.
+
+    Each global batch holds the same images for any number of processes.
+    """
+
+    def __init__(
+        self, dataset: Sized, world: int = 1, rank: int = 0, seed: int = 0, batch_size: int = 1
+    ) -> None:
+        """Cut to a multiple of the global `batch_size`, which `world` divides."""
+        super().__init__(dataset, world, rank, seed)
+        self.total_size = self.size // batch_size * batch_size
+        self.num_samples = self.total_size // world
+
+    def keys(self) -> list[Key]:
+        """Return a permutation that is another one in each epoch."""
+        order = np.random.default_rng((self.seed, self.epoch)).permutation(self.size)
+        return [Key(int(index), self.epoch) for index in order[: self.total_size]]
+
+
+class EvaluationSampler(EpochSampler):
+    """All images in their order; repeats that even out the processes are marked, never scored."""
+
+    def keys(self) -> list[Key]:
+        """Return every index once, then marked repeats."""
+        positions = range(self.num_samples * self.num_replicas)
+        return [Key(i % self.size, repeat=i >= self.size) for i in positions]
+
+
+def _start_worker(worker: int = 0) -> None:
+    # OpenCV's threads deadlock in forked workers, and fight each other for the cores.
+    cv2.setNumThreads(0)
