@@ -30,7 +30,7 @@ _HOME = {
     "load_weights": "hrseg.models.weights",
 }
 _MODULES = ("data", "losses", "models")
-__all__ = [*_HOME, *_MODULES]  # noqa: PLE0604
+__all__ = [*_HOME, *_MODULES]
 
 
 def __getattr__(name: str) -> Any:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Literal, cast, get_args, get_origin
 
 import yaml
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from hrseg.errors import ConfigError
@@ -38,11 +38,13 @@ def load_config(name: str | Path, overrides: Iterable[str] = ()) -> Config:
     if not isinstance(raw, DictConfig):
         raise ConfigError(f"{path} holds no 'key: value' pairs. See `hrseg configs` for examples.")
     changed = dict(_split_override(override) for override in overrides)
+    _spell_out_names(raw)
     for key, value in changed.items():
         try:
             OmegaConf.update(raw, key, value, force_add=True)
         except (OmegaConfBaseException, AttributeError, IndexError, TypeError) as error:
             raise ConfigError(f"command line: {key}: {_first_lines(error, 1)}") from error
+        _spell_out_names(raw)
     checker = _Checker(path, list(changed))
     content = cast(dict[str, Any], OmegaConf.to_container(raw))
     checker.refuse_foreign_resolvers(content, "")
@@ -133,17 +135,14 @@ class _Checker:
             self._check_trainer(value)
         return value
 
-    def _named(self, section: str, value: Any, key: str) -> DictConfig:
-        node = {"name": value} if isinstance(value, str) else value
+    def _named(self, section: str, node: Any, key: str) -> DictConfig:
+        names = SECTIONS[section]
         if not isinstance(node, dict) or not isinstance(node.get("name"), str):
-            names = ", ".join(SECTIONS[section])
-            raise self.error(key, f"needs a 'name', one of: {names}")
-        if node["name"] not in SECTIONS[section]:
-            message = (
-                f"unknown name {node['name']!r}{did_you_mean(node['name'], SECTIONS[section])}"
-            )
-            raise self.error(f"{key}.name" if isinstance(value, dict) else key, message)
-        return self.typed(SECTIONS[section][node["name"]], node, key)
+            raise self.error(key, f"needs a 'name', one of: {', '.join(names)}")
+        if node["name"] not in names:
+            hint = did_you_mean(node["name"], names)
+            raise self.error(f"{key}.name", f"unknown name {node['name']!r}{hint}")
+        return self.typed(names[node["name"]], node, key)
 
     def _check_trainer(self, node: Mapping[str, Any]) -> None:
         for name in node:
@@ -220,6 +219,17 @@ class _Checker:
         elif isinstance(node, yaml.SequenceNode):
             for index, value in enumerate(node.value):
                 self._index(value, f"{key}[{index}]")
+
+
+def _spell_out_names(raw: DictConfig) -> None:
+    """Write `{name: sgd}` where a named section is a bare `sgd`, so that overrides reach in."""
+    for key in SECTIONS:
+        node = OmegaConf.select(raw, key, throw_on_resolution_failure=False)
+        if isinstance(node, str):
+            OmegaConf.update(raw, key, {"name": node})
+        elif isinstance(node, ListConfig):
+            items = [{"name": item} if isinstance(item, str) else item for item in node]
+            OmegaConf.update(raw, key, items, merge=False)
 
 
 def _split_override(override: str) -> tuple[str, Any]:

@@ -1,4 +1,4 @@
-"""The errors a user meets. Each says what is wrong, where, what was expected and how to repair it."""
+"""The errors a user meets: what is wrong, where, what was expected, how to repair it."""
 
 
 class HrsegError(Exception):

@@ -1,0 +1,131 @@
+"""What a run writes while it goes: scores per class, pictures."""
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytorch_lightning as pl
+from PIL import Image
+from pytorch_lightning.callbacks import Callback
+from rich import get_console
+from rich.table import Table
+
+from hrseg.visualize import colorize, overlay, side_by_side
+
+
+class ClassScores(Callback):
+    """Print the per-class table after each validation, and write `scores.json`.
+
+    While training the file always belongs to the best checkpoint so far: it is written when
+    `val/miou` rises.
+    """
+
+    def __init__(self, folder: str | Path | None = None) -> None:
+        """Write into `folder`, by default the trainer's `default_root_dir`."""
+        self.folder = folder
+        self.best = -1.0
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Show and write the scores that the task has just computed."""
+        if trainer.sanity_checking or not trainer.is_global_zero:
+            return
+        scores = dict(pl_module.scores)  # type: ignore[arg-type]
+        if trainer.training:
+            scores["epoch"], scores["step"] = trainer.current_epoch, trainer.global_step
+        get_console().print(score_table(scores))
+        miou = scores["miou"] or 0.0
+        if not trainer.training or miou > self.best:
+            write_json(Path(self.folder or trainer.default_root_dir) / "scores.json", scores)
+        self.best = max(miou, self.best)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Remember the best mIoU for a resumed run."""
+        return {"best": self.best}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on from the best mIoU of the run that is resumed."""
+        self.best = float(state_dict["best"])
+
+
+def score_table(scores: Mapping[str, Any]) -> Table:
+    """Return the per-class table of `scores` (the layout of scores.json), in percent."""
+    per_scale = scores.get("per_scale", {})
+    scales = list(per_scale) if len(per_scale) > 1 else []
+    table = Table(title=_title(scores), title_justify="left")
+    for heading in ("class", "IoU", "accuracy", *(f"IoU x{scale}" for scale in scales), "pixels"):
+        table.add_column(heading, justify="left" if heading == "class" else "right")
+    total = sum(row["pixels"] for row in scores["classes"]) or 1
+    for index, row in enumerate(scores["classes"]):
+        others = (per_scale[scale]["classes"][index]["iou"] for scale in scales)
+        share = f"{100 * row['pixels'] / total:.2f} %"
+        values = [_percent(value) for value in (row["iou"], row["accuracy"], *others)]
+        table.add_row(row["name"], *values, share, markup=False)
+    means = (per_scale[scale]["miou"] for scale in scales)
+    values = [_percent(value) for value in (scores["miou"], scores["mean_accuracy"], *means)]
+    table.add_section()
+    table.add_row("mean", *values, f"{total:,}", style="bold")
+    return table
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write JSON so that a reader sees the old file or the new one, never half of it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.partial")
+    partial.write_text(json.dumps(content, indent=1), encoding="utf-8")
+    os.replace(partial, path)
+
+
+class PredictionImages(Callback):
+    """Write image | truth | prediction of a fixed sample of the validation images as PNG."""
+
+    def __init__(self, count: int = 4, folder: str | Path | None = None) -> None:
+        """Take `count` evenly spaced images; write below `folder`, by default the run folder."""
+        self.count = count
+        self.folder = folder
+
+    def on_validation_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Draw the image if it belongs to the sample."""
+        if trainer.sanity_checking or not trainer.is_global_zero:
+            return
+        total = int(sum(trainer.num_val_batches))
+        wanted = {round(i * (total - 1) / max(1, self.count - 1)) for i in range(self.count)}
+        if batch_idx not in wanted:
+            return
+        palette = pl_module.palette
+        image = batch["image"][0].permute(1, 2, 0).cpu().numpy()
+        truth = batch["mask"][0].cpu().numpy().astype(np.uint8)
+        pred = outputs["pred"].cpu().numpy().astype(np.uint8)
+        panels = [image, colorize(truth, palette), overlay(image, pred, palette)]  # type: ignore[arg-type]
+        folder = Path(self.folder or trainer.default_root_dir) / "predictions"
+        folder.mkdir(parents=True, exist_ok=True)
+        picture = Image.fromarray(side_by_side(panels))
+        picture.save(folder / f"{Path(batch['name'][0]).stem}.png")
+
+
+def _title(scores: Mapping[str, Any]) -> str:
+    protocol = scores.get("protocol", {})
+    parts = [
+        f"mIoU {_percent(scores['miou'])}",
+        f"pixel accuracy {_percent(scores['pixel_accuracy'])}",
+    ]
+    if protocol:
+        scales = ", ".join(f"{scale:g}" for scale in protocol["scales"])
+        parts.append(f"{protocol['name']}: scales {scales}{', flip' * protocol['flip']}")
+    if "epoch" in scores:
+        parts.insert(0, f"epoch {scores['epoch'] + 1}")
+    return "   ".join(parts)
+
+
+def _percent(ratio: float | None) -> str:
+    return "-" if ratio is None else f"{100 * ratio:.2f}"

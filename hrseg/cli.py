@@ -1,0 +1,219 @@
+"""The command line: parse, load the config, build, call. Heavy imports happen inside a command."""
+
+import argparse
+import re
+import shutil
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from hrseg import __version__
+from hrseg.errors import ConfigError, DataError, HrsegError
+
+if TYPE_CHECKING:
+    from hrseg.schema import Config
+
+OVERRIDES = "key=value pairs that change the config, e.g. data.batch_size=4 trainer.devices=2"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; return the exit code (0 ok, 1 fault, 2 config, 3 data, 4 failed proof)."""
+    try:
+        arguments = _parser().parse_args(_join_overrides(sys.argv[1:] if argv is None else argv))
+        return int(arguments.run(arguments) or 0)
+    except HrsegError as error:
+        print(f"hrseg: {error}", file=sys.stderr)
+        return error.exit_code
+    except BrokenPipeError:
+        return 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        "hrseg", description="Semantic segmentation with HRNet.", allow_abbrev=False
+    )
+    parser.add_argument("--version", action="version", version=f"hrseg {__version__}")
+    commands = parser.add_subparsers(metavar="command", required=True)
+
+    command = commands.add_parser("fit", help="train, validate, keep the best checkpoint")
+    _add_config(command, "config to train: a file or the name of a shipped one")
+    command.add_argument(
+        "--resume", nargs="?", const="", metavar="RUN", help="go on in RUN, or in the newest run"
+    )
+    command.add_argument("--print-config", action="store_true", help="print the config and stop")
+    command.set_defaults(run=_fit)
+
+    command = commands.add_parser("validate", help="score a checkpoint: per class, per scale")
+    _add_config(command, "config to score by; default: the run's own")
+    command.add_argument("--checkpoint", help="file; default: the best one of the newest run")
+    command.set_defaults(run=_validate)
+
+    command = commands.add_parser("score", help="score mask files against true ones")
+    _add_config(command, "config whose data section says classes and ids")
+    command.add_argument("--truth", required=True, help="folder of true masks")
+    command.add_argument("--prediction", required=True, help="folder of predicted masks")
+    command.add_argument("--out", help="file for the scores as JSON")
+    command.set_defaults(run=_score)
+
+    command = commands.add_parser("init", help="look at a folder of images, write a config for it")
+    command.add_argument("folder", help="folder with images and masks")
+    command.add_argument("--out", help="file to write; default: <folder name>.yaml")
+    command.set_defaults(run=_init)
+
+    command = commands.add_parser("configs", help="list the shipped configs, or copy one here")
+    command.add_argument("name", nargs="?", help="the one to copy into this folder")
+    command.set_defaults(run=_configs)
+
+    command = commands.add_parser("doctor", help="print versions, devices and known problems")
+    command.set_defaults(run=_doctor)
+    return parser
+
+
+def _add_config(command: argparse.ArgumentParser, help: str) -> None:
+    command.add_argument("--config", help=help)
+    command.add_argument("overrides", nargs="*", metavar="key=value", help=OVERRIDES)
+
+
+def _join_overrides(argv: Sequence[str]) -> list[str]:
+    """Turn `--data.root /data` and `--data.root=/data` into `data.root=/data`."""
+    joined: list[str] = []
+    words = iter(argv)
+    for word in words:
+        if re.match(r"--\w+[.\[]", word):
+            key, equals, value = word[2:].partition("=")
+            joined.append(f"{key}={value if equals else next(words, '')}")
+        else:
+            joined.append(word)
+    return joined
+
+
+def _fit(arguments: argparse.Namespace) -> None:
+    from hrseg.config import load_config, to_yaml
+
+    if arguments.resume and "=" in arguments.resume:
+        arguments.overrides.insert(0, arguments.resume)
+        arguments.resume = ""
+    resume = None if arguments.resume is None else _run_to_resume(arguments)
+    config = load_config(
+        resume / "config.yaml" if resume else _config(arguments), arguments.overrides
+    )
+    if arguments.print_config:
+        print(to_yaml(config), end="")
+        return
+    _check_paths(config)
+    from hrseg.run import fit
+
+    print(f"run folder: {fit(config, resume)}")
+
+
+def _run_to_resume(arguments: argparse.Namespace) -> Path:
+    """Return the run folder that `fit --resume` goes on in; its own config rules."""
+    from hrseg.config import load_config
+    from hrseg.runfolder import newest_run
+
+    if arguments.resume:
+        run = Path(arguments.resume)
+        if not (run / "checkpoints" / "last.ckpt").is_file():
+            raise ConfigError(f"{run} is no run folder: it has no checkpoints/last.ckpt.")
+        return run
+    if arguments.config:
+        config = load_config(arguments.config, arguments.overrides)
+        return newest_run(Path(config.runs), config.name)
+    return newest_run(Path("runs"))
+
+
+def _validate(arguments: argparse.Namespace) -> None:
+    from hrseg.config import load_config
+    from hrseg.runfolder import best_checkpoint, newest_run, run_of, timestamp
+
+    checkpoint = Path(arguments.checkpoint) if arguments.checkpoint else None
+    run = run_of(checkpoint) if checkpoint else None
+    if arguments.config:
+        config = load_config(arguments.config, arguments.overrides)
+        run = run or (None if checkpoint else newest_run(Path(config.runs), config.name))
+    else:
+        if checkpoint and not run:
+            raise ConfigError(f"{checkpoint} lies in no run folder: say --config as well.")
+        run = run or newest_run(Path("runs"))
+        config = load_config(run / "config.yaml", arguments.overrides)
+    checkpoint = checkpoint or best_checkpoint(run or Path())
+    if not checkpoint.is_file():
+        raise ConfigError(f"no such checkpoint: {checkpoint.absolute()}")
+    _check_paths(config)
+    from hrseg.run import validate
+
+    folder = (run or Path(config.runs) / config.name) / "validate" / timestamp()
+    validate(config, checkpoint, folder)
+    print(f"scores: {folder / 'scores.json'}\npictures: {folder / 'predictions'}")
+
+
+def _score(arguments: argparse.Namespace) -> None:
+    from hrseg.config import load_config
+
+    config = load_config(_config(arguments), arguments.overrides)
+    from hrseg.score import score_folders
+
+    score_folders(config, Path(arguments.truth), Path(arguments.prediction), arguments.out)
+
+
+def _init(arguments: argparse.Namespace) -> None:
+    from hrseg.data.inspect import inspect_folder, write_config
+
+    root = Path(arguments.folder)
+    out = Path(arguments.out or f"{root.resolve().name}.yaml")
+    if out.exists():
+        raise ConfigError(f"{out} exists already. Remove it, or name another file with --out.")
+    text = write_config(inspect_folder(root))
+    out.write_text(text, encoding="utf-8")
+    print("".join(line for line in text.splitlines(keepends=True) if line.startswith("#")), end="")
+    print(f"wrote {out}. Look it over, then: hrseg fit --config {out}")
+
+
+def _configs(arguments: argparse.Namespace) -> None:
+    from hrseg.config import shipped_configs
+    from hrseg.lookup import find
+
+    configs = shipped_configs()
+    if not arguments.name:
+        for name, path in configs.items():
+            print(
+                f"{name:24} {path.read_text(encoding='utf-8').partition(chr(10))[0].lstrip('# ')}"
+            )
+        return
+    source = find(configs, arguments.name.removesuffix(".yaml"), "config")
+    target = Path(source.name)
+    if target.exists():
+        raise ConfigError(f"{target} exists already in this folder; it was left as it is.")
+    shutil.copyfile(source, target)
+    print(f"wrote {target}")
+
+
+def _doctor(arguments: argparse.Namespace) -> int:
+    from hrseg.doctor import diagnose
+
+    return diagnose()
+
+
+def _config(arguments: argparse.Namespace) -> str:
+    if not arguments.config:
+        raise ConfigError(
+            "which config? Say --config FILE; `hrseg configs` lists the shipped ones."
+        )
+    return str(arguments.config)
+
+
+def _check_paths(config: "Config") -> None:
+    """Say what is missing before the seconds that torch takes to import."""
+    root = Path(config.data.root)
+    if config.data.name != "synthetic" and not root.is_dir():
+        raise DataError(
+            f"data.root: no folder {root.absolute()}.\n"
+            f"Expected the {config.data.name} data set there; say where it is: data.root=/path"
+        )
+    weights = config.model.weights
+    if weights is not None and not Path(weights).is_file():
+        raise ConfigError(
+            f"model.weights: no file {Path(weights).absolute()}.\n"
+            "Expected a checkpoint to start from; null trains from scratch."
+        )

@@ -1,0 +1,77 @@
+"""Loggers by name, and Lightning's own chatter turned down."""
+
+import csv
+import logging
+import warnings
+from collections.abc import Callable
+from importlib.util import find_spec
+from pathlib import Path
+
+from pytorch_lightning.loggers import (
+    CSVLogger,
+    Logger,
+    MLFlowLogger,
+    TensorBoardLogger,
+    WandbLogger,
+)
+from rich import get_console
+
+from hrseg.errors import ConfigError
+from hrseg.lookup import find
+from hrseg.schema import Config
+
+
+def build_loggers(config: Config, run: Path) -> list[Logger]:
+    """Return the CSV logger, which is always there, and those that the config names.
+
+    Raises:
+        ConfigError: an unknown logger, or one whose package is not installed.
+    """
+    loggers: list[Logger] = [metrics_csv(run)]
+    for name in config.loggers:
+        make = find(LOGGERS, name, "logger")
+        if find_spec(name) is not None:
+            loggers.append(make(config.name, run))
+        elif name == "tensorboard":
+            get_console().print("tensorboard is not installed; metrics go to metrics.csv alone")
+        else:
+            raise ConfigError(
+                f"loggers: {name} is not installed. `pip install {name}`, or drop it."
+            )
+    return loggers
+
+
+def metrics_csv(run: Path) -> CSVLogger:
+    """Return a logger that writes `run/metrics.csv` and goes on where a resumed run left it."""
+    path = run / "metrics.csv"
+    earlier = path.read_text(encoding="utf-8") if path.is_file() else ""
+    logger = CSVLogger(run, name="", version="", flush_logs_every_n_steps=50)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # "directory exists": it does, it is the run folder
+        writer = logger.experiment
+    if earlier:
+        # Lightning deletes the file when it opens it.
+        path.write_text(earlier, encoding="utf-8")
+        writer.metrics_keys = next(csv.reader(earlier.splitlines()))
+    return logger
+
+
+def quieten() -> None:
+    """Keep warnings that a user can act on."""
+    for name in ("pytorch_lightning", "lightning_fabric", "lightning"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    for message in (
+        ".*does not have many workers.*",
+        ".*exists and is not empty.*",
+        ".*number of training batches.*smaller than the logging interval.*",
+        ".*LeafSpec.*",
+        ".*lr_scheduler.step.*before.*optimizer.step.*",
+    ):
+        warnings.filterwarnings("ignore", message)
+
+
+LOGGERS: dict[str, Callable[[str, Path], Logger]] = {
+    "tensorboard": lambda name, run: TensorBoardLogger(run, name="", version=""),
+    "wandb": lambda name, run: WandbLogger(project="hrseg", name=name, save_dir=run),
+    "mlflow": lambda name, run: MLFlowLogger(name, tracking_uri=f"file:{run / 'mlruns'}"),
+}

@@ -1,0 +1,31 @@
+"""From bytes to what the network was trained on; the one place where this happens."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+class Normalize(nn.Module):
+    """uint8 RGB (B, 3, H, W) in 0..255 -> float32 (B, 3, H, W), channels last in memory."""
+
+    scale: Tensor
+    shift: Tensor
+
+    def __init__(
+        self, mean: Sequence[float] = IMAGENET_MEAN, std: Sequence[float] = IMAGENET_STD
+    ) -> None:
+        """Take mean and std per channel, of images in 0..1."""
+        super().__init__()
+        self.mean, self.std = tuple(mean), tuple(std)
+        std_, mean_ = (torch.tensor(values).view(3, 1, 1) for values in (std, mean))
+        self.register_buffer("scale", 1 / (255 * std_), persistent=False)
+        self.register_buffer("shift", -mean_ / std_, persistent=False)
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Return the normalised image."""
+        image = image.to(memory_format=torch.channels_last)
+        return torch.addcmul(self.shift, image.to(self.scale.dtype), self.scale)

@@ -1,0 +1,70 @@
+"""Optimisers and schedules by name."""
+
+from collections.abc import Callable
+from typing import Any
+
+from torch import nn
+from torch.optim import SGD, AdamW, Optimizer
+from torch.optim.lr_scheduler import LambdaLR
+
+from hrseg.errors import ConfigError
+
+
+def sgd(
+    model: nn.Module,
+    lr: float = 0.01,
+    weight_decay: float = 5e-4,
+    head_lr_multiplier: float = 1.0,
+    momentum: float = 0.9,
+) -> Optimizer:
+    """Return SGD; weight decay acts on every parameter, as in the authors' recipe."""
+    groups = _groups(model, lr, head_lr_multiplier)
+    return SGD(groups, lr=lr, weight_decay=weight_decay, momentum=momentum)
+
+
+def adamw(
+    model: nn.Module,
+    lr: float = 1e-3,
+    weight_decay: float = 0.01,
+    head_lr_multiplier: float = 1.0,
+    betas: tuple[float, float] = (0.9, 0.999),
+) -> Optimizer:
+    """Return AdamW."""
+    groups = _groups(model, lr, head_lr_multiplier)
+    return AdamW(groups, lr=lr, weight_decay=weight_decay, betas=betas)
+
+
+def poly(optimizer: Optimizer, steps: float, warmup_steps: int = 0, power: float = 0.9) -> LambdaLR:
+    """Return lr x (1 - step / steps) ^ power per optimiser step, after a linear warm-up.
+
+    The authors' loop sets the rate after the step, so that its first two steps share one rate
+    (HRNet-Semantic-Segmentation, lib/core/function.py); here step t has the rate of step t.
+
+    Raises:
+        ConfigError: the number of steps is unknown, because training has no end.
+    """
+    if not 0 < steps < float("inf"):
+        raise ConfigError(
+            "the poly schedule needs an end of training: set trainer.max_epochs or max_steps."
+        )
+
+    def factor(step: int) -> float:
+        rise = min(1.0, (step + 1) / (warmup_steps + 1))
+        return rise * max(0.0, 1 - step / steps) ** power
+
+    return LambdaLR(optimizer, factor)
+
+
+def _groups(model: nn.Module, lr: float, head_lr_multiplier: float) -> list[dict[str, Any]]:
+    """Return backbone and head as two groups, without what is frozen."""
+    trained = [item for item in model.named_parameters() if item[1].requires_grad]
+    head = [parameter for name, parameter in trained if name.startswith("head.")]
+    backbone = [parameter for name, parameter in trained if not name.startswith("head.")]
+    groups = {lr: backbone, lr * head_lr_multiplier: head}
+    if head_lr_multiplier == 1:
+        groups = {lr: backbone + head}
+    return [{"params": params, "lr": rate} for rate, params in groups.items() if params]
+
+
+OPTIMIZERS: dict[str, Callable[..., Optimizer]] = {"sgd": sgd, "adamw": adamw}
+SCHEDULES: dict[str, Callable[..., LambdaLR]] = {"poly": poly}

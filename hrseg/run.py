@@ -1,0 +1,208 @@
+"""From a config to a run: build the parts, train or score, keep the run folder."""
+
+from pathlib import Path
+from typing import Any, cast
+
+import pytorch_lightning as pl
+import torch
+from omegaconf import DictConfig, OmegaConf
+from pytorch_lightning.callbacks import Callback, EarlyStopping, EMAWeightAveraging, ModelCheckpoint
+from pytorch_lightning.utilities.exceptions import MisconfigurationException
+from rich import get_console
+
+from hrseg.callbacks import ClassScores, PredictionImages
+from hrseg.config import to_dict, to_yaml
+from hrseg.data import DATASETS
+from hrseg.data.datamodule import SegmentationDataModule
+from hrseg.errors import ConfigError
+from hrseg.inference import PROTOCOLS, Protocol
+from hrseg.logs import build_loggers, quieten
+from hrseg.lookup import find
+from hrseg.models import create_model
+from hrseg.models.weights import load_weights
+from hrseg.progress import Progress
+from hrseg.runfolder import new_run
+from hrseg.schema import Config
+from hrseg.task import SegmentationTask
+
+
+def fit(config: Config, resume: Path | None = None) -> Path:
+    """Train, and return the run folder: a new one, or `resume`, whose `last.ckpt` is gone on from.
+
+    Raises:
+        HrsegError: before the first step, for everything that can be known by then.
+    """
+    quieten()
+    pl.seed_everything(config.seed, workers=True, verbose=False)
+    data = build_data(config)
+    data.check()
+    task = build_task(config, data)
+    run = resume or new_run(Path(config.runs), config.name)
+    progress = Progress()
+    trainer = build_trainer(config, run, [progress, *_training_callbacks(config, run)])
+    if trainer.is_global_zero:
+        (run / "config.yaml").write_text(_portable_yaml(config), encoding="utf-8")
+        announce(config, task, trainer, data, run)
+    last = run / "checkpoints" / "last.ckpt"
+    trainer.fit(
+        task, data, ckpt_path=str(last) if resume else None, weights_only=True if resume else None
+    )
+    return run
+
+
+def validate(config: Config, checkpoint: Path, folder: Path) -> dict[str, Any]:
+    """Score a checkpoint by the config's protocol; write scores and pictures into `folder`.
+
+    Returns:
+        The content of scores.json.
+    """
+    quieten()
+    data = build_data(config)
+    data.check()
+    task = build_task(config, data, weights=False)
+    load_weights(task.model, checkpoint, purpose="evaluate")
+    callbacks = [
+        Progress(),
+        ClassScores(folder),
+        PredictionImages(config.prediction_images, folder),
+    ]
+    trainer = build_trainer(config, folder, callbacks, train=False)
+    get_console().print(
+        f"validate [bold]{config.name}[/]: {checkpoint} on {len(data.files(config.data.val_split))} "
+        f"images, {_device(trainer)}",
+        highlight=False,
+    )
+    trainer.validate(task, data, verbose=False)
+    return task.scores
+
+
+def announce(
+    config: Config,
+    task: SegmentationTask,
+    trainer: pl.Trainer,
+    data: SegmentationDataModule,
+    run: Path,
+) -> None:
+    """Say what is trained, on what, where, and how much."""
+    parameters = sum(parameter.numel() for parameter in task.model.parameters())
+    train, val = (len(data.files(split)) for split in (data.train_split, data.val_split))
+    height, width = config.data.crop_size
+    get_console().print(
+        f"fit [bold]{config.name}[/]: {train} training and {val} validation images of "
+        f"{config.data.name}, {len(data.class_names)} classes, crop {height}x{width}, "
+        f"batch {config.data.batch_size}\n"
+        f"{config.model.backbone} + {config.model.head.name}, {parameters / 1e6:.2f} M parameters, "
+        f"from {config.model.weights or 'scratch'}; {_device(trainer)}\n"
+        f"{trainer.max_epochs} epochs of {train // config.data.batch_size} steps; run folder {run}",
+        highlight=False,
+    )
+
+
+def _device(trainer: pl.Trainer) -> str:
+    kind = trainer.strategy.root_device.type
+    threads = f" ({torch.get_num_threads()} threads)" if kind == "cpu" else ""
+    return f"{trainer.world_size} x {kind}{threads}, precision {trainer.precision}"
+
+
+def build_data(config: Config) -> SegmentationDataModule:
+    """Return the DataModule that the config's `data` section describes."""
+    arguments = to_dict(config.data)
+    data = DATASETS[arguments.pop("name")]
+    return data(**arguments, seed=config.seed)
+
+
+def build_task(
+    config: Config, data: SegmentationDataModule, weights: bool = True
+) -> SegmentationTask:
+    """Return the task for a data set, started from `model.weights` if asked."""
+    model_config = config.model
+    model = create_model(
+        model_config.backbone,
+        head=model_config.head.name,
+        num_classes=len(data.class_names),
+        align_corners=model_config.align_corners,
+        bn_momentum=model_config.bn_momentum,
+    )
+    if weights and model_config.weights is not None:
+        report = load_weights(model, model_config.weights, purpose="initialise")
+        get_console().print(str(report), highlight=False)
+    return SegmentationTask(
+        model,
+        class_names=data.class_names,
+        palette=data.palette,
+        flip_pairs=data.flip_pairs,
+        losses=[_loss(to_dict(loss), data) for loss in config.losses],
+        optimizer=to_dict(config.optimizer),
+        schedule=to_dict(config.schedule),
+        protocol=build_protocol(config),
+        freeze_backbone=model_config.freeze_backbone,
+    )
+
+
+def build_protocol(config: Config) -> Protocol:
+    """Return the named protocol with the fields that the config overrides."""
+    overrides = to_dict(config.inference)
+    preset = find(PROTOCOLS, overrides.pop("protocol"), "protocol")
+    given = {name: value for name, value in overrides.items() if value is not None}
+    return Protocol(**{**preset.to_dict(), **given})
+
+
+def build_trainer(
+    config: Config, folder: Path, callbacks: list[Callback], train: bool = True
+) -> pl.Trainer:
+    """Return the Trainer with the config's arguments and hrseg's own parts.
+
+    Raises:
+        ConfigError: Lightning refuses an argument, for example devices that are not there.
+    """
+    arguments = {"enable_model_summary": False, **to_dict(config)["trainer"]}
+    try:
+        return pl.Trainer(
+            **arguments,
+            logger=build_loggers(config, folder) if train else False,
+            callbacks=callbacks,
+            default_root_dir=folder,
+            use_distributed_sampler=False,
+        )
+    except (MisconfigurationException, ValueError, TypeError, RuntimeError) as error:
+        raise ConfigError(f"trainer: {error}") from error
+
+
+def _training_callbacks(config: Config, run: Path) -> list[Callback]:
+    callbacks: list[Callback] = [
+        ClassScores(run),
+        PredictionImages(config.prediction_images, run),
+    ]
+    if config.ema_decay is not None:
+        callbacks.append(EMAWeightAveraging(decay=config.ema_decay))
+    if config.early_stopping_patience is not None:
+        patience = config.early_stopping_patience
+        callbacks.append(EarlyStopping("val/miou", mode="max", patience=patience))
+    checkpoints = {"dirpath": run / "checkpoints", "enable_version_counter": False}
+    if not config.trainer.get("fast_dev_run") and config.trainer.get("enable_checkpointing", True):
+        callbacks += [
+            ModelCheckpoint(filename="best", monitor="val/miou", mode="max", **checkpoints),
+            ModelCheckpoint(filename="last", save_on_train_epoch_end=True, **checkpoints),
+        ]
+    return callbacks
+
+
+def _portable_yaml(config: Config) -> str:
+    """Return the config with absolute paths, so that the run works from any folder."""
+    copy = cast(DictConfig, OmegaConf.create(to_yaml(config)))
+    for section, key in (("data", "root"), ("model", "weights")):
+        value = OmegaConf.to_container(copy[section])[key]  # type: ignore[index, call-overload]
+        if isinstance(value, str) and "${" not in value:
+            copy[section][key] = str(Path(value).absolute())
+    return OmegaConf.to_yaml(copy)
+
+
+def _loss(spec: dict[str, Any], data: SegmentationDataModule) -> dict[str, Any]:
+    if spec.get("class_weights") == "dataset":
+        if data.class_weights is None:
+            raise ConfigError(
+                f"losses: class_weights is 'dataset', but {type(data).__name__} has none.\n"
+                "Give a list of one number per class, or null."
+            )
+        spec["class_weights"] = data.class_weights
+    return spec

@@ -1,0 +1,52 @@
+"""Where runs live: `<runs>/<config name>/<date-time>/`, and `latest` beside them."""
+
+import os
+from datetime import datetime
+from pathlib import Path
+
+from hrseg.errors import ConfigError
+
+
+def new_run(runs: Path, name: str) -> Path:
+    """Make the folder of a run that starts now, and point `latest` at it."""
+    home = runs / name
+    run = home / timestamp()
+    run.mkdir(parents=True, exist_ok=True)
+    partial = home / f".latest-{os.getpid()}"
+    partial.symlink_to(run.name)
+    os.replace(partial, home / "latest")
+    return run
+
+
+def newest_run(runs: Path, name: str = "*") -> Path:
+    """Return the run folder with the latest date that holds a checkpoint.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    found = [path.parent.parent for path in runs.glob(f"{name}/*/checkpoints/last.ckpt")]
+    found = [run for run in found if not run.is_symlink()]
+    if not found:
+        where = runs if name == "*" else runs / name
+        raise ConfigError(
+            f"no run with a checkpoint in {where.absolute()}.\n"
+            "Start one with `hrseg fit --config ...`, or name a file with --checkpoint."
+        )
+    return max(found, key=lambda run: run.name)
+
+
+def best_checkpoint(run: Path) -> Path:
+    """Return `best.ckpt`, or `last.ckpt` of a run that was never validated."""
+    best = run / "checkpoints" / "best.ckpt"
+    return best if best.is_file() else best.with_name("last.ckpt")
+
+
+def run_of(checkpoint: Path) -> Path | None:
+    """Return the run folder that a checkpoint lies in, if any."""
+    run = checkpoint.absolute().parent.parent
+    return run if (run / "config.yaml").is_file() else None
+
+
+def timestamp() -> str:
+    """Return a name that sorts by time."""
+    return datetime.now().strftime("%Y%m%d-%H%M%S")

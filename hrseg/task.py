@@ -1,0 +1,208 @@
+"""SegmentationTask: a model, its losses, its optimiser and its evaluation as a LightningModule."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.utilities.types import OptimizerLRScheduler
+from torch import Tensor, nn
+
+from hrseg.errors import ConfigError, ProofError
+from hrseg.inference import PROTOCOLS, Protocol, multi_scale
+from hrseg.lookup import build, find
+from hrseg.losses import LOSSES
+from hrseg.metrics import ConfusionMatrix, summarize
+from hrseg.models import Segmenter
+from hrseg.models.normalize import IMAGENET_MEAN, IMAGENET_STD, Normalize
+from hrseg.optim import OPTIMIZERS, SCHEDULES
+
+Spec = str | Mapping[str, Any]
+
+
+class SegmentationTask(pl.LightningModule):
+    """Train and score a Segmenter. Wiring only: every step is owned by another module.
+
+    Batches are `{"image": uint8 RGB (B, 3, H, W), "mask": (B, H, W) ids, 255 = ignored, "name"}`;
+    evaluation takes one image at a time. Logs `train/loss`, `train/lr`, `val/miou`,
+    `val/pixel_accuracy`; `scores` holds the last evaluation in the layout of scores.json.
+    """
+
+    def __init__(
+        self,
+        model: Segmenter,
+        class_names: Sequence[str],
+        palette: Sequence[Sequence[int]] = (),
+        flip_pairs: Sequence[tuple[int, int]] = (),
+        losses: Sequence[Spec] = ("cross_entropy",),
+        optimizer: Spec = "sgd",
+        schedule: Spec = "poly",
+        protocol: str | Protocol = "plain",
+        freeze_backbone: bool = False,
+        mean: Sequence[float] = IMAGENET_MEAN,
+        std: Sequence[float] = IMAGENET_STD,
+    ) -> None:
+        """Take names or `{"name": ..., argument: value}` for losses, optimizer and schedule.
+
+        Args:
+            model: the network.
+            class_names: a name per output channel.
+            palette: an RGB colour per class.
+            flip_pairs: ids that trade places in a mirrored image (left arm, right arm).
+            losses: entries of `hrseg.losses.LOSSES`, each with optional `on` (an output of the
+                model) and `weight` in the sum that is trained.
+            optimizer: an entry of `hrseg.optim.OPTIMIZERS`.
+            schedule: an entry of `hrseg.optim.SCHEDULES`, stepped per optimiser step.
+            protocol: how images are evaluated.
+            freeze_backbone: train the head alone; the batch norm statistics stay as they are.
+            mean: of the normalisation, per channel, of images in 0..1.
+            std: of the normalisation.
+
+        Raises:
+            ConfigError: an unknown name or argument, or a class count that does not fit the model.
+        """
+        super().__init__()
+        num_classes = model.architecture["num_classes"]
+        if len(class_names) != num_classes:
+            raise ConfigError(
+                f"the model has {num_classes} classes, "
+                f"class_names has {len(class_names)}: {', '.join(class_names)}"
+            )
+        self.model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.normalize = Normalize(mean, std)
+        self.class_names, self.palette = list(class_names), [list(color) for color in palette]
+        self.flip_pairs = [(int(a), int(b)) for a, b in flip_pairs]
+        self.loss_terms = nn.ModuleList(_LossTerm(spec) for spec in losses)
+        self.optimizer_spec, self.schedule_spec = optimizer, schedule
+        self.protocol = (
+            find(PROTOCOLS, protocol, "protocol") if isinstance(protocol, str) else protocol
+        )
+        self.fused = ConfusionMatrix(num_classes)
+        self.per_scale = nn.ModuleList(ConfusionMatrix(num_classes) for _ in self.protocol.scales)
+        self.scores: dict[str, Any] = {}
+        self.freeze_backbone = freeze_backbone
+        if freeze_backbone:
+            model.backbone.requires_grad_(False)
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Return logits (B, K, H, W) of uint8 RGB images (B, 3, H, W)."""
+        logits: Tensor = self.model(self.normalize(image))
+        return logits
+
+    def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
+        """Return the weighted sum of the losses."""
+        outputs = self.model.outputs(self.normalize(batch["image"]))
+        mask = batch["mask"].long()
+        logits = {
+            name: self.model.upsample(output, mask.shape[-2:]) for name, output in outputs.items()
+        }
+        losses = [term(logits, mask) for term in self.loss_terms]
+        total = torch.stack(losses).sum()
+        size = len(mask)
+        self.log("train/loss", total, batch_size=size)
+        if len(losses) > 1:
+            for term, loss in zip(self.loss_terms, losses, strict=True):
+                self.log(f"train/{term.label}", loss, batch_size=size)
+        self.log("train/lr", self.trainer.optimizers[0].param_groups[0]["lr"], batch_size=size)
+        return total
+
+    def on_train_batch_end(self, outputs: Any, batch: dict[str, Any], batch_idx: int) -> None:
+        """Stop at a loss that is no number; looked at now and then, since looking waits."""
+        loss = outputs["loss"]
+        if (batch_idx % 50 == 0 or self.trainer.is_last_batch) and not torch.isfinite(loss):
+            raise ProofError(
+                f"the loss is {loss.item()} at step {self.global_step} "
+                f"(images: {', '.join(batch['name'][:4])}...).\n"
+                "Lower optimizer.lr, or add schedule.warmup_steps or trainer.gradient_clip_val."
+            )
+
+    def on_validation_epoch_start(self) -> None:
+        """Forget the last evaluation."""
+        for matrix in (self.fused, *self.per_scale):
+            matrix.reset()
+
+    def validation_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, Any]:
+        """Score one image; return its fused prediction (H, W) for callbacks that draw it."""
+        mask = batch["mask"][0]
+        result = multi_scale(
+            lambda image: self.model.outputs(image)["out"],
+            self.normalize(batch["image"]),
+            self.protocol,
+            size=mask.shape,
+            flip_pairs=self.flip_pairs,
+            align_corners=self.model.backbone.align_corners,
+        )
+        self.fused.update(result.pred, mask)
+        for matrix, pred in zip(self.per_scale, result.per_scale.values(), strict=True):
+            matrix.update(pred, mask)
+        return {"pred": result.pred}
+
+    def on_validation_epoch_end(self) -> None:
+        """Turn the counts of all processes into scores."""
+        absent = self.protocol.absent_classes
+        self.scores = summarize(self.fused.compute(), self.class_names, absent)
+        per_scale = {
+            str(scale): summarize(matrix.compute(), self.class_names, absent)
+            for scale, matrix in zip(self.protocol.scales, self.per_scale, strict=True)
+        }
+        keys = ("miou", "pixel_accuracy", "mean_accuracy", "classes")
+        self.scores["per_scale"] = {
+            scale: {key: scores[key] for key in keys} for scale, scores in per_scale.items()
+        }
+        self.scores["protocol"] = self.protocol.to_dict()
+        self.log("val/miou", self.scores["miou"] or 0.0)
+        self.log("val/pixel_accuracy", self.scores["pixel_accuracy"] or 0.0)
+
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        """Return the optimiser, and the schedule that goes on after each of its steps."""
+        spec = {**_named(self.optimizer_spec), "model": self.model}
+        optimizer = build(OPTIMIZERS, spec, "optimizer")
+        steps = self.trainer.estimated_stepping_batches
+        schedule = build(
+            SCHEDULES,
+            {**_named(self.schedule_spec), "optimizer": optimizer, "steps": steps},
+            "schedule",
+        )
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": schedule, "interval": "step"},
+        }
+
+    def train(self, mode: bool = True) -> "SegmentationTask":
+        """Keep a frozen backbone's batch norm statistics."""
+        super().train(mode)
+        if self.freeze_backbone:
+            self.model.backbone.eval()
+        return self
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Write down, as plain data, what it takes to predict with this file alone."""
+        checkpoint["hrseg"] = {
+            "architecture": dict(self.model.architecture),
+            "class_names": self.class_names,
+            "palette": self.palette,
+            "flip_pairs": [list(pair) for pair in self.flip_pairs],
+            "mean": list(self.normalize.mean),
+            "std": list(self.normalize.std),
+            "protocol": self.protocol.to_dict(),
+        }
+
+
+class _LossTerm(nn.Module):
+    """One summand of the training loss."""
+
+    def __init__(self, spec: Spec) -> None:
+        super().__init__()
+        arguments = dict(_named(spec))
+        self.on = str(arguments.pop("on", "out"))
+        self.weight = float(arguments.pop("weight", 1.0))
+        self.label = f"{arguments.get('name')}_{self.on}"
+        self.loss = build(LOSSES, arguments, "loss")
+
+    def forward(self, logits: Mapping[str, Tensor], mask: Tensor) -> Tensor:
+        loss: Tensor = self.loss(find(logits, self.on, "output of the model"), mask)
+        return self.weight * loss
+
+
+def _named(spec: Spec) -> Mapping[str, Any]:
+    return {"name": spec} if isinstance(spec, str) else spec

@@ -1,0 +1,168 @@
+import subprocess
+import sys
+from inspect import signature
+from pathlib import Path
+
+import pytest
+import pytorch_lightning as pl
+
+from hrseg.config import find_config, load_config, shipped_configs, to_yaml
+from hrseg.errors import ConfigError
+from hrseg.schema import OWN_TRAINER_NAMES, TRAINER_NAMES
+
+MINIMAL = """\
+name: mine
+data: {name: camvid, root: some/where}
+model: {backbone: hrnet_w18}
+"""
+
+
+@pytest.fixture
+def minimal(tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text(MINIMAL)
+    return path
+
+
+@pytest.mark.parametrize("name", shipped_configs())
+def test_every_shipped_config_loads_and_prints_a_fixed_point(name, tmp_path):
+    overrides = ["data.root=somewhere"]
+    printed = to_yaml(load_config(name, overrides))
+    copy = tmp_path / "copy.yaml"
+    copy.write_text(printed)
+    assert to_yaml(load_config(copy)) == printed
+
+
+@pytest.mark.parametrize("name", shipped_configs())
+def test_every_shipped_config_says_in_its_first_line_what_it_is(name):
+    assert shipped_configs()[name].read_text().startswith("# ")
+
+
+def test_a_config_is_found_by_path_by_name_and_without_its_suffix(minimal, monkeypatch):
+    monkeypatch.chdir(minimal.parent)
+    assert find_config("mine.yaml") == find_config("mine") == Path("mine.yaml")
+    assert find_config("camvid_w18_small").name == "camvid_w18_small.yaml"
+    assert find_config("camvid_w18_small.yaml").name == "camvid_w18_small.yaml"
+
+
+def test_a_users_file_goes_before_a_shipped_config_of_that_name(tmp_path, monkeypatch):
+    (tmp_path / "camvid_w18_small.yaml").write_text(MINIMAL)
+    monkeypatch.chdir(tmp_path)
+    assert load_config("camvid_w18_small").name == "mine"
+
+
+def test_overrides_reach_nested_keys_lists_and_named_sections(minimal):
+    config = load_config(
+        minimal,
+        [
+            "data.crop_size=[64,96]",
+            "optimizer=adamw",
+            "optimizer.lr=0.001",
+            "losses=[ohem,{name: cross_entropy, weight: 2}]",
+            "losses[0].min_kept=7",
+            "trainer.devices=2",
+        ],
+    )
+    assert tuple(config.data.crop_size) == (64, 96)
+    assert config.optimizer.betas == (0.9, 0.999)
+    assert config.losses[0].min_kept == 7
+    assert config.losses[1].weight == 2.0
+    assert config.trainer == {"devices": 2}
+
+
+def test_a_bare_on_is_the_key_on_although_yaml_reads_true(minimal):
+    minimal.write_text(MINIMAL + "losses:\n- {name: cross_entropy, on: aux}\n")
+    assert load_config(minimal).losses[0].on == "aux"
+
+
+@pytest.mark.parametrize(
+    ("override", "expected"),
+    [
+        ("data.rot=x", ["data.rot", "unknown key", "Did you mean: root?"]),
+        ("data.batch_size=four", ["data.batch_size", "'four'", "Expected int"]),
+        ("data.batch_size=0", ["data.batch_size", "at least 1"]),
+        ("data.crop_size=[1,2,3]", ["data.crop_size", "tuple[int, int]", "(height, width)"]),
+        ("data.scales=[1]", ["data.scales", "(first, last, step)"]),
+        ("data.name=camvd", ["data.name", "Did you mean: camvid?"]),
+        ("data.flip=2", ["data.flip", "at most 1"]),
+        ("model.backbone=hrnet_w19", ["model.backbone", "hrnet_w18"]),
+        ("model.head=ocrr", ["model.head", "Known: fcn"]),
+        ("optimizer.name=adam", ["optimizer.name", "Did you mean: adamw?"]),
+        ("losses=[ohm]", ["losses[0]", "Did you mean: ohem?"]),
+        ("losses[0].wight=1", ["losses[0].wight", "Did you mean: weight?"]),
+        ("losses=[]", ["losses", "empty"]),
+        ("trainer.max_epoch=3", ["trainer.max_epoch", "Did you mean: max_epochs"]),
+        ("trainer.callbacks=3", ["trainer.callbacks", "hrseg sets this one itself"]),
+        ("inference.flip=maybe", ["inference.flip", "bool"]),
+        ("nme=x", ["nme", "Did you mean: name?"]),
+        ("seed", ["'seed'", "key=value"]),
+        ("data.root=[1", ["data.root", "not a YAML value"]),
+    ],
+)
+def test_a_wrong_override_names_key_expectation_and_repair_in_four_lines(
+    minimal, override, expected
+):
+    minimal.write_text(MINIMAL + "losses: [cross_entropy]\n")
+    if "losses[0]" in override:
+        minimal.write_text(MINIMAL + "losses: [{name: cross_entropy}]\n")
+    with pytest.raises(ConfigError) as error:
+        load_config(minimal, [override])
+    message = str(error.value)
+    assert all(part in message for part in expected), message
+    assert len(message.splitlines()) <= 4
+    assert error.value.exit_code == 2
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("name: x\ndata: {name: camvid, rot: y}\n", ["mine.yaml, line 2", "data.rot"]),
+        ("name: x\n\nsede: 3\n", ["mine.yaml, line 3", "sede", "seed"]),
+        ("name: [x\n", ["mine.yaml is not valid YAML"]),
+        ("name: x\nname: y\n", ["mine.yaml is not valid YAML", "duplicate"]),
+        ("- a\n- b\n", ["no 'key: value' pairs"]),
+        ("data: {name: camvid, root: x}\nmodel: hrnet\n", ["line 2: model", "key: value"]),
+        ("name: x\ndata: {name: camvid, root: x}\n", ["model.backbone", "is required"]),
+        (MINIMAL + "seed: ${no.such}\n", ["seed", "no.such"]),
+    ],
+)
+def test_a_wrong_file_names_itself_and_the_line(minimal, text, expected):
+    minimal.write_text(text)
+    with pytest.raises(ConfigError) as error:
+        load_config(minimal)
+    assert all(part in str(error.value) for part in expected), str(error.value)
+    assert len(str(error.value).splitlines()) <= 4
+
+
+def test_a_misspelt_config_names_the_nearest_shipped_one():
+    with pytest.raises(ConfigError, match="Did you mean: camvid_w18_small"):
+        find_config("camvid_w18_smal.yaml")
+
+
+def test_interpolations_are_saved_unresolved_and_only_hrseg_variables_are_read(
+    minimal, monkeypatch
+):
+    monkeypatch.setenv("HRSEG_DATA", "/secret/place")
+    monkeypatch.setenv("OTHER", "secret")
+    config = load_config(minimal, ["data.root=${oc.env:HRSEG_DATA}"])
+    assert config.data.root == "/secret/place"
+    assert "/secret/place" not in to_yaml(config)
+    for value in ("${oc.env:OTHER}", "${oc.env:${name}}", "${oc.decode:x}", "a${oc.env:OTHER}b"):
+        with pytest.raises(ConfigError, match="only"):
+            load_config(minimal, [f"data.root={value}"])
+
+
+def test_trainer_names_are_lightnings_own():
+    parameters = set(signature(pl.Trainer.__init__).parameters) - {"self"}
+    assert set(TRAINER_NAMES) | set(OWN_TRAINER_NAMES) == parameters
+
+
+def test_a_typo_is_answered_without_importing_torch(minimal):
+    code = (
+        "import sys; from hrseg.cli import main; "
+        f"code = main(['fit', '--config', {str(minimal)!r}, 'data.rot=x']); "
+        "assert code == 2, code; assert 'torch' not in sys.modules"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "data.rot" in done.stderr

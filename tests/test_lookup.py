@@ -1,0 +1,28 @@
+import pytest
+
+from hrseg.errors import ConfigError
+from hrseg.lookup import build, find
+
+
+def make(size: int = 1) -> int:
+    return size
+
+
+def test_find_names_the_nearest_and_all_known_names():
+    assert find({"poly": 1}, "poly", "schedule") == 1
+    with pytest.raises(
+        ConfigError, match=r"unknown schedule 'pol'. Did you mean: poly\?\nKnown: poly"
+    ):
+        find({"poly": 1}, "pol", "schedule")
+
+
+def test_build_calls_the_named_entry_with_the_rest():
+    assert build({"one": make}, "one", "thing") == 1
+    assert build({"one": make}, {"name": "one", "size": 3}, "thing") == 3
+
+
+def test_build_refuses_arguments_that_the_entry_does_not_take():
+    with pytest.raises(ConfigError, match=r"thing 'one' takes no 'sise'\. Did you mean: size"):
+        build({"one": make}, {"name": "one", "sise": 3}, "thing")
+    with pytest.raises(ConfigError, match="has no 'name'"):
+        build({"one": make}, {"size": 3}, "thing")
