@@ -1,0 +1,200 @@
+import json
+import math
+from argparse import Namespace
+
+import numpy as np
+import pytest
+import torch
+from cityscapesscripts.evaluation import evalPixelLevelSemanticLabeling as official
+from cityscapesscripts.helpers.labels import labels
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from hrseg.errors import ConfigError
+from hrseg.metrics import (
+    ConfusionMatrix,
+    accuracy,
+    dice,
+    frequency_weighted_iou,
+    iou,
+    mean_accuracy,
+    mean_iou,
+    pixel_accuracy,
+    summarize,
+)
+
+# Class 0: 3 of 4 pixels found, class 1: 2 of 4, class 2: nowhere.
+HAND = torch.tensor([[3, 1, 0], [2, 2, 0], [0, 0, 0]])
+
+
+def confusion(pred, target, num_classes=3, **options):
+    metric = ConfusionMatrix(num_classes, **options)
+    metric.update(torch.as_tensor(pred), torch.as_tensor(target))
+    return metric.compute()
+
+
+def test_rows_are_the_truth_and_counts_are_int64():
+    matrix = confusion([[0, 0, 0, 1, 0, 0, 1, 1]], [[0, 0, 0, 0, 1, 1, 1, 1]])
+    assert matrix.dtype == torch.int64
+    assert torch.equal(matrix, HAND)
+
+
+def test_scores_of_a_hand_worked_case():
+    assert iou(HAND)[:2].tolist() == [3 / 6, 2 / 5]
+    assert accuracy(HAND)[:2].tolist() == [3 / 4, 2 / 4]
+    assert dice(HAND)[:2].tolist() == pytest.approx([6 / 9, 4 / 7])
+    assert iou(HAND)[2].isnan() and accuracy(HAND)[2].isnan() and dice(HAND)[2].isnan()
+    assert pixel_accuracy(HAND) == 5 / 8
+    assert frequency_weighted_iou(HAND) == pytest.approx((0.5 * 4 + 0.4 * 4) / 8)
+    assert iou(HAND).dtype == torch.float64
+
+
+def test_absent_classes_are_skipped_or_count_as_zero():
+    assert mean_iou(HAND) == pytest.approx((0.5 + 0.4) / 2)
+    assert mean_iou(HAND, "zero") == pytest.approx((0.5 + 0.4) / 3)
+    assert mean_accuracy(HAND) == pytest.approx((0.75 + 0.5) / 2)
+    assert mean_accuracy(HAND, "zero") == pytest.approx((0.75 + 0.5) / 3)
+    with pytest.raises(ConfigError, match=r"'skiped'.*skipped"):
+        mean_iou(HAND, "skiped")
+
+
+def test_a_class_that_is_only_predicted_has_iou_zero_and_no_accuracy():
+    matrix = confusion([0, 2], [0, 0])
+    assert iou(matrix)[2] == 0
+    assert accuracy(matrix)[2].isnan()
+    assert mean_iou(matrix) == pytest.approx((0.5 + 0) / 2)
+    assert mean_accuracy(matrix) == 0.5
+
+
+def test_iou_ignores_void_pixels():
+    assert torch.equal(confusion([0, 1, 2], [0, 255, 255]), confusion([0], [0]))
+    assert confusion([1, 1], [255, 255]).sum() == 0
+
+
+@pytest.mark.parametrize("ignore", [255, 254, 0, -1, -100, 1000])
+def test_any_id_can_be_the_ignored_one(ignore):
+    target = torch.tensor([1, 2, ignore, 1])
+    matrix = confusion([1, 1, 1, 2], target, ignore_index=ignore)
+    assert matrix.tolist() == [[0, 0, 0], [0, 1, 1], [0, 1, 0]]
+
+
+@pytest.mark.parametrize("pred_type", [torch.uint8, torch.int16, torch.int32, torch.int64])
+@pytest.mark.parametrize("target_type", [torch.uint8, torch.int32, torch.int64])
+def test_integer_types_do_not_matter(pred_type, target_type):
+    generator = torch.Generator().manual_seed(0)
+    pred = torch.randint(0, 200, (2, 9, 7), generator=generator)
+    target = torch.randint(0, 200, (2, 9, 7), generator=generator)
+    expected = torch.zeros(200, 200, dtype=torch.int64)
+    for p, t in zip(pred.flatten(), target.flatten(), strict=True):
+        expected[t, p] += 1
+    assert torch.equal(confusion(pred.to(pred_type), target.to(target_type), 200), expected)
+
+
+def test_the_caller_s_tensors_are_left_alone():
+    pred = torch.tensor([0, 1, 2], dtype=torch.int32)
+    target = torch.tensor([2, 1, 255], dtype=torch.int32)
+    confusion(pred, target)
+    assert pred.tolist() == [0, 1, 2] and target.tolist() == [2, 1, 255]
+
+
+@pytest.mark.parametrize("value", [3, 200, 255, 256, -1, 70_000])
+def test_a_wrong_prediction_is_refused_by_its_value(value):
+    with pytest.raises(ValueError, match=rf"predicted id {value} .*expected 0\.\.2"):
+        confusion([0, value], [1, 1])
+
+
+@pytest.mark.parametrize("value", [3, 254, 256, -1, 70_000])
+def test_a_wrong_target_is_refused_by_its_value(value):
+    with pytest.raises(ValueError, match=rf"true id {value} .*expected 0\.\.2 or 255"):
+        confusion([0, 1, 1], [1, value, 255])
+
+
+def test_a_refused_update_leaves_the_counts_as_they_were():
+    metric = ConfusionMatrix(3)
+    metric.update(torch.tensor([1]), torch.tensor([1]))
+    with pytest.raises(ValueError, match="predicted id 9"):
+        metric.update(torch.tensor([1, 9]), torch.tensor([1, 1]))
+    assert metric.compute().sum() == 1
+
+
+def test_other_shapes_floats_and_class_counts_are_refused():
+    with pytest.raises(ValueError, match=r"pred is \(2,\), target is \(1,\)"):
+        confusion([0, 1], [0])
+    with pytest.raises(ValueError, match="integer"):
+        confusion([0.5], [0])
+    with pytest.raises(ValueError, match="num_classes is 0"):
+        ConfusionMatrix(0)
+
+
+def test_counts_do_not_overflow():
+    metric = ConfusionMatrix(2)
+    metric.matrix += 2**40
+    metric.update(torch.ones(5, dtype=torch.uint8), torch.ones(5, dtype=torch.uint8))
+    assert metric.compute()[1, 1] == 2**40 + 5
+
+
+def test_nothing_scored_gives_nulls_and_no_crash():
+    scores = summarize(torch.zeros(2, 2, dtype=torch.int64), ["a", "b"], "zero")
+    assert scores["miou"] is scores["pixel_accuracy"] is scores["mean_accuracy"] is None
+    assert scores["frequency_weighted_iou"] is None
+    assert scores["classes"][0] == {"name": "a", "iou": None, "accuracy": None, "pixels": 0}
+    assert math.isnan(mean_iou(torch.zeros(2, 2, dtype=torch.int64)))
+
+
+def test_summary_is_plain_data_with_ratios_and_integer_counts():
+    scores = json.loads(json.dumps(summarize(HAND, ["road", "car", "bus"]), allow_nan=False))
+    assert scores["miou"] == pytest.approx(0.45)
+    assert scores["absent_classes"] == "skipped"
+    assert scores["confusion_matrix"] == HAND.tolist()
+    assert scores["classes"][1] == {"name": "car", "iou": 0.4, "accuracy": 0.5, "pixels": 4}
+    assert scores["classes"][2] == {"name": "bus", "iou": None, "accuracy": None, "pixels": 0}
+
+
+def test_scores_equal_those_of_cityscapesscripts():
+    rng = np.random.default_rng(0)
+    train_labels = [label for label in labels if 0 <= label.trainId < 255]
+    count = len(train_labels)
+    matrix = rng.integers(0, 1000, (count, count))
+    matrix[:, 5] = matrix[5] = 0
+    # cityscapesScripts counts raw ids, void ones among them.
+    size = max(label.id for label in labels) + 1
+    raw = np.zeros((size, size), np.int64)
+    ids = [label.id for label in train_labels]
+    raw[np.ix_(ids, ids)] = matrix
+    args = Namespace(evalLabels=[label.id for label in labels if label.id >= 0])
+    theirs = {i: official.getIouScoreForLabel(i, raw, args) for i in ids}
+    ours = iou(torch.tensor(matrix))
+    np.testing.assert_allclose(ours.numpy(), list(theirs.values()), rtol=1e-12)
+    assert mean_iou(torch.tensor(matrix)) == pytest.approx(official.getScoreAverage(theirs, args))
+
+
+pixels = st.lists(
+    st.tuples(st.integers(0, 3), st.sampled_from([0, 1, 2, 3, 255])), min_size=1, max_size=60
+)
+
+
+@settings(deadline=None, max_examples=60)
+@given(pixels, st.randoms(use_true_random=False), st.integers(1, 59))
+def test_order_and_batches_do_not_matter(pairs, random, cut):
+    whole = confusion([p for p, _ in pairs], [t for _, t in pairs], 4)
+    shuffled = random.sample(pairs, len(pairs))
+    metric = ConfusionMatrix(4)
+    for part in (shuffled[:cut], shuffled[cut:]):
+        metric.update(
+            torch.tensor([p for p, _ in part], dtype=torch.int64),
+            torch.tensor([t for _, t in part], dtype=torch.int64),
+        )
+    assert torch.equal(metric.compute(), whole)
+    assert whole.sum() == sum(t != 255 for _, t in pairs)
+
+
+@settings(deadline=None, max_examples=60)
+@given(pixels)
+def test_scores_are_ratios_and_ordered(pairs):
+    matrix = confusion([p for p, _ in pairs], [t for _, t in pairs], 4)
+    present = ~iou(matrix).isnan()
+    union, f1 = iou(matrix)[present], dice(matrix)[present]
+    assert ((union >= 0) & (union <= f1) & (f1 <= 1)).all()
+    # Dice and IoU are two faces of one number.
+    torch.testing.assert_close(f1, 2 * union / (1 + union))
+    assert not mean_iou(matrix, "zero") > mean_iou(matrix, "skipped")
