@@ -1,4 +1,4 @@
-"""Cross-entropy with class weights; the per-pixel part is shared by its siblings."""
+"""Cross-entropy with class weights."""
 
 from collections.abc import Sequence
 
@@ -26,7 +26,7 @@ class CrossEntropy(nn.Module):
         self.register_buffer("class_weights", weight_tensor(class_weights), persistent=False)
 
     def forward(self, logits: Tensor, mask: Tensor) -> Tensor:
-        """Return the loss, a float32 scalar; 0 where all pixels are ignored.
+        """Return the loss, a float32 scalar; 0 where no pixel counts.
 
         Args:
             logits: (B, K, H, W).
@@ -35,31 +35,35 @@ class CrossEntropy(nn.Module):
         Raises:
             ConfigError: the number of class weights is not K.
         """
-        losses, weights = pixel_losses(logits, mask, self.class_weights)
-        total = weights.sum()
-        return (losses * weights).sum() / torch.where(total > 0, total, 1)
+        target = mask.long()
+        weights = pixel_weights(target, self.class_weights, logits.shape[1])
+        counts = weights > 0
+        loss = F.cross_entropy(
+            logits.float(),
+            # Also void: a class of weight 0, since PyTorch divides by the sum of weights.
+            target.masked_fill(~counts, IGNORE),
+            weight=self.class_weights,
+            ignore_index=IGNORE,
+        )
+        # PyTorch's mean over no pixel is NaN; its gradient is 0.
+        return torch.where(counts.any(), loss, 0)
 
 
-def pixel_losses(
-    logits: Tensor, mask: Tensor, class_weights: Tensor | None
-) -> tuple[Tensor, Tensor]:
-    """Return the unweighted loss and the class weight of every pixel, (B, H, W), 0 where ignored.
+def pixel_weights(target: Tensor, class_weights: Tensor | None, num_classes: int) -> Tensor:
+    """Return the weight of each pixel of `target` (B, H, W) int64; an ignored one has 0.
 
     Raises:
-        ConfigError: the number of class weights is not K.
+        ConfigError: the number of class weights is not `num_classes`.
     """
-    target = mask.long()
-    losses = F.cross_entropy(logits.float(), target, ignore_index=IGNORE, reduction="none")
     weights = (target != IGNORE).float()
-    if class_weights is not None:
-        num_classes = logits.shape[1]
-        if len(class_weights) != num_classes:
-            raise ConfigError(
-                f"{len(class_weights)} class weights for a model of {num_classes} classes.\n"
-                "Give one weight per class, or class_weights: null."
-            )
-        weights = weights * class_weights[target.clamp(max=num_classes - 1)]
-    return losses, weights
+    if class_weights is None:
+        return weights
+    if len(class_weights) != num_classes:
+        raise ConfigError(
+            f"{len(class_weights)} class weights for a model of {num_classes} classes.\n"
+            "Give one weight per class, or class_weights: null."
+        )
+    return weights * class_weights[target.clamp(max=num_classes - 1)]
 
 
 def weight_tensor(class_weights: Sequence[float] | None) -> Tensor | None:

@@ -3,10 +3,11 @@
 from collections.abc import Sequence
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hrseg.errors import ConfigError
-from hrseg.losses.cross_entropy import pixel_losses, weight_tensor
+from hrseg.losses.cross_entropy import IGNORE, pixel_weights, weight_tensor
 
 
 class OHEM(nn.Module):
@@ -54,9 +55,11 @@ class OHEM(nn.Module):
         Raises:
             ConfigError: the number of class weights is not K.
         """
-        losses, weights = pixel_losses(logits, mask, self.class_weights)
+        target = mask.long()
+        weights = pixel_weights(target, self.class_weights, logits.shape[1])
+        losses = F.cross_entropy(logits.float(), target, ignore_index=IGNORE, reduction="none")
         # An ignored pixel is never hard.
-        probability = torch.exp(-losses.detach()).masked_fill(mask == 255, torch.inf)
+        probability = torch.exp(-losses.detach()).masked_fill(target == IGNORE, torch.inf)
         hard = probability < self._raised_threshold(probability)
         # A product, not a selection: a NaN logit must reach the loss.
         return (losses * weights * hard).sum() / hard.sum().clamp(min=1)

@@ -1,0 +1,159 @@
+import math
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from golden_weights import CITYSCAPES_WEIGHTS, GOLDEN
+
+from hrseg.errors import ConfigError
+from hrseg.losses import LOSSES, OHEM, CrossEntropy
+
+TRAIN = np.load(GOLDEN / "train.npz")
+GOLDEN_LOSSES = {
+    "ce": CrossEntropy(),
+    "ce_weighted": CrossEntropy(CITYSCAPES_WEIGHTS),
+    "ohem_thres0.7_keep100": OHEM(threshold=0.7, min_kept=100),
+    "ohem_thres0.7_keep5000": OHEM(threshold=0.7, min_kept=5000),
+    "ohem_weighted_thres0.9_keep100": OHEM(CITYSCAPES_WEIGHTS, threshold=0.9, min_kept=100),
+}
+
+
+@pytest.mark.parametrize("name", GOLDEN_LOSSES)
+def test_values_are_those_of_the_authors_code(name):
+    mask = torch.tensor(TRAIN["loss/labels"])
+    logits = torch.tensor(TRAIN["loss/logits"])
+    logits = F.interpolate(logits, mask.shape[-2:], mode="bilinear", align_corners=False)
+    value = GOLDEN_LOSSES[name](logits, mask).item()
+    assert value == pytest.approx(TRAIN[f"loss/value/{name}"].item(), rel=1e-5)
+
+
+def logits_of(probabilities):
+    """Logits (1, 2, 1, N) whose softmax gives class 0 these probabilities."""
+    p = torch.tensor(probabilities)
+    return torch.stack([p.log(), (1 - p).log()])[None, :, None, :].requires_grad_()
+
+
+def hand_ohem(probabilities, **arguments):
+    mask = torch.zeros(1, 1, len(probabilities), dtype=torch.uint8)
+    return OHEM(**arguments)(logits_of(probabilities), mask).item()
+
+
+def test_ohem_keeps_what_is_below_the_threshold():
+    expected = -(math.log(0.2) + math.log(0.5)) / 2
+    assert hand_ohem([0.2, 0.5, 0.8, 0.95], threshold=0.7, min_kept=1) == pytest.approx(expected)
+
+
+def test_ohem_raises_the_threshold_to_the_probability_at_rank_min_kept():
+    expected = -(math.log(0.2) + math.log(0.5) + math.log(0.8)) / 3
+    assert hand_ohem([0.95, 0.5, 0.8, 0.2], threshold=0.1, min_kept=3) == pytest.approx(expected)
+
+
+def test_ohem_leaves_out_the_easiest_pixel_where_there_are_too_few():
+    # Strictly below the highest probability, as the authors' code does.
+    expected = -math.log(0.92)
+    assert hand_ohem([0.92, 0.98], threshold=0.9, min_kept=100) == pytest.approx(expected)
+
+
+def test_ohem_divides_by_pixels_and_not_by_weights():
+    logits, mask = logits_of([0.2, 0.5]), torch.tensor([[[0, 1]]])
+    expected = -(3 * math.log(0.2) + 0.5 * math.log(0.5)) / 2
+    assert OHEM([3.0, 0.5])(logits, mask).item() == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("weights", [None, (0.5, 2.0, 1.0, 3.0, 1.5)])
+def test_ohem_equals_its_definition_by_a_full_sort(weights):
+    generator = torch.Generator().manual_seed(1)
+    for threshold, min_kept in [(0.3, 10), (0.3, 700), (0.9, 1), (0.05, 5000)]:
+        logits = 2 * torch.randn(2, 5, 20, 30, generator=generator)
+        mask = torch.randint(0, 5, (2, 20, 30), generator=generator)
+        mask[torch.rand(mask.shape, generator=generator) < 0.3] = 255
+        valid = mask != 255
+        weight = None if weights is None else torch.tensor(weights)
+        losses = F.cross_entropy(logits, mask, weight, ignore_index=255, reduction="none")[valid]
+        true_class = mask.masked_fill(~valid, 0).unsqueeze(1)
+        probability = logits.softmax(1).gather(1, true_class).squeeze(1)[valid]
+        limit = probability.sort().values[min(min_kept, len(probability) - 1)].clamp(min=threshold)
+        expected = losses[probability < limit].mean()
+        found = OHEM(weights, threshold=threshold, min_kept=min_kept)(logits, mask)
+        torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-6)
+
+
+def test_ohem_of_nothing_hard_is_zero():
+    assert hand_ohem([0.95], threshold=0.9, min_kept=1) == 0
+
+
+@pytest.mark.parametrize("name", LOSSES)
+@pytest.mark.parametrize("weights", [None, [1.0, 2.0, 0.0]])
+def test_all_void_gives_zero_with_zero_gradients(name, weights):
+    logits = torch.randn(2, 3, 4, 5, requires_grad=True)
+    loss = LOSSES[name](weights)(logits, torch.full((2, 4, 5), 255, dtype=torch.uint8))
+    loss.backward()
+    assert loss.item() == 0
+    assert torch.equal(logits.grad, torch.zeros_like(logits))
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_void_pixels_have_no_influence(name):
+    mask = torch.randint(0, 3, (1, 6, 6))
+    mask[:, 3:] = 255
+    logits = torch.randn(1, 3, 6, 6, requires_grad=True)
+    changed = logits.detach().clone()
+    changed[:, :, 3:] += 5
+    loss = LOSSES[name]()
+    value = loss(logits, mask)
+    value.backward()
+    assert value.item() == loss(changed, mask).item()
+    assert not logits.grad[:, :, 3:].any()
+
+
+@pytest.mark.parametrize("name", LOSSES)
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int32, torch.int64])
+def test_any_integer_mask_and_low_precision_logits_give_float32(name, dtype):
+    logits = torch.randn(1, 3, 8, 8).bfloat16()
+    mask = torch.randint(0, 3, (1, 8, 8))
+    with torch.autocast("cpu", torch.bfloat16):
+        value = LOSSES[name]()(logits, mask.to(dtype))
+    assert value.dtype == torch.float32 and value.shape == ()
+    assert value.item() == LOSSES[name]()(logits.float(), mask).item()
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_a_nan_is_not_hidden(name):
+    logits = torch.randn(1, 3, 8, 8)
+    logits[0, 1, 2, 3] = torch.nan
+    assert LOSSES[name]()(logits, torch.zeros(1, 8, 8, dtype=torch.long)).isnan()
+
+
+def test_cross_entropy_is_the_weighted_mean_of_pytorch():
+    weights = [0.5, 2.0, 0.0]
+    logits, mask = torch.randn(2, 3, 7, 9), torch.randint(0, 3, (2, 7, 9))
+    mask[0, 0] = 255
+    expected = F.cross_entropy(logits, mask, torch.tensor(weights), ignore_index=255)
+    torch.testing.assert_close(CrossEntropy(weights)(logits, mask), expected)
+
+
+def test_a_crop_of_a_class_with_weight_zero_is_zero():
+    logits = torch.randn(1, 2, 4, 4, requires_grad=True)
+    loss = CrossEntropy([0.0, 1.0])(logits, torch.zeros(1, 4, 4, dtype=torch.uint8))
+    loss.backward()
+    assert loss.item() == 0 and not logits.grad.any()
+
+
+def test_class_weights_follow_the_model_but_stay_out_of_checkpoints():
+    assert CrossEntropy([1.0, 2.0]).state_dict() == {}
+    assert OHEM([1.0, 2.0]).double().class_weights.dtype == torch.float64
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_wrong_class_weights_are_answered(name):
+    with pytest.raises(ConfigError, match="2 class weights for a model of 3 classes"):
+        LOSSES[name]([1.0, 2.0])(torch.randn(1, 3, 4, 4), torch.zeros(1, 4, 4))
+    with pytest.raises(ConfigError, match="class_weights must be 0 or positive"):
+        LOSSES[name]([1.0, -2.0])
+
+
+@pytest.mark.parametrize("arguments", [{"threshold": 1.5}, {"min_kept": 0}])
+def test_wrong_ohem_arguments_are_answered(arguments):
+    with pytest.raises(ConfigError, match=r"expected 0 to 1; .* expected 1 or more"):
+        OHEM(**arguments)
