@@ -1,5 +1,6 @@
 """Networks, and the way in and out for their weights."""
 
 from hrseg.models.segmenter import Segmenter, create_model
+from hrseg.models.weights import load_weights, to_official
 
-__all__ = ["Segmenter", "create_model"]
+__all__ = ["Segmenter", "create_model", "load_weights", "to_official"]

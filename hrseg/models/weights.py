@@ -1,0 +1,269 @@
+"""Weights in and out: what a file holds, what of it fits the model, and what does not."""
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from hrseg.errors import ConfigError
+from hrseg.lookup import find
+from hrseg.models.hrnet import VARIANTS
+from hrseg.models.segmenter import Segmenter
+
+State = dict[str, Tensor]
+PURPOSES = {"evaluate": "", "initialise": "backbone."}  # What must match: keys that start so.
+
+
+@dataclass(frozen=True)
+class Report:
+    """What became of the tensors, under the names that they have in the model.
+
+    Attributes:
+        matched: taken.
+        missing: in the model, not in the file; batch counters do not count.
+        unexpected: in the file, not in the model.
+        mismatched: in both, with other shapes.
+        family: a key of FAMILIES.
+        holds: the file in words, for example "an official HRNetV2-W48 with 19 classes".
+    """
+
+    matched: list[str]
+    missing: list[str]
+    unexpected: list[str]
+    mismatched: list[str]
+    family: str
+    holds: str
+
+    def __str__(self) -> str:
+        """Say it in one to four lines."""
+        not_taken = {
+            "not taken, other shape": self.mismatched,
+            "not in the file, left as they were": self.missing,
+            "in the file, not used": self.unexpected,
+        }
+        lines = [f"{len(self.matched)} tensors taken from {self.holds}"]
+        lines += [
+            f"{len(names)} {what}: {_some(names)}" for what, names in not_taken.items() if names
+        ]
+        return "\n".join(lines)
+
+
+def load_weights(
+    model: Segmenter,
+    path_or_state_dict: str | Path | Mapping[str, Any],
+    source: str = "auto",
+    purpose: str = "evaluate",
+) -> Report:
+    """Copy weights into `model`; a refused file leaves the model as it was.
+
+    Args:
+        model: the model to fill.
+        path_or_state_dict: a .pth of the authors' code, a .ckpt or .safetensors of hrseg, or the
+            state dict itself, bare or as such a file wraps it.
+        source: a key of FAMILIES, or "auto" to tell by the keys.
+        purpose: "evaluate" requires every tensor; "initialise" requires the whole backbone, and
+            takes of the head what fits.
+
+    Raises:
+        ConfigError: the file cannot be read, is of no known family, or does not fit.
+    """
+    required = find(PURPOSES, purpose, "purpose")
+    if isinstance(path_or_state_dict, Mapping):
+        origin, raw = "the state dict", path_or_state_dict
+    else:
+        origin, raw = str(path_or_state_dict), read_checkpoint(path_or_state_dict)
+    family, found = _recognise(raw, source, origin)
+    report = _compare(model.state_dict(), found, family)
+    differing = [*report.mismatched, *report.missing, *report.unexpected]
+    # Tensors too many are refused as well: all of W18-small-v2 is found inside a W18.
+    if any(name.startswith(required) for name in differing):
+        raise ConfigError(_refusal(model, found, report, origin, purpose))
+    model.load_state_dict({name: found[name] for name in report.matched}, strict=False)
+    return report
+
+
+def to_official(model: Segmenter) -> State:
+    """Return the state dict under the authors' names; its tensors are the model's own."""
+    # Attributes below `backbone` and `head` are named as the authors name them.
+    return {name.partition(".")[2]: tensor for name, tensor in model.state_dict().items()}
+
+
+def read_checkpoint(path: str | Path) -> dict[str, Any]:
+    """Read a checkpoint file onto the CPU without running code from it.
+
+    Returns:
+        What `torch.save` wrote; for .safetensors `{"state_dict": tensors, "metadata": strings}`.
+
+    Raises:
+        ConfigError: a URL, no such file, damaged, not a checkpoint, or with more than data in it.
+    """
+    if re.match(r"[a-z][a-z0-9+.-]+:/", str(path), re.IGNORECASE):
+        raise ConfigError(f"{path} is a URL.\nDownload the file, check its origin, give its path.")
+    path = Path(path).expanduser()
+    try:
+        path.open("rb").close()
+    except OSError as error:
+        raise ConfigError(
+            f"cannot read the weights file {path.absolute()}: {error.strerror}.\n"
+            "Expected a .pth, .ckpt or .safetensors file."
+        ) from error
+    raw = _read_safetensors(path) if path.suffix == ".safetensors" else _read_torch(path)
+    if not isinstance(raw, dict):
+        raise ConfigError(f"{path} holds a {type(raw).__name__}, expected a state dict.")
+    return raw
+
+
+def _read_safetensors(path: Path) -> dict[str, Any]:
+    try:
+        with safe_open(path, framework="pt") as file:
+            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            return {"state_dict": state, "metadata": file.metadata() or {}}
+    except SafetensorError as error:
+        raise ConfigError(
+            f"{path} is damaged or no safetensors file: {error}.\nCopy or download it again."
+        ) from error
+
+
+def _read_torch(path: Path) -> Any:
+    try:
+        with torch.serialization.safe_globals(_numpy_float()):
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # A damaged file raises nearly anything: KeyError, OSError, ...
+        code = re.search(r"GLOBAL (\S+)", str(error))
+        if code:
+            raise ConfigError(
+                f"{path} holds more than tensors and plain data: {code[1]}.\n"
+                "It was refused and nothing in it was run.\n"
+                "If you trust it, save its state dict alone: torch.save(model.state_dict(), ...)."
+            ) from error
+        raise ConfigError(
+            f"{path} is damaged, truncated, or not a checkpoint.\n"
+            "Expected a file written by torch.save. Copy or download it again, compare its size."
+        ) from error
+
+
+def _numpy_float() -> list[Any]:
+    """What unpickling a numpy float calls: the authors' checkpoint.pth.tar keeps its mIoU so."""
+    scalar = numpy.float64(0).__reduce__()[0]
+    return [
+        (scalar, "numpy.core.multiarray.scalar"),
+        (scalar, "numpy._core.multiarray.scalar"),
+        numpy.dtype,
+        numpy.dtypes.Float64DType,
+    ]
+
+
+class Family(NamedTuple):
+    """One origin of weights.
+
+    Attributes:
+        mark: a key that tells the family, as it stands behind all wrapping prefixes.
+        to_hrseg: state dict of the family -> state dict of hrseg.
+    """
+
+    mark: str
+    to_hrseg: Callable[[State], State]
+
+
+def _official_to_hrseg(state: State) -> State:
+    """`conv1.weight` -> `backbone.conv1.weight`, `last_layer.0.weight` -> `head.last_layer...`."""
+    in_backbone = re.compile(r"(conv|bn|layer|transition|stage)\d\.")
+    return {
+        f"backbone.{name}" if in_backbone.match(name) else f"head.{name}": tensor
+        for name, tensor in state.items()
+    }
+
+
+FAMILIES = {
+    "official": Family("stage2.0.fuse_layers.0.1.0.weight", _official_to_hrseg),
+    "hrseg": Family("backbone.stage2.0.fuse_layers.0.1.0.weight", dict),
+}
+
+
+def _recognise(raw: Mapping[str, Any], source: str, origin: str) -> tuple[str, State]:
+    """Return the family and the network's tensors under the names of hrseg."""
+    each = {name: {name: family} for name, family in FAMILIES.items()}
+    candidates = find({"auto": FAMILIES, **each}, source, "source of weights")
+    wrapped = raw.get("state_dict", raw)
+    tensors = {name: value for name, value in wrapped.items() if isinstance(value, Tensor)}
+    for name, family in candidates.items():
+        # DataParallel, the authors' FullModel, a LightningModule and torch.compile put these.
+        wrapper = re.compile(rf"((?:module\.|model\.|_orig_mod\.)*){re.escape(family.mark)}")
+        match = next(filter(None, map(wrapper.fullmatch, tensors)), None)
+        if match:
+            # Outside the prefix stands what is not the network, as `loss.criterion.weight`.
+            inside = [key for key in tensors if key.startswith(match[1])]
+            return name, family.to_hrseg({key[len(match[1]) :]: tensors[key] for key in inside})
+    raise ConfigError(
+        f"{origin} holds no HRNet weights of family {' or '.join(candidates)}: "
+        f"{len(tensors)} tensors{', ' * bool(tensors)}{_some(tensors)}.\n"
+        f"Expected a key {' or '.join(family.mark for family in candidates.values())},\n"
+        "bare or after `model.` and `module.`. Give another file, or the source that it is of."
+    )
+
+
+def _compare(expected: State, found: State, family: str) -> Report:
+    matched, missing, mismatched = [], [], []
+    for name, tensor in expected.items():
+        if name not in found:
+            missing.append(name)
+        elif found[name].shape != tensor.shape:
+            mismatched.append(name)
+        else:
+            matched.append(name)
+    return Report(
+        matched=matched,
+        # Files of torch 0.4 have no batch counters, and no computation needs them.
+        missing=[name for name in missing if not name.endswith("num_batches_tracked")],
+        unexpected=[name for name in found if name not in expected],
+        mismatched=mismatched,
+        family=family,
+        holds=f"an {family} {_describe(found)}",
+    )
+
+
+def _refusal(model: Segmenter, found: State, report: Report, origin: str, purpose: str) -> str:
+    expected = model.state_dict()
+    shapes = [
+        f"{name} is {tuple(found[name].shape)} instead of {tuple(expected[name].shape)}"
+        for name in report.mismatched
+    ]
+    differing = {
+        "of another shape": shapes,
+        "missing": report.missing,
+        "too many": report.unexpected,
+    }
+    details = [f"{len(d)} {what} ({_some(d, 1)})" for what, d in differing.items() if d]
+    repair = "Create the model that the file was made for, or give another file."
+    if purpose == "evaluate" and not any("backbone." in d for d in details):
+        repair += ' purpose="initialise" takes its backbone alone.'
+    return (
+        f"{origin} does not fit: it holds {report.holds}, expected {_describe(expected)}.\n"
+        f"Tensors: {'; '.join(details)}.\n{repair}"
+    )
+
+
+def _describe(state: State) -> str:
+    """Say which network the tensors are of: "HRNetV2-W48 with 19 classes"."""
+    width = len(state["backbone.stage2.0.fuse_layers.0.1.0.weight"])
+    blocks = sum(bool(re.fullmatch(r"backbone\.layer1\.\d\.conv1\.weight", key)) for key in state)
+    name = f"of width {width} and {blocks} blocks in stage 1"
+    for variant, row in VARIANTS.items():
+        if (row.width, row.stage1_blocks) == (width, blocks):
+            name = variant.removeprefix("hrnet_").replace("_", "-").capitalize()
+    classifier = state.get("head.last_layer.3.weight")
+    head = "without an FCN head" if classifier is None else f"with {len(classifier)} classes"
+    return f"HRNetV2-{name} {head}"
+
+
+def _some(names: Iterable[str], count: int = 3) -> str:
+    """List the first `count` names, and say how many more there are."""
+    names = list(names)
+    rest = f" and {len(names) - count} more" if len(names) > count else ""
+    return ", ".join(names[:count]) + rest
