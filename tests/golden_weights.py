@@ -1,0 +1,70 @@
+"""Weights and inputs of the golden figures, drawn again from their names (tests/golden)."""
+
+import json
+import zlib
+from math import prod, sqrt
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+GOLDEN = Path(__file__).parent / "golden"
+CITYSCAPES_WEIGHTS = (
+    *(0.8373, 0.918, 0.866, 1.0345, 1.0166, 0.9969, 0.9754, 1.0489, 0.8786, 1.0023),
+    *(0.9539, 0.9843, 1.1116, 0.9037, 1.0865, 1.0955, 1.0865, 1.1529, 1.0507),
+)
+
+
+def random_state(tag: str, seed: int = 0) -> np.random.RandomState:
+    """The generator that belongs to `tag`."""
+    return np.random.RandomState(zlib.crc32(f"{seed}:{tag}".encode()))
+
+
+def official_keys(variant: str) -> dict[str, list[int]]:
+    """Key -> shape of the authors' state dict; `variant` is written without `hrnet_`."""
+    return json.loads((GOLDEN / "official_keys.json").read_text())[variant]
+
+
+def official_weights(variant: str, num_classes: int = 19, seed: int = 0) -> dict[str, Tensor]:
+    """An official state dict with drawn values."""
+    shapes = official_keys(variant)
+    for name in ("last_layer.3.weight", "last_layer.3.bias"):
+        if name in shapes:
+            shapes[name][0] = num_classes
+    return {key: _draw(key, tuple(shape), seed) for key, shape in shapes.items()}
+
+
+def image(name: str, height: int, width: int, batch: int = 1, seed: int = 0) -> Tensor:
+    """A normalised batch (batch, 3, height, width)."""
+    r = random_state(f"x{name}", seed)
+    images = [r.standard_normal((3, height, width)) for _ in range(batch)]
+    return torch.tensor(np.stack(images), dtype=torch.float32)
+
+
+def labels(iteration: int, seed: int = 0) -> Tensor:
+    """Labels (2, 64, 96) of training step `iteration`, a tenth of them 255."""
+    r = random_state(f"y{iteration}", seed)
+    y = r.randint(0, 19, (2, 8, 12)).repeat(8, 1).repeat(8, 2)
+    y[r.rand(*y.shape) < 0.1] = 255
+    return torch.tensor(y)
+
+
+def relative_error(ours: Tensor, golden: np.ndarray) -> float:
+    """Largest difference over the largest golden value."""
+    return float(np.abs(ours.detach().numpy() - golden).max() / np.abs(golden).max())
+
+
+def _draw(key: str, shape: tuple[int, ...], seed: int) -> Tensor:
+    r = random_state(key, seed)
+    if key.endswith("num_batches_tracked"):
+        return torch.tensor(0)
+    if len(shape) == 4:
+        value = r.standard_normal(shape) * sqrt(1 / prod(shape[1:]))
+    elif key.endswith("running_var"):
+        value = r.uniform(0.5, 1.5, shape)
+    elif key.endswith(("running_mean", "bias")):
+        value = r.standard_normal(shape) * 0.1
+    else:
+        value = r.uniform(0.4, 0.8, shape)
+    return torch.tensor(value, dtype=torch.float32)

@@ -1,0 +1,87 @@
+import numpy as np
+import pytest
+import torch
+from golden_weights import GOLDEN, image, official_keys, official_weights, relative_error
+
+from hrseg.errors import ConfigError
+from hrseg.models import create_model, load_weights, to_official
+from hrseg.models.hrnet import VARIANTS, HRNet
+
+LOGITS = np.load(GOLDEN / "hrnet_logits.npz")
+PARAMETERS = {
+    "hrnet_w18_small_v1": 1_540_819,
+    "hrnet_w18_small_v2": 3_939_579,
+    "hrnet_w18": 9_641_119,
+    "hrnet_w32": 29_546_515,
+    "hrnet_w40": 45_894_435,
+    "hrnet_w48": 65_859_379,
+}
+
+
+@pytest.mark.parametrize("entry", LOGITS.files)
+def test_logits_are_those_of_the_authors_code(entry):
+    variant, align, size = entry.split("/")
+    height, width = map(int, size.split("x"))
+    model = create_model(f"hrnet_{variant}", align_corners=align == "align_True").eval()
+    load_weights(model, official_weights(variant))
+    with torch.no_grad():
+        logits = model.outputs(image(size, height, width))["out"]
+    assert relative_error(logits, LOGITS[entry]) <= 1e-4
+    np.testing.assert_allclose(logits.numpy(), LOGITS[entry], rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(("backbone", "count"), PARAMETERS.items())
+def test_parameters_and_state_dict_are_the_authors(backbone, count):
+    with torch.device("meta"):
+        model = create_model(backbone)
+    assert sum(p.numel() for p in model.parameters()) == count
+    shapes = {key: list(tensor.shape) for key, tensor in to_official(model).items()}
+    assert shapes == official_keys(backbone.removeprefix("hrnet_"))
+
+
+def test_every_variant_has_its_parameters_checked():
+    assert list(VARIANTS) == list(PARAMETERS)
+
+
+@pytest.mark.parametrize(("height", "width"), [(32, 32), (33, 32), (47, 101), (61, 35)])
+def test_features_of_any_size_are_ceiled_quarters(height, width):
+    backbone = HRNet("hrnet_w18_small_v1").eval()
+    with torch.no_grad():
+        features = backbone(torch.randn(1, 3, height, width))
+    expected = [
+        (1, channels, -(-height // stride), -(-width // stride))
+        for channels, stride in zip(backbone.channels, backbone.strides, strict=True)
+    ]
+    assert [tuple(f.shape) for f in features] == expected
+
+
+@pytest.mark.parametrize("shape", [(1, 3, 31, 64), (1, 3, 64, 31), (1, 1, 64, 64), (3, 64, 64)])
+def test_a_wrong_image_is_answered_with_what_is_expected(shape):
+    with pytest.raises(ConfigError, match=r"(?s)shape \(.*\(B, 3, H, W\) with H and W at least 32"):
+        HRNet("hrnet_w18_small_v1")(torch.zeros(shape))
+
+
+def test_an_unknown_variant_names_the_near_ones():
+    with pytest.raises(ConfigError, match="Did you mean: hrnet_w48"):
+        HRNet("hrnet_w84")
+
+
+def test_bn_momentum_reaches_every_batch_norm():
+    model = create_model("hrnet_w18_small_v1", bn_momentum=0.25)
+    norms = [m for m in model.modules() if isinstance(m, torch.nn.BatchNorm2d)]
+    assert {m.momentum for m in norms} == {0.25}
+    assert len(norms) == sum(k.endswith("running_mean") for k in model.state_dict())
+
+
+def test_features_keep_their_scale_at_initialisation():
+    torch.manual_seed(0)
+    backbone = HRNet("hrnet_w18_small_v1").train()
+    for feature in backbone(torch.randn(2, 3, 64, 64)):
+        assert 0.1 < feature.std() < 10
+
+
+def test_gradients_reach_every_parameter():
+    model = create_model("hrnet_w18_small_v1", num_classes=5).train()
+    model(torch.randn(2, 3, 64, 64)).square().mean().backward()
+    for name, parameter in model.named_parameters():
+        assert parameter.grad is not None and parameter.grad.isfinite().all(), name
