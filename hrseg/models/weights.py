@@ -1,7 +1,7 @@
 """Weights in and out: what a file holds, what of it fits the model, and what does not."""
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -47,11 +47,9 @@ class Report:
             "not in the file, left as they were": self.missing,
             "in the file, not used": self.unexpected,
         }
-        lines = [f"{len(self.matched)} tensors taken from {self.holds}"]
-        lines += [
-            f"{len(names)} {what}: {_some(names)}" for what, names in not_taken.items() if names
-        ]
-        return "\n".join(lines)
+        taken = f"{len(self.matched)} tensors taken from {self.holds}"
+        rest = [f"{len(keys)} {what}: {_some(keys)}" for what, keys in not_taken.items() if keys]
+        return "\n".join([taken, *rest])
 
 
 def load_weights(
@@ -135,8 +133,7 @@ def _read_torch(path: Path) -> Any:
         with torch.serialization.safe_globals(_numpy_float()):
             return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # A damaged file raises nearly anything: KeyError, OSError, ...
-        code = re.search(r"GLOBAL (\S+)", str(error))
-        if code:
+        if code := re.search(r"GLOBAL (\S+)", str(error)):
             raise ConfigError(
                 f"{path} holds more than tensors and plain data: {code[1]}.\n"
                 "It was refused and nothing in it was run.\n"
@@ -152,20 +149,14 @@ def _numpy_float() -> list[Any]:
     """What unpickling a numpy float calls: the authors' checkpoint.pth.tar keeps its mIoU so."""
     scalar = numpy.float64(0).__reduce__()[0]
     return [
-        (scalar, "numpy.core.multiarray.scalar"),
+        (scalar, "numpy.core.multiarray.scalar"),  # Its name before numpy 2.
         (scalar, "numpy._core.multiarray.scalar"),
-        numpy.dtype,
-        numpy.dtypes.Float64DType,
+        *(numpy.dtype, numpy.dtypes.Float64DType),
     ]
 
 
 class Family(NamedTuple):
-    """One origin of weights.
-
-    Attributes:
-        mark: a key that tells the family, as it stands behind all wrapping prefixes.
-        to_hrseg: state dict of the family -> state dict of hrseg.
-    """
+    """One origin of weights: a key that only it has, and the way to the names of hrseg."""
 
     mark: str
     to_hrseg: Callable[[State], State]
@@ -191,12 +182,12 @@ def _recognise(raw: Mapping[str, Any], source: str, origin: str) -> tuple[str, S
     each = {name: {name: family} for name, family in FAMILIES.items()}
     candidates = find({"auto": FAMILIES, **each}, source, "source of weights")
     wrapped = raw.get("state_dict", raw)
-    tensors = {name: value for name, value in wrapped.items() if isinstance(value, Tensor)}
+    entries = wrapped.items() if isinstance(wrapped, Mapping) else ()
+    tensors = {str(key): value for key, value in entries if isinstance(value, Tensor)}
     for name, family in candidates.items():
-        # DataParallel, the authors' FullModel, a LightningModule and torch.compile put these.
+        # As DataParallel, the authors' FullModel, LightningModule and torch.compile prefix.
         wrapper = re.compile(rf"((?:module\.|model\.|_orig_mod\.)*){re.escape(family.mark)}")
-        match = next(filter(None, map(wrapper.fullmatch, tensors)), None)
-        if match:
+        if match := next(filter(None, map(wrapper.fullmatch, tensors)), None):
             # Outside the prefix stands what is not the network, as `loss.criterion.weight`.
             inside = [key for key in tensors if key.startswith(match[1])]
             return name, family.to_hrseg({key[len(match[1]) :]: tensors[key] for key in inside})
@@ -204,25 +195,20 @@ def _recognise(raw: Mapping[str, Any], source: str, origin: str) -> tuple[str, S
         f"{origin} holds no HRNet weights of family {' or '.join(candidates)}: "
         f"{len(tensors)} tensors{', ' * bool(tensors)}{_some(tensors)}.\n"
         f"Expected a key {' or '.join(family.mark for family in candidates.values())},\n"
-        "bare or after `model.` and `module.`. Give another file, or the source that it is of."
+        "bare or after `model.` and `module.`. Give another file."
     )
 
 
 def _compare(expected: State, found: State, family: str) -> Report:
-    matched, missing, mismatched = [], [], []
-    for name, tensor in expected.items():
-        if name not in found:
-            missing.append(name)
-        elif found[name].shape != tensor.shape:
-            mismatched.append(name)
-        else:
-            matched.append(name)
+    shared = [name for name in expected if name in found]
+    fits = {name: found[name].shape == expected[name].shape for name in shared}
+    missing = [name for name in expected if name not in found]
     return Report(
-        matched=matched,
+        matched=[name for name in shared if fits[name]],
         # Files of torch 0.4 have no batch counters, and no computation needs them.
         missing=[name for name in missing if not name.endswith("num_batches_tracked")],
         unexpected=[name for name in found if name not in expected],
-        mismatched=mismatched,
+        mismatched=[name for name in shared if not fits[name]],
         family=family,
         holds=f"an {family} {_describe(found)}",
     )
@@ -234,15 +220,11 @@ def _refusal(model: Segmenter, found: State, report: Report, origin: str, purpos
         f"{name} is {tuple(found[name].shape)} instead of {tuple(expected[name].shape)}"
         for name in report.mismatched
     ]
-    differing = {
-        "of another shape": shapes,
-        "missing": report.missing,
-        "too many": report.unexpected,
-    }
+    differing = {"other shape": shapes, "missing": report.missing, "too many": report.unexpected}
     details = [f"{len(d)} {what} ({_some(d, 1)})" for what, d in differing.items() if d]
     repair = "Create the model that the file was made for, or give another file."
     if purpose == "evaluate" and not any("backbone." in d for d in details):
-        repair += ' purpose="initialise" takes its backbone alone.'
+        repair += ' purpose="initialise" takes what fits.'
     return (
         f"{origin} does not fit: it holds {report.holds}, expected {_describe(expected)}.\n"
         f"Tensors: {'; '.join(details)}.\n{repair}"
@@ -250,10 +232,10 @@ def _refusal(model: Segmenter, found: State, report: Report, origin: str, purpos
 
 
 def _describe(state: State) -> str:
-    """Say which network the tensors are of: "HRNetV2-W48 with 19 classes"."""
+    """Name the network, for example "HRNetV2-W48 with 19 classes"."""
     width = len(state["backbone.stage2.0.fuse_layers.0.1.0.weight"])
     blocks = sum(bool(re.fullmatch(r"backbone\.layer1\.\d\.conv1\.weight", key)) for key in state)
-    name = f"of width {width} and {blocks} blocks in stage 1"
+    name = f"W{width} of unknown depth"
     for variant, row in VARIANTS.items():
         if (row.width, row.stage1_blocks) == (width, blocks):
             name = variant.removeprefix("hrnet_").replace("_", "-").capitalize()
@@ -262,8 +244,7 @@ def _describe(state: State) -> str:
     return f"HRNetV2-{name} {head}"
 
 
-def _some(names: Iterable[str], count: int = 3) -> str:
+def _some(names: Collection[str], count: int = 3) -> str:
     """List the first `count` names, and say how many more there are."""
-    names = list(names)
-    rest = f" and {len(names) - count} more" if len(names) > count else ""
-    return ", ".join(names[:count]) + rest
+    first, rest = [*names][:count], len(names) - count
+    return ", ".join(first) + (f" and {rest} more" if rest > 0 else "")

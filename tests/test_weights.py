@@ -1,0 +1,219 @@
+import os
+import pickle
+from collections import OrderedDict
+
+import numpy as np
+import pytest
+import torch
+from golden_weights import official_weights
+from safetensors.torch import save_file
+
+from hrseg.errors import ConfigError
+from hrseg.models import create_model, load_weights, to_official
+from hrseg.models.weights import read_checkpoint
+
+VARIANT = "hrnet_w18_small_v1"
+OFFICIAL = official_weights("w18_small_v1")
+
+
+@pytest.fixture
+def model():
+    return create_model(VARIANT)
+
+
+def equal(a, b):
+    return list(a) == list(b) and all(torch.equal(a[key], b[key]) for key in a)
+
+
+def prefixed(prefix, state):
+    return {prefix + key: tensor for key, tensor in state.items()}
+
+
+def full_model(state):
+    return {**prefixed("model.", state), "loss.criterion.weight": torch.ones(19)}
+
+
+def hrseg_state(state=OFFICIAL):
+    model = create_model(VARIANT)
+    load_weights(model, state)
+    return model.state_dict()
+
+
+OFFICIAL_FILES = {
+    "bare": OFFICIAL,
+    "ordered": OrderedDict(OFFICIAL),
+    "full_model": full_model(OFFICIAL),
+    "data_parallel": prefixed("module.", OFFICIAL),
+    "data_parallel_full_model": prefixed("module.", full_model(OFFICIAL)),
+    "train_script": {"epoch": 3, "best_mIoU": np.float64(0.5), "state_dict": full_model(OFFICIAL)},
+    "without_counters": {k: t for k, t in OFFICIAL.items() if "num_batches" not in k},
+}
+
+
+@pytest.mark.parametrize("kind", OFFICIAL_FILES)
+@pytest.mark.parametrize("source", ["auto", "official"])
+def test_every_official_file_loads_whole(kind, source, model, tmp_path):
+    torch.save(OFFICIAL_FILES[kind], tmp_path / "w.pth")
+    report = load_weights(model, tmp_path / "w.pth", source)
+    assert report.family == "official"
+    assert report.missing == report.unexpected == report.mismatched == []
+    assert equal(to_official(model), OFFICIAL)
+
+
+@pytest.mark.parametrize("prefix", ["", "model.", "model._orig_mod."])
+def test_hrseg_checkpoints_load_whole(prefix, model, tmp_path):
+    state = prefixed(prefix, hrseg_state())
+    torch.save({"state_dict": state, "epoch": 1}, tmp_path / "w.ckpt")
+    assert load_weights(model, tmp_path / "w.ckpt").family == "hrseg"
+    assert equal(to_official(model), OFFICIAL)
+
+
+def test_what_a_lightning_module_holds_beside_the_network_is_left_alone(model):
+    state = {**prefixed("model.", hrseg_state()), "normalize.mean": torch.ones(3)}
+    assert load_weights(model, {"state_dict": state}).unexpected == []
+
+
+def test_safetensors_load_whole_and_keep_their_metadata(model, tmp_path):
+    save_file(hrseg_state(), tmp_path / "w.safetensors", {"classes": "road, sky"})
+    assert load_weights(model, tmp_path / "w.safetensors").family == "hrseg"
+    assert equal(to_official(model), OFFICIAL)
+    assert read_checkpoint(tmp_path / "w.safetensors")["metadata"] == {"classes": "road, sky"}
+
+
+def refusal(model, state, **arguments):
+    """The message of a refusal that left the model as it was."""
+    before = {key: tensor.clone() for key, tensor in model.state_dict().items()}
+    with pytest.raises(ConfigError) as error:
+        load_weights(model, state, **arguments)
+    assert equal(model.state_dict(), before)
+    assert error.value.exit_code == 2
+    message = str(error.value)
+    assert message.count("\n") < 4
+    return message
+
+
+@pytest.mark.parametrize("purpose", ["evaluate", "initialise"])
+def test_another_width_is_refused_and_named(purpose, model):
+    message = refusal(model, official_weights("w18_small_v2"), purpose=purpose)
+    assert "holds an official HRNetV2-W18-small-v2 with 19 classes" in message
+    assert "expected HRNetV2-W18-small-v1 with 19 classes" in message
+    assert "(64, 64, 1, 1) instead of (32, 64, 1, 1)" in message
+
+
+@pytest.mark.parametrize("purpose", ["evaluate", "initialise"])
+def test_a_deeper_network_that_contains_the_model_is_refused(purpose):
+    # Every tensor of W18-small-v2 is in a W18 file, with the same shape.
+    message = refusal(create_model("hrnet_w18_small_v2"), official_weights("w18"), purpose=purpose)
+    assert "official HRNetV2-W18 with 19 classes" in message
+    assert "966 too many" in message
+
+
+@pytest.mark.parametrize("variant", ["w18_small_v1", "w18_small_v2", "w18", "w32", "w40", "w48"])
+def test_every_variant_is_recognised_by_its_tensors(variant, model):
+    with torch.device("meta"):
+        other = create_model(f"hrnet_{variant}", num_classes=7)
+    title = variant.replace("_", "-").capitalize()
+    assert f"official HRNetV2-{title} with 7 classes" in refusal(model, to_official(other))
+
+
+def test_other_classes_are_refused_for_evaluation():
+    message = refusal(create_model(VARIANT, num_classes=11), OFFICIAL)
+    assert "with 19 classes, expected HRNetV2-W18-small-v1 with 11 classes" in message
+    assert "head.last_layer.3.weight is (19, 240, 1, 1) instead of (11, 240, 1, 1)" in message
+    assert 'purpose="initialise"' in message
+
+
+def test_other_classes_keep_the_backbone_and_are_reported_for_initialisation():
+    model = create_model(VARIANT, num_classes=11)
+    classifier = model.head.last_layer[3].weight.clone()
+    report = load_weights(model, OFFICIAL, purpose="initialise")
+    assert report.mismatched == ["head.last_layer.3.weight", "head.last_layer.3.bias"]
+    assert report.mismatched[0] in str(report)
+    assert torch.equal(model.head.last_layer[3].weight, classifier)
+    assert torch.equal(model.backbone.conv1.weight, OFFICIAL["conv1.weight"])
+    assert len(report.matched) == len(OFFICIAL) - 2
+
+
+def test_a_classification_backbone_initialises_and_is_refused_for_evaluation(model):
+    state = {k: t for k, t in OFFICIAL.items() if not k.startswith("last_layer")}
+    state["classifier.weight"] = torch.zeros(1000, 2048)
+    assert "without an FCN head" in refusal(model, state)
+    report = load_weights(model, state, purpose="initialise")
+    assert "head.last_layer.3.weight" in report.missing
+    assert report.unexpected == ["head.classifier.weight"]
+    assert torch.equal(model.backbone.conv1.weight, OFFICIAL["conv1.weight"])
+
+
+def test_one_tensor_fewer_is_refused(model):
+    state = {k: t for k, t in OFFICIAL.items() if k != "stage4.0.branches.3.1.bn2.running_var"}
+    message = refusal(model, state)
+    assert "1 missing (backbone.stage4.0.branches.3.1.bn2.running_var)" in message
+
+
+@pytest.mark.parametrize(
+    "state",
+    [
+        {key[6:]: tensor for key, tensor in OFFICIAL.items()},
+        {"conv1.weight": torch.zeros(64, 3, 7, 7), "fc.weight": torch.zeros(1000, 512)},
+        {},
+        {"epoch": 3},
+        {"state_dict": torch.zeros(3)},
+        {"state_dict": {0: torch.zeros(3)}},
+    ],
+    ids=["lost_prefix", "another_network", "empty", "no_tensors", "no_dict", "numbered"],
+)
+@pytest.mark.parametrize("purpose", ["evaluate", "initialise"])
+def test_unrelated_tensors_are_refused(state, purpose, model):
+    message = refusal(model, state, purpose=purpose)
+    assert "holds no HRNet weights of family official or hrseg" in message
+    assert "Expected a key stage2.0" in message
+
+
+def test_a_wrong_source_or_purpose_is_answered(model):
+    assert "Known: auto, official, hrseg" in refusal(model, OFFICIAL, source="offical")
+    assert "no HRNet weights of family hrseg" in refusal(model, OFFICIAL, source="hrseg")
+    assert "Known: evaluate, initialise" in refusal(model, OFFICIAL, purpose="train")
+
+
+class Payload:
+    """Unpickling this creates a folder."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.path),)
+
+
+def test_a_file_with_code_in_it_is_refused_and_not_run(model, tmp_path):
+    proof = tmp_path / "ran"
+    torch.save({"state_dict": OFFICIAL, "extra": Payload(proof)}, tmp_path / "a.pth")
+    (tmp_path / "b.pth").write_bytes(pickle.dumps(Payload(proof), protocol=2))
+    for name in ("a.pth", "b.pth"):
+        message = refusal(model, tmp_path / name)
+        assert f"{name} holds more than tensors and plain data: posix.mkdir" in message
+    assert not proof.exists()
+
+
+def test_damaged_and_other_files_are_refused_by_name(model, tmp_path):
+    torch.save(OFFICIAL, tmp_path / "whole")
+    torch.save(OFFICIAL, tmp_path / "old", _use_new_zipfile_serialization=False)
+    whole, old = (tmp_path / "whole").read_bytes(), (tmp_path / "old").read_bytes()
+    png = b"\x89PNG\r\n\x1a\n" + bytes(100)
+    contents = [whole[: len(whole) // 2], whole[:-10], old[: len(old) // 2], b"", b"words\n", png]
+    for content in contents:
+        (tmp_path / "w.pth").write_bytes(content)
+        assert "w.pth is damaged, truncated, or not a checkpoint" in refusal(
+            model, tmp_path / "w.pth"
+        )
+    (tmp_path / "w.safetensors").write_bytes(whole)
+    assert "w.safetensors is damaged" in refusal(model, tmp_path / "w.safetensors")
+    torch.save(torch.ones(2), tmp_path / "w.pth")
+    assert "w.pth holds a Tensor" in refusal(model, tmp_path / "w.pth")
+
+
+def test_a_url_a_missing_file_and_a_folder_are_answered(model, tmp_path):
+    assert "is a URL" in refusal(model, "https://example.org/w.pth")
+    assert str(tmp_path / "no.pth") in refusal(model, tmp_path / "no.pth")
+    assert "No such file" in refusal(model, tmp_path / "no.pth")
+    assert "Is a directory" in refusal(model, tmp_path)
