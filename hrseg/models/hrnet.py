@@ -29,7 +29,6 @@ VARIANTS = {
     "hrnet_w40": Variant(4, 64, (1, 4, 3), 4, 40),
     "hrnet_w48": Variant(4, 64, (1, 4, 3), 4, 48),
 }
-MIN_SIZE = 32
 
 
 class HRNet(nn.Module):
@@ -44,11 +43,7 @@ class HRNet(nn.Module):
     def __init__(
         self, variant: str, align_corners: bool = False, bn_momentum: float = 0.01
     ) -> None:
-        """Build the row `variant` of VARIANTS with random weights.
-
-        Raises:
-            ConfigError: no such variant.
-        """
+        """Build the row `variant` of VARIANTS; an unknown one raises ConfigError."""
         super().__init__()
         row = find(VARIANTS, variant, "backbone")
         self.channels = [row.width * 2**i for i in range(4)]
@@ -73,12 +68,10 @@ class HRNet(nn.Module):
         self.stage4 = self._stage(4, row)
         initialise(self, bn_momentum)
 
-    def _stage(self, stage: int, row: Variant) -> nn.Sequential:
+    def _stage(self, streams: int, row: Variant) -> nn.Sequential:
+        channels, modules = self.channels[:streams], row.modules[streams - 2]
         return nn.Sequential(
-            *(
-                ExchangeModule(self.channels[:stage], row.blocks, self.align_corners)
-                for _ in range(row.modules[stage - 2])
-            )
+            *(ExchangeModule(channels, row.blocks, self.align_corners) for _ in range(modules))
         )
 
     def forward(self, image: Tensor) -> list[Tensor]:
@@ -96,8 +89,7 @@ class HRNet(nn.Module):
         _check(image)
         x = self.relu(self.bn1(self.conv1(image)))
         x = self.relu(self.bn2(self.conv2(x)))
-        features: list[Tensor] = [self.layer1(x)]
-        features = self.stage2(_widen(self.transition1, features))
+        features: list[Tensor] = self.stage2(_widen(self.transition1, [self.layer1(x)]))
         features = self.stage3(_widen(self.transition2, features))
         features = self.stage4(_widen(self.transition3, features))
         return features
@@ -248,9 +240,9 @@ def _conv3x3(channels_in: int, channels_out: int, stride: int = 1) -> nn.Conv2d:
 
 
 def _check(image: Tensor) -> None:
-    if image.dim() != 4 or image.shape[1] != 3 or min(image.shape[-2:]) < MIN_SIZE:
+    if image.dim() != 4 or image.shape[1] != 3 or min(image.shape[-2:]) < 32:
         raise ConfigError(
             f"HRNet cannot take an image batch of shape {tuple(image.shape)}.\n"
-            f"Expected (B, 3, H, W) with H and W at least {MIN_SIZE}: a normalised RGB batch.\n"
+            f"Expected (B, 3, H, W) with H and W at least 32: a normalised RGB batch.\n"
             "Add the batch dimension, convert to RGB, or enlarge the image or crop."
         )
