@@ -1,8 +1,8 @@
-"""From paths to arrays to items: what every data set shares, whatever its folders look like."""
+"""From paths to arrays: find and pair files, read images and masks, name what is wrong."""
 
 import io
 import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -11,97 +11,16 @@ from typing import Any
 import cv2
 import numpy as np
 import numpy.typing as npt
-import torch
-from PIL import Image
-from torch.utils.data import Dataset
+from PIL import Image, UnidentifiedImageError
 
 from hrseg.errors import ConfigError, DataError
 
 Array = npt.NDArray[np.uint8]
-Files = Sequence[tuple[Path, Path | None]]
 
 IGNORE = 255
-SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
-_FORMATS = ("PNG", "JPEG", "TIFF")
+SUFFIXES = (".png", ".jpg", ".jpeg")
+_FORMATS = ("PNG", "JPEG")
 _UNREADABLE = (OSError, SyntaxError, ValueError, Image.DecompressionBombError, cv2.error)
-
-
-@dataclass(frozen=True)
-class Key:
-    """What a sampler asks a data set for.
-
-    Attributes:
-        index: which image.
-        epoch: selects the random draws, so that any sample of any epoch can be made again.
-        repeat: shown only to even out the processes; its mask is all ignore.
-    """
-
-    index: int
-    epoch: int = 0
-    repeat: bool = False
-
-
-class SegmentationDataset(Dataset[dict[str, Any]]):
-    """Images and their masks as {"image": (3, h, w) RGB, "mask": (h, w), "name"}, both uint8.
-
-    Masks hold train ids and 255 = ignore; an image without a mask gets one that is all ignore.
-
-    Args:
-        files: (image, mask) paths; the mask may be None.
-        read_mask: path -> (H, W) train ids.
-        transform: (image (H, W, 3), mask (H, W), seeds) -> the same, augmented; None leaves both.
-        seed: with epoch and index it decides every random draw.
-    """
-
-    def __init__(
-        self,
-        files: Files,
-        read_mask: Callable[[Path], Array],
-        transform: Callable[[Array, Array, tuple[int, ...]], tuple[Array, Array]] | None = None,
-        seed: int = 0,
-    ) -> None:
-        """Keep the list; nothing is read yet."""
-        self.files = list(files)
-        self.names = _names([image for image, _ in self.files])
-        self.read_mask = read_mask
-        self.transform = transform
-        self.seed = seed
-
-    def __len__(self) -> int:
-        """Return the number of images."""
-        return len(self.files)
-
-    def __getitem__(self, key: int | Key) -> dict[str, Any]:
-        """Return the item; a bare index means epoch 0.
-
-        Raises:
-            DataError: an unreadable file, a mask of another size, an unknown id.
-        """
-        key = key if isinstance(key, Key) else Key(key)
-        image, mask = self.read(key.index)
-        if key.repeat:
-            mask = np.full_like(mask, IGNORE)
-        if self.transform is not None:
-            image, mask = self.transform(image, mask, (self.seed, key.epoch, key.index))
-        return {
-            "image": torch.from_numpy(image).permute(2, 0, 1),
-            "mask": torch.from_numpy(mask),
-            "name": self.names[key.index],
-        }
-
-    def read(self, index: int) -> tuple[Array, Array]:
-        """Return image (H, W, 3) and mask (H, W) of one file pair, unchanged.
-
-        Raises:
-            DataError: an unreadable file, a mask of another size, an unknown id.
-        """
-        image_path, mask_path = self.files[index]
-        image = read_image(image_path)
-        if mask_path is None:
-            return image, np.full(image.shape[:2], IGNORE, np.uint8)
-        mask = self.read_mask(mask_path)
-        _same_size(image_path, image.shape[:2], mask_path, mask.shape)
-        return image, mask
 
 
 @dataclass(frozen=True)
@@ -146,15 +65,15 @@ def id_table(
     Args:
         num_classes: K; train ids are 0..K-1.
         id_map: raw id -> train id or 255; without it raw ids are train ids.
-        ignore_ids: raw ids that are ignored, whatever the map says.
+        ignore_ids: more raw ids that are ignored; `id_map` has the last word.
 
     Raises:
         ConfigError: more than 255 classes, or ids out of range.
     """
     if not 0 < num_classes <= 255:
         raise ConfigError(f"{num_classes} classes: between 1 and 255 can be told apart.")
-    pairs = dict(id_map) if id_map is not None else {i: i for i in range(num_classes)}
-    pairs |= dict.fromkeys(ignore_ids, IGNORE)
+    ignored = dict.fromkeys(ignore_ids, IGNORE)
+    pairs = {i: i for i in range(num_classes)} | ignored if id_map is None else ignored | {**id_map}
     table = np.full(256, -1, np.int16)
     for raw, train in pairs.items():
         if not 0 <= raw <= 255 or not (0 <= train < num_classes or train == IGNORE):
@@ -190,6 +109,19 @@ def read_image(path: Path) -> Array:
         warnings.warn("16-bit images are scaled to 8 bits when they are read", stacklevel=2)
         image = (image // 257).astype(np.uint8)
     return np.asarray(image, np.uint8)
+
+
+def header_size(path: Path) -> tuple[int, int]:
+    """Return (height, width) without decoding.
+
+    Raises:
+        DataError: missing, or neither PNG nor JPEG.
+    """
+    try:
+        with Image.open(path, formats=_FORMATS) as opened:
+            return opened.height, opened.width
+    except _UNREADABLE as error:
+        raise _unreadable(path, error) from error
 
 
 def read_index_mask(path: Path) -> Array:
@@ -283,19 +215,6 @@ def find_files(folder: Path, suffix: str = "") -> dict[str, Path]:
     return found
 
 
-def check_files(dataset: SegmentationDataset, sample: int = 16) -> None:
-    """Compare the sizes of every image and mask by their headers; read an even sample whole.
-
-    Raises:
-        DataError: the first file that is unreadable, of another size, or holds an unknown id.
-    """
-    for image, mask in dataset.files:
-        if mask is not None:
-            _same_size(image, _header_size(image), mask, _header_size(mask))
-    for index in np.unique(np.linspace(0, len(dataset) - 1, sample).astype(int)):
-        dataset.read(int(index))
-
-
 def _read_mask(path: Path, mode: str | None) -> tuple[str, npt.NDArray[Any]]:
     try:
         with Image.open(path, formats=_FORMATS) as opened:
@@ -318,40 +237,15 @@ def _color_table(palette: tuple[tuple[int, int, int], ...]) -> npt.NDArray[np.in
     return table
 
 
-def _header_size(path: Path) -> tuple[int, int]:
-    try:
-        with Image.open(path, formats=_FORMATS) as opened:
-            return opened.height, opened.width
-    except _UNREADABLE as error:
-        raise _unreadable(path, error) from error
-
-
-def _same_size(
-    image: Path, image_size: tuple[int, ...], mask: Path, mask_size: tuple[int, ...]
-) -> None:
-    if image_size != mask_size:
-        raise DataError(
-            f"{mask} is {mask_size[1]}x{mask_size[0]}, its image {image} "
-            f"{image_size[1]}x{image_size[0]} (width x height).\n"
-            "Expected the same size; export the mask again at the image's size."
-        )
-
-
 def _unreadable(path: Path, reason: object) -> DataError:
     if not path.is_file():
         return DataError(f"no file {path}")
-    why = str(reason or "not an image").splitlines()[0]
+    if reason is None or isinstance(reason, UnidentifiedImageError):
+        reason = "damaged, or not an image"
     return DataError(
-        f"cannot read {path}: {why}\n"
-        f"Expected a whole {', '.join(_FORMATS)} file; is it truncated? Copy it again or remove it."
+        f"cannot read {path}: {reason}\n"
+        "Expected a whole PNG or JPEG file; copy it again, or remove it and its partner."
     )
-
-
-def _names(images: Sequence[Path]) -> list[str]:
-    """Return the stems; images of the same name in other folders get the folder's name in front."""
-    if len({path.stem for path in images}) == len(images):
-        return [path.stem for path in images]
-    return [f"{path.parent.name}_{path.stem}" for path in images]
 
 
 def _some(paths: Sequence[Path]) -> str:

@@ -1,7 +1,8 @@
 """CamVid with 11 classes, as distributed with SegNet."""
 
-from hrseg.data.base import Files, MaskReader, id_table, pair_files
+from hrseg.data.base import MaskReader, id_table, pair_files
 from hrseg.data.datamodule import SegmentationDataModule
+from hrseg.data.dataset import Files
 
 
 class CamVid(SegmentationDataModule):

@@ -10,7 +10,8 @@ import torch
 from pytorch_lightning import LightningDataModule
 from torch.utils.data import DataLoader, DistributedSampler
 
-from hrseg.data.base import Files, Key, MaskReader, SegmentationDataset, check_files
+from hrseg.data.base import MaskReader
+from hrseg.data.dataset import Files, Key, SegmentationDataset, check_files
 from hrseg.data.transforms import TrainTransform
 from hrseg.errors import ConfigError, DataError
 

@@ -1,0 +1,134 @@
+"""From file pairs to items: the data set, and the look at it before training."""
+
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import Dataset
+
+from hrseg.data.base import IGNORE, Array, header_size, read_image
+from hrseg.errors import DataError
+
+Files = Sequence[tuple[Path, Path | None]]
+
+
+@dataclass(frozen=True)
+class Key:
+    """What a sampler asks a data set for.
+
+    Attributes:
+        index: which image.
+        epoch: selects the random draws, so that any sample of any epoch can be made again.
+        repeat: shown only to even out the processes; its mask is all ignore.
+    """
+
+    index: int
+    epoch: int = 0
+    repeat: bool = False
+
+
+class SegmentationDataset(Dataset[dict[str, Any]]):
+    """Images and their masks as {"image": (3, h, w) RGB, "mask": (h, w), "name"}, both uint8.
+
+    Masks hold train ids and 255 = ignore; an image without a mask gets one that is all ignore.
+
+    Args:
+        files: (image, mask) paths; the mask may be None.
+        read_mask: path -> (H, W) train ids.
+        transform: (image (H, W, 3), mask (H, W), seeds) -> the same, augmented; None leaves both.
+        seed: with epoch and index it decides every random draw.
+    """
+
+    def __init__(
+        self,
+        files: Files,
+        read_mask: Callable[[Path], Array],
+        transform: Callable[[Array, Array, tuple[int, ...]], tuple[Array, Array]] | None = None,
+        seed: int = 0,
+    ) -> None:
+        """Keep the list; nothing is read yet."""
+        self.files = list(files)
+        self.names = _names([image for image, _ in self.files])
+        self.read_mask = read_mask
+        self.transform = transform
+        self.seed = seed
+
+    def __len__(self) -> int:
+        """Return the number of images."""
+        return len(self.files)
+
+    def __getitem__(self, key: int | Key) -> dict[str, Any]:
+        """Return the item; a bare index means epoch 0.
+
+        Raises:
+            DataError: an unreadable file, a mask of another size, an unknown id.
+        """
+        key = key if isinstance(key, Key) else Key(key)
+        image, mask = self.read(key.index)
+        if key.repeat:
+            mask = np.full_like(mask, IGNORE)
+        if self.transform is not None:
+            image, mask = self.transform(image, mask, (self.seed, key.epoch, key.index))
+        return {
+            "image": torch.from_numpy(image).permute(2, 0, 1),
+            "mask": torch.from_numpy(mask),
+            "name": self.names[key.index],
+        }
+
+    def read(self, index: int) -> tuple[Array, Array]:
+        """Return image (H, W, 3) and mask (H, W) of one file pair, unchanged.
+
+        Raises:
+            DataError: an unreadable file, a mask of another size, an unknown id.
+        """
+        image_path, mask_path = self.files[index]
+        image = read_image(image_path)
+        if mask_path is None:
+            return image, np.full(image.shape[:2], IGNORE, np.uint8)
+        mask = self.read_mask(mask_path)
+        _same_size(image_path, image.shape[:2], mask_path, mask.shape)
+        return image, mask
+
+
+def check_files(dataset: SegmentationDataset, sample: int = 16) -> None:
+    """Compare the sizes of every image and mask by their headers; read an even sample whole.
+
+    A sample without two classes is warned about: nothing can be learned from it.
+
+    Raises:
+        DataError: the first file that is unreadable, of another size, or holds an unknown id.
+    """
+    for image, mask in dataset.files:
+        if mask is not None:
+            _same_size(image, header_size(image), mask, header_size(mask))
+    seen: set[int] = set()
+    for index in np.unique(np.linspace(0, len(dataset) - 1, sample).astype(int)):
+        seen.update(np.unique(dataset.read(int(index))[1]).tolist())
+    if any(mask for _, mask in dataset.files) and len(seen - {IGNORE}) < 2:
+        warnings.warn(
+            f"a sample of masks beside {dataset.files[0][1]} holds only the class ids "
+            f"{sorted(seen - {IGNORE})} ({IGNORE} is ignored). Do the masks need an id_map?",
+            stacklevel=2,
+        )
+
+
+def _same_size(
+    image: Path, image_size: tuple[int, ...], mask: Path, mask_size: tuple[int, ...]
+) -> None:
+    if image_size != mask_size:
+        raise DataError(
+            f"{mask} is {mask_size[1]}x{mask_size[0]}, its image {image} "
+            f"{image_size[1]}x{image_size[0]} (width x height).\n"
+            "Expected the same size; export the mask again at the image's size."
+        )
+
+
+def _names(images: Sequence[Path]) -> list[str]:
+    """Return the stems; images of the same name in other folders get the folder's name in front."""
+    if len({path.stem for path in images}) == len(images):
+        return [path.stem for path in images]
+    return [f"{path.parent.name}_{path.stem}" for path in images]
