@@ -1,0 +1,124 @@
+"""Street-like scenes that hrseg draws itself: data for a first run, for tests and notebooks."""
+
+import json
+import logging
+import shutil
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import cv2
+
+from hrseg.data.base import IGNORE, MaskReader, id_table, pair_files
+from hrseg.data.canvas import CLASS_NAMES
+from hrseg.data.datamodule import SegmentationDataModule
+from hrseg.data.dataset import Files
+from hrseg.data.scene import generate_scene
+from hrseg.errors import DataError
+
+_log = logging.getLogger(__name__)
+_VERSION = 1  # of the drawing: raise it when the same arguments draw other scenes
+
+
+class Synthetic(SegmentationDataModule):
+    """Street scenes with 9 classes, drawn once as PNG: `{images,masks}/{train,val}` below root.
+
+    Args:
+        root: folder to write to; scenes that are there already are used again.
+        num_train: number of training images.
+        num_val: number of validation images.
+        image_size: (height, width) of a scene.
+        batch_size: see `SegmentationDataModule`, as all the others.
+    """
+
+    class_names = CLASS_NAMES
+    palette = (
+        (70, 130, 180), (70, 70, 70), (128, 64, 128), (244, 35, 232), (107, 142, 35),
+        (153, 153, 153), (220, 220, 0), (0, 0, 142), (220, 20, 60),
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        root: str,
+        num_train: int = 64,
+        num_val: int = 16,
+        image_size: Sequence[int] = (192, 256),
+        batch_size: int = 8,
+        crop_size: Sequence[int] = (256, 256),
+        scales: Sequence[float] = (0.5, 2.1, 0.1),
+        base_size: int | None = None,
+        workers: int = 2,
+        seed: int = 304,
+        train_split: str = "train",
+        val_split: str = "val",
+        flip: float = 0.5,
+        photometric: float = 0.0,
+    ) -> None:
+        """Keep the arguments; `prepare_data` draws the scenes."""
+        super().__init__(
+            root, batch_size, crop_size, scales, base_size, workers, seed, train_split, val_split,
+            flip, photometric,
+        )  # fmt: skip
+        self.num_scenes = {"train": num_train, "val": num_val}
+        self.image_size = (image_size[0], image_size[1])
+
+    def prepare_data(self) -> None:
+        """Draw the scenes if they are not there; an interrupted run leaves nothing half done.
+
+        Raises:
+            DataError: root holds something else, or cannot be written to.
+        """
+        wanted = {"version": _VERSION, **self.num_scenes, "image_size": list(self.image_size)}
+        if self._holds(wanted):
+            return
+        try:
+            self.root.parent.mkdir(parents=True, exist_ok=True)
+            draft = Path(tempfile.mkdtemp(prefix=f".{self.root.name}-", dir=self.root.parent))
+        except OSError as error:
+            raise DataError(
+                f"cannot write the synthetic data set to {self.root}: {error}"
+            ) from error
+        _log.info("drawing %d scenes to %s", sum(self.num_scenes.values()), self.root)
+        try:
+            self._draw(draft)
+            (draft / "scenes.json").write_text(json.dumps(wanted))
+            draft.chmod(0o755)
+            if not self._holds(wanted):  # another process may have been faster
+                draft.replace(self.root)
+        finally:
+            shutil.rmtree(draft, ignore_errors=True)
+
+    def files(self, split: str) -> Files:
+        """Return the scenes of "train" or "val", drawing them first if need be."""
+        self.prepare_data()
+        return pair_files(self.root / "images" / split, self.root / "masks" / split)
+
+    def mask_reader(self) -> MaskReader:
+        """Return a reader of ids 0..8; 255 (the camera's own car) is ignored."""
+        table = id_table(self.num_classes, ignore_ids=[IGNORE])
+        return MaskReader(table, f"Delete {self.root}; it is drawn again.")
+
+    def _holds(self, wanted: dict[str, object]) -> bool:
+        """Return whether root has these scenes; raise if it has anything else."""
+        if not self.root.exists() or (self.root.is_dir() and not any(self.root.iterdir())):
+            return False
+        manifest = self.root / "scenes.json"
+        found = json.loads(manifest.read_text()) if manifest.is_file() else "other files"
+        if found == wanted:
+            return True
+        raise DataError(
+            f"{self.root} holds {found}\nexpected {wanted}, or an empty folder.\n"
+            "Choose another data.root, or delete that folder if it was drawn by hrseg."
+        )
+
+    def _draw(self, folder: Path) -> None:
+        for seed, (split, count) in enumerate(self.num_scenes.items()):
+            images, masks = folder / "images" / split, folder / "masks" / split
+            images.mkdir(parents=True)
+            masks.mkdir(parents=True)
+            for index in range(count):
+                image, mask = generate_scene(seed, index, self.image_size)
+                cv2.imwrite(str(images / f"{index:04d}.png"), image[..., ::-1])
+                cv2.imwrite(str(masks / f"{index:04d}.png"), mask)
+        classes = {"classes": self.class_names, "palette": self.palette}
+        (folder / "classes.json").write_text(json.dumps(classes, indent=1))
