@@ -5,7 +5,13 @@ A new one is one file beside these, a row in `DATASETS`, a dataclass in schema.p
 
 from hrseg.data.camvid import CamVid
 from hrseg.data.datamodule import SegmentationDataModule
+from hrseg.data.folder import Folder
+from hrseg.data.synthetic import Synthetic
 
-DATASETS: dict[str, type[SegmentationDataModule]] = {"camvid": CamVid}
+DATASETS: dict[str, type[SegmentationDataModule]] = {
+    "camvid": CamVid,
+    "synthetic": Synthetic,
+    "folder": Folder,
+}
 
-__all__ = ["DATASETS", "CamVid", "SegmentationDataModule"]
+__all__ = ["DATASETS", "CamVid", "Folder", "SegmentationDataModule", "Synthetic"]

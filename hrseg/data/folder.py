@@ -1,0 +1,240 @@
+"""The user's own images and masks, without code."""
+
+import colorsys
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+import numpy.typing as npt
+
+from hrseg.data.base import SUFFIXES, MaskReader, find_files, id_table, pair_files
+from hrseg.data.datamodule import SegmentationDataModule
+from hrseg.data.dataset import Files
+from hrseg.errors import ConfigError, DataError
+
+Colors = tuple[tuple[int, int, int], ...]
+
+
+class Folder(SegmentationDataModule):
+    """Images and masks below one folder, matched by name: PNG or JPEG, of any and mixed sizes.
+
+    A split is a folder (`images/train`, `masks/train`), a list (`train_split: train.txt`, below
+    root: lines of `image`, `image mask`, or a name without extension), or, where there are
+    neither, a share of all images that `val_fraction` and the seed choose.
+
+    Args:
+        root: the folder.
+        class_names: one per train id; empty: read from `classes.json` ({"classes": [...],
+            "palette": [...]}) or `classes.txt` (a name per line) in root.
+        palette: RGB colours. Index masks: one per class, None makes some up. Colour masks: one
+            per raw id, which is the position in this list.
+        image_folder: images, below root.
+        mask_folder: masks, below root.
+        mask_suffix: what a mask's stem has after the image's, for example "_mask".
+        mask_format: "index" (grey or palette PNG) or "rgb" (colours of the palette).
+        id_map: raw id -> train id, 255 = ignore; None: raw ids are train ids.
+        ignore_ids: raw ids that are ignored, unless `id_map` maps them.
+        val_fraction: share of the images to validate on, between 0 and 1.
+        batch_size: see `SegmentationDataModule`, as for all the others.
+
+    Raises:
+        ConfigError: arguments that contradict each other.
+        DataError: no class names given or found.
+    """
+
+    def __init__(
+        self,
+        root: str,
+        class_names: Sequence[str] = (),
+        palette: Sequence[Sequence[int]] | None = None,
+        image_folder: str = "images",
+        mask_folder: str = "masks",
+        mask_suffix: str = "",
+        mask_format: str = "index",
+        id_map: Mapping[int, int] | None = None,
+        ignore_ids: Sequence[int] = (255,),
+        val_fraction: float | None = None,
+        batch_size: int = 8,
+        crop_size: Sequence[int] = (256, 256),
+        scales: Sequence[float] = (0.5, 2.1, 0.1),
+        base_size: int | None = None,
+        workers: int = 2,
+        seed: int = 304,
+        train_split: str = "train",
+        val_split: str = "val",
+        flip: float = 0.5,
+        photometric: float = 0.0,
+    ) -> None:
+        """Read the class names; the images are read later."""
+        super().__init__(
+            root, batch_size, crop_size, scales, base_size, workers, seed, train_split, val_split,
+            flip, photometric,
+        )  # fmt: skip
+        if mask_format not in ("index", "rgb"):
+            raise ConfigError(f"mask_format {mask_format!r}: expected index or rgb.")
+        if val_fraction is not None and not 0 < val_fraction < 1:
+            raise ConfigError(f"val_fraction {val_fraction}: expected between 0 and 1, e.g. 0.2.")
+        self.images, self.masks = self.root / image_folder, self.root / mask_folder
+        self.mask_suffix, self.val_fraction = mask_suffix, val_fraction
+        if not class_names:
+            class_names, found = read_classes(self.root)
+            palette = palette or found
+        self.class_names = tuple(class_names)
+        self.id_table = id_table(self.num_classes, id_map, ignore_ids)
+        colors = _colors(palette) if palette is not None else None
+        self.mask_colors = colors if mask_format == "rgb" else None
+        if mask_format == "rgb":
+            self.palette = _class_colors(self.class_names, colors or (), self.id_table)
+        else:
+            self.palette = distinct_colors(self.num_classes) if colors is None else colors
+        if len(self.palette) != self.num_classes:
+            raise ConfigError(
+                f"{len(self.palette)} colours in palette for {self.num_classes} class_names: "
+                "expected one each, or no palette."
+            )
+
+    def files(self, split: str) -> Files:
+        """Return the pairs of a list, of a split folder, or of a share of all images."""
+        if split.endswith(".txt"):
+            return self._listed(split)
+        if any((self.images / name).is_dir() for name in (self.train_split, self.val_split)):
+            return pair_files(self.images / split, self.masks / split, self.mask_suffix)
+        pairs = pair_files(self.images, self.masks, self.mask_suffix)
+        if self.val_fraction is None:
+            raise DataError(
+                f"{self.images} has no folder {split}, and nothing else says which images it means"
+                ".\nMake images/train and images/val, or name lists (data.train_split=train.txt), "
+                "or hold out a share (data.val_fraction=0.2)."
+            )
+        held_out = round(len(pairs) * self.val_fraction)
+        if not 0 < held_out < len(pairs):
+            raise DataError(
+                f"val_fraction {self.val_fraction} of {len(pairs)} images in {self.images} leaves "
+                "one split empty.\nChoose another share, or add images."
+            )
+        # By a hash of the name, so that a new image does not move the others about.
+        order = sorted(pairs, key=lambda pair: _hash(self.seed, pair[0].relative_to(self.images)))
+        return sorted(order[:held_out] if split == self.val_split else order[held_out:])
+
+    def mask_reader(self) -> MaskReader:
+        """Return the reader of this mask format and id map."""
+        repair = (
+            f"Add a name to the {self.num_classes} class_names, or the id to ignore_ids or id_map."
+        )
+        return MaskReader(self.id_table, repair, self.mask_colors)
+
+    def _listed(self, split: str) -> Files:
+        path = self._inside(split, "the list")
+        if not path.is_file():
+            raise DataError(f"no list {path}; expected lines of `image`, or `image mask`.")
+        images, masks = find_files(self.images), find_files(self.masks, self.mask_suffix)
+        pairs = []
+        for number, line in enumerate(path.read_text("utf-8").splitlines(), 1):
+            if not line.strip() or line.startswith("#"):
+                continue
+            where = f"{path}, line {number}"
+            image, mask = _columns(line.strip(), images)
+            stem = _stem(image)
+            image_path = images.get(stem) or self._inside(image, where)
+            mask_path = self._inside(mask, where) if mask else masks.get(stem)
+            if mask_path is None or not (image_path.is_file() and mask_path.is_file()):
+                missing = "image" if not image_path.is_file() else "mask"
+                raise DataError(
+                    f"{where}: no {missing} for {line.strip()!r}\n"
+                    f"expected a name in {self.images} and {self.masks}, or paths below {self.root}"
+                    "; a tab separates names with spaces."
+                )
+            pairs.append((image_path, mask_path))
+        if not pairs:
+            raise DataError(f"{path} lists no images; expected a line for each.")
+        return pairs
+
+    def _inside(self, name: str, where: str) -> Path:
+        """Return a path below root; what leads out of it is refused."""
+        if Path(name).is_absolute() or ".." in Path(name).parts:
+            raise DataError(f"{where}: {name} leads out of {self.root}; expected a path below it.")
+        return self.root / name
+
+
+def read_classes(root: Path) -> tuple[list[str], Colors | None]:
+    """Return class names and palette from `classes.json` or `classes.txt` in root.
+
+    Raises:
+        DataError: neither is there, or it cannot be understood.
+    """
+    as_json, as_text = root / "classes.json", root / "classes.txt"
+    if as_json.is_file():
+        try:
+            content = json.loads(as_json.read_text("utf-8"))
+            palette = content.get("palette")
+            return [str(name) for name in content["classes"]], palette and _colors(palette)
+        except (ValueError, KeyError, AttributeError, TypeError) as error:
+            raise DataError(
+                f'{as_json}: expected {{"classes": ["road", ...], "palette": [[128, 64, 128]]}}'
+                f", palette optional. ({type(error).__name__}: {error})"
+            ) from error
+    if as_text.is_file():
+        names = [line.strip() for line in as_text.read_text("utf-8").splitlines() if line.strip()]
+        if names:
+            return names, None
+        raise DataError(f"{as_text} is empty; expected a class name per line, in order of the ids.")
+    if not root.is_dir():
+        raise DataError(f"no folder {root}. Is data.root right?")
+    raise DataError(
+        f"no class names: data.class_names is empty, and {root} has no classes.json or classes.txt."
+        "\nName the classes in order of their ids, for example data.class_names=[road,building]."
+    )
+
+
+def distinct_colors(count: int) -> Colors:
+    """Return RGB colours that are easy to tell apart, always the same ones."""
+    hsv = [
+        (i * 0.618034 % 1, (0.9, 0.55, 0.75)[i % 3], (1.0, 0.75)[i // 3 % 2]) for i in range(count)
+    ]
+    rgb = [colorsys.hsv_to_rgb(*color) for color in hsv]
+    return tuple((round(255 * r), round(255 * g), round(255 * b)) for r, g, b in rgb)
+
+
+def _colors(palette: Sequence[Sequence[int]]) -> Colors:
+    for color in palette:
+        if len(color) != 3 or not all(0 <= int(channel) <= 255 for channel in color):
+            raise ConfigError(f"palette: {list(color)} is no colour; expected [red, green, blue].")
+    return tuple((int(red), int(green), int(blue)) for red, green, blue in palette)
+
+
+def _class_colors(
+    class_names: Sequence[str], colors: Colors, table: npt.NDArray[np.int16]
+) -> Colors:
+    """Return the first colour that means each class, for masks stored as colours."""
+    if len(set(colors)) != len(colors) or not colors:
+        raise ConfigError("mask_format rgb needs a palette of different colours, one per raw id.")
+    trains = table[: len(colors)].tolist()
+    if -1 in trains:
+        raise ConfigError(
+            f"{len(colors)} colours in palette for {len(class_names)} class_names: colour "
+            f"{trains.index(-1)} ({colors[trains.index(-1)]}) means no class.\n"
+            "Add a name to class_names, or its position to ignore_ids or id_map."
+        )
+    for train, name in enumerate(class_names):
+        if train not in trains:
+            raise ConfigError(f"no colour in palette means class {train} ({name}); add one.")
+    return tuple(colors[trains.index(train)] for train in range(len(class_names)))
+
+
+def _columns(line: str, images: Mapping[str, Path]) -> tuple[str, str]:
+    """Return image and mask of a list's line; the mask may be empty."""
+    if "\t" not in line and _stem(line) in images:
+        return line, ""
+    image, *rest = line.split("\t") if "\t" in line else line.split(maxsplit=1)
+    return image.strip(), rest[0].strip() if rest else ""
+
+
+def _stem(name: str) -> str:
+    path = PurePosixPath(name)
+    return str(path.with_suffix("") if path.suffix.lower() in SUFFIXES else path)
+
+
+def _hash(seed: int, name: Path) -> str:
+    return hashlib.sha256(f"{seed}:{name.as_posix()}".encode()).hexdigest()
