@@ -11,6 +11,7 @@ import pytorch_lightning as pl
 from PIL import Image
 from pytorch_lightning.callbacks import Callback
 from rich import get_console
+from rich.markup import escape
 from rich.table import Table
 
 from hrseg.visualize import colorize, overlay, side_by_side
@@ -62,7 +63,7 @@ def score_table(scores: Mapping[str, Any]) -> Table:
         others = (per_scale[scale]["classes"][index]["iou"] for scale in scales)
         share = f"{100 * row['pixels'] / total:.2f} %"
         values = [_percent(value) for value in (row["iou"], row["accuracy"], *others)]
-        table.add_row(row["name"], *values, share, markup=False)
+        table.add_row(escape(row["name"]), *values, share)
     means = (per_scale[scale]["miou"] for scale in scales)
     values = [_percent(value) for value in (scores["miou"], scores["mean_accuracy"], *means)]
     table.add_section()

@@ -154,7 +154,8 @@ def _score(arguments: argparse.Namespace) -> None:
     config = load_config(_config(arguments), arguments.overrides)
     from hrseg.score import score_folders
 
-    score_folders(config, Path(arguments.truth), Path(arguments.prediction), arguments.out)
+    out = Path(arguments.out) if arguments.out else None
+    score_folders(config, Path(arguments.truth), Path(arguments.prediction), out)
 
 
 def _init(arguments: argparse.Namespace) -> None:

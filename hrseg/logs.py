@@ -65,6 +65,7 @@ def quieten() -> None:
         ".*exists and is not empty.*",
         ".*number of training batches.*smaller than the logging interval.*",
         ".*LeafSpec.*",
+        ".*in eval mode at the start of training.*",
         ".*lr_scheduler.step.*before.*optimizer.step.*",
     ):
         warnings.filterwarnings("ignore", message)

@@ -50,7 +50,7 @@ def poly(optimizer: Optimizer, steps: float, warmup_steps: int = 0, power: float
 
     def factor(step: int) -> float:
         rise = min(1.0, (step + 1) / (warmup_steps + 1))
-        return rise * max(0.0, 1 - step / steps) ** power
+        return float(rise * max(0.0, 1 - step / steps) ** power)
 
     return LambdaLR(optimizer, factor)
 

@@ -8,7 +8,7 @@ import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, overload
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -17,7 +17,7 @@ from PIL import Image, ImageOps
 
 from hrseg.errors import ConfigError, DataError
 from hrseg.inference import Protocol, multi_scale
-from hrseg.models import create_model
+from hrseg.models import Segmenter, create_model
 from hrseg.models.normalize import Normalize
 from hrseg.models.weights import load_weights, read_checkpoint
 from hrseg.runfolder import best_checkpoint
@@ -49,20 +49,15 @@ def load(path: str | Path, device: str = "cpu") -> Predictor:
 class Predictor:
     """A model with its names, colours, normalisation and protocol, ready for images."""
 
-    def __init__(self, model: torch.nn.Module, facts: dict[str, Any], device: str = "cpu") -> None:
+    def __init__(self, model: Segmenter, facts: dict[str, Any], device: str = "cpu") -> None:
         """Take a Segmenter and what its checkpoint says of it."""
-        self.model = model.to(device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
+        self.model = model.to(device).to(memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
         self.normalize = Normalize(facts["mean"], facts["std"]).to(device)
         self.class_names: list[str] = facts["class_names"]
         self.palette: list[list[int]] = facts["palette"]
         self.flip_pairs = [tuple(pair) for pair in facts["flip_pairs"]]
         self.protocol = Protocol(**facts["protocol"])
         self.device = device
-
-    @overload
-    def predict(self, image: Input, scores: bool = False) -> Prediction: ...
-    @overload
-    def predict(self, image: Sequence[Input], scores: bool = False) -> list[Prediction]: ...
 
     @torch.inference_mode()
     def predict(
@@ -74,19 +69,25 @@ class Predictor:
             image: what to segment; the EXIF rotation of files and PIL images is applied.
             scores: keep the fused scores (K, H, W) by the protocol's averaging rule.
 
+        Returns:
+            A Prediction, or a list of them for a list.
+
         Raises:
             DataError: an unreadable file, or an array of another shape or type.
         """
         if isinstance(image, list | tuple):
-            return [self.predict(item, scores) for item in image]
-        pixels = _pixels(image)  # type: ignore[arg-type]
+            return [self._predict(item, scores) for item in image]
+        return self._predict(cast(Input, image), scores)
+
+    def _predict(self, image: Input, scores: bool) -> Prediction:
+        pixels = _pixels(image)
         batch = torch.from_numpy(pixels).permute(2, 0, 1)[None].to(self.device)
         result = multi_scale(
-            lambda x: self.model.outputs(x)["out"],  # type: ignore[operator]
+            lambda x: self.model.outputs(x)["out"],
             self.normalize(batch),
             self.protocol,
             flip_pairs=self.flip_pairs,
-            align_corners=self.model.backbone.align_corners,  # type: ignore[union-attr, arg-type]
+            align_corners=self.model.backbone.align_corners,
             keep_scores=scores,
         )
         mask = result.pred.to(torch.uint8).cpu().numpy()

@@ -1,13 +1,14 @@
 """From a config to a run: build the parts, train or score, keep the run folder."""
 
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
 import pytorch_lightning as pl
 import torch
+from lightning_fabric.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.callbacks import Callback, EarlyStopping, EMAWeightAveraging, ModelCheckpoint
-from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from rich import get_console
 
 from hrseg.callbacks import ClassScores, PredictionImages
@@ -38,15 +39,15 @@ def fit(config: Config, resume: Path | None = None) -> Path:
     data.check()
     task = build_task(config, data)
     run = resume or new_run(Path(config.runs), config.name)
-    progress = Progress()
-    trainer = build_trainer(config, run, [progress, *_training_callbacks(config, run)])
+    trainer = build_trainer(config, run, _training_callbacks(config, run))
     if trainer.is_global_zero:
         (run / "config.yaml").write_text(_portable_yaml(config), encoding="utf-8")
-        announce(config, task, trainer, data, run)
-    last = run / "checkpoints" / "last.ckpt"
-    trainer.fit(
-        task, data, ckpt_path=str(last) if resume else None, weights_only=True if resume else None
-    )
+        announce(config, data, task, trainer, run)
+    last = str(run / "checkpoints" / "last.ckpt") if resume else None
+    try:
+        trainer.fit(task, data, ckpt_path=last, weights_only=True)
+    except MisconfigurationException as error:
+        raise ConfigError(f"trainer: {error}") from error
     return run
 
 
@@ -58,19 +59,16 @@ def validate(config: Config, checkpoint: Path, folder: Path) -> dict[str, Any]:
     """
     quieten()
     data = build_data(config)
-    data.check()
+    data.check("validate")
     task = build_task(config, data, weights=False)
     load_weights(task.model, checkpoint, purpose="evaluate")
-    callbacks = [
-        Progress(),
-        ClassScores(folder),
-        PredictionImages(config.prediction_images, folder),
-    ]
-    trainer = build_trainer(config, folder, callbacks, train=False)
+    pictures = PredictionImages(config.prediction_images, folder)
+    trainer = build_trainer(config, folder, [ClassScores(folder), pictures], train=False)
     get_console().print(
-        f"validate [bold]{config.name}[/]: {checkpoint} on {len(data.files(config.data.val_split))} "
-        f"images, {_device(trainer)}",
+        f"validate [bold]{config.name}[/]: {checkpoint} on {len(data.val_dataset or ())} images; "
+        f"{_device(trainer)}",
         highlight=False,
+        soft_wrap=True,
     )
     trainer.validate(task, data, verbose=False)
     return task.scores
@@ -78,23 +76,24 @@ def validate(config: Config, checkpoint: Path, folder: Path) -> dict[str, Any]:
 
 def announce(
     config: Config,
+    data: SegmentationDataModule,
     task: SegmentationTask,
     trainer: pl.Trainer,
-    data: SegmentationDataModule,
     run: Path,
 ) -> None:
     """Say what is trained, on what, where, and how much."""
     parameters = sum(parameter.numel() for parameter in task.model.parameters())
-    train, val = (len(data.files(split)) for split in (data.train_split, data.val_split))
+    train, val = len(data.train_dataset or ()), len(data.val_dataset or ())
     height, width = config.data.crop_size
     get_console().print(
         f"fit [bold]{config.name}[/]: {train} training and {val} validation images of "
-        f"{config.data.name}, {len(data.class_names)} classes, crop {height}x{width}, "
+        f"{config.data.name}, {data.num_classes} classes, crop {height}x{width}, "
         f"batch {config.data.batch_size}\n"
         f"{config.model.backbone} + {config.model.head.name}, {parameters / 1e6:.2f} M parameters, "
         f"from {config.model.weights or 'scratch'}; {_device(trainer)}\n"
         f"{trainer.max_epochs} epochs of {train // config.data.batch_size} steps; run folder {run}",
         highlight=False,
+        soft_wrap=True,
     )
 
 
@@ -170,6 +169,7 @@ def build_trainer(
 
 def _training_callbacks(config: Config, run: Path) -> list[Callback]:
     callbacks: list[Callback] = [
+        Progress(),
         ClassScores(run),
         PredictionImages(config.prediction_images, run),
     ]
@@ -178,12 +178,10 @@ def _training_callbacks(config: Config, run: Path) -> list[Callback]:
     if config.early_stopping_patience is not None:
         patience = config.early_stopping_patience
         callbacks.append(EarlyStopping("val/miou", mode="max", patience=patience))
-    checkpoints = {"dirpath": run / "checkpoints", "enable_version_counter": False}
     if not config.trainer.get("fast_dev_run") and config.trainer.get("enable_checkpointing", True):
-        callbacks += [
-            ModelCheckpoint(filename="best", monitor="val/miou", mode="max", **checkpoints),
-            ModelCheckpoint(filename="last", save_on_train_epoch_end=True, **checkpoints),
-        ]
+        keep = partial(ModelCheckpoint, dirpath=run / "checkpoints", enable_version_counter=False)
+        callbacks.append(keep(filename="best", monitor="val/miou", mode="max"))
+        callbacks.append(keep(filename="last", save_on_train_epoch_end=True))
     return callbacks
 
 

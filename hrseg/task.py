@@ -1,7 +1,7 @@
 """SegmentationTask: a model, its losses, its optimiser and its evaluation as a LightningModule."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import pytorch_lightning as pl
 import torch
@@ -77,12 +77,13 @@ class SegmentationTask(pl.LightningModule):
         self.protocol = (
             find(PROTOCOLS, protocol, "protocol") if isinstance(protocol, str) else protocol
         )
-        self.fused = ConfusionMatrix(num_classes)
-        self.per_scale = nn.ModuleList(ConfusionMatrix(num_classes) for _ in self.protocol.scales)
+        # The fused result, and each scale alone if there are several.
+        others = len(self.protocol.scales) if len(self.protocol.scales) > 1 else 0
+        self.matrices = nn.ModuleList(ConfusionMatrix(num_classes) for _ in range(1 + others))
         self.scores: dict[str, Any] = {}
         self.freeze_backbone = freeze_backbone
         if freeze_backbone:
-            model.backbone.requires_grad_(False)
+            model.backbone.requires_grad_(False).eval()
 
     def forward(self, image: Tensor) -> Tensor:
         """Return logits (B, K, H, W) of uint8 RGB images (B, 3, H, W)."""
@@ -118,7 +119,7 @@ class SegmentationTask(pl.LightningModule):
 
     def on_validation_epoch_start(self) -> None:
         """Forget the last evaluation."""
-        for matrix in (self.fused, *self.per_scale):
+        for matrix in self._matrices:
             matrix.reset()
 
     def validation_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, Any]:
@@ -132,26 +133,31 @@ class SegmentationTask(pl.LightningModule):
             flip_pairs=self.flip_pairs,
             align_corners=self.model.backbone.align_corners,
         )
-        self.fused.update(result.pred, mask)
-        for matrix, pred in zip(self.per_scale, result.per_scale.values(), strict=True):
+        preds = [result.pred, *result.per_scale.values()]
+        # A scale that is alone is the fused result and has no matrix of its own.
+        for matrix, pred in zip(self._matrices, preds, strict=False):
             matrix.update(pred, mask)
         return {"pred": result.pred}
 
     def on_validation_epoch_end(self) -> None:
         """Turn the counts of all processes into scores."""
-        absent = self.protocol.absent_classes
-        self.scores = summarize(self.fused.compute(), self.class_names, absent)
-        per_scale = {
-            str(scale): summarize(matrix.compute(), self.class_names, absent)
-            for scale, matrix in zip(self.protocol.scales, self.per_scale, strict=True)
-        }
+        fused, *others = (
+            summarize(matrix.compute(), self.class_names, self.protocol.absent_classes)
+            for matrix in self._matrices
+        )
         keys = ("miou", "pixel_accuracy", "mean_accuracy", "classes")
+        self.scores = fused
         self.scores["per_scale"] = {
-            scale: {key: scores[key] for key in keys} for scale, scores in per_scale.items()
+            str(scale): {key: scores[key] for key in keys}
+            for scale, scores in zip(self.protocol.scales, others or [fused], strict=True)
         }
         self.scores["protocol"] = self.protocol.to_dict()
         self.log("val/miou", self.scores["miou"] or 0.0)
         self.log("val/pixel_accuracy", self.scores["pixel_accuracy"] or 0.0)
+
+    @property
+    def _matrices(self) -> list[ConfusionMatrix]:
+        return cast(list[ConfusionMatrix], list(self.matrices))
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Return the optimiser, and the schedule that goes on after each of its steps."""

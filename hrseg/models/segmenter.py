@@ -78,7 +78,7 @@ class Segmenter(nn.Module):
         """Interpolate logits (B, K, h, w) bilinearly to `size` (height, width), in float32."""
         # Reduced precision ends here: argmax, softmax and losses need float32.
         return F.interpolate(
-            logits.float(),
+            logits.float().contiguous(),
             size=tuple(size),
             mode="bilinear",
             align_corners=self.backbone.align_corners,

@@ -1,0 +1,67 @@
+"""Score masks that exist already: `hrseg score`."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich import get_console
+from rich.progress import track
+
+from hrseg.callbacks import score_table, write_json
+from hrseg.data.base import MaskReader, find_files
+from hrseg.errors import DataError
+from hrseg.metrics import ConfusionMatrix, summarize
+from hrseg.run import build_data, build_protocol
+from hrseg.schema import Config
+
+
+def score_folders(
+    config: Config, truth: Path, prediction: Path, out: Path | None = None
+) -> dict[str, Any]:
+    """Compare the masks in two folders, paired by their relative path without extension.
+
+    Both are read as the config's data set reads its masks. Print the per-class table; write it to
+    `out` as JSON if given.
+
+    Returns:
+        The scores in the layout of scores.json.
+
+    Raises:
+        DataError: a prediction that is missing, of another size, or without a class where the
+            truth has one.
+    """
+    data = build_data(config)
+    read, absent = data.mask_reader(), build_protocol(config).absent_classes
+    true_files, predicted_files = find_files(truth), find_files(prediction)
+    if not true_files:
+        raise DataError(f"no masks in {truth.absolute()}: expected PNG files.")
+    missing = [name for name in true_files if name not in predicted_files]
+    if missing:
+        raise DataError(
+            f"{len(missing)} of {len(true_files)} masks in {truth} have no prediction in "
+            f"{prediction}: {', '.join(missing[:3])}{', ...' * (len(missing) > 3)}\n"
+            "Expected the same name for both, apart from the extension."
+        )
+    matrix = ConfusionMatrix(data.num_classes)
+    for name, path in track(true_files.items(), "scoring", transient=True):
+        _add(matrix, read, path, predicted_files[name])
+    scores = {**summarize(matrix.compute(), data.class_names, absent), "images": len(true_files)}
+    get_console().print(score_table(scores))
+    if out is not None:
+        write_json(out, scores)
+    return scores
+
+
+def _add(matrix: ConfusionMatrix, read: MaskReader, truth: Path, prediction: Path) -> None:
+    true, pred = torch.from_numpy(read(truth)), torch.from_numpy(read(prediction))
+    if true.shape != pred.shape:
+        raise DataError(
+            f"{prediction} is {pred.shape[1]}x{pred.shape[0]}, its truth {truth} "
+            f"{true.shape[1]}x{true.shape[0]} (width x height).\nExpected the same size."
+        )
+    try:
+        matrix.update(pred, true)
+    except ValueError as error:
+        raise DataError(
+            f"{prediction}: {error}\nA prediction must name a class wherever the truth does."
+        ) from error

@@ -1,0 +1,154 @@
+import numpy as np
+import pytest
+import pytorch_lightning as pl
+import torch
+from torch.utils.data import DataLoader
+
+import hrseg
+from hrseg.errors import ConfigError, ProofError
+from hrseg.inference import Protocol
+
+NAMES = ["left", "right"]
+
+
+class Halves:
+    """Dark left half, bright right half; the mask follows."""
+
+    def __len__(self):
+        return 2
+
+    def __getitem__(self, index):
+        mask = torch.zeros(32, 48, dtype=torch.uint8)
+        mask[:, 24:] = 1
+        image = (mask[None] * 150 + 50 * index).expand(3, -1, -1).contiguous()
+        return {"image": image, "mask": mask, "name": f"{index}.png"}
+
+
+def loader(batch_size=2):
+    return DataLoader(Halves(), batch_size)
+
+
+def task(**arguments):
+    torch.manual_seed(0)
+    model = hrseg.create_model("hrnet_w18_small_v1", num_classes=2, bn_momentum=0.1)
+    return hrseg.SegmentationTask(model, NAMES, **arguments)
+
+
+def trainer(tmp_path, **arguments):
+    defaults = {
+        "max_epochs": 1,
+        "logger": False,
+        "enable_checkpointing": False,
+        "enable_progress_bar": False,
+        "enable_model_summary": False,
+        "accelerator": "cpu",
+        "default_root_dir": tmp_path,
+        "num_sanity_val_steps": 0,
+    }
+    return pl.Trainer(**{**defaults, **arguments})
+
+
+def test_training_learns_two_images(tmp_path):
+    module = task(optimizer={"name": "sgd", "lr": 0.05})
+    runner = trainer(tmp_path, max_epochs=25)
+    runner.fit(module, loader())
+    runner.validate(module, loader(1), verbose=False)
+    assert module.scores["miou"] > 0.9
+
+
+@pytest.mark.parametrize("precision", ["bf16-mixed", "32-true"])
+def test_both_precisions_train_with_every_optimiser(tmp_path, precision):
+    for optimizer in ("sgd", "adamw"):
+        module = task(optimizer=optimizer)
+        runner = trainer(tmp_path, precision=precision, max_epochs=2)
+        runner.fit(module, loader())
+        assert torch.isfinite(runner.callback_metrics["train/loss"])
+
+
+def test_the_loss_is_the_weighted_sum_of_its_terms(tmp_path):
+    terms = [
+        {"name": "cross_entropy", "weight": 0.4},
+        {"name": "cross_entropy", "weight": 1.0, "class_weights": [2.0, 2.0]},
+    ]
+    runner = trainer(tmp_path)
+    runner.fit(task(losses=terms), loader())
+    # Equal class weights cancel in the weighted mean, so both terms are the same number.
+    total = runner.callback_metrics["train/loss"]
+    runner = trainer(tmp_path)
+    runner.fit(task(losses=["cross_entropy"]), loader())
+    alone = runner.callback_metrics["train/loss"]
+    assert total.item() == pytest.approx(1.4 * alone.item(), rel=1e-5)
+
+
+def test_scores_are_those_of_the_predictions_counted_by_hand(tmp_path):
+    module = task(protocol=Protocol(scales=(1.0, 1.5), flip=True))
+    trainer(tmp_path).validate(module, loader(1), verbose=False)
+    assert list(module.scores["per_scale"]) == ["1.0", "1.5"]
+    module = task()
+    trainer(tmp_path).validate(module, loader(1), verbose=False)
+    counts = np.zeros((2, 2), int)
+    module.eval()
+    with torch.inference_mode():
+        for item in (Halves()[0], Halves()[1]):
+            pred = module(item["image"][None]).argmax(1)[0]
+            np.add.at(counts, (item["mask"].long().numpy(), pred.numpy()), 1)
+    assert module.scores["confusion_matrix"] == counts.tolist()
+    assert module.scores["per_scale"]["1.0"]["miou"] == module.scores["miou"]
+    assert module.scores["protocol"] == Protocol().to_dict()
+
+
+def test_a_frozen_backbone_keeps_weights_and_statistics(tmp_path):
+    module = task(freeze_backbone=True)
+    before = {name: value.clone() for name, value in module.model.state_dict().items()}
+    trainer(tmp_path, max_epochs=2).fit(module, loader())
+    after = module.model.state_dict()
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    assert changed
+    assert all(name.startswith("head.") for name in changed)
+
+
+def test_a_checkpoint_alone_says_what_it_is_and_holds_only_data(tmp_path):
+    module = task(palette=[(0, 0, 0), (255, 0, 0)], flip_pairs=[(0, 1)])
+    runner = trainer(tmp_path)
+    runner.fit(module, loader())
+    runner.save_checkpoint(tmp_path / "a.ckpt")
+    facts = torch.load(tmp_path / "a.ckpt", weights_only=True)["hrseg"]
+    assert facts["class_names"] == NAMES
+    assert facts["palette"] == [[0, 0, 0], [255, 0, 0]]
+    assert facts["flip_pairs"] == [[0, 1]]
+    assert facts["architecture"]["backbone"] == "hrnet_w18_small_v1"
+    assert Protocol(**facts["protocol"]) == Protocol()
+
+
+def test_a_loss_that_is_no_number_stops_and_names_images_and_repair(tmp_path):
+    module = task(optimizer={"name": "sgd", "lr": 1e30})
+    with pytest.raises(ProofError, match="the loss is nan") as error:
+        trainer(tmp_path, max_epochs=5).fit(module, loader())
+    assert "0.png" in str(error.value)
+    assert "lr" in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        ({"losses": ["cross_entropi"]}, "Did you mean: cross_entropy"),
+        ({"losses": [{"name": "ohem", "min_kep": 1}]}, "Did you mean: min_kept"),
+        ({"protocol": "plane"}, "Did you mean: plain"),
+    ],
+)
+def test_unknown_names_are_answered_when_the_task_is_made(arguments, expected):
+    with pytest.raises(ConfigError, match=expected):
+        task(**arguments)
+
+
+def test_class_names_must_fit_the_model():
+    model = hrseg.create_model("hrnet_w18_small_v1", num_classes=3)
+    with pytest.raises(
+        ConfigError, match="the model has 3 classes, class_names has 2: left, right"
+    ):
+        hrseg.SegmentationTask(model, NAMES)
+
+
+def test_a_loss_on_an_output_that_the_model_has_not_is_named(tmp_path):
+    with pytest.raises(ConfigError, match="unknown output of the model 'aux'"):
+        trainer(tmp_path).fit(task(losses=[{"name": "cross_entropy", "on": "aux"}]), loader())
