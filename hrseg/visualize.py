@@ -1,0 +1,124 @@
+"""Pictures of masks: numpy in, numpy out, RGB uint8."""
+
+from collections.abc import Sequence
+from functools import lru_cache
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
+
+Array = NDArray[np.uint8]
+Palette = Sequence[Sequence[int]]
+
+IGNORE = 255
+VOID_COLOR = (0, 0, 0)
+RIGHT_COLOR = (225, 225, 225)
+WRONG_COLOR = (214, 39, 40)
+_FONT_SIZE = 14
+_LINE = 22
+
+
+def colorize(mask: Array, palette: Palette) -> Array:
+    """Return the ids (H, W) in their colours, RGB uint8 (H, W, 3); ids without one are black.
+
+    Args:
+        mask: ids 0..255.
+        palette: an RGB colour per class; empty: `default_palette`.
+    """
+    return _color_table(palette)[mask]
+
+
+def overlay(image: Array, mask: Array, palette: Palette, alpha: float = 0.5) -> Array:
+    """Return the image (H, W, 3) with the classes laid over it; ignored pixels stay as they are.
+
+    Args:
+        image: RGB uint8.
+        mask: ids (H, W).
+        palette: an RGB colour per class; empty: `default_palette`.
+        alpha: opacity of the classes, 0..1.
+    """
+    mixed = cv2.addWeighted(image, 1 - alpha, colorize(mask, palette), alpha, 0)
+    void = mask >= (len(palette) or IGNORE)
+    mixed[void] = image[void]
+    return np.asarray(mixed, np.uint8)
+
+
+def error_map(truth: Array, pred: Array) -> Array:
+    """Return where `pred` (H, W) is right (light grey), wrong (red), or not scored (black)."""
+    colors = np.asarray((RIGHT_COLOR, WRONG_COLOR, VOID_COLOR), np.uint8)
+    return colors[np.where(truth == IGNORE, 2, truth != pred)]
+
+
+def side_by_side(
+    images: Sequence[Array], titles: Sequence[str] | None = None, gap: int = 4
+) -> Array:
+    """Return RGB images in a row, aligned at the top, with a white gap of so many pixels."""
+    if titles is not None:
+        images = [
+            np.vstack([_line_of_text(title, image.shape[1]), image])
+            for image, title in zip(images, titles, strict=True)
+        ]
+    height = max(image.shape[0] for image in images)
+    width = sum(image.shape[1] for image in images) + gap * (len(images) - 1)
+    row = np.full((height, width, 3), 255, np.uint8)
+    left = 0
+    for image in images:
+        row[: image.shape[0], left : left + image.shape[1]] = image
+        left += image.shape[1] + gap
+    return row
+
+
+def legend(class_names: Sequence[str], palette: Palette, width: int = 640) -> Array:
+    """Return a strip, RGB (h, width, 3): a patch of colour and a name per class, in lines."""
+    font = ImageFont.load_default(_FONT_SIZE)
+    table = _color_table(palette)
+    places, x, y = [], 0, 0
+    for name in class_names:
+        length = _LINE + int(font.getlength(name)) + 12
+        if x and x + length > width:
+            x, y = 0, y + _LINE
+        places.append((x, y))
+        x += length
+    strip = Image.new("RGB", (width, y + _LINE), "white")
+    draw = ImageDraw.Draw(strip)
+    for (x, y), name, color in zip(places, class_names, table, strict=False):
+        patch = (x + 3, y + 4, x + _LINE - 5, y + _LINE - 4)
+        draw.rectangle(patch, fill=tuple(color.tolist()), outline="grey")
+        draw.text((x + _LINE, y + _LINE // 2), name, fill="black", font=font, anchor="lm")
+    return np.array(strip)
+
+
+@lru_cache
+def default_palette(count: int) -> tuple[tuple[int, int, int], ...]:
+    """Return so many RGB colours (up to 255), each as far as can be from those before it.
+
+    Distances are taken in CIELAB, where they are close to what the eye sees; black, white and grey
+    are kept free for void and background.
+    """
+    levels = np.arange(0, 256, 17, dtype=np.uint8)
+    colors = np.stack(np.meshgrid(levels, levels, levels, indexing="ij"), -1).reshape(-1, 3)
+    lab = cv2.cvtColor(colors[None].astype(np.float32) / 255, cv2.COLOR_RGB2LAB)[0]
+    neutral = np.array([[0, 0, 0], [50, 0, 0], [100, 0, 0]])
+    nearest = np.linalg.norm(lab[:, None] - neutral, axis=-1).min(1)
+    palette = []
+    for _ in range(count):
+        best = int(nearest.argmax())
+        palette.append((int(colors[best, 0]), int(colors[best, 1]), int(colors[best, 2])))
+        nearest = np.minimum(nearest, np.linalg.norm(lab - lab[best], axis=-1))
+    return tuple(palette)
+
+
+def _color_table(palette: Palette) -> Array:
+    """Return 256 colours, black where there is no class."""
+    table = np.full((256, 3), VOID_COLOR, np.uint8)
+    colors = palette if len(palette) else default_palette(IGNORE)
+    table[: len(colors)] = colors
+    return table
+
+
+def _line_of_text(text: str, width: int) -> Array:
+    line = Image.new("RGB", (width, _LINE), "white")
+    font = ImageFont.load_default(_FONT_SIZE)
+    ImageDraw.Draw(line).text((2, _LINE // 2), text, fill="black", font=font, anchor="lm")
+    return np.array(line)
