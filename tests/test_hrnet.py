@@ -1,11 +1,11 @@
 import numpy as np
 import pytest
 import torch
-from golden_weights import GOLDEN, image, official_keys, official_weights, relative_error
 
 from hrseg.errors import ConfigError
 from hrseg.models import create_model, load_weights, to_official
 from hrseg.models.hrnet import VARIANTS, HRNet
+from tests.golden_weights import GOLDEN, image, official_keys, official_weights, relative_error
 
 LOGITS = np.load(GOLDEN / "hrnet_logits.npz")
 PARAMETERS = {

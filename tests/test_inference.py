@@ -3,13 +3,13 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from golden_weights import GOLDEN, official_weights, relative_error
 
 from hrseg.errors import ConfigError
 from hrseg.inference import PROTOCOLS, Protocol, multi_scale
 from hrseg.metrics import ConfusionMatrix
 from hrseg.models import create_model
 from hrseg.models.weights import load_weights
+from tests.golden_weights import GOLDEN, official_weights, relative_error
 
 EVALUATION = np.load(GOLDEN / "evaluation.npz")
 LIP_PAIRS = ((14, 15), (16, 17), (18, 19))

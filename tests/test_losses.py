@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from golden_weights import CITYSCAPES_WEIGHTS, GOLDEN
 
 from hrseg.errors import ConfigError
 from hrseg.losses import LOSSES, OHEM, CrossEntropy
+from tests.golden_weights import CITYSCAPES_WEIGHTS, GOLDEN
 
 TRAIN = np.load(GOLDEN / "train.npz")
 GOLDEN_LOSSES = {

@@ -3,17 +3,17 @@ import json
 import numpy as np
 import pytest
 import torch
-from golden_weights import (
+
+from hrseg.errors import ConfigError
+from hrseg.losses import OHEM, CrossEntropy
+from hrseg.models import create_model, load_weights
+from tests.golden_weights import (
     CITYSCAPES_WEIGHTS,
     GOLDEN,
     image,
     labels,
     official_weights,
 )
-
-from hrseg.errors import ConfigError
-from hrseg.losses import OHEM, CrossEntropy
-from hrseg.models import create_model, load_weights
 
 TRAIN = np.load(GOLDEN / "train.npz")
 LOSSES = {

@@ -5,12 +5,12 @@ from collections import OrderedDict
 import numpy as np
 import pytest
 import torch
-from golden_weights import official_weights
 from safetensors.torch import save_file
 
 from hrseg.errors import ConfigError
 from hrseg.models import create_model, load_weights, to_official
 from hrseg.models.weights import read_checkpoint
+from tests.golden_weights import official_weights
 
 VARIANT = "hrnet_w18_small_v1"
 OFFICIAL = official_weights("w18_small_v1")
