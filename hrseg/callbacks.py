@@ -10,6 +10,7 @@ import numpy as np
 import pytorch_lightning as pl
 from PIL import Image
 from pytorch_lightning.callbacks import Callback
+from pytorch_lightning.trainer.states import TrainerFn
 from rich import get_console
 from rich.markup import escape
 from rich.table import Table
@@ -34,11 +35,12 @@ class ClassScores(Callback):
         if trainer.sanity_checking or not trainer.is_global_zero:
             return
         scores = dict(pl_module.scores)  # type: ignore[arg-type]
-        if trainer.training:
+        fitting = trainer.state.fn == TrainerFn.FITTING
+        if fitting:
             scores["epoch"], scores["step"] = trainer.current_epoch, trainer.global_step
-        get_console().print(score_table(scores))
+        show_scores(scores)
         miou = scores["miou"] or 0.0
-        if not trainer.training or miou > self.best:
+        if not fitting or miou > self.best:
             write_json(Path(self.folder or trainer.default_root_dir) / "scores.json", scores)
         self.best = max(miou, self.best)
 
@@ -51,11 +53,17 @@ class ClassScores(Callback):
         self.best = float(state_dict["best"])
 
 
-def score_table(scores: Mapping[str, Any]) -> Table:
-    """Return the per-class table of `scores` (the layout of scores.json), in percent."""
+def show_scores(scores: Mapping[str, Any]) -> None:
+    """Print the summary and the per-class table of `scores` (the layout of scores.json)."""
+    get_console().print(_summary(scores), highlight=False, soft_wrap=True)
+    get_console().print(_table(scores))
+
+
+def _table(scores: Mapping[str, Any]) -> Table:
+    """Return the scores per class, in percent."""
     per_scale = scores.get("per_scale", {})
     scales = list(per_scale) if len(per_scale) > 1 else []
-    table = Table(title=_title(scores), title_justify="left")
+    table = Table()
     for heading in ("class", "IoU", "accuracy", *(f"IoU x{scale}" for scale in scales), "pixels"):
         table.add_column(heading, justify="left" if heading == "class" else "right")
     total = sum(row["pixels"] for row in scores["classes"]) or 1
@@ -114,7 +122,7 @@ class PredictionImages(Callback):
         picture.save(folder / f"{Path(batch['name'][0]).stem}.png")
 
 
-def _title(scores: Mapping[str, Any]) -> str:
+def _summary(scores: Mapping[str, Any]) -> str:
     protocol = scores.get("protocol", {})
     parts = [
         f"mIoU {_percent(scores['miou'])}",

@@ -4,10 +4,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from rich import get_console
 from rich.progress import track
 
-from hrseg.callbacks import score_table, write_json
+from hrseg.callbacks import show_scores, write_json
 from hrseg.data.base import MaskReader, find_files
 from hrseg.errors import DataError
 from hrseg.metrics import ConfusionMatrix, summarize
@@ -46,7 +45,7 @@ def score_folders(
     for name, path in track(true_files.items(), "scoring", transient=True):
         _add(matrix, read, path, predicted_files[name])
     scores = {**summarize(matrix.compute(), data.class_names, absent), "images": len(true_files)}
-    get_console().print(score_table(scores))
+    show_scores(scores)
     if out is not None:
         write_json(out, scores)
     return scores

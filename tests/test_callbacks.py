@@ -1,0 +1,56 @@
+import json
+
+import pytest
+
+from hrseg.callbacks import show_scores, write_json
+
+SCORES = {
+    "miou": 0.5,
+    "pixel_accuracy": 0.75,
+    "mean_accuracy": 0.6,
+    "classes": [
+        {"name": "road", "iou": 0.5, "accuracy": 0.6, "pixels": 300},
+        {"name": "[red]sky[/red]", "iou": None, "accuracy": None, "pixels": 0},
+    ],
+    "protocol": {"name": "plain", "scales": [0.5, 1.0], "flip": True},
+}
+
+
+@pytest.fixture
+def rendered(capsys):
+    def render(scores):
+        show_scores(scores)
+        return capsys.readouterr().out
+
+    return render
+
+
+def test_the_table_shows_percent_per_class_and_a_dash_where_nothing_is_defined(rendered):
+    text = rendered(SCORES)
+    road = next(line for line in text.splitlines() if "road" in line)
+    assert "50.00" in road
+    assert "100.00 %" in road
+    sky = next(line for line in text.splitlines() if "sky" in line)
+    assert "-" in sky
+    assert "mIoU 50.00" in text
+    assert "plain: scales 0.5, 1, flip" in text
+
+
+def test_a_class_name_with_markup_stays_text(rendered):
+    assert "[red]sky[/red]" in rendered(SCORES)
+
+
+def test_each_scale_has_a_column_when_there_are_several(rendered):
+    row = {"miou": 0.4, "classes": [{"iou": 0.4321}, {"iou": None}]}
+    text = rendered({**SCORES, "per_scale": {"0.5": row, "1.0": row}})
+    assert "IoU x0.5" in text
+    assert "43.21" in text
+    assert "IoU x" not in rendered({**SCORES, "per_scale": {"1.0": row}})
+
+
+def test_scores_are_replaced_whole_or_not_at_all(tmp_path):
+    path = tmp_path / "new" / "scores.json"
+    write_json(path, {"a": 1})
+    with pytest.raises(TypeError):
+        write_json(path, {"a": object()})
+    assert json.loads(path.read_text()) == {"a": 1}

@@ -1,0 +1,283 @@
+"""The command line as a user types it, on a tree that trains in seconds."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from hrseg.cli import main
+from tests.camvid_tree import fit_overrides, make_camvid
+
+CONFIG = ["--config", "camvid_w18_small"]
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A folder with a tree and one finished run of two epochs."""
+    home = tmp_path_factory.mktemp("home")
+    make_camvid(home / "camvid")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(home)
+        assert main(["fit", *CONFIG, *fit_overrides(home / "camvid")]) == 0
+    return home
+
+
+@pytest.fixture
+def home(trained, monkeypatch):
+    monkeypatch.chdir(trained)
+    return trained
+
+
+def read(path):
+    return json.loads(Path(path).read_text())
+
+
+def run_of(home):
+    return (home / "runs/camvid_w18_small/latest").resolve()
+
+
+def test_fit_leaves_a_complete_run_folder(home):
+    run = run_of(home)
+    for name in ("config.yaml", "metrics.csv", "scores.json", "checkpoints/best.ckpt",
+                 "checkpoints/last.ckpt", "predictions"):  # fmt: skip
+        assert (run / name).exists(), name
+    pictures = sorted((run / "predictions").glob("*.png"))
+    assert [picture.stem for picture in pictures] == ["000", "001"]
+    assert Image.open(pictures[0]).size[1] == 48
+    header = (run / "metrics.csv").read_text().partition("\n")[0]
+    assert {"epoch", "step", "val/miou"} <= set(header.split(","))
+    scores = read(run / "scores.json")
+    assert scores["classes"][0]["name"] == "Sky"
+    assert scores["classes"][5]["iou"] is None or scores["classes"][5]["pixels"] == 0
+    assert np.sum(scores["confusion_matrix"]) == 2 * 48 * 63
+
+
+def test_the_saved_config_is_itself_a_config_and_knows_absolute_paths(home, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert main(["fit", "--config", str(run_of(home) / "config.yaml"), "--print-config"]) == 0
+    assert str(home / "camvid") in (run_of(home) / "config.yaml").read_text()
+
+
+def test_validate_without_arguments_repeats_the_scores_of_fit_exactly(home, capsys):
+    assert main(["validate"]) == 0
+    printed = capsys.readouterr().out
+    assert "Sky" in printed
+    assert "mean" in printed
+    newest = max((run_of(home) / "validate").iterdir())
+    again, first = read(newest / "scores.json"), read(run_of(home) / "scores.json")
+    for key in ("miou", "pixel_accuracy", "mean_accuracy", "classes", "confusion_matrix"):
+        assert again[key] == first[key]
+
+
+def test_validate_reports_each_scale_and_the_fused_result(home, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)  # from another folder
+    checkpoint = run_of(home) / "checkpoints" / "best.ckpt"
+    code = main(["validate", *CONFIG, "--checkpoint", str(checkpoint), f"data.root={home}/camvid",
+                 "inference.scales=[0.75,1.0,1.25]", "inference.flip=true",
+                 "data.workers=0", "trainer.precision=32"])  # fmt: skip
+    assert code == 0
+    assert "x0.75" in capsys.readouterr().out
+    scores = read(max((run_of(home) / "validate").iterdir()) / "scores.json")
+    assert list(scores["per_scale"]) == ["0.75", "1.0", "1.25"]
+    assert scores["protocol"]["flip"] is True
+    assert all(row["miou"] is not None for row in scores["per_scale"].values())
+
+
+def test_resume_goes_on_in_the_same_folder_and_keeps_the_history(trained, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    overrides = fit_overrides(trained / "camvid")
+    assert main(["fit", *CONFIG, *overrides]) == 0
+    (run,) = (
+        path for path in (tmp_path / "runs/camvid_w18_small").iterdir() if not path.is_symlink()
+    )
+    before = (run / "metrics.csv").read_text().splitlines()
+    assert main(["fit", *CONFIG, "--resume", "trainer.max_epochs=3"]) == 0
+    after = (run / "metrics.csv").read_text().splitlines()
+    assert len(after) > len(before)
+    steps = {row.split(",")[after[0].split(",").index("step")] for row in after[1:]}
+    assert {"1", "3", "5"} <= steps
+    assert read(run / "scores.json")["miou"] >= 0
+
+
+def test_fine_tuning_keeps_the_backbone_and_says_what_was_not_taken(home, tmp_path, capsys):
+    data = tmp_path / "mine"
+    for kind in ("images", "masks"):
+        (data / kind).mkdir(parents=True)
+    for index in range(4):
+        image = np.full((40, 56, 3), 60 * index, np.uint8)
+        Image.fromarray(image).save(data / "images" / f"{index}.png")
+        Image.fromarray(image[..., 0] * 0 + index % 2).save(data / "masks" / f"{index}.png")
+    code = main(["fit", "--config", "folder", f"data.root={data}", "data.class_names=[a,b]",
+                 f"model.weights={run_of(home)}/checkpoints/best.ckpt",
+                 "model.backbone=hrnet_w18_small_v1", "model.freeze_backbone=true",
+                 "data.val_fraction=0.5", "data.batch_size=2", "data.crop_size=[32,32]",
+                 "data.workers=0", "trainer.max_epochs=1", "loggers=[]",
+                 f"runs={tmp_path}/runs"])  # fmt: skip
+    assert code == 0
+    assert "last_layer.3" in capsys.readouterr().out
+
+
+def test_fast_dev_run_trains_one_batch(home, tmp_path):
+    overrides = fit_overrides(home / "camvid")
+    assert main(["fit", *CONFIG, *overrides, "trainer.fast_dev_run=true", f"runs={tmp_path}"]) == 0
+
+
+def test_ema_early_stopping_and_accumulation_are_reachable_from_the_config(home, tmp_path):
+    code = main(["fit", *CONFIG, *fit_overrides(home / "camvid"), "ema_decay=0.9",
+                 "early_stopping_patience=1", "trainer.accumulate_grad_batches=2",
+                 f"runs={tmp_path}"])  # fmt: skip
+    assert code == 0
+    run = (tmp_path / "camvid_w18_small/latest").resolve()
+    assert main(["validate", "--checkpoint", str(run / "checkpoints/best.ckpt")]) == 0
+    again = read(max((run / "validate").iterdir()) / "scores.json")
+    assert again["confusion_matrix"] == read(run / "scores.json")["confusion_matrix"]
+
+
+def test_score_of_the_truth_against_itself_is_perfect(home, tmp_path, capsys):
+    truth = home / "camvid" / "valannot"
+    pred = tmp_path / "pred"
+    pred.mkdir()
+    for path in truth.iterdir():
+        mask = np.array(Image.open(path))
+        mask[mask == 11] = 0
+        Image.fromarray(mask).save(pred / path.name)
+    out = tmp_path / "scores.json"
+    assert main(["score", *CONFIG, "--truth", str(truth), "--prediction", str(pred),
+                 "--out", str(out)]) == 0  # fmt: skip
+    assert read(out)["miou"] == 1.0
+    assert "Sky" in capsys.readouterr().out
+
+
+def test_configs_are_listed_and_copied_but_never_overwritten(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(["configs"]) == 0
+    assert "camvid_w18_small" in capsys.readouterr().out
+    assert main(["configs", "folder"]) == 0
+    assert (tmp_path / "folder.yaml").is_file()
+    assert main(["configs", "folder"]) == 2
+    assert main(["configs", "foldr"]) == 2
+
+
+def test_help_is_short_and_quick_to_read():
+    done = subprocess.run([sys.executable, "-m", "hrseg", "--help"], capture_output=True, text=True)
+    assert done.returncode == 0
+    assert len(done.stdout.splitlines()) <= 40
+
+
+def test_help_imports_nothing_heavy():
+    code = (
+        "import sys, hrseg, hrseg.cli\n"
+        "try: hrseg.cli.main(['--help'])\n"
+        "except SystemExit: pass\n"
+        "heavy = {'torch', 'numpy', 'cv2', 'omegaconf', 'rich', 'yaml'} & set(sys.modules)\n"
+        "assert not heavy, heavy"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_options_may_be_written_as_lightning_users_write_them(tmp_path, capsys):
+    code = main(["fit", *CONFIG, "--data.root", "/data", "--data.batch_size=4", "--print-config"])
+    assert code == 0
+    printed = capsys.readouterr().out
+    assert "root: /data" in printed
+    assert "batch_size: 4" in printed
+
+
+# What a user gets wrong. Each is answered before training, in four lines at most.
+
+
+def damaged(root, **change):
+    """Return a tree with one fault."""
+    make_camvid(root)
+    image, mask = root / "train" / "001.png", root / "trainannot" / "001.png"
+    if "unknown_id" in change:
+        ids = np.array(Image.open(mask))
+        ids[:3, :3] = 77
+        Image.fromarray(ids).save(mask)
+    if "no_mask" in change:
+        mask.unlink()
+    if "size" in change:
+        Image.open(mask).resize((32, 32)).save(mask)
+    if "truncated" in change:
+        image.write_bytes(image.read_bytes()[:200])
+    if "empty" in change:
+        for path in (root / "train").iterdir():
+            path.unlink()
+        for path in (root / "trainannot").iterdir():
+            path.unlink()
+    return root
+
+
+@pytest.mark.parametrize(
+    ("fault", "expected"),
+    [
+        ("unknown_id", ["trainannot/001.png", "77", "9 pixels"]),
+        ("no_mask", ["001.png", "mask"]),
+        ("size", ["trainannot/001.png", "32x32", "64x48"]),
+        ("truncated", ["train/001.png"]),
+        ("empty", ["train"]),
+    ],
+)
+def test_faulty_data_is_named_before_training(tmp_path, monkeypatch, capsys, fault, expected):
+    monkeypatch.chdir(tmp_path)
+    root = damaged(tmp_path / "camvid", **{fault: True})
+    assert main(["fit", *CONFIG, *fit_overrides(root)]) == 3
+    message = capsys.readouterr().err
+    assert all(part in message for part in expected), message
+    assert len(message.strip().splitlines()) <= 4
+    assert not list(tmp_path.glob("runs/*/*/checkpoints"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "expected"),
+    [
+        (["fit"], 2, ["--config"]),
+        (["fit", "--config", "camvid_w18_smal"], 2, ["Did you mean: camvid_w18_small"]),
+        (["fit", *CONFIG, "data.rot=x"], 2, ["data.rot", "root"]),
+        (["fit", *CONFIG, "data.batch_size=many"], 2, ["data.batch_size", "int"]),
+        (["fit", *CONFIG, "trainer.max_epoch=1"], 2, ["trainer.max_epoch", "max_epochs"]),
+        (["fit", *CONFIG, "data.root=/no/such/place"], 3, ["/no/such/place", "data.root="]),
+        (["fit", *CONFIG, "data.root=.", "model.weights=no.pth"], 2, ["no.pth", "null"]),
+        (["validate"], 2, ["no run", "hrseg fit"]),
+        (["validate", "--checkpoint", "x.ckpt"], 2, ["x.ckpt"]),
+        (["fit", "--resume"], 2, ["no run"]),
+        (["fit", "--resume", "there"], 2, ["there"]),
+        (["init", "no/such/folder"], 3, ["no/such/folder"]),
+    ],
+)
+def test_a_wrong_command_is_answered_in_four_lines(
+    tmp_path, monkeypatch, capsys, arguments, code, expected
+):
+    monkeypatch.chdir(tmp_path)
+    assert main(arguments) == code
+    message = capsys.readouterr().err
+    assert all(part in message for part in expected), message
+    assert len(message.strip().splitlines()) <= 4
+
+
+def test_what_lightning_refuses_is_a_config_error(home, tmp_path, capsys):
+    overrides = [*fit_overrides(home / "camvid"), f"runs={tmp_path}"]
+    assert main(["fit", *CONFIG, *overrides, "trainer.precision=bf17"]) == 2
+    assert "precision" in capsys.readouterr().err
+    assert main(["fit", *CONFIG, *overrides, "trainer.accelerator=gpu"]) == 2
+    assert "gpu" in capsys.readouterr().err.lower()
+
+
+def test_too_few_class_names_say_so(tmp_path, capsys):
+    for kind in ("images", "masks"):
+        (tmp_path / kind).mkdir()
+    for index in range(4):
+        image = np.full((40, 56, 3), 60 * index, np.uint8)
+        Image.fromarray(image).save(tmp_path / "images" / f"{index}.png")
+        Image.fromarray(image[..., 0] * 0 + index).save(tmp_path / "masks" / f"{index}.png")
+    code = main(["fit", "--config", "folder", f"data.root={tmp_path}", "data.class_names=[a,b]",
+                 f"runs={tmp_path}/runs", "data.batch_size=2"])  # fmt: skip
+    assert code == 3
+    message = capsys.readouterr().err
+    assert "class_names" in message
+    assert len(message.strip().splitlines()) <= 4

@@ -1,0 +1,98 @@
+import numpy as np
+import pytest
+import pytorch_lightning as pl
+import torch
+from PIL import Image
+
+import hrseg
+from hrseg.errors import ConfigError, DataError
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    """A run folder with an untrained model of two classes, one of them with a hostile name."""
+    run = tmp_path_factory.mktemp("run")
+    torch.manual_seed(0)
+    model = hrseg.create_model("hrnet_w18_small_v1", num_classes=2)
+    task = hrseg.SegmentationTask(model, ["road", "<script>"], palette=[(9, 8, 7), (1, 2, 3)])
+    trainer = pl.Trainer(logger=False, accelerator="cpu", enable_checkpointing=False)
+    trainer.strategy.connect(task)
+    trainer.save_checkpoint(run / "checkpoints" / "best.ckpt")
+    return run, task.eval()
+
+
+def picture(height=40, width=56):
+    return np.random.default_rng(0).integers(0, 255, (height, width, 3), dtype=np.uint8)
+
+
+def test_a_run_folder_and_its_checkpoint_predict_what_the_task_predicts(checkpoint):
+    run, task = checkpoint
+    image = picture()
+    with torch.inference_mode():
+        expected = task(torch.from_numpy(image).permute(2, 0, 1)[None])[0].argmax(0).numpy()
+    for path in (run, run / "checkpoints" / "best.ckpt"):
+        prediction = hrseg.load(path).predict(image)
+        assert np.array_equal(prediction.mask, expected)
+        assert prediction.class_names == ["road", "<script>"]
+        assert prediction.palette[0] == [9, 8, 7]
+
+
+def test_arrays_pil_images_files_and_lists_give_the_same_mask(checkpoint, tmp_path):
+    predictor = hrseg.load(checkpoint[0])
+    image = picture()
+    Image.fromarray(image).save(tmp_path / "a.png")
+    inputs = [image, Image.fromarray(image), tmp_path / "a.png", str(tmp_path / "a.png")]
+    first, *others = predictor.predict(inputs)
+    assert first.mask.shape == image.shape[:2]
+    assert all(np.array_equal(first.mask, other.mask) for other in others)
+
+
+def test_scores_are_kept_on_request_and_agree_with_the_mask(checkpoint):
+    prediction = hrseg.load(checkpoint[0]).predict(picture(), scores=True)
+    assert prediction.scores.shape == (2, 40, 56)
+    assert np.allclose(prediction.scores.sum(0), 1, atol=1e-5)
+    assert np.array_equal(prediction.scores.argmax(0), prediction.mask)
+    assert hrseg.load(checkpoint[0]).predict(picture()).scores is None
+
+
+def test_a_turned_photo_is_predicted_upright(checkpoint, tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6  # rotate by 90 degrees to show
+    Image.fromarray(picture(40, 56)).save(tmp_path / "turned.jpg", exif=exif)
+    assert hrseg.load(checkpoint[0]).predict(tmp_path / "turned.jpg").mask.shape == (56, 40)
+
+
+def test_a_prediction_shows_itself_and_names_stay_text(checkpoint):
+    prediction = hrseg.load(checkpoint[0]).predict(picture())
+    prediction.mask[0, 0] = 1
+    page = prediction._repr_html_()
+    assert "<script>" not in page
+    assert "&lt;script&gt;" in page
+    assert prediction.overlay().shape == (40, 56, 3)
+    assert np.array_equal(np.array(prediction.to_pil()), prediction.mask)
+    assert prediction.to_pil().getpalette()[:3] == [9, 8, 7]
+    assert sum(prediction.class_areas().values()) == pytest.approx(1)
+
+
+@pytest.mark.parametrize(
+    "image", [np.zeros((40, 40), np.uint8), np.zeros((40, 40, 4), np.uint8), np.zeros((40, 40, 3))]
+)
+def test_an_array_of_another_kind_is_refused(checkpoint, image):
+    with pytest.raises(DataError, match="expected RGB uint8"):
+        hrseg.load(checkpoint[0]).predict(image)
+
+
+def test_an_unreadable_file_is_named(checkpoint, tmp_path):
+    (tmp_path / "x.png").write_bytes(b"no image")
+    with pytest.raises(DataError, match=r"x\.png"):
+        hrseg.load(checkpoint[0]).predict(tmp_path / "x.png")
+    with pytest.raises(DataError, match=r"missing\.png"):
+        hrseg.load(checkpoint[0]).predict(tmp_path / "missing.png")
+
+
+def test_what_is_no_checkpoint_of_hrseg_is_refused(tmp_path):
+    torch.save({"state_dict": {}}, tmp_path / "other.ckpt")
+    with pytest.raises(ConfigError, match="hrseg"):
+        hrseg.load(tmp_path / "other.ckpt")
+    with pytest.raises(ConfigError):
+        hrseg.load(tmp_path / "nothing.ckpt")

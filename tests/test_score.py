@@ -1,0 +1,59 @@
+import numpy as np
+import pytest
+from PIL import Image
+
+from hrseg.config import load_config
+from hrseg.errors import DataError
+from hrseg.score import score_folders
+
+CONFIG = load_config("camvid_w18_small")
+
+
+@pytest.fixture
+def folders(tmp_path):
+    truth, pred = tmp_path / "truth", tmp_path / "pred"
+    for folder in (truth, pred):
+        (folder / "town").mkdir(parents=True)
+    save(truth / "town" / "a.png", [[0, 0, 1, 11]])
+    save(pred / "town" / "a.png", [[0, 1, 1, 5]])
+    return truth, pred
+
+
+def save(path, rows):
+    Image.fromarray(np.array(rows, np.uint8)).save(path)
+
+
+def test_scores_are_those_of_the_hand_worked_case(folders, tmp_path):
+    scores = score_folders(CONFIG, *folders, tmp_path / "scores.json")
+    # Sky: 1 of 2 found, none wrong. Building: 1 of 1 found, 1 wrong. The void pixel is not scored.
+    assert [row["iou"] for row in scores["classes"][:3]] == [0.5, 0.5, None]
+    assert scores["miou"] == 0.5
+    assert scores["pixel_accuracy"] == pytest.approx(2 / 3)
+    assert scores["images"] == 1
+    assert (tmp_path / "scores.json").is_file()
+
+
+def test_a_missing_prediction_is_named(folders):
+    save(folders[0] / "b.png", [[0]])
+    with pytest.raises(DataError, match=r"1 of 2 masks .* no prediction.*: b"):
+        score_folders(CONFIG, *folders)
+
+
+def test_another_size_is_named(folders):
+    save(folders[1] / "town" / "a.png", [[0, 1]])
+    with pytest.raises(DataError, match=r"a\.png is 2x1, its truth .* 4x1"):
+        score_folders(CONFIG, *folders)
+
+
+def test_void_in_a_prediction_where_the_truth_has_a_class_is_refused(folders):
+    save(folders[1] / "town" / "a.png", [[0, 11, 1, 5]])
+    with pytest.raises(DataError, match="must name a class"):
+        score_folders(CONFIG, *folders)
+
+
+def test_folders_that_are_not_there_or_empty_are_named(folders, tmp_path):
+    with pytest.raises(DataError, match="nowhere"):
+        score_folders(CONFIG, tmp_path / "nowhere", folders[1])
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DataError, match="no masks"):
+        score_folders(CONFIG, tmp_path / "empty", folders[1])

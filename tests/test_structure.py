@@ -1,0 +1,76 @@
+"""Who may import whom: the paragraph in the README's map, kept true."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+HOUSE = Path(__file__).parents[1] / "hrseg"
+LEAVES = {
+    "models",
+    "losses",
+    "data",
+    "metrics",
+    "inference",
+    "visualize",
+    "config",
+    "schema",
+    "optim",
+}
+ANYONE = {"errors", "lookup", "hrseg"}
+MAY_IMPORT = {
+    "lookup": set(),
+    "errors": set(),
+    "task": {"models", "losses", "optim", "metrics", "inference", "checkpointing"},
+    "callbacks": {"metrics", "visualize"},
+    "config": {"schema"},
+    "predictor": {"models", "inference", "visualize", "engine", "runfolder"},
+    "logs": {"schema"},
+    "progress": set(),
+    "runfolder": set(),
+    "doctor": set(),
+    "run": {"callbacks", "config", "data", "inference", "logs", "models", "progress", "runfolder",
+            "schema", "task"},
+    "score": {"callbacks", "data", "metrics", "run", "schema"},
+}  # fmt: skip
+
+
+def part(module):
+    """hrseg.data.base -> data; hrseg -> hrseg."""
+    names = module.split(".")
+    return names[1] if len(names) > 1 else "hrseg"
+
+
+def imports(path):
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("hrseg"):
+            yield node.module
+        elif isinstance(node, ast.Import):
+            yield from (name.name for name in node.names if name.name.startswith("hrseg"))
+
+
+@pytest.mark.parametrize("path", sorted(HOUSE.rglob("*.py")), ids=lambda path: path.stem)
+def test_every_import_is_an_arrow_of_the_plan(path):
+    me = path.relative_to(HOUSE).parts[0].removesuffix(".py")
+    if me in ("cli", "__init__", "__main__"):
+        return
+    for module in imports(path):
+        other = part(module)
+        allowed = ANYONE | {me} | MAY_IMPORT.get(me, set())
+        assert me in LEAVES or me in MAY_IMPORT, f"{me} is in no plan: say what it may import"
+        assert other in allowed, f"{me} imports {other}"
+
+
+def test_every_module_has_a_test_file_of_its_own():
+    tests = {path.stem.removeprefix("test_") for path in Path(__file__).parent.glob("test_*.py")}
+    modules = {path.stem for path in HOUSE.rglob("*.py")} - {"__init__", "__main__"}
+    # Rows of settings and drawing steps, proven by the tests of what uses them.
+    modules -= {"schema", "canvas", "figures", "scene", "run", "cross_entropy", "ohem", "normalize"}
+    assert modules <= tests, modules - tests
+
+
+def test_only_the_transforms_import_albumentations():
+    users = [
+        path.name for path in HOUSE.rglob("*.py") if "import albumentations" in path.read_text()
+    ]
+    assert users == ["transforms.py"]
