@@ -168,13 +168,15 @@ def pair_files(images: Path, masks: Path, mask_suffix: str = "") -> list[tuple[P
 
     Args:
         images: folder, searched with its subfolders.
-        masks: folder of the same layout.
+        masks: folder of the same layout; with a suffix it may be the same folder.
         mask_suffix: what a mask's stem has after the image's, for example "_mask".
 
     Raises:
         DataError: a folder is missing, no images, or anything without its partner.
     """
     image_of, mask_of = find_files(images), find_files(masks, mask_suffix)
+    if images == masks and mask_suffix:
+        image_of = {s: path for s, path in image_of.items() if not s.endswith(mask_suffix)}
     if not image_of:
         raise DataError(f"{images} holds no images; expected {', '.join(SUFFIXES)} files.")
     lonely = [image for stem, image in image_of.items() if stem not in mask_of]
@@ -200,7 +202,9 @@ def find_files(folder: Path, suffix: str = "") -> dict[str, Path]:
         DataError: no such folder, or two images that differ in their extension only.
     """
     if not folder.is_dir():
-        raise DataError(f"no folder {folder}. Is data.root right?")
+        raise DataError(
+            f"no folder {folder.absolute()}\nexpected images in it; is data.root right?"
+        )
     found: dict[str, Path] = {}
     for path in sorted(folder.rglob("*")):
         if path.suffix.lower() not in SUFFIXES or path.name.startswith("."):
@@ -208,9 +212,11 @@ def find_files(folder: Path, suffix: str = "") -> dict[str, Path]:
         stem = path.relative_to(folder).with_suffix("").as_posix()
         if not stem.endswith(suffix):
             continue
-        if found.setdefault(stem.removesuffix(suffix), path) != path:
+        first = found.setdefault(stem.removesuffix(suffix), path)
+        if first != path:
             raise DataError(
-                f"{found[stem.removesuffix(suffix)]} and {path.name}: keep one of them."
+                f"{first} and {path.name} have the same name; expected one file for each stem.\n"
+                "Rename or remove one of them."
             )
     return found
 

@@ -1,0 +1,310 @@
+"""Reading of files: every fault is a DataError that names the file and the repair."""
+
+import warnings
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from hrseg.data.base import (
+    MaskReader,
+    find_files,
+    header_size,
+    id_table,
+    pair_files,
+    read_image,
+    read_index_mask,
+)
+from hrseg.data.dataset import Key, SegmentationDataset, check_files
+from hrseg.errors import ConfigError, DataError
+
+RNG = np.random.default_rng(0)
+IMAGE = cv2.resize(RNG.integers(0, 256, (6, 8, 3), np.uint8), (64, 48))
+MASK = RNG.integers(0, 3, (48, 64), np.uint8)
+READ_3 = MaskReader(id_table(3), "Repair it.")
+
+
+def save(path: Path, array: np.ndarray, **options) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(array).save(path, **options)
+    return path
+
+
+def save_palette(path: Path, ids: np.ndarray) -> Path:
+    image = Image.fromarray(ids).convert("L").convert("P")
+    image = Image.frombytes("P", ids.shape[::-1], ids.tobytes())
+    image.putpalette([200, 10, 10, 10, 200, 10, 10, 10, 200])
+    image.save(path)
+    return path
+
+
+def test_image_is_rgb_uint8(tmp_path):
+    np.testing.assert_array_equal(read_image(save(tmp_path / "a.png", IMAGE)), IMAGE)
+
+
+def test_exif_rotation_is_ignored_so_that_the_mask_fits(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6  # rotate by 90 degrees
+    path = save(tmp_path / "a.jpg", IMAGE, exif=exif)
+    assert read_image(path).shape == (48, 64, 3)
+    assert header_size(path) == (48, 64)
+
+
+def test_grey_palette_and_alpha_images_become_rgb(tmp_path):
+    grey = save(tmp_path / "grey.png", IMAGE[..., 0])
+    np.testing.assert_array_equal(read_image(grey), np.repeat(IMAGE[..., :1], 3, 2))
+    alpha = save(tmp_path / "alpha.png", np.dstack([IMAGE, IMAGE[..., 0]]))
+    np.testing.assert_array_equal(read_image(alpha), IMAGE)
+    palette = save_palette(tmp_path / "palette.png", np.zeros((4, 5), np.uint8))
+    assert read_image(palette)[0, 0].tolist() == [200, 10, 10]
+
+
+def test_16_bit_image_is_scaled_and_said(tmp_path):
+    deep = np.array([[0, 257, 65535]], np.uint16)
+    cv2.imwrite(str(tmp_path / "a.png"), deep)
+    with pytest.warns(UserWarning, match="16-bit"):
+        image = read_image(tmp_path / "a.png")
+    assert image[0, :, 0].tolist() == [0, 1, 255]
+    assert image.dtype == np.uint8
+
+
+@pytest.mark.parametrize("suffix", [".png", ".jpg"])
+@pytest.mark.parametrize("share", [0.0, 0.01, 0.5, 0.999])
+def test_truncated_image_is_an_error_that_names_the_file(tmp_path, suffix, share):
+    data = save(tmp_path / f"whole{suffix}", IMAGE).read_bytes()
+    path = tmp_path / f"cut{suffix}"
+    path.write_bytes(data[: int(len(data) * share)])
+    with pytest.raises(DataError, match=rf"cannot read .*cut{suffix}") as error:
+        read_image(path)
+    assert len(str(error.value).splitlines()) <= 4
+
+
+def test_bytes_after_the_end_of_a_jpeg_are_no_error(tmp_path):
+    path = save(tmp_path / "a.jpg", IMAGE)
+    path.write_bytes(path.read_bytes() + b"maker's trailer")
+    assert read_image(path).shape == IMAGE.shape
+
+
+def test_what_is_no_image_is_an_error(tmp_path):
+    (tmp_path / "a.png").write_text("<html>404</html>")
+    for read in (read_image, read_index_mask, header_size):
+        with pytest.raises(DataError, match=r"a\.png"):
+            read(tmp_path / "a.png")
+        with pytest.raises(DataError, match=r"no file .*b\.png"):
+            read(tmp_path / "b.png")
+
+
+def test_another_format_under_a_png_name_is_refused(tmp_path):
+    path = tmp_path / "a.png"
+    Image.fromarray(MASK).save(path, format="GIF")
+    with pytest.raises(DataError, match=r"a\.png"):
+        read_index_mask(path)
+
+
+def test_grey_mask_holds_its_values(tmp_path):
+    np.testing.assert_array_equal(READ_3(save(tmp_path / "a.png", MASK)), MASK)
+
+
+def test_palette_mask_holds_indices_not_colours(tmp_path):
+    np.testing.assert_array_equal(READ_3(save_palette(tmp_path / "a.png", MASK)), MASK)
+
+
+def test_one_bit_mask_holds_0_and_1(tmp_path):
+    path = tmp_path / "a.png"
+    Image.fromarray(MASK > 0).save(path)
+    assert Image.open(path).mode == "1"
+    np.testing.assert_array_equal(READ_3(path), MASK > 0)
+
+
+def test_16_bit_mask_with_small_ids_is_read(tmp_path):
+    np.testing.assert_array_equal(READ_3(save(tmp_path / "a.png", MASK.astype(np.uint16))), MASK)
+    save(tmp_path / "b.png", MASK.astype(np.uint16) + 26000)
+    with pytest.raises(DataError, match=r"b\.png holds ids up to 26002.*expected 0\.\.255"):
+        READ_3(tmp_path / "b.png")
+
+
+def test_coloured_mask_where_ids_were_expected_is_an_error(tmp_path):
+    with pytest.raises(DataError, match=r"a\.png is a coloured image[\s\S]*mask_format: rgb"):
+        READ_3(save(tmp_path / "a.png", IMAGE))
+
+
+def test_jpeg_mask_is_refused_with_the_reason(tmp_path):
+    with pytest.raises(DataError, match=r"a\.jpg: a JPEG mask has wrong ids[\s\S]*PNG"):
+        READ_3(save(tmp_path / "a.jpg", MASK))
+
+
+def test_truncated_mask_is_an_error(tmp_path):
+    path = save(tmp_path / "a.png", MASK)
+    path.write_bytes(path.read_bytes()[:-60])
+    with pytest.raises(DataError, match=r"cannot read .*a\.png"):
+        READ_3(path)
+
+
+def test_unknown_id_names_file_id_pixels_and_repair(tmp_path):
+    mask = MASK.copy()
+    mask[:2, :5] = 77
+    read = MaskReader(id_table(3, ignore_ids=[255]), "Repair it.")
+    with pytest.raises(DataError) as error:
+        read(save(tmp_path / "a.png", mask))
+    assert str(error.value) == (
+        f"{tmp_path / 'a.png'}: unknown id 77 (10 pixels)\nexpected 0..2, 255. Repair it."
+    )
+
+
+def test_rgb_mask_becomes_positions_in_the_palette(tmp_path):
+    palette = ((10, 0, 0), (0, 10, 0), (0, 0, 10))
+    read = MaskReader(id_table(3), "", palette)
+    path = save(tmp_path / "a.png", np.array(palette, np.uint8)[MASK])
+    np.testing.assert_array_equal(read(path), MASK)
+
+
+def test_unknown_colour_names_file_colour_and_repair(tmp_path):
+    image = np.zeros((4, 5, 3), np.uint8)
+    image[0, :3] = 1, 2, 3
+    read = MaskReader(id_table(1), "", ((0, 0, 0),))
+    with pytest.raises(DataError, match=r"a\.png: colour \(1, 2, 3\) in 3 pixels[\s\S]*ignore_ids"):
+        read(save(tmp_path / "a.png", image))
+
+
+def test_id_map_has_the_last_word_over_ignore_ids():
+    table = id_table(2, {0: 0, 255: 1}, ignore_ids=[255, 7])
+    assert (table[0], table[255], table[7], table[1]) == (0, 1, 255, -1)
+
+
+def test_ignore_ids_win_over_the_identity():
+    assert id_table(3, ignore_ids=[0])[:4].tolist() == [255, 1, 2, -1]
+
+
+@pytest.mark.parametrize("id_map", [{0: 3}, {256: 0}, {-1: 0}, {0: 254}])
+def test_id_map_out_of_range_is_refused(id_map):
+    with pytest.raises(ConfigError, match=r"train ids 0\.\.2 for 3 classes"):
+        id_table(3, id_map)
+
+
+@pytest.mark.parametrize("count", [0, 256])
+def test_number_of_classes_is_limited_by_uint8(count):
+    with pytest.raises(ConfigError, match="between 1 and 255"):
+        id_table(count)
+
+
+@given(st.dictionaries(st.integers(0, 255), st.integers(0, 4) | st.just(255)))
+def test_table_maps_exactly_what_the_id_map_says(id_map):
+    table = id_table(5, id_map)
+    assert {raw: int(train) for raw, train in enumerate(table) if train >= 0} == id_map
+
+
+def test_files_pair_by_stem_whatever_the_extension_and_case(tmp_path):
+    for name in ("b.JPG", "a.png", "sub/c.jpeg"):
+        save(tmp_path / "i" / name, IMAGE, format="PNG")
+    for name in ("a.PNG", "b.png", "sub/c.png"):
+        save(tmp_path / "m" / name, MASK, format="PNG")
+    (tmp_path / "i/readme.txt").touch()
+    (tmp_path / "i/._a.png").touch()
+    pairs = pair_files(tmp_path / "i", tmp_path / "m")
+    assert [(a.name, b.name) for a, b in pairs] == [
+        ("a.png", "a.PNG"), ("b.JPG", "b.png"), ("c.jpeg", "c.png"),
+    ]  # fmt: skip
+
+
+def test_masks_with_a_suffix_pair_even_in_the_folder_of_the_images(tmp_path):
+    save(tmp_path / "a.jpg", IMAGE)
+    save(tmp_path / "a_mask.png", MASK)
+    assert pair_files(tmp_path, tmp_path, "_mask") == [
+        (tmp_path / "a.jpg", tmp_path / "a_mask.png")
+    ]
+
+
+def test_image_without_mask_is_named(tmp_path):
+    for i in range(5):
+        save(tmp_path / f"i/{i}.png", IMAGE)
+    save(tmp_path / "m/0_gt.png", MASK)
+    message = r"4 of 5 images in .* have no mask: 1\.png, 2\.png, 3\.png, \.\.\.[\s\S]*1_gt\.png"
+    with pytest.raises(DataError, match=message):
+        pair_files(tmp_path / "i", tmp_path / "m", "_gt")
+
+
+def test_mask_without_image_is_named(tmp_path):
+    save(tmp_path / "i/0.png", IMAGE)
+    save(tmp_path / "m/0.png", MASK)
+    save(tmp_path / "m/1.png", MASK)
+    with pytest.raises(DataError, match=r"1 of 2 masks in .* have no image: 1\.png"):
+        pair_files(tmp_path / "i", tmp_path / "m")
+
+
+def test_no_images_and_no_folder_are_errors(tmp_path):
+    (tmp_path / "i").mkdir()
+    (tmp_path / "m").mkdir()
+    with pytest.raises(DataError, match="holds no images"):
+        pair_files(tmp_path / "i", tmp_path / "m")
+    with pytest.raises(DataError, match=r"no folder .*missing[\s\S]*data\.root"):
+        pair_files(tmp_path / "missing", tmp_path / "m")
+
+
+def test_two_images_of_one_name_are_an_error(tmp_path):
+    save(tmp_path / "a.png", IMAGE)
+    save(tmp_path / "a.jpg", IMAGE)
+    with pytest.raises(DataError, match=r"a\.jpg and a\.png have the same name"):
+        find_files(tmp_path)
+
+
+def make_pairs(folder: Path, count: int) -> list[tuple[Path, Path]]:
+    return [
+        (save(folder / f"i/{i}.png", IMAGE), save(folder / f"m/{i}.png", MASK))
+        for i in range(count)
+    ]
+
+
+def test_item_is_uint8_channels_first_at_the_original_size(tmp_path):
+    item = SegmentationDataset(make_pairs(tmp_path, 1), READ_3)[0]
+    assert (item["image"].shape, item["mask"].shape, item["name"]) == ((3, 48, 64), (48, 64), "0")
+    np.testing.assert_array_equal(item["image"].permute(1, 2, 0).numpy(), IMAGE)
+    np.testing.assert_array_equal(item["mask"].numpy(), MASK)
+
+
+def test_repeat_and_image_without_mask_are_all_ignore(tmp_path):
+    image, mask = make_pairs(tmp_path, 1)[0]
+    dataset = SegmentationDataset([(image, mask), (image, None)], READ_3)
+    assert (dataset[Key(0, repeat=True)]["mask"] == 255).all()
+    assert (dataset[1]["mask"] == 255).all()
+    assert (dataset[Key(0)]["mask"] != 255).all()
+
+
+def test_names_stay_different_for_the_same_stem_in_two_folders():
+    files = [(Path("x/1.png"), None), (Path("y/1.png"), None)]
+    assert SegmentationDataset(files, READ_3).names == ["x_1", "y_1"]
+
+
+def test_mask_of_another_size_is_found_by_check_and_by_reading(tmp_path):
+    pairs = make_pairs(tmp_path, 40)
+    save(pairs[17][1], MASK[:-1])
+    dataset = SegmentationDataset(pairs, READ_3)
+    message = r"m/17\.png is 64x47, its image .*i/17\.png 64x48 \(width x height\)"
+    with pytest.raises(DataError, match=message):
+        check_files(dataset)
+    with pytest.raises(DataError, match=message):
+        dataset[17]
+
+
+def test_check_decodes_a_sample_with_first_and_last(tmp_path):
+    pairs = make_pairs(tmp_path, 30)
+    check_files(SegmentationDataset(pairs, READ_3))
+    save(pairs[-1][1], MASK + 9)
+    with pytest.raises(DataError, match=r"29\.png: unknown id 9"):
+        check_files(SegmentationDataset(pairs, READ_3))
+
+
+def test_masks_of_0_and_255_without_an_id_map_are_warned_about(tmp_path):
+    image, mask = make_pairs(tmp_path, 1)[0]
+    save(mask, (MASK > 0).astype(np.uint8) * 255)
+    with pytest.warns(UserWarning, match="only the class ids.*id_map"):
+        check_files(SegmentationDataset([(image, mask)], MaskReader(id_table(2, None, [255]), "")))
+
+
+def test_healthy_files_warn_about_nothing(tmp_path):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        check_files(SegmentationDataset(make_pairs(tmp_path, 3), READ_3))
