@@ -42,7 +42,7 @@ class TrainTransform:
         photometric: float = 0.0,
     ) -> None:
         """Build the albumentations pipeline."""
-        _check(scales, flip, photometric)
+        _check(crop_size, scales, flip, photometric)
         steps = [RandomScaleCropFlip(crop_size, scales, base_size, flip, flip_pairs)]
         if photometric > 0:
             about_one = (1 - 0.4 * photometric, 1 + 0.4 * photometric)
@@ -95,7 +95,8 @@ def scale_crop_flip(image: Array, mask: Array, window: Window) -> tuple[Array, A
     """Return what resize + pad + crop + flip give, reading only the pixels that are needed.
 
     Args:
-        image: (H, W, 3), bilinear as `cv2.resize`, padded with 0.
+        image: (H, W, 3), bilinear as `cv2.resize` (within 1 grey level; 2 on OpenCV 4, which
+            rounds positions to 1/32 pixel), padded with 0.
         mask: (H, W), nearest as `cv2.resize`, padded with 255.
         window: size after scaling, place, flip and size of the crop.
 
@@ -200,7 +201,11 @@ class RandomScaleCropFlip(A.DualTransform):  # type: ignore[misc]
         return first + step[0] * int(self.py_random.randint(0, round((last - first) / step[0])))
 
 
-def _check(scales: Sequence[float], flip: float, photometric: float) -> None:
+def _check(
+    crop_size: Sequence[int], scales: Sequence[float], flip: float, photometric: float
+) -> None:
+    if len(crop_size) != 2 or min(crop_size) < 1:
+        raise ConfigError(f"crop_size {list(crop_size)}: expected [height, width] in pixels.")
     if len(scales) not in (2, 3) or not 0 < scales[0] <= scales[1] or min(scales) <= 0:
         raise ConfigError(
             f"scales {list(scales)}: expected (first, last, step) or (low, high), positive and "

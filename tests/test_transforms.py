@@ -1,0 +1,164 @@
+"""The one warp equals resize + pad + crop + flip; the draws are the official ones."""
+
+import collections
+import pickle
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from hrseg.data.transforms import TrainTransform, Window, scale_crop_flip, scaled_size
+from hrseg.errors import ConfigError
+
+GOLDEN = np.load(Path(__file__).parent / "golden/random_scale_crop.npz")
+# OpenCV 4 rounds the positions of a warp to 1/32 pixel.
+GREY_LEVELS = 1 if int(cv2.__version__.split(".")[0]) >= 5 else 2
+RNG = np.random.default_rng(0)
+IMAGE = cv2.resize(RNG.integers(0, 256, (15, 20, 3), np.uint8), (160, 120))
+MASK = cv2.resize(RNG.integers(0, 5, (15, 20), np.uint8), (160, 120), interpolation=0)
+
+
+def reference(image: np.ndarray, mask: np.ndarray, window: Window) -> tuple[np.ndarray, ...]:
+    """Do it in the long way: resize everything, pad, crop, flip."""
+    size, (h, w) = window.size[::-1], window.crop_size
+    image = cv2.resize(image, size, interpolation=cv2.INTER_LINEAR)
+    mask = cv2.resize(mask, size, interpolation=cv2.INTER_NEAREST)
+    down, right = max(h - size[1], 0), max(w - size[0], 0)
+    image = np.pad(image, ((0, down), (0, right), (0, 0)))
+    mask = np.pad(mask, ((0, down), (0, right)), constant_values=255)
+    rows, columns = slice(window.y, window.y + h), slice(window.x, window.x + w)
+    step = -1 if window.flip else 1
+    return image[rows, columns][:, ::step], mask[rows, columns][:, ::step]
+
+
+@pytest.mark.parametrize("case", range(len(GOLDEN["cases"])))
+def test_scale_crop_flip_equals_the_authors_code(case):
+    scale, y, x, flip = GOLDEN["cases"][case]
+    image, label = GOLDEN["image_bgr"], GOLDEN["label"]
+    window = Window(scaled_size(label.shape, scale, 300), int(y), int(x), bool(flip), (128, 160))
+    ours, mask = scale_crop_flip(image, label, window)
+    difference = np.abs(ours.astype(int) - GOLDEN[f"{case}/image_bgr"])
+    assert difference.max() <= GREY_LEVELS
+    assert (mask == GOLDEN[f"{case}/label"]).mean() >= 0.999
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.data())
+def test_scale_crop_flip_equals_resize_pad_crop_flip(data):
+    draw = data.draw
+    size = scaled_size((120, 160), draw(st.floats(0.3, 2.5)))
+    crop = draw(st.integers(20, 200)), draw(st.integers(20, 200))
+    y, x = (draw(st.integers(0, max(s - c, 0))) for s, c in zip(size, crop, strict=True))
+    window = Window(size, y, x, draw(st.booleans()), crop)
+    ours, truth = scale_crop_flip(IMAGE, MASK, window), reference(IMAGE, MASK, window)
+    assert np.abs(ours[0].astype(int) - truth[0]).max() <= GREY_LEVELS
+    assert (ours[1] == truth[1]).mean() >= 0.999
+
+
+def test_padding_is_0_and_255_below_and_at_the_right_before_the_flip():
+    full = np.full((10, 10, 3), 9, np.uint8), np.full((10, 10), 1, np.uint8)
+    for flip, columns in ((False, slice(0, 10)), (True, slice(2, 12))):
+        image, mask = scale_crop_flip(*full, Window((10, 10), 0, 0, flip, (14, 12)))
+        inside = np.zeros((14, 12), bool)
+        inside[:10, columns] = True
+        assert (image[inside] == 9).all() and (image[~inside] == 0).all()
+        assert (mask[inside] == 1).all() and (mask[~inside] == 255).all()
+
+
+def test_scaled_size_rounds_the_long_side_first():
+    assert scaled_size((1024, 2048), 0.5) == (512, 1024)
+    assert scaled_size((360, 480), 0.7) == (252, 336)
+    assert scaled_size((480, 360), 2.1) == (1008, 756)
+    assert scaled_size((150, 300), 1.3, base_size=2048) == (1331, 2662)
+
+
+def windows(transform: TrainTransform, count: int, image: np.ndarray = IMAGE) -> list[Window]:
+    mask, drawn = np.zeros(image.shape[:2], np.uint8), []
+    for index in range(count):
+        transform(image, mask, (0, 0, index))
+        drawn.append(transform.pipeline.transforms[0].get_applied_params()["window"])
+    return drawn
+
+
+def test_official_scales_are_17_steps_of_a_tenth_the_last_included():
+    image = np.zeros((5, 1000, 3), np.uint8)
+    drawn = windows(TrainTransform((4, 4), (0.5, 2.1, 0.1)), 600, image)
+    counts = collections.Counter(window.size[1] for window in drawn)
+    assert sorted(counts) == [500 + 100 * i for i in range(17)]
+    assert min(counts.values()) > 15  # 35 expected
+
+
+def test_two_scales_are_drawn_uniformly():
+    image = np.zeros((5, 1000, 3), np.uint8)
+    sizes = [window.size[1] for window in windows(TrainTransform((4, 4), (0.5, 2.0)), 400, image)]
+    assert 500 <= min(sizes) < 530 and 1970 < max(sizes) <= 2000
+    assert abs(np.mean(sizes) - 1250) < 60
+
+
+def test_crops_reach_every_corner_and_half_are_flipped():
+    drawn = windows(TrainTransform((118, 158), (1.0, 1.0)), 300)
+    assert {window.y for window in drawn} == {0, 1, 2} == {window.x for window in drawn}
+    assert 110 < sum(window.flip for window in drawn) < 190
+    assert not any(w.flip for w in windows(TrainTransform((8, 8), flip=0.0), 50))
+    assert all(w.flip for w in windows(TrainTransform((8, 8), flip=1.0), 50))
+
+
+def test_flip_swaps_the_ids_of_a_pair():
+    mask = np.array([[0, 1, 2, 255]], np.uint8)
+    image = np.zeros((1, 4, 3), np.uint8)
+    for flip, expected in ((1.0, [255, 1, 2, 0]), (0.0, [0, 1, 2, 255])):
+        transform = TrainTransform((1, 4), (1, 1), flip=flip, flip_pairs=[(1, 2)])
+        assert transform(image, mask, (0, 0, 0))[1][0].tolist() == expected
+
+
+@pytest.mark.parametrize("photometric", [0.0, 1.0])
+def test_a_sample_depends_on_its_seeds_alone(photometric):
+    transform = TrainTransform((64, 64), photometric=photometric)
+    first = {
+        key: transform(IMAGE, MASK, key) for key in [(1, 0, 0), (1, 0, 1), (1, 1, 0), (2, 0, 0)]
+    }
+    for key in reversed(first):  # another order, another process
+        again = pickle.loads(pickle.dumps(transform))(IMAGE, MASK, key)
+        np.testing.assert_array_equal(first[key][0], again[0])
+        np.testing.assert_array_equal(first[key][1], again[1])
+    images = [image.tobytes() for image, _ in first.values()]
+    assert len(set(images)) == len(images)
+
+
+def test_photometric_changes_the_image_and_never_the_mask():
+    plain, jitter = TrainTransform((64, 64)), TrainTransform((64, 64), photometric=1.0)
+    for index in range(5):
+        (image, mask), (other, same) = (t(IMAGE, MASK, (0, 0, index)) for t in (plain, jitter))
+        assert other.dtype == np.uint8 and (image != other).any()
+        np.testing.assert_array_equal(mask, same)
+
+
+def test_jitter_does_not_follow_the_scale():
+    transform = TrainTransform((8, 8), (0.5, 2.0), photometric=1.0)
+    scales, light = [], []
+    for index in range(150):
+        transform(IMAGE, MASK, (0, 0, index))
+        window, jitter = (t.get_applied_params() for t in transform.pipeline.transforms)
+        scales.append(window["window"].size[1])
+        light.append(jitter["brightness"])
+    assert abs(np.corrcoef(scales, light)[0, 1]) < 0.25
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"scales": (1.0,)},
+        {"scales": (2.0, 0.5)},
+        {"scales": (0.5, 2.0, 0.0)},
+        {"scales": (0.0, 2.0)},
+        {"flip": 1.5},
+        {"photometric": -1.0},
+        {"crop_size": (256,)},
+    ],
+)
+def test_arguments_out_of_range_are_refused(arguments):
+    with pytest.raises(ConfigError, match=next(iter(arguments))):
+        TrainTransform(**{"crop_size": (32, 32), **arguments})
