@@ -62,6 +62,10 @@ class SegmentationDataModule(LightningDataModule):
     ) -> None:
         """Keep the arguments; nothing is read yet."""
         super().__init__()
+        if batch_size < 1 or workers < 0:
+            raise ConfigError(
+                f"batch_size {batch_size}, workers {workers}: expected at least 1, and 0 or more."
+            )
         self.root = Path(root)
         self.batch_size = batch_size
         self.workers = workers

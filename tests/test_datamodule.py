@@ -1,0 +1,276 @@
+"""Loaders: every image once, every draw repeatable, every wrong number said before training."""
+
+import json
+import pickle
+from pathlib import Path
+from types import SimpleNamespace
+
+import cv2
+import numpy as np
+import pytest
+import pytorch_lightning as pl
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from hrseg.data import CamVid
+from hrseg.data.datamodule import EvaluationSampler, TrainSampler
+from hrseg.data.dataset import Key
+from hrseg.errors import ConfigError, DataError
+from tests.camvid_tree import make_camvid
+
+SMALL = {"crop_size": (32, 40), "workers": 0}
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory) -> Path:
+    return make_camvid(tmp_path_factory.mktemp("camvid"), train=7, val=3)
+
+
+def made(root: Path, **arguments) -> CamVid:
+    data = CamVid(str(root), **{"batch_size": 2, **SMALL, **arguments})
+    data.setup("fit")
+    return data
+
+
+def epoch(data: CamVid, number: int) -> list[dict]:
+    loader = data.train_dataloader()
+    loader.sampler.set_epoch(number)
+    return list(loader)
+
+
+def same(first: list[dict], second: list[dict]) -> bool:
+    return len(first) == len(second) and all(
+        a["name"] == b["name"]
+        and torch.equal(a["image"], b["image"])
+        and torch.equal(a["mask"], b["mask"])
+        for a, b in zip(first, second, strict=True)
+    )
+
+
+def test_training_batches_are_uint8_crops(root):
+    batch = epoch(made(root), 0)[0]
+    assert batch["image"].shape == (2, 3, 32, 40) and batch["image"].dtype == torch.uint8
+    assert batch["mask"].shape == (2, 32, 40) and batch["mask"].dtype == torch.uint8
+    assert len(batch["name"]) == 2
+
+
+def test_validation_gives_each_image_once_at_its_size(root):
+    items = list(made(root).val_dataloader())
+    assert [item["name"] for item in items] == [["000"], ["001"], ["002"]]
+    assert items[0]["image"].shape == (1, 3, 48, 64)
+    assert items[0]["mask"].unique().tolist() == [0, 1, 2, 255]
+
+
+def test_an_epoch_drops_the_ragged_last_batch_and_repeats_no_image(root):
+    names = [name for batch in epoch(made(root), 0) for name in batch["name"]]
+    assert len(names) == 6 == len(set(names))
+
+
+def test_epochs_differ_and_each_can_be_made_again(root):
+    data = made(root)
+    first, second = epoch(data, 0), epoch(data, 1)
+    assert not same(first, second)
+    assert same(first, epoch(made(root), 0)) and same(second, epoch(made(root), 1))
+    assert not same(first, epoch(made(root, seed=1), 0))
+
+
+@pytest.mark.parametrize("context", ["fork", pytest.param("spawn", marks=pytest.mark.slow)])
+def test_samples_do_not_depend_on_the_number_of_workers(root, context):
+    data = made(root, workers=2)
+    loader = data.train_dataloader()
+    loader.multiprocessing_context = context
+    loader.sampler.set_epoch(3)
+    assert loader.persistent_workers
+    assert same(list(loader), epoch(made(root), 3))
+
+
+def test_one_sample_of_one_epoch_can_be_made_alone(root):
+    data = made(root)
+    batch = epoch(data, 5)[1]
+    index = data.train_dataset.names.index(batch["name"][0])
+    assert torch.equal(data.train_dataset[Key(index, epoch=5)]["image"], batch["image"][0])
+
+
+def test_data_set_and_its_transform_can_be_sent_to_another_process(root):
+    dataset = made(root, photometric=1.0).train_dataset
+    sent = pickle.loads(pickle.dumps(dataset))
+    assert torch.equal(sent[Key(1, 2)]["image"], dataset[Key(1, 2)]["image"])
+
+
+def test_opencv_has_no_threads_when_workers_start(root):
+    before = cv2.getNumThreads()
+    made(root, workers=1).train_dataloader()
+    assert cv2.getNumThreads() <= 1
+    cv2.setNumThreads(before)
+
+
+def test_error_in_a_worker_reaches_the_user_as_it_was_raised(tmp_path):
+    root = make_camvid(tmp_path, train=2, val=1)
+    data = made(root, workers=1)
+    path = root / "train/000.png"
+    path.write_bytes(path.read_bytes()[:200])
+    with pytest.raises(DataError) as error:
+        list(data.train_dataloader())
+    assert str(error.value).startswith(f"cannot read {path}")
+    assert len(str(error.value).splitlines()) <= 4
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    images=st.integers(1, 60), world=st.integers(1, 4), share=st.integers(1, 4),
+    epoch=st.integers(0, 9),
+)  # fmt: skip
+def test_processes_share_each_global_batch_without_overlap(images, world, share, epoch):
+    batch = world * share
+    alone = TrainSampler(range(images), seed=3, batch_size=batch)
+    alone.set_epoch(epoch)
+    order = [key.index for key in alone]
+    assert len(order) == images // batch * batch == len(set(order))
+    shares = []
+    for rank in range(world):
+        sampler = TrainSampler(range(images), world, rank, seed=3, batch_size=batch)
+        sampler.set_epoch(epoch)
+        shares.append([key.index for key in sampler])
+        assert len(sampler) == len(shares[-1])
+        assert all(key.epoch == epoch and not key.repeat for key in sampler)
+    for start in range(0, images // batch):
+        together = [i for mine in shares for i in mine[start * share : (start + 1) * share]]
+        assert sorted(together) == sorted(order[start * batch : (start + 1) * batch])
+
+
+@given(images=st.integers(1, 30), world=st.integers(1, 5))
+def test_evaluation_scores_each_image_once_with_equally_many_per_process(images, world):
+    shares = [list(EvaluationSampler(range(images), world, rank)) for rank in range(world)]
+    assert len({len(share) for share in shares}) == 1
+    scored = [key.index for share in shares for key in share if not key.repeat]
+    assert sorted(scored) == list(range(images))
+
+
+def attach(data: CamVid, world: int = 1, accumulate: int = 1) -> CamVid:
+    data.trainer = SimpleNamespace(
+        global_rank=0, world_size=world, accumulate_grad_batches=accumulate
+    )
+    return data
+
+
+def test_batch_size_is_global(root):
+    data = attach(made(root, batch_size=4), world=2, accumulate=2)
+    assert [len(batch["name"]) for batch in data.train_dataloader()] == [1, 1]
+
+
+def test_indivisible_batch_names_the_numbers(root):
+    data = attach(made(root, batch_size=6), world=2, accumulate=2)
+    with pytest.raises(ConfigError, match=r"batch_size 6 .*2 devices x 2 accumulated[\s\S]*of 4"):
+        data.train_dataloader()
+
+
+def test_fewer_images_than_a_batch_are_said_before_training(root):
+    data = CamVid(str(root), batch_size=8, **SMALL)
+    with pytest.raises(ConfigError, match=r"7 training images .* one batch of 8.[\s\S]*to 7"):
+        data.check()
+
+
+@pytest.mark.parametrize("arguments", [{"batch_size": 0}, {"workers": -1}])
+def test_impossible_numbers_are_refused(root, arguments):
+    with pytest.raises(ConfigError, match=next(iter(arguments))):
+        CamVid(str(root), **arguments)
+
+
+def test_same_images_in_both_splits_are_an_error(root):
+    with pytest.raises(DataError, match="7 images are in the training and in the validation"):
+        CamVid(str(root), batch_size=2, val_split="train", **SMALL).check()
+
+
+def test_check_of_validation_needs_no_training_images(tmp_path):
+    root = make_camvid(tmp_path, train=0, val=1)
+    data = CamVid(str(root), **SMALL)
+    data.check("validate")
+    assert data.train_dataset is None and len(data.val_dataset) == 1
+    with pytest.raises(DataError, match="holds no images"):
+        CamVid(str(root), **SMALL).check()
+
+
+class Recorder(pl.LightningModule):
+    """Write down what each process is given; learn nothing."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__()
+        self.folder = folder
+        self.weight = torch.nn.Parameter(torch.zeros(()))
+        self.seen: list = []
+
+    def record(self, kind: str, batch: dict) -> None:
+        digest = int(batch["image"].long().sum())
+        scored = int((batch["mask"] != 255).sum())
+        self.seen.append([kind, self.current_epoch, batch["name"], digest, scored])
+
+    def training_step(self, batch, index):
+        self.record("train", batch)
+        return self.weight * 0
+
+    def validation_step(self, batch, index):
+        self.record("val", batch)
+
+    def on_fit_end(self):
+        (self.folder / f"{self.global_rank}.json").write_text(json.dumps(self.seen))
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), 0.1)
+
+
+def fit(folder: Path, data: CamVid, ckpt_path: str | None = None, **options) -> list:
+    folder.mkdir(exist_ok=True)
+    trainer = pl.Trainer(
+        accelerator="cpu", default_root_dir=folder, logger=False, enable_progress_bar=False,
+        enable_model_summary=False, num_sanity_val_steps=0, **options,
+    )  # fmt: skip
+    trainer.fit(Recorder(folder), data, ckpt_path=ckpt_path, weights_only=True)
+    trainer.save_checkpoint(folder / "last.ckpt")
+    return [json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))]
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_lightning_tells_the_sampler_its_epoch_also_after_resuming(root, tmp_path):
+    (whole,) = fit(tmp_path / "whole", made(root), max_epochs=3)
+    for number in range(3):
+        expected = [[b["name"], int(b["image"].long().sum())] for b in epoch(made(root), number)]
+        ours = [row[2:4] for row in whole if row[0] == "train" and row[1] == number]
+        assert ours == expected
+    fit(tmp_path / "part", made(root), max_epochs=1)
+    (rest,) = fit(tmp_path / "rest", made(root), str(tmp_path / "part/last.ckpt"), max_epochs=3)
+    assert [row for row in rest if row[0] == "train"] == [
+        row for row in whole if row[0] == "train" and row[1] > 0
+    ]
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("use_distributed_sampler", [True, False])
+def test_two_processes_see_what_one_sees_and_score_each_image_once(
+    root, tmp_path, use_distributed_sampler
+):
+    ranks = fit(
+        tmp_path / "two", made(root), max_epochs=2, devices=2, strategy="ddp_spawn",
+        use_distributed_sampler=use_distributed_sampler,
+    )  # fmt: skip
+    (alone,) = fit(tmp_path / "one", made(root), max_epochs=2)
+    for number in range(2):
+        batches = [row[2] for row in alone if row[:2] == ["train", number]]
+        shares = [[row[2] for row in rank if row[:2] == ["train", number]] for rank in ranks]
+        assert [sorted(a + b) for a, b in zip(*shares, strict=True)] == [sorted(b) for b in batches]
+        scored = [row[2] for rank in ranks for row in rank if row[:2] == ["val", number] and row[4]]
+        assert sorted(scored) == [["000"], ["001"], ["002"]]
+        assert len([row for row in ranks[1] if row[:2] == ["val", number]]) == 2
+
+
+def test_flip_pairs_of_a_data_set_reach_its_transform(root):
+    class Mirrored(CamVid):
+        flip_pairs = ((0, 1),)
+
+    data = Mirrored(str(root), flip=1.0, crop_size=(48, 64), scales=(1, 1), workers=0)
+    data.setup("fit")
+    mask = np.asarray(Image.open(root / "trainannot/000.png"))
+    flipped = np.array([1, 0, 2] + 8 * [0] + [255], np.uint8)[mask[:, ::-1]]
+    np.testing.assert_array_equal(data.train_dataset[0]["mask"].numpy(), flipped)
