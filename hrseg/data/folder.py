@@ -129,15 +129,17 @@ class Folder(SegmentationDataModule):
         path = self._inside(split, "the list")
         if not path.is_file():
             raise DataError(f"no list {path}; expected lines of `image`, or `image mask`.")
-        images, masks = find_files(self.images), find_files(self.masks, self.mask_suffix)
+        images = find_files(self.images) if self.images.is_dir() else {}
+        masks = find_files(self.masks, self.mask_suffix) if self.masks.is_dir() else {}
+        stem_of = {image: stem for stem, image in images.items()}
         pairs = []
         for number, line in enumerate(path.read_text("utf-8").splitlines(), 1):
             if not line.strip() or line.startswith("#"):
                 continue
             where = f"{path}, line {number}"
             image, mask = _columns(line.strip(), images)
-            stem = _stem(image)
-            image_path = images.get(stem) or self._inside(image, where)
+            image_path = images.get(_stem(image)) or self._inside(image, where)
+            stem = stem_of.get(image_path, "")
             mask_path = self._inside(mask, where) if mask else masks.get(stem)
             if mask_path is None or not (image_path.is_file() and mask_path.is_file()):
                 missing = "image" if not image_path.is_file() else "mask"
@@ -181,7 +183,7 @@ def read_classes(root: Path) -> tuple[list[str], Colors | None]:
             return names, None
         raise DataError(f"{as_text} is empty; expected a class name per line, in order of the ids.")
     if not root.is_dir():
-        raise DataError(f"no folder {root}. Is data.root right?")
+        raise DataError(f"no folder {root.absolute()}\nexpected the data set; is data.root right?")
     raise DataError(
         f"no class names: data.class_names is empty, and {root} has no classes.json or classes.txt."
         "\nName the classes in order of their ids, for example data.class_names=[road,building]."

@@ -1,0 +1,239 @@
+"""The folder data set: what a user may have, and what each mistake is answered with."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from hrseg.data import Folder
+from hrseg.data.folder import distinct_colors, read_classes
+from hrseg.errors import ConfigError, DataError
+
+NAMES = ["road", "car", "tree"]
+COLORS = [[128, 64, 128], [0, 0, 142], [107, 142, 35]]
+RNG = np.random.default_rng(0)
+MASK = RNG.integers(0, 3, (23, 31), np.uint8)
+
+
+def put(path: Path, array: np.ndarray) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(array).save(path)
+
+
+def tree(root: Path, *stems: str, mask: np.ndarray = MASK, image: str = ".jpg") -> Path:
+    for stem in stems:
+        put(root / f"images/{stem}{image}", np.repeat(mask[..., None] * 50, 3, 2))
+        put(root / f"masks/{stem}.png", mask)
+    return root
+
+
+def folder(root: Path, **arguments) -> Folder:
+    given = {"class_names": NAMES, "batch_size": 1, "workers": 0, "crop_size": (32, 32)}
+    return Folder(str(root), **{**given, **arguments})
+
+
+def stems(data: Folder, split: str) -> list[str]:
+    return [image.stem for image, _ in data.files(split)]
+
+
+def test_split_folders(tmp_path):
+    data = folder(tree(tmp_path, "train/a", "train/b", "val/c"))
+    data.check()
+    assert stems(data, "train") == ["a", "b"] and stems(data, "val") == ["c"]
+    np.testing.assert_array_equal(data.val_dataset[0]["mask"].numpy(), MASK)
+
+
+def test_images_of_any_and_mixed_sizes(tmp_path):
+    root = tree(tmp_path, "train/a", "val/b")
+    tree(root, "train/big", "val/tiny", mask=np.ones((301, 7), np.uint8), image=".png")
+    data = folder(root, batch_size=2)
+    data.check()
+    assert next(iter(data.train_dataloader()))["image"].shape == (2, 3, 32, 32)
+    shapes = [tuple(item["image"].shape[2:]) for item in data.val_dataloader()]
+    assert shapes == [(23, 31), (301, 7)]
+
+
+def test_seeded_fraction_is_stable_complete_and_disjoint(tmp_path):
+    root = tree(tmp_path, *[f"{i:02}" for i in range(20)])
+    data = folder(root, val_fraction=0.25)
+    data.check()
+    train, val = stems(data, "train"), stems(data, "val")
+    assert len(val) == 5 and sorted(train + val) == [f"{i:02}" for i in range(20)]
+    assert stems(folder(root, val_fraction=0.25), "val") == val
+    assert stems(folder(root, val_fraction=0.25, seed=1), "val") != val
+    tree(root, "new")
+    assert len(set(stems(folder(root, val_fraction=0.25), "val")) - set(val)) <= 1
+
+
+@pytest.mark.parametrize("fraction", [0.0, 1.0, -0.5, 20])
+def test_fraction_out_of_range_is_refused(tmp_path, fraction):
+    with pytest.raises(ConfigError, match=r"val_fraction .*between 0 and 1"):
+        folder(tmp_path, val_fraction=fraction)
+
+
+def test_fraction_that_leaves_a_split_empty_is_an_error(tmp_path):
+    data = folder(tree(tmp_path, "a", "b"), val_fraction=0.01)
+    with pytest.raises(DataError, match=r"val_fraction 0\.01 of 2 images .* empty"):
+        data.check()
+
+
+def test_no_split_at_all_names_the_three_ways(tmp_path):
+    with pytest.raises(DataError, match=r"images/val[\s\S]*train\.txt[\s\S]*val_fraction") as error:
+        folder(tree(tmp_path, "a", "b")).check()
+    assert len(str(error.value).splitlines()) <= 4
+
+
+def test_list_files_take_stems_paths_and_masks(tmp_path):
+    root = tree(tmp_path, "a", "b", "c", "d e", "x/f.g")
+    put(root / "extra/m.png", MASK)
+    put(root / "extra/i.png", np.repeat(MASK[..., None], 3, 2))
+    (root / "train.txt").write_text(
+        "# a comment\n\na\nimages/b.jpg\nimages/c.jpg masks/c.png\nd e\nx/f.g\n"
+        "extra/i.png\textra/m.png\n"
+    )
+    (root / "val.txt").write_text("a.jpg extra/m.png\n")
+    data = folder(root, train_split="train.txt", val_split="val.txt")
+    assert [str(mask.relative_to(root)) for _, mask in data.files("train.txt")] == [
+        "masks/a.png", "masks/b.png", "masks/c.png", "masks/d e.png", "masks/x/f.g.png",
+        "extra/m.png",
+    ]  # fmt: skip
+    image, mask = data.files("val.txt")[0]
+    assert (image, mask) == (root / "images/a.jpg", root / "extra/m.png")
+    with pytest.raises(DataError, match="1 images are in the training and in the validation"):
+        data.check()
+
+
+@pytest.mark.parametrize("line", ["../secret.png", "/etc/passwd", "a ../secret.png", "x/../../a"])
+def test_list_that_leads_out_of_root_is_refused(tmp_path, line):
+    put(tmp_path / "secret.png", MASK)
+    root = tree(tmp_path / "data", "a")
+    (root / "train.txt").write_text(line)
+    with pytest.raises(DataError, match=r"train\.txt, line 1: .*leads out of"):
+        folder(root, train_split="train.txt").files("train.txt")
+    with pytest.raises(DataError, match="leads out of"):
+        folder(root).files("../train.txt")
+
+
+@pytest.mark.parametrize("line", ["a\nmissing", "a\nimages/a.jpg masks/missing.png"])
+def test_list_names_the_line_of_what_is_missing(tmp_path, line):
+    root = tree(tmp_path, "a")
+    (root / "train.txt").write_text(line)
+    with pytest.raises(DataError, match=r"train\.txt, line 2: no (image|mask) for"):
+        folder(root).files("train.txt")
+
+
+def test_missing_and_empty_lists_are_errors(tmp_path):
+    root = tree(tmp_path, "a")
+    with pytest.raises(DataError, match=r"no list .*train\.txt"):
+        folder(root).files("train.txt")
+    (root / "train.txt").write_text("\n# nothing\n")
+    with pytest.raises(DataError, match=r"train\.txt lists no images"):
+        folder(root).files("train.txt")
+
+
+def test_id_map_and_ignore_ids_give_train_ids(tmp_path):
+    raw = np.array([[0, 7, 9], [33, 255, 7]], np.uint8)
+    root = tree(tmp_path, "train/a", "val/b", mask=raw)
+    data = folder(root, id_map={7: 0, 9: 1, 33: 2}, ignore_ids=[0, 255])
+    assert data.dataset("val")[0]["mask"].tolist() == [[255, 0, 1], [2, 255, 0]]
+
+
+def test_binary_masks_of_0_and_255(tmp_path):
+    root = tree(tmp_path, "train/a", "val/b", mask=(MASK > 0).astype(np.uint8) * 255)
+    data = folder(root, class_names=["background", "thing"], id_map={0: 0, 255: 1})
+    np.testing.assert_array_equal(data.dataset("val")[0]["mask"].numpy(), MASK > 0)
+
+
+def test_rgb_masks_with_a_void_colour(tmp_path):
+    palette = [*COLORS, [0, 0, 0]]
+    ids = MASK.copy()
+    ids[0] = 3
+    root = tree(tmp_path, "train/a", "val/b")
+    for path in (root / "masks").rglob("*.png"):
+        put(path, np.array(palette, np.uint8)[ids])
+    data = folder(root, mask_format="rgb", palette=palette, ignore_ids=[3])
+    data.check()
+    np.testing.assert_array_equal(data.val_dataset[0]["mask"].numpy(), np.where(ids == 3, 255, ids))
+    assert data.palette == tuple(map(tuple, COLORS))
+
+
+def test_rgb_colours_of_one_class_may_be_several(tmp_path):
+    palette = [*COLORS, [9, 9, 9]]
+    data = folder(tmp_path, mask_format="rgb", palette=palette, id_map={0: 2, 1: 1, 2: 0, 3: 0})
+    assert data.palette == ((107, 142, 35), (0, 0, 142), (128, 64, 128))
+
+
+@pytest.mark.parametrize(
+    ("palette", "message"),
+    [
+        (None, "needs a palette"),
+        ([[1, 1, 1], [1, 1, 1], [2, 2, 2]], "needs a palette of different colours"),
+        (COLORS[:2], r"class 2 \(tree\)"),
+        ([*COLORS, [0, 0, 0]], r"colour 3 \(\(0, 0, 0\)\) means no class[\s\S]*ignore_ids"),
+        ([[1, 2]], "is no colour"),
+        ([[1, 2, 256]], "is no colour"),
+    ],
+)
+def test_palette_that_does_not_fit_rgb_masks_is_refused(tmp_path, palette, message):
+    with pytest.raises(ConfigError, match=message):
+        folder(tmp_path, mask_format="rgb", palette=palette)
+
+
+def test_palette_of_another_length_is_refused(tmp_path):
+    with pytest.raises(ConfigError, match="2 colours in palette for 3 class_names"):
+        folder(tmp_path, palette=COLORS[:2])
+
+
+def test_unknown_mask_format_is_refused(tmp_path):
+    with pytest.raises(ConfigError, match="mask_format 'color': expected index or rgb"):
+        folder(tmp_path, mask_format="color")
+
+
+def test_too_few_class_names_say_how_to_repair(tmp_path):
+    with pytest.raises(DataError, match=r"unknown id 2 .*\n.*0\.\.1, 255.*2 class_names") as error:
+        folder(tree(tmp_path, "train/a", "val/b"), class_names=NAMES[:2]).check()
+    assert len(str(error.value).splitlines()) <= 4
+
+
+def test_class_names_and_palette_from_json(tmp_path):
+    (tmp_path / "classes.json").write_text(json.dumps({"classes": NAMES, "palette": COLORS}))
+    data = folder(tmp_path, class_names=[])
+    assert data.class_names == tuple(NAMES) and data.palette == tuple(map(tuple, COLORS))
+    assert data.num_classes == 3
+
+
+def test_class_names_from_a_text_file(tmp_path):
+    (tmp_path / "classes.txt").write_text("road\ntraffic light\n\n")
+    data = folder(tmp_path, class_names=[])
+    assert data.class_names == ("road", "traffic light")
+
+
+def test_no_class_names_anywhere_is_an_error(tmp_path):
+    with pytest.raises(DataError, match=r"classes\.json or classes\.txt[\s\S]*data\.class_names="):
+        read_classes(tmp_path)
+    with pytest.raises(DataError, match=r"no folder .*gone"):
+        read_classes(tmp_path / "gone")
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"names": []}', '{"classes": 3}'])
+def test_json_that_is_not_understood_shows_what_is(tmp_path, text):
+    (tmp_path / "classes.json").write_text(text)
+    with pytest.raises(DataError, match=r"classes\.json: expected {\"classes\""):
+        read_classes(tmp_path)
+
+
+def test_made_up_colours_are_distinct_for_any_number_of_classes():
+    assert len(set(distinct_colors(255))) == 255
+    assert distinct_colors(255)[:5] == distinct_colors(5)
+
+
+def test_masks_beside_the_images_with_a_suffix(tmp_path):
+    for stem in ("a", "b"):
+        put(tmp_path / f"all/{stem}.png", np.repeat(MASK[..., None], 3, 2))
+        put(tmp_path / f"all/{stem}_mask.png", MASK)
+    options = {"image_folder": "all", "mask_folder": "all", "mask_suffix": "_mask"}
+    data = folder(tmp_path, val_fraction=0.5, **options)
+    data.check()
+    assert sorted(stems(data, "train") + stems(data, "val")) == ["a", "b"]
