@@ -1,0 +1,62 @@
+"""What the README says is true."""
+
+import re
+from pathlib import Path
+
+from hrseg.cli import _join_overrides, _parser
+from hrseg.config import load_config, shipped_configs
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def blocks(language):
+    return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
+
+
+def test_every_command_line_in_it_parses():
+    lines = [line for block in blocks("bash") for line in block.splitlines()]
+    commands = [line.partition("#")[0].replace('"', "").split() for line in lines]
+    commands = [words[1:] for words in commands if words[:1] == ["hrseg"]]
+    assert len(commands) >= 10
+    for words in commands:
+        arguments = _parser().parse_args(_join_overrides(words))
+        config = getattr(arguments, "config", None)
+        if config and config.removesuffix(".yaml") in shipped_configs():
+            load_config(config, [pair for pair in arguments.overrides if "=" in pair])
+
+
+def test_its_python_runs(tmp_path, monkeypatch):
+    import numpy as np
+    from PIL import Image
+
+    from tests.camvid_tree import make_camvid
+
+    monkeypatch.chdir(tmp_path)
+    make_camvid(tmp_path / "camvid", train=2, val=1)
+    Image.fromarray(np.zeros((40, 56, 3), np.uint8)).save("street.png")
+    (code,) = blocks("python")
+    code = code.replace("/data/camvid", "camvid").replace("batch_size=8", "batch_size=2")
+    code = code.replace("(256, 256)", "(48, 64)").replace("max_epochs=50", "max_epochs=1")
+    names: dict[str, object] = {}
+    exec(code, names)
+    assert names["prediction"].mask.shape == (40, 56)
+
+
+def test_the_python_is_ten_lines():
+    (code,) = blocks("python")
+    assert len([line for line in code.splitlines() if line.strip()]) <= 10
+
+
+def test_the_map_names_every_module():
+    modules = {path.name for path in (ROOT / "hrseg").rglob("*.py")}
+    siblings = {path.name for path in (ROOT / "hrseg" / "data").glob("*.py")}
+    missing = modules - siblings - {"__init__.py", "__main__.py"}
+    assert not [name for name in missing if name not in README]
+
+
+def test_every_path_it_names_exists():
+    for name in ("scripts/demo", "scripts/test", "scripts/check", "constraints.txt",
+                 ".github/CONTRIBUTING.md", "CHANGELOG.md"):  # fmt: skip
+        assert name in README or name == "scripts/check"
+        assert (ROOT / name).is_file()
