@@ -1,6 +1,5 @@
 """Reading of files: every fault is a DataError that names the file and the repair."""
 
-import warnings
 from pathlib import Path
 
 import cv2
@@ -19,7 +18,6 @@ from hrseg.data.base import (
     read_image,
     read_index_mask,
 )
-from hrseg.data.dataset import Key, SegmentationDataset, check_files
 from hrseg.errors import ConfigError, DataError
 
 RNG = np.random.default_rng(0)
@@ -249,62 +247,3 @@ def test_two_images_of_one_name_are_an_error(tmp_path):
     save(tmp_path / "a.jpg", IMAGE)
     with pytest.raises(DataError, match=r"a\.jpg and a\.png have the same name"):
         find_files(tmp_path)
-
-
-def make_pairs(folder: Path, count: int) -> list[tuple[Path, Path]]:
-    return [
-        (save(folder / f"i/{i}.png", IMAGE), save(folder / f"m/{i}.png", MASK))
-        for i in range(count)
-    ]
-
-
-def test_item_is_uint8_channels_first_at_the_original_size(tmp_path):
-    item = SegmentationDataset(make_pairs(tmp_path, 1), READ_3)[0]
-    assert (item["image"].shape, item["mask"].shape, item["name"]) == ((3, 48, 64), (48, 64), "0")
-    np.testing.assert_array_equal(item["image"].permute(1, 2, 0).numpy(), IMAGE)
-    np.testing.assert_array_equal(item["mask"].numpy(), MASK)
-
-
-def test_repeat_and_image_without_mask_are_all_ignore(tmp_path):
-    image, mask = make_pairs(tmp_path, 1)[0]
-    dataset = SegmentationDataset([(image, mask), (image, None)], READ_3)
-    assert (dataset[Key(0, repeat=True)]["mask"] == 255).all()
-    assert (dataset[1]["mask"] == 255).all()
-    assert (dataset[Key(0)]["mask"] != 255).all()
-
-
-def test_names_stay_different_for_the_same_stem_in_two_folders():
-    files = [(Path("x/1.png"), None), (Path("y/1.png"), None)]
-    assert SegmentationDataset(files, READ_3).names == ["x_1", "y_1"]
-
-
-def test_mask_of_another_size_is_found_by_check_and_by_reading(tmp_path):
-    pairs = make_pairs(tmp_path, 40)
-    save(pairs[17][1], MASK[:-1])
-    dataset = SegmentationDataset(pairs, READ_3)
-    message = r"m/17\.png is 64x47, its image .*i/17\.png 64x48 \(width x height\)"
-    with pytest.raises(DataError, match=message):
-        check_files(dataset)
-    with pytest.raises(DataError, match=message):
-        dataset[17]
-
-
-def test_check_decodes_a_sample_with_first_and_last(tmp_path):
-    pairs = make_pairs(tmp_path, 30)
-    check_files(SegmentationDataset(pairs, READ_3))
-    save(pairs[-1][1], MASK + 9)
-    with pytest.raises(DataError, match=r"29\.png: unknown id 9"):
-        check_files(SegmentationDataset(pairs, READ_3))
-
-
-def test_masks_of_0_and_255_without_an_id_map_are_warned_about(tmp_path):
-    image, mask = make_pairs(tmp_path, 1)[0]
-    save(mask, (MASK > 0).astype(np.uint8) * 255)
-    with pytest.warns(UserWarning, match="only the class ids.*id_map"):
-        check_files(SegmentationDataset([(image, mask)], MaskReader(id_table(2, None, [255]), "")))
-
-
-def test_healthy_files_warn_about_nothing(tmp_path):
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        check_files(SegmentationDataset(make_pairs(tmp_path, 3), READ_3))
