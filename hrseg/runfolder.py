@@ -9,12 +9,16 @@ from hrseg.errors import ConfigError
 
 def new_run(runs: Path, name: str) -> Path:
     """Make the folder of a run that starts now, and point `latest` at it."""
+    if os.environ.get("LOCAL_RANK", "0") != "0" and "HRSEG_RUN" in os.environ:
+        # Lightning starts a process per further device; they share the first one's folder.
+        return Path(os.environ["HRSEG_RUN"])
     home = runs / name
     run = home / timestamp()
     run.mkdir(parents=True, exist_ok=True)
     partial = home / f".latest-{os.getpid()}"
     partial.symlink_to(run.name)
     os.replace(partial, home / "latest")
+    os.environ["HRSEG_RUN"] = str(run.absolute())
     return run
 
 

@@ -16,6 +16,13 @@ def test_latest_points_to_the_newest_run(tmp_path):
     assert (tmp_path / "camvid" / "latest").resolve() == run.resolve()
 
 
+def test_further_processes_of_a_run_share_its_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("LOCAL_RANK", "0")
+    run = new_run(tmp_path, "camvid")
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    assert new_run(tmp_path, "camvid") == run
+
+
 def test_the_newest_run_with_a_checkpoint_is_found_across_configs(tmp_path):
     finished(tmp_path, "a", "20260101-000000")
     newer = finished(tmp_path, "b", "20260102-000000")

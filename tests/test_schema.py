@@ -1,0 +1,62 @@
+"""Config fields are the parameters of what they build: a sibling cannot fall out of step."""
+
+from dataclasses import MISSING, fields
+from inspect import signature
+from typing import get_args
+
+import pytest
+
+from hrseg.data import DATASETS
+from hrseg.inference import PROTOCOLS, Protocol
+from hrseg.losses import LOSSES
+from hrseg.models import create_model
+from hrseg.models.hrnet import VARIANTS
+from hrseg.models.segmenter import HEADS
+from hrseg.optim import OPTIMIZERS, SCHEDULES
+from hrseg.schema import SECTIONS, Backbone, Config, InferenceConfig, ModelConfig
+
+
+def names(schema):
+    return {field.name for field in fields(schema)}
+
+
+@pytest.mark.parametrize(
+    ("section", "table", "ours", "given"),
+    [
+        ("data", DATASETS, {"name"}, {"seed"}),
+        ("losses", LOSSES, {"name", "on", "weight"}, set()),
+        ("optimizer", OPTIMIZERS, {"name"}, {"model"}),
+        ("schedule", SCHEDULES, {"name"}, {"optimizer", "steps"}),
+    ],
+)
+def test_fields_are_the_parameters_of_what_the_name_builds(section, table, ours, given):
+    assert set(SECTIONS[section]) == set(table)
+    for name, schema in SECTIONS[section].items():
+        assert names(schema) - ours == set(signature(table[name]).parameters) - given, name
+
+
+def test_defaults_of_the_schema_are_those_of_the_constructors():
+    for name, schema in SECTIONS["data"].items():
+        parameters = signature(DATASETS[name]).parameters
+        for field in fields(schema):
+            default = field.default_factory() if field.default is MISSING else field.default
+            if field.name in parameters and default != "???":
+                expected = parameters[field.name].default
+                expected = list(expected) if isinstance(default, list) else expected
+                assert default == expected, (name, field.name)
+
+
+def test_model_and_inference_fields_are_parameters_too():
+    assert names(ModelConfig) - {"weights", "freeze_backbone"} == set(
+        signature(create_model).parameters
+    ) - {"num_classes"}
+    assert names(InferenceConfig) - {"protocol"} == set(names(Protocol)) - {"name"}
+    assert InferenceConfig().protocol in PROTOCOLS
+    assert set(get_args(Backbone)) == set(VARIANTS)
+    assert set(SECTIONS["model.head"]) == set(HEADS)
+
+
+def test_every_field_has_its_sentence():
+    for schema in (Config, *(s for table in SECTIONS.values() for s in table.values())):
+        for field in fields(schema):
+            assert len(field.metadata["help"]) > 5, (schema, field.name)
