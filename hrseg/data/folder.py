@@ -4,17 +4,19 @@ import colorsys
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
-from hrseg.data.base import SUFFIXES, MaskReader, find_files, id_table, pair_files
+from hrseg.data.base import MaskReader, id_table, pair_files
 from hrseg.data.datamodule import SegmentationDataModule
 from hrseg.data.dataset import Files
+from hrseg.data.listfile import read_list
 from hrseg.errors import ConfigError, DataError
 
 Colors = tuple[tuple[int, int, int], ...]
+SPLIT = "{split}"
 
 
 class Folder(SegmentationDataModule):
@@ -30,8 +32,9 @@ class Folder(SegmentationDataModule):
             "palette": [...]}) or `classes.txt` (a name per line) in root.
         palette: RGB colours. Index masks: one per class, None makes some up. Colour masks: one
             per raw id, which is the position in this list.
-        image_folder: images, below root.
-        mask_folder: masks, below root.
+        image_folder: images, below root; `{split}` in it stands for the name of the split, as in
+            "{split}/images". Without it the splits are folders below.
+        mask_folder: masks, below root, likewise.
         mask_suffix: what a mask's stem has after the image's, for example "_mask".
         mask_format: "index" (grey or palette PNG) or "rgb" (colours of the palette).
         id_map: raw id -> train id, 255 = ignore; None: raw ids are train ids.
@@ -97,11 +100,14 @@ class Folder(SegmentationDataModule):
 
     def files(self, split: str) -> Files:
         """Return the pairs of a list, of a split folder, or of a share of all images."""
+        suffix = self.mask_suffix
         if split.endswith(".txt"):
-            return self._listed(split)
-        if any((self.images / name).is_dir() for name in (self.train_split, self.val_split)):
-            return pair_files(self.images / split, self.masks / split, self.mask_suffix)
-        pairs = pair_files(self.images, self.masks, self.mask_suffix)
+            return read_list(self.root, split, self.images, self.masks, suffix)
+        if SPLIT in str(self.images) or any(
+            (self.images / name).is_dir() for name in (self.train_split, self.val_split)
+        ):
+            return pair_files(_split(self.images, split), _split(self.masks, split), suffix)
+        pairs = pair_files(self.images, self.masks, suffix)
         if self.val_fraction is None:
             raise DataError(
                 f"{self.images} has no folder {split}, and nothing else says which images it means"
@@ -125,40 +131,6 @@ class Folder(SegmentationDataModule):
         )
         return MaskReader(self.id_table, repair, self.mask_colors)
 
-    def _listed(self, split: str) -> Files:
-        path = self._inside(split, "the list")
-        if not path.is_file():
-            raise DataError(f"no list {path}; expected lines of `image`, or `image mask`.")
-        images = find_files(self.images) if self.images.is_dir() else {}
-        masks = find_files(self.masks, self.mask_suffix) if self.masks.is_dir() else {}
-        stem_of = {image: stem for stem, image in images.items()}
-        pairs = []
-        for number, line in enumerate(path.read_text("utf-8").splitlines(), 1):
-            if not line.strip() or line.startswith("#"):
-                continue
-            where = f"{path}, line {number}"
-            image, mask = _columns(line.strip(), images)
-            image_path = images.get(_stem(image)) or self._inside(image, where)
-            stem = stem_of.get(image_path, "")
-            mask_path = self._inside(mask, where) if mask else masks.get(stem)
-            if mask_path is None or not (image_path.is_file() and mask_path.is_file()):
-                missing = "image" if not image_path.is_file() else "mask"
-                raise DataError(
-                    f"{where}: no {missing} for {line.strip()!r}\n"
-                    f"expected a name in {self.images} and {self.masks}, or paths below {self.root}"
-                    "; a tab separates names with spaces."
-                )
-            pairs.append((image_path, mask_path))
-        if not pairs:
-            raise DataError(f"{path} lists no images; expected a line for each.")
-        return pairs
-
-    def _inside(self, name: str, where: str) -> Path:
-        """Return a path below root; what leads out of it is refused."""
-        if Path(name).is_absolute() or ".." in Path(name).parts:
-            raise DataError(f"{where}: {name} leads out of {self.root}; expected a path below it.")
-        return self.root / name
-
 
 def read_classes(root: Path) -> tuple[list[str], Colors | None]:
     """Return class names and palette from `classes.json` or `classes.txt` in root.
@@ -169,7 +141,7 @@ def read_classes(root: Path) -> tuple[list[str], Colors | None]:
     as_json, as_text = root / "classes.json", root / "classes.txt"
     if as_json.is_file():
         try:
-            content = json.loads(as_json.read_text("utf-8"))
+            content = json.loads(as_json.read_text("utf-8-sig"))
             palette = content.get("palette")
             return [str(name) for name in content["classes"]], palette and _colors(palette)
         except (ValueError, KeyError, AttributeError, TypeError) as error:
@@ -178,7 +150,11 @@ def read_classes(root: Path) -> tuple[list[str], Colors | None]:
                 f", palette optional. ({type(error).__name__}: {error})"
             ) from error
     if as_text.is_file():
-        names = [line.strip() for line in as_text.read_text("utf-8").splitlines() if line.strip()]
+        names = [
+            line.strip()
+            for line in as_text.read_text("utf-8-sig", "replace").splitlines()
+            if line.strip()
+        ]
         if names:
             return names, None
         raise DataError(f"{as_text} is empty; expected a class name per line, in order of the ids.")
@@ -225,17 +201,9 @@ def _class_colors(
     return tuple(colors[trains.index(train)] for train in range(len(class_names)))
 
 
-def _columns(line: str, images: Mapping[str, Path]) -> tuple[str, str]:
-    """Return image and mask of a list's line; the mask may be empty."""
-    if "\t" not in line and _stem(line) in images:
-        return line, ""
-    image, *rest = line.split("\t") if "\t" in line else line.split(maxsplit=1)
-    return image.strip(), rest[0].strip() if rest else ""
-
-
-def _stem(name: str) -> str:
-    path = PurePosixPath(name)
-    return str(path.with_suffix("") if path.suffix.lower() in SUFFIXES else path)
+def _split(folder: Path, split: str) -> Path:
+    """Return where a split lies: in place of `{split}`, else below the folder."""
+    return Path(str(folder).replace(SPLIT, split)) if SPLIT in str(folder) else folder / split
 
 
 def _hash(seed: int, name: Path) -> str:

@@ -1,0 +1,72 @@
+"""Splits given as a text file: a line for each image."""
+
+from collections.abc import Mapping
+from pathlib import Path, PurePosixPath
+
+from hrseg.data.base import SUFFIXES, find_files
+from hrseg.errors import DataError
+
+
+def read_list(
+    root: Path, name: str, images: Path, masks: Path, mask_suffix: str = ""
+) -> list[tuple[Path, Path]]:
+    """Return the (image, mask) paths that a list names, in its order.
+
+    A line is `image`, or `image mask`: paths below root, or names in the folders of images and
+    masks without extension. A tab separates names with spaces; lines that start with # are skipped.
+
+    Args:
+        root: nothing outside of it is read.
+        name: the list, a path below root.
+        images: where images without a path are looked for.
+        masks: where the masks of images without a second column are looked for.
+        mask_suffix: what a mask's stem has after the image's.
+
+    Raises:
+        DataError: no such list, nothing in it, a file that is missing, or a path out of root.
+    """
+    path = _inside(root, name, "the list")
+    if not path.is_file():
+        raise DataError(f"no list {path}; expected lines of `image`, or `image mask`.")
+    image_of = find_files(images) if images.is_dir() else {}
+    mask_of = find_files(masks, mask_suffix) if masks.is_dir() else {}
+    stem_of = {image: stem for stem, image in image_of.items()}
+    pairs = []
+    for number, line in enumerate(path.read_text("utf-8-sig", "replace").splitlines(), 1):
+        if not line.strip() or line.startswith("#"):
+            continue
+        where = f"{path}, line {number}"
+        image, mask = _columns(line.strip(), image_of)
+        image_path = image_of.get(_stem(image)) or _inside(root, image, where)
+        named = mask_of.get(stem_of.get(image_path, ""))
+        mask_path = _inside(root, mask, where) if mask else named
+        if mask_path is None or not (image_path.is_file() and mask_path.is_file()):
+            raise DataError(
+                f"{where}: no {'mask' if image_path.is_file() else 'image'} for {line.strip()!r}\n"
+                f"expected names in {images} and {masks}, or paths below {root}; "
+                "a tab separates names with spaces."
+            )
+        pairs.append((image_path, mask_path))
+    if not pairs:
+        raise DataError(f"{path} lists no images; expected a line for each.")
+    return pairs
+
+
+def _inside(root: Path, name: str, where: str) -> Path:
+    """Return a path below root; what leads out of it is refused."""
+    if Path(name).is_absolute() or ".." in Path(name).parts:
+        raise DataError(f"{where}: {name} leads out of {root}; expected a path below it.")
+    return root / name
+
+
+def _columns(line: str, image_of: Mapping[str, Path]) -> tuple[str, str]:
+    """Return image and mask of a line; the mask may be empty."""
+    if "\t" not in line and _stem(line) in image_of:
+        return line, ""
+    image, *rest = line.split("\t") if "\t" in line else line.split(maxsplit=1)
+    return image.strip(), rest[0].strip() if rest else ""
+
+
+def _stem(name: str) -> str:
+    path = PurePosixPath(name)
+    return str(path.with_suffix("") if path.suffix.lower() in SUFFIXES else path)

@@ -1,0 +1,81 @@
+"""Lists of images: what a line may be, and what each mistake is answered with."""
+
+from pathlib import Path
+
+import pytest
+
+from hrseg.data.listfile import read_list
+from hrseg.errors import DataError
+
+
+def tree(root: Path, *names: str) -> Path:
+    for name in names:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).touch()
+    return root
+
+
+def read(root: Path, text: str) -> list[tuple[str, str]]:
+    (root / "train.txt").write_text(text)
+    pairs = read_list(root, "train.txt", root / "images", root / "masks")
+    return [tuple(path.relative_to(root).as_posix() for path in pair) for pair in pairs]
+
+
+def test_lines_are_names_paths_or_pairs_of_paths(tmp_path):
+    names = ["images/a.jpg", "images/b c.jpg", "images/x/d.e.jpg", "extra/i.png", "extra/m.png"]
+    root = tree(tmp_path, *names, "masks/a.png", "masks/b c.png", "masks/x/d.e.png")
+    assert (
+        read(root, "# a comment\n\na\na.jpg\nimages/a.jpg\n")
+        == [("images/a.jpg", "masks/a.png")] * 3
+    )
+    assert read(root, "b c\nx/d.e\r\n") == [
+        ("images/b c.jpg", "masks/b c.png"), ("images/x/d.e.jpg", "masks/x/d.e.png"),
+    ]  # fmt: skip
+    assert read(root, "extra/i.png extra/m.png\nimages/b c.jpg\textra/m.png\n") == [
+        ("extra/i.png", "extra/m.png"), ("images/b c.jpg", "extra/m.png"),
+    ]  # fmt: skip
+
+
+def test_pairs_of_paths_need_no_folders_of_images_and_masks(tmp_path):
+    root = tree(tmp_path, "left/a.png", "gt/a_id.png")
+    assert read(root, "left/a.png gt/a_id.png") == [("left/a.png", "gt/a_id.png")]
+
+
+@pytest.mark.parametrize("line", ["../secret.png", "/etc/passwd", "a ../secret.png", "x/../../a"])
+def test_line_that_leads_out_of_root_is_refused(tmp_path, line):
+    tree(tmp_path, "secret.png")
+    root = tree(tmp_path / "data", "images/a.png", "masks/a.png")
+    with pytest.raises(DataError, match=r"train\.txt, line 1: .*leads out of"):
+        read(root, line)
+
+
+def test_list_outside_of_root_is_refused(tmp_path):
+    tree(tmp_path, "train.txt")
+    root = tree(tmp_path / "data", "images/a.png", "masks/a.png")
+    for name in ("../train.txt", str(tmp_path / "train.txt")):
+        with pytest.raises(DataError, match="leads out of"):
+            read_list(root, name, root / "images", root / "masks")
+
+
+@pytest.mark.parametrize(
+    ("text", "what"), [("a\nmissing", "image"), ("a\nimages/a.jpg masks/x.png", "mask"),
+                       ("a\nlonely", "mask")]
+)  # fmt: skip
+def test_missing_file_is_named_with_its_line(tmp_path, text, what):
+    root = tree(tmp_path, "images/a.jpg", "masks/a.png", "images/lonely.png")
+    with pytest.raises(DataError, match=rf"train\.txt, line 2: no {what} for") as error:
+        read(root, text)
+    assert len(str(error.value).splitlines()) <= 4
+
+
+def test_missing_and_empty_lists_are_errors(tmp_path):
+    with pytest.raises(DataError, match=r"no list .*train\.txt"):
+        read_list(tmp_path, "train.txt", tmp_path, tmp_path)
+    with pytest.raises(DataError, match=r"train\.txt lists no images"):
+        read(tmp_path, "\n# nothing\n")
+
+
+def test_list_from_a_windows_editor_is_read(tmp_path):
+    root = tree(tmp_path, "images/a.jpg", "masks/a.png")
+    (root / "train.txt").write_bytes(b"\xef\xbb\xbfa\r\n")
+    assert len(read_list(root, "train.txt", root / "images", root / "masks")) == 1
