@@ -1,0 +1,208 @@
+"""Look at a folder of images and masks, and write a config that trains on it: `hrseg init`."""
+
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hrseg.data.folder import read_classes
+from hrseg.data.layout import Layout, find_layout
+from hrseg.data.survey import Classes, Color, Survey, find_classes, take_survey
+from hrseg.errors import DataError
+
+VAL_FRACTION = 0.2
+STEPS = 4000
+RARE = 0.001
+
+
+@dataclass
+class Findings:
+    """What a folder holds, and what was made of it."""
+
+    root: Path
+    layout: Layout
+    survey: Survey
+    classes: Classes
+
+    @property
+    def train_count(self) -> int:
+        """The number of pairs to train on."""
+        first = len(next(iter(self.layout.pairs.values())))
+        return first if self.layout.splits else first - round(first * VAL_FRACTION)
+
+    @property
+    def crop_size(self) -> tuple[int, int]:
+        """Half the median size, but at least 256 and at most 512, in whole 32s that fit in it."""
+        height, width = np.median(self.survey.sizes, axis=0)
+        return _crop(height), _crop(width)
+
+    @property
+    def batch_size(self) -> int:
+        """8, or all training images if they are fewer."""
+        return max(1, min(8, self.train_count))
+
+    @property
+    def max_epochs(self) -> int:
+        """As many as make a few thousand steps."""
+        return min(500, max(20, round(STEPS * self.batch_size / max(1, self.train_count))))
+
+    @property
+    def shares(self) -> list[float]:
+        """Each class's share of the pixels looked at, 0..1."""
+        pixels = self.survey.pixels
+        return [pixels[key] / sum(pixels.values()) for key in self.classes.keys]
+
+    @property
+    def warnings(self) -> list[str]:
+        """What may go wrong, a line each."""
+        layout, survey, classes = self.layout, self.survey, self.classes
+        lines = [*classes.warnings]
+        for files, what in (
+            (layout.lonely, "without a partner of the same name: training refuses them"),
+            (survey.other_size, "of another size than their image: training refuses them"),
+            (survey.unreadable, "damaged: training refuses them"),
+        ):
+            if files:
+                lines.append(f"{len(files)} files {what}, e.g. {files[0].name}")
+        if survey.kinds["JPEG"]:
+            lines.append(f"{survey.kinds['JPEG']} JPEG masks, which blend ids: export them as PNG")
+        if survey.grey:
+            lines.append(f"{survey.grey} of {len(survey.sizes)} images are grey: read as colour")
+        if layout.splits and layout.splits[1].lower().startswith("test"):
+            lines.append("no validation split: the test split is validated on")
+        if self.train_count < 20:
+            lines.append(f"{self.train_count} images to train on: too few for a useful model")
+        shares = list(zip(classes.names, self.shares, strict=True))
+        absent = [name for name, share in shares if share == 0]
+        rare = [f"{name} {share:.3%}" for name, share in shares if 0 < share < RARE]
+        if absent:
+            lines.append(f"in none of {sum(survey.kinds.values())} masks: {_some(absent)}")
+        if rare:
+            lines.append(f"rare, by pixels: {_some(rare)}")
+        return lines
+
+
+def inspect_folder(root: Path, sample: int = 200) -> Findings:
+    """Look at all names, and at the pixels of an even sample of so many pairs.
+
+    Raises:
+        DataError: nothing pairs, or no mask can be trained on.
+    """
+    layout = find_layout(root)
+    pairs = [pair for split in layout.pairs.values() for pair in split]
+    chosen = np.unique(np.linspace(0, len(pairs) - 1, sample).astype(int))
+    survey = take_survey([pairs[index] for index in chosen])
+    if not survey.pixels:
+        raise DataError(
+            f"{root}: no readable PNG mask among {len(chosen)} ({survey.kinds['JPEG']} are JPEG, "
+            f"{len(survey.unreadable)} damaged).\n"
+            "JPEG blends neighbouring ids: export the masks as PNG from the annotation tool."
+        )
+    names: list[str] = []
+    palette: Sequence[Color] | None = None
+    if (root / "classes.json").is_file() or (root / "classes.txt").is_file():
+        names, palette = read_classes(root)
+    try:
+        classes = find_classes(survey, names, palette)
+    except DataError as error:
+        raise DataError(f"{root}: {error}") from error
+    return Findings(root, layout, survey, classes)
+
+
+def write_config(findings: Findings) -> str:
+    """Return a config for `hrseg fit`; its first lines say in comments what was found."""
+    layout, classes = findings.layout, findings.classes
+    train, val = layout.splits or ("train", "val")
+    height, width = findings.crop_size
+    named = [
+        f"    - {_text(name)}  # {_what(key, classes)}, {share:.2%} of the pixels"
+        for name, key, share in zip(classes.names, classes.keys, findings.shares, strict=True)
+    ]
+    lines = [
+        *(f"# {line}" for line in _header(findings)),
+        f"name: {_text(findings.root.resolve().name or 'folder')}",
+        "seed: 304",
+        "data:",
+        "  name: folder",
+        f"  root: {_text(findings.root.resolve().as_posix())}",
+        f"  image_folder: {_text(layout.image_folder)}",
+        f"  mask_folder: {_text(layout.mask_folder)}",
+        f"  mask_suffix: {_text(layout.mask_suffix)}",
+        f"  mask_format: {classes.mask_format}",
+        "  class_names:",
+        *named,
+        f"  palette: {json.dumps(classes.palette)}",
+        f"  id_map: {_flow(classes.id_map)}  # id in the masks: position in class_names",
+        f"  ignore_ids: {list(classes.ignore_ids)}  # ids in the masks that are not scored",
+        f"  train_split: {_text(train)}",
+        f"  val_split: {_text(val)}",
+        f"  val_fraction: {'null' if layout.splits else VAL_FRACTION}",
+        f"  batch_size: {findings.batch_size}  # over all devices",
+        f"  crop_size: [{height}, {width}]  # height, width",
+        "  scales: [0.5, 2.0]  # every training image is resized by a factor drawn from here",
+        "  workers: 2",
+        "model:",
+        "  backbone: hrnet_w18_small_v1  # quick; hrnet_w18 and hrnet_w48 are better and slower",
+        "  head: fcn",
+        "  bn_momentum: 0.1",
+        "  weights: null  # a checkpoint to start from",
+        "losses:",
+        "  - {name: cross_entropy}",
+        "optimizer: {name: sgd, lr: 0.05, momentum: 0.9, weight_decay: 0.0005}",
+        "schedule: {name: poly, power: 0.9, warmup_steps: 100}",
+        "inference: {protocol: plain, scales: [1.0], flip: false}",
+        f"trainer: {{max_epochs: {findings.max_epochs}}}",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _header(findings: Findings) -> list[str]:
+    layout, survey = findings.layout, findings.survey
+    counts = [len(pairs) for pairs in layout.pairs.values()]
+    splits = ", ".join(f"{name} {len(pairs)}" for name, pairs in layout.pairs.items() if name)
+    how = splits or f"{VAL_FRACTION:.0%} of them held out to validate on"
+    low, middle, high = (np.percentile(survey.sizes, q, axis=0).astype(int) for q in (0, 50, 100))
+    sizes = f"{middle[0]}x{middle[1]}"
+    if (low != high).any():
+        sizes = f"{low[0]}x{low[1]} to {high[0]}x{high[1]}, median {sizes}"
+    kinds = ", ".join(f"{count} {kind}" for kind, count in survey.kinds.items())
+    return [
+        f"Written by `hrseg init` for {findings.root.resolve()}: look it over, name the classes.",
+        f"{len(findings.classes.names)} classes, ignored ids: "
+        f"{', '.join(map(str, findings.classes.ignore_ids)) or 'none'}.",
+        f"{sum(counts)} images with masks: {how}.",
+        f"Sizes (height x width): {sizes}. Masks looked at: {kinds}.",
+        *(f"WARNING: {warning}" for warning in findings.warnings),
+    ]
+
+
+def _crop(length: float) -> int:
+    wanted = min(max(length / 2, 256), 512, length)
+    return max(32, int(wanted) // 32 * 32)
+
+
+def _some(words: Sequence[str]) -> str:
+    return ", ".join(words[:5]) + (f" and {len(words) - 5} more" if len(words) > 5 else "")
+
+
+def _what(key: int, classes: Classes) -> str:
+    if classes.mask_format == "index":
+        return f"id {key}"
+    return f"colour {(key >> 16, key >> 8 & 255, key & 255)}"
+
+
+def _text(value: str) -> str:
+    """Return a string as YAML, in quotes unless it cannot be taken for anything else."""
+    plain = re.fullmatch(r"[A-Za-z_][\w./-]*", value)
+    words = ("null", "true", "false", "yes", "no", "on", "off", "y", "n")
+    return value if plain and value.lower() not in words else json.dumps(value, ensure_ascii=False)
+
+
+def _flow(value: Any) -> str:
+    if value is None:
+        return "null"
+    return "{" + ", ".join(f"{key}: {item}" for key, item in value.items()) + "}"

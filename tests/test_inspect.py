@@ -1,0 +1,166 @@
+"""`hrseg init`: the config that it writes must train on the folder it was written for."""
+
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from hrseg.config import load_config, to_dict
+from hrseg.data import Folder
+from hrseg.data.inspect import inspect_folder, write_config
+from hrseg.errors import DataError
+
+RNG = np.random.default_rng(0)
+ROAD, CAR, SKY = (128, 64, 128), (0, 0, 142), (70, 130, 180)
+CAMVID = Path(os.environ.get("HRSEG_CAMVID", Path(__file__).parents[2] / "shared/camvid"))
+
+
+def put(path, array):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(array).save(path)
+
+
+def dataset(root, ids=(0, 1, 2), count=10, size=(70, 100), split=""):
+    for index in range(count):
+        put(root / f"images/{split}{index}.jpg", RNG.integers(0, 256, (*size, 3), np.uint8))
+        put(root / f"masks/{split}{index}.png", RNG.choice(np.array(ids, np.uint8), size))
+    return root
+
+
+def configured(root, tmp_path, **overrides):
+    """Return findings, the written text, and the data set of the config, checked."""
+    findings = inspect_folder(root)
+    text = write_config(findings)
+    path = tmp_path / "written.yaml"
+    path.write_text(text, encoding="utf-8")
+    config = load_config(path, [f"{key}={value}" for key, value in overrides.items()])
+    arguments = to_dict(config.data)
+    assert arguments.pop("name") == "folder"
+    data = Folder(**arguments, seed=config.seed)
+    data.check()
+    return findings, text, data
+
+
+def test_index_masks_in_one_place(tmp_path):
+    _, text, data = configured(dataset(tmp_path / "my set"), tmp_path)
+    assert data.class_names == ("class_0", "class_1", "class_2")
+    assert len(data.train_dataset) == 8 and len(data.val_dataset) == 2
+    assert 'name: "my set"' in text
+    assert "# 10 images with masks: 20% of them held out" in text
+    assert "class_0  # id 0, 33." in text
+
+
+def test_split_folders_with_gaps_in_the_ids(tmp_path):
+    root = dataset(tmp_path / "set", (7, 11, 255), count=3, split="train/")
+    dataset(root, (7, 11, 255), count=2, split="val/")
+    findings, text, data = configured(root, tmp_path)
+    assert len(data.train_dataset) == 3 and len(data.val_dataset) == 2
+    assert set(np.unique(data.val_dataset[0]["mask"])) == {0, 1, 255}
+    assert findings.batch_size == 3
+    assert "id_map: {7: 0, 11: 1}" in text and "train 3, val 2" in text
+
+
+def test_folders_of_a_split_that_hold_images_and_masks(tmp_path):
+    root = tmp_path / "set"
+    for split in ("train", "val"):
+        for index in range(2):
+            put(root / split / f"images/{index}.jpg", np.zeros((64, 64, 3), np.uint8))
+            put(root / split / f"masks/{index}_gt.png", np.full((64, 64), index, np.uint8))
+    _, _, data = configured(root, tmp_path)
+    assert len(data.train_dataset) == len(data.val_dataset) == 2
+
+
+def test_colour_masks(tmp_path):
+    root = tmp_path / "set"
+    colors = np.array([SKY, ROAD, CAR], np.uint8)
+    for index in range(5):
+        put(root / f"images/{index}.png", RNG.integers(0, 256, (40, 50, 3), np.uint8))
+        put(root / f"masks/{index}.png", colors[RNG.choice(3, (40, 50), p=[0.6, 0.3, 0.1])])
+    _, text, data = configured(root, tmp_path)
+    assert data.palette == (SKY, ROAD, CAR)
+    assert "mask_format: rgb" in text and "class_0  # colour (70, 130, 180), " in text
+
+
+def test_binary_masks_of_0_and_255(tmp_path):
+    _, _, data = configured(dataset(tmp_path / "set", (0, 255)), tmp_path)
+    assert data.class_names == ("background", "foreground")
+    assert set(np.unique(data.val_dataset[0]["mask"])) == {0, 1}
+
+
+def test_class_names_and_colours_come_from_classes_json(tmp_path):
+    root = dataset(tmp_path / "set", (0, 1, 2))
+    names = ["a: b", "#1", "void"]
+    content = {"classes": names, "palette": [SKY, ROAD, CAR]}
+    (root / "classes.json").write_text(json.dumps(content))
+    _, _, data = configured(root, tmp_path)
+    assert data.class_names == ("a: b", "#1") and data.palette == (SKY, ROAD)
+    assert set(np.unique(data.val_dataset[0]["mask"])) == {0, 1, 255}
+
+
+def test_lists_are_used(tmp_path):
+    root = dataset(tmp_path / "set", count=6)
+    (root / "train.txt").write_text("0\n1\n2\n3\n")
+    (root / "val.txt").write_text("4\n")
+    put(root / "images/unlabelled.jpg", np.zeros((70, 100, 3), np.uint8))
+    _, _, data = configured(root, tmp_path)
+    assert len(data.train_dataset) == 4 and len(data.val_dataset) == 1
+
+
+@pytest.mark.skipif(not CAMVID.is_dir(), reason="no CamVid here")
+def test_camvid(tmp_path):
+    findings, text, data = configured(CAMVID, tmp_path)
+    assert (len(data.train_dataset), len(data.val_dataset)) == (367, 101)
+    assert findings.classes.keys == list(range(12)) and findings.crop_size == (256, 256)
+    assert "360x480" in text
+
+
+@pytest.mark.parametrize(
+    ("size", "crop"),
+    [
+        ((360, 480), (256, 256)),
+        ((1024, 2048), (512, 512)),
+        ((600, 800), (288, 384)),
+        ((200, 90), (192, 64)),
+        ((20, 400), (32, 256)),
+    ],
+)
+def test_crops_are_whole_32s_that_fit(tmp_path, size, crop):
+    assert inspect_folder(dataset(tmp_path, count=1, size=size)).crop_size == crop
+
+
+def test_warnings_stand_in_the_header(tmp_path):
+    root = dataset(tmp_path / "set", count=4, size=(200, 200))
+    put(root / "images/alone.jpg", np.zeros((200, 200, 3), np.uint8))
+    put(root / "masks/3.png", np.zeros((30, 40), np.uint8))
+    put(root / "images/2.jpg", np.zeros((200, 200), np.uint8))
+    mask = np.zeros((200, 200), np.uint8)
+    mask[0, :3] = 3
+    put(root / "masks/1.png", mask)
+    (root / "classes.txt").write_text("a\nb\nc\nd\ne\n")
+    lines = write_config(inspect_folder(root)).splitlines()
+    warnings = [line for line in lines if line.startswith("# WARNING: ")]
+    expected = ("alone.jpg", "3.png", "1 of 4 images are grey", "too few", "masks: e", "rare")
+    for words in expected:
+        assert sum(words in line for line in warnings) == 1, words
+    assert len(warnings) == len(expected)
+
+
+def test_jpeg_masks_are_refused_with_the_repair(tmp_path):
+    for index in range(3):
+        put(tmp_path / f"images/{index}.jpg", np.zeros((40, 40, 3), np.uint8))
+        put(tmp_path / f"masks/{index}.jpg", np.zeros((40, 40), np.uint8))
+    with pytest.raises(DataError, match=r"3 are JPEG.*\n.*PNG"):
+        inspect_folder(tmp_path)
+
+
+def test_a_class_error_names_the_folder(tmp_path):
+    with pytest.raises(DataError, match=rf"{tmp_path}: the masks hold nothing but 255"):
+        inspect_folder(dataset(tmp_path, (255,), count=2))
+
+
+def test_only_a_sample_of_many_masks_is_read(tmp_path):
+    findings = inspect_folder(dataset(tmp_path, count=12, size=(8, 8)), sample=4)
+    assert len(findings.survey.sizes) == 4

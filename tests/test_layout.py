@@ -1,0 +1,132 @@
+"""Layouts that users have, each found from names alone."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from hrseg.data.layout import find_layout
+from hrseg.errors import DataError
+
+PHOTO = np.random.default_rng(0).integers(0, 256, (20, 24, 3), np.uint8)
+MASK = np.zeros((20, 24), np.uint8)
+
+
+def put(root, *names):
+    """Photos end in .jpg, masks in .png."""
+    for name in names:
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(PHOTO if path.suffix == ".jpg" else MASK).save(path)
+
+
+def words(layout):
+    counts = [len(pairs) for pairs in layout.pairs.values()]
+    return layout.image_folder, layout.mask_folder, layout.mask_suffix, layout.splits, counts
+
+
+SPLITS = ("train", "val")
+
+
+@pytest.mark.parametrize(
+    ("image", "mask", "expected"),
+    [
+        ("images/{}.jpg", "masks/{}.png", ("images", "masks", "", (), [2])),
+        ("img/{}.jpg", "labels/{}_L.png", ("img", "labels", "_L", (), [2])),
+        ("all/{}.jpg", "all/{}_mask.png", ("all", "all", "_mask", (), [2])),
+        ("{}.jpg", "{}-labels.png", (".", ".", "-labels", (), [2])),
+        ("photos/{}.jpg", "a/{}.png", ("photos", "a", "", (), [2])),
+        ("a/{}.jpg", "b/{}.png", ("a", "b", "", (), [2])),
+        ("deep/images/{}.jpg", "deep/gt/{}.png", ("deep/images", "deep/gt", "", (), [2])),
+        ("images/train/{}.jpg", "masks/train/{}.png", ("images/train", "masks/train", "", (), [2])),
+    ],
+)  # fmt: skip
+def test_folders_without_splits(tmp_path, image, mask, expected):
+    for stem in ("one", "two"):
+        put(tmp_path, image.format(stem), mask.format(stem))
+    assert words(find_layout(tmp_path)) == expected
+
+
+@pytest.mark.parametrize(
+    ("image", "mask", "expected"),
+    [
+        ("images/{s}/{n}.jpg", "masks/{s}/{n}.png", ("images", "masks", "")),
+        ("{s}/images/{n}.jpg", "{s}/masks/{n}.png", ("{split}/images", "{split}/masks", "")),
+        ("{s}/{n}.jpg", "{s}annot/{n}.png", ("{split}", "{split}annot", "")),
+        ("{s}/{n}.jpg", "{s}_labels/{n}_L.png", ("{split}", "{split}_labels", "_L")),
+        ("{s}/{n}.jpg", "{s}/{n}_mask.png", (".", ".", "_mask")),
+        ("images_{s}/{n}.jpg", "masks_{s}/{n}.png", ("images_{split}", "masks_{split}", "")),
+        ("x/img_dir/{s}/{n}.jpg", "x/ann_dir/{s}/{n}.png", ("x/img_dir", "x/ann_dir", "")),
+        ("left/{s}/town/{n}.jpg", "gtFine/{s}/town/{n}.png", ("left", "gtFine", "")),
+    ],
+)
+def test_folders_with_splits(tmp_path, image, mask, expected):
+    for split in SPLITS:
+        for stem in ("one", "two", "three"):
+            put(tmp_path, image.format(s=split, n=stem), mask.format(s=split, n=stem))
+    assert words(find_layout(tmp_path)) == (*expected, SPLITS, [3, 3])
+
+
+@pytest.mark.parametrize(
+    ("there", "chosen"),
+    [
+        (("train", "val", "test"), ("train", "val")),
+        (("training", "validation"), ("training", "validation")),
+        (("train", "test"), ("train", "test")),
+        (("Train", "Valid"), ("Train", "Valid")),
+    ],
+)
+def test_validation_is_preferred_to_test(tmp_path, there, chosen):
+    for split in there:
+        put(tmp_path, f"images/{split}/a.jpg", f"masks/{split}/a.png")
+    assert find_layout(tmp_path).splits == chosen
+
+
+def test_lists_split_what_lies_in_one_folder(tmp_path):
+    stems = ("a", "b", "c", "unlabelled")
+    put(tmp_path, *(f"JPEGImages/{stem}.jpg" for stem in stems))
+    put(tmp_path, *(f"SegmentationClass/{stem}.png" for stem in stems[:3]))
+    lists = tmp_path / "ImageSets/Segmentation"
+    lists.mkdir(parents=True)
+    (lists / "train.txt").write_text("a\nb\n")
+    (lists / "val.txt").write_text("c\n")
+    layout = find_layout(tmp_path)
+    assert layout.splits == ("ImageSets/Segmentation/train.txt", "ImageSets/Segmentation/val.txt")
+    assert [len(pairs) for pairs in layout.pairs.values()] == [2, 1]
+    assert layout.lonely == ()
+
+
+def test_files_without_a_partner_are_told_on_both_sides(tmp_path):
+    put(tmp_path, "images/a.jpg", "masks/a.png", "images/b.jpg", "masks/c.png")
+    assert [path.name for path in find_layout(tmp_path).lonely] == ["b.jpg", "c.png"]
+
+
+def test_numbers_in_names_are_no_suffix(tmp_path):
+    put(tmp_path, "all/f1.jpg", "all/f12.jpg", "all/f1_gt.png", "all/f12_gt.png")
+    layout = find_layout(tmp_path)
+    assert layout.mask_suffix == "_gt"
+    assert [(i.name, m.name) for i, m in layout.pairs[""]] == [
+        ("f1.jpg", "f1_gt.png"),
+        ("f12.jpg", "f12_gt.png"),
+    ]
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        (),
+        ("images/a.jpg", "images/b.jpg"),
+        ("images/a.jpg", "masks/b.png"),
+        ("a.jpg", "masks/a.png"),
+    ],
+)
+def test_what_does_not_pair_is_answered_with_what_was_expected(tmp_path, names):
+    put(tmp_path, *names)
+    with pytest.raises(DataError) as error:
+        find_layout(tmp_path)
+    assert str(tmp_path) in str(error.value) and "images/a.jpg" in str(error.value)
+    assert len(str(error.value).splitlines()) <= 4
+
+
+def test_a_missing_folder_is_named(tmp_path):
+    with pytest.raises(DataError, match="nowhere"):
+        find_layout(tmp_path / "nowhere")
