@@ -116,7 +116,7 @@ class _Checker:
                 raise self.error(full_key, f"unknown key{did_you_mean(name, known)}")
             try:
                 typed = self._value(known[name].type, value, full_key)
-                OmegaConf.update(config, name, typed, merge=not isinstance(typed, DictConfig))
+                OmegaConf.update(config, name, typed, merge=False)
             except OmegaConfBaseException as error:
                 hint = f".\nExpected {_kind(known[name].type)}: {known[name].metadata['help']}"
                 if get_origin(known[name].type) is Literal:
