@@ -16,6 +16,7 @@ from hrseg.metrics import ConfusionMatrix, summarize
 from hrseg.models import Segmenter
 from hrseg.models.normalize import IMAGENET_MEAN, IMAGENET_STD, Normalize
 from hrseg.optim import OPTIMIZERS, SCHEDULES
+from hrseg.visualize import default_palette
 
 Spec = str | Mapping[str, Any]
 
@@ -47,7 +48,7 @@ class SegmentationTask(pl.LightningModule):
         Args:
             model: the network.
             class_names: a name per output channel.
-            palette: an RGB colour per class.
+            palette: an RGB colour per class; empty: colours that are easy to tell apart.
             flip_pairs: ids that trade places in a mirrored image (left arm, right arm).
             losses: entries of `hrseg.losses.LOSSES`, each with optional `on` (an output of the
                 model) and `weight` in the sum that is trained.
@@ -70,7 +71,8 @@ class SegmentationTask(pl.LightningModule):
             )
         self.model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.normalize = Normalize(mean, std)
-        self.class_names, self.palette = list(class_names), [list(color) for color in palette]
+        self.class_names = list(class_names)
+        self.palette = [list(color) for color in palette or default_palette(num_classes)]
         self.flip_pairs = [(int(a), int(b)) for a, b in flip_pairs]
         self.loss_terms = nn.ModuleList(_LossTerm(spec) for spec in losses)
         self.optimizer_spec, self.schedule_spec = optimizer, schedule

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from hrseg.data import Folder
-from hrseg.data.folder import distinct_colors, read_classes
+from hrseg.data.folder import read_classes
 from hrseg.errors import ConfigError, DataError
 
 NAMES = ["road", "car", "tree"]
@@ -198,11 +198,6 @@ def test_json_that_is_not_understood_shows_what_is(tmp_path, text):
     (tmp_path / "classes.json").write_text(text)
     with pytest.raises(DataError, match=r"classes\.json: expected {\"classes\""):
         read_classes(tmp_path)
-
-
-def test_made_up_colours_are_distinct_for_any_number_of_classes():
-    assert len(set(distinct_colors(255))) == 255
-    assert distinct_colors(255)[:5] == distinct_colors(5)
 
 
 def test_masks_beside_the_images_with_a_suffix(tmp_path):

@@ -21,7 +21,7 @@ ANYONE = {"errors", "lookup", "hrseg"}
 MAY_IMPORT = {
     "lookup": set(),
     "errors": set(),
-    "task": {"models", "losses", "optim", "metrics", "inference", "checkpointing"},
+    "task": {"models", "losses", "optim", "metrics", "inference", "visualize"},
     "callbacks": {"metrics", "visualize"},
     "config": {"schema"},
     "predictor": {"models", "inference", "visualize", "engine", "runfolder"},

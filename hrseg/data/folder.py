@@ -1,6 +1,5 @@
 """The user's own images and masks, without code."""
 
-import colorsys
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
@@ -30,7 +29,7 @@ class Folder(SegmentationDataModule):
         root: the folder.
         class_names: one per train id; empty: read from `classes.json` ({"classes": [...],
             "palette": [...]}) or `classes.txt` (a name per line) in root.
-        palette: RGB colours. Index masks: one per class, None makes some up. Colour masks: one
+        palette: RGB colours. Index masks: one per class, or None. Colour masks: one
             per raw id, which is the position in this list.
         image_folder: images, below root; `{split}` in it stands for the name of the split, as in
             "{split}/images". Without it the splits are folders below.
@@ -91,8 +90,8 @@ class Folder(SegmentationDataModule):
         if mask_format == "rgb":
             self.palette = _class_colors(self.class_names, colors or (), self.id_table)
         else:
-            self.palette = distinct_colors(self.num_classes) if colors is None else colors
-        if len(self.palette) != self.num_classes:
+            self.palette = colors or ()
+        if self.palette and len(self.palette) != self.num_classes:
             raise ConfigError(
                 f"{len(self.palette)} colours in palette for {self.num_classes} class_names: "
                 "expected one each, or no palette."
@@ -164,15 +163,6 @@ def read_classes(root: Path) -> tuple[list[str], Colors | None]:
         f"no class names: data.class_names is empty, and {root} has no classes.json or classes.txt."
         "\nName the classes in order of their ids, for example data.class_names=[road,building]."
     )
-
-
-def distinct_colors(count: int) -> Colors:
-    """Return RGB colours that are easy to tell apart, always the same ones."""
-    hsv = [
-        (i * 0.618034 % 1, (0.9, 0.55, 0.75)[i % 3], (1.0, 0.75)[i // 3 % 2]) for i in range(count)
-    ]
-    rgb = [colorsys.hsv_to_rgb(*color) for color in hsv]
-    return tuple((round(255 * r), round(255 * g), round(255 * b)) for r, g, b in rgb)
 
 
 def _colors(palette: Sequence[Sequence[int]]) -> Colors:

@@ -152,7 +152,7 @@ def write_config(findings: Findings) -> str:
         "  weights: null  # a checkpoint to start from",
         "losses:",
         "  - {name: cross_entropy}",
-        "optimizer: {name: sgd, lr: 0.05, momentum: 0.9, weight_decay: 0.0005}",
+        "optimizer: {name: adamw, lr: 0.001, weight_decay: 0.02}",
         "schedule: {name: poly, power: 0.9, warmup_steps: 100}",
         "inference: {protocol: plain, scales: [1.0], flip: false}",
         f"trainer: {{max_epochs: {findings.max_epochs}}}",
