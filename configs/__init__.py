@@ -1,0 +1,1 @@
+"""The shipped configs; installed as hrseg.configs."""

@@ -25,8 +25,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except HrsegError as error:
         print(f"hrseg: {error}", file=sys.stderr)
         return error.exit_code
-    except BrokenPipeError:
-        return 1
+    except KeyboardInterrupt:
+        print("hrseg: stopped", file=sys.stderr)
+        return 130
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -2,6 +2,7 @@
 
 import os
 from datetime import datetime
+from itertools import count
 from pathlib import Path
 
 from hrseg.errors import ConfigError
@@ -13,8 +14,14 @@ def new_run(runs: Path, name: str) -> Path:
         # Lightning starts a process per further device; they share the first one's folder.
         return Path(os.environ["HRSEG_RUN"])
     home = runs / name
-    run = home / timestamp()
-    run.mkdir(parents=True, exist_ok=True)
+    started = timestamp()
+    run = home / started
+    for number in count(2):
+        try:
+            run.mkdir(parents=True)
+            break
+        except FileExistsError:  # another run of this second
+            run = home / f"{started}-{number}"
     partial = home / f".latest-{os.getpid()}"
     partial.symlink_to(run.name)
     os.replace(partial, home / "latest")

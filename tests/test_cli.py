@@ -126,6 +126,14 @@ def test_fast_dev_run_trains_one_batch(home, tmp_path):
     assert main(["fit", *CONFIG, *overrides, "trainer.fast_dev_run=true", f"runs={tmp_path}"]) == 0
 
 
+def test_validation_every_n_steps(home, tmp_path):
+    overrides = [*fit_overrides(home / "camvid"), f"runs={tmp_path}", "trainer.max_epochs=1"]
+    assert main(["fit", *CONFIG, *overrides, "trainer.val_check_interval=1"]) == 0
+    rows = (tmp_path / "camvid_w18_small/latest/metrics.csv").read_text().splitlines()
+    column = rows[0].split(",").index("val/miou")
+    assert sum(bool(row.split(",")[column]) for row in rows[1:]) == 2
+
+
 def test_ema_early_stopping_and_accumulation_are_reachable_from_the_config(home, tmp_path):
     code = main(["fit", *CONFIG, *fit_overrides(home / "camvid"), "ema_decay=0.9",
                  "early_stopping_patience=1", "trainer.accumulate_grad_batches=2",

@@ -16,6 +16,13 @@ def test_latest_points_to_the_newest_run(tmp_path):
     assert (tmp_path / "camvid" / "latest").resolve() == run.resolve()
 
 
+def test_two_runs_of_one_second_get_a_folder_each(tmp_path, monkeypatch):
+    monkeypatch.setattr("hrseg.runfolder.timestamp", lambda: "20260101-000000")
+    first, second = new_run(tmp_path, "camvid"), new_run(tmp_path, "camvid")
+    assert first != second
+    assert sorted([second, first]) == [first, second]
+
+
 def test_further_processes_of_a_run_share_its_folder(tmp_path, monkeypatch):
     monkeypatch.setenv("LOCAL_RANK", "0")
     run = new_run(tmp_path, "camvid")
