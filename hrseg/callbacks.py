@@ -4,7 +4,7 @@ import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytorch_lightning as pl
@@ -15,7 +15,7 @@ from rich import get_console
 from rich.markup import escape
 from rich.table import Table
 
-from hrseg.visualize import colorize, overlay, side_by_side
+from hrseg.visualize import colorize, error_map, legend, side_by_side
 
 
 class ClassScores(Callback):
@@ -88,7 +88,7 @@ def write_json(path: Path, content: Any) -> None:
 
 
 class PredictionImages(Callback):
-    """Write image | truth | prediction of a fixed sample of the validation images as PNG."""
+    """Write image | truth | prediction | errors of a fixed sample of images as PNG."""
 
     def __init__(self, count: int = 4, folder: str | Path | None = None) -> None:
         """Take `count` evenly spaced images; write below `folder`, by default the run folder."""
@@ -111,15 +111,17 @@ class PredictionImages(Callback):
         wanted = {round(i * (total - 1) / max(1, self.count - 1)) for i in range(self.count)}
         if batch_idx not in wanted:
             return
-        palette = pl_module.palette
         image = batch["image"][0].permute(1, 2, 0).cpu().numpy()
         truth = batch["mask"][0].cpu().numpy().astype(np.uint8)
         pred = outputs["pred"].cpu().numpy().astype(np.uint8)
-        panels = [image, colorize(truth, palette), overlay(image, pred, palette)]  # type: ignore[arg-type]
+        palette = cast(list[list[int]], pl_module.palette)
+        panels = [image, colorize(truth, palette), colorize(pred, palette), error_map(truth, pred)]
+        row = side_by_side(panels, ["image", "truth", "prediction", "errors"])
+        names = legend(cast(list[str], pl_module.class_names), palette, row.shape[1])
         folder = Path(self.folder or trainer.default_root_dir) / "predictions"
         folder.mkdir(parents=True, exist_ok=True)
-        picture = Image.fromarray(side_by_side(panels))
-        picture.save(folder / f"{Path(batch['name'][0]).stem}.png")
+        picture = Image.fromarray(np.vstack([row, names]))
+        picture.save(folder / f"{Path(batch['name'][0]).name}.png")
 
 
 def _summary(scores: Mapping[str, Any]) -> str:

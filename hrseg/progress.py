@@ -92,7 +92,9 @@ class Progress(ProgressBar):
             get_console().print(
                 f"trained {trainer.global_step - self._first_step} steps in "
                 f"{_clock(self.train_seconds)}, {self.wait_share:.1%} of it waiting for data; "
-                f"validated for {_clock(self.validate_seconds)}"
+                f"validated for {_clock(self.validate_seconds)}",
+                highlight=False,
+                soft_wrap=True,
             )
 
     def on_exception(

@@ -47,7 +47,7 @@ def test_fit_leaves_a_complete_run_folder(home):
         assert (run / name).exists(), name
     pictures = sorted((run / "predictions").glob("*.png"))
     assert [picture.stem for picture in pictures] == ["000", "001"]
-    assert Image.open(pictures[0]).size[1] == 48
+    assert Image.open(pictures[0]).size[0] == 4 * 64 + 3 * 4
     header = (run / "metrics.csv").read_text().partition("\n")[0]
     assert {"epoch", "step", "val/miou"} <= set(header.split(","))
     scores = read(run / "scores.json")
