@@ -20,7 +20,7 @@ OVERRIDES = "key=value pairs that change the config, e.g. data.batch_size=4 trai
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; return the exit code (0 ok, 1 fault, 2 config, 3 data, 4 failed proof)."""
     try:
-        arguments = _parser().parse_args(_join_overrides(sys.argv[1:] if argv is None else argv))
+        arguments = _parse(sys.argv[1:] if argv is None else argv)
         return int(arguments.run(arguments) or 0)
     except HrsegError as error:
         print(f"hrseg: {error}", file=sys.stderr)
@@ -28,6 +28,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("hrseg: stopped", file=sys.stderr)
         return 130
+
+
+def _parse(argv: Sequence[str]) -> argparse.Namespace:
+    """Parse options in any order among `key=value` pairs."""
+    parser = _parser()
+    arguments, rest = parser.parse_known_args(_join_overrides(argv))
+    wrong = [word for word in rest if word.startswith("-") or "=" not in word]
+    if wrong or (rest and not hasattr(arguments, "overrides")):
+        raise ConfigError(
+            f"unknown argument {(wrong or rest)[0]!r}. Keys of the config are written key=value, "
+            "e.g. data.batch_size=4 seed=1.\nSee hrseg --help."
+        )
+    if rest:
+        arguments.overrides += rest
+    return arguments
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -79,13 +94,16 @@ def _add_config(command: argparse.ArgumentParser, help: str) -> None:
 def _join_overrides(argv: Sequence[str]) -> list[str]:
     """Turn `--data.root /data` and `--data.root=/data` into `data.root=/data`."""
     joined: list[str] = []
-    words = iter(argv)
-    for word in words:
+    words = list(argv)
+    while words:
+        word = words.pop(0)
         if re.match(r"--\w+[.\[]", word):
-            key, equals, value = word[2:].partition("=")
-            joined.append(f"{key}={value if equals else next(words, '')}")
-        else:
-            joined.append(word)
+            word = word[2:]
+            if "=" not in word:
+                # A key alone is a switch: --trainer.fast_dev_run
+                alone = not words or re.match(r"-|[\w.\[\]]+=", words[0])
+                word += f"={'true' if alone else words.pop(0)}"
+        joined.append(word)
     return joined
 
 
@@ -96,6 +114,8 @@ def _fit(arguments: argparse.Namespace) -> None:
         arguments.overrides.insert(0, arguments.resume)
         arguments.resume = ""
     resume = None if arguments.resume is None else _run_to_resume(arguments)
+    if resume:
+        print(f"going on in {resume}, by its own config.yaml")
     config = load_config(
         resume / "config.yaml" if resume else _config(arguments), arguments.overrides
     )
@@ -126,7 +146,7 @@ def _run_to_resume(arguments: argparse.Namespace) -> Path:
 
 def _validate(arguments: argparse.Namespace) -> None:
     from hrseg.config import load_config
-    from hrseg.runfolder import best_checkpoint, newest_run, run_of, timestamp
+    from hrseg.runfolder import best_checkpoint, dated_folder, newest_run, run_of
 
     checkpoint = Path(arguments.checkpoint) if arguments.checkpoint else None
     run = run_of(checkpoint) if checkpoint else None
@@ -144,7 +164,7 @@ def _validate(arguments: argparse.Namespace) -> None:
     _check_paths(config)
     from hrseg.run import validate
 
-    folder = (run or Path(config.runs) / config.name) / "validate" / timestamp()
+    folder = dated_folder((run or Path(config.runs) / config.name) / "validate")
     validate(config, checkpoint, folder)
     print(f"scores: {folder / 'scores.json'}\npictures: {folder / 'predictions'}")
 
@@ -207,14 +227,14 @@ def _config(arguments: argparse.Namespace) -> str:
 
 def _check_paths(config: "Config") -> None:
     """Say what is missing before the seconds that torch takes to import."""
-    root = Path(config.data.root)
+    root = Path(config.data.root).expanduser()
     if config.data.name != "synthetic" and not root.is_dir():
         raise DataError(
             f"data.root: no folder {root.absolute()}.\n"
             f"Expected the {config.data.name} data set there; say where it is: data.root=/path"
         )
     weights = config.model.weights
-    if weights is not None and not Path(weights).is_file():
+    if weights is not None and not Path(weights).expanduser().is_file():
         raise ConfigError(
             f"model.weights: no file {Path(weights).absolute()}.\n"
             "Expected a checkpoint to start from; null trains from scratch."

@@ -179,33 +179,30 @@ class _Checker:
             raise ConfigError(f"{self.path}: {_first_lines(error, 2)}") from error
         if missing:
             raise self.error(missing[0], f"is required: {_help(config, missing[0])}.")
-        self._check_minimum(config, "")
+        self._check_numbers(config, "")
         scales = list(config.data.scales)
         if len(scales) not in (2, 3) or scales[0] > scales[1]:
             raise self.error(
                 "data.scales", f"expected (first, last, step) or (low, high), got {scales}."
             )
-        for key, value, limit in (
-            ("data.flip", config.data.flip, 1),
-            ("ema_decay", config.ema_decay or 0, 0.999999),
-            ("model.bn_momentum", config.model.bn_momentum, 1),
-        ):
-            if value > limit:
-                raise self.error(key, f"is {value}; expected at most {limit}.")
         if not config.losses:
             raise self.error("losses", "is empty; expected at least one, e.g. [cross_entropy].")
 
-    def _check_minimum(self, config: DictConfig, key: str) -> None:
+    def _check_numbers(self, config: DictConfig, key: str) -> None:
         for item in fields(_schema(config)):
             full_key, value = f"{key}.{item.name}".lstrip("."), config[item.name]
-            minimum = item.metadata["at_least"]
-            nested = value if full_key == "losses" else [value]
-            for index, part in enumerate(nested):
-                if isinstance(part, DictConfig) and is_dataclass(OmegaConf.get_type(part)):
-                    self._check_minimum(part, f"{full_key}[{index}]" if part != value else full_key)
-            numbers = [value] if isinstance(value, int | float) else value
-            if minimum is not None and numbers is not None and min(numbers) < minimum:
-                raise self.error(full_key, f"is {value}; expected at least {minimum}.")
+            if full_key == "losses":
+                for index, loss in enumerate(value):
+                    self._check_numbers(loss, f"losses[{index}]")
+            elif isinstance(value, DictConfig) and is_dataclass(_schema(value)):
+                self._check_numbers(value, full_key)
+            low, high = item.metadata["at_least"], item.metadata["at_most"]
+            if low is None or value is None:
+                continue
+            numbers = [value] if isinstance(value, int | float) else list(value)
+            if not numbers or min(numbers) < low or (high is not None and max(numbers) > high):
+                limits = f"at least {low}" + (f", at most {high}" if high is not None else "")
+                raise self.error(full_key, f"is {value}; expected {limits}.")
 
     def _index(self, node: yaml.Node | None, key: str) -> None:
         """Remember the line of every key."""

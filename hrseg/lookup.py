@@ -21,13 +21,16 @@ def find(table: Mapping[str, T], name: str, what: str) -> T:
     raise ConfigError(f"unknown {what} {name!r}{did_you_mean(name, table)}")
 
 
-def build(table: Mapping[str, Callable[..., T]], spec: str | Mapping[str, Any], what: str) -> T:
+def build(
+    table: Mapping[str, Callable[..., T]], spec: str | Mapping[str, Any], what: str, **given: Any
+) -> T:
     """Call the entry that `spec["name"]` selects with the rest of `spec` as its arguments.
 
     Args:
         table: names to constructors.
         spec: `{"name": ..., argument: value, ...}`; a bare string is short for `{"name": ...}`.
         what: the word for an entry of this table in messages, for example "loss".
+        given: arguments that do not come from the user.
 
     Raises:
         ConfigError: no such name, or an argument that the constructor does not take.
@@ -43,7 +46,7 @@ def build(table: Mapping[str, Callable[..., T]], spec: str | Mapping[str, Any], 
             raise ConfigError(
                 f"{what} {name!r} takes no {argument!r}{did_you_mean(argument, known)}"
             )
-    return constructor(**arguments)
+    return constructor(**arguments, **given)
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

@@ -27,11 +27,10 @@ def adamw(
     lr: float = 1e-3,
     weight_decay: float = 0.01,
     head_lr_multiplier: float = 1.0,
-    betas: tuple[float, float] = (0.9, 0.999),
 ) -> Optimizer:
     """Return AdamW."""
     groups = _groups(model, lr, head_lr_multiplier)
-    return AdamW(groups, lr=lr, weight_decay=weight_decay, betas=betas)
+    return AdamW(groups, lr=lr, weight_decay=weight_decay)
 
 
 def poly(optimizer: Optimizer, steps: float, warmup_steps: int = 0, power: float = 0.9) -> LambdaLR:

@@ -120,8 +120,9 @@ class Progress(ProgressBar):
         steps = trainer.estimated_stepping_batches
         left = (time.monotonic() - self._started) / max(1, done) * (steps - trainer.global_step)
         metrics = trainer.callback_metrics
+        epochs = f"/{trainer.max_epochs}" if (trainer.max_epochs or -1) > 0 else ""
         line = (
-            f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}  "
+            f"epoch {trainer.current_epoch + 1}{epochs}  "
             f"step {trainer.global_step}/{steps}  "
             f"loss {float(metrics.get('train/loss', float('nan'))):.4f}  "
             f"lr {float(metrics.get('train/lr', float('nan'))):.3g}  "

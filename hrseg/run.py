@@ -1,5 +1,8 @@
 """From a config to a run: build the parts, train or score, keep the run folder."""
 
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
@@ -20,9 +23,9 @@ from hrseg.inference import PROTOCOLS, Protocol
 from hrseg.logs import build_loggers, quieten
 from hrseg.lookup import find
 from hrseg.models import create_model
-from hrseg.models.weights import load_weights
+from hrseg.models.weights import load_weights, read_checkpoint
 from hrseg.progress import Progress
-from hrseg.runfolder import new_run
+from hrseg.runfolder import new_run, point_latest
 from hrseg.schema import Config
 from hrseg.task import SegmentationTask
 
@@ -39,15 +42,19 @@ def fit(config: Config, resume: Path | None = None) -> Path:
     data.check()
     task = build_task(config, data)
     run = resume or new_run(Path(config.runs), config.name)
-    trainer = build_trainer(config, run, _training_callbacks(config, run))
+    try:
+        trainer = build_trainer(config, run, _training_callbacks(config, run))
+    except ConfigError:
+        if not resume:
+            shutil.rmtree(run, ignore_errors=True)
+        raise
     if trainer.is_global_zero:
+        point_latest(run)
         (run / "config.yaml").write_text(_portable_yaml(config), encoding="utf-8")
         announce(config, data, task, trainer, run)
     last = str(run / "checkpoints" / "last.ckpt") if resume else None
-    try:
+    with _user_errors(trainer):
         trainer.fit(task, data, ckpt_path=last, weights_only=True)
-    except MisconfigurationException as error:
-        raise ConfigError(f"trainer: {error}") from error
     return run
 
 
@@ -61,7 +68,9 @@ def validate(config: Config, checkpoint: Path, folder: Path) -> dict[str, Any]:
     data = build_data(config)
     data.check("validate")
     task = build_task(config, data, weights=False)
-    load_weights(task.model, checkpoint, purpose="evaluate")
+    content = read_checkpoint(checkpoint)
+    load_weights(task.model, content, purpose="evaluate")
+    _check_facts(task, content.get("hrseg", {}), checkpoint)
     pictures = PredictionImages(config.prediction_images, folder)
     trainer = build_trainer(config, folder, [ClassScores(folder), pictures], train=False)
     get_console().print(
@@ -70,7 +79,8 @@ def validate(config: Config, checkpoint: Path, folder: Path) -> dict[str, Any]:
         highlight=False,
         soft_wrap=True,
     )
-    trainer.validate(task, data, verbose=False)
+    with _user_errors(trainer):
+        trainer.validate(task, data, verbose=False)
     return task.scores
 
 
@@ -85,16 +95,23 @@ def announce(
     parameters = sum(parameter.numel() for parameter in task.model.parameters())
     train, val = len(data.train_dataset or ()), len(data.val_dataset or ())
     height, width = config.data.crop_size
+    epochs = f"{trainer.max_epochs} epochs" if (trainer.max_epochs or -1) > 0 else "epochs"
     get_console().print(
         f"fit [bold]{config.name}[/]: {train} training and {val} validation images of "
         f"{config.data.name}, {data.num_classes} classes, crop {height}x{width}, "
         f"batch {config.data.batch_size}\n"
         f"{config.model.backbone} + {config.model.head.name}, {parameters / 1e6:.2f} M parameters, "
         f"from {config.model.weights or 'scratch'}; {_device(trainer)}\n"
-        f"{trainer.max_epochs} epochs of {train // config.data.batch_size} steps; run folder {run}",
+        f"{epochs} of {train // config.data.batch_size} steps; run folder {run}",
         highlight=False,
         soft_wrap=True,
     )
+    every = trainer.check_val_every_n_epoch or 1
+    if trainer.max_epochs and trainer.max_epochs % every:
+        get_console().print(
+            f"note: validation every {every} epochs leaves the last {trainer.max_epochs % every} "
+            "unscored; choose trainer.max_epochs as a multiple of check_val_every_n_epoch"
+        )
 
 
 def _device(trainer: pl.Trainer) -> str:
@@ -155,6 +172,9 @@ def build_trainer(
         ConfigError: Lightning refuses an argument, for example devices that are not there.
     """
     arguments = {"enable_model_summary": False, **to_dict(config)["trainer"]}
+    epochs, every = arguments.get("max_epochs"), arguments.get("check_val_every_n_epoch")
+    if isinstance(epochs, int) and isinstance(every, int) and 0 < epochs < every:
+        arguments["check_val_every_n_epoch"] = epochs
     try:
         return pl.Trainer(
             **arguments,
@@ -169,10 +189,11 @@ def build_trainer(
 
 def _training_callbacks(config: Config, run: Path) -> list[Callback]:
     callbacks: list[Callback] = [
-        Progress(),
         ClassScores(run),
         PredictionImages(config.prediction_images, run),
     ]
+    if config.trainer.get("enable_progress_bar", True):
+        callbacks.append(Progress())
     if config.ema_decay is not None:
         callbacks.append(EMAWeightAveraging(decay=config.ema_decay))
     if config.early_stopping_patience is not None:
@@ -191,16 +212,53 @@ def _portable_yaml(config: Config) -> str:
     for section, key in (("data", "root"), ("model", "weights")):
         value = OmegaConf.to_container(copy[section])[key]  # type: ignore[index, call-overload]
         if isinstance(value, str) and "${" not in value:
-            copy[section][key] = str(Path(value).absolute())
+            copy[section][key] = str(Path(value).expanduser().absolute())
     return OmegaConf.to_yaml(copy)
 
 
 def _loss(spec: dict[str, Any], data: SegmentationDataModule) -> dict[str, Any]:
-    if spec.get("class_weights") == "dataset":
-        if data.class_weights is None:
+    """Return the loss with the data set's weights in place of the word 'dataset'."""
+    weights = spec.get("class_weights")
+    if weights == "dataset":
+        weights = spec["class_weights"] = data.class_weights
+        if weights is None:
             raise ConfigError(
                 f"losses: class_weights is 'dataset', but {type(data).__name__} has none.\n"
                 "Give a list of one number per class, or null."
             )
-        spec["class_weights"] = data.class_weights
+    numbers = isinstance(weights, tuple) and all(isinstance(w, int | float) for w in weights)
+    if weights is not None and not (numbers and len(weights) == data.num_classes):
+        raise ConfigError(
+            f"losses: class_weights is {weights!r}; expected null, 'dataset', or "
+            f"{data.num_classes} numbers, for {', '.join(data.class_names)}."
+        )
     return spec
+
+
+def _check_facts(task: SegmentationTask, facts: Mapping[str, Any], checkpoint: Path) -> None:
+    """Refuse to score a checkpoint under settings that it was not trained with."""
+    trained = facts.get("architecture", {})
+    for what, theirs, ours in (
+        ("model.align_corners", trained.get("align_corners"), task.model.backbone.align_corners),
+        ("class names", facts.get("class_names"), task.class_names),
+        ("mean", facts.get("mean"), list(task.normalize.mean)),
+        ("std", facts.get("std"), list(task.normalize.std)),
+    ):
+        if theirs is not None and theirs != ours:
+            raise ConfigError(
+                f"{checkpoint} was trained with {what} {theirs}, the config says {ours}.\n"
+                "Its score would mean nothing: leave --config out, or name the run's own."
+            )
+
+
+@contextmanager
+def _user_errors(trainer: pl.Trainer) -> Iterator[None]:
+    """Pass on what is the user's: Ctrl-C, which Lightning turns into exit 1, and bad arguments."""
+    try:
+        yield
+    except MisconfigurationException as error:
+        raise ConfigError(f"trainer: {error}") from error
+    except SystemExit:
+        if trainer.interrupted:
+            raise KeyboardInterrupt from None
+        raise

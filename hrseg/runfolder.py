@@ -9,24 +9,33 @@ from hrseg.errors import ConfigError
 
 
 def new_run(runs: Path, name: str) -> Path:
-    """Make the folder of a run that starts now, and point `latest` at it."""
+    """Make the folder of a run that starts now."""
     if os.environ.get("LOCAL_RANK", "0") != "0" and "HRSEG_RUN" in os.environ:
         # Lightning starts a process per further device; they share the first one's folder.
         return Path(os.environ["HRSEG_RUN"])
-    home = runs / name
-    started = timestamp()
-    run = home / started
-    for number in count(2):
-        try:
-            run.mkdir(parents=True)
-            break
-        except FileExistsError:  # another run of this second
-            run = home / f"{started}-{number}"
-    partial = home / f".latest-{os.getpid()}"
-    partial.symlink_to(run.name)
-    os.replace(partial, home / "latest")
+    run = dated_folder(runs / name)
     os.environ["HRSEG_RUN"] = str(run.absolute())
     return run
+
+
+def dated_folder(home: Path) -> Path:
+    """Make `home/<date-time>`, or `<date-time>-2` where another was made in this second."""
+    started = datetime.now().strftime("%Y%m%d-%H%M%S")
+    folder = home / started
+    for number in count(2):
+        try:
+            folder.mkdir(parents=True)
+            break
+        except FileExistsError:
+            folder = home / f"{started}-{number}"
+    return folder
+
+
+def point_latest(run: Path) -> None:
+    """Point the link `latest` beside a run folder at it."""
+    partial = run.with_name(f".latest-{os.getpid()}")
+    partial.symlink_to(run.name)
+    os.replace(partial, run.with_name("latest"))
 
 
 def newest_run(runs: Path, name: str = "*") -> Path:
@@ -56,8 +65,3 @@ def run_of(checkpoint: Path) -> Path | None:
     """Return the run folder that a checkpoint lies in, if any."""
     run = checkpoint.absolute().parent.parent
     return run if (run / "config.yaml").is_file() else None
-
-
-def timestamp() -> str:
-    """Return a name that sorts by time."""
-    return datetime.now().strftime("%Y%m%d-%H%M%S")

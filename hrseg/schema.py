@@ -16,9 +16,14 @@ Backbone = Literal[
 ]
 
 
-def option(help: str, default: Any = NO_DEFAULT, at_least: float | None = None) -> Any:
+def option(
+    help: str,
+    default: Any = NO_DEFAULT,
+    at_least: float | None = None,
+    at_most: float | None = None,
+) -> Any:
     """Return a dataclass field with its sentence; without a default it is required in the YAML."""
-    metadata = {"help": help, "at_least": at_least}
+    metadata = {"help": help, "at_least": at_least, "at_most": at_most}
     if default is NO_DEFAULT:
         return field(default=MISSING, metadata=metadata)
     if isinstance(default, list | dict) or is_dataclass(default):
@@ -30,7 +35,7 @@ def option(help: str, default: Any = NO_DEFAULT, at_least: float | None = None) 
 class DataConfig:
     """What every data set takes."""
 
-    name: str = option("the data set: camvid, synthetic or folder")
+    name: str = option("the data set")
     root: str = option("the folder that holds the data set")
     train_split: str = option("split to train on", "train")
     val_split: str = option("split to validate on", "val")
@@ -46,8 +51,10 @@ class DataConfig:
     base_size: int | None = option(
         "long side in pixels at scale 1; null: the image's own", None, at_least=32
     )
-    flip: float = option("probability of a horizontal flip", 0.5, at_least=0)
-    photometric: float = option("strength of brightness, contrast, colour jitter", 0.0, at_least=0)
+    flip: float = option("probability of a horizontal flip", 0.5, at_least=0, at_most=1)
+    photometric: float = option(
+        "strength of brightness, contrast, colour jitter", 0.0, at_least=0, at_most=2
+    )
     workers: int = option("processes that load data; 0 loads in the main process", 2, at_least=0)
 
 
@@ -84,7 +91,7 @@ class FolderConfig(DataConfig):
 class HeadConfig:
     """What every head takes."""
 
-    name: str = option("the head: fcn")
+    name: str = option("the head")
 
 
 @dataclass
@@ -99,7 +106,9 @@ class ModelConfig:
     backbone: Backbone = option("the HRNet variant")
     head: HeadConfig = option("the head", FCNConfig(name="fcn"))
     align_corners: bool = option("corner alignment of every bilinear interpolation", False)
-    bn_momentum: float = option("momentum of the batch norm statistics", 0.01, at_least=0)
+    bn_momentum: float = option(
+        "momentum of the batch norm statistics", 0.01, at_least=0, at_most=1
+    )
     weights: str | None = option("checkpoint to start from; null: from scratch", None)
     freeze_backbone: bool = option("train the head alone; batch norm statistics stay", False)
 
@@ -108,7 +117,7 @@ class ModelConfig:
 class LossConfig:
     """What every loss takes; the loss that is trained is their weighted sum."""
 
-    name: str = option("the loss: cross_entropy or ohem")
+    name: str = option("the loss")
     on: str = option("the output of the model it looks at", "out")
     weight: float = option("its factor in the sum", 1.0)
 
@@ -132,7 +141,7 @@ class OhemConfig(CrossEntropyConfig):
 class OptimizerConfig:
     """What every optimiser takes."""
 
-    name: str = option("the optimiser: sgd or adamw")
+    name: str = option("the optimiser")
     lr: float = option("learning rate", 0.01, at_least=0)
     weight_decay: float = option("weight decay, on every parameter", 5e-4, at_least=0)
     head_lr_multiplier: float = option("the head's learning rate, relative", 1.0, at_least=0)
@@ -149,14 +158,15 @@ class SGDConfig(OptimizerConfig):
 class AdamWConfig(OptimizerConfig):
     """AdamW."""
 
-    betas: tuple[float, float] = option("decay of the two moments", (0.9, 0.999), at_least=0)
+    lr: float = option("learning rate", 0.001, at_least=0)
+    weight_decay: float = option("weight decay, on every parameter", 0.01, at_least=0)
 
 
 @dataclass
 class ScheduleConfig:
     """What every schedule takes."""
 
-    name: str = option("the schedule: poly")
+    name: str = option("the schedule")
     warmup_steps: int = option("steps of linear rise from 0", 0, at_least=0)
 
 
@@ -193,7 +203,9 @@ class Config:
     optimizer: OptimizerConfig = option("the optimiser", SGDConfig(name="sgd"))
     schedule: ScheduleConfig = option("the learning rate schedule", PolyConfig(name="poly"))
     inference: InferenceConfig = option("the evaluation protocol", InferenceConfig())
-    ema_decay: float | None = option("weight averaging, e.g. 0.999; null: none", None, at_least=0)
+    ema_decay: float | None = option(
+        "weight averaging, e.g. 0.999; null: none", None, at_least=0, at_most=0.99999
+    )
     early_stopping_patience: int | None = option(
         "validations without a better mIoU before training stops", None, at_least=1
     )

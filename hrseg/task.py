@@ -76,6 +76,8 @@ class SegmentationTask(pl.LightningModule):
         self.flip_pairs = [(int(a), int(b)) for a, b in flip_pairs]
         self.loss_terms = nn.ModuleList(_LossTerm(spec) for spec in losses)
         self.optimizer_spec, self.schedule_spec = optimizer, schedule
+        find(OPTIMIZERS, _name(optimizer), "optimizer")
+        find(SCHEDULES, _name(schedule), "schedule")
         self.protocol = (
             find(PROTOCOLS, protocol, "protocol") if isinstance(protocol, str) else protocol
         )
@@ -104,8 +106,8 @@ class SegmentationTask(pl.LightningModule):
         size = len(mask)
         self.log("train/loss", total, batch_size=size)
         if len(losses) > 1:
-            for term, loss in zip(self.loss_terms, losses, strict=True):
-                self.log(f"train/{term.label}", loss, batch_size=size)
+            for index, loss in enumerate(losses):
+                self.log(f"train/loss_{index}", loss, batch_size=size)
         self.log("train/lr", self.trainer.optimizers[0].param_groups[0]["lr"], batch_size=size)
         return total
 
@@ -154,8 +156,14 @@ class SegmentationTask(pl.LightningModule):
             for scale, scores in zip(self.protocol.scales, others or [fused], strict=True)
         }
         self.scores["protocol"] = self.protocol.to_dict()
+        self.scores["images"] = self._images()
         self.log("val/miou", self.scores["miou"] or 0.0)
         self.log("val/pixel_accuracy", self.scores["pixel_accuracy"] or 0.0)
+
+    def _images(self) -> int:
+        """Return how many images were scored, over all processes; repeats do not count."""
+        seen = sum(self.trainer.num_val_batches) * self.trainer.world_size
+        return min(int(seen), len(self.trainer.val_dataloaders.dataset))
 
     @property
     def _matrices(self) -> list[ConfusionMatrix]:
@@ -163,13 +171,10 @@ class SegmentationTask(pl.LightningModule):
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Return the optimiser, and the schedule that goes on after each of its steps."""
-        spec = {**_named(self.optimizer_spec), "model": self.model}
-        optimizer = build(OPTIMIZERS, spec, "optimizer")
+        optimizer = build(OPTIMIZERS, self.optimizer_spec, "optimizer", model=self.model)
         steps = self.trainer.estimated_stepping_batches
         schedule = build(
-            SCHEDULES,
-            {**_named(self.schedule_spec), "optimizer": optimizer, "steps": steps},
-            "schedule",
+            SCHEDULES, self.schedule_spec, "schedule", optimizer=optimizer, steps=steps
         )
         return {
             "optimizer": optimizer,
@@ -201,10 +206,9 @@ class _LossTerm(nn.Module):
 
     def __init__(self, spec: Spec) -> None:
         super().__init__()
-        arguments = dict(_named(spec))
+        arguments = {"name": spec} if isinstance(spec, str) else dict(spec)
         self.on = str(arguments.pop("on", "out"))
         self.weight = float(arguments.pop("weight", 1.0))
-        self.label = f"{arguments.get('name')}_{self.on}"
         self.loss = build(LOSSES, arguments, "loss")
 
     def forward(self, logits: Mapping[str, Tensor], mask: Tensor) -> Tensor:
@@ -212,5 +216,5 @@ class _LossTerm(nn.Module):
         return self.weight * loss
 
 
-def _named(spec: Spec) -> Mapping[str, Any]:
-    return {"name": spec} if isinstance(spec, str) else spec
+def _name(spec: Spec) -> str:
+    return spec if isinstance(spec, str) else str(spec.get("name"))

@@ -1,8 +1,10 @@
 import json
+from types import SimpleNamespace
 
 import pytest
+from pytorch_lightning.trainer.states import TrainerFn
 
-from hrseg.callbacks import show_scores, write_json
+from hrseg.callbacks import ClassScores, show_scores, write_json
 
 SCORES = {
     "miou": 0.5,
@@ -46,6 +48,22 @@ def test_each_scale_has_a_column_when_there_are_several(rendered):
     assert "IoU x0.5" in text
     assert "43.21" in text
     assert "IoU x" not in rendered({**SCORES, "per_scale": {"1.0": row}})
+
+
+def test_scores_json_belongs_to_the_best_checkpoint_also_after_a_resume(tmp_path, capsys):
+    def validate(callback, miou):
+        state = SimpleNamespace(fn=TrainerFn.FITTING)
+        trainer = SimpleNamespace(
+            sanity_checking=False, is_global_zero=True, state=state, current_epoch=0, global_step=1
+        )
+        callback.on_validation_end(trainer, SimpleNamespace(scores={**SCORES, "miou": miou}))
+        return json.loads((tmp_path / "scores.json").read_text())["miou"]
+
+    callback = ClassScores(tmp_path)
+    assert [validate(callback, miou) for miou in (0.5, 0.4, 0.6)] == [0.5, 0.5, 0.6]
+    resumed = ClassScores(tmp_path)
+    resumed.load_state_dict(callback.state_dict())
+    assert validate(resumed, 0.55) == 0.6
 
 
 def test_scores_are_replaced_whole_or_not_at_all(tmp_path):

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from hrseg.cli import main
@@ -36,6 +37,10 @@ def read(path):
     return json.loads(Path(path).read_text())
 
 
+def weights_of(checkpoint):
+    return torch.load(checkpoint, weights_only=True)["state_dict"]
+
+
 def run_of(home):
     return (home / "runs/camvid_w18_small/latest").resolve()
 
@@ -54,6 +59,8 @@ def test_fit_leaves_a_complete_run_folder(home):
     assert scores["classes"][0]["name"] == "Sky"
     assert scores["classes"][5]["iou"] is None or scores["classes"][5]["pixels"] == 0
     assert np.sum(scores["confusion_matrix"]) == 2 * 48 * 63
+    assert scores["images"] == 2
+    assert scores["epoch"] in (0, 1)
 
 
 def test_the_saved_config_is_itself_a_config_and_knows_absolute_paths(home, tmp_path, monkeypatch):
@@ -94,13 +101,14 @@ def test_resume_goes_on_in_the_same_folder_and_keeps_the_history(trained, tmp_pa
     (run,) = (
         path for path in (tmp_path / "runs/camvid_w18_small").iterdir() if not path.is_symlink()
     )
+    first = read(run / "scores.json")["miou"]
     before = (run / "metrics.csv").read_text().splitlines()
     assert main(["fit", *CONFIG, "--resume", "trainer.max_epochs=3"]) == 0
     after = (run / "metrics.csv").read_text().splitlines()
     assert len(after) > len(before)
     steps = {row.split(",")[after[0].split(",").index("step")] for row in after[1:]}
     assert {"1", "3", "5"} <= steps
-    assert read(run / "scores.json")["miou"] >= 0
+    assert read(run / "scores.json")["miou"] >= first
 
 
 def test_fine_tuning_keeps_the_backbone_and_says_what_was_not_taken(home, tmp_path, capsys):
@@ -119,11 +127,54 @@ def test_fine_tuning_keeps_the_backbone_and_says_what_was_not_taken(home, tmp_pa
                  f"runs={tmp_path}/runs"])  # fmt: skip
     assert code == 0
     assert "last_layer.3" in capsys.readouterr().out
+    source = weights_of(run_of(home) / "checkpoints/best.ckpt")
+    tuned = weights_of((tmp_path / "runs/folder/latest/checkpoints/last.ckpt").resolve())
+    backbone = [name for name in source if ".backbone." in name]
+    assert len(backbone) > 400
+    assert all(torch.equal(source[name], tuned[name]) for name in backbone)
+    assert tuned["model.head.last_layer.3.weight"].shape[0] == 2
 
 
-def test_fast_dev_run_trains_one_batch(home, tmp_path):
+def test_fast_dev_run_trains_one_batch_and_saves_nothing(home, tmp_path, capsys):
     overrides = fit_overrides(home / "camvid")
-    assert main(["fit", *CONFIG, *overrides, "trainer.fast_dev_run=true", f"runs={tmp_path}"]) == 0
+    code = main(["fit", *CONFIG, *overrides, "--trainer.fast_dev_run", f"runs={tmp_path}"])
+    assert code == 0
+    assert "trained 1 steps" in capsys.readouterr().out
+    assert not list(tmp_path.rglob("*.ckpt"))
+
+
+def test_steps_instead_of_epochs_and_no_progress_bar(home, tmp_path, capsys):
+    overrides = [*fit_overrides(home / "camvid"), f"runs={tmp_path}", "trainer.max_steps=1"]
+    assert main(["fit", *CONFIG, *overrides, "trainer.max_epochs=-1"]) == 0
+    assert "-1" not in capsys.readouterr().out
+    assert main(["fit", *CONFIG, *overrides, "trainer.enable_progress_bar=false"]) == 0
+
+
+def test_the_end_of_training_is_validated_or_said_not_to_be(home, tmp_path, capsys):
+    overrides = [*fit_overrides(home / "camvid"), f"runs={tmp_path}"]
+    assert main(["fit", *CONFIG, *overrides, "trainer.check_val_every_n_epoch=5"]) == 0
+    assert (tmp_path / "camvid_w18_small/latest/scores.json").is_file()
+    overrides += ["trainer.max_epochs=3", "trainer.check_val_every_n_epoch=2"]
+    assert main(["fit", *CONFIG, *overrides]) == 0
+    assert "the last 1 unscored" in capsys.readouterr().out.replace("\n", " ")
+
+
+def test_a_checkpoint_is_not_scored_by_a_config_that_contradicts_it(home, capsys):
+    checkpoint = ["--checkpoint", str(run_of(home) / "checkpoints" / "best.ckpt")]
+    overrides = fit_overrides(home / "camvid")
+    assert main(["validate", *CONFIG, *checkpoint, *overrides, "model.align_corners=true"]) == 2
+    message = capsys.readouterr().err
+    assert "align_corners False" in message
+    assert "best.ckpt" in message
+
+
+def test_ctrl_c_ends_with_130(home, tmp_path, monkeypatch, capsys):
+    def interrupt(*arguments):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("hrseg.task.SegmentationTask.training_step", interrupt)
+    assert main(["fit", *CONFIG, *fit_overrides(home / "camvid"), f"runs={tmp_path}"]) == 130
+    assert "stopped" in capsys.readouterr().err
 
 
 def test_validation_every_n_steps(home, tmp_path):
@@ -140,6 +191,12 @@ def test_ema_early_stopping_and_accumulation_are_reachable_from_the_config(home,
                  f"runs={tmp_path}"])  # fmt: skip
     assert code == 0
     run = (tmp_path / "camvid_w18_small/latest").resolve()
+    saved = torch.load(run / "checkpoints/last.ckpt", weights_only=True)
+    assert "averaging_state" in saved
+    # A global batch of 2 in 2 parts: 4 images, 2 epochs, 8 forward passes, 4 optimiser steps.
+    batches = saved["loops"]["fit_loop"]["epoch_loop.batch_progress"]["total"]["completed"]
+    assert (batches, saved["global_step"]) == (8, 4)
+    assert any(name.startswith("EarlyStopping") for name in saved["callbacks"])
     assert main(["validate", "--checkpoint", str(run / "checkpoints/best.ckpt")]) == 0
     again = read(max((run / "validate").iterdir()) / "scores.json")
     assert again["confusion_matrix"] == read(run / "scores.json")["confusion_matrix"]
@@ -254,6 +311,9 @@ def test_faulty_data_is_named_before_training(tmp_path, monkeypatch, capsys, fau
         (["validate"], 2, ["no run", "hrseg fit"]),
         (["validate", "--checkpoint", "x.ckpt"], 2, ["x.ckpt"]),
         (["fit", "--resume"], 2, ["no run"]),
+        (["fit", *CONFIG, "--seed", "3"], 2, ["--seed", "key=value"]),
+        (["fit", *CONFIG, "inference.scales=[]"], 2, ["inference.scales"]),
+        (["fit", *CONFIG, "data.scales=[]"], 2, ["data.scales"]),
         (["fit", "--resume", "there"], 2, ["there"]),
         (["init", "no/such/folder"], 3, ["no/such/folder"]),
     ],
@@ -268,12 +328,26 @@ def test_a_wrong_command_is_answered_in_four_lines(
     assert len(message.strip().splitlines()) <= 4
 
 
-def test_what_lightning_refuses_is_a_config_error(home, tmp_path, capsys):
+@pytest.mark.parametrize("weights", ["datset", "[1,2]", "3", "[a,b,c,d,e,f,g,h,i,j,k]"])
+def test_class_weights_that_fit_no_class_are_refused_before_training(
+    home, tmp_path, capsys, weights
+):
+    overrides = [*fit_overrides(home / "camvid"), f"runs={tmp_path}"]
+    losses = f"losses=[{{name: cross_entropy, class_weights: {weights}}}]"
+    assert main(["fit", *CONFIG, *overrides, losses]) == 2
+    message = capsys.readouterr().err
+    assert "11 numbers" in message
+    assert "Bicyclist" in message
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_lightning_refuses_is_a_config_error_and_leaves_no_run(home, tmp_path, capsys):
     overrides = [*fit_overrides(home / "camvid"), f"runs={tmp_path}"]
     assert main(["fit", *CONFIG, *overrides, "trainer.precision=bf17"]) == 2
     assert "precision" in capsys.readouterr().err
     assert main(["fit", *CONFIG, *overrides, "trainer.accelerator=gpu"]) == 2
     assert "gpu" in capsys.readouterr().err.lower()
+    assert not list(tmp_path.glob("*/*"))
 
 
 def test_too_few_class_names_say_so(tmp_path, capsys):

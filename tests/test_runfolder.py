@@ -1,7 +1,7 @@
 import pytest
 
 from hrseg.errors import ConfigError
-from hrseg.runfolder import best_checkpoint, new_run, newest_run, run_of
+from hrseg.runfolder import best_checkpoint, dated_folder, new_run, newest_run, point_latest, run_of
 
 
 def finished(home, name, date):
@@ -12,15 +12,16 @@ def finished(home, name, date):
 
 
 def test_latest_points_to_the_newest_run(tmp_path):
-    run = new_run(tmp_path, "camvid")
-    assert (tmp_path / "camvid" / "latest").resolve() == run.resolve()
+    for _ in range(2):
+        run = new_run(tmp_path, "camvid")
+        point_latest(run)
+        assert (tmp_path / "camvid" / "latest").resolve() == run.resolve()
 
 
-def test_two_runs_of_one_second_get_a_folder_each(tmp_path, monkeypatch):
-    monkeypatch.setattr("hrseg.runfolder.timestamp", lambda: "20260101-000000")
-    first, second = new_run(tmp_path, "camvid"), new_run(tmp_path, "camvid")
-    assert first != second
-    assert sorted([second, first]) == [first, second]
+def test_folders_of_one_second_get_a_name_each(tmp_path):
+    folders = [dated_folder(tmp_path) for _ in range(4)]
+    assert len(set(folders)) == 4
+    assert sorted(folders) == folders
 
 
 def test_further_processes_of_a_run_share_its_folder(tmp_path, monkeypatch):

@@ -35,11 +35,19 @@ def test_fields_are_the_parameters_of_what_the_name_builds(section, table, ours,
         assert names(schema) - ours == set(signature(table[name]).parameters) - given, name
 
 
-def test_defaults_of_the_schema_are_those_of_the_constructors():
-    for name, schema in SECTIONS["data"].items():
-        parameters = signature(DATASETS[name]).parameters
+def default_of(field):
+    return field.default_factory() if field.default is MISSING else field.default
+
+
+@pytest.mark.parametrize(
+    ("section", "table"),
+    [("data", DATASETS), ("losses", LOSSES), ("optimizer", OPTIMIZERS), ("schedule", SCHEDULES)],
+)
+def test_defaults_of_the_schema_are_those_of_the_constructors(section, table):
+    for name, schema in SECTIONS[section].items():
+        parameters = signature(table[name]).parameters
         for field in fields(schema):
-            default = field.default_factory() if field.default is MISSING else field.default
+            default = default_of(field)
             if field.name in parameters and default != "???":
                 expected = parameters[field.name].default
                 expected = list(expected) if isinstance(default, list) else expected

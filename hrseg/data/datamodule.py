@@ -66,7 +66,7 @@ class SegmentationDataModule(LightningDataModule):
             raise ConfigError(
                 f"batch_size {batch_size}, workers {workers}: expected at least 1, and 0 or more."
             )
-        self.root = Path(root)
+        self.root = Path(root).expanduser()
         self.batch_size = batch_size
         self.workers = workers
         self.seed = seed

@@ -128,7 +128,10 @@ def _same_size(
 
 
 def _names(images: Sequence[Path]) -> list[str]:
-    """Return the stems; images of the same name in other folders get the folder's name in front."""
-    if len({path.stem for path in images}) == len(images):
-        return [path.stem for path in images]
-    return [f"{path.parent.name}_{path.stem}" for path in images]
+    """Return the stems, with as many folders in front as it takes to tell the images apart."""
+    depth = 1
+    while True:
+        names = ["_".join(path.with_suffix("").parts[-depth:]) for path in images]
+        if len(set(names)) == len(set(images)) or depth > 20:
+            return names
+        depth += 1

@@ -71,8 +71,9 @@ class Folder(SegmentationDataModule):
     ) -> None:
         """Read the class names; the images are read later."""
         super().__init__(
-            root, batch_size, crop_size, scales, base_size, workers, seed, train_split, val_split,
-            flip, photometric,
+            root, batch_size=batch_size, crop_size=crop_size, scales=scales, base_size=base_size,
+            workers=workers, seed=seed, train_split=train_split, val_split=val_split, flip=flip,
+            photometric=photometric,
         )  # fmt: skip
         if mask_format not in ("index", "rgb"):
             raise ConfigError(f"mask_format {mask_format!r}: expected index or rgb.")

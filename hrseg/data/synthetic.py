@@ -56,8 +56,9 @@ class Synthetic(SegmentationDataModule):
     ) -> None:
         """Keep the arguments; `prepare_data` draws the scenes."""
         super().__init__(
-            root, batch_size, crop_size, scales, base_size, workers, seed, train_split, val_split,
-            flip, photometric,
+            root, batch_size=batch_size, crop_size=crop_size, scales=scales, base_size=base_size,
+            workers=workers, seed=seed, train_split=train_split, val_split=val_split, flip=flip,
+            photometric=photometric,
         )  # fmt: skip
         self.num_scenes = {"train": num_train, "val": num_val}
         self.image_size = (image_size[0], image_size[1])
