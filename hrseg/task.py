@@ -7,6 +7,7 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
+from torch.utils.data import DataLoader
 
 from hrseg.errors import ConfigError, ProofError
 from hrseg.inference import PROTOCOLS, Protocol, multi_scale
@@ -162,8 +163,9 @@ class SegmentationTask(pl.LightningModule):
 
     def _images(self) -> int:
         """Return how many images were scored, over all processes; repeats do not count."""
-        seen = sum(self.trainer.num_val_batches) * self.trainer.world_size
-        return min(int(seen), len(self.trainer.val_dataloaders.dataset))
+        seen = int(sum(self.trainer.num_val_batches)) * self.trainer.world_size
+        loader = cast(DataLoader[Any], self.trainer.val_dataloaders)
+        return min(seen, len(loader.dataset))  # type: ignore[arg-type]
 
     @property
     def _matrices(self) -> list[ConfusionMatrix]:
