@@ -64,7 +64,7 @@ def test_overrides_reach_nested_keys_lists_and_named_sections(minimal):
         ],
     )
     assert tuple(config.data.crop_size) == (64, 96)
-    assert config.optimizer.betas == (0.9, 0.999)
+    assert (config.optimizer.lr, config.optimizer.weight_decay) == (0.001, 0.01)
     assert config.losses[0].min_kept == 7
     assert config.losses[1].weight == 2.0
     assert config.trainer == {"devices": 2}
