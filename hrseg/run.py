@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from traceback import walk_tb
 from typing import Any, cast
 
 import pytorch_lightning as pl
@@ -256,8 +257,11 @@ def _user_errors(trainer: pl.Trainer) -> Iterator[None]:
     """Pass on what is the user's: Ctrl-C, which Lightning turns into exit 1, and bad arguments."""
     try:
         yield
-    except MisconfigurationException as error:
-        raise ConfigError(f"trainer: {error}") from error
+    except (MisconfigurationException, ValueError) as error:
+        *_, (frame, _) = walk_tb(error.__traceback__)
+        if not frame.f_globals["__name__"].startswith(("pytorch_lightning.", "lightning_fabric.")):
+            raise
+        raise ConfigError(f"trainer: {str(error).strip()}") from error
     except SystemExit:
         if trainer.interrupted:
             raise KeyboardInterrupt from None

@@ -350,6 +350,12 @@ def test_what_lightning_refuses_is_a_config_error_and_leaves_no_run(home, tmp_pa
     assert not list(tmp_path.glob("*/*"))
 
 
+def test_what_lightning_refuses_when_it_sees_the_data_is_a_config_error(home, tmp_path, capsys):
+    overrides = [*fit_overrides(home / "camvid"), f"runs={tmp_path}"]
+    assert main(["fit", *CONFIG, *overrides, "trainer.val_check_interval=500"]) == 2
+    assert "val_check_interval" in capsys.readouterr().err
+
+
 def test_too_few_class_names_say_so(tmp_path, capsys):
     for kind in ("images", "masks"):
         (tmp_path / kind).mkdir()
