@@ -49,11 +49,11 @@ def fit(config: Config, resume: Path | None = None) -> Path:
         if not resume:
             shutil.rmtree(run, ignore_errors=True)
         raise
+    last = _checked_last(task, trainer, run) if resume else None
     if trainer.is_global_zero:
         point_latest(run)
         (run / "config.yaml").write_text(_portable_yaml(config), encoding="utf-8")
         announce(config, data, task, trainer, run)
-    last = str(run / "checkpoints" / "last.ckpt") if resume else None
     with _user_errors(trainer):
         trainer.fit(task, data, ckpt_path=last, weights_only=True)
     return run
@@ -234,6 +234,20 @@ def _loss(spec: dict[str, Any], data: SegmentationDataModule) -> dict[str, Any]:
             f"{data.num_classes} numbers, for {', '.join(data.class_names)}."
         )
     return spec
+
+
+def _checked_last(task: SegmentationTask, trainer: pl.Trainer, run: Path) -> Path:
+    """Return `last.ckpt` of a run; refuse a damaged one, or one of another model."""
+    last = run / "checkpoints" / "last.ckpt"
+    content = read_checkpoint(last)
+    load_weights(task.model, content, purpose="evaluate")
+    if 0 < (trainer.max_epochs or -1) <= content["epoch"] + 1:
+        get_console().print(
+            f"nothing is left to train: the run has finished {content['epoch'] + 1} epochs. "
+            "Raise trainer.max_epochs to go on.",
+            soft_wrap=True,
+        )
+    return last
 
 
 def _check_facts(task: SegmentationTask, facts: Mapping[str, Any], checkpoint: Path) -> None:

@@ -94,7 +94,9 @@ def test_validate_reports_each_scale_and_the_fused_result(home, tmp_path, monkey
     assert all(row["miou"] is not None for row in scores["per_scale"].values())
 
 
-def test_resume_goes_on_in_the_same_folder_and_keeps_the_history(trained, tmp_path, monkeypatch):
+def test_resume_goes_on_in_the_same_folder_and_keeps_the_history(
+    trained, tmp_path, monkeypatch, capsys
+):
     monkeypatch.chdir(tmp_path)
     overrides = fit_overrides(trained / "camvid")
     assert main(["fit", *CONFIG, *overrides]) == 0
@@ -109,6 +111,15 @@ def test_resume_goes_on_in_the_same_folder_and_keeps_the_history(trained, tmp_pa
     steps = {row.split(",")[after[0].split(",").index("step")] for row in after[1:]}
     assert {"1", "3", "5"} <= steps
     assert read(run / "scores.json")["miou"] >= first
+    assert main(["fit", "--resume"]) == 0
+    assert "nothing is left to train: the run has finished 3 epochs" in capsys.readouterr().out
+    assert main(["fit", "--resume", "model.backbone=hrnet_w18"]) == 2
+    assert "W18-small-v1" in capsys.readouterr().err
+    assert main(["fit", "--resume"]) == 0  # what was refused left no trace
+    last = run / "checkpoints" / "last.ckpt"
+    last.write_bytes(last.read_bytes()[:1000])
+    assert main(["fit", "--resume"]) == 2
+    assert "last.ckpt is damaged" in capsys.readouterr().err
 
 
 def test_fine_tuning_keeps_the_backbone_and_says_what_was_not_taken(home, tmp_path, capsys):
