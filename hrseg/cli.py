@@ -134,7 +134,7 @@ def _run_to_resume(arguments: argparse.Namespace) -> Path:
     from hrseg.runfolder import newest_run
 
     if arguments.resume:
-        run = Path(arguments.resume)
+        run = Path(arguments.resume).resolve()  # `latest` is a link to the run, not its name
         if not (run / "checkpoints" / "last.ckpt").is_file():
             raise ConfigError(f"{run} is no run folder: it has no checkpoints/last.ckpt.")
         return run

@@ -41,7 +41,7 @@ def load_config(name: str | Path, overrides: Iterable[str] = ()) -> Config:
     _spell_out_names(raw)
     for key, value in changed.items():
         try:
-            OmegaConf.update(raw, key, value, force_add=True)
+            OmegaConf.update(raw, key, value, merge=False, force_add=True)
         except (OmegaConfBaseException, AttributeError, IndexError, TypeError) as error:
             raise ConfigError(f"command line: {key}: {_first_lines(error, 1)}") from error
         _spell_out_names(raw)
@@ -164,11 +164,12 @@ class _Checker:
             for index, value in enumerate(node):
                 self.refuse_foreign_resolvers(value, f"{key}[{index}]")
         elif isinstance(node, str):
-            for resolver in re.findall(r"\$\{([^}]*:[^}]*)", node):
-                if not re.fullmatch(r"\s*oc\.env:\s*HRSEG_[A-Z0-9_]+\s*(,[^$]*)?", resolver):
-                    raise self.error(
-                        key, f"${{{resolver}}} is not allowed, only ${{oc.env:HRSEG_...}}."
-                    )
+            # What is left after the two plain forms could build the name of a resolver.
+            left = re.sub(r"\$\{(oc\.env:HRSEG_[A-Z0-9_]+(,[^${}]*)?|[\w.\[\]]+)\}", "", node)
+            if "${" in left:
+                raise self.error(
+                    key, f"{node} is not allowed, only ${{key}} and ${{oc.env:HRSEG_...}}."
+                )
 
     def check_values(self, config: DictConfig) -> None:
         """Raise on what is missing, on interpolations that do not resolve, on numbers too small."""
@@ -180,10 +181,17 @@ class _Checker:
         if missing:
             raise self.error(missing[0], f"is required: {_help(config, missing[0])}.")
         self._check_numbers(config, "")
-        scales = list(config.data.scales)
-        if len(scales) not in (2, 3) or scales[0] > scales[1]:
+        if not re.fullmatch(r"[\w-][\w.-]*", config.name):
             raise self.error(
-                "data.scales", f"expected (first, last, step) or (low, high), got {scales}."
+                "name", f"{config.name!r} names a folder: letters, digits, . _ - only."
+            )
+        scales = list(config.data.scales)
+        steps = (scales[1] - scales[0]) / scales[2] if len(scales) == 3 else 1.0
+        if len(scales) not in (2, 3) or scales[0] > scales[1] or abs(steps - round(steps)) > 1e-6:
+            raise self.error(
+                "data.scales",
+                f"is {scales}; expected (first, last, step) with whole steps from first to last, "
+                "e.g. [0.5, 2.1, 0.1], or (low, high).",
             )
         if not config.losses:
             raise self.error("losses", "is empty; expected at least one, e.g. [cross_entropy].")

@@ -195,7 +195,7 @@ class Config:
     """A whole experiment."""
 
     name: str = option("the experiment; runs go to <runs>/<name>/")
-    seed: int = option("seed of every random draw", 304, at_least=0)
+    seed: int = option("seed of every random draw", 304, at_least=0, at_most=2**32 - 1)
     runs: str = option("where run folders are made", "runs")
     data: DataConfig = option("the data set", DataConfig())
     model: ModelConfig = option("the network", ModelConfig())

@@ -116,6 +116,8 @@ def test_resume_goes_on_in_the_same_folder_and_keeps_the_history(
     assert main(["fit", "--resume", "model.backbone=hrnet_w18"]) == 2
     assert "W18-small-v1" in capsys.readouterr().err
     assert main(["fit", "--resume"]) == 0  # what was refused left no trace
+    assert main(["fit", "--resume", "runs/camvid_w18_small/latest"]) == 0
+    assert run.with_name("latest").resolve() == run
     last = run / "checkpoints" / "last.ckpt"
     last.write_bytes(last.read_bytes()[:1000])
     assert main(["fit", "--resume"]) == 2

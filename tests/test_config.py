@@ -70,6 +70,16 @@ def test_overrides_reach_nested_keys_lists_and_named_sections(minimal):
     assert config.trainer == {"devices": 2}
 
 
+def test_an_override_replaces_a_mapping_and_a_named_section(minimal):
+    minimal.write_text(
+        "name: x\ndata: {name: folder, root: y, id_map: {0: 0, 255: 1}}\n"
+        "model: {backbone: hrnet_w18}\noptimizer: {name: adamw, lr: 0.5}\n"
+    )
+    config = load_config(minimal, ["data.id_map={7: 0, 8: 1}", "optimizer={name: sgd}"])
+    assert dict(config.data.id_map) == {7: 0, 8: 1}
+    assert config.optimizer.lr == 0.01
+
+
 def test_a_bare_on_is_the_key_on_although_yaml_reads_true(minimal):
     minimal.write_text(MINIMAL + "losses:\n- {name: cross_entropy, on: aux}\n")
     assert load_config(minimal).losses[0].on == "aux"
@@ -83,6 +93,10 @@ def test_a_bare_on_is_the_key_on_although_yaml_reads_true(minimal):
         ("data.batch_size=0", ["data.batch_size", "at least 1"]),
         ("data.crop_size=[1,2,3]", ["data.crop_size", "tuple[int, int]", "(height, width)"]),
         ("data.scales=[1]", ["data.scales", "(first, last, step)"]),
+        ("data.scales=[0.75,1.0,1.25]", ["data.scales", "whole steps"]),
+        ("data.scales=[0.5,2.0,0.4]", ["data.scales", "whole steps"]),
+        ("name=../../x", ["name", "names a folder"]),
+        ("seed=5000000000", ["seed", "at most"]),
         ("data.name=camvd", ["data.name", "Did you mean: camvid?"]),
         ("data.flip=2", ["data.flip", "at most 1"]),
         ("model.backbone=hrnet_w19", ["model.backbone", "hrnet_w18"]),
@@ -147,7 +161,13 @@ def test_interpolations_are_saved_unresolved_and_only_hrseg_variables_are_read(
     config = load_config(minimal, ["data.root=${oc.env:HRSEG_DATA}"])
     assert config.data.root == "/secret/place"
     assert "/secret/place" not in to_yaml(config)
-    for value in ("${oc.env:OTHER}", "${oc.env:${name}}", "${oc.decode:x}", "a${oc.env:OTHER}b"):
+    for value in (
+        "${${name}:OTHER}",
+        "${oc.env:OTHER}",
+        "${oc.env:${name}}",
+        "${oc.decode:x}",
+        "a${oc.env:OTHER}b",
+    ):
         with pytest.raises(ConfigError, match="only"):
             load_config(minimal, [f"data.root={value}"])
 
