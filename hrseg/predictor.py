@@ -155,10 +155,17 @@ def _pixels(image: Input) -> NDArray[np.uint8]:
         try:
             with Image.open(image, formats=("PNG", "JPEG", "TIFF", "WEBP", "BMP")) as opened:
                 return _pixels(opened)
-        except (OSError, SyntaxError) as error:
+        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
             raise DataError(f"{image} is no readable image: {error}") from error
     if isinstance(image, Image.Image):
         upright = ImageOps.exif_transpose(image) or image
+        if upright.mode.startswith("I;16"):
+            # Pillow would clip at 255; training scales 16 bits down as well.
+            return np.stack([(np.asarray(upright) // 257).astype(np.uint8)] * 3, 2)
+        if upright.mode in ("I", "F"):
+            raise DataError(
+                f"got an image of mode {upright.mode}; expected 8 or 16 bits a channel."
+            )
         return np.array(upright.convert("RGB"))
     if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
         raise DataError(

@@ -85,6 +85,7 @@ class FolderConfig(DataConfig):
     id_map: dict[int, int] | None = option("raw id -> train id, 255 = ignore", None)
     ignore_ids: list[int] = option("raw ids that are not scored", [255])
     val_fraction: float | None = option("share held out, if there are no split folders", None)
+    split_seed: int = option("chooses that share, whatever `seed` is", 304, at_least=0)
 
 
 @dataclass

@@ -1,5 +1,7 @@
 """Reading of files: every fault is a DataError that names the file and the repair."""
 
+import struct
+import zlib
 from pathlib import Path
 
 import cv2
@@ -247,3 +249,25 @@ def test_two_images_of_one_name_are_an_error(tmp_path):
     save(tmp_path / "a.jpg", IMAGE)
     with pytest.raises(DataError, match=r"a\.jpg and a\.png have the same name"):
         find_files(tmp_path)
+
+
+@pytest.mark.parametrize("depth", [1, 2, 4, 8])
+def test_ids_of_any_grey_depth_are_the_stored_ones(tmp_path, depth):
+    ids = np.array([[0, 1, 1, 0], [1, 0, 2**depth - 1, 1]], np.uint8)
+    path = tmp_path / "mask.png"
+    path.write_bytes(_grey_png(ids, depth))
+    assert np.array_equal(read_index_mask(path), ids)
+
+
+def _grey_png(ids, depth):
+    """Write a grey PNG by the specification; Pillow writes 8 bits only."""
+    height, width = ids.shape
+    bits = np.unpackbits(ids[..., None], axis=-1)[..., 8 - depth :].reshape(height, -1)
+    rows = b"".join(b"\0" + np.packbits(row).tobytes() for row in bits)
+    header = struct.pack(">IIBBBBB", width, height, depth, 0, 0, 0, 0)
+    parts = ((b"IHDR", header), (b"IDAT", zlib.compress(rows)), (b"IEND", b""))
+    chunks = (
+        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        for kind, data in parts
+    )
+    return b"\x89PNG\r\n\x1a\n" + b"".join(chunks)

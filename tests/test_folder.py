@@ -62,7 +62,12 @@ def test_seeded_fraction_is_stable_complete_and_disjoint(tmp_path):
     train, val = stems(data, "train"), stems(data, "val")
     assert len(val) == 5 and sorted(train + val) == [f"{i:02}" for i in range(20)]
     assert stems(folder(root, val_fraction=0.25), "val") == val
-    assert stems(folder(root, val_fraction=0.25, seed=1), "val") != val
+    assert stems(folder(root, val_fraction=0.25, seed=1), "val") == val
+    assert stems(folder(root, val_fraction=0.25, split_seed=1), "val") != val
+    with pytest.raises(DataError, match="no split test"):
+        folder(root, val_fraction=0.25).files("test")
+    with pytest.raises(DataError, match="two of different names"):
+        folder(root, val_fraction=0.25, val_split="train").files("train")
     tree(root, "new")
     assert len(set(stems(folder(root, val_fraction=0.25), "val")) - set(val)) <= 1
 

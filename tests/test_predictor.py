@@ -82,6 +82,15 @@ def test_an_array_of_another_kind_is_refused(checkpoint, image):
         hrseg.load(checkpoint[0]).predict(image)
 
 
+def test_sixteen_bits_are_scaled_and_other_depths_refused(checkpoint):
+    grey = picture()[..., 0]
+    predictor = hrseg.load(checkpoint[0])
+    deep = predictor.predict(Image.fromarray(grey.astype(np.uint16) * 257))
+    assert np.array_equal(deep.image, np.stack([grey] * 3, 2))
+    with pytest.raises(DataError, match="mode F"):
+        predictor.predict(Image.fromarray(grey.astype(np.float32)))
+
+
 def test_an_unreadable_file_is_named(checkpoint, tmp_path):
     (tmp_path / "x.png").write_bytes(b"no image")
     with pytest.raises(DataError, match=r"x\.png"):

@@ -229,9 +229,18 @@ def _read_mask(path: Path, mode: str | None) -> tuple[str, npt.NDArray[Any]]:
                     f"{path}: a JPEG mask has wrong ids: its compression blends neighbouring "
                     "values.\nExport the masks as PNG from the annotation tool again."
                 )
-            return opened.mode, np.asarray(opened.convert(mode) if mode else opened)
+            return opened.mode, np.asarray(opened.convert(mode)) if mode else stored_values(opened)
     except _UNREADABLE as error:
         raise _unreadable(path, error) from error
+
+
+def stored_values(image: Image.Image) -> npt.NDArray[Any]:
+    """Return the values as the file holds them; Pillow stretches 2- and 4-bit grey to 0..255."""
+    tiles = getattr(image, "tile", None)
+    depth = tiles[0][3] if tiles else None
+    stretch = {"L;2": 85, "L;4": 17}.get(str(depth), 1)
+    values = np.asarray(image)
+    return values // stretch if stretch > 1 else values
 
 
 @lru_cache(maxsize=4)

@@ -39,6 +39,8 @@ class Folder(SegmentationDataModule):
         id_map: raw id -> train id, 255 = ignore; None: raw ids are train ids.
         ignore_ids: raw ids that are ignored, unless `id_map` maps them.
         val_fraction: share of the images to validate on, between 0 and 1.
+        split_seed: chooses that share; apart from `seed`, so that runs of other seeds hold out the
+            same images.
         batch_size: see `SegmentationDataModule`, as for all the others.
 
     Raises:
@@ -58,6 +60,7 @@ class Folder(SegmentationDataModule):
         id_map: Mapping[int, int] | None = None,
         ignore_ids: Sequence[int] = (255,),
         val_fraction: float | None = None,
+        split_seed: int = 304,
         batch_size: int = 8,
         crop_size: Sequence[int] = (256, 256),
         scales: Sequence[float] = (0.5, 2.1, 0.1),
@@ -80,7 +83,8 @@ class Folder(SegmentationDataModule):
         if val_fraction is not None and not 0 < val_fraction < 1:
             raise ConfigError(f"val_fraction {val_fraction}: expected between 0 and 1, e.g. 0.2.")
         self.images, self.masks = self.root / image_folder, self.root / mask_folder
-        self.mask_suffix, self.val_fraction = mask_suffix, val_fraction
+        self.mask_suffix = mask_suffix
+        self.val_fraction, self.split_seed = val_fraction, split_seed
         if not class_names:
             class_names, found = read_classes(self.root)
             palette = palette or found
@@ -114,14 +118,21 @@ class Folder(SegmentationDataModule):
                 ".\nMake images/train and images/val, or name lists (data.train_split=train.txt), "
                 "or hold out a share (data.val_fraction=0.2)."
             )
+        if self.train_split == self.val_split or split not in (self.train_split, self.val_split):
+            raise DataError(
+                f"no split {split} in {self.images}: val_fraction makes two of different names, "
+                f"{self.train_split} and {self.val_split}.\nTo score the training images, name a "
+                "list: data.val_split=train.txt."
+            )
         held_out = round(len(pairs) * self.val_fraction)
         if not 0 < held_out < len(pairs):
             raise DataError(
                 f"val_fraction {self.val_fraction} of {len(pairs)} images in {self.images} leaves "
                 "one split empty.\nChoose another share, or add images."
             )
-        # By a hash of the name, so that a new image does not move the others about.
-        order = sorted(pairs, key=lambda pair: _hash(self.seed, pair[0].relative_to(self.images)))
+        # By a hash of the name: a new image changes sides with one other at most.
+        names = {pair: pair[0].relative_to(self.images) for pair in pairs}
+        order = sorted(pairs, key=lambda pair: _hash(self.split_seed, names[pair]))
         return sorted(order[:held_out] if split == self.val_split else order[held_out:])
 
     def mask_reader(self) -> MaskReader:

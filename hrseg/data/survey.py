@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from hrseg.data.base import IGNORE
+from hrseg.data.base import IGNORE, stored_values
 from hrseg.errors import DataError
 
 Color = tuple[int, int, int]
@@ -107,9 +107,9 @@ def _count(mask: Image.Image, survey: Survey) -> None:
     if mask.format == "JPEG":
         survey.kinds["JPEG"] += 1
         return
-    if mask.mode == "P" or mask.mode in _GREY_MODES:
+    if mask.mode == "P" or (mask.mode in _GREY_MODES and mask.mode != "LA"):
         kind = "palette" if mask.mode == "P" else "grey"
-        values = np.asarray(mask.convert("L") if mask.mode == "LA" else mask).astype(np.int32)
+        values = stored_values(mask).astype(np.int32)
     else:
         kind = "colour"
         red, green, blue = np.moveaxis(np.asarray(mask.convert("RGB")).astype(np.int32), 2, 0)
