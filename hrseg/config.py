@@ -181,10 +181,8 @@ class _Checker:
         if missing:
             raise self.error(missing[0], f"is required: {_help(config, missing[0])}.")
         self._check_numbers(config, "")
-        if not re.fullmatch(r"[\w-][\w.-]*", config.name):
-            raise self.error(
-                "name", f"{config.name!r} names a folder: letters, digits, . _ - only."
-            )
+        if not re.fullmatch(r"(?!\.)[^/\\\x00-\x1f]+", config.name):
+            raise self.error("name", f"{config.name!r} names a folder: no slash, no dot in front.")
         scales = list(config.data.scales)
         steps = (scales[1] - scales[0]) / scales[2] if len(scales) == 3 else 1.0
         if len(scales) not in (2, 3) or scales[0] > scales[1] or abs(steps - round(steps)) > 1e-6:
