@@ -39,7 +39,8 @@ class ClassScores(Callback):
         if fitting:
             scores["epoch"], scores["step"] = trainer.current_epoch, trainer.global_step
         show_scores(scores)
-        miou = scores["miou"] or 0.0
+        # In float32, as the checkpoint callback compares.
+        miou = float(np.float32(scores["miou"] or 0.0))
         if not fitting or miou > self.best:
             write_json(Path(self.folder or trainer.default_root_dir) / "scores.json", scores)
         self.best = max(miou, self.best)

@@ -122,7 +122,7 @@ def _fit(arguments: argparse.Namespace) -> None:
     if arguments.print_config:
         print(to_yaml(config), end="")
         return
-    _check_paths(config)
+    _check_paths(config, weights=resume is None)
     from hrseg.run import fit
 
     print(f"run folder: {fit(config, resume)}")
@@ -161,7 +161,11 @@ def _validate(arguments: argparse.Namespace) -> None:
     checkpoint = checkpoint or best_checkpoint(run or Path())
     if not checkpoint.is_file():
         raise ConfigError(f"no such checkpoint: {checkpoint.absolute()}")
-    _check_paths(config)
+    _check_paths(config, weights=False)
+    # What shortened the training does not shorten its evaluation, unless said again.
+    for name in ("limit_val_batches", "fast_dev_run", "overfit_batches"):
+        if not any(pair.startswith(f"trainer.{name}=") for pair in arguments.overrides):
+            config.trainer.pop(name, None)
     from hrseg.run import validate
 
     folder = dated_folder((run or Path(config.runs) / config.name) / "validate")
@@ -225,7 +229,7 @@ def _config(arguments: argparse.Namespace) -> str:
     return str(arguments.config)
 
 
-def _check_paths(config: "Config") -> None:
+def _check_paths(config: "Config", weights: bool) -> None:
     """Say what is missing before the seconds that torch takes to import."""
     root = Path(config.data.root).expanduser()
     if config.data.name != "synthetic" and not root.is_dir():
@@ -233,9 +237,9 @@ def _check_paths(config: "Config") -> None:
             f"data.root: no folder {root.absolute()}.\n"
             f"Expected the {config.data.name} data set there; say where it is: data.root=/path"
         )
-    weights = config.model.weights
-    if weights is not None and not Path(weights).expanduser().is_file():
+    file = config.model.weights
+    if weights and file is not None and not Path(file).expanduser().is_file():
         raise ConfigError(
-            f"model.weights: no file {Path(weights).absolute()}.\n"
+            f"model.weights: no file {Path(file).absolute()}.\n"
             "Expected a checkpoint to start from; null trains from scratch."
         )

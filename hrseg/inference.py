@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from hrseg.errors import ConfigError
+from hrseg.errors import ConfigError, ProofError
 from hrseg.lookup import did_you_mean, find
 
 Model = Callable[[Tensor], Tensor]
@@ -24,7 +24,8 @@ Model = Callable[[Tensor], Tensor]
 # MIC-DKFZ/semantic_segmentation raw logits: three rules, three scores for one checkpoint.
 AVERAGES: dict[str, Callable[[Tensor], Tensor]] = {
     "softmax": lambda logits: logits.softmax(1),
-    "exp_logits": torch.exp,
+    # In float64: exp(89) is infinite in float32, and two infinities have no order.
+    "exp_logits": lambda logits: logits.double().exp(),
     # A copy, since the scores of the other scales are added in place.
     "logits": torch.clone,
 }
@@ -136,7 +137,7 @@ def multi_scale(
         del scores  # else it would take its memory through the next scale's forward pass
     if fused is not None and len(per_scale) > 1:
         pred = _ids(fused)
-    return Result(pred, per_scale, fused if keep_scores else None)
+    return Result(pred, per_scale, fused.float() if keep_scores and fused is not None else None)
 
 
 def _logits(
@@ -181,4 +182,10 @@ def _interpolate(x: Tensor, size: Sequence[int], align_corners: bool) -> Tensor:
 def _ids(scores: Tensor) -> Tensor:
     """Return the channel of the largest score, (H, W) uint8."""
     # max(1) keeps whole planes in step: on a CPU a quarter of the time of argmax(1).
-    return scores.max(1).indices[0].to(torch.uint8)
+    best = scores.max(1)
+    if not best.values.isfinite().all():
+        raise ProofError(
+            "the model's scores are not finite: its weights are damaged, or float16 overflowed "
+            "(try trainer.precision=32)."
+        )
+    return best.indices[0].to(torch.uint8)

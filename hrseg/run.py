@@ -12,14 +12,15 @@ import pytorch_lightning as pl
 import torch
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig, OmegaConf
-from pytorch_lightning.callbacks import Callback, EarlyStopping, EMAWeightAveraging, ModelCheckpoint
+from pytorch_lightning.callbacks import Callback, EarlyStopping, EMAWeightAveraging
 from rich import get_console
 
 from hrseg.callbacks import ClassScores, PredictionImages
-from hrseg.config import to_dict, to_yaml
+from hrseg.checkpointing import RunCheckpoint
+from hrseg.config import load_config, to_dict, to_yaml
 from hrseg.data import DATASETS
 from hrseg.data.datamodule import SegmentationDataModule
-from hrseg.errors import ConfigError
+from hrseg.errors import ConfigError, HrsegError
 from hrseg.inference import PROTOCOLS, Protocol
 from hrseg.logs import build_loggers, quieten
 from hrseg.lookup import find
@@ -41,21 +42,20 @@ def fit(config: Config, resume: Path | None = None) -> Path:
     pl.seed_everything(config.seed, workers=True, verbose=False)
     data = build_data(config)
     data.check()
-    task = build_task(config, data)
+    task = build_task(config, data, weights=resume is None)
     run = resume or new_run(Path(config.runs), config.name)
+    record = _Record(config, run)
     try:
-        trainer = build_trainer(config, run, _training_callbacks(config, run))
-    except ConfigError:
-        if not resume:
+        trainer = build_trainer(config, run, [record, *_training_callbacks(config, run)])
+        last = _checked_last(config, task, trainer, run) if resume else None
+        if trainer.is_global_zero:
+            announce(config, data, task, trainer, run)
+        with _user_errors(trainer):
+            trainer.fit(task, data, ckpt_path=last, weights_only=True)
+    except HrsegError:
+        if not resume and not record.written:
             shutil.rmtree(run, ignore_errors=True)
         raise
-    last = _checked_last(task, trainer, run) if resume else None
-    if trainer.is_global_zero:
-        point_latest(run)
-        (run / "config.yaml").write_text(_portable_yaml(config), encoding="utf-8")
-        announce(config, data, task, trainer, run)
-    with _user_errors(trainer):
-        trainer.fit(task, data, ckpt_path=last, weights_only=True)
     return run
 
 
@@ -188,6 +188,20 @@ def build_trainer(
         raise ConfigError(f"trainer: {error}") from error
 
 
+class _Record(Callback):
+    """Write the config and move `latest` when training really begins: a refusal leaves no trace."""
+
+    def __init__(self, config: Config, run: Path) -> None:
+        self.config, self.run, self.written = config, run, False
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if trainer.is_global_zero:
+            text = _portable_yaml(self.config)
+            (self.run / "config.yaml").write_text(text, encoding="utf-8")
+            point_latest(self.run)
+        self.written = True
+
+
 def _training_callbacks(config: Config, run: Path) -> list[Callback]:
     callbacks: list[Callback] = [
         ClassScores(run),
@@ -201,7 +215,7 @@ def _training_callbacks(config: Config, run: Path) -> list[Callback]:
         patience = config.early_stopping_patience
         callbacks.append(EarlyStopping("val/miou", mode="max", patience=patience))
     if not config.trainer.get("fast_dev_run") and config.trainer.get("enable_checkpointing", True):
-        keep = partial(ModelCheckpoint, dirpath=run / "checkpoints", enable_version_counter=False)
+        keep = partial(RunCheckpoint, dirpath=run / "checkpoints", enable_version_counter=False)
         callbacks.append(keep(filename="best", monitor="val/miou", mode="max"))
         callbacks.append(keep(filename="last", save_on_train_epoch_end=True))
     return callbacks
@@ -236,14 +250,23 @@ def _loss(spec: dict[str, Any], data: SegmentationDataModule) -> dict[str, Any]:
     return spec
 
 
-def _checked_last(task: SegmentationTask, trainer: pl.Trainer, run: Path) -> Path:
-    """Return `last.ckpt` of a run; refuse a damaged one, or one of another model."""
+def _checked_last(config: Config, task: SegmentationTask, trainer: pl.Trainer, run: Path) -> Path:
+    """Return `last.ckpt` of a run; refuse a damaged one, and settings that it does not fit."""
     last = run / "checkpoints" / "last.ckpt"
     content = read_checkpoint(last)
     load_weights(task.model, content, purpose="evaluate")
-    if 0 < (trainer.max_epochs or -1) <= content["epoch"] + 1:
+    _check_facts(task, content.get("hrseg", {}), last)
+    started = to_dict(load_config(run / "config.yaml").optimizer)
+    if to_dict(config.optimizer) != started:
+        raise ConfigError(
+            f"optimizer: {run} was started with {started}, which its state goes on with.\n"
+            "For other settings start a new run, from model.weights="
+            f"{run / 'checkpoints' / 'last.ckpt'}"
+        )
+    done = int(content.get("epoch", -1)) + 1
+    if 0 < (trainer.max_epochs or -1) <= done:
         get_console().print(
-            f"nothing is left to train: the run has finished {content['epoch'] + 1} epochs. "
+            f"nothing is left to train: the run has finished {done} epochs. "
             "Raise trainer.max_epochs to go on.",
             soft_wrap=True,
         )
@@ -262,7 +285,7 @@ def _check_facts(task: SegmentationTask, facts: Mapping[str, Any], checkpoint: P
         if theirs is not None and theirs != ours:
             raise ConfigError(
                 f"{checkpoint} was trained with {what} {theirs}, the config says {ours}.\n"
-                "Its score would mean nothing: leave --config out, or name the run's own."
+                "The result would mean nothing: keep to the config of the checkpoint's own run."
             )
 
 

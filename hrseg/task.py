@@ -72,10 +72,16 @@ class SegmentationTask(pl.LightningModule):
             )
         self.model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.normalize = Normalize(mean, std)
-        self.class_names = list(class_names)
-        self.palette = [list(color) for color in palette or default_palette(num_classes)]
+        self.class_names = [str(name) for name in class_names]
+        # Plain numbers: a checkpoint with others in it would be refused when it is loaded.
+        colors = palette if len(palette) else default_palette(num_classes)
+        self.palette = [[int(value) for value in color] for color in colors]
         self.flip_pairs = [(int(a), int(b)) for a, b in flip_pairs]
-        self.loss_terms = nn.ModuleList(_LossTerm(spec) for spec in losses)
+        terms = [_LossTerm(spec) for spec in ([losses] if isinstance(losses, str) else losses)]
+        outputs = getattr(model.head, "output_names", ("out",))
+        for term in terms:
+            find(dict.fromkeys(outputs), term.on, "output of the model")
+        self.loss_terms = nn.ModuleList(terms)
         self.optimizer_spec, self.schedule_spec = optimizer, schedule
         find(OPTIMIZERS, _name(optimizer), "optimizer")
         find(SCHEDULES, _name(schedule), "schedule")
@@ -214,7 +220,7 @@ class _LossTerm(nn.Module):
         self.loss = build(LOSSES, arguments, "loss")
 
     def forward(self, logits: Mapping[str, Tensor], mask: Tensor) -> Tensor:
-        loss: Tensor = self.loss(find(logits, self.on, "output of the model"), mask)
+        loss: Tensor = self.loss(logits[self.on], mask)
         return self.weight * loss
 
 

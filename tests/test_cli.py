@@ -115,9 +115,21 @@ def test_resume_goes_on_in_the_same_folder_and_keeps_the_history(
     assert "nothing is left to train: the run has finished 3 epochs" in capsys.readouterr().out
     assert main(["fit", "--resume", "model.backbone=hrnet_w18"]) == 2
     assert "W18-small-v1" in capsys.readouterr().err
+    for override, word in (
+        ("optimizer.lr=0.5", "optimizer"),
+        ("optimizer=sgd", "optimizer"),
+        ("model.align_corners=true", "align_corners"),
+        ("trainer.val_check_interval=500", "val_check_interval"),
+    ):
+        assert main(["fit", "--resume", override, "trainer.max_epochs=4"]) == 2
+        assert word in capsys.readouterr().err
     assert main(["fit", "--resume"]) == 0  # what was refused left no trace
     assert main(["fit", "--resume", "runs/camvid_w18_small/latest"]) == 0
     assert run.with_name("latest").resolve() == run
+    run = run.rename(run.with_name("20990101-000000"))
+    assert main(["fit", "--resume", str(run), "trainer.max_epochs=5"]) == 0
+    best = torch.load(run / "checkpoints" / "best.ckpt", weights_only=True)
+    assert best["epoch"] == read(run / "scores.json")["epoch"]
     last = run / "checkpoints" / "last.ckpt"
     last.write_bytes(last.read_bytes()[:1000])
     assert main(["fit", "--resume"]) == 2
@@ -361,6 +373,14 @@ def test_what_lightning_refuses_is_a_config_error_and_leaves_no_run(home, tmp_pa
     assert main(["fit", *CONFIG, *overrides, "trainer.accelerator=gpu"]) == 2
     assert "gpu" in capsys.readouterr().err.lower()
     assert not list(tmp_path.glob("*/*"))
+
+
+def test_what_is_refused_before_the_first_step_leaves_no_run(home, tmp_path, capsys):
+    overrides = [*fit_overrides(home / "camvid"), f"runs={tmp_path}"]
+    for wrong in ("trainer.accumulate_grad_batches=3", "losses=[{name: ohem, on: aux}]"):
+        assert main(["fit", *CONFIG, *overrides, wrong]) == 2
+        assert not list(tmp_path.glob("*/*"))
+    capsys.readouterr()
 
 
 def test_what_lightning_refuses_when_it_sees_the_data_is_a_config_error(home, tmp_path, capsys):

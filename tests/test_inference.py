@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from hrseg.errors import ConfigError
+from hrseg.errors import ConfigError, ProofError
 from hrseg.inference import PROTOCOLS, Protocol, multi_scale
 from hrseg.metrics import ConfusionMatrix
 from hrseg.models import create_model
@@ -222,3 +222,17 @@ def test_protocol_survives_the_way_through_plain_data():
 def test_a_protocol_that_cannot_be_run_is_refused(arguments, message):
     with pytest.raises(ConfigError, match=message):
         Protocol(**arguments)
+
+
+def test_large_logits_keep_their_order_under_exp_logits():
+    logits = torch.zeros(1, 3, 32, 32)
+    logits[:, 1], logits[:, 2] = 95, 120
+    protocol = Protocol(scales=(1.0, 1.5), average="exp_logits")
+    result = multi_scale(lambda x: logits, torch.zeros(1, 3, 32, 32), protocol)
+    assert (result.pred == 2).all()
+
+
+def test_scores_that_are_no_numbers_are_refused():
+    logits = torch.full((1, 3, 32, 32), float("nan"))
+    with pytest.raises(ProofError, match="not finite"):
+        multi_scale(lambda x: logits, torch.zeros(1, 3, 32, 32), Protocol())

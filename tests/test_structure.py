@@ -27,10 +27,11 @@ MAY_IMPORT = {
     "predictor": {"models", "inference", "visualize", "runfolder"},
     "logs": {"schema"},
     "progress": set(),
+    "checkpointing": set(),
     "runfolder": set(),
     "doctor": set(),
-    "run": {"callbacks", "config", "data", "inference", "logs", "models", "progress", "runfolder",
-            "schema", "task"},
+    "run": {"callbacks", "config", "data", "inference", "logs",
+            "checkpointing", "models", "progress", "runfolder", "schema", "task"},
     "score": {"callbacks", "data", "metrics", "run", "schema"},
 }  # fmt: skip
 

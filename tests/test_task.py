@@ -149,6 +149,14 @@ def test_class_names_must_fit_the_model():
         hrseg.SegmentationTask(model, NAMES)
 
 
-def test_a_loss_on_an_output_that_the_model_has_not_is_named(tmp_path):
+def test_a_loss_on_an_output_that_the_model_has_not_is_named():
     with pytest.raises(ConfigError, match="unknown output of the model 'aux'"):
-        trainer(tmp_path).fit(task(losses=[{"name": "cross_entropy", "on": "aux"}]), loader())
+        task(losses=[{"name": "cross_entropy", "on": "aux"}])
+
+
+def test_numpy_colours_and_a_bare_loss_name_are_taken(tmp_path):
+    module = task(palette=np.array([[1, 2, 3], [4, 5, 6]]), losses="cross_entropy")
+    runner = trainer(tmp_path)
+    runner.fit(module, loader())
+    runner.save_checkpoint(tmp_path / "a.ckpt")
+    assert hrseg.load(tmp_path / "a.ckpt").palette == [[1, 2, 3], [4, 5, 6]]

@@ -7,7 +7,13 @@ from hrseg.models.hrnet import initialise, resize
 
 
 class FCNHead(nn.Module):
-    """The authors' `last_layer` (arXiv 1908.07919, section 3.2)."""
+    """The authors' `last_layer` (arXiv 1908.07919, section 3.2).
+
+    Attributes:
+        output_names: the keys of what it returns, which losses look at.
+    """
+
+    output_names = ("out",)
 
     def __init__(
         self,
