@@ -61,22 +61,25 @@ def show_scores(scores: Mapping[str, Any]) -> None:
 
 
 def _table(scores: Mapping[str, Any]) -> Table:
-    """Return the scores per class, in percent."""
+    """Return IoU and accuracy per class, fused and, if there are several, of each scale alone."""
     per_scale = scores.get("per_scale", {})
-    scales = list(per_scale) if len(per_scale) > 1 else []
+    blocks = [scores, *(per_scale.values() if len(per_scale) > 1 else ())]
     table = Table()
-    for heading in ("class", "IoU", "accuracy", *(f"IoU x{scale}" for scale in scales), "pixels"):
-        table.add_column(heading, justify="left" if heading == "class" else "right")
-    total = sum(row["pixels"] for row in scores["classes"]) or 1
+    table.add_column("class")
+    for label in ("", *(f" x{scale}" for scale in per_scale))[: len(blocks)]:
+        table.add_column(f"IoU{label}", justify="right")
+        table.add_column(f"acc{label}" if label else "accuracy", justify="right")
+    table.add_column("pixels", justify="right")
+    total = sum(row["pixels"] for row in scores["classes"])
     for index, row in enumerate(scores["classes"]):
-        others = (per_scale[scale]["classes"][index]["iou"] for scale in scales)
-        share = f"{100 * row['pixels'] / total:.2f} %"
-        values = [_percent(value) for value in (row["iou"], row["accuracy"], *others)]
-        table.add_row(escape(row["name"]), *values, share)
-    means = (per_scale[scale]["miou"] for scale in scales)
-    values = [_percent(value) for value in (scores["miou"], scores["mean_accuracy"], *means)]
+        cells = [block["classes"][index] for block in blocks]
+        values = [_percent(cell[key]) for cell in cells for key in ("iou", "accuracy")]
+        table.add_row(escape(row["name"]), *values, f"{100 * row['pixels'] / (total or 1):.2f} %")
     table.add_section()
-    table.add_row("mean", *values, f"{total:,}", style="bold")
+    means = [_percent(block[key]) for block in blocks for key in ("miou", "mean_accuracy")]
+    table.add_row("mean", *means, f"{total:,}", style="bold")
+    pixels = [cell for block in blocks for cell in ("", _percent(block["pixel_accuracy"]))]
+    table.add_row("all pixels", *pixels)
     return table
 
 

@@ -25,6 +25,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     except HrsegError as error:
         print(f"hrseg: {error}", file=sys.stderr)
         return error.exit_code
+    except OSError as error:
+        if error.filename is None:
+            raise
+        print(f"hrseg: {error.filename}: {error.strerror}", file=sys.stderr)
+        return 2
     except KeyboardInterrupt:
         print("hrseg: stopped", file=sys.stderr)
         return 130
@@ -70,6 +75,12 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--truth", required=True, help="folder of true masks")
     command.add_argument("--prediction", required=True, help="folder of predicted masks")
     command.add_argument("--out", help="file for the scores as JSON")
+    command.add_argument(
+        "--prediction-ids",
+        choices=("raw", "train"),
+        default="raw",
+        help="predictions hold ids as the truth does (raw, the default) or 0..K-1 as hrseg's do",
+    )
     command.set_defaults(run=_score)
 
     command = commands.add_parser("init", help="look at a folder of images, write a config for it")
@@ -141,7 +152,15 @@ def _run_to_resume(arguments: argparse.Namespace) -> Path:
     if arguments.config:
         config = load_config(arguments.config, arguments.overrides)
         return newest_run(Path(config.runs), config.name)
-    return newest_run(Path("runs"))
+    return _newest_run(arguments)
+
+
+def _newest_run(arguments: argparse.Namespace) -> Path:
+    """Return the newest run where `runs=` and `name=` say, or under runs/."""
+    from hrseg.runfolder import newest_run
+
+    said = dict(pair.split("=", 1) for pair in arguments.overrides if "=" in pair)
+    return newest_run(Path(said.get("runs", "runs")), said.get("name", "*"))
 
 
 def _validate(arguments: argparse.Namespace) -> None:
@@ -156,7 +175,7 @@ def _validate(arguments: argparse.Namespace) -> None:
     else:
         if checkpoint and not run:
             raise ConfigError(f"{checkpoint} lies in no run folder: say --config as well.")
-        run = run or newest_run(Path("runs"))
+        run = run or _newest_run(arguments)
         config = load_config(run / "config.yaml", arguments.overrides)
     checkpoint = checkpoint or best_checkpoint(run or Path())
     if not checkpoint.is_file():
@@ -180,7 +199,8 @@ def _score(arguments: argparse.Namespace) -> None:
     from hrseg.score import score_folders
 
     out = Path(arguments.out) if arguments.out else None
-    score_folders(config, Path(arguments.truth), Path(arguments.prediction), out)
+    truth, prediction = Path(arguments.truth), Path(arguments.prediction)
+    score_folders(config, truth, prediction, out, arguments.prediction_ids)
 
 
 def _init(arguments: argparse.Namespace) -> None:

@@ -17,7 +17,13 @@ from omegaconf.errors import OmegaConfBaseException
 
 from hrseg.errors import ConfigError
 from hrseg.lookup import did_you_mean, find
-from hrseg.schema import OWN_TRAINER_NAMES, SECTIONS, TRAINER_NAMES, Config
+from hrseg.schema import (
+    OWN_TRAINER_NAMES,
+    SECTIONS,
+    TRAINER_NAMES,
+    WHOLE_TRAINER_NUMBERS,
+    Config,
+)
 
 
 def load_config(name: str | Path, overrides: Iterable[str] = ()) -> Config:
@@ -33,7 +39,7 @@ def load_config(name: str | Path, overrides: Iterable[str] = ()) -> Config:
     path = find_config(name)
     try:
         raw = OmegaConf.load(path)
-    except (yaml.YAMLError, OmegaConfBaseException, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, OmegaConfBaseException, UnicodeDecodeError, RecursionError) as error:
         raise ConfigError(f"{path} is not valid YAML:\n{_first_lines(error)}") from error
     if not isinstance(raw, DictConfig):
         raise ConfigError(f"{path} holds no 'key: value' pairs. See `hrseg configs` for examples.")
@@ -145,9 +151,12 @@ class _Checker:
         return self.typed(names[node["name"]], node, key)
 
     def _check_trainer(self, node: Mapping[str, Any]) -> None:
-        for name in node:
+        for name, value in node.items():
             if name in OWN_TRAINER_NAMES:
                 raise self.error(f"trainer.{name}", "hrseg sets this one itself; remove the key.")
+            whole = value is None or isinstance(value, int) or "${" in str(value)
+            if name in WHOLE_TRAINER_NUMBERS and not whole:
+                raise self.error(f"trainer.{name}", f"is {value!r}; expected a whole number.")
             if name not in TRAINER_NAMES:
                 hint = did_you_mean(str(name), TRAINER_NAMES).partition("\n")[0]
                 raise self.error(

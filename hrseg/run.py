@@ -48,6 +48,7 @@ def fit(config: Config, resume: Path | None = None) -> Path:
     try:
         trainer = build_trainer(config, run, [record, *_training_callbacks(config, run)])
         last = _checked_last(config, task, trainer, run) if resume else None
+        _check_interval(trainer, len(data.train_dataset or ()) // config.data.batch_size)
         if trainer.is_global_zero:
             announce(config, data, task, trainer, run)
         with _user_errors(trainer):
@@ -115,6 +116,17 @@ def announce(
         )
 
 
+def _check_interval(trainer: pl.Trainer, steps_per_epoch: int) -> None:
+    """Refuse a validation interval that no training of this length reaches."""
+    epochs, interval = trainer.max_epochs or -1, trainer.val_check_interval
+    batches = steps_per_epoch * trainer.accumulate_grad_batches * epochs
+    if isinstance(interval, int) and 0 < batches < interval:
+        raise ConfigError(
+            f"trainer.val_check_interval: {interval} batches are more than the {batches} of this "
+            "training, which would end without a score."
+        )
+
+
 def _device(trainer: pl.Trainer) -> str:
     kind = trainer.strategy.root_device.type
     threads = f" ({torch.get_num_threads()} threads)" if kind == "cpu" else ""
@@ -140,6 +152,11 @@ def build_task(
         align_corners=model_config.align_corners,
         bn_momentum=model_config.bn_momentum,
     )
+    if model_config.freeze_backbone and model_config.weights is None:
+        raise ConfigError(
+            "model.freeze_backbone keeps the backbone as it is, but model.weights is null: "
+            "its features would be random.\nName a checkpoint in model.weights."
+        )
     if weights and model_config.weights is not None:
         report = load_weights(model, model_config.weights, purpose="initialise")
         get_console().print(str(report), highlight=False)
@@ -176,6 +193,9 @@ def build_trainer(
     epochs, every = arguments.get("max_epochs"), arguments.get("check_val_every_n_epoch")
     if isinstance(epochs, int) and isinstance(every, int) and 0 < epochs < every:
         arguments["check_val_every_n_epoch"] = epochs
+    interval = arguments.get("val_check_interval")
+    if isinstance(interval, int) and interval > 1:
+        arguments["check_val_every_n_epoch"] = None  # every so many steps, across epochs
     try:
         return pl.Trainer(
             **arguments,

@@ -1,11 +1,14 @@
 """Where runs live: `<runs>/<config name>/<date-time>/`, and `latest` beside them."""
 
 import os
+import re
 from datetime import datetime
 from itertools import count
 from pathlib import Path
 
 from hrseg.errors import ConfigError
+
+_KEPT = ("best", "last")
 
 
 def new_run(runs: Path, name: str) -> Path:
@@ -44,15 +47,16 @@ def newest_run(runs: Path, name: str = "*") -> Path:
     Raises:
         ConfigError: there is none.
     """
-    found = [path.parent.parent for path in runs.glob(f"{name}/*/checkpoints/last.ckpt")]
-    found = [run for run in found if not run.is_symlink()]
+    files = [path for path in runs.glob(f"{name}/*/checkpoints/*.ckpt") if path.stem in _KEPT]
+    found = {path.parent.parent for path in files if not path.parent.parent.is_symlink()}
     if not found:
         where = runs if name == "*" else runs / name
         raise ConfigError(
             f"no run with a checkpoint in {where.absolute()}.\n"
             "Start one with `hrseg fit --config ...`, or name a file with --checkpoint."
         )
-    return max(found, key=lambda run: run.name)
+    # A folder that somebody renamed has no date; it goes before those that have one.
+    return max(found, key=lambda run: (bool(re.match(r"\d{8}-\d{6}", run.name)), run.name))
 
 
 def best_checkpoint(run: Path) -> Path:

@@ -49,7 +49,9 @@ class DataConfig:
         at_least=0.01,
     )
     base_size: int | None = option(
-        "long side in pixels at scale 1; null: the image's own", None, at_least=32
+        "long side of training images at scale 1; null: their own. Evaluation keeps their size",
+        None,
+        at_least=32,
     )
     flip: float = option("probability of a horizontal flip", 0.5, at_least=0, at_most=1)
     photometric: float = option(
@@ -233,6 +235,11 @@ TRAINER_NAMES = (
     "enable_model_summary accumulate_grad_batches gradient_clip_val gradient_clip_algorithm "
     "deterministic benchmark inference_mode profiler detect_anomaly barebones plugins "
     "sync_batchnorm reload_dataloaders_every_n_epochs enable_autolog_hparams model_registry"
+).split()
+
+WHOLE_TRAINER_NUMBERS = (
+    "max_epochs min_epochs max_steps min_steps check_val_every_n_epoch num_sanity_val_steps "
+    "log_every_n_steps accumulate_grad_batches num_nodes reload_dataloaders_every_n_epochs"
 ).split()
 
 # hrseg gives these to the Trainer itself.

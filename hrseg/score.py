@@ -7,7 +7,7 @@ import torch
 from rich.progress import track
 
 from hrseg.callbacks import show_scores, write_json
-from hrseg.data.base import MaskReader, find_files
+from hrseg.data.base import Array, MaskReader, find_files, id_table
 from hrseg.errors import DataError
 from hrseg.metrics import ConfusionMatrix, summarize
 from hrseg.run import build_data, build_protocol
@@ -15,12 +15,17 @@ from hrseg.schema import Config
 
 
 def score_folders(
-    config: Config, truth: Path, prediction: Path, out: Path | None = None
+    config: Config,
+    truth: Path,
+    prediction: Path,
+    out: Path | None = None,
+    prediction_ids: str = "raw",
 ) -> dict[str, Any]:
     """Compare the masks in two folders, paired by their relative path without extension.
 
-    Both are read as the config's data set reads its masks. Print the per-class table; write it to
-    `out` as JSON if given.
+    The truth is read as the config's data set reads its masks. Predictions hold "raw" ids as the
+    truth does, or "train" ids, 0 to the number of classes, as hrseg predicts them. Print the
+    per-class table; write it to `out` as JSON if given.
 
     Returns:
         The scores in the layout of scores.json.
@@ -31,7 +36,13 @@ def score_folders(
     """
     data = build_data(config)
     read, absent = data.mask_reader(), build_protocol(config).absent_classes
-    true_files, predicted_files = find_files(truth), find_files(prediction)
+    read_prediction = read
+    if prediction_ids == "train":
+        repair = f"Expected train ids 0..{data.num_classes - 1}; or say --prediction-ids raw."
+        read_prediction = MaskReader(id_table(data.num_classes), repair)
+    suffix = getattr(data, "mask_suffix", "")
+    true_files, predicted_files = find_files(truth, suffix), find_files(prediction)
+    predicted_files = {**find_files(prediction, suffix), **predicted_files}
     if not true_files:
         raise DataError(f"no masks in {truth.absolute()}: expected PNG files.")
     missing = [name for name in true_files if name not in predicted_files]
@@ -43,7 +54,9 @@ def score_folders(
         )
     matrix = ConfusionMatrix(data.num_classes)
     for name, path in track(true_files.items(), "scoring", transient=True):
-        _add(matrix, read, path, predicted_files[name])
+        _add(
+            matrix, path, predicted_files[name], read(path), read_prediction(predicted_files[name])
+        )
     scores = {**summarize(matrix.compute(), data.class_names, absent), "images": len(true_files)}
     show_scores(scores)
     if out is not None:
@@ -51,8 +64,10 @@ def score_folders(
     return scores
 
 
-def _add(matrix: ConfusionMatrix, read: MaskReader, truth: Path, prediction: Path) -> None:
-    true, pred = torch.from_numpy(read(truth)), torch.from_numpy(read(prediction))
+def _add(
+    matrix: ConfusionMatrix, truth: Path, prediction: Path, true_ids: Array, predicted_ids: Array
+) -> None:
+    true, pred = torch.from_numpy(true_ids), torch.from_numpy(predicted_ids)
     if true.shape != pred.shape:
         raise DataError(
             f"{prediction} is {pred.shape[1]}x{pred.shape[0]}, its truth {truth} "

@@ -43,11 +43,16 @@ def test_a_class_name_with_markup_stays_text(rendered):
 
 
 def test_each_scale_has_a_column_when_there_are_several(rendered):
-    row = {"miou": 0.4, "classes": [{"iou": 0.4321}, {"iou": None}]}
+    row = {
+        "miou": 0.4,
+        "mean_accuracy": 0.45,
+        "pixel_accuracy": 0.8765,
+        "classes": [{"iou": 0.4321, "accuracy": 0.5432}, {"iou": None, "accuracy": None}],
+    }
     text = rendered({**SCORES, "per_scale": {"0.5": row, "1.0": row}})
-    assert "IoU x0.5" in text
-    assert "43.21" in text
-    assert "IoU x" not in rendered({**SCORES, "per_scale": {"1.0": row}})
+    assert text.count("x0.5") == 2
+    assert all(number in text for number in ("43.21", "54.32", "45.00", "87.65", "75.00"))
+    assert "x1.0" not in rendered({**SCORES, "per_scale": {"1.0": row}})
 
 
 def test_scores_json_belongs_to_the_best_checkpoint_also_after_a_resume(tmp_path, capsys):

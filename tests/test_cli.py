@@ -202,6 +202,14 @@ def test_ctrl_c_ends_with_130(home, tmp_path, monkeypatch, capsys):
     assert "stopped" in capsys.readouterr().err
 
 
+def test_validation_every_n_steps_across_epochs(home, tmp_path):
+    overrides = [*fit_overrides(home / "camvid"), f"runs={tmp_path}", "trainer.max_epochs=3"]
+    assert main(["fit", *CONFIG, *overrides, "trainer.val_check_interval=3"]) == 0
+    rows = (tmp_path / "camvid_w18_small/latest/metrics.csv").read_text().splitlines()
+    column = rows[0].split(",").index("val/miou")
+    assert sum(bool(row.split(",")[column]) for row in rows[1:]) == 2  # steps 3 and 6
+
+
 def test_validation_every_n_steps(home, tmp_path):
     overrides = [*fit_overrides(home / "camvid"), f"runs={tmp_path}", "trainer.max_epochs=1"]
     assert main(["fit", *CONFIG, *overrides, "trainer.val_check_interval=1"]) == 0
@@ -240,6 +248,12 @@ def test_score_of_the_truth_against_itself_is_perfect(home, tmp_path, capsys):
                  "--out", str(out)]) == 0  # fmt: skip
     assert read(out)["miou"] == 1.0
     assert "Sky" in capsys.readouterr().out
+
+
+def test_an_unwritable_place_is_one_line(home, capsys):
+    code = main(["init", str(home / "camvid"), "--out", "no/such/place.yaml"])
+    assert code == 2
+    assert "no/such/place.yaml" in capsys.readouterr().err
 
 
 def test_configs_are_listed_and_copied_but_never_overwritten(tmp_path, monkeypatch, capsys):
@@ -341,6 +355,7 @@ def test_faulty_data_is_named_before_training(tmp_path, monkeypatch, capsys, fau
         (["fit", *CONFIG, "data.scales=[]"], 2, ["data.scales"]),
         (["fit", "--resume", "there"], 2, ["there"]),
         (["init", "no/such/folder"], 3, ["no/such/folder"]),
+        (["validate", "runs=elsewhere", "name=mine"], 2, ["elsewhere", "mine"]),
     ],
 )
 def test_a_wrong_command_is_answered_in_four_lines(
@@ -377,7 +392,11 @@ def test_what_lightning_refuses_is_a_config_error_and_leaves_no_run(home, tmp_pa
 
 def test_what_is_refused_before_the_first_step_leaves_no_run(home, tmp_path, capsys):
     overrides = [*fit_overrides(home / "camvid"), f"runs={tmp_path}"]
-    for wrong in ("trainer.accumulate_grad_batches=3", "losses=[{name: ohem, on: aux}]"):
+    for wrong in (
+        "trainer.accumulate_grad_batches=3",
+        "losses=[{name: ohem, on: aux}]",
+        "model.freeze_backbone=true",
+    ):
         assert main(["fit", *CONFIG, *overrides, wrong]) == 2
         assert not list(tmp_path.glob("*/*"))
     capsys.readouterr()

@@ -36,6 +36,7 @@ def test_the_newest_run_with_a_checkpoint_is_found_across_configs(tmp_path):
     newer = finished(tmp_path, "b", "20260102-000000")
     (tmp_path / "b" / "20260103-000000").mkdir()
     (tmp_path / "b" / "latest").symlink_to("20260103-000000")
+    finished(tmp_path, "a", "renamed")
     assert newest_run(tmp_path) == newer
     assert newest_run(tmp_path, "a").parent.name == "a"
 

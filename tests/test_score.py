@@ -57,3 +57,16 @@ def test_folders_that_are_not_there_or_empty_are_named(folders, tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(DataError, match="no masks"):
         score_folders(CONFIG, tmp_path / "empty", folders[1])
+
+
+def test_predictions_may_hold_train_ids_and_the_truth_a_suffix(tmp_path):
+    (tmp_path / "truth").mkdir()
+    (tmp_path / "pred").mkdir()
+    save(tmp_path / "truth" / "a_mask.png", [[0, 255, 255]])
+    save(tmp_path / "pred" / "a.png", [[0, 1, 1]])
+    overrides = ["data.class_names=[a,b]", "data.id_map={0: 0, 255: 1}", "data.mask_suffix=_mask"]
+    config = load_config("folder", overrides)
+    folders = tmp_path / "truth", tmp_path / "pred"
+    assert score_folders(config, *folders, prediction_ids="train")["miou"] == 1.0
+    with pytest.raises(DataError, match="unknown id 1"):
+        score_folders(config, *folders)
