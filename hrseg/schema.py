@@ -39,6 +39,7 @@ class DataConfig:
     root: str = option("the folder that holds the data set")
     train_split: str = option("split to train on", "train")
     val_split: str = option("split to validate on", "val")
+    test_split: str = option("split to predict for a benchmark's server", "test")
     batch_size: int = option(
         "global batch: devices x nodes x accumulation x per-device", 8, at_least=1
     )
@@ -50,6 +51,11 @@ class DataConfig:
     )
     base_size: int | None = option(
         "long side of training images at scale 1; null: their own. Evaluation keeps their size",
+        None,
+        at_least=32,
+    )
+    squash: tuple[int, int] | None = option(
+        "(height, width) that training images are brought to first, whatever their shape",
         None,
         at_least=32,
     )

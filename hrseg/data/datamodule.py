@@ -1,6 +1,7 @@
 """The DataModule every data set inherits: loaders, samplers, and the check before training."""
 
-from collections.abc import Iterator, Sequence, Sized
+import warnings
+from collections.abc import Iterator, Mapping, Sequence, Sized
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,8 @@ class SegmentationDataModule(LightningDataModule):
         seed: with epoch and index it decides every random draw.
         train_split: name of the split to train on.
         val_split: name of the split to validate on.
+        test_split: name of the split to predict for a benchmark's server; it needs no masks.
+        squash: (height, width) that training images are brought to first, whatever their shape.
         flip: probability of a horizontal flip.
         photometric: strength of the colour jitter, 0 = off; see `TrainTransform`.
 
@@ -37,14 +40,22 @@ class SegmentationDataModule(LightningDataModule):
         palette: RGB colour of each class.
         flip_pairs: classes that swap when an image is mirrored.
         class_weights: the loss weights published with the data set, if any.
+        expected_images: the official number of images of each split.
+        unions: splits that are made of others, for example {"trainval": ("train", "val")}.
+        submission_ids: the raw id of each class in masks for the benchmark's server, if there is
+            one.
         train_dataset: after `setup`; items are augmented crops.
         val_dataset: after `setup`; items keep their size.
+        test_dataset: after `setup`; likewise.
     """
 
     class_names: tuple[str, ...] = ()
     palette: tuple[tuple[int, int, int], ...] = ()
     flip_pairs: tuple[tuple[int, int], ...] = ()
     class_weights: tuple[float, ...] | None = None
+    expected_images: Mapping[str, int] = {}
+    unions: Mapping[str, tuple[str, ...]] = {}
+    submission_ids: tuple[int, ...] | None = None
 
     def __init__(
         self,
@@ -57,6 +68,8 @@ class SegmentationDataModule(LightningDataModule):
         seed: int = 304,
         train_split: str = "train",
         val_split: str = "val",
+        test_split: str = "test",
+        squash: Sequence[int] | None = None,
         flip: float = 0.5,
         photometric: float = 0.0,
     ) -> None:
@@ -72,11 +85,13 @@ class SegmentationDataModule(LightningDataModule):
         self.seed = seed
         self.train_split = train_split
         self.val_split = val_split
+        self.test_split = test_split
         self.transform = TrainTransform(
-            crop_size, scales, base_size, flip, self.flip_pairs, photometric
+            crop_size, scales, base_size, flip, self.flip_pairs, photometric, squash
         )
         self.train_dataset: SegmentationDataset | None = None
         self.val_dataset: SegmentationDataset | None = None
+        self.test_dataset: SegmentationDataset | None = None
 
     @property
     def num_classes(self) -> int:
@@ -85,6 +100,8 @@ class SegmentationDataModule(LightningDataModule):
 
     def files(self, split: str) -> Files:
         """Return the (image, mask) paths of a split, in a fixed order.
+
+        Never asked for a union. Without masks (a benchmark's test split) a mask is None.
 
         Raises:
             DataError: missing folders, no images, or images and masks that do not pair.
@@ -97,14 +114,16 @@ class SegmentationDataModule(LightningDataModule):
 
     def dataset(self, split: str, train: bool = False) -> SegmentationDataset:
         """Return a split as items; augmented crops if `train`, else whole images."""
+        files = [pair for part in self.unions.get(split, (split,)) for pair in self.files(part)]
         transform = self.transform if train else None
-        return SegmentationDataset(self.files(split), self.mask_reader(), transform, self.seed)
+        return SegmentationDataset(files, self.mask_reader(), transform, self.seed)
 
     def check(self, stage: str = "fit") -> None:
         """Find what would stop a run later: names, every header, a sample of pixels, the overlap.
 
         Args:
-            stage: "fit" looks at both splits, "validate" at the validation split alone.
+            stage: "fit" looks at the training and validation splits, "validate" and "test" at
+                theirs alone.
 
         Raises:
             DataError: the first thing that is wrong, and how to repair it.
@@ -112,15 +131,31 @@ class SegmentationDataModule(LightningDataModule):
         """
         self.prepare_data()
         self.setup(stage)
-        if self.val_dataset is not None:
-            check_files(self.val_dataset)
+        for split, dataset in (
+            (self.test_split, self.test_dataset),
+            (self.val_split, self.val_dataset),
+            (self.train_split, self.train_dataset),
+        ):
+            if dataset is not None:
+                check_files(dataset)
+                if note := self.shortfall(split, len(dataset)):
+                    warnings.warn(note, stacklevel=2)
         if self.train_dataset is not None:
-            check_files(self.train_dataset)
             self._batch_per_step()
             self._check_overlap()
 
+    def shortfall(self, split: str, count: int) -> str | None:
+        """Return what to say if a split has another number of images than the official one."""
+        expected = self.expected_images.get(split, count)
+        if expected == count:
+            return None
+        return f"split {split} in {self.root}: {count} images, the official data set has {expected}"
+
     def setup(self, stage: str | None = None) -> None:
-        """Pair the files of the splits that the stage needs ("fit", "validate")."""
+        """Pair the files of the splits that the stage needs ("fit", "validate", "test")."""
+        if stage == "test":
+            self.test_dataset = self.test_dataset or self.dataset(self.test_split)
+            return
         if self.val_dataset is None:
             self.val_dataset = self.dataset(self.val_split)
         if self.train_dataset is None and stage in ("fit", None):
@@ -139,6 +174,12 @@ class SegmentationDataModule(LightningDataModule):
         assert self.val_dataset is not None, "setup comes first"
         rank, world = self._place()
         return self._loader(self.val_dataset, EvaluationSampler(self.val_dataset, world, rank), 1)
+
+    def test_dataloader(self) -> DataLoader[dict[str, Any]]:
+        """Return this process's share of the whole images of the test split, one at a time."""
+        assert self.test_dataset is not None, "setup('test') comes first"
+        rank, world = self._place()
+        return self._loader(self.test_dataset, EvaluationSampler(self.test_dataset, world, rank), 1)
 
     def _loader(
         self, dataset: SegmentationDataset, sampler: "EpochSampler", batch_size: int
@@ -183,7 +224,13 @@ class SegmentationDataModule(LightningDataModule):
         assert self.train_dataset is not None and self.val_dataset is not None
         train = {image.resolve() for image, _ in self.train_dataset.files}
         both = [image for image, _ in self.val_dataset.files if image.resolve() in train]
-        if both:
+        if both and self.val_split in self.unions.get(self.train_split, ()):
+            warnings.warn(
+                f"{self.train_split} contains {self.val_split}: its score says nothing about new "
+                "images",
+                stacklevel=2,
+            )
+        elif both:
             raise DataError(
                 f"{len(both)} images are in the training and in the validation split, e.g. "
                 f"{both[0]}\nScores would be flattering: remove them from one of the two."

@@ -51,14 +51,16 @@ class Synthetic(SegmentationDataModule):
         seed: int = 304,
         train_split: str = "train",
         val_split: str = "val",
+        test_split: str = "test",
+        squash: Sequence[int] | None = None,
         flip: float = 0.5,
         photometric: float = 0.0,
     ) -> None:
         """Keep the arguments; `prepare_data` draws the scenes."""
         super().__init__(
             root, batch_size=batch_size, crop_size=crop_size, scales=scales, base_size=base_size,
-            workers=workers, seed=seed, train_split=train_split, val_split=val_split, flip=flip,
-            photometric=photometric,
+            workers=workers, seed=seed, train_split=train_split, val_split=val_split,
+            test_split=test_split, squash=squash, flip=flip, photometric=photometric,
         )  # fmt: skip
         self.num_scenes = {"train": num_train, "val": num_val}
         self.image_size = (image_size[0], image_size[1])

@@ -27,6 +27,8 @@ class TrainTransform:
         flip_pairs: class ids that swap when the image is flipped (left arm, right arm).
         photometric: strength of the jitter of brightness, contrast, saturation (up to 40 % at
             strength 1) and hue (a tenth of a turn); 0 = off.
+        squash: (height, width) that stands for the image's own size before it is scaled; the
+            shape is not kept. None: the image's own.
 
     Raises:
         ConfigError: scales, flip or photometric out of range.
@@ -40,10 +42,11 @@ class TrainTransform:
         flip: float = 0.5,
         flip_pairs: Sequence[tuple[int, int]] = (),
         photometric: float = 0.0,
+        squash: Sequence[int] | None = None,
     ) -> None:
         """Build the albumentations pipeline."""
         _check(crop_size, scales, flip, photometric)
-        steps = [RandomScaleCropFlip(crop_size, scales, base_size, flip, flip_pairs)]
+        steps = [RandomScaleCropFlip(crop_size, scales, base_size, flip, flip_pairs, squash)]
         if photometric > 0:
             about_one = (1 - 0.4 * photometric, 1 + 0.4 * photometric)
             hue = (-0.1 * photometric, 0.1 * photometric)
@@ -163,6 +166,7 @@ class RandomScaleCropFlip(A.DualTransform):  # type: ignore[misc]
         base_size: int | None = None,
         flip: float = 0.5,
         flip_pairs: Sequence[tuple[int, int]] = (),
+        squash: Sequence[int] | None = None,
     ) -> None:
         """Keep what the draws depend on."""
         super().__init__(p=1.0)
@@ -170,6 +174,7 @@ class RandomScaleCropFlip(A.DualTransform):  # type: ignore[misc]
         self.scales = tuple(scales)
         self.base_size = base_size
         self.flip = flip
+        self.squash = squash
         self.flipped_ids = np.arange(256, dtype=np.uint8)
         for left, right in flip_pairs:
             self.flipped_ids[[left, right]] = right, left
@@ -178,7 +183,9 @@ class RandomScaleCropFlip(A.DualTransform):  # type: ignore[misc]
         self, params: dict[str, Any], data: dict[str, Any]
     ) -> dict[str, Any]:
         """Draw the window."""
-        size = scaled_size(params["shape"][:2], self._draw_scale(), self.base_size)
+        # From the original pixels in one step: the authors squash, then scale what they have.
+        own_size = self.squash or params["shape"][:2]
+        size = scaled_size(own_size, self._draw_scale(), self.base_size)
         room = [max(have - want, 0) for have, want in zip(size, self.crop_size, strict=True)]
         y, x = self.py_random.randint(0, room[0]), self.py_random.randint(0, room[1])
         flip = self.py_random.random() < self.flip
