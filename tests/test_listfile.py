@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from hrseg.data.listfile import read_list
+from hrseg.data.listfile import read_list, read_official_list
 from hrseg.errors import DataError
 
 
@@ -79,3 +79,39 @@ def test_list_from_a_windows_editor_is_read(tmp_path):
     root = tree(tmp_path, "images/a.jpg", "masks/a.png")
     (root / "train.txt").write_bytes(b"\xef\xbb\xbfa\r\n")
     assert len(read_list(root, "train.txt", root / "images", root / "masks")) == 1
+
+
+@pytest.fixture
+def benchmark(tmp_path):
+    for name in ("images/val/1.jpg", "images/val/2.jpg", "labels/val/1.png"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    return tmp_path
+
+
+def read_official(root, text):
+    (root / "val.lst").write_text(text)
+    return read_official_list(root / "val.lst", [root, root / "images"], [root, root / "labels"])
+
+
+def test_an_official_list_may_start_at_the_root_or_at_a_folder(benchmark):
+    pair = (benchmark / "images/val/1.jpg", benchmark / "labels/val/1.png")
+    assert read_official(benchmark, "images/val/1.jpg\tlabels/val/1.png\n") == [pair]
+    assert read_official(benchmark, "val/1.jpg val/1.png\n\nval/2.jpg\n") == [
+        pair,
+        (benchmark / "images/val/2.jpg", None),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("val/1.jpg val/1.png val/1_rev.png", r"line 1 has 3 columns; .*\n.*cut -d' ' -f1,2"),
+        ("# a comment\nval/3.jpg", r"line 2: no file val/3.jpg\nexpected it below"),
+        ("../secret.png", "leads out of"),
+        ("\n", "lists no images"),
+    ],
+)
+def test_what_is_wrong_in_an_official_list_is_named(benchmark, text, message):
+    with pytest.raises(DataError, match=message):
+        read_official(benchmark, text)

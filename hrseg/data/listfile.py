@@ -1,6 +1,6 @@
 """Splits given as a text file: a line for each image."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
 from hrseg.data.base import SUFFIXES, find_files
@@ -70,3 +70,46 @@ def _columns(line: str, image_of: Mapping[str, Path]) -> tuple[str, str]:
 def _stem(name: str) -> str:
     path = PurePosixPath(name)
     return str(path.with_suffix("") if path.suffix.lower() in SUFFIXES else path)
+
+
+def read_official_list(
+    path: Path, images: Sequence[Path], masks: Sequence[Path]
+) -> list[tuple[Path, Path | None]]:
+    """Return what a benchmark's own list names: lines of `image`, or `image mask`.
+
+    Args:
+        path: the list; columns are separated by a tab or spaces.
+        images: folders that the first column may be relative to; the first that has the file wins.
+        masks: folders that the second column may be relative to.
+
+    Raises:
+        DataError: no such list, nothing in it, a line of three or more columns, a file that is
+            missing, or a path out of the folders.
+    """
+    if not path.is_file():
+        raise DataError(f"no list {path.absolute()}; expected lines of `image mask`.")
+    pairs: list[tuple[Path, Path | None]] = []
+    for number, line in enumerate(path.read_text("utf-8-sig", "replace").splitlines(), 1):
+        where = f"{path}, line {number}"
+        columns = line.split()
+        if not columns or columns[0].startswith("#"):
+            continue
+        if len(columns) > 2:
+            raise DataError(
+                f"{where} has {len(columns)} columns; expected `image mask`, or `image` alone.\n"
+                f"Keep the first two: cut -d' ' -f1,2 {path.name} (for tabs without -d)."
+            )
+        mask = _existing(columns[1], masks, where) if len(columns) == 2 else None
+        pairs.append((_existing(columns[0], images, where), mask))
+    if not pairs:
+        raise DataError(f"{path} lists no images; expected a line for each.")
+    return pairs
+
+
+def _existing(name: str, folders: Sequence[Path], where: str) -> Path:
+    found = [path for folder in folders if (path := _inside(folder, name, where)).is_file()]
+    if not found:
+        raise DataError(
+            f"{where}: no file {name}\nexpected it below {' or '.join(map(str, folders))}."
+        )
+    return found[0]
