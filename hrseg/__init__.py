@@ -11,11 +11,11 @@ if TYPE_CHECKING:
     from hrseg import losses as losses
     from hrseg import models as models
     from hrseg.callbacks import ClassScores as ClassScores
-    from hrseg.inference import Protocol as Protocol
     from hrseg.metrics import ConfusionMatrix as ConfusionMatrix
     from hrseg.models import create_model as create_model
     from hrseg.models.weights import load_weights as load_weights
     from hrseg.predictor import load as load
+    from hrseg.protocols import Protocol as Protocol
     from hrseg.task import SegmentationTask as SegmentationTask
 
 __version__ = "0.1.0"
@@ -23,7 +23,7 @@ __version__ = "0.1.0"
 _HOME = {
     "ClassScores": "hrseg.callbacks",
     "ConfusionMatrix": "hrseg.metrics",
-    "Protocol": "hrseg.inference",
+    "Protocol": "hrseg.protocols",
     "SegmentationTask": "hrseg.task",
     "create_model": "hrseg.models",
     "load": "hrseg.predictor",

@@ -17,6 +17,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from hrseg.errors import ConfigError
 from hrseg.lookup import did_you_mean, find
+from hrseg.protocols import make_protocol
 from hrseg.schema import (
     OWN_TRAINER_NAMES,
     SECTIONS,
@@ -103,10 +104,14 @@ class _Checker:
 
     def error(self, key: str, message: str) -> ConfigError:
         """Return an error that says where `key` was written."""
+        return ConfigError(f"{self.where(key)}: {key}: {message}")
+
+    def where(self, key: str) -> str:
+        """Return the place that `key` was written at."""
         if any(re.match(re.escape(written) + r"[.\[]", f"{key}.") for written in self.overridden):
-            return ConfigError(f"command line: {key}: {message}")
+            return "command line"
         line = self.lines.get(key)
-        return ConfigError(f"{self.path}{f', line {line}' if line else ''}: {key}: {message}")
+        return f"{self.path}{f', line {line}' if line else ''}"
 
     def typed(self, schema: type, node: Any, key: str) -> DictConfig:
         """Return `node` as a structured config of `schema`."""
@@ -200,6 +205,11 @@ class _Checker:
                 f"is {scales}; expected (first, last, step) with whole steps from first to last, "
                 "e.g. [0.5, 2.1, 0.1], or (low, high).",
             )
+        try:
+            make_protocol(config.inference.protocol, to_dict(config.inference))
+        except ConfigError as error:
+            key = re.search(r"inference\.\w+", str(error))
+            raise ConfigError(f"{self.where(key[0] if key else 'inference')}: {error}") from None
         if not config.losses:
             raise self.error("losses", "is empty; expected at least one, e.g. [cross_entropy].")
 

@@ -16,10 +16,11 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from hrseg.errors import ConfigError, DataError
-from hrseg.inference import Protocol, multi_scale
+from hrseg.inference import Evaluator
 from hrseg.models import Segmenter, create_model
 from hrseg.models.normalize import Normalize
 from hrseg.models.weights import load_weights, read_checkpoint
+from hrseg.protocols import Protocol
 from hrseg.runfolder import best_checkpoint
 from hrseg.visualize import colorize, overlay
 
@@ -52,11 +53,17 @@ class Predictor:
     def __init__(self, model: Segmenter, facts: dict[str, Any], device: str = "cpu") -> None:
         """Take a Segmenter and what its checkpoint says of it."""
         self.model = model.to(device).to(memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
-        self.normalize = Normalize(facts["mean"], facts["std"]).to(device)
         self.class_names: list[str] = facts["class_names"]
         self.palette: list[list[int]] = facts["palette"]
         self.flip_pairs = [tuple(pair) for pair in facts["flip_pairs"]]
         self.protocol = Protocol(**facts["protocol"])
+        self.evaluator = Evaluator(
+            lambda image: self.model.outputs(image)["out"],
+            Normalize(facts["mean"], facts["std"]).to(device),
+            self.protocol,
+            self.flip_pairs,
+            self.model.backbone.align_corners,
+        )
         self.device = device
 
     @torch.inference_mode()
@@ -82,14 +89,7 @@ class Predictor:
     def _predict(self, image: Input, scores: bool) -> Prediction:
         pixels = _pixels(image)
         batch = torch.from_numpy(pixels).permute(2, 0, 1)[None].to(self.device)
-        result = multi_scale(
-            lambda x: self.model.outputs(x)["out"],
-            self.normalize(batch),
-            self.protocol,
-            flip_pairs=self.flip_pairs,
-            align_corners=self.model.backbone.align_corners,
-            keep_scores=scores,
-        )
+        result = self.evaluator(batch, keep_scores=scores)
         mask = result.pred.to(torch.uint8).cpu().numpy()
         kept = result.scores[0].cpu().numpy() if result.scores is not None else None
         return Prediction(pixels, mask, self.class_names, self.palette, kept)

@@ -21,12 +21,11 @@ from hrseg.config import load_config, to_dict, to_yaml
 from hrseg.data import DATASETS
 from hrseg.data.datamodule import SegmentationDataModule
 from hrseg.errors import ConfigError, HrsegError
-from hrseg.inference import PROTOCOLS, Protocol
 from hrseg.logs import build_loggers, quieten
-from hrseg.lookup import find
 from hrseg.models import create_model
 from hrseg.models.weights import load_weights, read_checkpoint
 from hrseg.progress import Progress
+from hrseg.protocols import make_protocol
 from hrseg.runfolder import new_run, point_latest
 from hrseg.schema import Config
 from hrseg.task import SegmentationTask
@@ -152,7 +151,7 @@ def build_task(
         align_corners=model_config.align_corners,
         bn_momentum=model_config.bn_momentum,
     )
-    if model_config.freeze_backbone and model_config.weights is None:
+    if weights and model_config.freeze_backbone and model_config.weights is None:
         raise ConfigError(
             "model.freeze_backbone keeps the backbone as it is, but model.weights is null: "
             "its features would be random.\nName a checkpoint in model.weights."
@@ -168,17 +167,11 @@ def build_task(
         losses=[_loss(to_dict(loss), data) for loss in config.losses],
         optimizer=to_dict(config.optimizer),
         schedule=to_dict(config.schedule),
-        protocol=build_protocol(config),
+        protocol=make_protocol(config.inference.protocol, to_dict(config.inference)),
+        scale_report=config.inference.scale_report,
+        window_batch=config.inference.window_batch,
         freeze_backbone=model_config.freeze_backbone,
     )
-
-
-def build_protocol(config: Config) -> Protocol:
-    """Return the named protocol with the fields that the config overrides."""
-    overrides = to_dict(config.inference)
-    preset = find(PROTOCOLS, overrides.pop("protocol"), "protocol")
-    given = {name: value for name, value in overrides.items() if value is not None}
-    return Protocol(**{**preset.to_dict(), **given})
 
 
 def build_trainer(

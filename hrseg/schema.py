@@ -190,13 +190,33 @@ class PolyConfig(ScheduleConfig):
 class InferenceConfig:
     """How an image is evaluated; null takes what the protocol says."""
 
-    protocol: str = option("named preset: plain", "plain")
+    protocol: str = option(
+        "named preset: plain, official_cityscapes, official_pascal_context, official_lip, mmseg",
+        "plain",
+    )
     scales: list[float] | None = option("sizes the image is evaluated at", None, at_least=0.01)
     flip: bool | None = option("average with the mirrored image", None)
+    resize: list[int] | None = option(
+        "first of all: [] nothing, [side] short side, [height, width] squash", None
+    )
+    pad_multiple: int | None = option("then pad to a multiple of this", None, at_least=1)
+    pad_color: list[int] | None = option("RGB of that padding, 0..255", None)
+    base_size: int | None = option("long side at scale 1; 0: the image's own", None, at_least=0)
+    window: list[int] | None = option("sliding window (height, width); [] is whole images", None)
+    stride: list[int] | None = option("(height, width) between windows; [] is the window", None)
+    window_above: float | None = option("scales up to this are run whole", None, at_least=0)
+    window_border: Literal["shift", "pad"] | None = option("windows at the border", None)
+    window_color: list[int] | None = option("RGB of their padding, 0..255", None)
+    flip_average: Literal["logits", "scores"] | None = option("what of the mirror image", None)
     average: Literal["softmax", "exp_logits", "logits"] | None = option(
         "what is summed over scales", None
     )
+    scores_at: Literal["window", "image"] | None = option(
+        "logits become scores in each window, or when joined at the image's size", None
+    )
     absent_classes: Literal["skipped", "zero"] | None = option("classes without a pixel", None)
+    scale_report: bool = option("score every subset of the scales (at most 8)", False)
+    window_batch: int = option("windows and mirror images per forward pass", 4, at_least=1)
 
 
 @dataclass

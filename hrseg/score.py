@@ -7,10 +7,12 @@ import torch
 from rich.progress import track
 
 from hrseg.callbacks import show_scores, write_json
+from hrseg.config import to_dict
 from hrseg.data.base import Array, MaskReader, find_files, id_table
 from hrseg.errors import DataError
 from hrseg.metrics import ConfusionMatrix, summarize
-from hrseg.run import build_data, build_protocol
+from hrseg.protocols import make_protocol
+from hrseg.run import build_data
 from hrseg.schema import Config
 
 
@@ -35,7 +37,7 @@ def score_folders(
             truth has one.
     """
     data = build_data(config)
-    read, absent = data.mask_reader(), build_protocol(config).absent_classes
+    read, absent = data.mask_reader(), _absent_rule(config)
     read_prediction = read
     if prediction_ids == "train":
         repair = f"Expected train ids 0..{data.num_classes - 1}; or say --prediction-ids raw."
@@ -62,6 +64,10 @@ def score_folders(
     if out is not None:
         write_json(out, scores)
     return scores
+
+
+def _absent_rule(config: Config) -> str:
+    return make_protocol(config.inference.protocol, to_dict(config.inference)).absent_classes
 
 
 def _add(

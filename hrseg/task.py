@@ -1,22 +1,26 @@
 """SegmentationTask: a model, its losses, its optimiser and its evaluation as a LightningModule."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
+from itertools import combinations
 from typing import Any, cast
 
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
 
 from hrseg.errors import ConfigError, ProofError
-from hrseg.inference import PROTOCOLS, Protocol, multi_scale
+from hrseg.geometry import seen_pixels
+from hrseg.inference import Evaluator
 from hrseg.lookup import build, find
 from hrseg.losses import LOSSES
 from hrseg.metrics import ConfusionMatrix, summarize
 from hrseg.models import Segmenter
 from hrseg.models.normalize import IMAGENET_MEAN, IMAGENET_STD, Normalize
 from hrseg.optim import OPTIMIZERS, SCHEDULES
+from hrseg.protocols import PROTOCOLS, Protocol
+from hrseg.scale_report import scale_report
 from hrseg.visualize import default_palette
 
 Spec = str | Mapping[str, Any]
@@ -40,6 +44,8 @@ class SegmentationTask(pl.LightningModule):
         optimizer: Spec = "sgd",
         schedule: Spec = "poly",
         protocol: str | Protocol = "plain",
+        scale_report: bool = False,
+        window_batch: int = 4,
         freeze_backbone: bool = False,
         mean: Sequence[float] = IMAGENET_MEAN,
         std: Sequence[float] = IMAGENET_STD,
@@ -56,6 +62,9 @@ class SegmentationTask(pl.LightningModule):
             optimizer: an entry of `hrseg.optim.OPTIMIZERS`.
             schedule: an entry of `hrseg.optim.SCHEDULES`, stepped per optimiser step.
             protocol: how images are evaluated.
+            scale_report: score every subset of the protocol's scales as well (at most 8 scales);
+                holds the scores of all scales of an image at once.
+            window_batch: windows and mirror images that go through the model together, at most.
             freeze_backbone: train the head alone; the batch norm statistics stay as they are.
             mean: of the normalisation, per channel, of images in 0..1.
             std: of the normalisation.
@@ -64,12 +73,7 @@ class SegmentationTask(pl.LightningModule):
             ConfigError: an unknown name or argument, or a class count that does not fit the model.
         """
         super().__init__()
-        num_classes = model.architecture["num_classes"]
-        if len(class_names) != num_classes:
-            raise ConfigError(
-                f"the model has {num_classes} classes, "
-                f"class_names has {len(class_names)}: {', '.join(class_names)}"
-            )
+        num_classes = _num_classes(model, class_names)
         self.model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.normalize = Normalize(mean, std)
         self.class_names = [str(name) for name in class_names]
@@ -77,20 +81,18 @@ class SegmentationTask(pl.LightningModule):
         colors = palette if len(palette) else default_palette(num_classes)
         self.palette = [[int(value) for value in color] for color in colors]
         self.flip_pairs = [(int(a), int(b)) for a, b in flip_pairs]
-        terms = [_LossTerm(spec) for spec in ([losses] if isinstance(losses, str) else losses)]
-        outputs = getattr(model.head, "output_names", ("out",))
-        for term in terms:
-            find(dict.fromkeys(outputs), term.on, "output of the model")
-        self.loss_terms = nn.ModuleList(terms)
+        self.loss_terms = _loss_terms([losses] if isinstance(losses, str) else losses, model)
         self.optimizer_spec, self.schedule_spec = optimizer, schedule
         find(OPTIMIZERS, _name(optimizer), "optimizer")
         find(SCHEDULES, _name(schedule), "schedule")
         self.protocol = (
             find(PROTOCOLS, protocol, "protocol") if isinstance(protocol, str) else protocol
         )
-        # The fused result, and each scale alone if there are several.
-        others = len(self.protocol.scales) if len(self.protocol.scales) > 1 else 0
-        self.matrices = nn.ModuleList(ConfusionMatrix(num_classes) for _ in range(1 + others))
+        self.window_batch = window_batch
+        self.scale_report = scale_report
+        self.scored_scales = _scored_scales(self.protocol, scale_report)
+        self.matrices = nn.ModuleList(ConfusionMatrix(num_classes) for _ in self.scored_scales)
+        self.seen_pixels: Counter[float] = Counter()
         self.scores: dict[str, Any] = {}
         self.freeze_backbone = freeze_backbone
         if freeze_backbone:
@@ -130,38 +132,39 @@ class SegmentationTask(pl.LightningModule):
 
     def on_validation_epoch_start(self) -> None:
         """Forget the last evaluation."""
-        for matrix in self._matrices:
+        self.seen_pixels.clear()
+        for matrix in self._matrices.values():
             matrix.reset()
 
     def validation_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, Any]:
         """Score one image; return its fused prediction (H, W) for callbacks that draw it."""
-        mask = batch["mask"][0]
-        result = multi_scale(
-            lambda image: self.model.outputs(image)["out"],
-            self.normalize(batch["image"]),
-            self.protocol,
-            size=mask.shape,
-            flip_pairs=self.flip_pairs,
-            align_corners=self.model.backbone.align_corners,
-        )
-        preds = [result.pred, *result.per_scale.values()]
-        # A scale that is alone is the fused result and has no matrix of its own.
-        for matrix, pred in zip(self._matrices, preds, strict=False):
-            matrix.update(pred, mask)
-        return {"pred": result.pred}
+        image, mask = batch["image"], batch["mask"][0]
+        evaluate = self.evaluator
+        if self.scale_report:
+            preds = evaluate.subsets(image, mask.shape)
+        else:
+            preds = evaluate(image, mask.shape).preds
+        for scales, matrix in self._matrices.items():
+            matrix.update(preds[scales], mask)
+        for scale in self.protocol.scales:
+            self.seen_pixels[scale] += seen_pixels(image.shape[-2:], scale, self.protocol)
+        return {"pred": preds[self.protocol.scales]}
 
     def on_validation_epoch_end(self) -> None:
         """Turn the counts of all processes into scores."""
-        fused, *others = (
-            summarize(matrix.compute(), self.class_names, self.protocol.absent_classes)
-            for matrix in self._matrices
-        )
-        keys = ("miou", "pixel_accuracy", "mean_accuracy", "classes")
-        self.scores = fused
-        self.scores["per_scale"] = {
-            str(scale): {key: scores[key] for key in keys}
-            for scale, scores in zip(self.protocol.scales, others or [fused], strict=True)
+        summaries = {
+            scales: summarize(matrix.compute(), self.class_names, self.protocol.absent_classes)
+            for scales, matrix in self._matrices.items()
         }
+        keys = ("miou", "pixel_accuracy", "mean_accuracy", "classes")
+        self.scores = dict(summaries[self.protocol.scales])
+        self.scores["per_scale"] = {
+            str(scale): {key: summaries[(scale,)][key] for key in keys}
+            for scale in self.protocol.scales
+        }
+        if self.scale_report:
+            miou = {scales: summary["miou"] or 0.0 for scales, summary in summaries.items()}
+            self.scores["scale_report"] = scale_report(miou, self.seen_pixels)
         self.scores["protocol"] = self.protocol.to_dict()
         self.scores["images"] = self._images()
         self.log("val/miou", self.scores["miou"] or 0.0)
@@ -170,12 +173,30 @@ class SegmentationTask(pl.LightningModule):
     def _images(self) -> int:
         """Return how many images were scored, over all processes; repeats do not count."""
         seen = int(sum(self.trainer.num_val_batches)) * self.trainer.world_size
-        loader = cast(DataLoader[Any], self.trainer.val_dataloaders)
-        return min(seen, len(loader.dataset))  # type: ignore[arg-type]
+        loaders = self.trainer.val_dataloaders
+        loaders = loaders if isinstance(loaders, list | tuple) else [loaders]
+        return min(seen, sum(len(loader.dataset) for loader in loaders))
 
     @property
-    def _matrices(self) -> list[ConfusionMatrix]:
-        return cast(list[ConfusionMatrix], list(self.matrices))
+    def _matrices(self) -> dict[tuple[float, ...], ConfusionMatrix]:
+        matrices = cast(list[ConfusionMatrix], list(self.matrices))
+        return dict(zip(self.scored_scales, matrices, strict=True))
+
+    @property
+    def evaluator(self) -> Evaluator:
+        """Return what evaluates an image by the protocol."""
+        return Evaluator(
+            lambda image: self.model.outputs(image)["out"],
+            self.normalize,
+            self.protocol,
+            self.flip_pairs,
+            self.model.backbone.align_corners,
+            self.window_batch,
+        )
+
+    def test_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, Any]:
+        """Return the fused prediction (H, W) of one image for callbacks that write it."""
+        return {"pred": self.evaluator(batch["image"]).pred}
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Return the optimiser, and the schedule that goes on after each of its steps."""
@@ -222,6 +243,37 @@ class _LossTerm(nn.Module):
     def forward(self, logits: Mapping[str, Tensor], mask: Tensor) -> Tensor:
         loss: Tensor = self.loss(logits[self.on], mask)
         return self.weight * loss
+
+
+def _num_classes(model: Segmenter, class_names: Sequence[str]) -> int:
+    num_classes = int(model.architecture["num_classes"])
+    if len(class_names) != num_classes:
+        raise ConfigError(
+            f"the model has {num_classes} classes, "
+            f"class_names has {len(class_names)}: {', '.join(class_names)}"
+        )
+    return num_classes
+
+
+def _loss_terms(specs: Sequence[Spec], model: Segmenter) -> nn.ModuleList:
+    terms = [_LossTerm(spec) for spec in specs]
+    outputs = getattr(model.head, "output_names", ("out",))
+    for term in terms:
+        find(dict.fromkeys(outputs), term.on, "output of the model")
+    return nn.ModuleList(terms)
+
+
+def _scored_scales(protocol: Protocol, every_subset: bool) -> list[tuple[float, ...]]:
+    """Return the subsets of the scales that are scored: all and each alone, or every one."""
+    scales = protocol.scales
+    if not every_subset:
+        return list(dict.fromkeys([scales, *((scale,) for scale in scales)]))
+    if len(scales) > 8:
+        raise ConfigError(
+            f"inference.scale_report scores every subset: {len(scales)} scales have "
+            f"{2 ** len(scales) - 1}.\nExpected at most 8 scales."
+        )
+    return [some for count in range(len(scales)) for some in combinations(scales, count + 1)]
 
 
 def _name(spec: Spec) -> str:

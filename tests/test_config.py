@@ -189,3 +189,19 @@ def test_a_typo_is_answered_without_importing_torch(minimal):
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "data.rot" in done.stderr
+
+
+def test_a_protocol_is_checked_with_the_place_where_it_was_written(tmp_path):
+    path = tmp_path / "x.yaml"
+    text = find_config("camvid_w18").read_text()
+    path.write_text(text.replace("{protocol: plain,", "{protocol: oficial_lip,"))
+    with pytest.raises(
+        ConfigError, match=r"x.yaml, line 23: unknown inference.protocol 'ofic.*\n?.*"
+    ):
+        load_config(path)
+    with pytest.raises(
+        ConfigError, match=r"command line: inference.window is .* \[height, width\]"
+    ):
+        load_config("camvid_w18", ["inference.window=[520]"])
+    config = load_config("camvid_w18", ["inference.protocol=official_lip"])
+    assert config.inference.resize is None

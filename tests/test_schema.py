@@ -7,12 +7,12 @@ from typing import get_args
 import pytest
 
 from hrseg.data import DATASETS
-from hrseg.inference import PROTOCOLS, Protocol
 from hrseg.losses import LOSSES
 from hrseg.models import create_model
 from hrseg.models.hrnet import VARIANTS
 from hrseg.models.segmenter import HEADS
 from hrseg.optim import OPTIMIZERS, SCHEDULES
+from hrseg.protocols import PROTOCOLS, Protocol
 from hrseg.schema import SECTIONS, Backbone, Config, InferenceConfig, ModelConfig
 
 
@@ -58,7 +58,8 @@ def test_model_and_inference_fields_are_parameters_too():
     assert names(ModelConfig) - {"weights", "freeze_backbone"} == set(
         signature(create_model).parameters
     ) - {"num_classes"}
-    assert names(InferenceConfig) - {"protocol"} == set(names(Protocol)) - {"name"}
+    ours = {"protocol", "scale_report", "window_batch"}
+    assert names(InferenceConfig) - ours == set(names(Protocol)) - {"name"}
     assert InferenceConfig().protocol in PROTOCOLS
     assert set(get_args(Backbone)) == set(VARIANTS)
     assert set(SECTIONS["model.head"]) == set(HEADS)

@@ -14,25 +14,31 @@ LEAVES = {
     "inference",
     "visualize",
     "config",
+    "protocols",
+    "geometry",
+    "scale_report",
     "schema",
     "optim",
 }
 ANYONE = {"errors", "lookup", "hrseg"}
+EVALUATION = {"inference", "geometry", "protocols"}
 MAY_IMPORT = {
     "lookup": set(),
     "errors": set(),
-    "task": {"models", "losses", "optim", "metrics", "inference", "visualize"},
+    "inference": {"geometry", "protocols"},
+    "geometry": {"protocols"},
+    "task": {"models", "losses", "optim", "metrics", "scale_report", "visualize", *EVALUATION},
     "callbacks": {"metrics", "visualize"},
-    "config": {"schema"},
-    "predictor": {"models", "inference", "visualize", "runfolder"},
+    "config": {"protocols", "schema"},
+    "predictor": {"models", "visualize", "runfolder", *EVALUATION},
     "logs": {"schema"},
     "progress": set(),
     "checkpointing": set(),
     "runfolder": set(),
     "doctor": set(),
-    "run": {"callbacks", "config", "data", "inference", "logs",
+    "run": {"callbacks", "config", "data", "logs", "protocols",
             "checkpointing", "models", "progress", "runfolder", "schema", "task"},
-    "score": {"callbacks", "data", "metrics", "run", "schema"},
+    "score": {"callbacks", "config", "data", "metrics", "protocols", "run", "schema"},
 }  # fmt: skip
 
 

@@ -6,7 +6,7 @@ from torch.utils.data import DataLoader
 
 import hrseg
 from hrseg.errors import ConfigError, ProofError
-from hrseg.inference import Protocol
+from hrseg.protocols import Protocol
 
 NAMES = ["left", "right"]
 

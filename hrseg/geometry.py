@@ -1,0 +1,82 @@
+"""Where a protocol looks: the size of the prepared image, of each scale, and its windows."""
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+
+from hrseg.protocols import Protocol
+
+Size = tuple[int, int]
+MIN_SIZE = 32  # of an image, as the network needs
+
+
+class Windows(NamedTuple):
+    """The grid of windows over an image: first rows, first columns, and their common size."""
+
+    rows: list[int]
+    columns: list[int]
+    height: int
+    width: int
+
+
+def prepare(image: Tensor, protocol: Protocol) -> tuple[Tensor, Size]:
+    """Resize and pad a uint8 image (1, 3, H, W); return it and the size that is not padding."""
+    height, width = content = prepared_size(image.shape[-2:], protocol)
+    if not protocol.resize and protocol.pad_multiple == 1:
+        return image, content
+    # OpenCV on bytes, as the authors: PyTorch rounds otherwise.
+    pixels = image[0].permute(1, 2, 0).contiguous().cpu().numpy()
+    pixels = np.asarray(cv2.resize(pixels, (width, height), interpolation=cv2.INTER_LINEAR))
+    bottom, right = -height % protocol.pad_multiple, -width % protocol.pad_multiple
+    border = (0, bottom, 0, right, cv2.BORDER_CONSTANT)
+    pixels = np.asarray(cv2.copyMakeBorder(pixels, *border, value=protocol.pad_color))
+    return torch.from_numpy(pixels).permute(2, 0, 1)[None].to(image.device), content
+
+
+def prepared_size(size: Sequence[int], protocol: Protocol) -> Size:
+    """Return (height, width) after `resize`, before the padding."""
+    height, width = size
+    if len(protocol.resize) == 2:
+        return protocol.resize[0], protocol.resize[1]
+    if protocol.resize:
+        # Rounded as `resize_short_length` of the authors does.
+        short = min(height, width)
+        height, width = (int(side * protocol.resize[0] / short + 0.5) for side in size)
+    return height, width
+
+
+def scaled_size(size: Sequence[int], scale: float, protocol: Protocol) -> Size:
+    """Return (height, width) at a scale, rounded as `multi_scale_aug` of the authors does."""
+    long = max(size)
+    new_long = int((protocol.base_size or long) * scale + 0.5)
+    height, width = (max(int(side * new_long / long + 0.5), MIN_SIZE) for side in size)
+    return height, width
+
+
+def find_windows(size: Sequence[int], scale: float, protocol: Protocol) -> Windows | None:
+    """Return where the windows of a scaled image lie; None if it is run whole."""
+    if not protocol.window or scale <= protocol.window_above:
+        return None
+    stride, shift = protocol.stride or protocol.window, protocol.window_border == "shift"
+    starts, sides = [], []
+    for length, side, step in zip(size, protocol.window, stride, strict=True):
+        steps = range(max(0, math.ceil((length - side) / step)) + 1)
+        last = max(0, length - side) if shift else math.inf
+        starts.append([int(min(i * step, last)) for i in steps])
+        sides.append(min(side, length) if shift else side)
+    return Windows(starts[0], starts[1], sides[0], sides[1])
+
+
+def seen_pixels(size: Sequence[int], scale: float, protocol: Protocol) -> int:
+    """Return how many pixels a model looks at in an image of `size` at a scale: its cost."""
+    height, width = prepared_size(size, protocol)
+    padded = [side + -side % protocol.pad_multiple for side in (height, width)]
+    scaled = scaled_size(padded, scale, protocol)
+    windows = find_windows(scaled, scale, protocol) or Windows([0], [0], *scaled)
+    views = 2 if protocol.flip else 1
+    return len(windows.rows) * len(windows.columns) * windows.height * windows.width * views

@@ -1,0 +1,35 @@
+"""Which scales are enough: the score and the cost of every subset of a protocol's scales."""
+
+from collections.abc import Mapping
+from typing import Any
+
+Scales = tuple[float, ...]
+TOLERANCE = 0.001  # 0.1 point of mIoU
+
+
+def scale_report(miou: Mapping[Scales, float], pixels: Mapping[float, int]) -> dict[str, Any]:
+    """Return the prefixes of the scales and the cheapest subset that scores as well as all.
+
+    Args:
+        miou: of every subset of the scales, 0..1.
+        pixels: what the network looked at for each scale, in the order of the scales; the cost.
+
+    Returns:
+        `prefixes` (the first scale, the first two, ...), `cheapest` (the subset of least cost
+        within 0.1 point of all scales) and `subsets` (all, the cheapest first), each row with
+        `scales`, `miou` and `cost`, the share of the cost of all scales.
+    """
+    scales = tuple(pixels)
+    total = sum(pixels.values())
+    rows: list[dict[str, Any]] = [
+        {"scales": list(s), "miou": value, "cost": sum(pixels[scale] for scale in s) / total}
+        for s, value in miou.items()
+    ]
+    rows.sort(key=lambda row: (row["cost"], -row["miou"]))
+    enough = [row for row in rows if row["miou"] >= miou[scales] - TOLERANCE]
+    prefixes = [list(scales[: count + 1]) for count in range(len(scales))]
+    return {
+        "prefixes": [row for prefix in prefixes for row in rows if row["scales"] == prefix],
+        "cheapest": enough[0],
+        "subsets": rows,
+    }

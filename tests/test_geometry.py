@@ -1,0 +1,89 @@
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from hrseg.geometry import Windows, find_windows, prepare, scaled_size, seen_pixels
+from hrseg.protocols import PROTOCOLS, Protocol
+
+CITYSCAPES = PROTOCOLS["official_cityscapes"]
+PASCAL = PROTOCOLS["official_pascal_context"]
+
+
+def test_a_plain_image_is_left_alone():
+    image = torch.zeros(1, 3, 20, 100, dtype=torch.uint8)
+    prepared, content = prepare(image, Protocol())
+    assert prepared is image and content == (20, 100)
+
+
+def test_a_squashed_image_is_what_opencv_makes_of_its_bytes():
+    pixels = np.random.default_rng(0).integers(0, 256, (60, 45, 3), np.uint8)
+    image = torch.from_numpy(pixels).permute(2, 0, 1)[None]
+    prepared, content = prepare(image, Protocol(resize=(40, 50)))
+    assert content == (40, 50)
+    np.testing.assert_array_equal(prepared[0].permute(1, 2, 0), cv2.resize(pixels, (50, 40)))
+
+
+@pytest.mark.parametrize(
+    ("size", "content", "padded"),
+    [
+        ((375, 500), (520, 693), (520, 696)),  # 500 * 520 / 375 = 693.33
+        ((500, 375), (693, 520), (696, 520)),
+        ((400, 400), (520, 520), (520, 520)),
+    ],
+)
+def test_the_short_side_is_520_and_the_rest_mean_colour(size, content, padded):
+    image = torch.full((1, 3, *size), 9, dtype=torch.uint8)
+    prepared, found = prepare(image, PASCAL)
+    assert found == content and prepared.shape == (1, 3, *padded)
+    assert (prepared[..., : content[0], : content[1]] == 9).all()
+    for border in (prepared[..., content[0] :, :], prepared[..., content[1] :]):
+        assert (border == torch.tensor([124, 116, 104]).view(1, 3, 1, 1)).all()
+
+
+def test_scales_are_relative_to_the_long_side():
+    assert scaled_size((520, 696), 1.0, PASCAL) == (389, 520)  # 520 * 520 / 696 = 388.5
+    assert scaled_size((1024, 2048), 1.75, CITYSCAPES) == (1792, 3584)
+    assert scaled_size((512, 1024), 0.5, CITYSCAPES) == (512, 1024)
+    assert scaled_size((45, 62), 1.5, Protocol()) == (68, 93)
+
+
+def test_a_scaled_image_keeps_the_32_pixels_that_a_network_needs():
+    assert scaled_size((20, 100), 0.25, Protocol()) == (32, 32)
+
+
+def test_windows_of_cityscapes_are_moved_back_at_the_border():
+    assert find_windows((1024, 2048), 1.0, CITYSCAPES) is None
+    windows = find_windows((1280, 2560), 1.25, CITYSCAPES)
+    assert windows == Windows([0, 256], [0, 512], 1024, 2048)
+    # An image that is narrower than the window is covered by narrower windows.
+    windows = find_windows((2560, 1280), 1.25, CITYSCAPES)
+    assert windows == Windows([0, 1024, 1536], [0], 1024, 1280)
+
+
+def test_windows_of_pascal_context_reach_over_the_border():
+    # ceil((1040 - 520) / 346) + 1 = 3 windows; the last reaches to 692 + 520 = 1212.
+    windows = find_windows((700, 1040), 2.0, PASCAL)
+    assert windows == Windows([0, 346], [0, 346, 692], 520, 520)
+    assert find_windows((194, 260), 0.5, PASCAL) == Windows([0], [0], 520, 520)
+
+
+@pytest.mark.parametrize(("protocol", "scale", "pixels"), [
+    (Protocol(), 0.5, 512 * 1024),
+    (Protocol(flip=True), 1.0, 2 * 1024 * 2048),
+    (CITYSCAPES, 1.5, 2 * 4 * 1024 * 2048),
+    (PASCAL, 0.5, 2 * 520 * 520),
+])  # fmt: skip
+def test_the_cost_is_the_pixels_that_a_model_sees(protocol, scale, pixels):
+    assert seen_pixels((1024, 2048), scale, protocol) == pixels
+
+
+@pytest.mark.parametrize("border", ["shift", "pad"])
+@pytest.mark.parametrize("side", [32, 33, 64, 65, 100, 129])
+def test_windows_leave_no_pixel_out(border, side):
+    protocol = Protocol(window=(40, 40), stride=(24, 40), window_border=border)
+    windows = find_windows((side, side), 1.0, protocol)
+    for starts, length in ((windows.rows, windows.height), (windows.columns, windows.width)):
+        seen = {pixel for start in starts for pixel in range(start, start + length)}
+        assert seen >= set(range(side))
+        assert border == "pad" or max(seen) < side

@@ -1,0 +1,75 @@
+import pytest
+
+from hrseg.errors import ConfigError
+from hrseg.protocols import PROTOCOLS, Protocol
+
+
+@pytest.mark.parametrize("name", PROTOCOLS)
+def test_a_protocol_survives_the_way_through_plain_data(name):
+    protocol = PROTOCOLS[name]
+    data = protocol.to_dict()
+    assert all(isinstance(value, str | int | float | bool | list) for value in data.values())
+    assert Protocol(**data) == protocol
+    assert hash(Protocol(**data)) == hash(protocol)
+    assert protocol.name == name
+
+
+def test_fields_that_an_older_checkpoint_lacks_are_those_of_plain():
+    old = {"name": "plain", "scales": [1.0], "flip": True, "average": "softmax"}
+    assert Protocol(**old) == Protocol(flip=True)
+
+
+def test_a_protocol_is_printed_with_all_that_is_not_plain():
+    assert str(Protocol()) == "plain: scales 1"
+    assert str(Protocol(scales=(0.5, 1), flip=True, window=(64, 96), absent_classes="zero")) == (
+        "plain: scales 0.5, 1, flip, window 64x96, absent_classes zero"
+    )
+
+
+def test_the_presets_are_the_published_protocols():
+    # HRNet README: six scales for Cityscapes, 2.0 besides for the others; LIP flips only.
+    cityscapes, pascal, lip = (
+        PROTOCOLS[f"official_{name}"] for name in ("cityscapes", "pascal_context", "lip")
+    )
+    assert cityscapes.scales == (0.5, 0.75, 1.0, 1.25, 1.5, 1.75)
+    assert pascal.scales == (*cityscapes.scales, 2.0)
+    assert pascal.stride == (int(520 * 2 / 3), int(520 * 2 / 3))
+    # round(255 * (0.485, 0.456, 0.406)): what OpenCV makes of the mean as a border colour.
+    assert pascal.pad_color == (124, 116, 104)
+    assert lip.scales == (1.0,) and lip.flip
+    for protocol in (cityscapes, pascal, lip):
+        assert protocol.average == "exp_logits" and protocol.absent_classes == "zero"
+        assert protocol.flip_average == "logits"
+    mmseg = PROTOCOLS["mmseg"]
+    assert mmseg.average == "softmax" and mmseg.absent_classes == "skipped"
+    assert mmseg.flip_average == "scores" and mmseg.scores_at == "image"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"scales": ()}, r"inference.scales is \(\); expected a list"),
+        ({"scales": (1.0, -1)}, "inference.scales"),
+        ({"scales": (1.0, 1)}, "each once"),
+        ({"scales": (float("nan"),)}, "inference.scales"),
+        ({"scales": (float("inf"),)}, "inference.scales"),
+        ({"scales": ["big"]}, "inference.scales"),
+        ({"scales": 1.0}, "inference.scales is 1.0; expected a list"),
+        ({"flip": "yes"}, "inference.flip is 'yes'; expected true or false"),
+        ({"average": "softmx"}, r"average 'softmx'. Did you mean: softmax\?"),
+        ({"absent_classes": "skip"}, r"'skip'. Did you mean: skipped\?"),
+        ({"window_border": None}, "unknown inference.window_border None"),
+        ({"resize": (1, 2, 3)}, r"inference.resize is \(1, 2, 3\); expected \[\], \[short side\]"),
+        ({"resize": (480.5,)}, "inference.resize"),
+        ({"window": (520,)}, r"inference.window is \(520,\); expected \[\] or \[height, width\]"),
+        ({"window": (16, 64)}, "from 32 up"),
+        ({"window": (64, 64), "stride": (32, 65)}, r"stride .* at most the window, \[64, 64\]"),
+        ({"stride": (32, 32)}, "inference.stride"),
+        ({"pad_color": (0, 0, 256)}, r"pad_color .* expected \[red, green, blue\], each 0 to 255"),
+        ({"pad_multiple": 0}, "inference.pad_multiple is 0; expected 1 or more"),
+        ({"base_size": -1}, "inference.base_size"),
+    ],
+)
+def test_a_protocol_that_cannot_be_run_is_refused(arguments, message):
+    with pytest.raises(ConfigError, match=message):
+        Protocol(**arguments)

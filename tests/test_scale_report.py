@@ -1,0 +1,18 @@
+from hrseg.scale_report import scale_report
+
+
+def test_the_cheapest_subset_within_a_tenth_of_a_point_is_found():
+    miou = {(0.5,): 0.60, (1.0,): 0.70, (2.0,): 0.71, (0.5, 1.0): 0.7494, (0.5, 2.0): 0.7489,
+            (1.0, 2.0): 0.7495, (0.5, 1.0, 2.0): 0.75}  # fmt: skip
+    report = scale_report(miou, {0.5: 25, 1.0: 100, 2.0: 400})
+    assert report["cheapest"] == {"scales": [0.5, 1.0], "miou": 0.7494, "cost": 125 / 525}
+    assert [row["scales"] for row in report["prefixes"]] == [[0.5], [0.5, 1.0], [0.5, 1.0, 2.0]]
+    assert [row["cost"] for row in report["subsets"]] == [
+        cost / 525 for cost in (25, 100, 125, 400, 425, 500, 525)
+    ]
+
+
+def test_all_scales_are_the_answer_where_each_is_needed():
+    report = scale_report({(1.0,): 0.5, (2.0,): 0.5, (1.0, 2.0): 0.6}, {1.0: 1, 2.0: 4})
+    assert report["cheapest"]["scales"] == [1.0, 2.0]
+    assert report["cheapest"]["cost"] == 1
