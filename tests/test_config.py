@@ -195,13 +195,10 @@ def test_a_protocol_is_checked_with_the_place_where_it_was_written(tmp_path):
     path = tmp_path / "x.yaml"
     text = find_config("camvid_w18").read_text()
     path.write_text(text.replace("{protocol: plain,", "{protocol: oficial_lip,"))
-    with pytest.raises(
-        ConfigError, match=r"x.yaml, line 23: unknown inference.protocol 'ofic.*\n?.*"
-    ):
+    line = 1 + path.read_text()[: path.read_text().index("oficial_lip")].count("\n")
+    with pytest.raises(ConfigError, match=rf"x.yaml, line {line}: unknown inference.protocol 'ofi"):
         load_config(path)
-    with pytest.raises(
-        ConfigError, match=r"command line: inference.window is .* \[height, width\]"
-    ):
+    with pytest.raises(ConfigError, match=r"^command line: inference.window is .*height, width"):
         load_config("camvid_w18", ["inference.window=[520]"])
     config = load_config("camvid_w18", ["inference.protocol=official_lip"])
     assert config.inference.resize is None
