@@ -15,6 +15,7 @@ from rich import get_console
 from rich.markup import escape
 from rich.table import Table
 
+from hrseg.protocols import Protocol
 from hrseg.visualize import colorize, error_map, legend, side_by_side
 
 
@@ -58,28 +59,53 @@ def show_scores(scores: Mapping[str, Any]) -> None:
     """Print the summary and the per-class table of `scores` (the layout of scores.json)."""
     get_console().print(_summary(scores), highlight=False, soft_wrap=True)
     get_console().print(_table(scores))
+    if "scale_report" in scores:
+        get_console().print(_scale_table(scores["scale_report"]))
 
 
 def _table(scores: Mapping[str, Any]) -> Table:
-    """Return IoU and accuracy per class, fused and, if there are several, of each scale alone."""
+    """Return IoU and accuracy per class, fused and, if there are several, of each scale alone.
+
+    Of more than three scales only the IoU, which is what fits on a screen.
+    """
     per_scale = scores.get("per_scale", {})
-    blocks = [scores, *(per_scale.values() if len(per_scale) > 1 else ())]
-    table = Table()
-    table.add_column("class")
-    for label in ("", *(f" x{scale}" for scale in per_scale))[: len(blocks)]:
-        table.add_column(f"IoU{label}", justify="right")
-        table.add_column(f"acc{label}" if label else "accuracy", justify="right")
+    blocks = [("", scores), *(per_scale.items() if len(per_scale) > 1 else ())]
+    columns = [(label, block, "iou") for label, block in blocks]
+    columns[1:1] = [("", scores, "accuracy")]
+    if len(blocks) < 5:
+        columns = [(*block, key) for block in blocks for key in ("iou", "accuracy")]
+    table = Table("class", padding=(0, 0) if len(columns) > 7 else (0, 1))
+    for label, _, key in columns:
+        name = "IoU" if key == "iou" else "acc" if label else "accuracy"
+        table.add_column(f"{name} x{label}" if label else name, justify="right")
     table.add_column("pixels", justify="right")
     total = sum(row["pixels"] for row in scores["classes"])
     for index, row in enumerate(scores["classes"]):
-        cells = [block["classes"][index] for block in blocks]
-        values = [_percent(cell[key]) for cell in cells for key in ("iou", "accuracy")]
+        values = [_percent(block["classes"][index][key]) for _, block, key in columns]
         table.add_row(escape(row["name"]), *values, f"{100 * row['pixels'] / (total or 1):.2f} %")
     table.add_section()
-    means = [_percent(block[key]) for block in blocks for key in ("miou", "mean_accuracy")]
+    mean_of = {"iou": "miou", "accuracy": "mean_accuracy"}
+    means = [_percent(block[mean_of[key]]) for _, block, key in columns]
     table.add_row("mean", *means, f"{total:,}", style="bold")
-    pixels = [cell for block in blocks for cell in ("", _percent(block["pixel_accuracy"]))]
+    pixels = [
+        _percent(block["pixel_accuracy"]) if key == "accuracy" else "" for _, block, key in columns
+    ]
     table.add_row("all pixels", *pixels)
+    return table
+
+
+def _scale_table(report: Mapping[str, Any]) -> Table:
+    """Return what each prefix of the scales scores and costs, and the cheapest that is enough."""
+    table = Table("scales", title="which scales are enough", title_justify="left")
+    table.add_column("mIoU", justify="right")
+    table.add_column("cost", justify="right")
+    for row, style in [*((row, "") for row in report["prefixes"]), (report["cheapest"], "bold")]:
+        if style:
+            table.add_section()
+        scales = ", ".join(f"{scale:g}" for scale in row["scales"])
+        note = "  (cheapest within 0.1 point)" * bool(style)
+        cells = (scales + note, _percent(row["miou"]), f"{100 * row['cost']:.0f} %")
+        table.add_row(*cells, style=style)
     return table
 
 
@@ -135,8 +161,7 @@ def _summary(scores: Mapping[str, Any]) -> str:
         f"pixel accuracy {_percent(scores['pixel_accuracy'])}",
     ]
     if protocol:
-        scales = ", ".join(f"{scale:g}" for scale in protocol["scales"])
-        parts.append(f"{protocol['name']}: scales {scales}{', flip' * protocol['flip']}")
+        parts.append(str(Protocol(**protocol)))
     if "epoch" in scores:
         parts.insert(0, f"epoch {scores['epoch'] + 1}")
     return "   ".join(parts)

@@ -4,7 +4,8 @@ import argparse
 import re
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -70,6 +71,11 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--checkpoint", help="file; default: the best one of the newest run")
     command.set_defaults(run=_validate)
 
+    command = commands.add_parser("test", help="write masks for a benchmark's server")
+    _add_config(command, "config to predict by; default: the run's own")
+    command.add_argument("--checkpoint", help="file; default: the best one of the newest run")
+    command.set_defaults(run=_test)
+
     command = commands.add_parser("score", help="score mask files against true ones")
     _add_config(command, "config whose data section says classes and ids")
     command.add_argument("--truth", required=True, help="folder of true masks")
@@ -133,7 +139,9 @@ def _fit(arguments: argparse.Namespace) -> None:
     if arguments.print_config:
         print(to_yaml(config), end="")
         return
-    _check_paths(config, weights=resume is None)
+    _check_root(config)
+    if resume is None:
+        _check_weights(config, arguments.overrides)
     from hrseg.run import fit
 
     print(f"run folder: {fit(config, resume)}")
@@ -164,8 +172,42 @@ def _newest_run(arguments: argparse.Namespace) -> Path:
 
 
 def _validate(arguments: argparse.Namespace) -> None:
+    config, checkpoint, home = _checkpoint_to_score(arguments)
+    from hrseg.run import validate
+
+    with _new_folder(home / "validate") as folder:
+        validate(config, checkpoint, folder)
+    print(f"scores: {folder / 'scores.json'}\npictures: {folder / 'predictions'}")
+
+
+def _test(arguments: argparse.Namespace) -> None:
+    config, checkpoint, home = _checkpoint_to_score(arguments)
+    from hrseg.run import test
+
+    with _new_folder(home / "test") as folder:
+        submission = test(config, checkpoint, folder)
+    print(f"masks: {folder / 'masks'}")
+    if submission.is_file():
+        print(f"for the server, checked: {submission}")
+
+
+@contextmanager
+def _new_folder(home: Path) -> Iterator[Path]:
+    """Make a dated folder; one that a refusal leaves behind is removed."""
+    from hrseg.runfolder import dated_folder
+
+    folder = dated_folder(home)
+    try:
+        yield folder
+    except (ConfigError, DataError):
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+
+
+def _checkpoint_to_score(arguments: argparse.Namespace) -> tuple["Config", Path, Path]:
+    """Return the config, the checkpoint, and the folder of the run that it belongs to."""
     from hrseg.config import load_config
-    from hrseg.runfolder import best_checkpoint, dated_folder, newest_run, run_of
+    from hrseg.runfolder import best_checkpoint, newest_run, run_of
 
     checkpoint = Path(arguments.checkpoint) if arguments.checkpoint else None
     run = run_of(checkpoint) if checkpoint else None
@@ -180,16 +222,18 @@ def _validate(arguments: argparse.Namespace) -> None:
     checkpoint = checkpoint or best_checkpoint(run or Path())
     if not checkpoint.is_file():
         raise ConfigError(f"no such checkpoint: {checkpoint.absolute()}")
-    _check_paths(config, weights=False)
-    # What shortened the training does not shorten its evaluation, unless said again.
-    for name in ("limit_val_batches", "fast_dev_run", "overfit_batches"):
+    _check_root(config)
+    # Neither what shortened the training nor the machines that it ran on matter here.
+    for name in _OF_TRAINING:
         if not any(pair.startswith(f"trainer.{name}=") for pair in arguments.overrides):
             config.trainer.pop(name, None)
-    from hrseg.run import validate
+    return config, checkpoint, run or Path(config.runs) / config.name
 
-    folder = dated_folder((run or Path(config.runs) / config.name) / "validate")
-    validate(config, checkpoint, folder)
-    print(f"scores: {folder / 'scores.json'}\npictures: {folder / 'predictions'}")
+
+_OF_TRAINING = (
+    "limit_val_batches fast_dev_run overfit_batches accelerator devices num_nodes strategy "
+    "sync_batchnorm"
+).split()
 
 
 def _score(arguments: argparse.Namespace) -> None:
@@ -249,17 +293,28 @@ def _config(arguments: argparse.Namespace) -> str:
     return str(arguments.config)
 
 
-def _check_paths(config: "Config", weights: bool) -> None:
-    """Say what is missing before the seconds that torch takes to import."""
+def _check_root(config: "Config") -> None:
+    """Say that the data set is missing before the seconds that torch takes to import."""
     root = Path(config.data.root).expanduser()
     if config.data.name != "synthetic" and not root.is_dir():
         raise DataError(
             f"data.root: no folder {root.absolute()}.\n"
             f"Expected the {config.data.name} data set there; say where it is: data.root=/path"
         )
+
+
+def _check_weights(config: "Config", overrides: Sequence[str]) -> None:
+    """Stop where the weights to start from are missing; a fast_dev_run only tries the way."""
     file = config.model.weights
-    if weights and file is not None and not Path(file).expanduser().is_file():
-        raise ConfigError(
-            f"model.weights: no file {Path(file).absolute()}.\n"
-            "Expected a checkpoint to start from; null trains from scratch."
-        )
+    if file is None or Path(file).expanduser().is_file():
+        return
+    said = any(pair.startswith("model.weights=") for pair in overrides)
+    if config.trainer.get("fast_dev_run") and not said:
+        print(f"fast_dev_run: model.weights, {file}, is not there; random ones take its place")
+        config.model.weights = None
+        return
+    raise ConfigError(
+        f"model.weights: no file {Path(file).absolute()}.\n"
+        "Expected a checkpoint to start from. Say where it is: model.weights=/path; "
+        "model.weights=null trains from scratch."
+    )

@@ -26,8 +26,9 @@ from hrseg.models import create_model
 from hrseg.models.weights import load_weights, read_checkpoint
 from hrseg.progress import Progress
 from hrseg.protocols import make_protocol
-from hrseg.runfolder import new_run, point_latest
+from hrseg.runfolder import dated_folder, point_latest
 from hrseg.schema import Config
+from hrseg.submission import Submission
 from hrseg.task import SegmentationTask
 
 
@@ -42,7 +43,7 @@ def fit(config: Config, resume: Path | None = None) -> Path:
     data = build_data(config)
     data.check()
     task = build_task(config, data, weights=resume is None)
-    run = resume or new_run(Path(config.runs), config.name)
+    run = resume or dated_folder(Path(config.runs) / config.name)
     record = _Record(config, run)
     try:
         trainer = build_trainer(config, run, [record, *_training_callbacks(config, run)])
@@ -65,13 +66,7 @@ def validate(config: Config, checkpoint: Path, folder: Path) -> dict[str, Any]:
     Returns:
         The content of scores.json.
     """
-    quieten()
-    data = build_data(config)
-    data.check("validate")
-    task = build_task(config, data, weights=False)
-    content = read_checkpoint(checkpoint)
-    load_weights(task.model, content, purpose="evaluate")
-    _check_facts(task, content.get("hrseg", {}), checkpoint)
+    data, task = _to_score(config, checkpoint, "validate")
     pictures = PredictionImages(config.prediction_images, folder)
     trainer = build_trainer(config, folder, [ClassScores(folder), pictures], train=False)
     get_console().print(
@@ -83,6 +78,53 @@ def validate(config: Config, checkpoint: Path, folder: Path) -> dict[str, Any]:
     with _user_errors(trainer):
         trainer.validate(task, data, verbose=False)
     return task.scores
+
+
+def test(config: Config, checkpoint: Path, folder: Path) -> Path:
+    """Predict the test split by the config's protocol; write masks for the benchmark's server.
+
+    Returns:
+        The zip file for the server, checked.
+
+    Raises:
+        ConfigError: the data set has no server.
+        ProofError: the masks are not what the server expects.
+    """
+    if DATASETS[config.data.name].submission_ids is None:
+        raise ConfigError(
+            f"{config.data.name} has no server that takes masks; expected one of "
+            f"{', '.join(name for name, data in DATASETS.items() if data.submission_ids)}.\n"
+            "`hrseg validate` scores a split that has masks."
+        )
+    data, task = _to_score(config, checkpoint, "test")
+    assert data.test_dataset is not None and data.submission_ids is not None
+    images = [image for image, _ in data.test_dataset.files]
+    submission = Submission(folder, images, data.test_dataset.names, data.submission_ids)
+    trainer = build_trainer(config, folder, [submission], train=False)
+    get_console().print(
+        f"test [bold]{config.name}[/]: {checkpoint} on {len(images)} images; {_device(trainer)}\n"
+        f"{task.protocol}",
+        highlight=False,
+        soft_wrap=True,
+    )
+    with _user_errors(trainer):
+        trainer.test(task, data, verbose=False)
+    return folder / "submission.zip"
+
+
+def _to_score(
+    config: Config, checkpoint: Path, stage: str
+) -> tuple[SegmentationDataModule, SegmentationTask]:
+    """Return checked data and the task with the weights of a checkpoint."""
+    quieten()
+    data = build_data(config)
+    data.check(stage)
+    task = build_task(config, data, weights=False)
+    content = read_checkpoint(checkpoint)
+    report = load_weights(task.model, content, purpose="evaluate")
+    get_console().print(str(report), highlight=False, soft_wrap=True)
+    _check_facts(task, content.get("hrseg", {}), checkpoint)
+    return data, task
 
 
 def announce(

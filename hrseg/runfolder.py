@@ -11,18 +11,11 @@ from hrseg.errors import ConfigError
 _KEPT = ("best", "last")
 
 
-def new_run(runs: Path, name: str) -> Path:
-    """Make the folder of a run that starts now."""
+def dated_folder(home: Path) -> Path:
+    """Make `home/<date-time>`, or `<date-time>-2` where another was made in this second."""
     if os.environ.get("LOCAL_RANK", "0") != "0" and "HRSEG_RUN" in os.environ:
         # Lightning starts a process per further device; they share the first one's folder.
         return Path(os.environ["HRSEG_RUN"])
-    run = dated_folder(runs / name)
-    os.environ["HRSEG_RUN"] = str(run.absolute())
-    return run
-
-
-def dated_folder(home: Path) -> Path:
-    """Make `home/<date-time>`, or `<date-time>-2` where another was made in this second."""
     started = datetime.now().strftime("%Y%m%d-%H%M%S")
     folder = home / started
     for number in count(2):
@@ -31,6 +24,7 @@ def dated_folder(home: Path) -> Path:
             break
         except FileExistsError:
             folder = home / f"{started}-{number}"
+    os.environ["HRSEG_RUN"] = str(folder.absolute())
     return folder
 
 

@@ -1,7 +1,7 @@
 import pytest
 
 from hrseg.errors import ConfigError
-from hrseg.runfolder import best_checkpoint, dated_folder, new_run, newest_run, point_latest, run_of
+from hrseg.runfolder import best_checkpoint, dated_folder, newest_run, point_latest, run_of
 
 
 def finished(home, name, date):
@@ -13,7 +13,7 @@ def finished(home, name, date):
 
 def test_latest_points_to_the_newest_run(tmp_path):
     for _ in range(2):
-        run = new_run(tmp_path, "camvid")
+        run = dated_folder(tmp_path / "camvid")
         point_latest(run)
         assert (tmp_path / "camvid" / "latest").resolve() == run.resolve()
 
@@ -26,9 +26,9 @@ def test_folders_of_one_second_get_a_name_each(tmp_path):
 
 def test_further_processes_of_a_run_share_its_folder(tmp_path, monkeypatch):
     monkeypatch.setenv("LOCAL_RANK", "0")
-    run = new_run(tmp_path, "camvid")
+    run = dated_folder(tmp_path / "camvid")
     monkeypatch.setenv("LOCAL_RANK", "1")
-    assert new_run(tmp_path, "camvid") == run
+    assert dated_folder(tmp_path / "camvid") == run
 
 
 def test_the_newest_run_with_a_checkpoint_is_found_across_configs(tmp_path):
@@ -55,3 +55,8 @@ def test_best_goes_before_last_and_a_checkpoint_knows_its_run(tmp_path):
     assert run_of(best_checkpoint(run)) is None
     (run / "config.yaml").touch()
     assert run_of(best_checkpoint(run)) == run
+
+
+def test_a_new_folder_of_one_process_is_not_an_older_one_of_the_environment(tmp_path, monkeypatch):
+    monkeypatch.setenv("HRSEG_RUN", str(tmp_path / "old"))
+    assert dated_folder(tmp_path / "validate").parent == tmp_path / "validate"

@@ -28,7 +28,8 @@ MAY_IMPORT = {
     "inference": {"geometry", "protocols"},
     "geometry": {"protocols"},
     "task": {"models", "losses", "optim", "metrics", "scale_report", "visualize", *EVALUATION},
-    "callbacks": {"metrics", "visualize"},
+    "callbacks": {"metrics", "protocols", "visualize"},
+    "submission": set(),
     "config": {"protocols", "schema"},
     "predictor": {"models", "visualize", "runfolder", *EVALUATION},
     "logs": {"schema"},
@@ -36,7 +37,7 @@ MAY_IMPORT = {
     "checkpointing": set(),
     "runfolder": set(),
     "doctor": set(),
-    "run": {"callbacks", "config", "data", "logs", "protocols",
+    "run": {"callbacks", "config", "data", "logs", "protocols", "submission",
             "checkpointing", "models", "progress", "runfolder", "schema", "task"},
     "score": {"callbacks", "config", "data", "metrics", "protocols", "run", "schema"},
 }  # fmt: skip

@@ -1,0 +1,56 @@
+import zipfile
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from hrseg.errors import ProofError
+from hrseg.submission import check_submission, write_zip
+
+RAW_IDS = [7, 8, 33]
+
+
+def save(path, ids, size=(6, 4)):
+    path.parent.mkdir(exist_ok=True)
+    Image.fromarray(np.resize(np.array(ids, np.uint8), size)).save(path)
+    return path
+
+
+@pytest.fixture
+def submission(tmp_path):
+    """Two images of 6x4 pixels and their masks."""
+    images = [save(tmp_path / "images" / f"{name}.png", [0]) for name in "ab"]
+    for name in "ab":
+        save(tmp_path / "masks" / f"{name}.png", RAW_IDS)
+    return tmp_path / "masks", images
+
+
+def check(submission):
+    check_submission(submission[0], submission[1], ["a", "b"], RAW_IDS)
+
+
+def test_a_whole_submission_passes_and_is_zipped_flat(submission, tmp_path):
+    check(submission)
+    write_zip(submission[0], tmp_path / "s.zip")
+    with zipfile.ZipFile(tmp_path / "s.zip") as archive:
+        assert archive.namelist() == ["a.png", "b.png"]
+        assert archive.testzip() is None
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda masks: (masks / "b.png").unlink(), "1 faults:\nb.png: missing"),
+        (lambda masks: save(masks / "c.png", RAW_IDS), "c.png: not the name of a test image"),
+        (lambda masks: save(masks / "a.png", RAW_IDS, (4, 6)), r"a.png: L of \(6, 4\), expected L"),
+        (lambda masks: save(masks / "a.png", [7, 9]), r"a.png: ids \[9\] are no classes"),
+        (
+            lambda masks: Image.new("RGB", (4, 6)).save(masks / "a.png"),
+            r"a.png: RGB of \(4, 6\), expected L of \(4, 6\)",
+        ),
+    ],
+)
+def test_what_a_server_would_refuse_is_named(submission, spoil, message):
+    spoil(submission[0])
+    with pytest.raises(ProofError, match=message):
+        check(submission)
