@@ -18,6 +18,7 @@ from PIL import Image, ImageOps
 from hrseg.errors import ConfigError, DataError
 from hrseg.inference import Evaluator
 from hrseg.models import Segmenter, create_model
+from hrseg.models.fold import fold
 from hrseg.models.normalize import Normalize
 from hrseg.models.weights import load_weights, read_checkpoint
 from hrseg.protocols import Protocol
@@ -57,8 +58,9 @@ class Predictor:
         self.palette: list[list[int]] = facts["palette"]
         self.flip_pairs = [tuple(pair) for pair in facts["flip_pairs"]]
         self.protocol = Protocol(**facts["protocol"])
+        folded = fold(self.model)
         self.evaluator = Evaluator(
-            lambda image: self.model.outputs(image)["out"],
+            lambda image: folded.outputs(image)["out"],
             Normalize(facts["mean"], facts["std"]).to(device),
             self.protocol,
             self.flip_pairs,

@@ -17,6 +17,7 @@ from hrseg.lookup import build, find
 from hrseg.losses import LOSSES
 from hrseg.metrics import ConfusionMatrix, summarize
 from hrseg.models import Segmenter
+from hrseg.models.fold import fold
 from hrseg.models.normalize import IMAGENET_MEAN, IMAGENET_STD, Normalize
 from hrseg.optim import OPTIMIZERS, SCHEDULES
 from hrseg.protocols import PROTOCOLS, Protocol
@@ -92,6 +93,7 @@ class SegmentationTask(pl.LightningModule):
         self.scale_report = scale_report
         self.scored_scales = _scored_scales(self.protocol, scale_report)
         self.matrices = nn.ModuleList(ConfusionMatrix(num_classes) for _ in self.scored_scales)
+        self.evaluator: Evaluator | None = None
         self.seen_pixels: Counter[float] = Counter()
         self.scores: dict[str, Any] = {}
         self.freeze_backbone = freeze_backbone
@@ -131,7 +133,8 @@ class SegmentationTask(pl.LightningModule):
             )
 
     def on_validation_epoch_start(self) -> None:
-        """Forget the last evaluation."""
+        """Forget the last evaluation, and make the model ready for inference."""
+        self.evaluator = self._make_evaluator()
         self.seen_pixels.clear()
         for matrix in self._matrices.values():
             matrix.reset()
@@ -140,6 +143,7 @@ class SegmentationTask(pl.LightningModule):
         """Score one image; return its fused prediction (H, W) for callbacks that draw it."""
         image, mask = batch["image"], batch["mask"][0]
         evaluate = self.evaluator
+        assert evaluate is not None, "on_validation_epoch_start comes first"
         if self.scale_report:
             preds = evaluate.subsets(image, mask.shape)
         else:
@@ -152,6 +156,7 @@ class SegmentationTask(pl.LightningModule):
 
     def on_validation_epoch_end(self) -> None:
         """Turn the counts of all processes into scores."""
+        self.evaluator = None  # gives back the memory of its copy of the model
         summaries = {
             scales: summarize(matrix.compute(), self.class_names, self.protocol.absent_classes)
             for scales, matrix in self._matrices.items()
@@ -182,20 +187,25 @@ class SegmentationTask(pl.LightningModule):
         matrices = cast(list[ConfusionMatrix], list(self.matrices))
         return dict(zip(self.scored_scales, matrices, strict=True))
 
-    @property
-    def evaluator(self) -> Evaluator:
-        """Return what evaluates an image by the protocol."""
+    def _make_evaluator(self) -> Evaluator:
+        """Return what evaluates images by the protocol, with the weights as they are now."""
+        model = fold(self.model)
         return Evaluator(
-            lambda image: self.model.outputs(image)["out"],
+            lambda image: model.outputs(image)["out"],
             self.normalize,
             self.protocol,
             self.flip_pairs,
-            self.model.backbone.align_corners,
+            model.backbone.align_corners,
             self.window_batch,
         )
 
+    def on_test_epoch_start(self) -> None:
+        """Make the model ready for inference."""
+        self.evaluator = self._make_evaluator()
+
     def test_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, Any]:
         """Return the fused prediction (H, W) of one image for callbacks that write it."""
+        assert self.evaluator is not None
         return {"pred": self.evaluator(batch["image"]).pred}
 
     def configure_optimizers(self) -> OptimizerLRScheduler:

@@ -1,0 +1,38 @@
+import pytest
+import torch
+from torch import nn
+
+from hrseg.models import create_model
+from hrseg.models.fold import fold
+from hrseg.models.hrnet import VARIANTS
+from hrseg.models.weights import load_weights
+from tests.golden_weights import image, official_weights, relative_error
+
+
+@pytest.mark.parametrize("variant", ["w18_small_v1", "w18_small_v2", "w18"])
+def test_a_folded_model_gives_the_same_logits(variant):
+    model = create_model(f"hrnet_{variant}").eval()
+    load_weights(model, official_weights(variant))
+    before = {key: tensor.clone() for key, tensor in model.state_dict().items()}
+    x = image("97x131", 97, 131)
+    with torch.inference_mode():
+        expected = model.outputs(x)["out"]
+        assert relative_error(fold(model).outputs(x)["out"], expected.numpy()) < 1e-5
+    assert all(torch.equal(before[key], tensor) for key, tensor in model.state_dict().items())
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_no_batch_norm_is_left(variant):
+    with torch.device("meta"):
+        folded = fold(create_model(variant))
+    assert not any(isinstance(module, nn.BatchNorm2d) for module in folded.modules())
+
+
+def test_a_model_in_training_is_folded_by_its_running_statistics():
+    model = create_model("hrnet_w18_small_v1", num_classes=3, bn_momentum=0.5).train()
+    model(torch.randn(2, 3, 64, 64))
+    folded = fold(model)
+    assert model.training and not folded.training
+    x = torch.randn(1, 3, 40, 40)
+    with torch.inference_mode():
+        torch.testing.assert_close(folded(x), model.eval()(x), rtol=1e-4, atol=1e-4)
