@@ -1,22 +1,21 @@
 """Weights in and out: what a file holds, what of it fits the model, and what does not."""
 
 import re
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy
 import torch
 from safetensors import SafetensorError, safe_open
-from torch import Tensor
 
 from hrseg.errors import ConfigError
 from hrseg.lookup import find
+from hrseg.models.families import FAMILIES, MARK, Found, State, recognise, some
 from hrseg.models.hrnet import VARIANTS
 from hrseg.models.segmenter import Segmenter
 
-State = dict[str, Tensor]
 PURPOSES = {"evaluate": "", "initialise": "backbone."}  # What must match: keys that start so.
 
 
@@ -31,6 +30,7 @@ class Report:
         mismatched: in both, with other shapes.
         family: a key of FAMILIES.
         holds: the file in words, for example "an official HRNetV2-W48 with 19 classes".
+        notes: what was changed or left out on the way to the names of the model, a line each.
     """
 
     matched: list[str]
@@ -39,17 +39,18 @@ class Report:
     mismatched: list[str]
     family: str
     holds: str
+    notes: list[str]
 
     def __str__(self) -> str:
-        """Say it in one to four lines."""
+        """Say it, a line for each thing."""
         not_taken = {
             "not taken, other shape": self.mismatched,
             "not in the file, left as they were": self.missing,
             "in the file, not used": self.unexpected,
         }
         taken = f"{len(self.matched)} tensors taken from {self.holds}"
-        rest = [f"{len(keys)} {what}: {_some(keys)}" for what, keys in not_taken.items() if keys]
-        return "\n".join([taken, *rest])
+        rest = [f"{len(keys)} {what}: {some(keys)}" for what, keys in not_taken.items() if keys]
+        return "\n".join([taken, *self.notes, *rest])
 
 
 def load_weights(
@@ -57,32 +58,36 @@ def load_weights(
     path_or_state_dict: str | Path | Mapping[str, Any],
     source: str = "auto",
     purpose: str = "evaluate",
+    origin: str | Path | None = None,
 ) -> Report:
     """Copy weights into `model`; a refused file leaves the model as it was.
 
     Args:
         model: the model to fill.
-        path_or_state_dict: a .pth of the authors' code, a .ckpt or .safetensors of hrseg, or the
-            state dict itself, bare or as such a file wraps it.
+        path_or_state_dict: a .pth of the authors' code or of mmseg, a .ckpt or .safetensors of
+            hrseg, or the state dict itself, bare or as such a file wraps it.
         source: a key of FAMILIES, or "auto" to tell by the keys.
         purpose: "evaluate" requires every tensor; "initialise" requires the whole backbone, and
             takes of the head what fits.
+        origin: the file that a given state dict was read from; official files say in their names
+            which torch they are of, and messages name it.
 
     Raises:
         ConfigError: the file cannot be read, is of no known family, or does not fit.
     """
     required = find(PURPOSES, purpose, "purpose")
     if isinstance(path_or_state_dict, Mapping):
-        origin, raw = "the state dict", path_or_state_dict
+        raw, name = path_or_state_dict, str(origin or "the state dict")
     else:
-        origin, raw = str(path_or_state_dict), read_checkpoint(path_or_state_dict)
-    family, found = _recognise(raw, source, origin)
-    report = _compare(model.state_dict(), found, family)
+        raw, name = read_checkpoint(path_or_state_dict), str(path_or_state_dict)
+    found = recognise(raw, source, name)
+    report = _compare(model.state_dict(), found)
     differing = [*report.mismatched, *report.missing, *report.unexpected]
     # Tensors too many are refused as well: all of W18-small-v2 is found inside a W18.
-    if any(name.startswith(required) for name in differing):
-        raise ConfigError(_refusal(model, found, report, origin, purpose))
-    model.load_state_dict({name: found[name] for name in report.matched}, strict=False)
+    if any(key.startswith(required) for key in differing):
+        raise ConfigError(_refusal(model, found.state, report, name, purpose))
+    taken = {key: found.state[key] for key in report.matched}
+    model.load_state_dict(taken, strict=False)
     return report
 
 
@@ -155,73 +160,36 @@ def _numpy_float() -> list[Any]:
     ]
 
 
-class Family(NamedTuple):
-    """One origin of weights: a key that only it has, and the way to the names of hrseg."""
-
-    mark: str
-    to_hrseg: Callable[[State], State]
-
-
-def _official_to_hrseg(state: State) -> State:
-    """`conv1.weight` -> `backbone.conv1.weight`, `last_layer.0.weight` -> `head.last_layer...`."""
-    in_backbone = re.compile(r"(conv|bn|layer|transition|stage)\d\.")
-    return {
-        f"backbone.{name}" if in_backbone.match(name) else f"head.{name}": tensor
-        for name, tensor in state.items()
-    }
-
-
-FAMILIES = {
-    "official": Family("stage2.0.fuse_layers.0.1.0.weight", _official_to_hrseg),
-    "hrseg": Family("backbone.stage2.0.fuse_layers.0.1.0.weight", dict),
-}
-
-
-def _recognise(raw: Mapping[str, Any], source: str, origin: str) -> tuple[str, State]:
-    """Return the family and the network's tensors under the names of hrseg."""
-    each = {name: {name: family} for name, family in FAMILIES.items()}
-    candidates = find({"auto": FAMILIES, **each}, source, "source of weights")
-    wrapped = raw.get("state_dict", raw)
-    entries = wrapped.items() if isinstance(wrapped, Mapping) else ()
-    tensors = {str(key): value for key, value in entries if isinstance(value, Tensor)}
-    for name, family in candidates.items():
-        # As DataParallel, the authors' FullModel, LightningModule and torch.compile prefix.
-        wrapper = re.compile(rf"((?:module\.|model\.|_orig_mod\.)*){re.escape(family.mark)}")
-        if match := next(filter(None, map(wrapper.fullmatch, tensors)), None):
-            # Outside the prefix stands what is not the network, as `loss.criterion.weight`.
-            inside = [key for key in tensors if key.startswith(match[1])]
-            return name, family.to_hrseg({key[len(match[1]) :]: tensors[key] for key in inside})
-    raise ConfigError(
-        f"{origin} holds no HRNet weights of family {' or '.join(candidates)}: "
-        f"{len(tensors)} tensors{', ' * bool(tensors)}{_some(tensors)}.\n"
-        f"Expected a key {' or '.join(family.mark for family in candidates.values())},\n"
-        "bare or after `model.` and `module.`. Give another file."
-    )
-
-
-def _compare(expected: State, found: State, family: str) -> Report:
-    shared = [name for name in expected if name in found]
-    fits = {name: found[name].shape == expected[name].shape for name in shared}
-    missing = [name for name in expected if name not in found]
+def _compare(expected: State, found: Found) -> Report:
+    state = found.state
+    shared = [name for name in expected if name in state]
+    fits = {name: state[name].shape == expected[name].shape for name in shared}
+    missing = [name for name in expected if name not in state]
     return Report(
         matched=[name for name in shared if fits[name]],
         # Files of torch 0.4 have no batch counters, and no computation needs them.
         missing=[name for name in missing if not name.endswith("num_batches_tracked")],
-        unexpected=[name for name in found if name not in expected],
+        unexpected=[name for name in state if name not in expected],
         mismatched=[name for name in shared if not fits[name]],
-        family=family,
-        holds=f"an {family} {_describe(found)}",
+        family=found.family,
+        holds=f"{FAMILIES[found.family].title} {_describe(state)}",
+        notes=found.notes,
     )
 
 
 def _refusal(model: Segmenter, found: State, report: Report, origin: str, purpose: str) -> str:
+    if report.family == "imagenet" and purpose == "evaluate":
+        return (
+            f"{origin} is an ImageNet classification file ({_describe(found)}): nothing to "
+            'evaluate.\nTrain from it: purpose="initialise", or `model.weights` in a config.'
+        )
     expected = model.state_dict()
     shapes = [
         f"{name} is {tuple(found[name].shape)} instead of {tuple(expected[name].shape)}"
         for name in report.mismatched
     ]
     differing = {"other shape": shapes, "missing": report.missing, "too many": report.unexpected}
-    details = [f"{len(d)} {what} ({_some(d, 1)})" for what, d in differing.items() if d]
+    details = [f"{len(d)} {what} ({some(d, 1)})" for what, d in differing.items() if d]
     repair = "Create the model that the file was made for, or give another file."
     if purpose == "evaluate" and not any("backbone." in d for d in details):
         repair += ' purpose="initialise" takes what fits.'
@@ -233,7 +201,7 @@ def _refusal(model: Segmenter, found: State, report: Report, origin: str, purpos
 
 def _describe(state: State) -> str:
     """Name the network, for example "HRNetV2-W48 with 19 classes"."""
-    width = len(state["backbone.stage2.0.fuse_layers.0.1.0.weight"])
+    width = len(state[f"backbone.{MARK}"])
     blocks = sum(bool(re.fullmatch(r"backbone\.layer1\.\d\.conv1\.weight", key)) for key in state)
     name = f"W{width} of unknown depth"
     for variant, row in VARIANTS.items():
@@ -241,10 +209,6 @@ def _describe(state: State) -> str:
             name = variant.removeprefix("hrnet_").replace("_", "-").capitalize()
     classifier = state.get("head.last_layer.3.weight")
     head = "without an FCN head" if classifier is None else f"with {len(classifier)} classes"
+    if "head.cls_head.weight" in state:
+        head = f"with an OCR head of {len(state['head.cls_head.weight'])} classes"
     return f"HRNetV2-{name} {head}"
-
-
-def _some(names: Collection[str], count: int = 3) -> str:
-    """List the first `count` names, and say how many more there are."""
-    first, rest = [*names][:count], len(names) - count
-    return ", ".join(first) + (f" and {rest} more" if rest > 0 else "")

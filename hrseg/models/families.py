@@ -1,0 +1,231 @@
+"""Whose weights a file holds: told by its keys, and brought to the names of hrseg."""
+
+import re
+from collections.abc import Callable, Collection, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from torch import Tensor
+
+from hrseg.errors import ConfigError
+from hrseg.lookup import find
+
+State = dict[str, Tensor]
+Renamed = tuple[State, list[str]]
+MARK = "stage2.0.fuse_layers.0.1.0.weight"  # Every HRNet has it; its length is the width.
+MMSEG_HEAD = {
+    "decode_head.convs.0.conv.": "head.last_layer.0.",
+    "decode_head.convs.0.bn.": "head.last_layer.1.",
+    "decode_head.conv_seg.": "head.last_layer.3.",
+}
+CLASSIFICATION = ("incre_modules.", "downsamp_modules.", "final_layer.", "classifier.")
+
+
+class Found(NamedTuple):
+    """The network in a file.
+
+    Attributes:
+        family: a key of FAMILIES.
+        state: its tensors under the names of hrseg.
+        notes: what was changed or left out on the way, a line each.
+    """
+
+    family: str
+    state: State
+    notes: list[str]
+
+
+def recognise(raw: Mapping[str, Any], source: str, origin: str) -> Found:
+    """Return the network that a checkpoint holds.
+
+    Args:
+        raw: a state dict, bare or as the entry `state_dict`.
+        source: a key of FAMILIES, or "auto" to tell by the keys.
+        origin: the file, for messages; its name may say which torch wrote it.
+
+    Raises:
+        ConfigError: no HRNet in it, or one of another family than asked for.
+    """
+    find({"auto": None, **FAMILIES}, source, "source of weights")
+    state = _network(raw, origin)
+    possible, why = _tell(state, Path(origin).name)
+    family = possible[0] if source == "auto" else source
+    if family not in possible:
+        raise ConfigError(
+            f"{origin} is {FAMILIES[possible[0]].title} file, but source is {source!r}.\n"
+            f'Take source="{possible[0]}", or "auto" to tell by the keys.'
+        )
+    if family == "mmseg":
+        _refuse_other_heads(state, origin)
+    renamed, notes = FAMILIES[family].to_hrseg(state)
+    if family in NORM_WEIGHTS:
+        notes = [_norm_note(family, possible[0], why), *notes]
+    return Found(family, renamed, notes)
+
+
+class Family(NamedTuple):
+    """One origin of weights: what to call its files, and the way to the names of hrseg."""
+
+    title: str
+    to_hrseg: Callable[[State], Renamed]
+
+
+def _from_official(state: State) -> Renamed:
+    """`conv1.weight` -> `backbone.conv1.weight`, `last_layer.0.weight` -> `head.last_layer...`."""
+    in_backbone = re.compile(r"(conv|bn|layer|transition|stage)\d\.")
+    return {
+        f"backbone.{name}" if in_backbone.match(name) else f"head.{name}": tensor
+        for name, tensor in state.items()
+    }, []
+
+
+def _from_torch04(state: State) -> Renamed:
+    """Their InPlaceABNSync computes with |weight| + eps, where a batch norm takes the weight."""
+    return _from_official(state | {name: state[name].abs() + 1e-5 for name in _norms(state)})
+
+
+def _from_imagenet(state: State) -> Renamed:
+    return _without(_from_official(state)[0], "head.", CLASSIFICATION, "classification head")
+
+
+def _from_mmseg(state: State) -> Renamed:
+    """The backbone has the authors' names; the same head is made of mmseg's own blocks."""
+    state, notes = _without(state, "", ("auxiliary_head.",), "auxiliary head")
+    renamed = {}
+    for name, tensor in state.items():
+        block = next(filter(name.startswith, MMSEG_HEAD), "")
+        renamed[MMSEG_HEAD.get(block, "") + name.removeprefix(block)] = tensor
+    weight, bias = renamed.get("head.last_layer.0.weight"), "head.last_layer.0.bias"
+    if weight is not None and bias not in renamed:
+        renamed[bias] = weight.new_zeros(len(weight))
+        notes.append(f"{bias} set to 0: the first convolution of an mmseg head has no bias")
+    return renamed, notes
+
+
+FAMILIES = {
+    "official": Family("an official", _from_official),
+    "official_torch04": Family("an official torch 0.4", _from_torch04),
+    "imagenet": Family("an ImageNet classification", _from_imagenet),
+    "mmseg": Family("an mmseg", _from_mmseg),
+    "hrseg": Family("an hrseg", lambda state: (state, [])),
+}
+NORM_WEIGHTS = {"official": "taken as they are", "official_torch04": "read as |weight| + 1e-5"}
+
+
+def _network(raw: Mapping[str, Any], origin: str) -> State:
+    """Return the network's tensors without the prefixes of what was wrapped around it."""
+    wrapped = raw.get("state_dict", raw)
+    entries = wrapped.items() if isinstance(wrapped, Mapping) else ()
+    tensors = {str(key): value for key, value in entries if isinstance(value, Tensor)}
+    # As DataParallel, the authors' FullModel, LightningModule and torch.compile prefix.
+    wrapper = re.compile(rf"((?:module\.|model\.|_orig_mod\.)*)(?:backbone\.)?{re.escape(MARK)}")
+    match = next(filter(None, map(wrapper.fullmatch, tensors)), None)
+    if match is None:
+        raise ConfigError(f"{origin} holds {_otherwise(raw, tensors)}")
+    # Outside the prefix stands what is not the network, as `loss.criterion.weight`.
+    inside = [name for name in tensors if name.startswith(match[1])]
+    return {name[len(match[1]) :]: tensors[name] for name in inside}
+
+
+def _otherwise(raw: Mapping[str, Any], tensors: State) -> str:
+    """Say what a file holds in which no network was found, and the repair."""
+    if renamed := _renamed(tensors):
+        return f"HRNet weights, but its keys {renamed}"
+    for entry, value in raw.items():
+        if isinstance(value, Mapping) and any(str(key).endswith(MARK) for key in value):
+            return (
+                f"its HRNet weights in the entry {entry!r}, expected `state_dict` or the file "
+                "itself.\nSave that entry alone: "
+                f"torch.save(torch.load(file, weights_only=True)[{entry!r}], 'weights.pth')."
+            )
+    return (
+        f"no HRNet weights: {len(tensors)} tensors{', ' * bool(tensors)}{some(tensors)}.\n"
+        f"Expected a key {MARK}, bare, after `backbone.`, `model.` or `module.`,\n"
+        "in the file itself or in its entry `state_dict`. Give another file."
+    )
+
+
+def _renamed(tensors: State) -> str:
+    """Say which prefix stands before the keys of an HRNet, or was cut off too much."""
+    before = [key.removesuffix(MARK) for key in tensors if key.endswith(f".{MARK}")]
+    if prefixes := [re.sub(r"(?<=\.)backbone\.$", "", prefix) for prefix in before]:
+        first = prefixes[0]
+        return (
+            f"start with {' and '.join(map(repr, prefixes))}: remove this prefix.\n"
+            f"For example {{key.removeprefix({first!r}): t for key, t in state_dict.items() "
+            f"if key.startswith({first!r})}}."
+        )
+    if cut := next((key for key in tensors if "fuse_layers" in key and MARK.endswith(key)), ""):
+        return (
+            f"have lost their first {len(MARK) - len(cut)} characters: {cut}.\n"
+            "A prefix was removed that was not there. Give the file from before that."
+        )
+    return ""
+
+
+def _tell(state: State, filename: str) -> tuple[list[str], str]:
+    """Return the families that the keys allow, the likeliest first; for an official one, why."""
+    roots = {f"{name.partition('.')[0]}." for name in state}
+    if "backbone." in roots:
+        if roots & {"decode_head.", "auxiliary_head."}:
+            return ["mmseg"], ""
+        return ["hrseg"] if "head." in roots else ["hrseg", "mmseg"], ""
+    if roots & {"incre_modules.", "classifier."}:
+        return ["imagenet"], ""
+    likeliest, why = _norm_rule(state, filename.lower())
+    possible = sorted(NORM_WEIGHTS, key=lambda name: name != likeliest)
+    return possible if roots & {"last_layer.", "cls_head."} else [*possible, "imagenet"], why
+
+
+def _refuse_other_heads(state: State, origin: str) -> None:
+    known = tuple(MMSEG_HEAD)
+    heads = [name for name in state if name.startswith("decode_head.")]
+    if other := next((name for name in heads if not name.startswith(known)), ""):
+        ocr = any("object_context_block" in name for name in heads)
+        raise ConfigError(
+            f"{origin} is an mmseg file with {'an OCR' if ocr else 'another'} head ({other}); "
+            "hrseg reads FCN heads.\n"
+            f"Expected of decode_head only {', '.join(part[:-1] for part in known)}.\n"
+            "Give another file."
+        )
+
+
+def _norm_rule(state: State, filename: str) -> tuple[str, str]:
+    """Tell whether the norms of an official file are of torch 0.4, and by what."""
+    counters = any(name.endswith("num_batches_tracked") for name in state)
+    if "torch04" in filename:
+        return "official_torch04", "it is named torch04" + ", but has batch counters" * counters
+    if "torch11" in filename:
+        return "official", "it is named torch11"
+    if counters:
+        return "official", "it has batch counters"
+    if negative := sum(int((state[name] < 0).sum()) for name in _norms(state)):
+        return "official_torch04", f"it has no batch counters and {negative} of them are negative"
+    return "official", "none of them is negative"
+
+
+def _norm_note(family: str, likeliest: str, why: str) -> str:
+    note = f"norm weights {NORM_WEIGHTS[family]}"
+    if family == likeliest:
+        return f"{note}: {why}"
+    return f'warning: {note}, as asked; source="auto" has them {NORM_WEIGHTS[likeliest]}: {why}'
+
+
+def _norms(state: State) -> list[str]:
+    """Return the names of the batch norms' weights."""
+    layers = [name.removesuffix("running_mean") for name in state if name.endswith("running_mean")]
+    return [f"{layer}weight" for layer in layers if f"{layer}weight" in state]
+
+
+def _without(state: State, before: str, parts: tuple[str, ...], what: str) -> Renamed:
+    """Leave out the tensors of `parts`, and say how many they are."""
+    starts = tuple(before + part for part in parts)
+    kept = {name: tensor for name, tensor in state.items() if not name.startswith(starts)}
+    unused = len(state) - len(kept)
+    return kept, [f"{what}, {unused} tensors not used"] if unused else []
+
+
+def some(names: Collection[str], count: int = 3) -> str:
+    """List the first `count` names, and say how many more there are."""
+    first, rest = [*names][:count], len(names) - count
+    return ", ".join(first) + (f" and {rest} more" if rest > 0 else "")
