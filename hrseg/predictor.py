@@ -44,7 +44,7 @@ def load(path: str | Path, device: str = "cpu") -> Predictor:
             "Build the model with hrseg.create_model and use hrseg.load_weights."
         )
     model = create_model(**facts["architecture"])
-    load_weights(model, content, purpose="evaluate")
+    load_weights(model, content, purpose="evaluate", origin=checkpoint)
     return Predictor(model, facts, device)
 
 

@@ -121,7 +121,7 @@ def _to_score(
     data.check(stage)
     task = build_task(config, data, weights=False)
     content = read_checkpoint(checkpoint)
-    report = load_weights(task.model, content, purpose="evaluate")
+    report = load_weights(task.model, content, purpose="evaluate", origin=checkpoint)
     get_console().print(str(report), highlight=False, soft_wrap=True)
     _check_facts(task, content.get("hrseg", {}), checkpoint)
     return data, task
@@ -200,7 +200,7 @@ def build_task(
         )
     if weights and model_config.weights is not None:
         report = load_weights(model, model_config.weights, purpose="initialise")
-        get_console().print(str(report), highlight=False)
+        get_console().print(str(report), highlight=False, soft_wrap=True)
     return SegmentationTask(
         model,
         class_names=data.class_names,
@@ -309,7 +309,7 @@ def _checked_last(config: Config, task: SegmentationTask, trainer: pl.Trainer, r
     """Return `last.ckpt` of a run; refuse a damaged one, and settings that it does not fit."""
     last = run / "checkpoints" / "last.ckpt"
     content = read_checkpoint(last)
-    load_weights(task.model, content, purpose="evaluate")
+    load_weights(task.model, content, purpose="evaluate", origin=last)
     _check_facts(task, content.get("hrseg", {}), last)
     started = to_dict(load_config(run / "config.yaml").optimizer)
     if to_dict(config.optimizer) != started:

@@ -72,6 +72,11 @@ class CamVidConfig(DataConfig):
 
 
 @dataclass
+class CityscapesConfig(DataConfig):
+    """Cityscapes, 19 classes: leftImg8bit/ and gtFine/ as downloaded."""
+
+
+@dataclass
 class SyntheticConfig(DataConfig):
     """Street-like scenes drawn by hrseg itself, written once under `root`."""
 
@@ -245,7 +250,12 @@ class Config:
 
 # Sections whose `name` chooses the dataclass.
 SECTIONS: Mapping[str, Mapping[str, type]] = {
-    "data": {"camvid": CamVidConfig, "synthetic": SyntheticConfig, "folder": FolderConfig},
+    "data": {
+        "camvid": CamVidConfig,
+        "cityscapes": CityscapesConfig,
+        "synthetic": SyntheticConfig,
+        "folder": FolderConfig,
+    },
     "model.head": {"fcn": FCNConfig},
     "losses": {"cross_entropy": CrossEntropyConfig, "ohem": OhemConfig},
     "optimizer": {"sgd": SGDConfig, "adamw": AdamWConfig},

@@ -4,14 +4,16 @@ A new one is one file beside these, a row in `DATASETS`, a dataclass in schema.p
 """
 
 from hrseg.data.camvid import CamVid
+from hrseg.data.cityscapes import Cityscapes
 from hrseg.data.datamodule import SegmentationDataModule
 from hrseg.data.folder import Folder
 from hrseg.data.synthetic import Synthetic
 
 DATASETS: dict[str, type[SegmentationDataModule]] = {
     "camvid": CamVid,
+    "cityscapes": Cityscapes,
     "synthetic": Synthetic,
     "folder": Folder,
 }
 
-__all__ = ["DATASETS", "CamVid", "Folder", "SegmentationDataModule", "Synthetic"]
+__all__ = ["DATASETS", "CamVid", "Cityscapes", "Folder", "SegmentationDataModule", "Synthetic"]

@@ -3,7 +3,7 @@
 import warnings
 from collections.abc import Iterator, Mapping, Sequence, Sized
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import cv2
 import numpy as np
@@ -53,8 +53,8 @@ class SegmentationDataModule(LightningDataModule):
     palette: tuple[tuple[int, int, int], ...] = ()
     flip_pairs: tuple[tuple[int, int], ...] = ()
     class_weights: tuple[float, ...] | None = None
-    expected_images: Mapping[str, int] = {}
-    unions: Mapping[str, tuple[str, ...]] = {}
+    expected_images: ClassVar[Mapping[str, int]] = {}
+    unions: ClassVar[Mapping[str, tuple[str, ...]]] = {}
     submission_ids: tuple[int, ...] | None = None
 
     def __init__(

@@ -1,0 +1,58 @@
+"""Trees in the official layouts, with drawn images, for tests and trials at full size."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from hrseg.data.base import Array
+
+Size = tuple[int, int]
+
+
+def picture(size: Size, seed: Sequence[int]) -> Array:
+    """Return soft colours with mild noise, (H, W, 3)."""
+    rng = np.random.default_rng(seed)
+    coarse = Image.fromarray(rng.integers(0, 256, (4, 6, 3), np.uint8))
+    smooth = np.asarray(coarse.resize(size[::-1], Image.Resampling.BICUBIC)).astype(np.int16)
+    return (smooth + rng.integers(-9, 10, (*size, 3), np.int16)).clip(0, 255).astype(np.uint8)
+
+
+def blocks(size: Size, ids: Sequence[int], seed: Sequence[int]) -> Array:
+    """Return a mask (H, W) of rectangles in which each id occurs."""
+    height, width = size
+    columns = int(np.ceil(np.sqrt(len(ids) * 2)))
+    rows = int(np.ceil(len(ids) / columns))
+    cells = np.resize(
+        np.random.default_rng(seed).permutation(np.array(ids, np.uint8)), rows * columns
+    )
+    grid = cells.reshape(rows, columns)
+    return grid[np.arange(height) * rows // height][:, np.arange(width) * columns // width]
+
+
+def save(path: Path, array: Array) -> Path:
+    """Write an image, and the folders above it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(array).save(path)
+    return path
+
+
+def make_cityscapes(
+    root: Path,
+    counts: dict[str, int] | None = None,
+    size: Size = (64, 96),
+    label: str = "labelIds",
+) -> Path:
+    """Write leftImg8bit and gtFine (gtCoarse for train_extra) with every id that occurs."""
+    ids = list(range(34)) if label == "labelIds" else [*range(19), 255]
+    for split, count in (counts or {"train": 3, "val": 2, "test": 1}).items():
+        kind = "gtCoarse" if split == "train_extra" else "gtFine"
+        for index in range(count):
+            city = f"{split.replace('_', '')}city{index % 2}"
+            stem = f"{city}_{index:06d}_000019"
+            seed = (len(split), index)
+            save(root / f"leftImg8bit/{split}/{city}/{stem}_leftImg8bit.png", picture(size, seed))
+            mask = blocks(size, ids, seed) * (split != "test")
+            save(root / f"{kind}/{split}/{city}/{stem}_{kind}_{label}.png", mask)
+    return root
