@@ -77,6 +77,11 @@ class CityscapesConfig(DataConfig):
 
 
 @dataclass
+class LIPConfig(DataConfig):
+    """LIP, 20 classes: TrainVal_images/ and TrainVal_parsing_annotations/ as downloaded."""
+
+
+@dataclass
 class SyntheticConfig(DataConfig):
     """Street-like scenes drawn by hrseg itself, written once under `root`."""
 
@@ -253,6 +258,7 @@ SECTIONS: Mapping[str, Mapping[str, type]] = {
     "data": {
         "camvid": CamVidConfig,
         "cityscapes": CityscapesConfig,
+        "lip": LIPConfig,
         "synthetic": SyntheticConfig,
         "folder": FolderConfig,
     },

@@ -8,7 +8,7 @@ from rich.progress import track
 
 from hrseg.callbacks import show_scores, write_json
 from hrseg.config import to_dict
-from hrseg.data.base import Array, MaskReader, find_files, id_table
+from hrseg.data.base import Array, MaskReader, ReadMask, find_files, id_table
 from hrseg.errors import DataError
 from hrseg.metrics import ConfusionMatrix, summarize
 from hrseg.protocols import make_protocol
@@ -38,7 +38,7 @@ def score_folders(
     """
     data = build_data(config)
     read, absent = data.mask_reader(), _absent_rule(config)
-    read_prediction = read
+    read_prediction: ReadMask = read
     if prediction_ids == "train":
         repair = f"Expected train ids 0..{data.num_classes - 1}; or say --prediction-ids raw."
         read_prediction = MaskReader(id_table(data.num_classes), repair)

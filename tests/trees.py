@@ -56,3 +56,22 @@ def make_cityscapes(
             mask = blocks(size, ids, seed) * (split != "test")
             save(root / f"{kind}/{split}/{city}/{stem}_{kind}_{label}.png", mask)
     return root
+
+
+def make_lip(
+    root: Path, counts: dict[str, int] | None = None, size: Size = (90, 60), flat: bool = False
+) -> Path:
+    """Write TrainVal_images and TrainVal_parsing_annotations (flat: as mmsegmentation has them)."""
+    for split, count in (counts or {"train": 3, "val": 2}).items():
+        images = root / ("" if flat else "TrainVal_images") / f"{split}_images"
+        masks = root / ("" if flat else "TrainVal_parsing_annotations") / f"{split}_segmentations"
+        stems = [f"{100 + len(split)}_{index:06d}" for index in range(count)]
+        for index, stem in enumerate(stems):
+            seed = (20 + len(split), index)
+            image = picture(size, seed)
+            # Some of LIP's JPEGs are grey.
+            save(images / f"{stem}.jpg", image[..., 0] if index == 1 else image)
+            save(masks / f"{stem}.png", blocks(size, list(range(20)), seed))
+        if not flat:
+            (root / f"TrainVal_images/{split}_id.txt").write_text("\n".join(stems) + "\n")
+    return root

@@ -7,13 +7,23 @@ from hrseg.data.camvid import CamVid
 from hrseg.data.cityscapes import Cityscapes
 from hrseg.data.datamodule import SegmentationDataModule
 from hrseg.data.folder import Folder
+from hrseg.data.lip import LIP
 from hrseg.data.synthetic import Synthetic
 
 DATASETS: dict[str, type[SegmentationDataModule]] = {
     "camvid": CamVid,
     "cityscapes": Cityscapes,
+    "lip": LIP,
     "synthetic": Synthetic,
     "folder": Folder,
 }
 
-__all__ = ["DATASETS", "CamVid", "Cityscapes", "Folder", "SegmentationDataModule", "Synthetic"]
+__all__ = [
+    "DATASETS",
+    "LIP",
+    "CamVid",
+    "Cityscapes",
+    "Folder",
+    "SegmentationDataModule",
+    "Synthetic",
+]

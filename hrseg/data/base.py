@@ -2,7 +2,7 @@
 
 import io
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -16,6 +16,7 @@ from PIL import Image, UnidentifiedImageError
 from hrseg.errors import ConfigError, DataError
 
 Array = npt.NDArray[np.uint8]
+ReadMask = Callable[[Path], Array]  # path -> (H, W) train ids, 255 = ignore
 
 IGNORE = 255
 SUFFIXES = (".png", ".jpg", ".jpeg")

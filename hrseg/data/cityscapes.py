@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from hrseg.data.base import IGNORE, Array, MaskReader, id_table
+from hrseg.data.base import IGNORE, Array, MaskReader, ReadMask, id_table
 from hrseg.data.datamodule import SegmentationDataModule
 from hrseg.data.dataset import Files
 from hrseg.data.listfile import read_official_list
@@ -82,7 +82,7 @@ class Cityscapes(SegmentationDataModule):
             )
         return [(image, masks[stem]) for stem, image in images.items()]
 
-    def mask_reader(self) -> "CityscapesReader":
+    def mask_reader(self) -> ReadMask:
         """Return a reader of labelIds and labelTrainIds, which it tells apart by the file name."""
         return CityscapesReader(*(self._reader(kind) for kind in LABEL_KINDS))
 

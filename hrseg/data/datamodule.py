@@ -11,7 +11,7 @@ import torch
 from pytorch_lightning import LightningDataModule
 from torch.utils.data import DataLoader, DistributedSampler
 
-from hrseg.data.base import MaskReader
+from hrseg.data.base import ReadMask
 from hrseg.data.dataset import Files, Key, SegmentationDataset, check_files
 from hrseg.data.transforms import TrainTransform
 from hrseg.errors import ConfigError, DataError
@@ -108,7 +108,7 @@ class SegmentationDataModule(LightningDataModule):
         """
         raise NotImplementedError
 
-    def mask_reader(self) -> MaskReader:
+    def mask_reader(self) -> ReadMask:
         """Return what turns a mask's path into train ids."""
         raise NotImplementedError
 

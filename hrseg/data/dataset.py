@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from hrseg.data.base import IGNORE, Array, header_size, read_image
+from hrseg.data.base import IGNORE, Array, ReadMask, header_size, read_image
 from hrseg.errors import DataError
 
 Files = Sequence[tuple[Path, Path | None]]
@@ -46,7 +46,7 @@ class SegmentationDataset(Dataset[dict[str, Any]]):
     def __init__(
         self,
         files: Files,
-        read_mask: Callable[[Path], Array],
+        read_mask: ReadMask,
         transform: Callable[[Array, Array, tuple[int, ...]], tuple[Array, Array]] | None = None,
         seed: int = 0,
     ) -> None:

@@ -73,7 +73,7 @@ def _stem(name: str) -> str:
 
 
 def read_official_list(
-    path: Path, images: Sequence[Path], masks: Sequence[Path]
+    path: Path, images: Sequence[Path], masks: Sequence[Path], hint: str = ""
 ) -> list[tuple[Path, Path | None]]:
     """Return what a benchmark's own list names: lines of `image`, or `image mask`.
 
@@ -81,6 +81,7 @@ def read_official_list(
         path: the list; columns are separated by a tab or spaces.
         images: folders that the first column may be relative to; the first that has the file wins.
         masks: folders that the second column may be relative to.
+        hint: what a further column may be, for the error.
 
     Raises:
         DataError: no such list, nothing in it, a line of three or more columns, a file that is
@@ -96,7 +97,8 @@ def read_official_list(
             continue
         if len(columns) > 2:
             raise DataError(
-                f"{where} has {len(columns)} columns; expected `image mask`, or `image` alone.\n"
+                f"{where} has {len(columns)} columns; expected `image mask`, or `image` alone."
+                f"{hint}\n"
                 f"Keep the first two: cut -d' ' -f1,2 {path.name} (for tabs without -d)."
             )
         mask = _existing(columns[1], masks, where) if len(columns) == 2 else None

@@ -1,0 +1,115 @@
+"""LIP (Look Into Person), 20 classes of clothes and body parts."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import ClassVar
+
+from hrseg.data.base import MaskReader, find_files, id_table
+from hrseg.data.datamodule import SegmentationDataModule
+from hrseg.data.dataset import Files
+from hrseg.data.listfile import read_official_list
+from hrseg.errors import DataError
+
+# The archives unpack into a folder of their own name or beside it, mmsegmentation has one level.
+IMAGE_HOMES = ("TrainVal_images", "TrainVal_images/TrainVal_images", "", "Testing_images",
+               "Testing_images/Testing_images")  # fmt: skip
+MASK_HOMES = (
+    "TrainVal_parsing_annotations",
+    "TrainVal_parsing_annotations/TrainVal_parsing_annotations",
+    "",
+)
+_UNPACK = "Unpack TrainVal_images.zip and TrainVal_parsing_annotations.zip into one folder."
+_MIRRORED = (
+    " The third column of the authors' lists is a mirrored mask: hrseg mirrors masks itself and "
+    "swaps left and right."
+)
+
+
+class LIP(SegmentationDataModule):
+    """Single persons: 30462 for training, 10000 for validation, 10000 without masks.
+
+    Layout: `TrainVal_images/{train,val}_images/*.jpg`,
+    `TrainVal_parsing_annotations/{train,val}_segmentations/*.png` with ids 0..19, and
+    `{train,val}_id.txt` (a stem per line; without it all images of the folder); or the same
+    folders directly below root, as mmsegmentation has them; or one of the authors' list files, for
+    example `data.val_split=valList.txt`. Background is a class.
+
+    Sources: Gong et al., arXiv 1703.05446; mmsegmentation (mmseg/datasets/lip.py); pairs of left
+    and right from the authors' lib/datasets/lip.py.
+    """
+
+    class_names = (
+        "Background", "Hat", "Hair", "Glove", "Sunglasses", "UpperClothes", "Dress", "Coat",
+        "Socks", "Pants", "Jumpsuits", "Scarf", "Skirt", "Face", "Left-arm", "Right-arm",
+        "Left-leg", "Right-leg", "Left-shoe", "Right-shoe",
+    )  # fmt: skip
+    palette = (
+        (0, 0, 0), (128, 0, 0), (255, 0, 0), (0, 85, 0), (170, 0, 51), (255, 85, 0), (0, 0, 85),
+        (0, 119, 221), (85, 85, 0), (0, 85, 85), (85, 51, 0), (52, 86, 128), (0, 128, 0),
+        (0, 0, 255), (51, 170, 221), (0, 255, 255), (85, 255, 170), (170, 255, 85),
+        (255, 255, 0), (255, 170, 0),
+    )  # fmt: skip
+    flip_pairs = ((14, 15), (16, 17), (18, 19))
+    expected_images: ClassVar[Mapping[str, int]] = {"train": 30462, "val": 10000, "test": 10000}
+    submission_ids = tuple(range(20))
+
+    def files(self, split: str) -> Files:
+        """Return the pairs of a split or a list file; the test images have no masks."""
+        if split.endswith((".lst", ".txt")):
+            return self._listed(split)
+        name = {"test": "testing"}.get(split, split)
+        folders = [self.root / home / f"{name}_images" for home in IMAGE_HOMES]
+        images = find_files(self._first(folders))
+        if split == "test":
+            return [(image, None) for image in images.values()]
+        homes = [self.root / home / f"{split}_segmentations" for home in MASK_HOMES]
+        masks = find_files(self._first(homes))
+        stems = self._stems(split, list(images))
+        for kind, found in (("image", images), ("mask", masks)):
+            missing = [stem for stem in stems if stem not in found]
+            if missing:
+                where = next(iter(found.values())).parent if found else "an empty folder"
+                raise DataError(
+                    f"{len(missing)} of {len(stems)} names of split {split} have no {kind} in "
+                    f"{where}, e.g. {missing[0]}\n{self._elsewhere(missing[0], kind)}{_UNPACK}"
+                )
+        return [(images[stem], masks[stem]) for stem in stems]
+
+    def mask_reader(self) -> MaskReader:
+        """Return a reader of ids 0..19; LIP has no void."""
+        repair = "These are not LIP's masks: unpack TrainVal_parsing_annotations.zip again."
+        return MaskReader(id_table(self.num_classes), repair)
+
+    def _listed(self, split: str) -> Files:
+        path = Path(split) if Path(split).is_file() else self.root / split
+        images = [self.root / home for home in IMAGE_HOMES]
+        masks = [self.root / home for home in MASK_HOMES]
+        for name in ("train", "val"):
+            images += [folder / f"{name}_images" for folder in images[: len(IMAGE_HOMES)]]
+            masks += [folder / f"{name}_segmentations" for folder in masks[: len(MASK_HOMES)]]
+        return read_official_list(path, images, masks, hint=_MIRRORED)
+
+    def _stems(self, split: str, images: list[str]) -> list[str]:
+        """Return the names of `<split>_id.txt`, or all images where there is none."""
+        lists = [self.root / home / f"{split}_id.txt" for home in IMAGE_HOMES]
+        path = next((path for path in lists if path.is_file()), None)
+        return path.read_text("utf-8-sig").split() if path else images
+
+    def _first(self, folders: list[Path]) -> Path:
+        """Return the first folder that is there; else say where root should be."""
+        for folder in folders:
+            if folder.is_dir():
+                return folder
+        names = ("TrainVal_images", "train_images", "val_images")
+        around = (self.root.parent, self.root.parent.parent, *sorted(self.root.glob("*/")))
+        near = [path for path in around if any((path / name).is_dir() for name in names)]
+        hint = f"Did you mean data.root={near[0]}?" if near else _UNPACK
+        raise DataError(
+            f"no folder {folders[0].absolute()} (nor {folders[0].name} directly in root).\n{hint}"
+        )
+
+    def _elsewhere(self, stem: str, kind: str) -> str:
+        suffix = "images" if kind == "image" else "segmentations"
+        for path in self.root.glob(f"**/*_{suffix}/{stem}.*"):
+            return f"It is in another split, {path}: move it, or correct the list. "
+        return ""
