@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import ClassVar
 
-from hrseg.data.base import MaskReader, find_files, id_table
+from hrseg.data.base import IGNORE, MaskReader, find_files, id_table
 from hrseg.data.datamodule import SegmentationDataModule
 from hrseg.data.dataset import Files
 from hrseg.data.listfile import read_official_list
@@ -76,9 +76,9 @@ class LIP(SegmentationDataModule):
         return [(images[stem], masks[stem]) for stem in stems]
 
     def mask_reader(self) -> MaskReader:
-        """Return a reader of ids 0..19; LIP has no void."""
+        """Return a reader of ids 0..19; 255, which the download does not have, is ignored."""
         repair = "These are not LIP's masks: unpack TrainVal_parsing_annotations.zip again."
-        return MaskReader(id_table(self.num_classes), repair)
+        return MaskReader(id_table(self.num_classes, ignore_ids=[IGNORE]), repair)
 
     def _listed(self, split: str) -> Files:
         path = Path(split) if Path(split).is_file() else self.root / split

@@ -1,0 +1,114 @@
+"""From the command line to the authors' figures: data set, weights, protocol, score in one way."""
+
+import json
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+import torch
+
+from hrseg.cli import main
+from hrseg.config import load_config
+from hrseg.data import DATASETS
+from hrseg.run import build_data, build_task
+from tests.golden_weights import GOLDEN, official_weights, relative_error
+from tests.trees import save
+
+EVALUATION = np.load(GOLDEN / "evaluation.npz")
+
+
+@dataclass
+class Golden:
+    """Where a golden image lies in a tree, and the small sizes that its figures were made with."""
+
+    config: str
+    image: str
+    mask: str
+    raw_ids: tuple[int, ...]
+    sizes: tuple[str, ...]
+    files: tuple[str, ...] = ()
+
+
+STEM = "frankfurt_000000_000294"
+GOLDENS = {
+    "cityscapes": Golden(
+        "cityscapes_w18_small_v2",
+        f"leftImg8bit/val/frankfurt/{STEM}_leftImg8bit.png",
+        f"gtFine/val/frankfurt/{STEM}_gtFine_labelIds.png",
+        DATASETS["cityscapes"].submission_ids,
+        ("base_size=256", "window=[128,256]", "stride=[128,256]"),
+    ),
+    "lip": Golden(
+        "lip_w48",
+        "val_images/1.png",
+        "val_segmentations/1.png",
+        tuple(range(20)),
+        ("resize=[97,97]",),
+    ),
+}
+
+
+def scene(name, root):
+    """Write the golden image in the layout of its data set, and the authors' checkpoint."""
+    golden = GOLDENS[name]
+    save(root / golden.image, EVALUATION[f"{name}/image_bgr"][..., ::-1])
+    raw = np.append(np.array(golden.raw_ids, np.uint8), np.zeros(256, np.uint8))
+    raw[255] = 255 if name == "lip" else 0
+    save(root / golden.mask, raw[EVALUATION[f"{name}/label"]])
+    for file in golden.files:
+        (root / file).parent.mkdir(parents=True, exist_ok=True)
+        (root / file).write_text("1\n")
+    bias = torch.tensor(EVALUATION[f"{name}/last_layer.3.bias"])
+    weights = official_weights("w18_small_v2", len(bias))
+    weights["last_layer.3.weight"] *= 6
+    weights["last_layer.3.bias"] = bias
+    torch.save({f"model.{key}": tensor for key, tensor in weights.items()}, root / "cs.pth")
+    return golden
+
+
+def overrides(golden, root, mode):
+    pairs = [f"inference.{size}" for size in golden.sizes]
+    pairs += [f"data.root={root}", "data.workers=0", "trainer.precision=32", f"runs={root}/runs"]
+    pairs += ["model.backbone=hrnet_w18_small_v2", "prediction_images=0"]
+    if mode == "single":
+        return [*pairs, "inference.scales=[1.0]", "inference.flip=false"]
+    scales = "null" if name_of(golden) == "lip" else "[0.5,0.75,1.0,1.25,1.5,1.75]"
+    return [*pairs, f"inference.scales={scales}", "inference.flip=null"]
+
+
+def name_of(golden):
+    return next(name for name, other in GOLDENS.items() if other is golden)
+
+
+@pytest.mark.parametrize("mode", ["single", "ms_flip"])
+@pytest.mark.parametrize("name", GOLDENS)
+def test_validate_gives_the_authors_confusion_matrix(name, mode, tmp_path):
+    golden = scene(name, tmp_path)
+    pairs = overrides(golden, tmp_path, mode)
+    config = ["--config", golden.config]
+    assert main(["validate", *config, "--checkpoint", str(tmp_path / "cs.pth"), *pairs]) == 0
+    [path] = tmp_path.glob("runs/*/validate/*/scores.json")
+    scores = json.loads(path.read_text())
+    matrix = np.array(scores["confusion_matrix"])
+    expected = EVALUATION[f"{name}/{mode}/confusion"]
+    assert matrix.sum() == expected.sum()
+    assert np.abs(matrix - expected).sum() <= 4  # two ties among the pixels
+    assert scores["protocol"]["name"] == f"official_{name}"
+    assert scores["images"] == 1 and scores["absent_classes"] == "zero"
+
+
+@pytest.mark.parametrize("mode", ["single", "ms_flip"])
+@pytest.mark.parametrize("name", GOLDENS)
+def test_an_item_of_the_data_set_has_the_authors_scores(name, mode, tmp_path):
+    golden = scene(name, tmp_path)
+    config = load_config(golden.config, overrides(golden, tmp_path, mode))
+    config.model.weights = str(tmp_path / "cs.pth")
+    data = build_data(config)
+    task = build_task(config, data).eval()
+    task.on_test_epoch_start()
+    item = data.dataset("val")[0]
+    result = task.evaluator(item["image"][None], item["mask"].shape, keep_scores=True)
+    golden_scores = EVALUATION[f"{name}/{mode}/scores_stride4"]
+    assert relative_error(result.scores[0, :, ::4, ::4], golden_scores) < 1e-5
+    same = result.pred.numpy() == EVALUATION[f"{name}/{mode}/argmax"]
+    assert same.mean() > 0.9998
