@@ -94,6 +94,8 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--out", help="file to write; default: <folder name>.yaml")
     command.set_defaults(run=_init)
 
+    _add_data(commands.add_parser("data", help="check the files of a data set; its class weights"))
+
     command = commands.add_parser("configs", help="list the shipped configs, or copy one here")
     command.add_argument("name", nargs="?", help="the one to copy into this folder")
     command.set_defaults(run=_configs)
@@ -101,6 +103,28 @@ def _parser() -> argparse.ArgumentParser:
     command = commands.add_parser("doctor", help="print versions, devices and known problems")
     command.set_defaults(run=_doctor)
     return parser
+
+
+def _add_data(parser: argparse.ArgumentParser) -> None:
+    """Add `data check` and `data stats`; `data` alone prints its help."""
+    parser.set_defaults(run=lambda arguments: parser.print_help())
+    commands = parser.add_subparsers(metavar="command")
+
+    check = commands.add_parser("check", help="look at every file, list what is wrong")
+    _add_config(check, "config whose data section says which data set")
+    check.add_argument(
+        "--splits", nargs="+", metavar="SPLIT", help="default: train and val, test if it is there"
+    )
+    check.set_defaults(run=_data_check)
+
+    stats = commands.add_parser("stats", help="class weights, mean and standard deviation")
+    _add_config(stats, "config whose data section says which data set")
+    stats.add_argument("--split", help="default: the one to train on")
+    stats.set_defaults(run=_data_stats)
+
+    for command in (check, stats):
+        command.add_argument("--json", metavar="FILE", help="write the result as JSON too")
+        command.add_argument("--workers", type=int, help="processes; default: one per core")
 
 
 def _add_config(command: argparse.ArgumentParser, help: str) -> None:
@@ -245,6 +269,34 @@ def _score(arguments: argparse.Namespace) -> None:
     out = Path(arguments.out) if arguments.out else None
     truth, prediction = Path(arguments.truth), Path(arguments.prediction)
     score_folders(config, truth, prediction, out, arguments.prediction_ids)
+
+
+def _data_check(arguments: argparse.Namespace) -> int:
+    splits = arguments.splits and [word for word in arguments.splits if "=" not in word]
+    arguments.overrides += [word for word in arguments.splits or () if "=" in word]
+    config, out = _data_config(arguments)
+    from hrseg.datacheck import check_data
+
+    faults = check_data(config, splits, out, arguments.workers)["faults"]
+    return DataError.exit_code if faults else 0
+
+
+def _data_stats(arguments: argparse.Namespace) -> None:
+    config, out = _data_config(arguments)
+    from hrseg.datacheck import data_stats
+
+    data_stats(config, arguments.split, out, arguments.workers)
+
+
+def _data_config(arguments: argparse.Namespace) -> tuple["Config", Path | None]:
+    """Return the config to look at the data of, and the file for the result."""
+    from hrseg.config import load_config
+
+    if arguments.workers is not None and arguments.workers < 0:
+        raise ConfigError(f"--workers {arguments.workers}: expected 0 or more.")
+    config = load_config(_config(arguments), arguments.overrides)
+    _check_root(config)
+    return config, Path(arguments.json) if arguments.json else None
 
 
 def _init(arguments: argparse.Namespace) -> None:

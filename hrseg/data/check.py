@@ -1,0 +1,183 @@
+"""Look at every file of a data set: what each split holds, and what is wrong with it."""
+
+import signal
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from torch.utils.data import DataLoader
+
+from hrseg.data.datamodule import SegmentationDataModule
+from hrseg.data.dataset import Files
+from hrseg.data.look import Colors, Counts, Fault, Look, Looks, Read, fault
+from hrseg.errors import ConfigError, DataError
+
+_AHEAD = 4  # images that a worker is given before its results are asked for
+
+
+@dataclass
+class Split:
+    """A split's files, and what was seen in them, added up.
+
+    Attributes:
+        name: of the split.
+        files: (image, mask) paths.
+        expected: the official number of images, if there is one.
+        sizes: number of images of each (height, width).
+        pixels: pixels of each train id, 256 of them.
+        images: number of images that each id occurs in.
+        surroundings: pixels of the images that each id occurs in.
+        sums: sum of each channel over all pixels, RGB.
+        squares: sum of their squares.
+        odd: what is no fault, and the files that it was seen in.
+        notes: remarks about the split as a whole.
+        faults: what is wrong.
+    """
+
+    name: str
+    files: Files = ()
+    expected: int | None = None
+    sizes: Counter[tuple[int, int]] = field(default_factory=Counter)
+    pixels: Counts = field(default_factory=lambda: np.zeros(256, np.int64))
+    images: Counts = field(default_factory=lambda: np.zeros(256, np.int64))
+    surroundings: Counts = field(default_factory=lambda: np.zeros(256, np.int64))
+    sums: list[int] = field(default_factory=lambda: [0, 0, 0])
+    squares: list[int] = field(default_factory=lambda: [0, 0, 0])
+    odd: dict[str, list[Path]] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+    faults: list[Fault] = field(default_factory=list)
+
+    def add(self, look: Look) -> None:
+        """Add what one image and its mask hold."""
+        if look.size is not None:
+            self.sizes[look.size] += 1
+        self.sums = [a + b for a, b in zip(self.sums, look.sums, strict=True)]
+        self.squares = [a + b for a, b in zip(self.squares, look.squares, strict=True)]
+        if look.counts is not None:
+            self.pixels += look.counts
+            self.images += look.counts > 0
+            self.surroundings += (look.counts > 0) * look.counts.sum()
+        for note, file in look.notes:
+            self.odd.setdefault(note, []).append(file)
+        self.faults += look.faults
+
+    def remarks(self, names: Sequence[str]) -> list[str]:
+        """Return what is odd but no fault, a line each, with the first file as the example."""
+        lines = list(self.notes)
+        if never := [row["name"] for row in self.class_rows(names) if not row["pixels"]]:
+            lines.append(f"never seen: {', '.join(never)}")
+        for note, files in self.odd.items():
+            lines.append(f"{note}: {f'{len(files):,}, e.g. ' * (len(files) > 1)}{files[0]}")
+        return lines
+
+    def size_rows(self) -> list[dict[str, int]]:
+        """Return the sizes and the number of images of each, the most frequent first."""
+        return [
+            {"height": height, "width": width, "images": count}
+            for (height, width), count in self.sizes.most_common()
+        ]
+
+    def class_rows(self, names: Sequence[str]) -> list[dict[str, Any]]:
+        """Return pixels and images of each class; nothing where no mask was read."""
+        if not self.pixels.any():
+            return []
+        return [
+            {"name": name, "pixels": int(self.pixels[i]), "images": int(self.images[i])}
+            for i, name in enumerate(names)
+        ]
+
+
+def find_split(data: SegmentationDataModule, name: str) -> Split:
+    """Pair the files of a split; files that do not pair are its one fault, and it has no files."""
+    split = Split(name, expected=data.expected_images.get(name))
+    try:
+        split.files = data.dataset(name).files
+    except DataError as error:
+        split.faults.append(fault(data.root, str(error)))
+        return split
+    if note := data.shortfall(name, len(split.files)):
+        split.notes.append(note)
+    if bare := sum(mask is None for _, mask in split.files):
+        some = f"{bare:,} images without a mask"
+        split.notes.append("no masks" if bare == len(split.files) else some)
+    return split
+
+
+def look_through(
+    splits: Sequence[Split],
+    read_mask: Read,
+    palette: Colors,
+    workers: int,
+    track: Callable[[Iterable[Look], int], Iterable[Look]] = lambda looks, total: looks,
+) -> None:
+    """Look at all files of some splits, in order, and add what they hold to them.
+
+    An image that was met before is a fault if that was in another split, else it is noted.
+
+    Args:
+        splits: as `find_split` returns them.
+        read_mask: path -> (H, W) train ids; pickled for the workers.
+        palette: RGB colour of each class, which masks turned to grey are recognised by.
+        workers: processes; 0 for this one alone.
+        track: wraps the looks and their total, to show the progress.
+
+    Raises:
+        ConfigError: a worker process was killed.
+    """
+    jobs = [(split, image) for split in splits for image, _ in split.files]
+    looks = Looks([pair for split in splits for pair in split.files], read_mask, palette)
+    first: dict[bytes, tuple[Split, Path]] = {}
+    done = 0
+    try:
+        for look in track(_loader(looks, workers), len(jobs)):
+            split, image = jobs[done]
+            split.add(look)
+            if look.digest in first:
+                _note_repeat(split, image, *first[look.digest])
+            elif look.digest:
+                first[look.digest] = split, image
+            done += 1
+    except RuntimeError as error:
+        if not str(error).startswith("DataLoader worker (pid"):
+            raise
+        near = jobs[min(done, len(jobs) - 1)][1]
+        raise ConfigError(
+            f"a worker process was killed at {near} or up to {_AHEAD * workers} images later.\n"
+            "Most often memory is short: use fewer, --workers 1. If it stops there again, look at "
+            "these images."
+        ) from error
+
+
+def _loader(looks: Looks, workers: int) -> DataLoader[Look]:
+    if workers:
+        cv2.setNumThreads(0)  # before the fork: a forked process cannot stop OpenCV's threads
+    return DataLoader(
+        looks,
+        batch_size=None,
+        num_workers=workers,
+        prefetch_factor=_AHEAD if workers else None,
+        worker_init_fn=_start_worker,
+    )
+
+
+def _start_worker(worker: int) -> None:
+    cv2.setNumThreads(0)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the main process' to answer
+
+
+def _note_repeat(split: Split, image: Path, other: Split, first: Path) -> None:
+    same = "the same file as" if image.resolve() == first.resolve() else "the same bytes as"
+    if other is split:
+        split.odd.setdefault("images that are there twice", []).append(image)
+        return
+    split.faults.append(
+        Fault(
+            image,
+            f"{same} {first} of split {other.name}.\n"
+            "Scores would be flattering: remove it from one of the two.",
+        )
+    )

@@ -1,0 +1,245 @@
+"""`hrseg data check` and `hrseg data stats`: look at every file, print tables, write JSON."""
+
+import os
+import time
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich import get_console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from hrseg.callbacks import write_json
+from hrseg.data.base import IGNORE
+from hrseg.data.check import Split, find_split, look_through
+from hrseg.data.datamodule import SegmentationDataModule
+from hrseg.data.look import Look
+from hrseg.data.stats import split_stats
+from hrseg.errors import DataError
+from hrseg.run import build_data
+from hrseg.schema import Config
+
+_WEIGHTS = {
+    "enet": "ENet: 1 / ln(1.02 + share)",
+    "median_frequency": "median frequency: median(f) / f, f = pixels / pixels of its images",
+    "sqrt_median": "its milder root: sqrt(median(share) / share)",
+}
+_ON_SCREEN = 20
+
+
+def check_data(
+    config: Config,
+    splits: Sequence[str] | None = None,
+    out: Path | None = None,
+    workers: int | None = None,
+) -> dict[str, Any]:
+    """Look at every file of some splits; print what they hold and what is wrong with them.
+
+    Args:
+        config: its data section says which data set.
+        splits: names; None: those to train and to validate on, and the test split if there is
+            one. Of a union its parts are looked at, each once.
+        out: file for the result as JSON.
+        workers: processes; None: one per core, 0: this one alone.
+
+    Returns:
+        The result: "splits", "faults" (their number), "seconds", "images_per_second".
+
+    Raises:
+        ConfigError: a worker process was killed.
+    """
+    data = build_data(config)
+    names = splits or (data.train_split, data.val_split)
+    parts = dict.fromkeys(part for name in names for part in data.unions.get(name, (name,)))
+    found = [find_split(data, part) for part in parts]
+    if not splits and (test := find_split(data, data.test_split)).files:
+        found.append(test)
+    elif not splits:
+        _say(f"no test split: {test.faults[0].message.splitlines()[0]}")
+    seconds = _look(data, found, workers)
+    faults = sum(len(split.faults) for split in found)
+    images = sum(len(split.files) for split in found)
+    result = {
+        "splits": {split.name: _split_report(data, split) for split in found},
+        "faults": faults,
+        "seconds": round(seconds, 3),
+        "images_per_second": round(images / seconds, 2),
+    }
+    _show_check(found, data.class_names)
+    end = f"{images:,} images, {seconds:.0f} s, {images / seconds:.0f} images/s"
+    files = len({fault.file for split in found for fault in split.faults})
+    _say(f"{_many(faults, 'fault')} in {_many(files, 'file')} of {end}" if faults else
+         f"no faults in {end}")  # fmt: skip
+    if out is not None:
+        write_json(out, result)
+    return result
+
+
+def data_stats(
+    config: Config, split: str | None = None, out: Path | None = None, workers: int | None = None
+) -> dict[str, Any]:
+    """Print what a config needs to know of a split: class weights, mean and standard deviation.
+
+    Args:
+        config: its data section says which data set.
+        split: name; None: the one to train on.
+        out: file for the result as JSON.
+        workers: as for `check_data`.
+
+    Returns:
+        The result; a class that is never seen has no weights.
+
+    Raises:
+        DataError: a file is at fault, so that the figures would be wrong.
+        ConfigError: a worker process was killed.
+    """
+    data = build_data(config)
+    found = find_split(data, split or data.train_split)
+    _look(data, [found], workers)
+    if found.faults:
+        raise DataError(
+            f"{_many(len(found.faults), 'fault')} in split {found.name}, the first: "
+            f"{_sentence(found.faults[0].file, found.faults[0].message)}\n"
+            "No figures of what is left. `hrseg data check` lists every fault."
+        )
+    result = split_stats(found, data.class_names)
+    _show_stats(result)
+    if out is not None:
+        write_json(out, result)
+    return result
+
+
+def _look(data: SegmentationDataModule, splits: Sequence[Split], workers: int | None) -> float:
+    """Look at all files behind a progress bar; return the seconds that it took."""
+    if workers is None:
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+        workers = min(cores or 1, sum(len(split.files) for split in splits))
+    began = time.monotonic()
+    with Progress(
+        TextColumn("looking at files"),
+        BarColumn(bar_width=None),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[rate]:.0f} images/s"),
+        TimeRemainingColumn(),
+        console=get_console(),
+        transient=True,
+        disable=not get_console().is_terminal,
+    ) as bar:
+
+        def track(looks: Iterable[Look], total: int) -> Iterable[Look]:
+            task = bar.add_task("", total=total, rate=0.0)
+            for done, look in enumerate(looks, 1):
+                yield look
+                rate = done / (time.monotonic() - began)
+                bar.update(task, completed=done, rate=rate)
+
+        look_through(splits, data.mask_reader(), data.palette, workers, track)
+    return time.monotonic() - began
+
+
+def _split_report(data: SegmentationDataModule, split: Split) -> dict[str, Any]:
+    return {
+        "images": len(split.files),
+        "expected": split.expected,
+        "sizes": split.size_rows(),
+        "classes": split.class_rows(data.class_names),
+        "ignored_pixels": int(split.pixels[IGNORE]),
+        "notes": split.remarks(data.class_names),
+        "faults": [{"file": str(f.file), "message": f.message} for f in split.faults],
+    }
+
+
+def _show_check(splits: Sequence[Split], names: Sequence[str]) -> None:
+    """Print a row for each split, its classes beside those of the others, notes, and faults."""
+    table = Table("split")
+    for header in ("images", "official", "width x height", "ignored pixels", "faults"):
+        table.add_column(header, justify="right")
+    for split in splits:
+        official = "-" if split.expected is None else f"{split.expected:,}"
+        ignored = _percent(int(split.pixels[IGNORE]), int(split.pixels.sum()))
+        cells = (f"{len(split.files):,}", official, _size_text(split.size_rows()), ignored)
+        table.add_row(escape(split.name), *cells, str(len(split.faults)))
+    get_console().print(table)
+    with_masks = [split for split in splits if split.pixels.any()]
+    if with_masks:
+        get_console().print(_class_table(with_masks, names))
+    for split in splits:
+        for note in split.remarks(names):
+            _say(f"note: {split.name}: {note}")
+    faults = [fault for split in splits for fault in split.faults]
+    for fault in faults[:_ON_SCREEN]:
+        _say(f"fault: {_sentence(fault.file, fault.message)}")
+    if len(faults) > _ON_SCREEN:
+        _say(f"... and {len(faults) - _ON_SCREEN} more; --json FILE writes all of them")
+
+
+def _class_table(splits: Sequence[Split], names: Sequence[str]) -> Table:
+    table = Table("class")
+    for split in splits:
+        for what in ("pixels", "images"):
+            table.add_column(f"{escape(split.name)}\n{what}", justify="right")
+    for i, name in enumerate(names):
+        cells: list[str] = []
+        for split in splits:
+            labelled = int(split.pixels[:IGNORE].sum())
+            images = int(split.images[i])
+            cells += [_percent(int(split.pixels[i]), labelled), f"{images:,}" if images else "-"]
+        table.add_row(escape(name), *cells)
+    return table
+
+
+def _show_stats(result: dict[str, Any]) -> None:
+    """Print a row for each class, then lines that a config takes."""
+    table = Table("class")
+    for header in ("pixels", "images", "ENet", "median freq.", "sqrt"):
+        table.add_column(header, justify="right")
+    rows = result["classes"]
+    labelled = sum(row["pixels"] for row in rows)
+    for row in rows:
+        weights = ["-" if row[kind] is None else f"{row[kind]:.4g}" for kind in _WEIGHTS]
+        share = _percent(row["pixels"], labelled)
+        table.add_row(escape(row["name"]), share, f"{row['images']:,}", *weights)
+    if rows:
+        get_console().print(table)
+    _say(
+        f"split {result['split']}: {_many(result['images'], 'image')}, width x height "
+        f"{_size_text(result['sizes'])}, ignored pixels "
+        f"{_percent(result['ignored_pixels'], labelled + result['ignored_pixels'])}"
+    )
+    for what in ("mean", "std"):
+        _say(f"{what}: [{', '.join(f'{value:.4f}' for value in result[what])}]   # RGB, in 0..1")
+    if not rows:
+        _say("no masks, so no class weights")
+    for kind, meaning in _WEIGHTS.items() if rows else ():
+        values = (1.0 if row[kind] is None else row[kind] for row in rows)
+        _say(f"# {meaning}\nclass_weights: [{', '.join(f'{value:.4g}' for value in values)}]")
+    if never := [row["name"] for row in rows if not row["pixels"]]:
+        _say(
+            f"never seen in {result['split']}: {', '.join(never)}. Their weights mean nothing; "
+            "1 stands for them, as 0 would switch the class off where it does occur."
+        )
+
+
+def _size_text(sizes: Sequence[dict[str, int]]) -> str:
+    texts = [f"{size['width']}x{size['height']}" for size in sizes]
+    if len(texts) < 3:
+        return ", ".join(texts) or "-"
+    return f"{texts[0]} and {len(texts) - 1} more"
+
+
+def _sentence(file: Path, message: str) -> str:
+    return message if str(file) in message else f"{file}: {message}"
+
+
+def _percent(part: int, whole: int) -> str:
+    return f"{100 * part / whole:.2f} %" if part else "-"
+
+
+def _many(count: int, noun: str) -> str:
+    return f"{count:,} {noun}{'s' * (count != 1)}"
+
+
+def _say(text: str) -> None:
+    get_console().print(text, highlight=False, markup=False, soft_wrap=True)
