@@ -82,6 +82,23 @@ class LIPConfig(DataConfig):
 
 
 @dataclass
+class PascalContextConfig(DataConfig):
+    """PASCAL-Context in a VOC2010 folder; masks by scripts/prepare_pascal_context."""
+
+    num_classes: int = option("59, or 60 with the background", 59)
+
+
+@dataclass
+class ADE20KConfig(DataConfig):
+    """ADE20K, 150 classes: ADEChallengeData2016 as downloaded."""
+
+
+@dataclass
+class COCOStuff10KConfig(DataConfig):
+    """COCO-Stuff-10K, 171 classes; masks by scripts/prepare_cocostuff10k."""
+
+
+@dataclass
 class SyntheticConfig(DataConfig):
     """Street-like scenes drawn by hrseg itself, written once under `root`."""
 
@@ -258,7 +275,10 @@ SECTIONS: Mapping[str, Mapping[str, type]] = {
     "data": {
         "camvid": CamVidConfig,
         "cityscapes": CityscapesConfig,
+        "pascal_context": PascalContextConfig,
         "lip": LIPConfig,
+        "ade20k": ADE20KConfig,
+        "cocostuff10k": COCOStuff10KConfig,
         "synthetic": SyntheticConfig,
         "folder": FolderConfig,
     },

@@ -38,6 +38,14 @@ GOLDENS = {
         DATASETS["cityscapes"].submission_ids,
         ("base_size=256", "window=[128,256]", "stride=[128,256]"),
     ),
+    "pascal_context": Golden(
+        "pascal_context_59_w48",
+        "JPEGImages/1.png",
+        "SegmentationClassContext/1.png",
+        tuple(range(1, 60)),
+        ("base_size=104", "resize=[104]", "window=[104,104]", "stride=[69,69]"),
+        ("ImageSets/SegmentationContext/val.txt",),
+    ),
     "lip": Golden(
         "lip_w48",
         "val_images/1.png",

@@ -75,3 +75,44 @@ def make_lip(
         if not flat:
             (root / f"TrainVal_images/{split}_id.txt").write_text("\n".join(stems) + "\n")
     return root
+
+
+def make_pascal_context(
+    root: Path, counts: dict[str, int] | None = None, size: Size = (75, 100)
+) -> Path:
+    """Write JPEGImages, SegmentationClassContext and the lists, as in a VOC2010 folder."""
+    for split, count in (counts or {"train": 3, "val": 2}).items():
+        stems = [f"2008_{len(split)}{index:05d}" for index in range(count)]
+        for index, stem in enumerate(stems):
+            seed = (30 + len(split), index)
+            save(root / f"JPEGImages/{stem}.jpg", picture(size, seed))
+            save(root / f"SegmentationClassContext/{stem}.png", blocks(size, range(60), seed))
+        names = root / f"ImageSets/SegmentationContext/{split}.txt"
+        names.parent.mkdir(parents=True, exist_ok=True)
+        names.write_text("\n".join(stems) + "\n")
+    return root
+
+
+def make_ade20k(root: Path, counts: dict[str, int] | None = None, size: Size = (80, 100)) -> Path:
+    """Write images and annotations as in ADEChallengeData2016."""
+    folders = {"train": "training", "val": "validation"}
+    for split, count in (counts or {"train": 3, "val": 2}).items():
+        for index in range(count):
+            name, seed = f"ADE_{split}_{index + 1:08d}", (40 + len(split), index)
+            save(root / f"images/{folders[split]}/{name}.jpg", picture(size, seed))
+            save(root / f"annotations/{folders[split]}/{name}.png", blocks(size, range(151), seed))
+    return root
+
+
+def make_cocostuff10k(
+    root: Path, counts: dict[str, int] | None = None, size: Size = (90, 120)
+) -> Path:
+    """Write images and annotations as mmsegmentation has them."""
+    folders = {"train": "train2014", "val": "test2014"}
+    for split, count in (counts or {"train": 3, "val": 2}).items():
+        for index in range(count):
+            name, seed = f"COCO_train2014_{index:012d}", (50 + len(split), index)
+            save(root / f"images/{folders[split]}/{name}.jpg", picture(size, seed))
+            mask = blocks(size, range(172), seed)
+            save(root / f"annotations/{folders[split]}/{name}_labelTrainIds.png", mask)
+    return root

@@ -3,27 +3,28 @@
 A new one is one file beside these, a row in `DATASETS`, a dataclass in schema.py and a config.
 """
 
+from hrseg.data.ade20k import ADE20K
 from hrseg.data.camvid import CamVid
 from hrseg.data.cityscapes import Cityscapes
+from hrseg.data.cocostuff10k import COCOStuff10K
 from hrseg.data.datamodule import SegmentationDataModule
 from hrseg.data.folder import Folder
 from hrseg.data.lip import LIP
+from hrseg.data.pascal_context import PascalContext
 from hrseg.data.synthetic import Synthetic
 
 DATASETS: dict[str, type[SegmentationDataModule]] = {
     "camvid": CamVid,
     "cityscapes": Cityscapes,
+    "pascal_context": PascalContext,
     "lip": LIP,
+    "ade20k": ADE20K,
+    "cocostuff10k": COCOStuff10K,
     "synthetic": Synthetic,
     "folder": Folder,
 }
 
 __all__ = [
-    "DATASETS",
-    "LIP",
-    "CamVid",
-    "Cityscapes",
-    "Folder",
-    "SegmentationDataModule",
-    "Synthetic",
-]
+    "ADE20K", "DATASETS", "LIP", "COCOStuff10K", "CamVid", "Cityscapes", "Folder", "PascalContext",
+    "SegmentationDataModule", "Synthetic",
+]  # fmt: skip

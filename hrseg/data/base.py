@@ -58,6 +58,25 @@ class MaskReader:
         return np.asarray(cv2.LUT(raw, self.table.astype(np.uint8)), np.uint8)
 
 
+@dataclass(frozen=True)
+class MaskReaderBySuffix:
+    """Path -> train ids, for data sets that keep two kinds of ids apart by the file's name.
+
+    Attributes:
+        suffix: what the stem of one kind ends with.
+        reader: reads those.
+        otherwise: reads the others.
+    """
+
+    suffix: str
+    reader: MaskReader
+    otherwise: MaskReader
+
+    def __call__(self, path: Path) -> Array:
+        """Return the train ids (H, W); errors as `MaskReader`."""
+        return (self.reader if path.stem.endswith(self.suffix) else self.otherwise)(path)
+
+
 def id_table(
     num_classes: int, id_map: Mapping[int, int] | None = None, ignore_ids: Iterable[int] = ()
 ) -> npt.NDArray[np.int16]:

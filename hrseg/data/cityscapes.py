@@ -2,11 +2,10 @@
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from hrseg.data.base import IGNORE, Array, MaskReader, ReadMask, id_table
+from hrseg.data.base import IGNORE, MaskReader, MaskReaderBySuffix, ReadMask, id_table
 from hrseg.data.datamodule import SegmentationDataModule
 from hrseg.data.dataset import Files
 from hrseg.data.listfile import read_official_list
@@ -84,7 +83,8 @@ class Cityscapes(SegmentationDataModule):
 
     def mask_reader(self) -> ReadMask:
         """Return a reader of labelIds and labelTrainIds, which it tells apart by the file name."""
-        return CityscapesReader(*(self._reader(kind) for kind in LABEL_KINDS))
+        of_ids, of_train_ids = (self._reader(kind) for kind in LABEL_KINDS)
+        return MaskReaderBySuffix(LABEL_KINDS[1], of_train_ids, of_ids)
 
     def _reader(self, kind: str) -> MaskReader:
         repair = f"This is no {kind} file of Cityscapes: unpack gtFine_trainvaltest.zip again."
@@ -140,16 +140,3 @@ class Cityscapes(SegmentationDataModule):
         for found in (self.root / kind).glob(f"*/*/{stem}_{kind}_label*Ids.png"):
             return f"Its mask is in another split, {found}: move one of the two."
         return f"expected {stem}_{kind}_labelIds.png there. {_UNPACK}"
-
-
-@dataclass(frozen=True)
-class CityscapesReader:
-    """Path -> train ids, by the kind of label that the file name says."""
-
-    label_ids: MaskReader
-    train_ids: MaskReader
-
-    def __call__(self, path: Path) -> Array:
-        """Return the train ids (H, W); errors as `MaskReader`."""
-        by_train_id = path.stem.endswith("labelTrainIds")
-        return (self.train_ids if by_train_id else self.label_ids)(path)

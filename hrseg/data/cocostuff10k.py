@@ -1,0 +1,131 @@
+"""COCO-Stuff-10K with 171 classes."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import ClassVar
+
+from hrseg.data.base import (
+    IGNORE,
+    MaskReader,
+    MaskReaderBySuffix,
+    ReadMask,
+    find_files,
+    id_table,
+    pair_files,
+)
+from hrseg.data.datamodule import SegmentationDataModule
+from hrseg.data.dataset import Files
+from hrseg.data.listfile import read_official_list
+from hrseg.errors import DataError
+
+_FOLDERS = {"train": "train2014", "val": "test2014"}
+# Numbers between 1 and 182 that name no category of COCO.
+_UNUSED = (12, 26, 29, 30, 45, 66, 68, 69, 71, 83, 91)
+_PREPARE = "Make the masks with scripts/prepare_cocostuff10k."
+_SUFFIX = "_labelTrainIds"
+
+
+class COCOStuff10K(SegmentationDataModule):
+    """Photographs of any scene: 9000 for training, 1000 for validation (its test set).
+
+    Layout, which `scripts/prepare_cocostuff10k` makes, as that of mmsegmentation:
+    `images/{train,test}2014/*.jpg` and `annotations/{train,test}2014/*_labelTrainIds.png`
+    (0 = unlabelled, ignored; 1..171); or that of the authors, `{train,val}/{image,label}/` with
+    the ids of COCO (0 = unlabelled, 1..182), or one of their list files.
+
+    Sources: Caesar et al., CVPR 2018; mmsegmentation (mmseg/datasets/coco_stuff.py); the list of
+    categories from the authors' lib/datasets/cocostuff.py.
+    """
+
+    class_names = (
+        "person", "bicycle", "car", "motorcycle", "airplane", "bus", "train", "truck", "boat",
+        "traffic light", "fire hydrant", "stop sign", "parking meter", "bench", "bird", "cat",
+        "dog", "horse", "sheep", "cow", "elephant", "bear", "zebra", "giraffe", "backpack",
+        "umbrella", "handbag", "tie", "suitcase", "frisbee", "skis", "snowboard", "sports ball",
+        "kite", "baseball bat", "baseball glove", "skateboard", "surfboard", "tennis racket",
+        "bottle", "wine glass", "cup", "fork", "knife", "spoon", "bowl", "banana", "apple",
+        "sandwich", "orange", "broccoli", "carrot", "hot dog", "pizza", "donut", "cake", "chair",
+        "couch", "potted plant", "bed", "dining table", "toilet", "tv", "laptop", "mouse", "remote",
+        "keyboard", "cell phone", "microwave", "oven", "toaster", "sink", "refrigerator", "book",
+        "clock", "vase", "scissors", "teddy bear", "hair drier", "toothbrush", "banner", "blanket",
+        "branch", "bridge", "building-other", "bush", "cabinet", "cage", "cardboard", "carpet",
+        "ceiling-other", "ceiling-tile", "cloth", "clothes", "clouds", "counter", "cupboard",
+        "curtain", "desk-stuff", "dirt", "door-stuff", "fence", "floor-marble", "floor-other",
+        "floor-stone", "floor-tile", "floor-wood", "flower", "fog", "food-other", "fruit",
+        "furniture-other", "grass", "gravel", "ground-other", "hill", "house", "leaves", "light",
+        "mat", "metal", "mirror-stuff", "moss", "mountain", "mud", "napkin", "net", "paper",
+        "pavement", "pillow", "plant-other", "plastic", "platform", "playingfield", "railing",
+        "railroad", "river", "road", "rock", "roof", "rug", "salad", "sand", "sea", "shelf",
+        "sky-other", "skyscraper", "snow", "solid-other", "stairs", "stone", "straw",
+        "structural-other", "table", "tent", "textile-other", "towel", "tree", "vegetable",
+        "wall-brick", "wall-concrete", "wall-other", "wall-panel", "wall-stone", "wall-tile",
+        "wall-wood", "water-other", "waterdrops", "window-blind", "window-other", "wood",
+    )  # fmt: skip
+    palette = (
+        (0, 192, 64), (0, 192, 64), (0, 64, 96), (128, 192, 192), (0, 64, 64), (0, 192, 224),
+        (0, 192, 192), (128, 192, 64), (0, 192, 96), (128, 192, 64), (128, 32, 192), (0, 0, 224),
+        (0, 0, 64), (0, 160, 192), (128, 0, 96), (128, 0, 192), (0, 32, 192), (128, 128, 224),
+        (0, 0, 192), (128, 160, 192), (128, 128, 0), (128, 0, 32), (128, 32, 0), (128, 0, 128),
+        (64, 128, 32), (0, 160, 0), (0, 0, 0), (192, 128, 160), (0, 32, 0), (0, 128, 128),
+        (64, 128, 160), (128, 160, 0), (0, 128, 0), (192, 128, 32), (128, 96, 128), (0, 0, 128),
+        (64, 0, 32), (0, 224, 128), (128, 0, 0), (192, 0, 160), (0, 96, 128), (128, 128, 128),
+        (64, 0, 160), (128, 224, 128), (128, 128, 64), (192, 0, 32), (128, 96, 0), (128, 0, 192),
+        (0, 128, 32), (64, 224, 0), (0, 0, 64), (128, 128, 160), (64, 96, 0), (0, 128, 192),
+        (0, 128, 160), (192, 224, 0), (0, 128, 64), (128, 128, 32), (192, 32, 128), (0, 64, 192),
+        (0, 0, 32), (64, 160, 128), (128, 64, 64), (128, 0, 160), (64, 32, 128), (128, 192, 192),
+        (0, 0, 160), (192, 160, 128), (128, 192, 0), (128, 0, 96), (192, 32, 0), (128, 64, 128),
+        (64, 128, 96), (64, 160, 0), (0, 64, 0), (192, 128, 224), (64, 32, 0), (0, 192, 128),
+        (64, 128, 224), (192, 160, 0), (0, 192, 0), (192, 128, 96), (192, 96, 128), (0, 64, 128),
+        (64, 0, 96), (64, 224, 128), (128, 64, 0), (192, 0, 224), (64, 96, 128), (128, 192, 128),
+        (64, 0, 224), (192, 224, 128), (128, 192, 64), (192, 0, 96), (192, 96, 0), (128, 64, 192),
+        (0, 128, 96), (0, 224, 0), (64, 64, 64), (128, 128, 224), (0, 96, 0), (64, 192, 192),
+        (0, 128, 224), (128, 224, 0), (64, 192, 64), (128, 128, 96), (128, 32, 128), (64, 0, 192),
+        (0, 64, 96), (0, 160, 128), (192, 0, 64), (128, 64, 224), (0, 32, 128), (192, 128, 192),
+        (0, 64, 224), (128, 160, 128), (192, 128, 0), (128, 64, 32), (128, 32, 64), (192, 0, 128),
+        (64, 192, 32), (0, 160, 64), (64, 0, 0), (192, 192, 160), (0, 32, 64), (64, 128, 128),
+        (64, 192, 160), (128, 160, 64), (64, 128, 0), (192, 192, 32), (128, 96, 192), (64, 0, 128),
+        (64, 64, 32), (0, 224, 192), (192, 0, 0), (192, 64, 160), (0, 96, 192), (192, 128, 128),
+        (64, 64, 160), (128, 224, 192), (192, 128, 64), (192, 64, 32), (128, 96, 64), (192, 0, 192),
+        (0, 192, 32), (64, 224, 64), (64, 0, 64), (128, 192, 160), (64, 96, 64), (64, 128, 192),
+        (0, 192, 160), (192, 224, 64), (64, 128, 64), (128, 192, 32), (192, 32, 192), (64, 64, 192),
+        (0, 64, 32), (64, 160, 192), (192, 64, 64), (128, 64, 160), (64, 32, 192), (192, 192, 192),
+        (0, 64, 160), (192, 160, 192), (192, 192, 0), (128, 64, 96), (192, 32, 64), (192, 64, 128),
+        (64, 192, 96), (64, 160, 64), (64, 64, 0),
+    )  # fmt: skip
+    expected_images: ClassVar[Mapping[str, int]] = {"train": 9000, "val": 1000}
+
+    def files(self, split: str) -> Files:
+        """Return the pairs of a split or a list file."""
+        if split.endswith((".lst", ".txt")):
+            path = Path(split) if Path(split).is_file() else self.root / split
+            return read_official_list(path, [self.root], [self.root])
+        if (self.root / split / "image").is_dir():
+            return pair_files(self.root / split / "image", self.root / split / "label")
+        folder = _FOLDERS.get(split, split)
+        images, masks = self.root / "images" / folder, self.root / "annotations" / folder
+        if not masks.is_dir():
+            raise DataError(f"no folder {masks.absolute()}\n{self._repair()}")
+        if not find_files(masks, _SUFFIX):
+            raise DataError(f"{masks.absolute()} holds no *{_SUFFIX}.png files.\n{_PREPARE}")
+        return pair_files(images, masks, _SUFFIX)
+
+    def mask_reader(self) -> ReadMask:
+        """Return a reader of both kinds of ids, which it tells apart by the file name."""
+        categories = [raw for raw in range(1, 183) if raw not in _UNUSED]
+        ids = {0: IGNORE, IGNORE: IGNORE}
+        by_category = {raw: train for train, raw in enumerate(categories)}
+        of_coco = MaskReader(
+            id_table(self.num_classes, ids | by_category), f"Ids of COCO. {_PREPARE}"
+        )
+        of_mmseg = MaskReader(
+            id_table(self.num_classes, ids | {k: k - 1 for k in range(1, 172)}),
+            f"A {_SUFFIX} file has 0 (ignored) and 1..171. {_PREPARE}",
+        )
+        return MaskReaderBySuffix(_SUFFIX, of_mmseg, of_coco)
+
+    def _repair(self) -> str:
+        around = (self.root.parent, self.root.parent.parent, *self.root.glob("*/"))
+        near = [path for path in around if (path / "annotations").is_dir()]
+        if near and not (self.root / "annotations").is_dir():
+            return f"Did you mean data.root={near[0]}?"
+        return f"expected images/ and annotations/ in {self.root}. {_PREPARE}"
