@@ -89,7 +89,7 @@ def test_masks_in_the_order_of_fcn_are_seen_by_what_is_frequent(tmp_path):
 def test_a_list_of_names_in_the_order_of_fcn_is_refused(tree, place):
     lines = "".join(f"{number}: {name}\n" for number, name in enumerate(FCN, 1))
     (tree / f"{place}59_labels.txt").write_text(lines)
-    with pytest.raises(DataError, match="_labels.*names the classes in the order of FCN"):
+    with pytest.raises(DataError, match=r"_labels.*names the classes in the order of FCN"):
         data(tree).check("validate")
 
 
