@@ -24,7 +24,7 @@ from hrseg.schema import Config
 _WEIGHTS = {
     "enet": "ENet: 1 / ln(1.02 + share)",
     "median_frequency": "median frequency: median(f) / f, f = pixels / pixels of its images",
-    "sqrt_median": "its milder root: sqrt(median(share) / share)",
+    "sqrt_median": "milder: sqrt(median(share) / share)",
 }
 _ON_SCREEN = 20
 

@@ -421,3 +421,28 @@ def test_too_few_class_names_say_so(tmp_path, capsys):
     message = capsys.readouterr().err
     assert "class_names" in message
     assert len(message.strip().splitlines()) <= 4
+
+
+def test_data_check_ends_with_3_where_something_is_wrong(tmp_path, capsys):
+    root = make_camvid(tmp_path / "camvid")
+    overrides = [f"data.root={root}", "--workers", "0", "--json", str(tmp_path / "check.json")]
+    assert main(["data", "check", *CONFIG, *overrides]) == 0
+    assert read(tmp_path / "check.json")["faults"] == 0
+    (root / "valannot" / "001.png").write_bytes(b"")
+    assert main(["data", "check", *CONFIG, *overrides]) == 3
+    assert str(root / "valannot" / "001.png") in capsys.readouterr().out
+    # Splits end where key=value begins.
+    assert main(["data", "check", *CONFIG, "--splits", "train", *overrides]) == 0
+    assert list(read(tmp_path / "check.json")["splits"]) == ["train"]
+
+
+def test_data_stats_and_data_alone(tmp_path, capsys):
+    root = make_camvid(tmp_path / "camvid")
+    overrides = [f"data.root={root}", "--split", "val", "--workers", "0"]
+    assert main(["data", "stats", *CONFIG, *overrides]) == 0
+    assert "split val: 2 images" in capsys.readouterr().out
+    assert main(["data"]) == 0
+    assert "check" in capsys.readouterr().out
+    assert main(["data", "check"]) == 2
+    assert main(["data", "check", *CONFIG, f"data.root={root}", "--workers", "-1"]) == 2
+    assert "--workers -1" in capsys.readouterr().err

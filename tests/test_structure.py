@@ -39,6 +39,7 @@ MAY_IMPORT = {
     "doctor": set(),
     "run": {"callbacks", "config", "data", "logs", "protocols", "submission",
             "checkpointing", "models", "progress", "runfolder", "schema", "task"},
+    "datacheck": {"callbacks", "data", "run", "schema"},
     "score": {"callbacks", "config", "data", "metrics", "protocols", "run", "schema"},
 }  # fmt: skip
 

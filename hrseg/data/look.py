@@ -13,7 +13,7 @@ import numpy.typing as npt
 from PIL import ExifTags, Image
 from torch.utils.data import Dataset
 
-from hrseg.data.base import IGNORE, Array, MaskReader, read_image, read_index_mask
+from hrseg.data.base import IGNORE, Array, read_image, read_index_mask
 from hrseg.data.dataset import Files
 from hrseg.errors import DataError
 
@@ -77,13 +77,13 @@ class Looks(Dataset[Look]):
         try:
             ids = self.read_mask(path)
         except DataError as error:
-            hint = ""
-            if _grey_of_colors(path, self.read_mask, self.palette):
-                hint = (
+            message = str(error)
+            if "unknown id" in message and _grey_of_colors(path, self.palette):
+                message += (
                     "\nThe ids look like the grey values of the palette's colours: "
                     "export the masks as ids again."
                 )
-            look.faults.append(fault(path, f"{error}{hint}"))
+            look.faults.append(fault(path, message))
             return
         look.counts = np.bincount(ids.ravel(), minlength=256)
         if look.size is not None and look.size != ids.shape:
@@ -108,10 +108,10 @@ def _look_at_image(look: Look, path: Path) -> None:
     data = path.read_bytes()
     look.digest = hashlib.blake2b(data, digest_size=16).digest()
     look.size = (image.shape[0], image.shape[1])
-    # Sums of uint8 are whole numbers in OpenCV's doubles too, and several times faster.
-    look.sums = tuple(int(value) for value in cv2.sumElems(image)[:3])
+    # OpenCV's doubles are whole numbers but for the square of a square root in some builds' norm.
+    look.sums = tuple(round(value) for value in cv2.sumElems(image)[:3])
     planes = cv2.split(image)
-    look.squares = tuple(int(cv2.norm(plane, cv2.NORM_L2SQR)) for plane in planes)
+    look.squares = tuple(round(cv2.norm(plane, cv2.NORM_L2SQR)) for plane in planes)
     if len(set(look.squares)) == 1 and all(np.array_equal(planes[0], p) for p in planes[1:]):
         look.notes.append(("grey images", path))
     if _exif_rotates(data):
@@ -128,18 +128,14 @@ def _exif_rotates(data: bytes) -> bool:
         return False
 
 
-def _grey_of_colors(path: Path, read_mask: Read, palette: Colors) -> bool:
-    """Return whether unknown ids are those that the palette turns into when made grey."""
-    if not isinstance(read_mask, MaskReader) or read_mask.palette is not None or not palette:
-        return False
-    try:
-        found = np.unique(read_index_mask(path))
-    except DataError:
-        return False
+def _grey_of_colors(path: Path, palette: Colors) -> bool:
+    """Return whether all ids are greys that the palette's colours turn into, and not by chance."""
+    found = np.unique(read_index_mask(path))
     colors = np.array([*palette, (0, 0, 0), (255, 255, 255)])
-    greys = colors @ np.array([0.299, 0.587, 0.114])
-    alike = np.abs(found[:, None] - greys).min(1) <= 1
-    return bool(alike.all() and np.count_nonzero(read_mask.table[found] < 0) > 1)
+    greys = np.round(colors @ np.array([0.299, 0.587, 0.114]))
+    near = {int(grey) + step for grey in greys for step in (-1, 0, 1)}
+    chance = (len(near) / 256) ** len(found)
+    return near.issuperset(found.tolist()) and chance < 0.01
 
 
 def fault(file: Path, message: str) -> Fault:

@@ -1,0 +1,124 @@
+"""A look through splits: sums, files that repeat, workers."""
+
+import os
+import shutil
+import signal
+
+import numpy as np
+import pytest
+
+from hrseg.data.camvid import CamVid
+from hrseg.data.check import Split, find_split, look_through
+from hrseg.errors import ConfigError
+from tests.camvid_tree import make_camvid
+from tests.trees import save
+
+
+@pytest.fixture
+def root(tmp_path):
+    return make_camvid(tmp_path / "camvid")
+
+
+def looked(root, names=("train", "val"), workers=0):
+    data = CamVid(str(root))
+    splits = [find_split(data, name) for name in names]
+    look_through(splits, data.mask_reader(), data.palette, workers)
+    return splits
+
+
+def test_what_images_hold_is_added_up(tmp_path):
+    """By hand: two images of 2x2; Sky has 3 + 1 pixels in both, Building 2 in the second."""
+    for index, ids in enumerate([[0, 0, 0, 11], [0, 1, 1, 11]]):
+        image = np.full((2, 2, 3), (10, 20, 30 + index), np.uint8)
+        save(tmp_path / f"train/{index}.png", image)
+        save(tmp_path / f"trainannot/{index}.png", np.array(ids, np.uint8).reshape(2, 2))
+    (split,) = looked(tmp_path, ["train"])
+    assert (split.pixels[0], split.pixels[1], split.pixels[255]) == (4, 2, 2)
+    assert split.images[:3].tolist() == [2, 1, 0]
+    assert split.surroundings[:3].tolist() == [8, 4, 0]
+    assert split.sums == [80, 160, 4 * 30 + 4 * 31]
+    assert split.size_rows() == [{"height": 2, "width": 2, "images": 2}]
+    assert split.class_rows(["Sky"]) == [{"name": "Sky", "pixels": 4, "images": 2}]
+    assert split.faults == []
+
+
+def test_workers_find_what_one_process_finds(root):
+    (root / "trainannot" / "001.png").write_bytes(b"")
+    for one, two in zip(looked(root), looked(root, workers=2), strict=True):
+        assert np.array_equal(one.pixels, two.pixels)
+        assert (one.sums, one.squares, one.sizes) == (two.sums, two.squares, two.sizes)
+        assert (one.faults, one.odd) == (two.faults, two.odd)
+
+
+def test_a_split_that_does_not_pair_leaves_the_others(root):
+    (root / "valannot" / "000.png").unlink()
+    train, val = looked(root)
+    assert (len(train.files), train.faults) == (4, [])
+    assert val.files == ()
+    assert "000.png" in val.faults[0].message
+
+
+@pytest.mark.parametrize(
+    ("copy", "words"), [(shutil.copyfile, "same bytes"), (os.symlink, "same file")]
+)
+def test_an_image_in_two_splits_is_a_fault_that_names_both(root, copy, words):
+    source, target = root / "train" / "002.png", root / "val" / "001.png"
+    target.unlink()
+    copy(source, target)
+    train, val = looked(root)
+    (fault,) = val.faults
+    assert train.faults == []
+    assert fault.file == target
+    assert words in fault.message
+    assert f"{source} of split train" in fault.message
+
+
+def test_an_image_twice_in_a_split_is_noted(root):
+    shutil.copyfile(root / "train" / "002.png", root / "train" / "003.png")
+    (train,) = looked(root, ["train"])
+    assert train.faults == []
+    assert f"images that are there twice: {root / 'train' / '003.png'}" in train.remarks([])
+
+
+def test_unreadable_files_are_no_duplicates_of_each_other(root):
+    for split in ("train", "val"):
+        (root / split / "000.png").write_bytes(b"")
+    train, val = looked(root)
+    assert len(train.faults) == len(val.faults) == 1
+    assert "cannot read" in val.faults[0].message
+
+
+def test_a_count_other_than_the_official_one_is_noted(root, monkeypatch):
+    monkeypatch.setattr(CamVid, "expected_images", {"train": 367})
+    split = find_split(CamVid(str(root)), "train")
+    assert split.expected == 367
+    assert split.faults == []
+    assert "4 images, the official data set has 367" in split.notes[0]
+
+
+def test_remarks_count_files_and_name_the_first(tmp_path):
+    split = Split("train", odd={"grey images": [tmp_path / "a.png", tmp_path / "b.png"]})
+    split.pixels[:2] = 5, 0
+    assert split.remarks(["road", "pole"]) == [
+        "never seen: pole",
+        f"grey images: 2, e.g. {tmp_path / 'a.png'}",
+    ]
+
+
+def test_without_masks_no_class_is_said_to_be_missing(tmp_path):
+    image = save(tmp_path / "a.png", np.zeros((2, 2, 3), np.uint8))
+    split = Split("test", files=[(image, None)])
+    look_through([split], CamVid(str(tmp_path)).mask_reader(), (), 0)
+    assert split.class_rows(["road"]) == []
+    assert split.remarks(["road"]) == [f"grey images: {image}"]
+
+
+def killed(path):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_a_killed_worker_is_an_error_and_no_hang(root):
+    splits = [find_split(CamVid(str(root)), "train")]
+    with pytest.raises(ConfigError, match=r"killed at .*000\.png") as error:
+        look_through(splits, killed, (), 1)
+    assert "--workers 1" in str(error.value)

@@ -1,0 +1,79 @@
+"""Class weights, mean and deviation: by hand, and by NumPy."""
+
+import math
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from hrseg.data.camvid import CamVid
+from hrseg.data.check import find_split, look_through
+from hrseg.data.stats import (
+    enet_weights,
+    mean_and_std,
+    median_frequency_weights,
+    split_stats,
+    sqrt_weights,
+)
+from tests.camvid_tree import make_camvid
+from tests.trees import picture, save
+
+
+def test_enet_weights_are_those_of_the_paper():
+    weights = enet_weights([30, 10, 0])  # shares 3/4, 1/4
+    assert weights[:2].tolist() == pytest.approx([1 / math.log(1.77), 1 / math.log(1.27)])
+    assert math.isnan(weights[2])
+
+
+def test_median_frequency_counts_only_the_images_with_the_class():
+    # f = 1/2, 1/4, 1/10; the median is 1/4. The last class never occurs.
+    weights = median_frequency_weights([50, 25, 5, 0], [100, 100, 50, 0])
+    assert weights[:3].tolist() == pytest.approx([0.5, 1.0, 2.5])
+    assert math.isnan(weights[3])
+
+
+def test_sqrt_weights_take_the_share_of_all_pixels():
+    # p = 16/21, 4/21, 1/21; the median is 4/21.
+    assert sqrt_weights([16, 4, 1]).tolist() == pytest.approx([0.5, 1.0, 2.0])
+
+
+def test_no_class_at_all_is_no_number_and_no_warning(recwarn):
+    for weights in (enet_weights([0, 0]), median_frequency_weights([0, 0], [0, 0]),
+                    sqrt_weights([0, 0])):  # fmt: skip
+        assert np.isnan(weights).all()
+    assert not recwarn
+
+
+def looked(root):
+    data = CamVid(str(root))
+    split = find_split(data, "train")
+    look_through([split], data.mask_reader(), data.palette, 0)
+    return split
+
+
+def test_mean_and_std_are_numpys_over_all_pixels_of_images_of_several_sizes(tmp_path):
+    root = make_camvid(tmp_path / "camvid")
+    save(root / "train/001.png", picture((30, 50), (5,)))
+    save(root / "trainannot/001.png", np.zeros((30, 50), np.uint8))
+    images = [np.asarray(Image.open(path)) for path in sorted((root / "train").iterdir())]
+    pixels = np.concatenate([image.reshape(-1, 3) for image in images]) / 255
+    mean, std = mean_and_std(looked(root))
+    np.testing.assert_allclose(mean, pixels.mean(0), rtol=1e-12)
+    np.testing.assert_allclose(std, pixels.std(0), rtol=1e-12)
+
+
+def test_the_figures_of_a_split_are_ready_for_json(tmp_path):
+    root = make_camvid(tmp_path / "camvid")
+    stats = split_stats(looked(root), CamVid.class_names)
+    masks = np.stack([np.asarray(Image.open(p)) for p in sorted((root / "trainannot").iterdir())])
+    sky, building = stats["classes"][0], stats["classes"][1]
+    assert sky["pixels"] == (masks == 0).sum()
+    assert sky["share"] == (masks == 0).sum() / (masks != 11).sum()
+    assert stats["ignored_pixels"] == (masks == 11).sum()
+    assert (building["images"], stats["images"]) == (4, 4)
+    # All classes are in all images: both rules see the same frequencies.
+    assert sky["median_frequency"] == pytest.approx(sky["sqrt_median"] ** 2)
+    assert stats["classes"][5] == {
+        "name": "Tree", "pixels": 0, "images": 0, "share": 0.0,
+        "enet": None, "median_frequency": None, "sqrt_median": None,
+    }  # fmt: skip
