@@ -19,8 +19,10 @@ from hrseg.data.listfile import read_official_list
 from hrseg.errors import DataError
 
 _FOLDERS = {"train": "train2014", "val": "test2014"}
-# Numbers between 1 and 182 that name no category of COCO.
-_UNUSED = (12, 26, 29, 30, 45, 66, 68, 69, 71, 83, 91)
+# The categories of COCO that exist: the number of each class of COCO-Stuff, in their order.
+CATEGORIES = tuple(
+    raw for raw in range(1, 183) if raw not in (12, 26, 29, 30, 45, 66, 68, 69, 71, 83, 91)
+)
 _PREPARE = "Make the masks with scripts/prepare_cocostuff10k."
 _SUFFIX = "_labelTrainIds"
 
@@ -111,9 +113,8 @@ class COCOStuff10K(SegmentationDataModule):
 
     def mask_reader(self) -> ReadMask:
         """Return a reader of both kinds of ids, which it tells apart by the file name."""
-        categories = [raw for raw in range(1, 183) if raw not in _UNUSED]
         ids = {0: IGNORE, IGNORE: IGNORE}
-        by_category = {raw: train for train, raw in enumerate(categories)}
+        by_category = {raw: train for train, raw in enumerate(CATEGORIES)}
         of_coco = MaskReader(
             id_table(self.num_classes, ids | by_category), f"Ids of COCO. {_PREPARE}"
         )

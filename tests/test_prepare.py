@@ -1,0 +1,231 @@
+"""The two scripts that make masks: from generated downloads to a data set that loads."""
+
+import io
+import json
+import subprocess
+import sys
+from contextlib import redirect_stderr, redirect_stdout
+from importlib.machinery import SourceFileLoader
+from importlib.util import module_from_spec, spec_from_loader
+from pathlib import Path
+from types import SimpleNamespace
+from unittest.mock import patch
+
+import numpy as np
+import pytest
+from PIL import Image
+from pycocotools import mask as coco_mask
+from scipy.io import savemat
+
+from hrseg.data import COCOStuff10K, PascalContext
+from tests.trees import blocks, picture, save
+
+SCRIPTS = Path(__file__).parents[1] / "scripts"
+# sky, grass, person, wood and aeroplane among the 459 labels, and what they are in the masks.
+RAW = {360: 47, 187: 29, 284: 37, 458: 59, 2: 1, 0: 0}
+
+
+def run(script, *arguments):
+    """Run a script in this process, which has imported torch already."""
+    loader = SourceFileLoader(script, str(SCRIPTS / script))
+    module = module_from_spec(spec_from_loader(script, loader))
+    loader.exec_module(module)
+    out, err = io.StringIO(), io.StringIO()
+    with (
+        patch.object(sys, "argv", [script, *map(str, arguments)]),
+        redirect_stdout(out),
+        redirect_stderr(err),
+    ):
+        code = module.main()
+    return SimpleNamespace(returncode=code, stdout=out.getvalue(), stderr=err.getvalue())
+
+
+def test_the_scripts_run_as_programs():
+    for script in ("prepare_pascal_context", "prepare_cocostuff10k"):
+        command = [sys.executable, str(SCRIPTS / script), "--help"]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+        assert done.returncode == 0 and f"scripts/{script} " in done.stdout
+
+
+@pytest.fixture
+def voc(tmp_path):
+    """Three photographs, the lists of VOC2010, and labels (one image has an unknown one)."""
+    root, labels = tmp_path / "VOC2010", {}
+    for index, stem in enumerate(("2008_000001", "2008_000002", "2008_000003")):
+        raw = blocks((40, 60), range(6), [index]).astype(np.int64)
+        labels[stem] = np.array(list(RAW))[raw]
+        save(root / f"JPEGImages/{stem}.jpg", picture((40, 60), [index]))
+    main = root / "ImageSets" / "Main"
+    main.mkdir(parents=True)
+    (main / "train.txt").write_text("2008_000001\n2008_000002\n")
+    (main / "val.txt").write_text("2008_000003\n")
+    return root, labels
+
+
+def write_mats(folder, labels):
+    folder.mkdir()
+    for stem, label in labels.items():
+        savemat(folder / f"{stem}.mat", {"LabelMap": label.astype(np.uint16)})
+    return folder
+
+
+def write_detail(path, labels, compressed=True):
+    """Write Detail's JSON; the regions in COCO's run lengths, compressed or as a list."""
+    images, regions = [], []
+    for number, (stem, label) in enumerate(labels.items()):
+        phase = "val" if stem.endswith("3") else "train"
+        height, width = label.shape
+        images.append({"file_name": f"{stem}.jpg", "image_id": number, "phase": phase,
+                       "height": height, "width": width})  # fmt: skip
+        for category in np.unique(label[label > 0]):
+            region = np.asfortranarray(label == category, np.uint8)
+            rle = coco_mask.encode(region)
+            rle["counts"] = rle["counts"].decode()
+            if not compressed:
+                flat = region.ravel("F")
+                edges = np.flatnonzero(np.diff(flat, prepend=0))
+                runs = np.diff([0, *edges.tolist(), flat.size]).tolist()
+                rle = {"size": [height, width], "counts": runs}
+            regions.append({"image_id": number, "category_id": int(category), "segmentation": rle})
+    path.write_text(json.dumps({"images": images, "annos_segmentation": regions}))
+    return path
+
+
+def check_masks(root, labels):
+    for stem, label in labels.items():
+        mask = np.asarray(Image.open(root / f"SegmentationClassContext/{stem}.png"))
+        np.testing.assert_array_equal(mask, np.vectorize(RAW.get)(label))
+
+
+@pytest.mark.parametrize("source", ["mat", "detail", "detail as lists"])
+def test_both_sources_give_the_masks_and_the_lists(voc, tmp_path, source):
+    root, labels = voc
+    if source == "mat":
+        arguments = ["--mat", write_mats(tmp_path / "trainval", labels)]
+    else:
+        path = write_detail(tmp_path / "merged.json", labels, compressed=source == "detail")
+        arguments = ["--detail", path]
+    done = run("prepare_pascal_context", "--voc", root, *arguments)
+    assert done.returncode == 0, done.stderr
+    assert "train: 2 masks, 2 of them new. split train in" in done.stdout
+    check_masks(root, labels)
+    data = PascalContext(str(root), workers=0, crop_size=(32, 32), batch_size=1)
+    with pytest.warns(UserWarning, match="official data set"):
+        data.check()
+    assert len(data.files("train")) == 2 and len(data.files("val")) == 1
+    classes = json.loads((root / "SegmentationClassContext/classes.json").read_text())["classes"]
+    assert classes[47] == "sky" and classes[59] == "wood"
+
+
+def test_a_second_run_leaves_what_is_right_and_mends_what_is_not(voc, tmp_path):
+    root, labels = voc
+    arguments = ["--voc", root, "--mat", write_mats(tmp_path / "trainval", labels)]
+    run("prepare_pascal_context", *arguments)
+    masks = root / "SegmentationClassContext"
+    kept = (masks / "2008_000001.png").stat().st_mtime_ns
+    (masks / "2008_000002.png").write_bytes(b"half a file")
+    done = run("prepare_pascal_context", *arguments)
+    assert "train: 2 masks, 1 of them new" in done.stdout and "val: 1 masks, 0" in done.stdout
+    assert (masks / "2008_000001.png").stat().st_mtime_ns == kept
+    check_masks(root, labels)
+
+
+def test_labels_outside_the_59_classes_are_background_and_counted(voc, tmp_path):
+    root, labels = voc
+    labels["2008_000001"][:2, :5] = 7
+    mats = write_mats(tmp_path / "trainval", labels)
+    done = run("prepare_pascal_context", "--voc", root, "--mat", mats)
+    assert "10 pixels have labels outside the 59 classes (1 labels): background" in done.stdout
+    mask = np.asarray(Image.open(root / "SegmentationClassContext/2008_000001.png"))
+    assert (mask[:2, :5] == 0).all()
+
+
+def spoil(how, root, mats, detail):
+    if how == "no voc":
+        return ["--voc", root / "JPEGImages", "--mat", mats]
+    if how == "mat missing":
+        (mats / "2008_000003.mat").unlink()
+    elif how == "mat damaged":
+        (mats / "2008_000003.mat").write_bytes(b"MATLAB 5.0 MAT-file" + bytes(200))
+    elif how == "another size":
+        savemat(mats / "2008_000003.mat", {"LabelMap": np.zeros((40, 61), np.uint16)})
+    elif how == "no json":
+        return ["--voc", root, "--detail", detail.with_name("other.json")]
+    elif how == "json damaged":
+        detail.write_text(detail.read_text()[:100])
+        return ["--voc", root, "--detail", detail]
+    elif how == "another json":
+        detail.write_text('{"images": [], "annotations": []}')
+        return ["--voc", root, "--detail", detail]
+    elif how == "rle damaged":
+        detail.write_text(detail.read_text().replace('"size"', '"sise"'))
+        return ["--voc", root, "--detail", detail]
+    return ["--voc", root, "--mat", mats]
+
+
+@pytest.mark.parametrize(
+    ("how", "message"),
+    [
+        ("no voc", "Unpack VOCtrainval_03-May-2010.tar"),
+        ("mat missing", "1 .mat files are missing in"),
+        ("mat damaged", "2008_000003.mat is damaged or has no LabelMap"),
+        ("another size", "2008_000003: the labels in"),
+        ("no json", "expected Detail's trainval_merged.json"),
+        ("json damaged", "is damaged"),
+        ("another json", "'annos_segmentation' is missing"),
+        ("rle damaged", "is no COCO RLE"),
+    ],
+)
+def test_a_wrong_source_is_named_and_nothing_is_half_written(voc, tmp_path, how, message):
+    root, labels = voc
+    mats = write_mats(tmp_path / "trainval", labels)
+    detail = write_detail(tmp_path / "merged.json", labels)
+    done = run("prepare_pascal_context", *spoil(how, root, mats, detail))
+    assert done.returncode == 3 and message in done.stderr, done.stderr
+    assert "Traceback" not in done.stderr and done.stderr.count("\n") < 5
+    assert not list(root.rglob("*.partial"))
+    assert not (root / "ImageSets/SegmentationContext/val.txt").exists()
+
+
+@pytest.fixture
+def download(tmp_path):
+    root = tmp_path / "cocostuff-10k-v1.1"
+    (root / "imageLists").mkdir(parents=True)
+    (root / "annotations").mkdir()
+    for split in ("train", "test"):
+        stem = f"COCO_train2014_{split}"
+        (root / f"imageLists/{split}.txt").write_text(f"{stem}\n")
+        save(root / f"images/{stem}.jpg", picture((40, 60), [1]))
+        labels = np.array([0, 1, 11, 13, 182])[blocks((40, 60), range(5), [len(split)])]
+        savemat(root / f"annotations/{stem}.mat", {"S": labels.astype(np.uint8)})
+    return root
+
+
+def test_cocostuff_is_made_from_its_download(download, tmp_path):
+    out = tmp_path / "out"
+    done = run("prepare_cocostuff10k", download, "--out", out)
+    assert done.returncode == 0, done.stderr
+    assert "test: 1 masks, 1 of them new" in done.stdout
+    data = COCOStuff10K(str(out), workers=0)
+    [(_, path)] = data.files("val")
+    found = {data.class_names[i] for i in np.unique(data.mask_reader()(path)) if i != 255}
+    assert found == {"person", "fire hydrant", "stop sign", "wood"}
+    assert "0 of them new" in run("prepare_cocostuff10k", download, "--out", out).stdout
+
+
+@pytest.mark.parametrize(("how", "message"), [
+    ("no list", "Unpack cocostuff-10k-v1.1.zip"),
+    ("no category", "[12] are no categories of COCO-Stuff"),
+    ("mat missing", "is missing, damaged or has no S"),
+])  # fmt: skip
+def test_a_wrong_download_is_named(download, tmp_path, how, message):
+    mat = download / "annotations/COCO_train2014_train.mat"
+    if how == "no list":
+        (download / "imageLists/train.txt").unlink()
+    elif how == "no category":
+        savemat(mat, {"S": np.full((40, 60), 12, np.uint8)})
+    else:
+        mat.unlink()
+    done = run("prepare_cocostuff10k", download, "--out", tmp_path / "out")
+    assert done.returncode == 3 and message in done.stderr, done.stderr
+    assert "Traceback" not in done.stderr
