@@ -58,6 +58,12 @@ def test_a_split_that_does_not_pair_leaves_the_others(root):
     assert "000.png" in val.faults[0].message
 
 
+def test_a_split_without_an_image_is_a_fault(root, monkeypatch):
+    monkeypatch.setattr(CamVid, "files", lambda self, split: [])
+    (train,) = looked(root, ["train"])
+    assert [fault.message for fault in train.faults] == [f"no images of split train in {root}"]
+
+
 @pytest.mark.parametrize(
     ("copy", "words"), [(shutil.copyfile, "same bytes"), (os.symlink, "same file")]
 )

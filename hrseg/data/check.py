@@ -96,11 +96,13 @@ def find_split(data: SegmentationDataModule, name: str) -> Split:
     split = Split(name, expected=data.expected_images.get(name))
     try:
         split.files = data.dataset(name).files
+        if not split.files:
+            raise DataError(f"no images of split {name} in {data.root}")
     except DataError as error:
         split.faults.append(fault(data.root, str(error)))
         return split
     if note := data.shortfall(name, len(split.files)):
-        split.notes.append(note)
+        split.notes.append(note.removeprefix(f"split {name} in {data.root}: "))
     if bare := sum(mask is None for _, mask in split.files):
         some = f"{bare:,} images without a mask"
         split.notes.append("no masks" if bare == len(split.files) else some)
