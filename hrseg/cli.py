@@ -320,7 +320,7 @@ def _configs(arguments: argparse.Namespace) -> None:
     if not arguments.name:
         for name, path in configs.items():
             print(
-                f"{name:24} {path.read_text(encoding='utf-8').partition(chr(10))[0].lstrip('# ')}"
+                f"{name:27} {path.read_text(encoding='utf-8').partition(chr(10))[0].lstrip('# ')}"
             )
         return
     source = find(configs, arguments.name.removesuffix(".yaml"), "config")

@@ -19,11 +19,12 @@ from hrseg.geometry import Size, Windows, find_windows, prepare, scaled_size
 from hrseg.protocols import Protocol
 
 Model = Callable[[Tensor], Tensor]
+Rule = Callable[[Tensor], Tensor]
 Scales = tuple[float, ...]
 T = TypeVar("T")
 BAND = 64  # rows that are looked at together
 
-AVERAGES: dict[str, Callable[[Tensor], Tensor]] = {
+AVERAGES: dict[str, Rule] = {
     "softmax": lambda logits: logits.softmax(1),
     "exp_logits": torch.exp,
     # A copy, since the scores of the other scales are added in place.
@@ -81,7 +82,7 @@ class Evaluator:
             ValueError: `image` is not one image.
             ProofError: the scores are not finite.
         """
-        return self._in_range(lambda dtype: self._fuse(image, size, keep_scores, dtype))
+        return self._in_range(lambda rule: self._fuse(image, size, keep_scores, rule))
 
     @torch.inference_mode()
     def subsets(self, image: Tensor, size: Sequence[int] | None = None) -> dict[Scales, Tensor]:
@@ -89,24 +90,27 @@ class Evaluator:
 
         Arguments and errors as in a call.
         """
-        return self._in_range(lambda dtype: _subset_ids(dict(self.scores(image, size, dtype))))
+        return self._in_range(lambda rule: _subset_ids(dict(self.scores(image, size, rule))))
 
-    def _in_range(self, evaluate: Callable[[torch.dtype], T]) -> T:
-        """Evaluate in float32, or in float64 if that overflows."""
+    def _in_range(self, evaluate: Callable[[Rule | None], T]) -> T:
+        """Evaluate by the protocol's rule; once more, relative to the peak, where exp overflows."""
         try:
-            return evaluate(torch.float32)
+            return evaluate(None)
         except ProofError:
             if self.protocol.average != "exp_logits":
                 raise
-            # exp(89) is infinite in float32, and two infinities have no order.
-            return evaluate(torch.float64)
+        # exp(89) is infinite in float32, and two infinities have no order. A factor that is common
+        # to all scores changes nothing.
+        peaks: list[float] = []
+        evaluate(lambda logits: _noting_peak(logits, peaks))
+        return evaluate(lambda logits: (logits.double() - max(peaks)).exp())
 
     def _fuse(
-        self, image: Tensor, size: Sequence[int] | None, keep_scores: bool, dtype: torch.dtype
+        self, image: Tensor, size: Sequence[int] | None, keep_scores: bool, rule: Rule | None
     ) -> Result:
         fused: Tensor | None = None
         preds: dict[Scales, Tensor] = {}
-        for scale, scores in self.scores(image, size, dtype, ranks_suffice=not keep_scores):
+        for scale, scores in self.scores(image, size, rule, ranks_suffice=not keep_scores):
             preds[(scale,)] = class_ids(scores)
             fused = scores if fused is None else fused.add_(scores)
             del scores  # else it would take its memory through the next scale's forward pass
@@ -119,15 +123,15 @@ class Evaluator:
         self,
         image: Tensor,
         size: Sequence[int] | None = None,
-        dtype: torch.dtype = torch.float32,
+        rule: Rule | None = None,
         ranks_suffice: bool = False,
     ) -> Iterator[tuple[float, Tensor]]:
-        """Yield each scale with its scores (1, K, *size), in `dtype`; arguments as in a call.
+        """Yield each scale with its scores (1, K, *size); arguments as in a call.
 
         Args:
             image: uint8 RGB, (1, 3, H, W).
             size: (height, width) of the scores; the image's own by default.
-            dtype: in which logits become scores.
+            rule: makes scores of logits, in place of the protocol's.
             ranks_suffice: logits may stand for scores where that leaves their order as it is.
         """
         if image.ndim != 4 or len(image) != 1:
@@ -141,25 +145,23 @@ class Evaluator:
             scaled = _interpolate(normalised, scaled_shape, align_corners=False)
             windows = find_windows(scaled_shape, scale, self.protocol)
             direct = len(self.protocol.scales) == 1 and scaled_shape == content == size
-            rule = self._rule(dtype, skip=ranks_suffice and direct and windows is None)
-            views = self._views(scaled, windows, rule)
+            skip = ranks_suffice and direct and windows is None
+            to_scores = rule or self._rule(skip)
+            views = self._views(scaled, windows, to_scores)
             views = _interpolate(views, shape, self.align_corners)[..., : content[0], : content[1]]
             views = _interpolate(views, size, self.align_corners)
             if self.protocol.scores_at == "image":
-                views = rule(views)
+                views = to_scores(views)
             yield scale, views.mean(0, keepdim=True) if len(views) > 1 else views
 
-    def _rule(self, dtype: torch.dtype, skip: bool) -> Callable[[Tensor], Tensor]:
+    def _rule(self, skip: bool) -> Rule:
         """Return what turns logits into scores; nothing, where only their order is asked for."""
         # Every rule rises with the logit, so the order is the same unless scores are averaged.
         if skip and not (self.protocol.flip and self.protocol.flip_average == "scores"):
             return lambda logits: logits
-        average = AVERAGES[self.protocol.average]
-        return lambda logits: average(logits.to(dtype))
+        return AVERAGES[self.protocol.average]
 
-    def _views(
-        self, image: Tensor, windows: Windows | None, rule: Callable[[Tensor], Tensor]
-    ) -> Tensor:
+    def _views(self, image: Tensor, windows: Windows | None, rule: Rule) -> Tensor:
         """Return the scores of a scaled image, or logits if they become scores later.
 
         Shape (V, K, h, w): an image and its mirror image are two views until they are averaged.
@@ -201,7 +203,7 @@ class Evaluator:
             mirrored = mirrored[:, _swapped(logits.shape[1], self.flip_pairs)].flip(-1)
             yield from torch.stack([straight, mirrored], 1)
 
-    def _to_scores(self, views: Tensor, size: Size, rule: Callable[[Tensor], Tensor]) -> Tensor:
+    def _to_scores(self, views: Tensor, size: Size, rule: Rule) -> Tensor:
         """Bring logits (V, K, h, w) to `size`, average the views, apply the rule, as it is due."""
         if self.protocol.flip_average == "logits" and len(views) > 1:
             # Averaged before the interpolation, which is linear and symmetric, and so costs half.
@@ -237,6 +239,11 @@ def class_ids(scores: Tensor) -> Tensor:
             "(try trainer.precision=32)."
         )
     return best.indices[0].to(torch.uint8)
+
+
+def _noting_peak(logits: Tensor, peaks: list[float]) -> Tensor:
+    peaks.append(float(logits.max()))
+    return logits.clone()
 
 
 def _subset_ids(scores: Mapping[float, Tensor]) -> dict[Scales, Tensor]:

@@ -225,6 +225,8 @@ def build_trainer(
         ConfigError: Lightning refuses an argument, for example devices that are not there.
     """
     arguments = {"enable_model_summary": False, **to_dict(config)["trainer"]}
+    if arguments.get("fast_dev_run"):
+        arguments["accumulate_grad_batches"] = 1  # it tries single batches, of any size
     epochs, every = arguments.get("max_epochs"), arguments.get("check_val_every_n_epoch")
     if isinstance(epochs, int) and isinstance(every, int) and 0 < epochs < every:
         arguments["check_val_every_n_epoch"] = epochs

@@ -274,9 +274,10 @@ def test_only_one_image_at_a_time():
         evaluate(Toy(), torch.zeros(2, 3, 32, 32, dtype=torch.uint8), Protocol())
 
 
-def test_large_logits_keep_their_order_under_exp_logits():
+@pytest.mark.parametrize(("second", "first"), [(95, 120), (1e5, 1e5 + 1)])
+def test_large_logits_keep_their_order_under_exp_logits(second, first):
     logits = torch.zeros(1, 3, 32, 32)
-    logits[:, 1], logits[:, 2] = 95, 120
+    logits[:, 1], logits[:, 2] = second, first
     protocol = Protocol(scales=(1.0, 1.5), average="exp_logits")
     assert (evaluate(lambda x: logits, image(32, 32), protocol).pred == 2).all()
     subsets = Evaluator(lambda x: logits, normalize, protocol).subsets(image(32, 32))

@@ -1,0 +1,151 @@
+"""The shipped recipes: each loads, says what it follows, and has the published settings."""
+
+import re
+from typing import NamedTuple
+
+import pytest
+
+from hrseg.cli import main
+from hrseg.config import load_config, shipped_configs
+from tests.trees import (
+    make_ade20k,
+    make_cityscapes,
+    make_cocostuff10k,
+    make_lip,
+    make_pascal_context,
+)
+
+
+class Published(NamedTuple):
+    """A row of the authors' YAML files (recipes in lib/config and experiments/)."""
+
+    crop: tuple[int, int]
+    base_size: int
+    last_scale: float
+    lr: float
+    weight_decay: float
+    batch: int
+    epochs: int
+    align_corners: bool
+    bn_momentum: float
+    loss: str
+    head_lr: float = 1.0
+
+
+CITYSCAPES = Published((512, 1024), 2048, 2.1, 0.01, 5e-4, 12, 484, False, 0.01, "cross_entropy")
+PASCAL = Published((520, 520), 520, 2.1, 0.001, 1e-4, 16, 200, False, 0.1, "cross_entropy", 10)
+PASCAL_480 = Published((480, 480), 520, 2.1, 0.004, 1e-4, 16, 200, False, 0.01, "cross_entropy")
+LIP = Published((473, 473), 473, 1.6, 0.007, 5e-4, 40, 150, False, 0.01, "cross_entropy")
+ADE = Published((520, 520), 520, 1.6, 0.02, 1e-4, 16, 120, True, 0.1, "ohem")
+COCO = Published((520, 520), 520, 2.1, 0.001, 1e-4, 16, 110, True, 0.1, "ohem", 10)
+RECIPES = {
+    "cityscapes_w48": CITYSCAPES,
+    "cityscapes_w48_1gpu": CITYSCAPES._replace(bn_momentum=0.0025),
+    "cityscapes_w48_ohem": CITYSCAPES._replace(loss="ohem"),
+    "cityscapes_w48_trainval": CITYSCAPES._replace(lr=0.001),
+    "cityscapes_w40": CITYSCAPES,
+    "cityscapes_w18": CITYSCAPES,
+    "cityscapes_w18_small_v1": CITYSCAPES,
+    "cityscapes_w18_small_v2": CITYSCAPES,
+    "pascal_context_59_w48": PASCAL,
+    "pascal_context_59_w48_1gpu": PASCAL._replace(bn_momentum=0.026),
+    "pascal_context_60_w48": PASCAL,
+    "pascal_context_59_w48_480": PASCAL_480,
+    "pascal_context_60_w48_480": PASCAL_480,
+    "lip_w48": LIP,
+    "lip_w48_1gpu": LIP._replace(bn_momentum=0.0025),
+    "ade20k_w48": ADE,
+    "ade20k_w48_1gpu": ADE._replace(bn_momentum=0.026),
+    "cocostuff10k_w48": COCO,
+    "cocostuff10k_w48_1gpu": COCO._replace(bn_momentum=0.026),
+}
+OWN = {"camvid_w18", "camvid_w18_small", "folder", "synthetic_tiny"}
+
+
+def test_every_shipped_config_is_looked_at():
+    assert set(shipped_configs()) == set(RECIPES) | OWN
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_recipe_has_the_published_settings(name):
+    config, published = load_config(name), RECIPES[name]
+    found = Published(
+        tuple(config.data.crop_size),
+        config.data.base_size,
+        config.data.scales[1],
+        config.optimizer.lr,
+        config.optimizer.weight_decay,
+        config.data.batch_size,
+        config.trainer["max_epochs"],
+        config.model.align_corners,
+        config.model.bn_momentum,
+        config.losses[0].name,
+        config.optimizer.head_lr_multiplier,
+    )
+    assert found == published
+    assert config.name == name
+    assert list(config.data.scales)[::2] == [0.5, 0.1]
+    assert config.optimizer.momentum == 0.9 and config.schedule.power == 0.9
+    assert config.schedule.warmup_steps == 0
+    weighted = config.losses[0].class_weights == "dataset"
+    assert weighted == name.startswith("cityscapes")
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_recipe_says_which_branch_it_follows_and_what_to_expect(name):
+    text = shipped_configs()[name].read_text()
+    first = text.splitlines()[0]
+    assert re.match(r"# Authors' branch (pytorch-v1.1|HRNet-OCR|master)\b", first)
+    assert len(first) <= 90
+    assert "Expected:" in re.sub(r"\n# ", " ", text)
+    config = load_config(name)
+    devices, accumulated = config.trainer["devices"], config.trainer.get("accumulate_grad_batches")
+    if name.endswith("1gpu"):
+        assert devices == 1 and config.data.batch_size % accumulated == 0
+        assert "Batch norm sees" in text
+    else:
+        assert config.data.batch_size % devices == 0
+
+
+SMALL = [
+    "data.crop_size=[64,64]",
+    "data.base_size=96",
+    "inference.window=[]",
+    "inference.stride=[]",
+    "model.backbone=hrnet_w18_small_v1",
+    "prediction_images=0",
+]
+TREES = {
+    "cityscapes_w48": make_cityscapes,
+    "pascal_context_60_w48_480": make_pascal_context,
+    "lip_w48_1gpu": make_lip,
+    "ade20k_w48": make_ade20k,
+    "cocostuff10k_w48_1gpu": make_cocostuff10k,
+}
+
+
+@pytest.mark.parametrize("name", TREES)
+def test_a_recipe_of_each_data_set_trains_and_validates(name, tmp_path, capsys):
+    TREES[name](tmp_path / "data")
+    command = ["fit", "--config", name, f"data.root={tmp_path / 'data'}", "data.batch_size=1",
+               "trainer.devices=1", "trainer.accelerator=cpu", "trainer.precision=32",
+               "trainer.fast_dev_run=true", "data.workers=0", f"runs={tmp_path}"]  # fmt: skip
+    assert main([*command, *SMALL]) == 0
+    out = capsys.readouterr().out
+    assert "hrnetv2_w48_imagenet.pth, is not there; random ones take its place" in out
+    assert "mIoU" in out
+
+
+def test_missing_weights_stop_a_training(tmp_path, capsys):
+    make_cityscapes(tmp_path)
+    command = [
+        "fit",
+        "--config",
+        "cityscapes_w48",
+        f"data.root={tmp_path}",
+        f"runs={tmp_path}/runs",
+    ]
+    assert main(command) == 2
+    assert "model.weights: no file" in capsys.readouterr().err
+    assert main([*command, "trainer.fast_dev_run=true", "model.weights=x.pth"]) == 2
+    assert not (tmp_path / "runs").exists()
