@@ -181,5 +181,5 @@ def test_16_bit_images_are_noted(files):
 def test_a_fault_does_not_say_the_file_twice():
     path = Path("/data/a.png")
     assert fault(path, f"{path}: unknown id 3").message == "unknown id 3"
-    assert fault(path, f"{path} is coloured").message == "is coloured"
+    assert fault(path, f"{path} is coloured").message == "coloured"
     assert fault(path, f"cannot read {path}: x").message == f"cannot read {path}: x"

@@ -140,4 +140,6 @@ def _grey_of_colors(path: Path, palette: Colors) -> bool:
 
 def fault(file: Path, message: str) -> Fault:
     """Return a fault without the file's name at the head of its message."""
-    return Fault(file, message.removeprefix(f"{file}: ").removeprefix(f"{file} "))
+    for head in (f"{file}: ", f"{file} is ", f"{file} "):
+        message = message.removeprefix(head)
+    return Fault(file, message)
