@@ -1,3 +1,5 @@
+"""Cityscapes: facts against cityscapesscripts, and an answer to each tree that is wrong."""
+
 import shutil
 
 import numpy as np
@@ -109,14 +111,11 @@ def break_tree(root, how):
     ("how", "message"),
     [
         ("no gtFine", "no folder .*gtFine/val\nexpected leftImg8bit and gtFine side by side"),
-        ("only colours", r"no \*_gtFine_labelIds.png .* only color.png.\nUnpack .*csCreateTrainId"),
-        ("wrong suffix", r"holds no <city>/\*_leftImg8bit.png files"),
-        (
-            "mixed splits",
-            "1 of 2 images of val have no mask .*\nIts mask is in another split, .*train",
-        ),
-        ("one mask missing", "1 of 2 images of val .*\nexpected .*_labelIds.png there. Unpack"),
-        ("one image missing", "1 of 2 masks in .*val have no image, e.g. "),
+        ("only colours", r"no \*_gtFine_labelTrainIds.png, only color.png.\nUnpack .*csCreateTr"),
+        ("wrong suffix", r"holds no <city>/\*_leftImg8bit.png, only 000019.png.\nUnpack"),
+        ("mixed splits", "1 of 2 files have no mask .*\nIts mask is in another folder, .*train/"),
+        ("one mask missing", "1 of 2 files have no mask .*val.*\nexpected .*gtFine. Unpack"),
+        ("one image missing", "1 of 2 files have no image .*\nexpected .*leftImg8bit. Unpack"),
         ("16 bit", "holds ids up to 26033 .*expected 0..255"),
         ("id 254", r"unknown id 254 \(6 pixels\)\nexpected 0..33, 255. This is no labelIds file"),
     ],
@@ -126,6 +125,55 @@ def test_a_wrong_tree_is_answered_with_its_repair(tree, how, message):
     with pytest.raises(DataError, match=message) as error:
         data(tree).check("validate")
     assert str(error.value).count("\n") < 3
+
+
+def test_masks_of_the_validation_cities_in_train_are_told_where_their_images_are(tree):
+    shutil.copytree(tree / "gtFine/val", tree / "gtFine/train", dirs_exist_ok=True)
+    message = "2 of 5 files have no image .*\nIts image is in another folder, .*leftImg8bit/val/"
+    with pytest.raises(DataError, match=message):
+        data(tree).files("train")
+
+
+def test_label_ids_are_taken_before_train_ids_and_either_where_there_is_one(tmp_path):
+    for label in LABEL_KINDS:
+        make_cityscapes(tmp_path, {"val": 2}, label=label)
+    [kept, removed] = [mask for _, mask in data(tmp_path).files("val")]
+    removed.unlink()
+    names = [mask.name.rsplit("_", 1)[-1] for _, mask in data(tmp_path).files("val")]
+    assert kept.exists() and names == ["labelIds.png", "labelTrainIds.png"]
+
+
+def test_what_a_mac_adds_to_an_archive_is_no_image(tree):
+    image, _ = data(tree).files("val")[0]
+    image.with_name(f"._{image.name}").touch()
+    assert len(data(tree).files("val")) == 2
+
+
+def test_a_split_that_is_not_there_is_answered_with_those_that_are(tree):
+    with pytest.raises(DataError, match=r"no folder .*/vall\nThere are: test, train, val. Unpack"):
+        data(tree).files("vall")
+
+
+def test_coarse_masks_that_are_missing_are_in_other_archives(tree):
+    with pytest.raises(
+        DataError, match=r"no folder .*gtCoarse.*\nexpected .*gtCoarse side by side"
+    ):
+        data(tree).files("train_coarse")
+
+
+@pytest.mark.parametrize("arguments", [{"train_split": "test"}, {"val_split": "test"}])
+@pytest.mark.filterwarnings("ignore:split val")
+def test_images_without_masks_are_no_split_to_train_or_score_on(tree, arguments):
+    with pytest.raises(DataError, match=r"1 of 1 images of split test have no mask, e.g. "):
+        data(tree, **arguments).check()
+
+
+def test_archives_unpacked_each_into_its_own_folder_are_told(tree):
+    for name in ("leftImg8bit", "gtFine"):
+        (tree / f"{name}_trainvaltest").mkdir()
+        (tree / name).rename(tree / f"{name}_trainvaltest" / name)
+    with pytest.raises(DataError, match="expected leftImg8bit and gtFine side by side in"):
+        data(tree).files("val")
 
 
 def test_a_root_one_level_off_is_named(tmp_path):

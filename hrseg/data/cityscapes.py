@@ -1,7 +1,7 @@
 """Cityscapes with 19 classes, in the layout of its own download."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar
 
@@ -11,9 +11,11 @@ from hrseg.data.dataset import Files
 from hrseg.data.listfile import read_official_list
 from hrseg.errors import DataError
 
-IMAGE_SUFFIX = "_leftImg8bit"
 LABEL_KINDS = ("labelIds", "labelTrainIds")
-_UNPACK = "Unpack leftImg8bit_trainvaltest.zip and gtFine_trainvaltest.zip into one folder."
+_ARCHIVES = {
+    "gtFine": ("leftImg8bit_trainvaltest.zip", "gtFine_trainvaltest.zip"),
+    "gtCoarse": ("leftImg8bit_trainextra.zip", "gtCoarse.zip"),
+}
 
 
 class Cityscapes(SegmentationDataModule):
@@ -23,7 +25,8 @@ class Cityscapes(SegmentationDataModule):
     `gtFine/<split>/<city>/*_gtFine_labelIds.png` or `*_gtFine_labelTrainIds.png`, whichever is
     there. Splits are train, val, test, trainval, train_extra (masks of `gtCoarse`), train_coarse
     (train with the masks of `gtCoarse`), train_all (train and train_extra), or one of the authors'
-    list files, for example `data.train_split=train.lst`.
+    list files, for example `data.train_split=train.lst`. Older downloads of train_extra have one
+    black image, troisdorf_000000_000073.
 
     Sources: Cordts et al., arXiv 1604.01685; github.com/mcordts/cityscapesScripts
     (helpers/labels.py); class weights from the authors' lib/datasets/cityscapes.py.
@@ -44,6 +47,8 @@ class Cityscapes(SegmentationDataModule):
         0.8373, 0.918, 0.866, 1.0345, 1.0166, 0.9969, 0.9754, 1.0489, 0.8786, 1.0023, 0.9539,
         0.9843, 1.1116, 0.9037, 1.0865, 1.0955, 1.0865, 1.1529, 1.0507,
     )  # fmt: skip
+    image_suffix = "_leftImg8bit"
+    mask_suffix = "_gtFine_labelIds"
     submission_ids = (7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 31, 32, 33)
     expected_images: ClassVar[Mapping[str, int]] = {
         "train": 2975, "val": 500, "test": 1525, "trainval": 3475, "train_coarse": 2975,
@@ -59,27 +64,18 @@ class Cityscapes(SegmentationDataModule):
         if split.endswith((".lst", ".txt")):
             path = Path(split) if Path(split).is_file() else self.root / split
             return read_official_list(path, [self.root], [self.root])
-        folder, kind = split, "gtFine"
-        if split in ("train_extra", "train_coarse"):
-            folder, kind = split.replace("train_coarse", "train"), "gtCoarse"
-        images = self._find(f"leftImg8bit/{folder}", f"{IMAGE_SUFFIX}.png")
+        folder = "train" if split == "train_coarse" else split
+        kind = "gtCoarse" if split in ("train_extra", "train_coarse") else "gtFine"
+        images = self._find("leftImg8bit", folder, [f"{self.image_suffix}.png"], kind)
         if split == "test":
             # The download has test masks, but their pixels are all void.
             return [(image, None) for image in images.values()]
-        masks, home = self._find_masks(folder, kind), self.root / kind / folder
-        lonely = [image for stem, image in images.items() if stem not in masks]
-        if lonely:
-            raise DataError(
-                f"{len(lonely)} of {len(images)} images of {split} have no mask in {home}, e.g. "
-                f"{lonely[0].name}\n{self._elsewhere(lonely[0], kind)}"
-            )
-        others = [mask for stem, mask in masks.items() if stem not in images]
-        if others:
-            raise DataError(
-                f"{len(others)} of {len(masks)} masks in {home} have no image, e.g. "
-                f"{others[0].name}\nexpected it in {self.root / 'leftImg8bit' / folder}. {_UNPACK}"
-            )
-        return [(image, masks[stem]) for stem, image in images.items()]
+        masks = self._find(kind, folder, [f"_{kind}_{label}.png" for label in LABEL_KINDS], kind)
+        if lonely := [name for name in images if name not in masks]:
+            raise self._lonely(images, lonely, "mask", kind)
+        if lonely := [name for name in masks if name not in images]:
+            raise self._lonely(masks, lonely, "image", kind)
+        return [(image, masks[name]) for name, image in images.items()]
 
     def mask_reader(self) -> ReadMask:
         """Return a reader of labelIds and labelTrainIds, which it tells apart by the file name."""
@@ -94,49 +90,56 @@ class Cityscapes(SegmentationDataModule):
         # Ids 0 to 33 exist; 255 is how some tools write the license plate's -1.
         return MaskReader(id_table(self.num_classes, ids, [*range(34), IGNORE]), repair)
 
-    def _find_masks(self, folder: str, kind: str) -> dict[str, Path]:
-        suffixes = [f"_{kind}_{label}.png" for label in LABEL_KINDS]
-        found = [self._find(f"{kind}/{folder}", suffix, may_lack=True) for suffix in suffixes]
-        if any(found):
-            return found[0] or found[1]
-        others = sorted(
-            {path.name.split("_")[-1] for path in (self.root / kind / folder).rglob("*.*")}
-        )
-        raise DataError(
-            f"{self.root / kind / folder} holds no *{suffixes[0]} and no *{suffixes[1]}"
-            f"{', only ' + ', '.join(others[:4]) if others else ''}.\n"
-            "Unpack gtFine_trainvaltest.zip again, or make them: csCreateTrainIdLabelImgs of "
-            "cityscapesscripts."
-        )
-
-    def _find(self, folder: str, suffix: str, may_lack: bool = False) -> dict[str, Path]:
-        """Return the files below a folder by `<city>/<stem>` without the suffix, sorted."""
-        base = self.root / folder
+    def _find(self, folder: str, split: str, suffixes: Sequence[str], kind: str) -> dict[str, Path]:
+        """Return files as `<city>/<stem without suffix>`, sorted; the first suffix goes first."""
+        base = self.root / folder / split
         if not base.is_dir():
-            raise DataError(f"no folder {base.absolute()}\n{self._where_root_is()}")
-        found = {}
+            raise DataError(f"no folder {base.absolute()}\n{self._where_root_is(folder, kind)}")
+        found: dict[str, Path] = {}
+        others: set[str] = set()
         for city in sorted(entry.name for entry in os.scandir(base) if entry.is_dir()):
-            names = sorted(name for name in os.listdir(base / city) if name.endswith(suffix))
-            found.update({name.removesuffix(suffix): base / city / name for name in names})
-        if not found and not may_lack:
+            names = sorted(name for name in os.listdir(base / city) if not name.startswith("."))
+            for suffix in suffixes:
+                for name in names:
+                    if name.endswith(suffix):
+                        found.setdefault(f"{city}/{name.removesuffix(suffix)}", base / city / name)
+            others.update(name.rsplit("_", 1)[-1] for name in names)
+        if not found:
+            make = " Or make them: csCreateTrainIdLabelImgs of cityscapesscripts."
             raise DataError(
-                f"{base.absolute()} holds no <city>/*{suffix} files.\n"
-                f"expected the layout of the download. {_UNPACK}"
+                f"{base.absolute()} holds no <city>/*{' and no *'.join(suffixes)}"
+                f"{', only ' + ', '.join(sorted(others)[:4]) if others else ''}.\n"
+                f"{_unpack(kind)}{make if folder == kind else ''}"
             )
         return found
 
-    def _where_root_is(self) -> str:
-        """Return how to repair a root that lacks a folder."""
-        if (self.root / "leftImg8bit").is_dir() or (self.root / "gtFine").is_dir():
-            return f"expected leftImg8bit and gtFine side by side in {self.root}. {_UNPACK}"
-        for near in (self.root.parent, self.root.parent.parent, *sorted(self.root.glob("*"))):
-            if (near / "leftImg8bit").is_dir():
-                return f"Did you mean data.root={near}?"
-        return f"data.root is {self.root}; expected leftImg8bit and gtFine in it. {_UNPACK}"
+    def _lonely(
+        self, files: Mapping[str, Path], names: Sequence[str], lacks: str, kind: str
+    ) -> DataError:
+        """Return an error for files without an image or mask, with where that lies instead."""
+        home, suffix = self.root / "leftImg8bit", f"{self.image_suffix}.png"
+        if lacks == "mask":
+            home, suffix = self.root / kind, f"_{kind}_label*.png"
+        elsewhere = next(home.glob(f"*/*/{Path(names[0]).name}{suffix}"), None)
+        repair = f"expected one for each below {home}. {_unpack(kind)}"
+        if elsewhere:
+            repair = f"Its {lacks} is in another folder, {elsewhere}: move one of the two."
+        return DataError(
+            f"{len(names)} of {len(files)} files have no {lacks} of the same split and city, e.g. "
+            f"{files[names[0]]}\n{repair}"
+        )
 
-    def _elsewhere(self, image: Path, kind: str) -> str:
-        """Return where the mask of an image lies, if it lies in another split."""
-        stem = image.name.removesuffix(f"{IMAGE_SUFFIX}.png")
-        for found in (self.root / kind).glob(f"*/*/{stem}_{kind}_label*Ids.png"):
-            return f"Its mask is in another split, {found}: move one of the two."
-        return f"expected {stem}_{kind}_labelIds.png there. {_UNPACK}"
+    def _where_root_is(self, folder: str, kind: str) -> str:
+        """Return how to repair a root that lacks a folder, or a folder that lacks a split."""
+        if (self.root / folder).is_dir():
+            splits = ", ".join(sorted(path.name for path in (self.root / folder).glob("*/")))
+            return f"There are: {splits or 'none'}. {_unpack(kind)}"
+        near = [self.root.parent, self.root.parent.parent, *sorted(self.root.glob("*"))]
+        for path in near:
+            if (path / folder).is_dir() and (path / kind).is_dir():
+                return f"Did you mean data.root={path}?"
+        return f"expected leftImg8bit and {kind} side by side in {self.root}. {_unpack(kind)}"
+
+
+def _unpack(kind: str) -> str:
+    return f"Unpack {' and '.join(_ARCHIVES[kind])} into one folder."

@@ -44,6 +44,8 @@ class SegmentationDataModule(LightningDataModule):
         unions: splits that are made of others, for example {"trainval": ("train", "val")}.
         submission_ids: the raw id of each class in masks for the benchmark's server, if there is
             one.
+        image_suffix: what the stems of images end with that those of their masks do not.
+        mask_suffix: what the stems of masks end with.
         train_dataset: after `setup`; items are augmented crops.
         val_dataset: after `setup`; items keep their size.
         test_dataset: after `setup`; likewise.
@@ -56,6 +58,8 @@ class SegmentationDataModule(LightningDataModule):
     expected_images: ClassVar[Mapping[str, int]] = {}
     unions: ClassVar[Mapping[str, tuple[str, ...]]] = {}
     submission_ids: tuple[int, ...] | None = None
+    image_suffix: str = ""
+    mask_suffix: str = ""
 
     def __init__(
         self,
@@ -137,6 +141,8 @@ class SegmentationDataModule(LightningDataModule):
             (self.train_split, self.train_dataset),
         ):
             if dataset is not None:
+                if dataset is not self.test_dataset:
+                    _check_masks(split, dataset)
                 check_files(dataset)
                 if note := self.shortfall(split, len(dataset)):
                     warnings.warn(note, stacklevel=2)
@@ -288,6 +294,15 @@ class EvaluationSampler(EpochSampler):
         """Return every index once, then marked repeats."""
         positions = range(self.num_samples * self.num_replicas)
         return [Key(i % self.size, repeat=i >= self.size) for i in positions]
+
+
+def _check_masks(split: str, dataset: SegmentationDataset) -> None:
+    bare = [image for image, mask in dataset.files if mask is None]
+    if bare:
+        raise DataError(
+            f"{len(bare)} of {len(dataset)} images of split {split} have no mask, e.g. {bare[0]}\n"
+            "expected a split with masks to train or score on; `hrseg test` predicts without."
+        )
 
 
 def _start_worker(worker: int = 0) -> None:
