@@ -74,10 +74,10 @@ def _table(scores: Mapping[str, Any]) -> Table:
     columns[1:1] = [("", scores, "accuracy")]
     if len(blocks) < 5:
         columns = [(*block, key) for block in blocks for key in ("iou", "accuracy")]
-    table = Table("class", padding=(0, 0) if len(columns) > 7 else (0, 1))
+    table = Table("class", padding=(0, 0) if len(columns) > 4 else (0, 1))
     for label, _, key in columns:
-        name = "IoU" if key == "iou" else "acc" if label else "accuracy"
-        table.add_column(f"{name} x{label}" if label else name, justify="right")
+        name = "IoU" if key == "iou" else "acc"
+        table.add_column(f"{name}\nx{label}" if label else name, justify="right")
     table.add_column("pixels", justify="right")
     total = sum(row["pixels"] for row in scores["classes"])
     for index, row in enumerate(scores["classes"]):

@@ -67,8 +67,11 @@ def quieten() -> None:
         ".*LeafSpec.*",
         ".*in eval mode at the start of training.*",
         ".*lr_scheduler.step.*before.*optimizer.step.*",
+        ".*DataLoader will create .* worker processes.*",
     ):
         warnings.filterwarnings("ignore", message)
+    # What was found, without the line of code that found it.
+    warnings.formatwarning = lambda message, *_: f"note: {message}\n"
 
 
 LOGGERS: dict[str, Callable[[str, Path], Logger]] = {

@@ -1,18 +1,20 @@
 """From the command line to the authors' figures: data set, weights, protocol, score in one way."""
 
 import json
+import zipfile
 from dataclasses import dataclass
 
 import numpy as np
 import pytest
 import torch
+from cityscapesscripts.evaluation import evalPixelLevelSemanticLabeling as theirs
 
 from hrseg.cli import main
 from hrseg.config import load_config
 from hrseg.data import DATASETS
 from hrseg.run import build_data, build_task
 from tests.golden_weights import GOLDEN, official_weights, relative_error
-from tests.trees import save
+from tests.trees import make_cityscapes, save
 
 EVALUATION = np.load(GOLDEN / "evaluation.npz")
 
@@ -66,12 +68,17 @@ def scene(name, root):
     for file in golden.files:
         (root / file).parent.mkdir(parents=True, exist_ok=True)
         (root / file).write_text("1\n")
+    weights = golden_weights(name)
+    torch.save({f"model.{key}": tensor for key, tensor in weights.items()}, root / "cs.pth")
+    return golden
+
+
+def golden_weights(name):
     bias = torch.tensor(EVALUATION[f"{name}/last_layer.3.bias"])
     weights = official_weights("w18_small_v2", len(bias))
     weights["last_layer.3.weight"] *= 6
     weights["last_layer.3.bias"] = bias
-    torch.save({f"model.{key}": tensor for key, tensor in weights.items()}, root / "cs.pth")
-    return golden
+    return weights
 
 
 def overrides(golden, root, mode):
@@ -120,3 +127,30 @@ def test_an_item_of_the_data_set_has_the_authors_scores(name, mode, tmp_path):
     assert relative_error(result.scores[0, :, ::4, ::4], golden_scores) < 1e-5
     same = result.pred.numpy() == EVALUATION[f"{name}/{mode}/argmax"]
     assert same.mean() > 0.9998
+
+
+def test_cityscapesscripts_scores_the_submission_as_validate_scores_the_model(tmp_path):
+    root = make_cityscapes(tmp_path / "data", {"val": 3}, size=(96, 192))
+    torch.save(golden_weights("cityscapes"), tmp_path / "cs.pth")
+    pairs = [f"data.root={root}", "data.workers=0", "trainer.precision=32", f"runs={tmp_path}"]
+    pairs += ["inference.base_size=192", "inference.scales=[0.5,1.0,1.5]", "prediction_images=0"]
+    pairs += ["inference.window=[64,96]", "inference.stride=[64,96]", "data.test_split=val"]
+    command = ["--config", "cityscapes_w18_small_v2", "--checkpoint", str(tmp_path / "cs.pth")]
+    assert main(["validate", *command, *pairs]) == 0
+    assert main(["test", *command, *pairs]) == 0
+    [path] = tmp_path.glob("*/validate/*/scores.json")
+    [submission] = tmp_path.glob("*/test/*/submission.zip")
+    with zipfile.ZipFile(submission) as archive:
+        archive.extractall(tmp_path / "unzipped")
+    truth = sorted(root.glob("gtFine/val/*/*_labelIds.png"))
+    predicted = sorted((tmp_path / "unzipped").iterdir())
+    assert len(predicted) == 3
+    assert all(p.stem.endswith("_leftImg8bit") for p in predicted)
+    theirs.args.evalInstLevelScore = theirs.args.JSONOutput = False
+    theirs.args.quiet = True
+    expected = theirs.evaluateImgLists([*map(str, predicted)], [*map(str, truth)], theirs.args)
+    scores = json.loads(path.read_text())
+    for row in scores["classes"]:
+        assert row["iou"] == pytest.approx(expected["classScores"][row["name"]], abs=1e-9)
+    assert len({row["iou"] for row in scores["classes"]}) > 5
+    assert scores["miou"] == pytest.approx(expected["averageScoreClasses"], abs=1e-9)
