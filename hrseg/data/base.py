@@ -1,6 +1,7 @@
 """From paths to arrays: find and pair files, read images and masks, name what is wrong."""
 
 import io
+import os
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -226,19 +227,27 @@ def find_files(folder: Path, suffix: str = "") -> dict[str, Path]:
             f"no folder {folder.absolute()}\nexpected images in it; is data.root right?"
         )
     found: dict[str, Path] = {}
-    for path in sorted(folder.rglob("*")):
-        if path.suffix.lower() not in SUFFIXES or path.name.startswith("."):
-            continue
-        stem = path.relative_to(folder).with_suffix("").as_posix()
+    for name in _image_names(folder):
+        stem, path = os.path.splitext(name)[0], folder / name
         if not stem.endswith(suffix):
             continue
         first = found.setdefault(stem.removesuffix(suffix), path)
-        if first != path:
+        if first is not path:
             raise DataError(
                 f"{first} and {path.name} have the same name; expected one file for each stem.\n"
                 "Rename or remove one of them."
             )
     return found
+
+
+def _image_names(folder: Path) -> list[str]:
+    """Return relative paths with slashes, sorted: as strings, faster than by `Path`."""
+    names: list[str] = []
+    for where, _, files in os.walk(folder):
+        home = Path(where).relative_to(folder).as_posix()
+        images = [name for name in files if os.path.splitext(name)[1].lower() in SUFFIXES]
+        names += [f"{home}/{name}" for name in images if not name.startswith(".")]
+    return sorted((name.removeprefix("./") for name in names), key=lambda name: name.split("/"))
 
 
 def _read_mask(path: Path, mode: str | None) -> tuple[str, npt.NDArray[Any]]:
