@@ -1,6 +1,7 @@
 """Score masks that exist already: `hrseg score`."""
 
-from pathlib import Path
+from collections.abc import Collection, Iterable
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import torch
@@ -8,7 +9,7 @@ from rich.progress import track
 
 from hrseg.callbacks import show_scores, write_json
 from hrseg.config import to_dict
-from hrseg.data.base import Array, MaskReader, ReadMask, find_files, id_table
+from hrseg.data.base import MaskReader, ReadMask, find_files, id_table
 from hrseg.errors import DataError
 from hrseg.metrics import ConfusionMatrix, summarize
 from hrseg.protocols import make_protocol
@@ -25,9 +26,11 @@ def score_folders(
 ) -> dict[str, Any]:
     """Compare the masks in two folders, paired by their relative path without extension.
 
-    The truth is read as the config's data set reads its masks. Predictions hold "raw" ids as the
-    truth does, or "train" ids, 0 to the number of classes, as hrseg predicts them. Print the
-    per-class table; write it to `out` as JSON if given.
+    What the data set adds to the names of its images and masks (Cityscapes: `_leftImg8bit`,
+    `_gtFine_labelIds`) does not count, and predictions may lie in one folder if no name occurs
+    twice. The truth is read as the config's data set reads its masks. Predictions hold "raw" ids
+    as the truth does, or "train" ids, 0..K-1, as hrseg predicts them. Print the per-class table;
+    write it to `out` as JSON if given.
 
     Returns:
         The scores in the layout of scores.json.
@@ -38,27 +41,26 @@ def score_folders(
     """
     data = build_data(config)
     read, absent = data.mask_reader(), _absent_rule(config)
-    read_prediction: ReadMask = read
+    read_prediction = read
     if prediction_ids == "train":
         repair = f"Expected train ids 0..{data.num_classes - 1}; or say --prediction-ids raw."
         read_prediction = MaskReader(id_table(data.num_classes), repair)
-    suffix = getattr(data, "mask_suffix", "")
-    true_files, predicted_files = find_files(truth, suffix), find_files(prediction)
-    predicted_files = {**find_files(prediction, suffix), **predicted_files}
+    true_files = find_files(truth, data.mask_suffix)
     if not true_files:
-        raise DataError(f"no masks in {truth.absolute()}: expected PNG files.")
+        raise DataError(f"no masks in {truth.absolute()}: expected *{data.mask_suffix}.png files.")
+    suffixes = dict.fromkeys((data.mask_suffix, data.image_suffix, ""))
+    predicted_files = _find_predictions(prediction, true_files, suffixes)
     missing = [name for name in true_files if name not in predicted_files]
     if missing:
         raise DataError(
             f"{len(missing)} of {len(true_files)} masks in {truth} have no prediction in "
             f"{prediction}: {', '.join(missing[:3])}{', ...' * (len(missing) > 3)}\n"
-            "Expected the same name for both, apart from the extension."
+            f"Expected the same name for both, apart from {', '.join(filter(None, suffixes))}"
+            f"{' and ' * any(suffixes)}the extension."
         )
     matrix = ConfusionMatrix(data.num_classes)
     for name, path in track(true_files.items(), "scoring", transient=True):
-        _add(
-            matrix, path, predicted_files[name], read(path), read_prediction(predicted_files[name])
-        )
+        _add(matrix, path, read, predicted_files[name], read_prediction)
     scores = {**summarize(matrix.compute(), data.class_names, absent), "images": len(true_files)}
     show_scores(scores)
     if out is not None:
@@ -70,10 +72,28 @@ def _absent_rule(config: Config) -> str:
     return make_protocol(config.inference.protocol, to_dict(config.inference)).absent_classes
 
 
+def _find_predictions(
+    folder: Path, truths: Collection[str], suffixes: Iterable[str]
+) -> dict[str, Path]:
+    """Return predictions by their names without a suffix, and by those of their truths."""
+    found: dict[str, Path] = {}
+    for suffix in suffixes:
+        found.update(find_files(folder, suffix))
+    alone = {PurePosixPath(name).name: name for name in truths}
+    if len(alone) == len(truths):
+        found = {alone[name]: path for name, path in found.items() if name in alone} | found
+    return found
+
+
 def _add(
-    matrix: ConfusionMatrix, truth: Path, prediction: Path, true_ids: Array, predicted_ids: Array
+    matrix: ConfusionMatrix,
+    truth: Path,
+    read_truth: ReadMask,
+    prediction: Path,
+    read_prediction: ReadMask,
 ) -> None:
-    true, pred = torch.from_numpy(true_ids), torch.from_numpy(predicted_ids)
+    """Count the pixels of one truth and its prediction."""
+    true, pred = torch.from_numpy(read_truth(truth)), torch.from_numpy(read_prediction(prediction))
     if true.shape != pred.shape:
         raise DataError(
             f"{prediction} is {pred.shape[1]}x{pred.shape[0]}, its truth {truth} "

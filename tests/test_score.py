@@ -5,6 +5,7 @@ from PIL import Image
 from hrseg.config import load_config
 from hrseg.errors import DataError
 from hrseg.score import score_folders
+from tests.trees import make_cityscapes
 
 CONFIG = load_config("camvid_w18_small")
 
@@ -70,3 +71,29 @@ def test_predictions_may_hold_train_ids_and_the_truth_a_suffix(tmp_path):
     assert score_folders(config, *folders, prediction_ids="train")["miou"] == 1.0
     with pytest.raises(DataError, match="unknown id 1"):
         score_folders(config, *folders)
+
+
+@pytest.mark.parametrize("name", ["{city}/{stem}_leftImg8bit", "{stem}_leftImg8bit", "{stem}",
+                                  "{city}/{stem}_gtFine_labelIds"])  # fmt: skip
+def test_cityscapes_predictions_pair_under_the_names_of_images_and_masks(tmp_path, name):
+    truth = make_cityscapes(tmp_path, {"val": 2}) / "gtFine/val"
+    for path in sorted(truth.rglob("*.png")):
+        path.with_name(path.name.replace("labelIds", "color")).touch()
+        stem = path.name.removesuffix("_gtFine_labelIds.png")
+        out = tmp_path / "pred" / f"{name.format(city=path.parent.name, stem=stem)}.png"
+        out.parent.mkdir(parents=True, exist_ok=True)
+        out.write_bytes(path.read_bytes())
+    scores = score_folders(load_config("cityscapes_w48"), truth, tmp_path / "pred")
+    assert (scores["miou"], scores["images"]) == (1.0, 2)
+    out.unlink()
+    with pytest.raises(DataError, match=r"apart from _gtFine_labelIds, _leftImg8bit and the ext"):
+        score_folders(load_config("cityscapes_w48"), truth, tmp_path / "pred")
+
+
+def test_one_prediction_is_never_taken_for_two_truths(folders):
+    for town in ("town", "other"):
+        (folders[0] / town).mkdir(exist_ok=True)
+        save(folders[0] / town / "a.png", [[0]])
+    (folders[1] / "town" / "a.png").rename(folders[1] / "a.png")
+    with pytest.raises(DataError, match=r"2 of 2 masks .* no prediction"):
+        score_folders(CONFIG, *folders)
