@@ -54,10 +54,12 @@ def check_data(
     names = splits or (data.train_split, data.val_split)
     parts = dict.fromkeys(part for name in names for part in data.unions.get(name, (name,)))
     found = [find_split(data, part) for part in parts]
-    if not splits and (test := find_split(data, data.test_split)).files:
-        found.append(test)
-    elif not splits:
-        _say(f"no test split: {test.faults[0].message.splitlines()[0]}")
+    if not splits and data.test_split not in (*names, *parts):
+        test = find_split(data, data.test_split)
+        if test.files:
+            found.append(test)
+        else:
+            _say(f"no test split: {test.faults[0].message.splitlines()[0]}")
     seconds = _look(data, found, workers)
     faults = sum(len(split.faults) for split in found)
     images = sum(len(split.files) for split in found)

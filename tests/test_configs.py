@@ -1,5 +1,6 @@
 """The shipped recipes: each loads, says what it follows, and has the published settings."""
 
+import json
 import re
 from typing import NamedTuple
 
@@ -149,3 +150,26 @@ def test_missing_weights_stop_a_training(tmp_path, capsys):
     assert "model.weights: no file" in capsys.readouterr().err
     assert main([*command, "trainer.fast_dev_run=true", "model.weights=x.pth"]) == 2
     assert not (tmp_path / "runs").exists()
+
+
+def test_an_epoch_scores_as_validate_does_by_the_same_protocol(tmp_path):
+    make_lip(tmp_path / "data")
+    pairs = [f"data.root={tmp_path / 'data'}", "data.workers=0", f"runs={tmp_path}", *SMALL,
+             "inference.resize=[64,48]", "trainer.precision=bf16-mixed", "trainer.devices=1",
+             "trainer.accelerator=cpu"]  # fmt: skip
+    command = [
+        "fit",
+        "--config",
+        "lip_w48",
+        "data.batch_size=1",
+        "model.weights=null",
+        "loggers=[]",
+    ]
+    assert main([*command, "trainer.max_epochs=1", *pairs]) == 0
+    assert main(["validate", "--config", "lip_w48", *pairs]) == 0
+    [fitted] = tmp_path.glob("lip_w48/*-*/scores.json")
+    [validated] = tmp_path.glob("lip_w48/*-*/validate/*/scores.json")
+    first, again = (json.loads(path.read_text()) for path in (fitted, validated))
+    assert first["protocol"] == again["protocol"]
+    assert first["protocol"]["name"] == "official_lip" and first["protocol"]["flip"]
+    assert first["confusion_matrix"] == again["confusion_matrix"]

@@ -97,6 +97,11 @@ def test_a_union_is_looked_at_by_its_parts_and_the_test_split_with_them(tmp_path
     assert "2,975" in capsys.readouterr().out
 
 
+def test_a_test_split_that_is_looked_at_already_is_no_duplicate_of_itself(root):
+    result = check_data(config(root, "data.test_split=val"), workers=0)
+    assert result["faults"] == 0 and list(result["splits"]) == ["train", "val"]
+
+
 @pytest.mark.parametrize("width", [80, 120])
 def test_the_tables_fit_the_screen(tmp_path, capsys, width):
     reconfigure(width=width)

@@ -105,3 +105,21 @@ def test_what_is_no_checkpoint_of_hrseg_is_refused(tmp_path):
         hrseg.load(tmp_path / "other.ckpt")
     with pytest.raises(ConfigError):
         hrseg.load(tmp_path / "nothing.ckpt")
+
+
+def test_a_checkpoint_is_predicted_by_its_protocol_geometry_included(tmp_path):
+    torch.manual_seed(0)
+    model = hrseg.create_model("hrnet_w18_small_v1", num_classes=3)
+    protocol = hrseg.Protocol(resize=(48, 64), flip=True, average="exp_logits")
+    task = hrseg.SegmentationTask(model, ["a", "b", "c"], protocol=protocol).eval()
+    trainer = pl.Trainer(logger=False, accelerator="cpu", enable_checkpointing=False)
+    trainer.strategy.connect(task)
+    trainer.save_checkpoint(tmp_path / "best.ckpt")
+    predictor = hrseg.load(tmp_path / "best.ckpt")
+    assert predictor.protocol == protocol
+    image = picture(80, 50)
+    task.on_test_epoch_start()
+    expected = task.evaluator(torch.from_numpy(image).permute(2, 0, 1)[None]).pred
+    prediction = predictor.predict(image)
+    assert prediction.mask.shape == (80, 50)
+    np.testing.assert_array_equal(prediction.mask, expected)

@@ -97,6 +97,28 @@ def test_scores_are_those_of_the_predictions_counted_by_hand(tmp_path):
     assert module.scores["protocol"] == Protocol().to_dict()
 
 
+def test_a_scale_report_scores_every_subset_as_it_would_score_alone(tmp_path):
+    scales = (1.0, 1.5, 2.0)
+    module = task(protocol=Protocol(scales=scales, average="exp_logits"), scale_report=True)
+    trainer(tmp_path).validate(module, loader(1), verbose=False)
+    report, fused = module.scores["scale_report"], module.scores["confusion_matrix"]
+    assert [row["scales"] for row in report["prefixes"]] == [[1.0], [1.0, 1.5], [1.0, 1.5, 2.0]]
+    assert len(report["subsets"]) == 7
+    assert [row["cost"] for row in report["prefixes"]] == pytest.approx([1 / 7.25, 3.25 / 7.25, 1])
+    for row in report["subsets"]:
+        alone = task(protocol=Protocol(scales=tuple(row["scales"]), average="exp_logits"))
+        alone.load_state_dict(module.state_dict(), strict=False)
+        trainer(tmp_path).validate(alone, loader(1), verbose=False)
+        assert row["miou"] == pytest.approx(alone.scores["miou"], abs=1e-6)
+        if row["scales"] == list(scales):
+            assert fused == alone.scores["confusion_matrix"]
+
+
+def test_a_scale_report_of_too_many_scales_is_refused():
+    with pytest.raises(ConfigError, match="9 scales have 511"):
+        task(protocol=Protocol(scales=tuple(range(1, 10))), scale_report=True)
+
+
 def test_a_frozen_backbone_keeps_weights_and_statistics(tmp_path):
     module = task(freeze_backbone=True)
     before = {name: value.clone() for name, value in module.model.state_dict().items()}
