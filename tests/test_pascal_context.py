@@ -6,6 +6,7 @@ import pytest
 from PIL import Image
 
 from hrseg.data import PascalContext
+from hrseg.data.check import find_split
 from hrseg.data.pascal_context import CLASS_NAMES, FREQUENT, FREQUENT_IN_FCN_ORDER
 from hrseg.errors import ConfigError, DataError
 from tests.trees import make_pascal_context, save
@@ -65,12 +66,12 @@ def test_either_official_count_is_taken_without_a_word(tree):
     assert "100 images, the official data set has 5104" in module.shortfall("val", 100)
 
 
-def realistic(root, frequent, count=20):
+def realistic(root, frequent, count=32):
     """Masks that are mostly of the frequent classes, as photographs are."""
     make_pascal_context(root, {"val": count})
     for index, path in enumerate(sorted((root / "SegmentationClassContext").glob("*.png"))):
         mask = np.random.default_rng(index).choice(np.array(frequent, np.uint8), (6, 8))
-        mask[0] = 7
+        mask[0], mask[1] = 7, 59
         Image.fromarray(mask.repeat(10, 0).repeat(10, 1)).save(path)
         save(root / f"JPEGImages/{path.stem}.jpg", np.zeros((60, 80, 3), np.uint8))
     return data(root)
@@ -78,24 +79,63 @@ def realistic(root, frequent, count=20):
 
 def test_masks_in_the_order_of_fcn_are_seen_by_what_is_frequent(tmp_path):
     realistic(tmp_path / "ours", FREQUENT).check("validate")
+    # A few masks prove nothing.
+    realistic(tmp_path / "few", FREQUENT_IN_FCN_ORDER, count=31).check("validate")
     with pytest.raises(DataError, match=r"order of FCN \(aeroplane, bicycle") as error:
         realistic(tmp_path / "fcn", FREQUENT_IN_FCN_ORDER).check("validate")
     assert "scripts/prepare_pascal_context" in str(error.value)
-    # A few masks prove nothing.
-    realistic(tmp_path / "few", FREQUENT_IN_FCN_ORDER, count=8).check("validate")
+    # `hrseg data check` pairs the files and looks at each of them.
+    [fault] = find_split(data(tmp_path / "fcn"), "val").faults
+    assert "order of FCN" in fault.message
+
+
+def test_masks_of_the_20_classes_of_voc_are_refused(tmp_path):
+    module = realistic(tmp_path, FREQUENT)
+    for path in module.masks.glob("*.png"):
+        Image.fromarray(np.asarray(Image.open(path)) % 21).save(path)
+    with pytest.raises(DataError, match=r"20 classes of VOC .*\n.*prepare_pascal_context"):
+        module.files("val")
+
+
+def test_masks_of_the_459_labels_are_refused(tree):
+    for path in (tree / "SegmentationClassContext").glob("*.png"):
+        Image.fromarray(np.asarray(Image.open(path)).astype(np.uint16) + 400).save(path)
+    message = r"ids up to 459.*\nNone of 2 masks .*459 labels.*prepare_pascal_context"
+    with pytest.raises(DataError, match=message):
+        data(tree).files("val")
 
 
 @pytest.mark.parametrize("place", ["SegmentationClassContext/", ""])
 def test_a_list_of_names_in_the_order_of_fcn_is_refused(tree, place):
-    lines = "".join(f"{number}: {name}\n" for number, name in enumerate(FCN, 1))
-    (tree / f"{place}59_labels.txt").write_text(lines)
+    write_fcn_names(tree / f"{place}59_labels.txt")
     with pytest.raises(DataError, match=r"_labels.*names the classes in the order of FCN"):
         data(tree).check("validate")
+
+
+def test_masks_that_are_surely_in_the_right_order_outweigh_a_list_of_names(tmp_path, tree):
+    # The list comes with the .mat files, from which our masks may have been made.
+    module = realistic(tmp_path / "many", FREQUENT)
+    write_fcn_names(tmp_path / "many" / "59_labels.txt")
+    module.check("validate")
+    write_fcn_names(tree / "59_labels.txt")
+    names = json.dumps({"classes": CLASS_NAMES})
+    (tree / "SegmentationClassContext/classes.json").write_text(names)
+    data(tree).check("validate")
+
+
+def write_fcn_names(path):
+    path.write_text("".join(f"{number}: {name}\n" for number, name in enumerate(FCN, 1)))
 
 
 def test_a_list_of_names_in_the_right_order_is_no_trouble(tree):
     names = json.dumps({"classes": CLASS_NAMES})
     (tree / "SegmentationClassContext/classes.json").write_text(names)
+    data(tree).check("validate")
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"names": 3}', '{"classes": 3}'])
+def test_another_classes_json_is_no_trouble(tree, text):
+    (tree / "SegmentationClassContext/classes.json").write_text(text)
     data(tree).check("validate")
 
 
@@ -109,7 +149,7 @@ def break_tree(root, how):
         (root / "ImageSets/SegmentationContext/val.txt").unlink()
     elif how == "one missing":
         path.unlink()
-    elif how == "459 labels":
+    elif how == "16 bit":
         Image.fromarray(pixels.astype(np.uint16) + 400).save(path)
     elif how == "another set":
         Image.fromarray(pixels + 60).save(path)
@@ -124,7 +164,7 @@ def break_tree(root, how):
         ("no masks", "no folder .*SegmentationClassContext\nexpected JPEGImages and"),
         ("no list", "no list .*SegmentationContext/val.txt; expected a stem per line"),
         ("one missing", "1 of 2 names in .*val.txt have no mask in .*2008_300000"),
-        ("459 labels", "holds ids up to 459"),
+        ("16 bit", "holds ids up to 459"),
         ("another set", "unknown id 60 "),
         ("id 254", r"unknown id 254 \(4 pixels\)\nexpected 0..59, 255"),
     ],
@@ -133,7 +173,7 @@ def test_a_wrong_tree_is_answered_with_its_repair(tree, how, message):
     break_tree(tree, how)
     with pytest.raises(DataError, match=message) as error:
         data(tree).check("validate")
-    if how != "459 labels":
+    if how != "16 bit":
         assert "scripts/prepare_pascal_context" in str(error.value)
 
 

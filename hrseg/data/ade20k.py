@@ -11,6 +11,7 @@ from hrseg.data.listfile import read_official_list
 from hrseg.errors import DataError
 
 _FOLDERS = {"train": "training", "val": "validation"}
+_TEST = "release_test"
 _UNPACK = "Unpack ADEChallengeData2016.zip; data.root is the folder that it makes."
 
 
@@ -18,8 +19,9 @@ class ADE20K(SegmentationDataModule):
     """Photographs of any scene: 20210 for training, 2000 for validation, 3352 without masks.
 
     Layout: `images/{training,validation}/*.jpg`, `annotations/{training,validation}/*.png`
-    (0 = other, ignored; 1..150) and, if it is there, `testing/*.jpg`; or that of the authors,
-    `{train,val}/{image,label}/`; or one of their list files. Root may be the folder above.
+    (0 = other, ignored; 1..150) and, if it is there, `release_test/testing/*.jpg` (in the same
+    folder or beside it); or that of the authors, `{train,val}/{image,label}/`; or one of their list
+    files. Root may be the folder above.
 
     Sources: Zhou et al., CVPR 2017; mmsegmentation (mmseg/datasets/ade.py).
     """
@@ -81,7 +83,7 @@ class ADE20K(SegmentationDataModule):
             path = Path(split) if Path(split).is_file() else root / split
             return read_official_list(path, [root], [root])
         if split == "test":
-            return [(image, None) for image in sorted((root / "testing").glob("*.jpg"))]
+            return self._test_files(root)
         if (root / split / "image").is_dir():
             return pair_files(root / split / "image", root / split / "label")
         folder = _FOLDERS.get(split, split)
@@ -92,6 +94,16 @@ class ADE20K(SegmentationDataModule):
         ids = {0: IGNORE} | {raw: raw - 1 for raw in range(1, 151)}
         repair = f"ADE20K has ids 0 (ignored) and 1..150. {_UNPACK}"
         return MaskReader(id_table(self.num_classes, ids, [IGNORE]), repair)
+
+    def _test_files(self, root: Path) -> Files:
+        homes = [home / "testing" for home in (root, root / _TEST, root.parent / _TEST)]
+        images = [image for home in homes for image in sorted(home.glob("*.jpg"))]
+        if not images:
+            raise DataError(
+                f"no test images in {' or '.join(map(str, homes))}.\n"
+                f"Unpack release_test.zip beside annotations/, or use data.test_split=val."
+            )
+        return [(image, None) for image in images]
 
     def _home(self) -> Path:
         """Return the folder that holds the splits."""

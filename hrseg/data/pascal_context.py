@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
+import numpy.typing as npt
 
 from hrseg.data.base import IGNORE, MaskReader, find_files, id_table, read_index_mask
 from hrseg.data.datamodule import SegmentationDataModule
@@ -98,31 +99,16 @@ class PascalContext(SegmentationDataModule):
         self.masks = self.root / "SegmentationClassContext"
 
     def files(self, split: str) -> Files:
-        """Return the pairs that the split's list names."""
+        """Return the pairs that the split's list names, once the order of the classes is sure."""
         images = self.root / "JPEGImages"
-        for folder in (images, self.masks):
-            if not folder.is_dir():
-                raise DataError(f"no folder {folder.absolute()}\n{self._repair()}")
         if split.endswith((".lst", ".txt")):
             path = Path(split) if Path(split).is_file() else self.root / split
-            return read_official_list(path, [self.root, images], [self.root, self.masks])
-        path = self.root / "ImageSets" / "SegmentationContext" / f"{split}.txt"
-        if not path.is_file():
-            raise DataError(f"no list {path.absolute()}; expected a stem per line. {PREPARE}")
-        stems, image_of, mask_of = (
-            path.read_text().split(),
-            find_files(images),
-            find_files(self.masks),
-        )
-        for kind, found, folder in (("image", image_of, images), ("mask", mask_of, self.masks)):
-            missing = [stem for stem in stems if stem not in found]
-            if missing or not stems:
-                raise DataError(
-                    f"{len(missing)} of {len(stems)} names in {path} have no {kind} in {folder}"
-                    f"{', e.g. ' + missing[0] if missing else ''}.\n"
-                    + (f"Unpack VOCtrainval_03-May-2010.tar. {PREPARE}")
-                )
-        return [(image_of[stem], mask_of[stem]) for stem in stems]
+            pairs = read_official_list(path, [self.root, images], [self.root, self.masks])
+        else:
+            pairs = self._pairs(split, images)
+        if not self._check_order([mask for _, mask in pairs if mask]):
+            self._check_names()
+        return pairs
 
     def mask_reader(self) -> MaskReader:
         """Return a reader of ids 0..59; the background is ignored unless it is a class."""
@@ -132,43 +118,77 @@ class PascalContext(SegmentationDataModule):
 
     def shortfall(self, split: str, count: int) -> str | None:
         """Take the counts of VOC2010's own lists as well."""
-        return (
-            None
-            if (split, count) in (("train", 4998), ("val", 5105))
-            else super().shortfall(split, count)
-        )
+        if (split, count) in (("train", 4998), ("val", 5105)):
+            return None
+        return super().shortfall(split, count)
 
-    def check(self, stage: str = "fit") -> None:
-        """Look at the order of the classes as well; see `SegmentationDataModule.check`."""
-        super().check(stage)
-        self._check_names()
-        dataset = self.val_dataset or self.test_dataset
-        self._check_order([mask for _, mask in dataset.files if mask] if dataset else [])
+    def _pairs(self, split: str, images: Path) -> list[tuple[Path, Path | None]]:
+        for folder in (images, self.masks):
+            if not folder.is_dir():
+                raise DataError(f"no folder {folder.absolute()}\n{self._repair()}")
+        path = self.root / "ImageSets" / "SegmentationContext" / f"{split}.txt"
+        if not path.is_file():
+            raise DataError(f"no list {path.absolute()}; expected a stem per line. {PREPARE}")
+        stems = path.read_text().split()
+        image_of, mask_of = find_files(images), find_files(self.masks)
+        for kind, found, folder in (("image", image_of, images), ("mask", mask_of, self.masks)):
+            missing = [stem for stem in stems if stem not in found]
+            if missing or not stems:
+                raise DataError(
+                    f"{len(missing)} of {len(stems)} names in {path} have no {kind} in {folder}"
+                    f"{', e.g. ' + missing[0] if missing else ''}.\n"
+                    f"Unpack VOCtrainval_03-May-2010.tar. {PREPARE}"
+                )
+        return [(image_of[stem], mask_of[stem]) for stem in stems]
 
-    def _check_names(self) -> None:
-        """Refuse masks beside which a file names the classes in another order."""
-        for folder in (self.masks, self.root):
-            for name in ("classes.json", "59_labels.txt", "labels.txt", "classes-59.txt"):
-                path = folder / name
-                known = [CLASS_NAMES.index(n) for n in _names(path) if n in CLASS_NAMES]
-                if len(known) > 10 and known != sorted(known):
-                    raise DataError(_other_order(f"{path} names the classes"))
+    def _check_order(self, masks: Sequence[Path]) -> bool:
+        """Refuse masks whose ids mean other classes; return whether they surely mean ours.
 
-    def _check_order(self, masks: Sequence[Path]) -> None:
-        """Refuse masks in which the ids that are frequent in FCN's order prevail by far."""
-        if len(masks) < 16:
-            return
-        chosen = np.unique(np.linspace(0, len(masks) - 1, 64).astype(int))
-        counts = np.zeros(256, np.int64)
-        for index in chosen:
-            counts += np.bincount(read_index_mask(masks[index]).ravel(), minlength=256)
+        An even sample shows which ids are frequent; a few masks prove nothing.
+        """
+        counts, seen = self._pixels(masks)
+        if seen < 32:
+            return False
+        if not counts[21:IGNORE].any():
+            raise DataError(
+                f"{seen} masks in {self.masks} have ids up to 20 only: these are the 20 classes of "
+                f"VOC (SegmentationClass);\nexpected the 59 of PASCAL-Context. {PREPARE}"
+            )
         ours, theirs = counts[list(FREQUENT)], counts[list(FREQUENT_IN_FCN_ORDER)]
         if theirs.sum() > 4 * ours.sum() and np.count_nonzero(theirs) > 3:
             share = f"{theirs.sum() / counts.sum():.0%}"
             raise DataError(_other_order(
-                f"{share} of the pixels of {len(chosen)} masks in {self.masks} have ids that are "
+                f"{share} of the pixels of {seen} masks in {self.masks} have ids that are "
                 "frequent only"
             ))  # fmt: skip
+        return bool(ours.sum() > 4 * theirs.sum())
+
+    def _pixels(self, masks: Sequence[Path]) -> tuple[npt.NDArray[np.int64], int]:
+        """Return the pixels of each id in 64 masks, and how many of those could be read."""
+        counts, faults = np.zeros(256, np.int64), []
+        chosen = np.unique(np.linspace(0, len(masks) - 1, min(len(masks), 64)).astype(int))
+        for index in chosen:
+            try:
+                counts += np.bincount(read_index_mask(masks[index]).ravel(), minlength=256)
+            except DataError as error:  # of a mask or two; who reads them says it again
+                faults.append(str(error).splitlines()[0])
+        if 0 < len(chosen) == len(faults):
+            raise DataError(
+                f"{faults[0]}\nNone of {len(chosen)} masks in {self.masks} has ids of the 59 "
+                f"classes (the 459 labels of the .mat files have 16 bits). {PREPARE}"
+            )
+        return counts, len(chosen) - len(faults)
+
+    def _check_names(self) -> None:
+        """Refuse masks beside which a file names the classes in another order; the first counts."""
+        for folder in (self.masks, self.root):
+            for name in ("classes.json", "59_labels.txt", "labels.txt", "classes-59.txt"):
+                path = folder / name
+                known = [CLASS_NAMES.index(n) for n in _names(path) if n in CLASS_NAMES]
+                if len(known) > 10 and known == sorted(known):
+                    return
+                if len(known) > 10:
+                    raise DataError(_other_order(f"{path} names the classes"))
 
     def _repair(self) -> str:
         """Return where root should be, or what makes the missing folder."""
@@ -193,6 +213,8 @@ def _names(path: Path) -> list[str]:
         return []
     text = path.read_text("utf-8-sig", "replace")
     if path.suffix == ".json":
-        content = json.loads(text)
-        return [str(name) for name in content.get("classes", [])]
+        try:
+            return [str(name) for name in json.loads(text)["classes"]]
+        except (ValueError, KeyError, TypeError):
+            return []
     return [re.sub(r"^\d+\s*[:.]?\s*", "", line).strip() for line in text.splitlines()]
