@@ -11,6 +11,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from hrseg.build import build_data
 from hrseg.callbacks import write_json
 from hrseg.data.base import IGNORE
 from hrseg.data.check import Split, find_split, look_through
@@ -18,7 +19,6 @@ from hrseg.data.datamodule import SegmentationDataModule
 from hrseg.data.look import Look
 from hrseg.data.stats import split_stats
 from hrseg.errors import DataError
-from hrseg.run import build_data
 from hrseg.schema import Config
 
 _WEIGHTS = {

@@ -7,13 +7,13 @@ from typing import Any
 import torch
 from rich.progress import track
 
+from hrseg.build import build_data
 from hrseg.callbacks import show_scores, write_json
 from hrseg.config import to_dict
 from hrseg.data.base import MaskReader, ReadMask, find_files, id_table
 from hrseg.errors import DataError
 from hrseg.metrics import ConfusionMatrix, summarize
 from hrseg.protocols import make_protocol
-from hrseg.run import build_data
 from hrseg.schema import Config
 
 

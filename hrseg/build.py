@@ -1,0 +1,110 @@
+"""From a config to objects: the DataModule, the task with its weights, the Trainer."""
+
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+from lightning_fabric.utilities.exceptions import MisconfigurationException
+from pytorch_lightning.callbacks import Callback
+from rich import get_console
+
+from hrseg.config import to_dict
+from hrseg.data import DATASETS
+from hrseg.data.datamodule import SegmentationDataModule
+from hrseg.errors import ConfigError
+from hrseg.logs import build_loggers
+from hrseg.models import create_model
+from hrseg.models.weights import load_weights
+from hrseg.protocols import make_protocol
+from hrseg.schema import Config
+from hrseg.task import SegmentationTask
+
+
+def build_data(config: Config) -> SegmentationDataModule:
+    """Return the DataModule that the config's `data` section describes."""
+    arguments = to_dict(config.data)
+    data = DATASETS[arguments.pop("name")]
+    return data(**arguments, seed=config.seed)
+
+
+def build_task(
+    config: Config, data: SegmentationDataModule, weights: bool = True
+) -> SegmentationTask:
+    """Return the task for a data set, started from `model.weights` if asked."""
+    model_config = config.model
+    model = create_model(
+        model_config.backbone,
+        head=model_config.head.name,
+        num_classes=len(data.class_names),
+        align_corners=model_config.align_corners,
+        bn_momentum=model_config.bn_momentum,
+    )
+    if weights and model_config.freeze_backbone and model_config.weights is None:
+        raise ConfigError(
+            "model.freeze_backbone keeps the backbone as it is, but model.weights is null: "
+            "its features would be random.\nName a checkpoint in model.weights."
+        )
+    if weights and model_config.weights is not None:
+        report = load_weights(model, model_config.weights, purpose="initialise")
+        get_console().print(str(report), highlight=False, soft_wrap=True)
+    return SegmentationTask(
+        model,
+        class_names=data.class_names,
+        palette=data.palette,
+        flip_pairs=data.flip_pairs,
+        losses=[_loss(to_dict(loss), data) for loss in config.losses],
+        optimizer=to_dict(config.optimizer),
+        schedule=to_dict(config.schedule),
+        protocol=make_protocol(config.inference.protocol, to_dict(config.inference)),
+        scale_report=config.inference.scale_report,
+        window_batch=config.inference.window_batch,
+        freeze_backbone=model_config.freeze_backbone,
+    )
+
+
+def build_trainer(
+    config: Config, folder: Path, callbacks: list[Callback], train: bool = True
+) -> pl.Trainer:
+    """Return the Trainer with the config's arguments and hrseg's own parts.
+
+    Raises:
+        ConfigError: Lightning refuses an argument, for example devices that are not there.
+    """
+    arguments = {"enable_model_summary": False, **to_dict(config)["trainer"]}
+    if arguments.get("fast_dev_run"):
+        arguments["accumulate_grad_batches"] = 1  # it tries single batches, of any size
+    epochs, every = arguments.get("max_epochs"), arguments.get("check_val_every_n_epoch")
+    if isinstance(epochs, int) and isinstance(every, int) and 0 < epochs < every:
+        arguments["check_val_every_n_epoch"] = epochs
+    interval = arguments.get("val_check_interval")
+    if isinstance(interval, int) and interval > 1:
+        arguments["check_val_every_n_epoch"] = None  # every so many steps, across epochs
+    try:
+        return pl.Trainer(
+            **arguments,
+            logger=build_loggers(config, folder) if train else False,
+            callbacks=callbacks,
+            default_root_dir=folder,
+            use_distributed_sampler=False,
+        )
+    except (MisconfigurationException, ValueError, TypeError, RuntimeError) as error:
+        raise ConfigError(f"trainer: {error}") from error
+
+
+def _loss(spec: dict[str, Any], data: SegmentationDataModule) -> dict[str, Any]:
+    """Return the loss with the data set's weights in place of the word 'dataset'."""
+    weights = spec.get("class_weights")
+    if weights == "dataset":
+        weights = spec["class_weights"] = data.class_weights
+        if weights is None:
+            raise ConfigError(
+                f"losses: class_weights is 'dataset', but {type(data).__name__} has none.\n"
+                "Give a list of one number per class, or null."
+            )
+    numbers = isinstance(weights, tuple) and all(isinstance(w, int | float) for w in weights)
+    if weights is not None and not (numbers and len(weights) == data.num_classes):
+        raise ConfigError(
+            f"losses: class_weights is {weights!r}; expected null, 'dataset', or "
+            f"{data.num_classes} numbers, for {', '.join(data.class_names)}."
+        )
+    return spec
