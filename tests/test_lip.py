@@ -1,3 +1,5 @@
+"""LIP: layouts that people have, left and right in mirror images, trees that are wrong."""
+
 import re
 
 import numpy as np
@@ -90,6 +92,8 @@ def break_tree(root, how):
     pixels = np.asarray(Image.open(path)).copy()
     if how == "three columns":
         (root / "val.txt").write_text("val_images/1.jpg val_segmentations/1.png reversed/1.png")
+    elif how == "four columns":
+        (root / "val.txt").write_text("val_images/1.jpg val_segmentations/1.png rev/1.png 0")
     elif how == "no masks":
         masks.rename(root / "elsewhere")
     elif how == "list names more":
@@ -114,8 +118,17 @@ def break_tree(root, how):
             "val.txt",
             r"3 columns; .* mirrored mask: hrseg mirrors .*\nKeep the first two",
         ),
-        ("no masks", "val", "no folder .*TrainVal_parsing_annotations/val_segmentations"),
-        ("list names more", "val", "1 of 3 names of split val have no image .*100034_483681"),
+        (
+            "four columns",
+            "val.txt",
+            r"line 1 has 4 columns; .*\nKeep the first two: cut -d' ' -f1,2",
+        ),
+        ("no masks", "val", r"no folder .*TrainVal_parsing_annotations/val_segm.*\nUnpack"),
+        (
+            "list names more",
+            "val",
+            r"1 of 3 names of .*/val_id\.txt have no image in .*, e.g. 100034_483681\nUnpack",
+        ),
         ("other split", "val", "no mask in .*103_000000\nIt is in another split, .*train_segm"),
         ("16 bit", "val", "holds ids up to 4883"),
         ("id 254", "val", r"unknown id 254 \(4 pixels\)\nexpected 0..19, 255. These are not LIP's"),
@@ -134,3 +147,20 @@ def test_a_root_one_level_off_is_named(tmp_path):
     for wrong in (root.parent, root / "TrainVal_images"):
         with pytest.raises(DataError, match=f"Did you mean data.root={re.escape(str(root))}"):
             data(wrong).files("val")
+
+
+def test_a_folder_without_images_is_named(tree):
+    for path in (tree / "TrainVal_images/val_images").iterdir():
+        path.unlink()
+    with pytest.raises(DataError, match=r"val_images holds no images; expected \*\.jpg"):
+        data(tree).files("val")
+
+
+def test_the_official_squash_keeps_the_whole_image_at_scale_1(tree):
+    module = data(tree, crop_size=(473, 473), squash=(473, 473), base_size=473,
+                  scales=(1.0, 1.0), flip=0.0)  # fmt: skip
+    item = module.dataset("train", train=True)[Key(0)]
+    raw = np.asarray(Image.open(module.files("train")[0][1]))
+    # 90x60 to 473x473: pixel (row, column) shows (row * 90 / 473, column * 60 / 473).
+    rows, columns = (np.arange(473) * n // 473 for n in raw.shape)
+    assert (item["mask"].numpy() == raw[rows][:, columns]).mean() > 0.98

@@ -1,6 +1,6 @@
 """LIP (Look Into Person), 20 classes of clothes and body parts."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import ClassVar
 
@@ -18,7 +18,10 @@ MASK_HOMES = (
     "TrainVal_parsing_annotations/TrainVal_parsing_annotations",
     "",
 )
-_UNPACK = "Unpack TrainVal_images.zip and TrainVal_parsing_annotations.zip into one folder."
+_UNPACK = (
+    "Unpack TrainVal_images.zip, TrainVal_parsing_annotations.zip and, for the test split, "
+    "Testing_images.zip into one folder."
+)
 _MIRRORED = (
     " The third column of the authors' lists is a mirrored mask: hrseg mirrors masks itself and "
     "swaps left and right."
@@ -58,20 +61,21 @@ class LIP(SegmentationDataModule):
         if split.endswith((".lst", ".txt")):
             return self._listed(split)
         name = {"test": "testing"}.get(split, split)
-        folders = [self.root / home / f"{name}_images" for home in IMAGE_HOMES]
-        images = find_files(self._first(folders))
+        folder = self._first([self.root / home / f"{name}_images" for home in IMAGE_HOMES])
+        images = find_files(folder)
+        if not images:
+            raise DataError(f"{folder.absolute()} holds no images; expected *.jpg.\n{_UNPACK}")
         if split == "test":
             return [(image, None) for image in images.values()]
-        homes = [self.root / home / f"{split}_segmentations" for home in MASK_HOMES]
-        masks = find_files(self._first(homes))
-        stems = self._stems(split, list(images))
-        for kind, found in (("image", images), ("mask", masks)):
+        home = self._first([self.root / home / f"{split}_segmentations" for home in MASK_HOMES])
+        masks = find_files(home)
+        source, stems = self._stems(split, images)
+        for kind, found, where in (("image", images, folder), ("mask", masks, home)):
             missing = [stem for stem in stems if stem not in found]
             if missing:
-                where = next(iter(found.values())).parent if found else "an empty folder"
                 raise DataError(
-                    f"{len(missing)} of {len(stems)} names of split {split} have no {kind} in "
-                    f"{where}, e.g. {missing[0]}\n{self._elsewhere(missing[0], kind)}{_UNPACK}"
+                    f"{len(missing)} of {len(stems)} names of {source} have no {kind} in {where}, "
+                    f"e.g. {missing[0]}\n{self._elsewhere(missing[0], kind)}"
                 )
         return [(images[stem], masks[stem]) for stem in stems]
 
@@ -89,27 +93,36 @@ class LIP(SegmentationDataModule):
             masks += [folder / f"{name}_segmentations" for folder in masks[: len(MASK_HOMES)]]
         return read_official_list(path, images, masks, hint=_MIRRORED)
 
-    def _stems(self, split: str, images: list[str]) -> list[str]:
-        """Return the names of `<split>_id.txt`, or all images where there is none."""
+    def _stems(self, split: str, images: Iterable[str]) -> tuple[str, list[str]]:
+        """Return the names of `<split>_id.txt` and its path; all images where there is none."""
         lists = [self.root / home / f"{split}_id.txt" for home in IMAGE_HOMES]
         path = next((path for path in lists if path.is_file()), None)
-        return path.read_text("utf-8-sig").split() if path else images
+        if path is None:
+            return f"split {split}", list(images)
+        stems = [line.strip() for line in path.read_text("utf-8-sig", "replace").splitlines()]
+        return str(path), [stem for stem in stems if stem]
 
     def _first(self, folders: list[Path]) -> Path:
         """Return the first folder that is there; else say where root should be."""
         for folder in folders:
             if folder.is_dir():
                 return folder
-        names = ("TrainVal_images", "train_images", "val_images")
-        around = (self.root.parent, self.root.parent.parent, *sorted(self.root.glob("*/")))
-        near = [path for path in around if any((path / name).is_dir() for name in names)]
+        near = [path for path in (self.root.parent, self.root.parent.parent) if _holds_lip(path)]
+        if not _holds_lip(self.root):
+            near += [path for path in sorted(self.root.glob("*/")) if _holds_lip(path)]
         hint = f"Did you mean data.root={near[0]}?" if near else _UNPACK
         raise DataError(
             f"no folder {folders[0].absolute()} (nor {folders[0].name} directly in root).\n{hint}"
         )
 
     def _elsewhere(self, stem: str, kind: str) -> str:
+        """Return how to repair an image or mask that is missing."""
         suffix = "images" if kind == "image" else "segmentations"
         for path in self.root.glob(f"**/*_{suffix}/{stem}.*"):
-            return f"It is in another split, {path}: move it, or correct the list. "
-        return ""
+            return f"It is in another split, {path}: move it, or correct the list."
+        return f"{_UNPACK} Or take its line out of the list."
+
+
+def _holds_lip(folder: Path) -> bool:
+    names = ("TrainVal_images", "train_images", "val_images")
+    return any((folder / name).is_dir() for name in names)
