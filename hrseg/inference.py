@@ -290,7 +290,7 @@ def _size(image: Tensor) -> Size:
 def _interpolate(x: Tensor, size: Sequence[int], align_corners: bool) -> Tensor:
     if _size(x) == tuple(size):
         return x
-    # No antialiasing, as the authors. Contiguous, so that class_ids reads planes.
+    # No antialiasing, as the authors. In planes, the layout that windows are added up in.
     return F.interpolate(
         x.contiguous(), size=tuple(size), mode="bilinear", align_corners=align_corners
     )
