@@ -144,7 +144,7 @@ def test_a_wrong_tree_is_answered_with_its_repair(tree, how, split, message):
 
 def test_a_root_one_level_off_is_named(tmp_path):
     root = make_lip(tmp_path / "sets" / "lip")
-    for wrong in (root.parent, root / "TrainVal_images"):
+    for wrong in (root.parent, root / "TrainVal_images", root / "TrainVal_images/val_images"):
         with pytest.raises(DataError, match=f"Did you mean data.root={re.escape(str(root))}"):
             data(wrong).files("val")
 

@@ -107,7 +107,7 @@ class LIP(SegmentationDataModule):
         for folder in folders:
             if folder.is_dir():
                 return folder
-        near = [path for path in (self.root.parent, self.root.parent.parent) if _holds_lip(path)]
+        near = [path for path in (self.root.parent.parent, self.root.parent) if _holds_lip(path)]
         if not _holds_lip(self.root):
             near += [path for path in sorted(self.root.glob("*/")) if _holds_lip(path)]
         hint = f"Did you mean data.root={near[0]}?" if near else _UNPACK
