@@ -1,0 +1,61 @@
+"""Which images an epoch shows, in which order, and this process's share of them."""
+
+from collections.abc import Iterator, Sized
+
+import numpy as np
+from torch.utils.data import DistributedSampler
+
+from hrseg.data.dataset import Key
+
+
+class EpochSampler(DistributedSampler[Key]):
+    """This process's share of an epoch, as keys; the base of training and evaluation.
+
+    A DistributedSampler by type, so that Lightning sets its epoch and never replaces it.
+    """
+
+    def __init__(self, dataset: Sized, world: int = 1, rank: int = 0, seed: int = 0) -> None:
+        """Take the share of process `rank` of `world`."""
+        super().__init__(dataset, world, rank, seed=seed)  # type: ignore[arg-type]
+        self.size = len(dataset)
+
+    def __iter__(self) -> Iterator[Key]:
+        """Yield the keys of this process, in the epoch that `set_epoch` told."""
+        return iter(self.keys()[self.rank :: self.num_replicas])
+
+    def __len__(self) -> int:
+        """Return the number of keys of this process."""
+        return self.num_samples
+
+    def keys(self) -> list[Key]:
+        """Return the keys of all processes; equally many for each."""
+        raise NotImplementedError
+
+
+class TrainSampler(EpochSampler):
+    """All images in an order that (seed, epoch) decides, cut to a multiple of the global batch.
+
+    Each global batch holds the same images for any number of processes.
+    """
+
+    def __init__(
+        self, dataset: Sized, world: int = 1, rank: int = 0, seed: int = 0, batch_size: int = 1
+    ) -> None:
+        """Cut to a multiple of the global `batch_size`, which `world` divides."""
+        super().__init__(dataset, world, rank, seed)
+        self.total_size = self.size // batch_size * batch_size
+        self.num_samples = self.total_size // world
+
+    def keys(self) -> list[Key]:
+        """Return a permutation that is another one in each epoch."""
+        order = np.random.default_rng((self.seed, self.epoch)).permutation(self.size)
+        return [Key(int(index), self.epoch) for index in order[: self.total_size]]
+
+
+class EvaluationSampler(EpochSampler):
+    """All images in their order; repeats that even out the processes are marked, never scored."""
+
+    def keys(self) -> list[Key]:
+        """Return every index once, then marked repeats."""
+        positions = range(self.num_samples * self.num_replicas)
+        return [Key(i % self.size, repeat=i >= self.size) for i in positions]
