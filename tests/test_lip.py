@@ -164,3 +164,9 @@ def test_the_official_squash_keeps_the_whole_image_at_scale_1(tree):
     # 90x60 to 473x473: pixel (row, column) shows (row * 90 / 473, column * 60 / 473).
     rows, columns = (np.arange(473) * n // 473 for n in raw.shape)
     assert (item["mask"].numpy() == raw[rows][:, columns]).mean() > 0.98
+
+
+def test_a_list_for_another_root_names_both(tree, tmp_path):
+    (tree / "val.txt").write_text("val_images/1.jpg val_segmentations/1.png")
+    with pytest.raises(DataError, match=r"val\.txt, line 1: no file .*1\.png\n.*/nowhere"):
+        data(tmp_path / "nowhere").files(str(tree / "val.txt"))

@@ -86,12 +86,16 @@ class LIP(SegmentationDataModule):
 
     def _listed(self, split: str) -> Files:
         path = Path(split) if Path(split).is_file() else self.root / split
-        images = [self.root / home for home in IMAGE_HOMES]
-        masks = [self.root / home for home in MASK_HOMES]
-        for name in ("train", "val"):
-            images += [folder / f"{name}_images" for folder in images[: len(IMAGE_HOMES)]]
-            masks += [folder / f"{name}_segmentations" for folder in masks[: len(MASK_HOMES)]]
-        return read_official_list(path, images, masks, hint=_MIRRORED)
+        images = self._homes(IMAGE_HOMES, "images")
+        return read_official_list(
+            path, images, self._homes(MASK_HOMES, "segmentations"), hint=_MIRRORED
+        )
+
+    def _homes(self, homes: Iterable[str], kind: str) -> list[Path]:
+        """Return the folders that names in a list may be relative to, as far as they exist."""
+        names = ("", f"train_{kind}", f"val_{kind}")
+        folders = [self.root / home / name for name in names for home in homes]
+        return [folder for folder in folders if folder.is_dir()] or [self.root]
 
     def _stems(self, split: str, images: Iterable[str]) -> tuple[str, list[str]]:
         """Return the names of `<split>_id.txt` and its path; all images where there is none."""

@@ -109,9 +109,8 @@ def read_official_list(
 
 
 def _existing(name: str, folders: Sequence[Path], where: str) -> Path:
-    found = [path for folder in folders if (path := _inside(folder, name, where)).is_file()]
-    if not found:
-        raise DataError(
-            f"{where}: no file {name}\nexpected it below {' or '.join(map(str, folders))}."
-        )
-    return found[0]
+    for folder in folders:
+        path = _inside(folder, name, where)
+        if path.is_file():
+            return path
+    raise DataError(f"{where}: no file {name}\nexpected it below {' or '.join(map(str, folders))}.")
