@@ -43,7 +43,7 @@ def test_the_authors_layout_and_list_are_read(tmp_path):
 @pytest.mark.parametrize("beside", ["", "ADEChallengeData2016"])
 def test_the_test_images_have_no_masks(tmp_path, beside):
     make_ade20k(tmp_path / beside)
-    with pytest.raises(DataError, match="no test images in .*\nUnpack release_test.zip"):
+    with pytest.raises(DataError, match=r"no test images in .*\nUnpack release_test.zip"):
         data(tmp_path).files("test")
     image = save(tmp_path / "release_test/testing/ADE_test_00000001.jpg", picture((40, 50), [1]))
     assert data(tmp_path).files("test") == [(image, None)]

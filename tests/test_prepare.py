@@ -140,6 +140,26 @@ def test_labels_outside_the_59_classes_are_background_and_counted(voc, tmp_path)
     assert (mask[:2, :5] == 0).all()
 
 
+def test_an_interrupted_run_goes_on(voc, tmp_path):
+    root, labels = voc
+    arguments = ["--voc", root, "--mat", write_mats(tmp_path / "trainval", labels)]
+    replaced = []
+
+    def stop_at_the_second(source, target):
+        replaced.append(target)
+        if len(replaced) == 2:
+            raise KeyboardInterrupt
+        Path(source).rename(target)
+
+    with patch("os.replace", stop_at_the_second):
+        done = run("prepare_pascal_context", *arguments)
+    assert done.returncode == 130 and "the same command goes on" in done.stderr
+    done = run("prepare_pascal_context", *arguments)
+    assert "train: 2 masks, 1 of them new" in done.stdout
+    assert not list(root.rglob("*.partial"))
+    check_masks(root, labels)
+
+
 def spoil(how, root, mats, detail):
     if how == "no voc":
         return ["--voc", root / "JPEGImages", "--mat", mats]
@@ -157,10 +177,43 @@ def spoil(how, root, mats, detail):
     elif how == "another json":
         detail.write_text('{"images": [], "annotations": []}')
         return ["--voc", root, "--detail", detail]
-    elif how == "rle damaged":
-        detail.write_text(detail.read_text().replace('"size"', '"sise"'))
+    elif how == "mat of cells":
+        cells = np.array([[np.zeros(3)], [np.zeros(2)]], object)
+        savemat(mats / "2008_000003.mat", {"LabelMap": cells})
+    elif how == "mat of instances":
+        labels = np.full((40, 60), 1000, np.uint16)
+        labels[0] = 460
+        savemat(mats / "2008_000003.mat", {"LabelMap": labels})
+    elif how in OF_DETAIL:
+        detail.write_text(detail.read_text().replace(*OF_DETAIL[how]))
         return ["--voc", root, "--detail", detail]
     return ["--voc", root, "--mat", mats]
+
+
+OF_DETAIL = {
+    "rle damaged": ('"size"', '"sise"'),
+    "rle of another size": ('"size": [40, 60]', '"size": [40, 61]'),
+    "image without size": ('"height"', '"high"'),
+    "a category of its own": ('"category_id": 2,', '"category_id": 460,'),
+}
+
+
+def test_two_sources_are_compared_and_nothing_is_written(voc, tmp_path):
+    root, labels = voc
+    detail = write_detail(tmp_path / "merged.json", labels)
+    labels["2008_000001"][:2, :5] = np.where(labels["2008_000001"][:2, :5] == 2, 9, 2)
+    # 7 is none of the 59 classes and background in the masks, as 0 is.
+    labels["2008_000003"][labels["2008_000003"] == 0] = 7
+    mats = write_mats(tmp_path / "trainval", labels)
+    (root / "ImageSets/Main/val.txt").write_text("2008_000003\n2008_000004\n")
+    savemat(mats / "2008_000004.mat", {"LabelMap": np.zeros((40, 60), np.uint16)})
+    done = run("prepare_pascal_context", "--voc", root, "--detail", detail, "--mat", mats)
+    assert done.stdout.splitlines() == [
+        "train: 10 of 4800 pixels differ, in 1 of 2 images.",
+        "val: 0 of 2400 pixels differ, in 0 of 1 images.",
+        "  only in the lists: 1, e.g. 2008_000004",
+    ]
+    assert not (root / "SegmentationClassContext").exists()
 
 
 @pytest.mark.parametrize(
@@ -173,7 +226,12 @@ def spoil(how, root, mats, detail):
         ("no json", "expected Detail's trainval_merged.json"),
         ("json damaged", "is damaged"),
         ("another json", "'annos_segmentation' is missing"),
-        ("rle damaged", "is no COCO RLE"),
+        ("rle damaged", "image 2008_000001 has a region that is no COCO RLE: 'size'"),
+        ("rle of another size", "no COCO RLE: its size is [40, 61], that of the image [40, 60]"),
+        ("mat of cells", "2008_000003.mat is damaged or has no LabelMap"),
+        ("mat of instances", "2008_000003.mat has labels up to 1000; expected 0..459"),
+        ("image without size", "'height' is missing"),
+        ("a category of its own", "image 2008_000001 has label 460; expected 0..459"),
     ],
 )
 def test_a_wrong_source_is_named_and_nothing_is_half_written(voc, tmp_path, how, message):

@@ -101,7 +101,7 @@ class ADE20K(SegmentationDataModule):
         if not images:
             raise DataError(
                 f"no test images in {' or '.join(map(str, homes))}.\n"
-                f"Unpack release_test.zip beside annotations/, or use data.test_split=val."
+                "Unpack release_test.zip beside annotations/, or use data.test_split=val."
             )
         return [(image, None) for image in images]
 
