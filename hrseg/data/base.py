@@ -160,7 +160,10 @@ def read_index_mask(path: Path) -> Array:
             "Colours per class need the mask format rgb (`mask_format: rgb` and a palette)."
         )
     if mask.dtype != np.uint8 and (mask.min() < 0 or mask.max() > 255):
-        raise DataError(f"{path} holds ids up to {mask.max()} ({mode}); expected 0..255.")
+        raise DataError(
+            f"{path} holds ids up to {mask.max()} ({mode}); expected 0..255.\n"
+            "Save class ids with 8 bits: 16 often hold instances, or ids times 256."
+        )
     return np.asarray(mask, np.uint8)
 
 
