@@ -38,6 +38,9 @@ def test_the_authors_layout_and_list_are_read(tmp_path):
     pair = (tmp_path / "val/image/ADE_val_1.jpg", tmp_path / "val/label/ADE_val_1.png")
     assert list(data(tmp_path).files("val")) == [pair]
     assert data(tmp_path).files("val.lst") == [pair]
+    (tmp_path / "val.lst").write_text("val/image/ADE_val_1.jpg val/label/gone.png\n")
+    with pytest.raises(DataError, match=r"val.lst, line 1: no file val/label/gone.png"):
+        data(tmp_path).files("val.lst")
 
 
 @pytest.mark.parametrize("beside", ["", "ADEChallengeData2016"])
@@ -53,6 +56,7 @@ def test_the_test_images_have_no_masks(tmp_path, beside):
     ("raw", "message"),
     [
         (np.full((80, 100), 200, np.uint8), r"unknown id 200 .*\n.*0..150, 255. ADE20K has ids"),
+        (np.full((80, 100), 254, np.uint8), r"unknown id 254 \(8000 pixels\)\nexpected 0..150"),
         (np.full((80, 100), 2000, np.uint16), "holds ids up to 2000"),
     ],
 )

@@ -49,6 +49,8 @@ def break_tree(root, how):
             path.rename(path.with_name(path.stem.removesuffix("_labelTrainIds") + ".mat"))
     elif how == "categories":
         Image.fromarray(np.full((90, 120), 182, np.uint8)).save(mask)
+    elif how == "id 254":
+        Image.fromarray(np.full((90, 120), 254, np.uint8)).save(mask)
     elif how == "16 bit":
         Image.fromarray(np.full((90, 120), 1820, np.uint16)).save(mask)
 
@@ -59,6 +61,7 @@ def break_tree(root, how):
         ("no masks", "no folder .*annotations/test2014\nexpected images/ and annotations/"),
         ("mat files", r"holds no \*_labelTrainIds.png files.\nMake the masks with scripts/prepare"),
         ("categories", r"unknown id 182 .*\n.*has 0 \(ignored\) and 1..171"),
+        ("id 254", r"unknown id 254 \(10800 pixels\)\nexpected 0..171, 255"),
         ("16 bit", "holds ids up to 1820"),
     ],
 )
@@ -67,6 +70,15 @@ def test_a_wrong_tree_is_answered_with_its_repair(tmp_path, how, message):
     break_tree(root, how)
     with pytest.raises(DataError, match=message):
         data(root).check("validate")
+
+
+def test_an_unknown_split_and_a_list_with_a_missing_file_are_named(tmp_path):
+    root = make_cocostuff10k(tmp_path)
+    with pytest.raises(DataError, match=r"/vall\nexpected one of the splits train, val"):
+        data(root).files("vall")
+    (root / "val.lst").write_text("val/image/gone.jpg val/label/gone.png\n")
+    with pytest.raises(DataError, match=r"val.lst, line 1: no file val/label/gone.png"):
+        data(root).files("val.lst")
 
 
 def test_a_root_one_level_off_is_named(tmp_path):

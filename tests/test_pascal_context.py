@@ -146,6 +146,7 @@ def break_tree(root, how):
     if how == "no masks":
         masks.rename(root / "elsewhere")
     elif how == "no list":
+        (root / "ImageSets/SegmentationContext/train.txt").unlink()
         (root / "ImageSets/SegmentationContext/val.txt").unlink()
     elif how == "one missing":
         path.unlink()
@@ -162,7 +163,7 @@ def break_tree(root, how):
     ("how", "message"),
     [
         ("no masks", "no folder .*SegmentationClassContext\nexpected JPEGImages and"),
-        ("no list", "no list .*SegmentationContext/val.txt; expected a stem per line"),
+        ("no list", r"no list .*SegmentationContext/val.txt; expected a stem per line.\nMake"),
         ("one missing", "1 of 2 names in .*val.txt have no mask in .*2008_300000"),
         ("16 bit", "holds ids up to 459"),
         ("another set", "unknown id 60 "),
@@ -175,6 +176,17 @@ def test_a_wrong_tree_is_answered_with_its_repair(tree, how, message):
         data(tree).check("validate")
     if how != "16 bit":
         assert "scripts/prepare_pascal_context" in str(error.value)
+
+
+def test_an_unknown_split_is_answered_with_those_that_are_there(tree):
+    with pytest.raises(DataError, match=r"no list .*/test.txt.*\nThe splits here are train, val"):
+        data(tree).files("test")
+
+
+def test_a_list_that_names_a_missing_file_is_named_with_its_line(tree):
+    (tree / "val.lst").write_text("JPEGImages/gone.jpg\n")
+    with pytest.raises(DataError, match=r"val.lst, line 1: no file JPEGImages/gone.jpg"):
+        data(tree).files("val.lst")
 
 
 def test_a_root_one_level_off_is_named(tmp_path):

@@ -129,4 +129,6 @@ class COCOStuff10K(SegmentationDataModule):
         near = [path for path in around if (path / "annotations").is_dir()]
         if near and not (self.root / "annotations").is_dir():
             return f"Did you mean data.root={near[0]}?"
+        if any((self.root / "annotations" / folder).is_dir() for folder in _FOLDERS.values()):
+            return f"expected one of the splits {', '.join(_FOLDERS)}. {_PREPARE}"
         return f"expected images/ and annotations/ in {self.root}. {_PREPARE}"

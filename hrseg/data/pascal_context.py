@@ -128,7 +128,9 @@ class PascalContext(SegmentationDataModule):
                 raise DataError(f"no folder {folder.absolute()}\n{self._repair()}")
         path = self.root / "ImageSets" / "SegmentationContext" / f"{split}.txt"
         if not path.is_file():
-            raise DataError(f"no list {path.absolute()}; expected a stem per line. {PREPARE}")
+            known = ", ".join(sorted(there.stem for there in path.parent.glob("*.txt")))
+            repair = f"The splits here are {known}." if known else PREPARE
+            raise DataError(f"no list {path.absolute()}; expected a stem per line.\n{repair}")
         stems = path.read_text().split()
         image_of, mask_of = find_files(images), find_files(self.masks)
         for kind, found, folder in (("image", image_of, images), ("mask", mask_of, self.masks)):
