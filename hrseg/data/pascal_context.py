@@ -156,7 +156,8 @@ class PascalContext(SegmentationDataModule):
             if doubtful:
                 warnings.warn(
                     f"most pixels of {seen} masks in {self.masks} have ids that are rare in the "
-                    f"order of names and frequent in that of FCN: are they in FCN's order? {PREPARE}",
+                    "order of names and frequent in that of FCN: are they in FCN's order? "
+                    + PREPARE,
                     stacklevel=2,
                 )
             return False
