@@ -1,28 +1,25 @@
 """The command line: parse, load the config, build, call. Heavy imports happen inside a command."""
 
 import argparse
-import re
 import shutil
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hrseg import __version__
+from hrseg.arguments import parse
 from hrseg.errors import ConfigError, DataError, HrsegError
 
 if TYPE_CHECKING:
     from hrseg.schema import Config
 
-OVERRIDES = "key=value pairs that change the config, e.g. data.batch_size=4 trainer.devices=2"
-
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; return the exit code (0 ok, 1 fault, 2 config, 3 data, 4 failed proof)."""
     try:
-        arguments = _parse(sys.argv[1:] if argv is None else argv)
-        return int(arguments.run(arguments) or 0)
+        arguments = parse(sys.argv[1:] if argv is None else argv)
+        return int(_COMMANDS[arguments.command](arguments) or 0)
     except HrsegError as error:
         print(f"hrseg: {error}", file=sys.stderr)
         return error.exit_code
@@ -34,118 +31,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("hrseg: stopped", file=sys.stderr)
         return 130
-
-
-def _parse(argv: Sequence[str]) -> argparse.Namespace:
-    """Parse options in any order among `key=value` pairs."""
-    parser = _parser()
-    arguments, rest = parser.parse_known_args(_join_overrides(argv))
-    wrong = [word for word in rest if word.startswith("-") or "=" not in word]
-    if wrong or (rest and not hasattr(arguments, "overrides")):
-        raise ConfigError(
-            f"unknown argument {(wrong or rest)[0]!r}. Keys of the config are written key=value, "
-            "e.g. data.batch_size=4 seed=1.\nSee hrseg --help."
-        )
-    if rest:
-        arguments.overrides += rest
-    return arguments
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        "hrseg", description="Semantic segmentation with HRNet.", allow_abbrev=False
-    )
-    parser.add_argument("--version", action="version", version=f"hrseg {__version__}")
-    commands = parser.add_subparsers(metavar="command", required=True)
-
-    command = commands.add_parser("fit", help="train, validate, keep the best checkpoint")
-    _add_config(command, "config to train: a file or the name of a shipped one")
-    command.add_argument(
-        "--resume", nargs="?", const="", metavar="RUN", help="go on in RUN, or in the newest run"
-    )
-    command.add_argument("--print-config", action="store_true", help="print the config and stop")
-    command.set_defaults(run=_fit)
-
-    command = commands.add_parser("validate", help="score a checkpoint: per class, per scale")
-    _add_config(command, "config to score by; default: the run's own")
-    command.add_argument("--checkpoint", help="file; default: the best one of the newest run")
-    command.set_defaults(run=_validate)
-
-    command = commands.add_parser("test", help="write masks for a benchmark's server")
-    _add_config(command, "config to predict by; default: the run's own")
-    command.add_argument("--checkpoint", help="file; default: the best one of the newest run")
-    command.set_defaults(run=_test)
-
-    command = commands.add_parser("score", help="score mask files against true ones")
-    _add_config(command, "config whose data section says classes and ids")
-    command.add_argument("--truth", required=True, help="folder of true masks")
-    command.add_argument("--prediction", required=True, help="folder of predicted masks")
-    command.add_argument("--out", help="file for the scores as JSON")
-    command.add_argument(
-        "--prediction-ids",
-        choices=("raw", "train"),
-        default="raw",
-        help="predictions hold ids as the truth does (raw, the default) or 0..K-1 as hrseg's do",
-    )
-    command.set_defaults(run=_score)
-
-    command = commands.add_parser("init", help="look at a folder of images, write a config for it")
-    command.add_argument("folder", help="folder with images and masks")
-    command.add_argument("--out", help="file to write; default: <folder name>.yaml")
-    command.set_defaults(run=_init)
-
-    _add_data(commands.add_parser("data", help="check the files of a data set; its class weights"))
-
-    command = commands.add_parser("configs", help="list the shipped configs, or copy one here")
-    command.add_argument("name", nargs="?", help="the one to copy into this folder")
-    command.set_defaults(run=_configs)
-
-    command = commands.add_parser("doctor", help="print versions, devices and known problems")
-    command.set_defaults(run=_doctor)
-    return parser
-
-
-def _add_data(parser: argparse.ArgumentParser) -> None:
-    """Add `data check` and `data stats`; `data` alone prints its help."""
-    parser.set_defaults(run=lambda arguments: parser.print_help())
-    commands = parser.add_subparsers(metavar="command")
-
-    check = commands.add_parser("check", help="look at every file, list what is wrong")
-    _add_config(check, "config whose data section says which data set")
-    check.add_argument(
-        "--splits", nargs="+", metavar="SPLIT", help="default: train and val, test if it is there"
-    )
-    check.set_defaults(run=_data_check)
-
-    stats = commands.add_parser("stats", help="class weights, mean and standard deviation")
-    _add_config(stats, "config whose data section says which data set")
-    stats.add_argument("--split", help="default: the one to train on")
-    stats.set_defaults(run=_data_stats)
-
-    for command in (check, stats):
-        command.add_argument("--json", metavar="FILE", help="write the result as JSON too")
-        command.add_argument("--workers", type=int, help="processes; default: one per core")
-
-
-def _add_config(command: argparse.ArgumentParser, help: str) -> None:
-    command.add_argument("--config", help=help)
-    command.add_argument("overrides", nargs="*", metavar="key=value", help=OVERRIDES)
-
-
-def _join_overrides(argv: Sequence[str]) -> list[str]:
-    """Turn `--data.root /data` and `--data.root=/data` into `data.root=/data`."""
-    joined: list[str] = []
-    words = list(argv)
-    while words:
-        word = words.pop(0)
-        if re.match(r"--\w+[.\[]", word):
-            word = word[2:]
-            if "=" not in word:
-                # A key alone is a switch: --trainer.fast_dev_run
-                alone = not words or re.match(r"-|[\w.\[\]]+=", words[0])
-                word += f"={'true' if alone else words.pop(0)}"
-        joined.append(word)
-    return joined
 
 
 def _fit(arguments: argparse.Namespace) -> None:
@@ -370,3 +255,21 @@ def _check_weights(config: "Config", overrides: Sequence[str]) -> None:
         "Expected a checkpoint to start from. Say where it is: model.weights=/path; "
         "model.weights=null trains from scratch."
     )
+
+
+def _data(arguments: argparse.Namespace) -> None:
+    print(arguments.help(), end="")
+
+
+_COMMANDS: dict[str, Callable[[argparse.Namespace], int | None]] = {
+    "fit": _fit,
+    "validate": _validate,
+    "test": _test,
+    "score": _score,
+    "data_check": _data_check,
+    "data": _data,
+    "data_stats": _data_stats,
+    "init": _init,
+    "configs": _configs,
+    "doctor": _doctor,
+}

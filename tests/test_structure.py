@@ -37,6 +37,7 @@ MAY_IMPORT = {
     "checkpointing": set(),
     "runfolder": set(),
     "doctor": set(),
+    "arguments": set(),
     "build": {"config", "data", "logs", "models", "protocols", "schema", "task"},
     "run": {"build", "callbacks", "checkpointing", "config", "data", "logs", "models",
             "progress", "runfolder", "schema", "submission", "task"},
