@@ -24,7 +24,6 @@ CATEGORIES = tuple(
     raw for raw in range(1, 183) if raw not in (12, 26, 29, 30, 45, 66, 68, 69, 71, 83, 91)
 )
 _PREPARE = "Make the masks with scripts/prepare_cocostuff10k."
-_SUFFIX = "_labelTrainIds"
 
 
 class COCOStuff10K(SegmentationDataModule):
@@ -94,6 +93,7 @@ class COCOStuff10K(SegmentationDataModule):
         (0, 64, 160), (192, 160, 192), (192, 192, 0), (128, 64, 96), (192, 32, 64), (192, 64, 128),
         (64, 192, 96), (64, 160, 64), (64, 64, 0),
     )  # fmt: skip
+    mask_suffix = "_labelTrainIds"
     expected_images: ClassVar[Mapping[str, int]] = {"train": 9000, "val": 1000}
 
     def files(self, split: str) -> Files:
@@ -107,9 +107,11 @@ class COCOStuff10K(SegmentationDataModule):
         images, masks = self.root / "images" / folder, self.root / "annotations" / folder
         if not masks.is_dir():
             raise DataError(f"no folder {masks.absolute()}\n{self._repair()}")
-        if not find_files(masks, _SUFFIX):
-            raise DataError(f"{masks.absolute()} holds no *{_SUFFIX}.png files.\n{_PREPARE}")
-        return pair_files(images, masks, _SUFFIX)
+        if not find_files(masks, self.mask_suffix):
+            raise DataError(
+                f"{masks.absolute()} holds no *{self.mask_suffix}.png files.\n{_PREPARE}"
+            )
+        return pair_files(images, masks, self.mask_suffix)
 
     def mask_reader(self) -> ReadMask:
         """Return a reader of both kinds of ids, which it tells apart by the file name."""
@@ -120,9 +122,9 @@ class COCOStuff10K(SegmentationDataModule):
         )
         of_mmseg = MaskReader(
             id_table(self.num_classes, ids | {k: k - 1 for k in range(1, 172)}),
-            f"A {_SUFFIX} file has 0 (ignored) and 1..171. {_PREPARE}",
+            f"A {self.mask_suffix} file has 0 (ignored) and 1..171. {_PREPARE}",
         )
-        return MaskReaderBySuffix(_SUFFIX, of_mmseg, of_coco)
+        return MaskReaderBySuffix(self.mask_suffix, of_mmseg, of_coco)
 
     def _repair(self) -> str:
         around = (self.root.parent, self.root.parent.parent, *self.root.glob("*/"))
