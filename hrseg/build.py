@@ -88,7 +88,9 @@ def build_trainer(
             use_distributed_sampler=False,
         )
     except (MisconfigurationException, ValueError, TypeError, RuntimeError) as error:
-        raise ConfigError(f"trainer: {error}") from error
+        asked = {key: arguments[key] for key in ("accelerator", "devices") if key in arguments}
+        hint = "\nFor another machine: trainer.accelerator=cpu trainer.devices=1." if asked else ""
+        raise ConfigError(f"trainer: {error} {asked or ''}{hint}") from error
 
 
 def _loss(spec: dict[str, Any], data: SegmentationDataModule) -> dict[str, Any]:

@@ -5,6 +5,7 @@ import re
 from typing import NamedTuple
 
 import pytest
+import torch
 
 from hrseg.cli import main
 from hrseg.config import load_config, shipped_configs
@@ -135,6 +136,18 @@ def test_a_recipe_of_each_data_set_trains_and_validates(name, tmp_path, capsys):
     out = capsys.readouterr().out
     assert "hrnetv2_w48_imagenet.pth, is not there; random ones take its place" in out
     assert "mIoU" in out
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="the GPUs that the recipe asks for")
+def test_devices_that_are_not_there_are_answered_with_what_to_say(tmp_path, capsys):
+    make_cityscapes(tmp_path, {"train": 12, "val": 1})
+    command = ["fit", "--config", "cityscapes_w48", f"data.root={tmp_path}", "data.workers=0",
+               "model.weights=null", "model.backbone=hrnet_w18_small_v1",
+               f"runs={tmp_path}/runs"]  # fmt: skip
+    assert main(command) == 2
+    error = capsys.readouterr().err
+    assert "'devices': 4" in error and "trainer.accelerator=cpu trainer.devices=1" in error
+    assert not list(tmp_path.glob("runs/*/*"))
 
 
 def test_missing_weights_stop_a_training(tmp_path, capsys):
