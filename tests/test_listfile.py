@@ -91,7 +91,7 @@ def benchmark(tmp_path):
 
 def read_official(root, text):
     (root / "val.lst").write_text(text)
-    return read_official_list(root / "val.lst", [root, root / "images"], [root, root / "labels"])
+    return read_official_list(root, "val.lst", [root, root / "images"], [root, root / "labels"])
 
 
 def test_an_official_list_may_start_at_the_root_or_at_a_folder(benchmark):

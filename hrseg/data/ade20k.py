@@ -8,6 +8,7 @@ from hrseg.data.base import IGNORE, MaskReader, id_table, pair_files
 from hrseg.data.datamodule import SegmentationDataModule
 from hrseg.data.dataset import Files
 from hrseg.data.listfile import read_official_list
+from hrseg.data.root import suggest_root
 from hrseg.errors import DataError
 
 _FOLDERS = {"train": "training", "val": "validation"}
@@ -80,8 +81,7 @@ class ADE20K(SegmentationDataModule):
         """Return the pairs of a split or a list file; the test images have no masks."""
         root = self._home()
         if split.endswith((".lst", ".txt")):
-            path = Path(split) if Path(split).is_file() else root / split
-            return read_official_list(path, [root], [root])
+            return read_official_list(root, split)
         if split == "test":
             return self._test_files(root)
         if (root / split / "image").is_dir():
@@ -110,9 +110,7 @@ class ADE20K(SegmentationDataModule):
         for path in (self.root, self.root / "ADEChallengeData2016"):
             if (path / "annotations").is_dir() or (path / "train" / "label").is_dir():
                 return path
-        around = (self.root.parent, self.root.parent.parent, *self.root.glob("*/"))
-        near = [path for path in around if (path / "annotations").is_dir()]
-        hint = f"Did you mean data.root={near[0]}?" if near else _UNPACK
+        hint = suggest_root(self.root, lambda path: (path / "annotations").is_dir()) or _UNPACK
         raise DataError(
             f"{self.root.absolute()} is no ADE20K: no annotations/training (nor train/label).\n"
             + hint

@@ -9,6 +9,7 @@ from hrseg.data.base import IGNORE, MaskReader, MaskReaderBySuffix, ReadMask, id
 from hrseg.data.datamodule import SegmentationDataModule
 from hrseg.data.dataset import Files
 from hrseg.data.listfile import read_official_list
+from hrseg.data.root import suggest_root
 from hrseg.errors import DataError
 
 LABEL_KINDS = ("labelIds", "labelTrainIds")
@@ -62,8 +63,7 @@ class Cityscapes(SegmentationDataModule):
     def files(self, split: str) -> Files:
         """Return the images of a split or a list file, with their masks unless it is test."""
         if split.endswith((".lst", ".txt")):
-            path = Path(split) if Path(split).is_file() else self.root / split
-            return read_official_list(path, [self.root], [self.root])
+            return read_official_list(self.root, split)
         folder = "train" if split == "train_coarse" else split
         kind = "gtCoarse" if split in ("train_extra", "train_coarse") else "gtFine"
         images = self._find("leftImg8bit", folder, [f"{self.image_suffix}.png"], kind)
@@ -134,11 +134,12 @@ class Cityscapes(SegmentationDataModule):
         if (self.root / folder).is_dir():
             splits = ", ".join(sorted(path.name for path in (self.root / folder).glob("*/")))
             return f"There are: {splits or 'none'}. {_unpack(kind)}"
-        near = [self.root.parent, self.root.parent.parent, *sorted(self.root.glob("*"))]
-        for path in near:
-            if (path / folder).is_dir() and (path / kind).is_dir():
-                return f"Did you mean data.root={path}?"
-        return f"expected leftImg8bit and {kind} side by side in {self.root}. {_unpack(kind)}"
+        wanted = f"expected leftImg8bit and {kind} side by side in {self.root}. {_unpack(kind)}"
+        return suggest_root(self.root, lambda path: _holds(path, folder, kind)) or wanted
+
+
+def _holds(path: Path, folder: str, kind: str) -> bool:
+    return (path / folder).is_dir() and (path / kind).is_dir()
 
 
 def _unpack(kind: str) -> str:

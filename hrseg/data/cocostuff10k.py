@@ -1,7 +1,6 @@
 """COCO-Stuff-10K with 171 classes."""
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import ClassVar
 
 from hrseg.data.base import (
@@ -16,6 +15,7 @@ from hrseg.data.base import (
 from hrseg.data.datamodule import SegmentationDataModule
 from hrseg.data.dataset import Files
 from hrseg.data.listfile import read_official_list
+from hrseg.data.root import suggest_root
 from hrseg.errors import DataError
 
 _FOLDERS = {"train": "train2014", "val": "test2014"}
@@ -99,8 +99,7 @@ class COCOStuff10K(SegmentationDataModule):
     def files(self, split: str) -> Files:
         """Return the pairs of a split or a list file."""
         if split.endswith((".lst", ".txt")):
-            path = Path(split) if Path(split).is_file() else self.root / split
-            return read_official_list(path, [self.root], [self.root])
+            return read_official_list(self.root, split)
         if (self.root / split / "image").is_dir():
             return pair_files(self.root / split / "image", self.root / split / "label")
         folder = _FOLDERS.get(split, split)
@@ -127,10 +126,8 @@ class COCOStuff10K(SegmentationDataModule):
         return MaskReaderBySuffix(self.mask_suffix, of_mmseg, of_coco)
 
     def _repair(self) -> str:
-        around = (self.root.parent, self.root.parent.parent, *self.root.glob("*/"))
-        near = [path for path in around if (path / "annotations").is_dir()]
-        if near and not (self.root / "annotations").is_dir():
-            return f"Did you mean data.root={near[0]}?"
+        if near := suggest_root(self.root, lambda path: (path / "annotations").is_dir()):
+            return near
         if any((self.root / "annotations" / folder).is_dir() for folder in _FOLDERS.values()):
             return f"expected one of the splits {', '.join(_FOLDERS)}. {_PREPARE}"
         return f"expected images/ and annotations/ in {self.root}. {_PREPARE}"

@@ -8,6 +8,7 @@ from hrseg.data.base import IGNORE, MaskReader, find_files, id_table
 from hrseg.data.datamodule import SegmentationDataModule
 from hrseg.data.dataset import Files
 from hrseg.data.listfile import read_official_list
+from hrseg.data.root import suggest_root
 from hrseg.errors import DataError
 
 # The archives unpack into a folder of their own name or beside it, mmsegmentation has one level.
@@ -85,11 +86,9 @@ class LIP(SegmentationDataModule):
         return MaskReader(id_table(self.num_classes, ignore_ids=[IGNORE]), repair)
 
     def _listed(self, split: str) -> Files:
-        path = Path(split) if Path(split).is_file() else self.root / split
         images = self._homes(IMAGE_HOMES, "images")
-        return read_official_list(
-            path, images, self._homes(MASK_HOMES, "segmentations"), hint=_MIRRORED
-        )
+        masks = self._homes(MASK_HOMES, "segmentations")
+        return read_official_list(self.root, split, images, masks, _MIRRORED)
 
     def _homes(self, homes: Iterable[str], kind: str) -> list[Path]:
         """Return the folders that names in a list may be relative to, as far as they exist."""
@@ -111,10 +110,7 @@ class LIP(SegmentationDataModule):
         for folder in folders:
             if folder.is_dir():
                 return folder
-        near = [path for path in (self.root.parent.parent, self.root.parent) if _holds_lip(path)]
-        if not _holds_lip(self.root):
-            near += [path for path in sorted(self.root.glob("*/")) if _holds_lip(path)]
-        hint = f"Did you mean data.root={near[0]}?" if near else _UNPACK
+        hint = suggest_root(self.root, _holds_lip) or _UNPACK
         raise DataError(
             f"no folder {folders[0].absolute()} (nor {folders[0].name} directly in root).\n{hint}"
         )
@@ -128,5 +124,6 @@ class LIP(SegmentationDataModule):
 
 
 def _holds_lip(folder: Path) -> bool:
-    names = ("TrainVal_images", "train_images", "val_images")
-    return any((folder / name).is_dir() for name in names)
+    official = ("TrainVal_images", "TrainVal_parsing_annotations")
+    flat = [(f"{split}_images", f"{split}_segmentations") for split in ("train", "val")]
+    return any(all((folder / name).is_dir() for name in names) for names in (official, *flat))

@@ -73,22 +73,30 @@ def _stem(name: str) -> str:
 
 
 def read_official_list(
-    path: Path, images: Sequence[Path], masks: Sequence[Path], hint: str = ""
+    root: Path,
+    name: str,
+    images: Sequence[Path] = (),
+    masks: Sequence[Path] = (),
+    hint: str = "",
 ) -> list[tuple[Path, Path | None]]:
     """Return what a benchmark's own list names: lines of `image`, or `image mask`.
 
     Args:
-        path: the list; columns are separated by a tab or spaces.
+        root: the folder of the data set.
+        name: the list, as it is or below root; a tab or spaces separate its columns.
         images: folders that the first column may be relative to; the first that has the file wins.
-        masks: folders that the second column may be relative to.
+            Empty: root.
+        masks: folders that the second column may be relative to, likewise.
         hint: what a further column may be, for the error.
 
     Raises:
         DataError: no such list, nothing in it, a line of three or more columns, a file that is
             missing, or a path out of the folders.
     """
+    path = Path(name) if Path(name).is_file() else root / name
     if not path.is_file():
         raise DataError(f"no list {path.absolute()}; expected lines of `image mask`.")
+    images, masks = images or [root], masks or [root]
     pairs: list[tuple[Path, Path | None]] = []
     for number, line in enumerate(path.read_text("utf-8-sig", "replace").splitlines(), 1):
         where = f"{path}, line {number}"

@@ -14,6 +14,7 @@ from hrseg.data.base import IGNORE, MaskReader, find_files, id_table, read_index
 from hrseg.data.datamodule import SegmentationDataModule
 from hrseg.data.dataset import Files
 from hrseg.data.listfile import read_official_list
+from hrseg.data.root import suggest_root
 from hrseg.errors import ConfigError, DataError
 
 CLASS_NAMES = (
@@ -103,8 +104,8 @@ class PascalContext(SegmentationDataModule):
         """Return the pairs that the split's list names, once the order of the classes is sure."""
         images = self.root / "JPEGImages"
         if split.endswith((".lst", ".txt")):
-            path = Path(split) if Path(split).is_file() else self.root / split
-            pairs = read_official_list(path, [self.root, images], [self.root, self.masks])
+            homes = ([self.root, images], [self.root, self.masks])
+            pairs = read_official_list(self.root, split, *homes)
         else:
             pairs = self._pairs(split, images)
         if not self._check_order([mask for _, mask in pairs if mask]):
@@ -203,11 +204,8 @@ class PascalContext(SegmentationDataModule):
 
     def _repair(self) -> str:
         """Return where root should be, or what makes the missing folder."""
-        around = (self.root.parent, *self.root.glob("*/"), *self.root.glob("*/*/"))
-        near = [path for path in around if (path / "JPEGImages").is_dir()]
-        if near and not (self.root / "JPEGImages").is_dir():
-            return f"Did you mean data.root={near[0]}?"
-        return f"expected JPEGImages and SegmentationClassContext in {self.root}. {PREPARE}"
+        wanted = f"expected JPEGImages and SegmentationClassContext in {self.root}. {PREPARE}"
+        return suggest_root(self.root, lambda path: (path / "JPEGImages").is_dir()) or wanted
 
 
 def _other_order(what: str) -> str:
