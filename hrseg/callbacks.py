@@ -43,8 +43,12 @@ class ClassScores(Callback):
         # In float32, as the checkpoint callback compares.
         miou = float(np.float32(scores["miou"] or 0.0))
         if not fitting or miou > self.best:
-            write_json(Path(self.folder or trainer.default_root_dir) / "scores.json", scores)
+            self.write(Path(self.folder or trainer.default_root_dir), scores)
         self.best = max(miou, self.best)
+
+    def write(self, folder: Path, scores: dict[str, Any]) -> None:
+        """Write the scores into a folder."""
+        write_json(folder / "scores.json", scores)
 
     def state_dict(self) -> dict[str, Any]:
         """Remember the best mIoU for a resumed run."""
@@ -109,11 +113,11 @@ def _scale_table(report: Mapping[str, Any]) -> Table:
     return table
 
 
-def write_json(path: Path, content: Any) -> None:
+def write_json(path: Path, content: Any, indent: int | None = 1) -> None:
     """Write JSON so that a reader sees the old file or the new one, never half of it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(json.dumps(content, indent=1), encoding="utf-8")
+    partial.write_text(json.dumps(content, indent=indent), encoding="utf-8")
     os.replace(partial, path)
 
 

@@ -23,7 +23,7 @@ from hrseg.models.normalize import Normalize
 from hrseg.models.weights import load_weights, read_checkpoint
 from hrseg.protocols import Protocol
 from hrseg.runfolder import best_checkpoint
-from hrseg.visualize import colorize, overlay
+from hrseg.visualize import colorize, indexed, overlay
 
 Input = str | Path | Image.Image | NDArray[np.uint8]
 
@@ -121,9 +121,7 @@ class Prediction:
 
     def to_pil(self) -> Image.Image:
         """Return the mask as a palette image: ids that any viewer shows in the class colours."""
-        picture = Image.fromarray(self.mask, mode="P")
-        picture.putpalette([value for color in self.palette for value in color])
-        return picture
+        return indexed(self.mask, self.palette)
 
     def class_areas(self) -> dict[str, float]:
         """Return the share of the image that each class covers, 0..1."""

@@ -16,7 +16,7 @@ from pytorch_lightning.callbacks import Callback, EarlyStopping, EMAWeightAverag
 from rich import get_console
 
 from hrseg.build import build_data, build_task, build_trainer
-from hrseg.callbacks import ClassScores, PredictionImages
+from hrseg.callbacks import PredictionImages
 from hrseg.checkpointing import RunCheckpoint
 from hrseg.config import load_config, to_dict, to_yaml
 from hrseg.data import DATASETS
@@ -25,6 +25,7 @@ from hrseg.errors import ConfigError, HrsegError
 from hrseg.logs import quieten
 from hrseg.models.weights import load_weights, read_checkpoint
 from hrseg.progress import Progress
+from hrseg.records import ImageScores
 from hrseg.runfolder import dated_folder, point_latest
 from hrseg.schema import Config
 from hrseg.submission import Submission
@@ -67,7 +68,7 @@ def validate(config: Config, checkpoint: Path, folder: Path) -> dict[str, Any]:
     """
     data, task = _to_score(config, checkpoint, "validate")
     pictures = PredictionImages(config.prediction_images, folder)
-    trainer = build_trainer(config, folder, [ClassScores(folder), pictures], train=False)
+    trainer = build_trainer(config, folder, [ImageScores(folder), pictures], train=False)
     get_console().print(
         f"validate [bold]{config.name}[/]: {checkpoint} on {len(data.val_dataset or ())} images; "
         f"{_device(trainer)}",
@@ -76,6 +77,8 @@ def validate(config: Config, checkpoint: Path, folder: Path) -> dict[str, Any]:
     )
     with _user_errors(trainer):
         trainer.validate(task, data, verbose=False)
+    if trainer.is_global_zero:
+        (folder / "config.yaml").write_text(_portable_yaml(config), encoding="utf-8")
     return task.scores
 
 
@@ -189,7 +192,7 @@ class _Record(Callback):
 
 def _training_callbacks(config: Config, run: Path) -> list[Callback]:
     callbacks: list[Callback] = [
-        ClassScores(run),
+        ImageScores(run),
         PredictionImages(config.prediction_images, run),
     ]
     if config.trainer.get("enable_progress_bar", True):

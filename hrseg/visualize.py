@@ -1,4 +1,4 @@
-"""Pictures of masks: numpy in, numpy out, RGB uint8."""
+"""Pictures of masks, RGB uint8, from numpy arrays."""
 
 from collections.abc import Sequence
 from functools import lru_cache
@@ -27,6 +27,13 @@ def colorize(mask: Array, palette: Palette) -> Array:
         palette: an RGB colour per class; empty: `default_palette`.
     """
     return _color_table(palette)[mask]
+
+
+def indexed(mask: Array, palette: Palette) -> Image.Image:
+    """Return ids (H, W) as a palette image: any viewer shows them in the class colours."""
+    picture = Image.fromarray(mask, mode="P")
+    picture.putpalette(_color_table(palette).tobytes())
+    return picture
 
 
 def overlay(image: Array, mask: Array, palette: Palette, alpha: float = 0.5) -> Array:

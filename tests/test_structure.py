@@ -40,8 +40,9 @@ MAY_IMPORT = {
     "arguments": set(),
     "build": {"config", "data", "logs", "models", "protocols", "schema", "task"},
     "run": {"build", "callbacks", "checkpointing", "config", "data", "logs", "models",
-            "progress", "runfolder", "schema", "submission", "task"},
+            "progress", "records", "runfolder", "schema", "submission", "task"},
     "datacheck": {"build", "callbacks", "data", "schema"},
+    "records": {"build", "callbacks", "config", "data", "schema", "visualize"},
     "score": {"build", "callbacks", "config", "data", "metrics", "protocols", "schema"},
 }  # fmt: skip
 
