@@ -1,7 +1,6 @@
 """What a run writes while it goes: scores per class, pictures."""
 
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
@@ -15,6 +14,7 @@ from rich import get_console
 from rich.markup import escape
 from rich.table import Table
 
+from hrseg.atomic import write_bytes
 from hrseg.protocols import Protocol
 from hrseg.visualize import colorize, error_map, legend, side_by_side
 
@@ -115,10 +115,7 @@ def _scale_table(report: Mapping[str, Any]) -> Table:
 
 def write_json(path: Path, content: Any, indent: int | None = 1) -> None:
     """Write JSON so that a reader sees the old file or the new one, never half of it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(json.dumps(content, indent=indent), encoding="utf-8")
-    os.replace(partial, path)
+    write_bytes(path, json.dumps(content, indent=indent).encode())
 
 
 class PredictionImages(Callback):

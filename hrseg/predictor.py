@@ -3,37 +3,48 @@
 from __future__ import annotations
 
 import base64
+import copy
 import html
 import io
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image
+from torch import Tensor
 
-from hrseg.errors import ConfigError, DataError
+from hrseg.errors import ConfigError
 from hrseg.inference import Evaluator
+from hrseg.lookup import find
 from hrseg.models import Segmenter, create_model
 from hrseg.models.fold import fold
 from hrseg.models.normalize import Normalize
 from hrseg.models.weights import load_weights, read_checkpoint
+from hrseg.pixels import Input, read_pixels
 from hrseg.protocols import Protocol
 from hrseg.runfolder import best_checkpoint
 from hrseg.visualize import colorize, indexed, overlay
 
-Input = str | Path | Image.Image | NDArray[np.uint8]
+PLAIN = Protocol()
+PRECISIONS = {"32": torch.float32, "bf16": torch.bfloat16, "16": torch.float16}
 
 
-def load(path: str | Path, device: str = "cpu") -> Predictor:
+def load(path: str | Path, device: str = "cpu", precision: str = "32") -> Predictor:
     """Return the predictor that a run folder (its best checkpoint) or a `.ckpt` file holds.
 
+    Args:
+        path: the folder or the file.
+        device: where the model runs: cpu, cuda, cuda:1, mps.
+        precision: "32", or "bf16" or "16" for the network alone; scores stay in float32.
+
     Raises:
-        ConfigError: nothing there, or a file that hrseg did not write.
+        ConfigError: nothing there, a file that hrseg did not write, or no such device.
     """
+    find(PRECISIONS, precision, "precision")
     path = Path(path)
     checkpoint = best_checkpoint(path) if path.is_dir() else path
     content = read_checkpoint(checkpoint)
@@ -45,30 +56,56 @@ def load(path: str | Path, device: str = "cpu") -> Predictor:
         )
     model = create_model(**facts["architecture"])
     load_weights(model, content, purpose="evaluate", origin=checkpoint)
-    return Predictor(model, facts, device)
+    return Predictor(model, facts, device, precision)
 
 
 class Predictor:
     """A model with its names, colours, normalisation and protocol, ready for images."""
 
-    def __init__(self, model: Segmenter, facts: dict[str, Any], device: str = "cpu") -> None:
-        """Take a Segmenter and what its checkpoint says of it."""
-        self.model = model.to(device).to(memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
+    def __init__(
+        self, model: Segmenter, facts: dict[str, Any], device: str = "cpu", precision: str = "32"
+    ) -> None:
+        """Take a Segmenter and what its checkpoint says of it; see `load`."""
+        try:
+            model = model.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        except (RuntimeError, AssertionError) as error:
+            raise ConfigError(f"device {device!r}: {str(error).partition(chr(10))[0]}") from error
+        self.model = model.eval()
         self.class_names: list[str] = facts["class_names"]
         self.palette: list[list[int]] = facts["palette"]
         self.flip_pairs = [tuple(pair) for pair in facts["flip_pairs"]]
         self.protocol = Protocol(**facts["protocol"])
-        folded = fold(self.model)
+        self.device = device
+        folded, kind = fold(self.model), torch.device(device).type
+
+        def logits(image: Tensor) -> Tensor:
+            with torch.autocast(kind, PRECISIONS[precision], enabled=precision != "32"):
+                return folded.outputs(image)["out"]
+
         self.evaluator = Evaluator(
-            lambda image: folded.outputs(image)["out"],
+            logits,
             Normalize(facts["mean"], facts["std"]).to(device),
             self.protocol,
             self.flip_pairs,
             self.model.backbone.align_corners,
         )
-        self.device = device
 
-    @torch.inference_mode()
+    def with_protocol(self, **changed: Any) -> Predictor:
+        """Return a predictor of the same weights with other fields in its protocol.
+
+        Args:
+            changed: fields of `Protocol`, for example scales=(0.75, 1.0), flip=True.
+
+        Raises:
+            ConfigError: an unknown field, or a value that cannot be evaluated.
+        """
+        for name in changed:
+            find(self.protocol.to_dict(), name, "field of the protocol")
+        other = copy.copy(self)
+        other.protocol = replace(self.protocol, **changed)
+        other.evaluator = replace(self.evaluator, protocol=other.protocol)
+        return other
+
     def predict(
         self, image: Input | Sequence[Input], scores: bool = False
     ) -> Prediction | list[Prediction]:
@@ -85,16 +122,17 @@ class Predictor:
             DataError: an unreadable file, or an array of another shape or type.
         """
         if isinstance(image, list | tuple):
-            return [self._predict(item, scores) for item in image]
-        return self._predict(cast(Input, image), scores)
+            return [self.segment(read_pixels(item)[0], scores) for item in image]
+        return self.segment(read_pixels(cast(Input, image))[0], scores)
 
-    def _predict(self, image: Input, scores: bool) -> Prediction:
-        pixels = _pixels(image)
+    @torch.inference_mode()
+    def segment(self, pixels: NDArray[np.uint8], scores: bool = False) -> Prediction:
+        """Segment RGB uint8 (H, W, 3); `scores` as in `predict`."""
         batch = torch.from_numpy(pixels).permute(2, 0, 1)[None].to(self.device)
         result = self.evaluator(batch, keep_scores=scores)
         mask = result.pred.to(torch.uint8).cpu().numpy()
         kept = result.scores[0].cpu().numpy() if result.scores is not None else None
-        return Prediction(pixels, mask, self.class_names, self.palette, kept)
+        return Prediction(pixels, mask, self.class_names, self.palette, kept, self.protocol)
 
 
 @dataclass
@@ -107,6 +145,7 @@ class Prediction:
         class_names: a name per id.
         palette: an RGB colour per id.
         scores: float32 (K, H, W) if they were asked for.
+        protocol: how the scores were made.
     """
 
     image: NDArray[np.uint8]
@@ -114,6 +153,20 @@ class Prediction:
     class_names: list[str]
     palette: list[list[int]]
     scores: NDArray[np.float32] | None = None
+    protocol: Protocol = PLAIN
+
+    def probabilities(self) -> NDArray[np.float32]:
+        """Return the share of each class in a pixel's scores, (K, H, W), 0..1, sums to 1.
+
+        Raises:
+            ConfigError: the scores were not kept.
+        """
+        if self.scores is None:
+            raise ConfigError("the scores were not kept: predict(image, scores=True) keeps them.")
+        scores = torch.from_numpy(self.scores)
+        if self.protocol.average == "logits":
+            return (scores / len(self.protocol.scales)).softmax(0).numpy()
+        return (scores / scores.sum(0)).numpy()
 
     def overlay(self, alpha: float = 0.5) -> NDArray[np.uint8]:
         """Return the image with the classes laid over it, RGB uint8 (H, W, 3)."""
@@ -148,27 +201,3 @@ class Prediction:
         )
         data = base64.b64encode(buffer.getvalue()).decode()
         return f'<img src="data:image/png;base64,{data}" style="max-width:100%"><br>{legend}'
-
-
-def _pixels(image: Input) -> NDArray[np.uint8]:
-    if isinstance(image, str | Path):
-        try:
-            with Image.open(image, formats=("PNG", "JPEG", "TIFF", "WEBP", "BMP")) as opened:
-                return _pixels(opened)
-        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-            raise DataError(f"{image} is no readable image: {error}") from error
-    if isinstance(image, Image.Image):
-        upright = ImageOps.exif_transpose(image) or image
-        if upright.mode.startswith("I;16"):
-            # Pillow would clip at 255; training scales 16 bits down as well.
-            return np.stack([(np.asarray(upright) // 257).astype(np.uint8)] * 3, 2)
-        if upright.mode in ("I", "F"):
-            raise DataError(
-                f"got an image of mode {upright.mode}; expected 8 or 16 bits a channel."
-            )
-        return np.array(upright.convert("RGB"))
-    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
-        raise DataError(
-            f"got an array {image.shape} of {image.dtype}; expected RGB uint8 (H, W, 3)."
-        )
-    return np.ascontiguousarray(image)

@@ -123,3 +123,51 @@ def test_a_checkpoint_is_predicted_by_its_protocol_geometry_included(tmp_path):
     prediction = predictor.predict(image)
     assert prediction.mask.shape == (80, 50)
     np.testing.assert_array_equal(prediction.mask, expected)
+
+
+def test_another_protocol_shares_the_weights(checkpoint):
+    predictor = hrseg.load(checkpoint[0])
+    other = predictor.with_protocol(scales=(0.5, 1.0), flip=True)
+    assert other.model is predictor.model
+    assert predictor.protocol.scales == predictor.evaluator.protocol.scales == (1.0,)
+    assert other.evaluator.protocol.scales == (0.5, 1.0)
+    once, twice = (p.predict(picture(), scores=True).scores for p in (predictor, other))
+    assert abs(once - twice).max() > 1e-4
+    with pytest.raises(ConfigError, match="unknown field of the protocol 'scale'"):
+        predictor.with_protocol(scale=2.0)
+
+
+@pytest.mark.parametrize("average", ["softmax", "exp_logits", "logits"])
+def test_probabilities_are_shares_whatever_was_averaged(checkpoint, average):
+    predictor = hrseg.load(checkpoint[0]).with_protocol(average=average, scales=(0.75, 1.0))
+    prediction = predictor.predict(picture(), scores=True)
+    shares = prediction.probabilities()
+    assert abs(shares.sum(0) - 1).max() < 1e-5
+    assert (shares.argmax(0) == prediction.mask).all()
+    with pytest.raises(ConfigError, match="the scores were not kept"):
+        predictor.predict(picture()).probabilities()
+
+
+def test_probabilities_of_one_scale_are_the_softmax(checkpoint):
+    shares = [
+        hrseg.load(checkpoint[0]).with_protocol(average=rule).predict(picture(), scores=True)
+        for rule in ("softmax", "exp_logits", "logits")
+    ]
+    for other in shares[1:]:
+        assert abs(shares[0].probabilities() - other.probabilities()).max() < 1e-5
+
+
+def test_an_unknown_device_or_precision_is_refused(checkpoint):
+    with pytest.raises(ConfigError, match="device 'gpu'"):
+        hrseg.load(checkpoint[0], device="gpu")
+    with pytest.raises(ConfigError, match="unknown precision 'fp16'"):
+        hrseg.load(checkpoint[0], precision="fp16")
+
+
+def test_reduced_precision_ends_at_the_logits(checkpoint):
+    full, half = (
+        hrseg.load(checkpoint[0], precision=precision).predict(picture(), scores=True).scores
+        for precision in ("32", "bf16")
+    )
+    assert half.dtype == np.float32
+    assert 0 < abs(full - half).max() < 0.01

@@ -68,7 +68,7 @@ def test_a_folder_without_an_evaluation_is_refused(tmp_path):
 
 def test_a_lost_mask_and_a_lost_data_set_are_named(evaluated, tmp_path):
     evaluation = open_evaluation(evaluated, [f"data.root={tmp_path}", "data.num_val=1"])
-    with pytest.raises(DataError, match="2 images of .* are not in split val"):
+    with pytest.raises(DataError, match=r"2 images of .* are not in split val"):
         evaluation.truth(evaluation.records[0].name)
     with pytest.raises(DataError, match=r"other.png: no readable mask"):
         evaluation.pred("other")

@@ -20,18 +20,20 @@ LEAVES = {
     "schema",
     "optim",
 }
-ANYONE = {"errors", "lookup", "hrseg"}
+ANYONE = {"errors", "lookup", "atomic", "hrseg"}
 EVALUATION = {"inference", "geometry", "protocols"}
 MAY_IMPORT = {
     "lookup": set(),
     "errors": set(),
+    "atomic": set(),
+    "pixels": set(),
     "inference": {"geometry", "protocols"},
     "geometry": {"protocols"},
     "task": {"models", "losses", "optim", "metrics", "scale_report", "visualize", *EVALUATION},
     "callbacks": {"metrics", "protocols", "visualize"},
     "submission": set(),
     "config": {"protocols", "schema"},
-    "predictor": {"models", "visualize", "runfolder", *EVALUATION},
+    "predictor": {"models", "pixels", "visualize", "runfolder", *EVALUATION},
     "logs": {"schema"},
     "progress": set(),
     "checkpointing": set(),

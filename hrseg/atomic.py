@@ -1,0 +1,43 @@
+"""Files that are whole or not there."""
+
+import errno
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from hrseg.errors import ConfigError
+
+PARTIAL = ".partial-"
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Give a path to write to; what was written takes the place of `path` when all went well.
+
+    A reader sees the old file or the new one; after an error nothing half-written is left.
+
+    Raises:
+        ConfigError: the disk is full.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f"{PARTIAL}{path.name}")
+    try:
+        yield partial
+        os.replace(partial, path)
+    except BaseException as error:
+        partial.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise full_disk(path) from error
+        raise
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Write a file at once, as `replacing` does."""
+    with replacing(path) as partial:
+        partial.write_bytes(data)
+
+
+def full_disk(path: Path) -> ConfigError:
+    """Return the error that says what could not be written."""
+    return ConfigError(f"no space left to write {path}: free some, or choose another disk.")

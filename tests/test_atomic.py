@@ -1,0 +1,33 @@
+"""Files that are whole or not there."""
+
+import errno
+
+import pytest
+
+from hrseg.atomic import replacing, write_bytes
+from hrseg.errors import ConfigError
+
+
+def test_a_file_is_replaced_when_all_went_well(tmp_path):
+    path = tmp_path / "new" / "a.txt"
+    write_bytes(path, b"one")
+    write_bytes(path, b"two")
+    assert path.read_bytes() == b"two"
+    assert [file.name for file in path.parent.iterdir()] == ["a.txt"]
+
+
+def test_after_an_error_the_old_file_is_there_and_nothing_half_written(tmp_path):
+    path = tmp_path / "a.txt"
+    write_bytes(path, b"old")
+    with pytest.raises(KeyboardInterrupt), replacing(path) as partial:
+        partial.write_bytes(b"half")
+        raise KeyboardInterrupt
+    assert path.read_bytes() == b"old"
+    assert [file.name for file in tmp_path.iterdir()] == ["a.txt"]
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT])
+def test_a_full_disk_is_one_clear_line(tmp_path, code):
+    path = tmp_path / "a.txt"
+    with pytest.raises(ConfigError, match=r"no space left to write .*a.txt"), replacing(path):
+        raise OSError(code, "No space left on device")

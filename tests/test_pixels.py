@@ -1,0 +1,100 @@
+"""What a user hands over becomes RGB bytes, and what was done to it is said."""
+
+import io
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image
+
+from hrseg.errors import DataError
+from hrseg.pixels import read_pixels
+
+RGB = np.arange(2 * 3 * 3, dtype=np.uint8).reshape(2, 3, 3) * 10
+
+
+def saved(tmp_path, picture, name="a.png", **options):
+    picture.save(tmp_path / name, **options)
+    return tmp_path / name
+
+
+def test_rgb_files_pil_images_and_arrays_stay_as_they_are(tmp_path):
+    picture = Image.fromarray(RGB)
+    for source in (RGB, picture, saved(tmp_path, picture), str(saved(tmp_path, picture))):
+        pixels, notes = read_pixels(source)
+        assert pixels.tolist() == RGB.tolist()
+        assert notes == []
+
+
+def test_a_photo_is_turned_as_its_exif_says(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6  # the camera was turned: the viewer turns by 90 degrees clockwise
+    path = saved(tmp_path, Image.fromarray(RGB), exif=exif)
+    pixels, notes = read_pixels(path)
+    assert pixels.tolist() == np.rot90(RGB, -1).tolist()
+    assert notes == ["turned upright by its EXIF"]
+
+
+def test_16_bits_are_scaled_to_8_and_said(tmp_path):
+    grey = np.array([[0, 256, 257], [32768, 65278, 65535]], np.uint16)
+    cv2.imwrite(str(tmp_path / "grey.png"), grey)
+    pixels, notes = read_pixels(tmp_path / "grey.png")
+    assert pixels[..., 0].tolist() == [[0, 0, 1], [127, 254, 255]]
+    assert (pixels == pixels[..., :1]).all()
+    assert notes == ["grey", "16 bits scaled to 8"]
+    cv2.imwrite(str(tmp_path / "rgb.png"), np.dstack([grey] * 3))
+    pixels, notes = read_pixels(tmp_path / "rgb.png")
+    assert notes == ["16 bits scaled to 8"]
+    assert np.abs(pixels[..., 0].astype(int) - grey // 257).max() <= 1
+
+
+@pytest.mark.parametrize(
+    ("mode", "note"),
+    [
+        ("L", "grey"),
+        ("LA", "grey, its transparency left out"),
+        ("RGBA", "its transparency left out"),
+        ("1", "black and white"),
+        ("CMYK", "CMYK colours converted"),
+    ],
+)
+def test_other_modes_become_rgb_and_are_said(mode, note):
+    pixels, notes = read_pixels(Image.fromarray(RGB).convert(mode))
+    assert pixels.shape == RGB.shape
+    assert notes == [note]
+
+
+def test_transparency_leaves_the_colours_alone():
+    picture = Image.fromarray(np.dstack([RGB, np.zeros((2, 3), np.uint8)]), "RGBA")
+    assert read_pixels(picture)[0].tolist() == RGB.tolist()
+
+
+def test_only_the_first_of_several_pages_is_taken(tmp_path):
+    pages = [Image.fromarray(RGB), Image.fromarray(RGB + 1)]
+    path = saved(tmp_path, pages[0], "a.tif", save_all=True, append_images=pages[1:])
+    pixels, notes = read_pixels(path)
+    assert pixels.tolist() == RGB.tolist()
+    assert notes == ["2 pages, only the first is taken"]
+
+
+def test_what_is_no_image_is_named(tmp_path):
+    (tmp_path / "text.png").write_text("hello")
+    with pytest.raises(DataError, match=r"text.png is no readable image"):
+        read_pixels(tmp_path / "text.png")
+    with pytest.raises(DataError, match="no such file"):
+        read_pixels(tmp_path / "none.png")
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
+    stored = io.BytesIO()
+    Image.fromarray(noise).save(stored, "PNG")
+    (tmp_path / "cut.png").write_bytes(stored.getvalue()[:5000])
+    with pytest.raises(DataError, match=r"cut.png is no readable image"):
+        read_pixels(tmp_path / "cut.png")
+    Image.fromarray(np.zeros((4, 4), np.float32)).save(tmp_path / "f.tif")
+    with pytest.raises(DataError, match=r"f.tif: got an image of mode F; expected 8 or 16 bits"):
+        read_pixels(tmp_path / "f.tif")
+
+
+def test_arrays_of_another_kind_are_refused():
+    for wrong in (RGB[..., 0], RGB.astype(np.float32), np.zeros((2, 3, 4), np.uint8)):
+        with pytest.raises(DataError, match=r"expected RGB uint8 \(H, W, 3\)"):
+            read_pixels(wrong)
