@@ -18,6 +18,12 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     """
     parser = make_parser()
     arguments, rest = parser.parse_known_args(join_overrides(argv))
+    if hasattr(arguments, "inputs"):
+        # argparse takes one row of positional words alone; options may stand between them.
+        words = [*arguments.inputs, *(word for word in rest if not word.startswith("-"))]
+        arguments.overrides = [word for word in words if re.match(r"inference\.\w+=", word)]
+        arguments.inputs = [word for word in words if word not in arguments.overrides]
+        rest = [word for word in rest if word not in words]
     wrong = [word for word in rest if word.startswith("-") or "=" not in word]
     if wrong or (rest and not hasattr(arguments, "overrides")):
         raise ConfigError(
@@ -55,6 +61,14 @@ def make_parser() -> argparse.ArgumentParser:
     command.add_argument("--checkpoint", help="file; default: the best one of the newest run")
     command.set_defaults(command="test")
 
+    _add_predict(commands.add_parser("predict", help="images, folders, videos: masks, overlays"))
+
+    command = commands.add_parser("report", help="one page that shows how good, where not, why")
+    command.add_argument("run", nargs="?", help="run folder, or one of its validate/ folders")
+    command.add_argument("overrides", nargs="*", metavar="key=value", help=OVERRIDES)
+    command.add_argument("--images", type=int, default=60, help="pictures in the page, at most")
+    command.set_defaults(command="report")
+
     command = commands.add_parser("score", help="score mask files against true ones")
     _add_config(command, "config whose data section says classes and ids")
     command.add_argument("--truth", required=True, help="folder of true masks")
@@ -82,6 +96,29 @@ def make_parser() -> argparse.ArgumentParser:
     command = commands.add_parser("doctor", help="print versions, devices and known problems")
     command.set_defaults(command="doctor")
     return parser
+
+
+def _add_predict(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "inputs",
+        nargs="+",
+        metavar="input",
+        help="files, folders, 'patterns/*.mp4'; inference.* pairs change the protocol",
+    )
+    parser.add_argument("--checkpoint", help="file or run; default: the best of the newest run")
+    parser.add_argument(
+        "--out", default="predictions", help="folder to write to; default: %(default)s"
+    )
+    parser.add_argument("--no-overlays", action="store_true", help="masks alone")
+    parser.add_argument("--probabilities", action="store_true", help="per class, float16 .npz")
+    parser.add_argument("--polygons", action="store_true", help="GeoJSON per image")
+    parser.add_argument("--frames", action="store_true", help="a mask per frame of a video")
+    parser.add_argument("--resume", action="store_true", help="leave out what is finished")
+    parser.add_argument("--tile", type=int, default=1024, help="side of tiles of large images")
+    parser.add_argument("--overlap", type=int, default=256, help="of neighbouring tiles, in pixels")
+    parser.add_argument("--device", help="cpu, cuda, cuda:1, mps; default: cuda if there is one")
+    parser.add_argument("--precision", choices=("32", "bf16", "16"), default="32")
+    parser.set_defaults(command="predict")
 
 
 def _add_data(parser: argparse.ArgumentParser) -> None:

@@ -9,6 +9,7 @@ import numpy as np
 import pytorch_lightning as pl
 from PIL import Image
 from pytorch_lightning.callbacks import Callback
+from pytorch_lightning.loggers import TensorBoardLogger
 from pytorch_lightning.trainer.states import TrainerFn
 from rich import get_console
 from rich.markup import escape
@@ -119,7 +120,10 @@ def write_json(path: Path, content: Any, indent: int | None = 1) -> None:
 
 
 class PredictionImages(Callback):
-    """Write image | truth | prediction | errors of a fixed sample of images as PNG."""
+    """Write image | truth | prediction | errors of a fixed sample of images as PNG.
+
+    TensorBoard, where it is a logger, gets them too, step by step.
+    """
 
     def __init__(self, count: int = 4, folder: str | Path | None = None) -> None:
         """Take `count` evenly spaced images; write below `folder`, by default the run folder."""
@@ -151,8 +155,12 @@ class PredictionImages(Callback):
         names = legend(cast(list[str], pl_module.class_names), palette, row.shape[1])
         folder = Path(self.folder or trainer.default_root_dir) / "predictions"
         folder.mkdir(parents=True, exist_ok=True)
-        picture = Image.fromarray(np.vstack([row, names]))
-        picture.save(folder / f"{Path(batch['name'][0]).name}.png")
+        picture, name = np.vstack([row, names]), Path(batch["name"][0]).name
+        Image.fromarray(picture).save(folder / f"{name}.png")
+        for logger in trainer.loggers:
+            if isinstance(logger, TensorBoardLogger):
+                board = logger.experiment
+                board.add_image(f"val/{name}", picture, trainer.global_step, dataformats="HWC")
 
 
 def _summary(scores: Mapping[str, Any]) -> str:

@@ -145,6 +145,33 @@ _OF_TRAINING = (
 ).split()
 
 
+def _predict(arguments: argparse.Namespace) -> int:
+    from hrseg.config import protocol_changes
+    from hrseg.inputs import find_sources
+    from hrseg.runfolder import best_checkpoint, newest_run
+
+    changes = protocol_changes(arguments.overrides)
+    out = Path(arguments.out)
+    sources = find_sources(arguments.inputs, leave_out=out)
+    checkpoint = Path(arguments.checkpoint or newest_run(Path("runs")))
+    checkpoint = best_checkpoint(checkpoint) if checkpoint.is_dir() else checkpoint
+    if not checkpoint.is_file():
+        raise ConfigError(f"no such checkpoint: {checkpoint.absolute()}")
+    from hrseg.predict import Wanted, predict
+
+    wanted = Wanted(
+        overlays=not arguments.no_overlays,
+        probabilities=arguments.probabilities,
+        polygons=arguments.polygons,
+        frames=arguments.frames,
+        tile=arguments.tile,
+        overlap=arguments.overlap,
+    )
+    where = {"device": arguments.device, "precision": arguments.precision}
+    outcome = predict(checkpoint, sources, out, wanted, changes, **where, resume=arguments.resume)
+    return DataError.exit_code if outcome.faults else 0
+
+
 def _score(arguments: argparse.Namespace) -> None:
     from hrseg.config import load_config
 
@@ -265,6 +292,7 @@ _COMMANDS: dict[str, Callable[[argparse.Namespace], int | None]] = {
     "fit": _fit,
     "validate": _validate,
     "test": _test,
+    "predict": _predict,
     "score": _score,
     "data_check": _data_check,
     "data": _data,

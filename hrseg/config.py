@@ -6,7 +6,7 @@ dataclass in schema.py. Nothing here imports torch, so a typo is answered at onc
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import fields, is_dataclass
+from dataclasses import asdict, fields, is_dataclass
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal, cast, get_args, get_origin
@@ -17,7 +17,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from hrseg.errors import ConfigError
 from hrseg.lookup import did_you_mean, find
-from hrseg.protocols import make_protocol
+from hrseg.protocols import PROTOCOLS, make_protocol
 from hrseg.schema import (
     OWN_TRAINER_NAMES,
     SECTIONS,
@@ -58,6 +58,22 @@ def load_config(name: str | Path, overrides: Iterable[str] = ()) -> Config:
     config = checker.typed(Config, content, "")
     checker.check_values(config)
     return cast(Config, config)
+
+
+def protocol_changes(overrides: Sequence[str]) -> dict[str, Any]:
+    """Return the checked fields of the protocol that `inference.key=value` pairs change.
+
+    Raises:
+        ConfigError: an unknown key, or a value of another type or out of range.
+    """
+    # Any whole config lends its other sections to the checks.
+    inference = to_dict(load_config("synthetic_tiny", overrides).inference)
+    names = [pair.partition("=")[0].removeprefix("inference.") for pair in overrides]
+    fields_of_it = (*asdict(PROTOCOLS["plain"]), "protocol")
+    for name in names:
+        if name not in fields_of_it:
+            raise ConfigError(f"command line: inference.{name} plays no part in a prediction.")
+    return {name: inference[name] for name in names}
 
 
 def find_config(name: str | Path) -> Path:

@@ -25,7 +25,7 @@ from hrseg.models.fold import fold
 from hrseg.models.normalize import Normalize
 from hrseg.models.weights import load_weights, read_checkpoint
 from hrseg.pixels import Input, read_pixels
-from hrseg.protocols import Protocol
+from hrseg.protocols import PROTOCOLS, Protocol
 from hrseg.runfolder import best_checkpoint
 from hrseg.visualize import colorize, indexed, overlay
 
@@ -75,7 +75,7 @@ class Predictor:
         self.palette: list[list[int]] = facts["palette"]
         self.flip_pairs = [tuple(pair) for pair in facts["flip_pairs"]]
         self.protocol = Protocol(**facts["protocol"])
-        self.device = device
+        self.device, self.precision = device, precision
         folded, kind = fold(self.model), torch.device(device).type
 
         def logits(image: Tensor) -> Tensor:
@@ -90,19 +90,21 @@ class Predictor:
             self.model.backbone.align_corners,
         )
 
-    def with_protocol(self, **changed: Any) -> Predictor:
-        """Return a predictor of the same weights with other fields in its protocol.
+    def with_protocol(self, preset: str | None = None, **changed: Any) -> Predictor:
+        """Return a predictor of the same weights with another protocol.
 
         Args:
+            preset: name of an entry of PROTOCOLS to start from; None: the one it has.
             changed: fields of `Protocol`, for example scales=(0.75, 1.0), flip=True.
 
         Raises:
-            ConfigError: an unknown field, or a value that cannot be evaluated.
+            ConfigError: an unknown preset or field, or a value that cannot be evaluated.
         """
         for name in changed:
             find(self.protocol.to_dict(), name, "field of the protocol")
+        base = self.protocol if preset is None else find(PROTOCOLS, preset, "protocol")
         other = copy.copy(self)
-        other.protocol = replace(self.protocol, **changed)
+        other.protocol = replace(base, **changed)
         other.evaluator = replace(self.evaluator, protocol=other.protocol)
         return other
 

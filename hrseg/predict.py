@@ -1,0 +1,369 @@
+"""`hrseg predict`: images, folders, videos and huge images, read and written beside the model."""
+
+import hashlib
+import io
+import json
+import time
+from collections import Counter, defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from rich import get_console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from hrseg.atomic import PARTIAL, write_bytes
+from hrseg.errors import ConfigError, DataError, HrsegError
+from hrseg.inputs import Source
+from hrseg.parallel import Behind, map_ahead
+from hrseg.pixels import read_pixels
+from hrseg.polygons import polygons
+from hrseg.predictor import Prediction, Predictor, load
+from hrseg.video import predict_video
+
+_MANIFEST = "predict.json"
+_ON_SCREEN = 20
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What is written of each input.
+
+    Attributes:
+        overlays: the classes laid over the image.
+        probabilities: float16 (K, H, W).
+        polygons: GeoJSON.
+        frames: a mask per frame of a video.
+        tile: side of the tiles of large images, in pixels.
+        overlap: of neighbouring tiles, in pixels.
+    """
+
+    overlays: bool = True
+    probabilities: bool = False
+    polygons: bool = False
+    frames: bool = False
+    tile: int = 1024
+    overlap: int = 256
+
+    def paths(self, out: Path, source: Source) -> dict[str, Path]:
+        """Return what is written of an input, and where; the mask, or what stands for it, last."""
+        name = source.name
+        if source.kind == "video":
+            return {"overlays": out / "overlays" / f"{name}.mp4"}
+        suffix = "tif" if source.kind == "tiles" else "png"
+        paths = {
+            "overlays": out / "overlays" / f"{name}.jpg",
+            "probabilities": out / "probabilities" / f"{name}.npz",
+            "polygons": out / "polygons" / f"{name}.geojson",
+            "masks": out / "masks" / f"{name}.{suffix}",
+        }
+        left_out = ("probabilities", "polygons") if source.kind == "tiles" else ()
+        return {
+            what: path
+            for what, path in paths.items()
+            if what not in left_out and (what == "masks" or getattr(self, what))
+        }
+
+
+@dataclass
+class Outcome:
+    """What came of the inputs.
+
+    Attributes:
+        done: the name of each image, and of the video of each frame, that was predicted.
+        seconds: how long it took.
+        faults: input -> why there is nothing of it.
+        notes: what was done to inputs -> which.
+    """
+
+    done: list[str] = field(default_factory=list)
+    seconds: float = 0.0
+    faults: dict[str, str] = field(default_factory=dict)
+    notes: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
+
+
+def predict(
+    checkpoint: Path,
+    sources: Sequence[Source],
+    out: Path,
+    wanted: Wanted,
+    changes: Mapping[str, Any] | None = None,
+    device: str | None = None,
+    precision: str = "32",
+    resume: bool = False,
+) -> Outcome:
+    """Load a checkpoint, predict files into `out`, and say what came of it.
+
+    Args:
+        checkpoint: a file that hrseg wrote.
+        sources: what to predict.
+        out: see `predict_sources`.
+        wanted: what is written.
+        changes: fields of the `inference` section that replace those of the checkpoint's protocol.
+        device: None: the first CUDA device, else the CPU.
+        precision: of the network, see `hrseg.load`.
+        resume: see `predict_sources`.
+
+    Raises:
+        ConfigError: see `hrseg.load` and `predict_sources`.
+    """
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    predictor = load(checkpoint, device, precision)
+    if changes:
+        fields = dict(changes)
+        predictor = predictor.with_protocol(fields.pop("protocol", None), **fields)
+    kinds = Counter(source.kind for source in sources)
+    counts = ", ".join(f"{count} {_KINDS[kind][count > 1]}" for kind, count in kinds.items())
+    threads = f", {torch.get_num_threads()} threads" if device == "cpu" else ""
+    _say(f"predict {counts} by {checkpoint}; {device}{threads}, precision {precision}")
+    _say(str(predictor.protocol))
+    outcome = predict_sources(predictor, sources, out, wanted, checkpoint, resume)
+    show_outcome(outcome)
+    _say(f"predictions: {out}")
+    return outcome
+
+
+_KINDS = {
+    "image": ("image", "images"),
+    "video": ("video", "videos"),
+    "tiles": ("image in tiles", "images in tiles"),
+}
+
+
+def predict_sources(
+    predictor: Predictor,
+    sources: Sequence[Source],
+    out: Path,
+    wanted: Wanted,
+    checkpoint: Path,
+    resume: bool = False,
+) -> Outcome:
+    """Predict files into `out`; what cannot be read is reported at the end, by name.
+
+    Args:
+        predictor: the model.
+        sources: what to predict.
+        out: folder for masks/, overlays/, probabilities/, polygons/ and predict.json.
+        wanted: what is written.
+        checkpoint: the file that the predictor came from, for predict.json.
+        resume: leave out what is finished: its outputs are there, and newer than the input.
+
+    Raises:
+        ConfigError: a full disk, or a folder to resume that other settings were used for.
+    """
+    settings = _settings(predictor, wanted, checkpoint)
+    left = list(sources)
+    if resume:
+        _check_settings(out / _MANIFEST, settings)
+        for partial in out.rglob(f"{PARTIAL}*"):
+            partial.unlink()
+        left = [source for source in sources if not _is_finished(source, wanted.paths(out, source))]
+        _say(f"{len(sources) - len(left)} of {len(sources)} inputs are finished already")
+    write_bytes(out / _MANIFEST, _json(settings))
+    run = _Run(predictor, out, wanted)
+    with run.bar:
+        try:
+            run.images([source for source in left if source.kind == "image"])
+            for source in left:
+                if source.kind != "image":
+                    run.alone(source)
+        except HrsegError as error:
+            raise type(error)(
+                f"{error}\n{len(run.outcome.done)} are done; `--resume` goes on after them."
+            ) from error
+    outcome = run.finish()
+    write_bytes(out / _MANIFEST, _json({**settings, **_report(outcome, len(sources))}))
+    return outcome
+
+
+class _Run:
+    """One call of `predict_sources`."""
+
+    def __init__(self, predictor: Predictor, out: Path, wanted: Wanted) -> None:
+        self.predictor, self.out, self.wanted = predictor, out, wanted
+        self.outcome = Outcome()
+        self.began = time.monotonic()
+        self.bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=None),
+            MofNCompleteColumn(),
+            TextColumn("{task.speed:.1f}/s"),
+            TimeRemainingColumn(),
+            console=get_console(),
+            transient=True,
+            disable=not get_console().is_terminal,
+        )
+
+    def images(self, sources: Sequence[Source]) -> None:
+        """Predict images: two threads read ahead of the model, two write behind it."""
+        task = self.bar.add_task("images", total=len(sources), visible=bool(sources))
+        reading = map_ahead(lambda source: read_pixels(source.path), sources, workers=2, depth=4)
+        with Behind(workers=2, depth=4) as writing:
+            for source, read in reading:
+                try:
+                    pixels, notes = read.result()
+                    prediction = self.predictor.segment(pixels, self.wanted.probabilities)
+                except DataError as error:
+                    self._fault(source, error)
+                else:
+                    writing.submit(self._write, source, prediction)
+                    self._note(source, notes)
+                self.bar.advance(task)
+
+    def alone(self, source: Source) -> None:
+        """Predict a video or a large image."""
+        paths = self.wanted.paths(self.out, source)
+        try:
+            if source.kind == "video":
+                notes = self._video(source, paths["overlays"])
+            else:
+                notes = self._tiles(source, paths)
+        except DataError as error:
+            self._fault(source, error)
+        else:
+            self._note(source, notes)
+
+    def _video(self, source: Source, target: Path) -> list[str]:
+        task = self.bar.add_task(source.path.name, total=None)
+        folder = self.out / "masks" / source.name
+
+        def each(number: int, prediction: Prediction) -> None:
+            if self.wanted.frames:
+                write_bytes(folder / f"{number + 1:06}.png", mask_png(prediction))
+            self.outcome.done.append(source.name)
+            self.bar.advance(task)
+
+        return predict_video(self.predictor, source.path, target, each)
+
+    def _tiles(self, source: Source, paths: dict[str, Path]) -> list[str]:
+        # GDAL is in no smaller image's way.
+        from hrseg.bigimage import predict_big
+        from hrseg.tiles import note
+
+        task = self.bar.add_task(source.path.name, total=None)
+        notes = predict_big(
+            self.predictor,
+            source.path,
+            paths["masks"],
+            self.wanted.tile,
+            self.wanted.overlap,
+            overlay=paths.get("overlays"),
+            progress=lambda done, total: self.bar.update(task, completed=done, total=total),
+        )
+        said = note(self.predictor.protocol)
+        self.outcome.done.append(source.name)
+        return [*notes, said] if said else notes
+
+    def _write(self, source: Source, prediction: Prediction) -> None:
+        for what, path in self.wanted.paths(self.out, source).items():
+            write_bytes(path, _ENCODERS[what](prediction))
+        self.outcome.done.append(source.name)
+
+    def _fault(self, source: Source, error: DataError) -> None:
+        self.outcome.faults[str(source.path)] = str(error)
+
+    def _note(self, source: Source, notes: Sequence[str]) -> None:
+        for note in notes:
+            self.outcome.notes[note].append(str(source.path))
+
+    def finish(self) -> Outcome:
+        """Return what came of it."""
+        self.outcome.seconds = time.monotonic() - self.began
+        return self.outcome
+
+
+def show_outcome(outcome: Outcome) -> None:
+    """Say what was done to inputs, which could not be read, and how fast it was."""
+    for note, paths in outcome.notes.items():
+        more = f" and {len(paths) - 1} more" if len(paths) > 1 else ""
+        _say(f"note: {note}: {paths[0]}{more}")
+    for path, fault in list(outcome.faults.items())[:_ON_SCREEN]:
+        _say(f"fault: {fault if path in fault else f'{path}: {fault}'}")
+    if len(outcome.faults) > _ON_SCREEN:
+        _say(f"... and {len(outcome.faults) - _ON_SCREEN} more, in {_MANIFEST}")
+    count, rate = len(outcome.done), len(outcome.done) / (outcome.seconds or 1.0)
+    failed = f", {len(outcome.faults)} could not be read" if outcome.faults else ""
+    _say(f"{count} images in {outcome.seconds:.0f} s, {rate:.1f} images/s{failed}")
+
+
+def mask_png(prediction: Prediction) -> bytes:
+    """Return the mask as a palette PNG."""
+    stored = io.BytesIO()
+    prediction.to_pil().save(stored, "PNG")
+    return stored.getvalue()
+
+
+def overlay_jpeg(prediction: Prediction) -> bytes:
+    """Return the image with the classes laid over it as JPEG."""
+    stored = io.BytesIO()
+    Image.fromarray(prediction.overlay()).save(stored, "JPEG", quality=90)
+    return stored.getvalue()
+
+
+def probabilities_npz(prediction: Prediction) -> bytes:
+    """Return float16 (K, H, W) as `probabilities`, and `class_names`."""
+    stored = io.BytesIO()
+    shares = prediction.probabilities().astype(np.float16)
+    np.savez(stored, probabilities=shares, class_names=np.array(prediction.class_names))
+    return stored.getvalue()
+
+
+_ENCODERS: dict[str, Callable[[Prediction], bytes]] = {
+    "masks": mask_png,
+    "overlays": overlay_jpeg,
+    "probabilities": probabilities_npz,
+    "polygons": lambda prediction: _json(polygons(prediction.mask, prediction.class_names), None),
+}
+
+
+def _settings(predictor: Predictor, wanted: Wanted, checkpoint: Path) -> dict[str, Any]:
+    """Return what outputs depend on."""
+    with checkpoint.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    return {
+        "checkpoint": str(checkpoint.absolute()),
+        "sha256": digest,
+        "precision": predictor.precision,
+        "protocol": predictor.protocol.to_dict(),
+        "wanted": asdict(wanted),
+        "class_names": predictor.class_names,
+    }
+
+
+def _check_settings(manifest: Path, settings: dict[str, Any]) -> None:
+    """Refuse to mix outputs that were made by other settings with new ones."""
+    if not manifest.is_file():
+        return
+    try:
+        earlier = json.loads(manifest.read_text(encoding="utf-8"))
+    except ValueError:
+        earlier = {}
+    for key in ("sha256", "precision", "protocol", "wanted"):
+        if earlier.get(key) != settings[key]:
+            named = "checkpoint" if key == "sha256" else key
+            raise ConfigError(
+                f"--resume: {manifest.parent} was made with {named} {earlier.get(named)}, "
+                f"now it is {settings[named]}.\n"
+                "Keep to the settings of the first call, or predict into another folder (--out)."
+            )
+
+
+def _is_finished(source: Source, paths: dict[str, Path]) -> bool:
+    changed = source.path.stat().st_mtime
+    return all(path.is_file() and path.stat().st_mtime >= changed for path in paths.values())
+
+
+def _report(outcome: Outcome, count: int) -> dict[str, Any]:
+    return {"inputs": count, "faults": outcome.faults, "notes": dict(outcome.notes)}
+
+
+def _json(content: Any, indent: int | None = 1) -> bytes:
+    return json.dumps(content, indent=indent).encode()
+
+
+def _say(text: str) -> None:
+    get_console().print(text, highlight=False, markup=False, soft_wrap=True)

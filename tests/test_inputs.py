@@ -1,0 +1,80 @@
+"""What `hrseg predict` is pointed at becomes a list of files with names for their outputs."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from hrseg.errors import ConfigError
+from hrseg.inputs import Source, find_sources
+
+
+@pytest.fixture
+def photos(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("photos/a.png", "photos/deep/a.jpg", "photos/.hidden/b.png", "street.png"):
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (40, 32)).save(path)
+    (tmp_path / "photos" / "notes.txt").write_text("no image")
+    (tmp_path / "photos" / "clip.mp4").write_bytes(b"")
+    return tmp_path
+
+
+def names(sources):
+    return [source.name for source in sources]
+
+
+def test_a_folder_is_searched_and_names_keep_the_path_below_it(photos):
+    assert names(find_sources(["photos"])) == ["a", "clip", "deep/a"]
+
+
+def test_files_and_patterns_are_named_by_their_stems(photos):
+    assert names(find_sources(["street.png", "photos/**/*.jpg"])) == ["street", "a"]
+    assert find_sources(["photos/*.mp4"]) == [
+        Source(find_sources(["photos"])[1].path, "clip", "video")
+    ]
+
+
+def test_a_file_that_is_named_twice_is_predicted_once(photos):
+    assert names(find_sources(["photos", "photos/a.png"])) == ["a", "clip", "deep/a"]
+
+
+def test_outputs_are_no_inputs(photos):
+    out = photos / "photos" / "out"
+    out.mkdir()
+    Image.new("RGB", (40, 32)).save(out / "a_mask.png")
+    assert names(find_sources(["photos"], leave_out=out)) == ["a", "clip", "deep/a"]
+
+
+def test_two_inputs_of_one_name_are_refused(photos):
+    Image.new("RGB", (40, 32)).save("photos/a.jpg")
+    with pytest.raises(
+        ConfigError, match=r"a.jpg and .*a.png would both be written as a.\n.*--out"
+    ):
+        find_sources(["photos"])
+
+
+@pytest.mark.parametrize(
+    ("pattern", "message"),
+    [("none.png", "no such file: none.png"), ("empty", "no image or video below empty"),
+     ("*.gif", r"no such file: \*.gif")],
+)  # fmt: skip
+def test_what_finds_nothing_is_refused(photos, pattern, message):
+    (photos / "empty").mkdir()
+    with pytest.raises(ConfigError, match=message):
+        find_sources([pattern])
+
+
+def test_large_and_georeferenced_images_go_in_tiles(photos):
+    Image.fromarray(np.zeros((4096, 8193), np.uint8)).save("large.png")
+    Image.fromarray(np.zeros((4096, 8192), np.uint8)).save("whole.png")
+    tags = {33550: (0.5, 0.5, 0.0), 33922: (0.0, 0.0, 0.0, 1.0, 2.0, 0.0)}
+    Image.new("RGB", (40, 32)).save("geo.tif", tiffinfo=tags)
+    Image.new("RGB", (40, 32)).save("plain.tif")
+    sources = find_sources(["large.png", "whole.png", "geo.tif", "plain.tif"])
+    assert [source.kind for source in sources] == ["tiles", "image", "tiles", "image"]
+
+
+def test_an_unreadable_file_is_found_and_left_to_the_reader(photos):
+    (photos / "bad.png").write_text("no image")
+    assert find_sources(["bad.png"])[0].kind == "image"

@@ -1,0 +1,244 @@
+"""`hrseg predict`: what is written, what is left out, what is reported."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+
+import cv2
+import numpy as np
+import pytest
+import pytorch_lightning as pl
+import torch
+from PIL import Image
+
+import hrseg
+from hrseg.cli import main
+
+NAMES = ["road", "car", "tree"]
+PALETTE = [(128, 64, 128), (0, 0, 142), (107, 142, 35)]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A run folder with a model of three classes whose weights are random but not tiny."""
+    folder = tmp_path_factory.mktemp("run")
+    torch.manual_seed(0)
+    model = hrseg.create_model("hrnet_w18_small_v1", num_classes=3)
+    torch.nn.init.normal_(model.head.last_layer[-1].weight, std=1.0)
+    task = hrseg.SegmentationTask(model, NAMES, palette=PALETTE)
+    trainer = pl.Trainer(logger=False, accelerator="cpu", enable_checkpointing=False)
+    trainer.strategy.connect(task)
+    trainer.save_checkpoint(folder / "checkpoints" / "best.ckpt")
+    return folder
+
+
+@pytest.fixture
+def photos(tmp_path):
+    generator = np.random.default_rng(0)
+    for index, (height, width) in enumerate([(48, 64), (40, 72), (64, 64), (33, 97)]):
+        noise = generator.integers(0, 256, (height // 8 + 1, width // 8 + 1, 3), np.uint8)
+        path = tmp_path / "photos" / f"{'deep/' * (index > 2)}{index}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(cv2.resize(noise, (width, height))).save(path)
+    return tmp_path / "photos"
+
+
+def predict(run, *arguments):
+    return main(["predict", "--checkpoint", str(run), "--device", "cpu", *map(str, arguments)])
+
+
+def files(folder):
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+
+
+def test_a_mask_is_what_the_predictor_sees_at_the_size_of_the_image(run, photos, tmp_path):
+    assert predict(run, photos, "--out", tmp_path / "out") == 0
+    predictor = hrseg.load(run)
+    for name in ("0", "1", "2", "deep/3"):
+        with Image.open(tmp_path / "out" / "masks" / f"{name}.png") as mask:
+            assert mask.mode == "P"
+            assert mask.getpalette()[:9] == [value for color in PALETTE for value in color]
+            assert np.array_equal(np.array(mask), predictor.predict(photos / f"{name}.png").mask)
+        with Image.open(tmp_path / "out" / "overlays" / f"{name}.jpg") as drawn:
+            assert drawn.size == mask.size
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
+        "masks", "overlays", "predict.json"
+    ]  # fmt: skip
+
+
+def test_probabilities_and_polygons_are_written_on_request(run, photos, tmp_path):
+    options = ["--probabilities", "--polygons", "--no-overlays"]
+    assert predict(run, photos / "0.png", "--out", tmp_path / "out", *options) == 0
+    mask = np.array(Image.open(tmp_path / "out" / "masks" / "0.png"))
+    with np.load(tmp_path / "out" / "probabilities" / "0.npz") as stored:
+        shares = stored["probabilities"]
+        assert stored["class_names"].tolist() == NAMES
+    assert (shares.shape, shares.dtype) == ((3, 48, 64), np.float16)
+    assert abs(shares.astype(np.float32).sum(0) - 1).max() < 2e-3
+    assert (shares.argmax(0) == mask).mean() > 0.99  # ties of float16 apart
+    found = json.loads((tmp_path / "out" / "polygons" / "0.geojson").read_text())
+    for index, name in enumerate(NAMES):
+        pixels = [
+            f["properties"]["pixels"] for f in found["features"] if f["properties"]["class"] == name
+        ]
+        assert sum(pixels) == (mask == index).sum()
+    assert not (tmp_path / "out" / "overlays").exists()
+
+
+def test_a_video_gives_a_video_and_masks_on_request(run, tmp_path):
+    writer = cv2.VideoWriter(
+        str(tmp_path / "clip.mp4"), cv2.VideoWriter.fourcc(*"mp4v"), 10, (64, 48)
+    )
+    for level in (0, 90, 180):
+        writer.write(np.full((48, 64, 3), level, np.uint8))
+    writer.release()
+    out = tmp_path / "out"
+    assert predict(run, tmp_path / "*.mp4", "--out", out, "--frames") == 0
+    assert cv2.VideoCapture(str(out / "overlays" / "clip.mp4")).get(cv2.CAP_PROP_FRAME_COUNT) == 3
+    masks = sorted((out / "masks" / "clip").iterdir())
+    assert [path.name for path in masks] == ["000001.png", "000002.png", "000003.png"]
+
+
+def test_what_cannot_be_read_is_named_at_the_end_and_stops_nothing(run, photos, tmp_path, capsys):
+    (photos / "0.png").write_bytes((photos / "0.png").read_bytes()[:200])
+    (photos / "clip.mp4").write_text("no video")
+    assert predict(run, photos, "--out", tmp_path / "out") == 3
+    said = capsys.readouterr().out
+    assert f"fault: {photos / '0.png'} is no readable image" in said
+    assert f"fault: {photos / 'clip.mp4'} is no readable video" in said
+    assert "3 images in" in said and "2 could not be read" in said
+    assert sorted(files(tmp_path / "out" / "masks")) == ["1.png", "2.png", "deep/3.png"]
+    manifest = json.loads((tmp_path / "out" / "predict.json").read_text())
+    assert sorted(manifest["faults"]) == [str(photos / "0.png"), str(photos / "clip.mp4")]
+
+
+def test_what_was_converted_is_said(run, photos, tmp_path, capsys):
+    for name in ("0", "1"):
+        with Image.open(photos / f"{name}.png") as image:
+            image.convert("L").save(photos / f"{name}.png")
+    assert predict(run, photos, "--out", tmp_path / "out") == 0
+    assert f"note: grey: {photos / '0.png'} and 1 more" in capsys.readouterr().out
+
+
+def test_resume_makes_what_is_missing_and_leaves_the_rest(run, photos, tmp_path, capsys):
+    out = tmp_path / "out"
+    arguments = [photos, "--out", out, "--polygons"]
+    assert predict(run, *arguments) == 0
+    whole = files(out)
+    for name in ("masks/1.png", "overlays/deep/3.jpg", "polygons/2.geojson"):
+        (out / name).unlink()
+    (out / "masks" / ".partial-1.png").write_bytes(b"half")
+    kept = (out / "masks" / "0.png").stat().st_mtime_ns
+    capsys.readouterr()
+    assert predict(run, *arguments, "--resume") == 0
+    assert "1 of 4 inputs are finished already" in capsys.readouterr().out
+    assert files(out) == whole
+    assert (out / "masks" / "0.png").stat().st_mtime_ns == kept
+
+
+def test_resume_predicts_again_what_has_changed(run, photos, tmp_path, capsys):
+    arguments = [photos, "--out", tmp_path / "out"]
+    assert predict(run, *arguments) == 0
+    Image.new("RGB", (50, 40)).save(photos / "0.png")
+    later = time.time() + 5
+    os.utime(photos / "0.png", (later, later))
+    assert predict(run, *arguments, "--resume") == 0
+    assert "3 of 4 inputs are finished already" in capsys.readouterr().out
+    assert Image.open(tmp_path / "out" / "masks" / "0.png").size == (50, 40)
+
+
+def test_resume_by_other_settings_is_refused(run, photos, tmp_path, capsys):
+    arguments = [photos, "--out", tmp_path / "out"]
+    assert predict(run, *arguments) == 0
+    assert predict(run, *arguments, "--resume", "inference.flip=true") == 2
+    assert "was made with protocol" in capsys.readouterr().err
+    assert predict(run, *arguments, "--resume", "--polygons") == 2
+    assert predict(run, *arguments, "--resume", "--precision", "bf16") == 2
+
+
+def test_the_protocol_can_be_changed(run, photos, tmp_path, capsys):
+    pairs = ["inference.protocol=mmseg", "inference.scales=[0.5,1.0]"]
+    assert predict(run, photos / "0.png", "--out", tmp_path / "out", *pairs) == 0
+    assert "mmseg: scales 0.5, 1, flip" in capsys.readouterr().out
+    expected = hrseg.load(run).with_protocol("mmseg", scales=(0.5, 1.0)).predict(photos / "0.png")
+    assert np.array_equal(np.array(Image.open(tmp_path / "out" / "masks" / "0.png")), expected.mask)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["none.png"], "no such file: none.png"),
+        (["photos", "inference.scale=[1.0]"], "command line: inference.scale: unknown key"),
+        (["photos", "inference.scales=[0]"], "command line: inference.scales"),
+        (["photos", "inference.scale_report=true"], "plays no part in a prediction"),
+        (["photos", "--checkpoint", "none.ckpt"], "no such checkpoint"),
+        (["photos", "--device", "gpu"], "device 'gpu'"),
+        (["photos", "--tiles", "3"], "unknown argument '--tiles'"),
+    ],
+)
+def test_a_mistake_is_answered_before_anything_is_written(
+    run, photos, tmp_path, monkeypatch, capsys, arguments, message
+):
+    monkeypatch.chdir(tmp_path)
+    start = ["predict", *([] if "--checkpoint" in arguments else ["--checkpoint", str(run)])]
+    assert main([*start, "--out", "out", *arguments]) == 2
+    said = capsys.readouterr().err
+    assert message in said and len(said.splitlines()) <= 4
+    assert not (tmp_path / "out").exists()
+
+
+def test_options_may_stand_between_inputs(run, photos, tmp_path):
+    out = tmp_path / "out"
+    assert predict(run, photos / "0.png", "--out", out, photos / "1.png") == 0
+    assert sorted(files(out / "masks")) == ["0.png", "1.png"]
+
+
+@pytest.mark.skipif(
+    shutil.which("mount") is None or os.geteuid() != 0, reason="needs a small file system"
+)
+def test_a_full_disk_is_one_clear_line_and_leaves_no_half_file(run, photos, tmp_path, capsys):
+    out = tmp_path / "out"
+    out.mkdir()
+    mounted = ["mount", "-t", "tmpfs", "-o", "size=24k", "tmpfs", str(out)]
+    if subprocess.run(mounted, capture_output=True, check=False).returncode:
+        pytest.skip("mounting is not allowed here")
+    try:
+        assert predict(run, photos, "--out", out) == 2
+        said = capsys.readouterr().err
+        assert "no space left to write" in said and "--resume" in said
+        assert len(said.splitlines()) <= 2
+        for name, data in files(out).items():
+            assert ".partial-" not in name
+            if name.endswith((".png", ".jpg")):
+                cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED).shape  # noqa: B018
+    finally:
+        subprocess.run(["umount", str(out)], check=True)
+
+
+@pytest.mark.slow
+def test_a_killed_call_resumes_to_the_same_bytes(run, tmp_path):
+    generator = np.random.default_rng(1)
+    (tmp_path / "photos").mkdir()
+    for index in range(40):
+        noise = generator.integers(0, 256, (36, 48, 3), np.uint8)
+        Image.fromarray(cv2.resize(noise, (480, 360))).save(tmp_path / "photos" / f"{index:02}.png")
+    command = [sys.executable, "-m", "hrseg", "predict", str(tmp_path / "photos")]
+    command += ["--checkpoint", str(run), "--polygons", "--out"]
+    subprocess.run([*command, str(tmp_path / "whole")], check=True, capture_output=True)
+    out = tmp_path / "killed"
+    process = subprocess.Popen([*command, str(out)], stdout=subprocess.DEVNULL)
+    while len(list(out.glob("masks/*.png"))) < 20:
+        time.sleep(0.01)
+    process.kill()
+    process.wait()
+    assert len(list(out.glob("masks/*.png"))) < 40
+    resumed = subprocess.run([*command, str(out), "--resume"], check=True, capture_output=True)
+    assert b"of 40 inputs are finished already" in resumed.stdout
+    assert files(out) == files(tmp_path / "whole")
