@@ -168,7 +168,7 @@ class Evaluator:
         """
         height, width = _size(image)
         if windows is None:
-            return self._to_scores(next(self._logits([image])), (height, width), rule)
+            return self._to_scores(next(self.logits([image])), (height, width), rule)
         side = (windows.height, windows.width)
         image = self._filled(image, windows)
         slices = [
@@ -177,7 +177,7 @@ class Evaluator:
             for x in windows.columns
         ]
         total: Tensor | None = None
-        for place, logits in zip(slices, self._logits([image[s] for s in slices]), strict=True):
+        for place, logits in zip(slices, self.logits([image[s] for s in slices]), strict=True):
             views = self._to_scores(logits, side, rule)
             if total is None:
                 total = views.new_zeros(*views.shape[:2], *_size(image))
@@ -188,7 +188,7 @@ class Evaluator:
         total /= _coverage(windows.columns, side[1], total.shape[3]).to(total)
         return total[..., :height, :width]
 
-    def _logits(self, crops: Sequence[Tensor]) -> Iterator[Tensor]:
+    def logits(self, crops: Sequence[Tensor]) -> Iterator[Tensor]:
         """Yield each crop's float32 logits (V, K, h, w) at head resolution, mirroring undone."""
         count = max(1, self.batch // 2) if self.protocol.flip else self.batch
         for start in range(0, len(crops), count):

@@ -31,6 +31,8 @@ MAY_IMPORT = {
     "polygons": set(),
     "inputs": {"pixels"},
     "video": {"parallel", "predictor"},
+    "tiles": EVALUATION,
+    "bigimage": {"predictor", "tiles", "visualize"},
     "predict": {"bigimage", "inputs", "parallel", "pixels", "polygons", "predictor", "tiles",
                 "video"},
     "inference": {"geometry", "protocols"},

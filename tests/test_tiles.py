@@ -1,0 +1,152 @@
+"""Tiles: what they give is what the whole image gives, in memory that does not grow with it."""
+
+from itertools import pairwise
+
+import numpy as np
+import pytest
+import torch
+
+from hrseg.errors import ConfigError, ProofError
+from hrseg.inference import Evaluator
+from hrseg.models import create_model
+from hrseg.models.normalize import Normalize
+from hrseg.protocols import PROTOCOLS, Protocol
+from hrseg.tiles import _starts, _weights, note, predict_bands
+
+
+def network(align_corners):
+    """An HRNet whose weights are random but not tiny: its classes change from place to place."""
+    torch.manual_seed(0)
+    model = create_model("hrnet_w18_small_v1", num_classes=5, align_corners=align_corners).eval()
+    torch.nn.init.normal_(model.head.last_layer[-1].weight, std=1.0)
+    return Evaluator(
+        lambda image: model.outputs(image)["out"], Normalize(), Protocol(), (), align_corners
+    )
+
+
+def near_sighted(seed=0):
+    """A model that sees 4x4 pixels for each cell: its tiles know all that the whole image does."""
+    classifier = torch.nn.Conv2d(3, 6, 4, 4)
+    torch.manual_seed(seed)
+    torch.nn.init.normal_(classifier.weight)
+
+    def model(image):
+        height, width = image.shape[-2:]
+        pad = (0, -width % 4, 0, -height % 4)
+        return classifier(torch.nn.functional.pad(image, pad, mode="replicate"))
+
+    return Evaluator(model, Normalize(), Protocol())
+
+
+def image(height, width):
+    generator = np.random.default_rng(0)
+    coarse = torch.from_numpy(generator.uniform(0, 255, (1, 3, height // 16 + 2, width // 16 + 2)))
+    smooth = torch.nn.functional.interpolate(coarse, (height, width), mode="bilinear")
+    return smooth[0].permute(1, 2, 0).numpy().astype(np.uint8)
+
+
+class Reader:
+    """Gives rows, downwards, each once."""
+
+    def __init__(self, pixels):
+        self.pixels, self.asked, self.most = pixels, 0, 0
+
+    def __call__(self, start, stop):
+        assert start == self.asked < stop <= len(self.pixels)
+        self.asked, self.most = stop, max(self.most, stop - start)
+        return self.pixels[start:stop]
+
+
+def tiled(evaluator, pixels, **options):
+    reader = Reader(pixels)
+    rows, masks = zip(*predict_bands(evaluator, reader, pixels.shape[:2], **options), strict=True)
+    assert reader.asked == len(pixels)
+    assert list(rows) == np.cumsum([0, *map(len, masks)])[:-1].tolist()
+    return np.concatenate(masks)
+
+
+def whole(evaluator, pixels):
+    return evaluator(torch.from_numpy(pixels).permute(2, 0, 1)[None]).pred.numpy()
+
+
+@pytest.mark.parametrize("align_corners", [False, True])
+@pytest.mark.parametrize("size", [(97, 131), (64, 64), (128, 33), (205, 256)])
+def test_one_tile_is_the_whole_image(align_corners, size):
+    evaluator, pixels = network(align_corners), image(*size)
+    expected = whole(evaluator, pixels)
+    assert len(np.unique(expected)) > 1
+    found = tiled(evaluator, pixels, tile=256, overlap=64)
+    assert (found == expected).mean() > 0.9995  # ties that the order of additions decides
+
+
+@pytest.mark.parametrize("size", [(333, 517), (200, 96), (96, 1000), (129, 257)])
+@pytest.mark.parametrize(("tile", "overlap"), [(64, 0), (64, 32), (96, 32), (128, 64)])
+def test_tiles_of_a_near_sighted_model_give_what_the_whole_image_gives(size, tile, overlap):
+    evaluator, pixels = near_sighted(), image(*size)
+    found = tiled(evaluator, pixels, tile=tile, overlap=overlap)
+    assert (found == whole(evaluator, pixels)).mean() > 0.9995
+
+
+def test_mirror_images_are_averaged_if_the_protocol_says_so():
+    evaluator, pixels = network(False), image(97, 131)
+    flipping = Evaluator(evaluator.model, evaluator.normalize, Protocol(flip=True))
+    found = tiled(flipping, pixels, tile=256, overlap=64)
+    assert (found == whole(flipping, pixels)).mean() > 0.9995
+    assert (found != tiled(evaluator, pixels, tile=256, overlap=64)).any()
+
+
+@pytest.mark.parametrize("length", [64, 96, 97, 500, 1000, 1023])
+@pytest.mark.parametrize(("tile", "overlap"), [(64, 0), (64, 32), (96, 32)])
+def test_tiles_cover_the_image_on_the_grid_and_their_weights_sum_to_one(length, tile, overlap):
+    starts = _starts(length, tile, overlap)
+    assert all(start % 32 == 0 for start in starts)
+    assert starts[-1] + tile >= length
+    assert all(b - a <= tile - overlap for a, b in pairwise(starts))
+    cells = -(-length // 4)
+    total = torch.zeros(cells)
+    for start, weight in zip(
+        starts, _weights([s // 4 for s in starts], cells, tile // 4, overlap // 4), strict=True
+    ):
+        total[start // 4 : start // 4 + len(weight)] += weight
+    assert torch.allclose(total, torch.ones(cells))
+
+
+def test_cells_beside_a_cut_count_nothing():
+    first, second = _weights([0, 24], 56, 32, 8)
+    # Of the 8 cells of the overlap the outer 2 of each tile have no weight, 4 rise evenly.
+    assert first[24:].tolist() == [1, 1, 0.875, 0.625, 0.375, 0.125, 0, 0]
+    assert second[:8].tolist() == [0, 0, 0.125, 0.375, 0.625, 0.875, 1, 1]
+
+
+def test_no_more_than_a_row_of_tiles_is_read_at_once():
+    reader = Reader(image(1000, 64))
+    for _ in predict_bands(near_sighted(), reader, (1000, 64), tile=64, overlap=32):
+        pass
+    assert reader.most <= 64
+
+
+@pytest.mark.parametrize(
+    ("tile", "overlap"), [(500, 128), (512, 100), (512, 288), (32, 0), (512, -32)]
+)
+def test_tiles_off_the_grid_are_refused(tile, overlap):
+    with pytest.raises(ConfigError, match="expected multiples of 32"):
+        tiled(near_sighted(), image(64, 64), tile=tile, overlap=overlap)
+
+
+def test_an_image_too_small_for_the_network_is_refused():
+    with pytest.raises(ConfigError, match="at least 32"):
+        tiled(near_sighted(), image(64, 64)[:20])
+
+
+def test_scores_that_are_no_numbers_are_an_error():
+    evaluator = Evaluator(lambda x: x[:, :2, ::4, ::4] * float("nan"), Normalize(), Protocol())
+    with pytest.raises(ProofError, match="not finite"):
+        tiled(evaluator, image(64, 64))
+
+
+def test_what_of_a_protocol_is_left_out_is_said():
+    assert note(Protocol(flip=True)) is None
+    assert note(PROTOCOLS["official_lip"]) == (
+        "predicted in tiles at scale 1, without the protocol's resize"
+    )
+    assert "scales, base_size" in note(PROTOCOLS["official_cityscapes"])
