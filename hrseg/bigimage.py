@@ -1,6 +1,7 @@
 """Huge images in bands, with GDAL: read downwards, predict in tiles, write a tiled TIFF."""
 
 import contextlib
+import logging
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -22,7 +23,10 @@ from hrseg.visualize import overlay as lay_over
 
 Array = NDArray[np.uint8]
 
-_DRIVERS = ("GTiff", "PNG", "JPEG")  # no virtual formats, which may name other files
+# By their first bytes: no virtual formats, which may name other files.
+_DRIVERS = {b"II": "GTiff", b"MM": "GTiff", b"\x89P": "PNG", b"\xff\xd8": "JPEG"}
+# What GDAL has to say comes back as an error of ours.
+logging.getLogger("rasterio").addHandler(logging.NullHandler())
 _CACHE = 2**26  # bytes of GDAL's own cache of blocks
 _BLOCK = 512
 _PREVIEW = 2048  # longest side of the overlay, in pixels
@@ -44,9 +48,12 @@ class BigImage:
         """
         self.path = path
         try:
-            self.file = rasterio.open(path.absolute(), driver=_DRIVERS)
-        except RasterioError as error:
-            raise DataError(f"{path} is no readable TIFF, PNG or JPEG: {error}") from error
+            with path.open("rb") as file:
+                driver = _DRIVERS[file.read(2)]
+            self.file = rasterio.open(path.absolute(), driver=driver)
+        except (KeyError, OSError, RasterioError) as error:
+            reason = "" if isinstance(error, KeyError) else f": {_cause(error)}"
+            raise DataError(f"{path} is no readable TIFF, PNG or JPEG{reason}") from error
         self.size = self.file.height, self.file.width
         bands, kinds = self.file.count, set(self.file.dtypes)
         if not kinds <= {"uint8", "uint16"} or bands > 4:

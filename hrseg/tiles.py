@@ -103,8 +103,10 @@ def _tile_logits(
     for left in columns:
         crop = np.ascontiguousarray(rows[:, left : left + tile])
         image = torch.from_numpy(crop).permute(2, 0, 1)[None].to(device)
-        (views,) = evaluator.logits([evaluator.normalize(image)])
-        yield views.mean(0).cpu()
+        with torch.inference_mode():  # else the blended sum would keep what every tile went through
+            (views,) = evaluator.logits([evaluator.normalize(image)])
+            logits = views.mean(0).cpu()
+        yield logits
 
 
 class _Blended:

@@ -1,0 +1,187 @@
+"""Huge images: read in bands, written as tiled TIFF, with their place on the ground."""
+
+import os
+import shutil
+import subprocess
+
+import cv2
+import numpy as np
+import pytest
+import pytorch_lightning as pl
+import rasterio
+import torch
+from rasterio.transform import from_origin
+
+import hrseg
+from hrseg.atomic import replacing
+from hrseg.bigimage import BigImage, _environment, _writing, predict_big
+from hrseg.errors import ConfigError, DataError
+
+PALETTE = [(128, 64, 128), (0, 0, 142), (107, 142, 35)]
+
+
+@pytest.fixture(scope="module")
+def predictor(tmp_path_factory):
+    torch.manual_seed(0)
+    model = hrseg.create_model("hrnet_w18_small_v1", num_classes=3)
+    torch.nn.init.normal_(model.head.last_layer[-1].weight, std=1.0)
+    task = hrseg.SegmentationTask(model, ["road", "car", "tree"], palette=PALETTE)
+    trainer = pl.Trainer(logger=False, accelerator="cpu", enable_checkpointing=False)
+    trainer.strategy.connect(task)
+    path = tmp_path_factory.mktemp("model") / "model.ckpt"
+    trainer.save_checkpoint(path)
+    return hrseg.load(path)
+
+
+def pixels(height=200, width=300, bands=3):
+    noise = np.random.default_rng(0).integers(0, 256, (height // 16, width // 16, bands), np.uint8)
+    return cv2.resize(noise, (width, height)).reshape(height, width, bands)
+
+
+def write_tiff(path, image, **options):
+    height, width, bands = image.shape
+    profile = {"driver": "GTiff", "height": height, "width": width, "count": bands}
+    with rasterio.open(path, "w", **profile, dtype=image.dtype, **options) as file:
+        file.write(np.moveaxis(image, -1, 0))
+    return path
+
+
+def rows_of(path, step=64):
+    image = BigImage(path)
+    height = image.size[0]
+    rows = [image.read_rows(top, min(top + step, height)) for top in range(0, height, step)]
+    image.close()
+    return np.concatenate(rows), image.notes
+
+
+@pytest.mark.parametrize("name", ["a.tif", "a.png", "a.jpg"])
+def test_bands_of_a_file_are_the_pixels_of_the_whole(tmp_path, name):
+    expected = pixels()
+    cv2.imwrite(str(tmp_path / name), expected[..., ::-1])
+    found, notes = rows_of(tmp_path / name)
+    assert notes == []
+    if name == "a.jpg":
+        whole = np.array(Image.open(tmp_path / name)).astype(int)
+        assert abs(found - whole).mean() < 1  # two decoders
+    else:
+        assert np.array_equal(found, expected)
+
+
+@pytest.mark.parametrize("options", [{"compress": "lzw"}, {"tiled": True, "blockxsize": 64,
+    "blockysize": 64, "compress": "deflate"}, {"BIGTIFF": "YES"}])  # fmt: skip
+def test_tiffs_of_any_layout_are_read(tmp_path, options):
+    path = write_tiff(tmp_path / "a.tif", pixels(), **options)
+    assert np.array_equal(rows_of(path)[0], pixels())
+
+
+def test_other_pixels_become_rgb_and_are_said(tmp_path):
+    image = pixels()
+    found, notes = rows_of(write_tiff(tmp_path / "grey.tif", image[..., :1]))
+    assert notes == ["grey"] and np.array_equal(found, np.repeat(image[..., :1], 3, 2))
+    deep = image.astype(np.uint16) * 257
+    found, notes = rows_of(write_tiff(tmp_path / "deep.tif", deep, photometric="RGB"))
+    assert notes == ["16 bits scaled to 8"] and np.array_equal(found, image)
+    found, notes = rows_of(
+        write_tiff(tmp_path / "rgba.tif", pixels(bands=4), photometric="RGB", alpha="YES")
+    )
+    assert notes == ["its transparency left out"]
+    assert np.array_equal(found, pixels(bands=4)[..., :3])
+
+
+def test_palette_images_are_read_as_colours(tmp_path):
+    ids = np.random.default_rng(0).integers(0, 3, (40, 50, 1), np.uint8)
+    path = write_tiff(tmp_path / "a.tif", ids, photometric="palette")
+    with rasterio.open(path, "r+") as file:
+        file.write_colormap(1, {i: (*color, 255) for i, color in enumerate(PALETTE)})
+    assert np.array_equal(rows_of(path)[0], np.array(PALETTE, np.uint8)[ids[..., 0]])
+
+
+def test_bands_that_are_no_colours_are_refused(tmp_path):
+    with pytest.raises(DataError, match=r"a.tif has 5 bands of uint8; expected 1 to 4"):
+        BigImage(write_tiff(tmp_path / "a.tif", pixels(bands=5)))
+    with pytest.raises(DataError, match="3 bands of float32"):
+        BigImage(write_tiff(tmp_path / "b.tif", pixels().astype(np.float32)))
+
+
+def test_what_is_no_image_or_names_other_files_is_refused(tmp_path):
+    (tmp_path / "a.tif").write_text("hello")
+    with pytest.raises(DataError, match=r"a.tif is no readable TIFF, PNG or JPEG"):
+        BigImage(tmp_path / "a.tif")
+    secret = write_tiff(tmp_path / "secret.tif", pixels())
+    (tmp_path / "b.tif").write_text(
+        '<VRTDataset rasterXSize="300" rasterYSize="200"><VRTRasterBand dataType="Byte" band="1">'
+        f"<SimpleSource><SourceFilename>{secret}</SourceFilename><SourceBand>1</SourceBand>"
+        "</SimpleSource></VRTRasterBand></VRTDataset>"
+    )
+    with pytest.raises(DataError, match=r"b.tif is no readable TIFF, PNG or JPEG"):
+        BigImage(tmp_path / "b.tif")
+
+
+def test_the_mask_is_a_tiled_palette_tiff_of_the_predicted_ids(predictor, tmp_path):
+    path = write_tiff(tmp_path / "a.tif", pixels(200, 300))
+    target, overlay = tmp_path / "out" / "masks" / "a.tif", tmp_path / "out" / "a.jpg"
+    seen = []
+    predict_big(
+        predictor, path, target, 512, 128, overlay, lambda done, total: seen.append((done, total))
+    )
+    with rasterio.open(target) as file:
+        mask = file.read(1)
+        assert file.profile["tiled"] and file.compression.value == "DEFLATE"
+        assert [file.colormap(1)[i][:3] for i in range(3)] == PALETTE
+        assert file.crs is None
+    assert (mask == predictor.predict(pixels(200, 300)).mask).mean() > 0.9995
+    assert seen[-1] == (200, 200)
+    assert cv2.imread(str(overlay)).shape == (200, 300, 3)
+    assert sorted(p.name for p in target.parent.iterdir()) == ["a.tif"]
+
+
+def test_bands_and_tiles_leave_no_row_out(predictor, tmp_path):
+    path = write_tiff(tmp_path / "a.tif", pixels(1100, 97))
+    predict_big(predictor, path, tmp_path / "mask.tif", 128, 32)
+    with rasterio.open(tmp_path / "mask.tif") as file:
+        mask = file.read(1)
+    assert mask.shape == (1100, 97)
+    assert (mask == predictor.predict(pixels(1100, 97)).mask).mean() > 0.9
+
+
+def test_the_mask_lies_where_the_image_lies(predictor, tmp_path):
+    place = {"crs": "EPSG:32632", "transform": from_origin(500000, 5400000, 0.2, 0.2)}
+    path = write_tiff(tmp_path / "a.tif", pixels(), **place)
+    predict_big(predictor, path, tmp_path / "mask.tif", 512, 128)
+    with rasterio.open(path) as image, rasterio.open(tmp_path / "mask.tif") as mask:
+        assert mask.crs == image.crs and mask.transform == image.transform
+        assert mask.bounds == image.bounds
+
+
+def test_a_damaged_file_is_named_and_leaves_nothing(predictor, tmp_path):
+    path = write_tiff(tmp_path / "a.tif", pixels(900, 300))
+    path.write_bytes(path.read_bytes()[:300_000])
+    with pytest.raises(DataError, match=r"a.tif is damaged in rows"):
+        predict_big(predictor, path, tmp_path / "out" / "mask.tif", 128, 32)
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+@pytest.mark.skipif(
+    shutil.which("mount") is None or os.geteuid() != 0, reason="needs a small file system"
+)
+def test_a_full_disk_is_one_clear_line_and_leaves_nothing(tmp_path):
+    class Wide:
+        size = (1000, 1000)
+        profile = staticmethod(lambda: {"height": 1000, "width": 1000})
+
+    ids = np.random.default_rng(0).integers(0, 256, (1000, 1000), np.uint8)
+    mounted = ["mount", "-t", "tmpfs", "-o", "size=500k", "tmpfs", str(tmp_path)]
+    if subprocess.run(mounted, capture_output=True, check=False).returncode:
+        pytest.skip("mounting is not allowed here")
+    try:
+        path = tmp_path / "mask.tif"
+        with (
+            pytest.raises(ConfigError, match=r"no space left to write .*mask.tif"),
+            _environment(),
+            replacing(path) as partial,
+            _writing(partial, path, Wide, [[0, 0, 0]]) as write,
+        ):
+            write(0, ids)
+        assert list(tmp_path.iterdir()) == []
+    finally:
+        subprocess.run(["umount", str(tmp_path)], check=True)
