@@ -23,6 +23,7 @@ from hrseg.parallel import Behind, map_ahead
 from hrseg.pixels import read_pixels
 from hrseg.polygons import polygons
 from hrseg.predictor import Prediction, Predictor, load
+from hrseg.tiles import check_tiles, not_applied
 from hrseg.video import predict_video
 
 _MANIFEST = "predict.json"
@@ -111,6 +112,7 @@ def predict(
     Raises:
         ConfigError: see `hrseg.load` and `predict_sources`.
     """
+    check_tiles(wanted.tile, wanted.overlap)
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     predictor = load(checkpoint, device, precision)
     if changes:
@@ -242,7 +244,6 @@ class _Run:
     def _tiles(self, source: Source, paths: dict[str, Path]) -> list[str]:
         # GDAL is in no smaller image's way.
         from hrseg.bigimage import predict_big
-        from hrseg.tiles import note
 
         task = self.bar.add_task(source.path.name, total=None)
         notes = predict_big(
@@ -254,8 +255,10 @@ class _Run:
             overlay=paths.get("overlays"),
             progress=lambda done, total: self.bar.update(task, completed=done, total=total),
         )
-        said = note(self.predictor.protocol)
         self.outcome.done.append(source.name)
+        missing = [what for what in ("probabilities", "polygons") if getattr(self.wanted, what)]
+        notes += [f"no {what} of images in tiles" for what in missing]
+        said = not_applied(self.predictor.protocol)
         return [*notes, said] if said else notes
 
     def _write(self, source: Source, prediction: Prediction) -> None:

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from hrseg.errors import ConfigError
+from hrseg.errors import ConfigError, DataError
 from hrseg.geometry import MIN_SIZE, Size
 from hrseg.inference import Evaluator, class_ids
 from hrseg.protocols import Protocol
@@ -46,12 +46,13 @@ def predict_bands(
         device: where the model is.
 
     Raises:
-        ConfigError: a tile or overlap that does not fit the grid, or an image below 32 pixels.
+        ConfigError: a tile or overlap that does not fit the grid.
+        DataError: an image below 32 pixels a side.
         ProofError: the scores are not finite.
     """
     check_tiles(tile, overlap)
     if min(size) < MIN_SIZE:
-        raise ConfigError(f"an image of {size[1]}x{size[0]}: expected at least {MIN_SIZE} a side.")
+        raise DataError(f"an image of {size[1]}x{size[0]}: expected at least {MIN_SIZE} a side.")
     rows, columns = (_starts(length, tile, overlap) for length in size)
     blended = _Blended(size, rows, columns, tile, overlap)
     below = np.empty((0, size[1], 3), np.uint8)
@@ -77,7 +78,7 @@ def check_tiles(tile: int, overlap: int) -> None:
         )
 
 
-def note(protocol: Protocol) -> str | None:
+def not_applied(protocol: Protocol) -> str | None:
     """Return what to say if a protocol asks for more than tiles give, else None."""
     plain = Protocol()
     more = [

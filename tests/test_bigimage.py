@@ -10,6 +10,7 @@ import pytest
 import pytorch_lightning as pl
 import rasterio
 import torch
+from PIL import Image
 from rasterio.transform import from_origin
 
 import hrseg
@@ -17,6 +18,7 @@ from hrseg.atomic import replacing
 from hrseg.bigimage import BigImage, _environment, _writing, predict_big
 from hrseg.errors import ConfigError, DataError
 
+pytestmark = pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
 PALETTE = [(128, 64, 128), (0, 0, 142), (107, 142, 35)]
 
 

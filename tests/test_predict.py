@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 import pytest
 import pytorch_lightning as pl
+import rasterio
 import torch
 from PIL import Image
 
@@ -106,6 +107,24 @@ def test_a_video_gives_a_video_and_masks_on_request(run, tmp_path):
     assert [path.name for path in masks] == ["000001.png", "000002.png", "000003.png"]
 
 
+@pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
+def test_a_georeferenced_image_gives_a_georeferenced_mask(run, photos, tmp_path, capsys):
+    place = {"crs": "EPSG:32632", "transform": rasterio.transform.from_origin(5e5, 5e6, 2, 2)}
+    profile = {"driver": "GTiff", "height": 70, "width": 90, "count": 3, "dtype": "uint8"}
+    with rasterio.open(photos / "field.tif", "w", **profile, **place) as file:
+        file.write(np.random.default_rng(0).integers(0, 256, (3, 70, 90), np.uint8))
+    out, options = tmp_path / "out", ["--polygons", "inference.scales=[0.5,1.0]"]
+    assert predict(run, photos, "--out", out, *options) == 0
+    said = capsys.readouterr().out
+    assert "note: predicted in tiles at scale 1, without the protocol's scales: " in said
+    assert "note: no polygons of images in tiles: " in said
+    assert "predict 4 images, 1 image in tiles" in said
+    with rasterio.open(out / "masks" / "field.tif") as mask:
+        assert (mask.crs, mask.transform) == (place["crs"], place["transform"])
+    assert (out / "overlays" / "field.jpg").is_file()
+    assert not (out / "polygons" / "field.geojson").exists()
+
+
 def test_what_cannot_be_read_is_named_at_the_end_and_stops_nothing(run, photos, tmp_path, capsys):
     (photos / "0.png").write_bytes((photos / "0.png").read_bytes()[:200])
     (photos / "clip.mp4").write_text("no video")
@@ -180,6 +199,7 @@ def test_the_protocol_can_be_changed(run, photos, tmp_path, capsys):
         (["photos", "inference.scale_report=true"], "plays no part in a prediction"),
         (["photos", "--checkpoint", "none.ckpt"], "no such checkpoint"),
         (["photos", "--device", "gpu"], "device 'gpu'"),
+        (["photos", "--tile", "500"], "tiles of 500 that overlap by 256: expected multiples of 32"),
         (["photos", "--tiles", "3"], "unknown argument '--tiles'"),
     ],
 )

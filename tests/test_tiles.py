@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 import torch
 
-from hrseg.errors import ConfigError, ProofError
+from hrseg.errors import ConfigError, DataError, ProofError
 from hrseg.inference import Evaluator
 from hrseg.models import create_model
 from hrseg.models.normalize import Normalize
 from hrseg.protocols import PROTOCOLS, Protocol
-from hrseg.tiles import _starts, _weights, note, predict_bands
+from hrseg.tiles import _starts, _weights, not_applied, predict_bands
 
 
 def network(align_corners):
@@ -134,7 +134,7 @@ def test_tiles_off_the_grid_are_refused(tile, overlap):
 
 
 def test_an_image_too_small_for_the_network_is_refused():
-    with pytest.raises(ConfigError, match="at least 32"):
+    with pytest.raises(DataError, match="at least 32"):
         tiled(near_sighted(), image(64, 64)[:20])
 
 
@@ -145,8 +145,8 @@ def test_scores_that_are_no_numbers_are_an_error():
 
 
 def test_what_of_a_protocol_is_left_out_is_said():
-    assert note(Protocol(flip=True)) is None
-    assert note(PROTOCOLS["official_lip"]) == (
+    assert not_applied(Protocol(flip=True)) is None
+    assert not_applied(PROTOCOLS["official_lip"]) == (
         "predicted in tiles at scale 1, without the protocol's resize"
     )
-    assert "scales, base_size" in note(PROTOCOLS["official_cityscapes"])
+    assert "scales, base_size" in not_applied(PROTOCOLS["official_cityscapes"])
