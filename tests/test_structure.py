@@ -52,6 +52,7 @@ MAY_IMPORT = {
     "run": {"build", "callbacks", "checkpointing", "config", "data", "logs", "models",
             "progress", "records", "runfolder", "schema", "submission", "task"},
     "datacheck": {"build", "callbacks", "data", "schema"},
+    "report": {"callbacks", "details", "records", "visualize"},
     "records": {"build", "callbacks", "config", "data", "schema", "visualize"},
     "score": {"build", "callbacks", "config", "data", "metrics", "protocols", "schema"},
 }  # fmt: skip

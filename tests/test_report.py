@@ -1,0 +1,358 @@
+"""The report page: what it holds, that it shows and answers clicks, and that names stay text."""
+
+import base64
+import hashlib
+import json
+import re
+
+import numpy as np
+import pytest
+import torch
+from omegaconf import OmegaConf
+from PIL import Image
+
+from hrseg.callbacks import write_json
+from hrseg.config import load_config
+from hrseg.errors import ConfigError
+from hrseg.metrics import summarize
+from hrseg.records import ImageRecord, open_evaluation, record, write_records
+from hrseg.report import choose_images, script_json, write_report
+from hrseg.visualize import indexed
+from tests.chromium import BINARY, Chromium
+
+SCRIPT = "<script>alert(1)</script>"
+IMG = "fog <img src=x onerror=alert(1)>"
+PALETTE = [[70, 130, 180], [128, 64, 128], [220, 20, 60]]
+PROTOCOL = {"name": "plain", "scales": [1.0], "flip": False, "window": []}
+
+
+def masks():
+    """Columns 0-19 sky, 20-39 road, 40-49 car (40 rows), and what was predicted."""
+    truth = np.repeat([0, 1, 2], [20, 20, 10]).astype(np.uint8)[None].repeat(40, 0)
+    fog = np.where(truth == 2, 1, truth).astype(np.uint8)
+    dusk = truth.copy()
+    dusk[:10, 40:] = 1
+    dusk[:5, :20] = 2
+    return truth, {"clear": truth, "dusk": dusk, IMG: fog}
+
+
+def write_evaluation(folder, records, names, root="nowhere", **extra):
+    """Write what an evaluation leaves; its scores are those of the records."""
+    folder.mkdir(parents=True, exist_ok=True)
+    total = sum(seen.matrix(len(names)) for seen in records)
+    scores = {**summarize(torch.from_numpy(total), names), "protocol": PROTOCOL, **extra}
+    write_json(folder / "scores.json", scores)
+    write_records(folder, records)
+    config = load_config("camvid_w18_small", [f"data.root={root}"])
+    (folder / "config.yaml").write_text(OmegaConf.to_yaml(config))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """Three images of a run, with their data set; sky 95.83, road 82.76, car 53.85 %."""
+    home = tmp_path_factory.mktemp("report")
+    truth, preds = masks()
+    for part in ("train", "val"):
+        (home / f"data/{part}annot").mkdir(parents=True)
+        (home / "data" / part).mkdir()
+    run = home / "run"
+    for name, pred in preds.items():
+        for part in ("train", "val"):
+            Image.fromarray(np.uint8(PALETTE)[truth]).save(home / f"data/{part}/{name}.png")
+            Image.fromarray(truth).save(home / f"data/{part}annot/{name}.png")
+        (run / "masks").mkdir(parents=True, exist_ok=True)
+        indexed(pred, PALETTE).save(run / "masks" / f"{name}.png")
+    (run / "metrics.csv").write_text(
+        "epoch,step,train/loss,train/lr,val/miou\n0,9,1.5,0.01,\n0,9,,,0.5\n1,19,nan,0.005,\n1,19,,,0.7\n"
+    )
+    records = [record(name, pred, truth) for name, pred in preds.items()]
+    return write_evaluation(run, records, ["sky", "road", SCRIPT], home / "data")
+
+
+@pytest.fixture(scope="module")
+def page(run):
+    return write_report(run).read_text(encoding="utf-8")
+
+
+def content(page):
+    return json.loads(
+        re.search(r'<script type="application/json" id="data">(.*?)</script>', page)[1]
+    )
+
+
+def test_the_policy_names_exactly_the_blocks_of_the_page(page):
+    policy = re.search(r'http-equiv="Content-Security-Policy" content="(.*?)"', page)[1]
+    rules = dict(rule.strip().split(" ", 1) for rule in policy.split(";"))
+    assert rules["default-src"] == "'none'" and rules["img-src"] == "data:"
+    for tag in ("script", "style"):
+        (block,) = re.findall(rf"<{tag}>(.*?)</{tag}>", page, re.DOTALL)
+        digest = base64.b64encode(hashlib.sha256(block.encode()).digest()).decode()
+        assert rules[f"{tag}-src"] == f"'sha256-{digest}'"
+
+
+def test_the_page_points_nowhere_and_builds_no_markup_from_text(page):
+    assert not re.search(r"""(src|href|action)\s*=\s*["']?\s*(https?:)?//""", page)
+    assert not re.search(r"url\(|@import|fetch\(|XMLHttpRequest|\bimport\(", page)
+    assert not re.search(r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|\beval\(", page)
+    assert not re.search(r"<\w+[^>]*\sstyle=", page)
+
+
+def test_json_in_a_script_element_cannot_end_it():
+    text = script_json({"a": "</script><!--&\u2028\u2029", "b": [1, None]})
+    assert not re.search("[<>&\u2028\u2029]", text)
+    assert json.loads(text) == {"a": "</script><!--&\u2028\u2029", "b": [1, None]}
+
+
+def test_without_scripts_the_scores_are_there_in_escaped_html(page):
+    plain = re.search(r"<noscript>(.*?)</noscript>", page, re.DOTALL)[1]
+    assert "mIoU 77.48 %" in plain
+    assert "<td>&lt;script&gt;alert(1)&lt;/script&gt;</td><td>53.85 %</td>" in plain
+    assert SCRIPT not in page
+
+
+def test_pictures_are_the_photo_and_palette_masks(run, page):
+    data = content(page)
+    assert [row[0] for row in data["records"]] == ["clear", "dusk", IMG]
+    panel = data["panels"]["2"]
+    assert panel["image"].startswith("data:image/jpeg;base64,")
+    decoded = {}
+    for key in ("truth", "pred", "errors"):
+        raw = base64.b64decode(panel[key].removeprefix("data:image/png;base64,"))
+        (run / "panel.png").write_bytes(raw)
+        with Image.open(run / "panel.png") as picture:
+            assert picture.mode == "P"
+            decoded[key] = np.asarray(picture.convert("RGB"))
+    truth, preds = masks()
+    assert (decoded["truth"] == np.uint8(PALETTE)[truth]).all()
+    assert (decoded["pred"] == np.uint8(PALETTE)[preds[IMG]]).all()
+    wrong = (decoded["errors"] == decoded["errors"][0, 45]).all(-1)
+    assert (wrong == (truth != preds[IMG])).all()
+
+
+def test_wide_images_are_shown_480_pixels_wide(tmp_path):
+    (tmp_path / "data/val").mkdir(parents=True)
+    (tmp_path / "data/valannot").mkdir()
+    truth = np.zeros((300, 960), np.uint8)
+    Image.fromarray(np.zeros((300, 960, 3), np.uint8)).save(tmp_path / "data/val/a.png")
+    Image.fromarray(truth).save(tmp_path / "data/valannot/a.png")
+    run = write_evaluation(tmp_path / "run", [record("a", truth, truth)], ["x"], tmp_path / "data")
+    (run / "masks").mkdir()
+    indexed(truth, PALETTE[:1]).save(run / "masks/a.png")
+    panel = content(write_report(run).read_text())["panels"]["0"]
+    for uri in panel.values():
+        (tmp_path / "panel").write_bytes(base64.b64decode(uri.split(",")[1]))
+        with Image.open(tmp_path / "panel") as picture:
+            assert picture.size == (480, 150)
+
+
+def test_curves_keep_gaps_and_come_from_the_run_of_a_validation(run, page):
+    expected = {
+        "epoch": [0, 0, 1, 1],
+        "step": [9, 9, 19, 19],
+        "train/loss": [1.5, None, None, None],
+        "train/lr": [0.01, None, 0.005, None],
+        "val/miou": [None, 0.5, None, 0.7],
+    }
+    assert content(page)["metrics"] == expected
+    folder = run / "validate/20261123-112022"
+    write_evaluation(folder, [ImageRecord("a", (1, 2), ((0, 0, 2),))], ["x"])
+    data = content(write_report(folder).read_text())
+    assert data["metrics"] == expected
+    assert data["date"] == "2026-11-23 11:20"
+
+
+def test_without_the_data_set_the_page_has_no_pictures_and_says_why(tmp_path):
+    write_evaluation(tmp_path, [ImageRecord("a", (1, 2), ((0, 0, 1), (0, 1, 1)))], ["x", "y"])
+    data = content(write_report(tmp_path).read_text())
+    assert data["panels"] == {}
+    assert data["metrics"] is None
+    assert re.search(r"1 image could not be shown.*nowhere", data["fault"], re.DOTALL)
+
+
+def test_a_lost_mask_costs_its_image_alone(run, tmp_path):
+    for path in ("config.yaml", "scores.json", "images.json"):
+        (tmp_path / path).write_bytes((run / path).read_bytes())
+    (tmp_path / "masks").mkdir()
+    for name in ("clear", IMG):
+        (tmp_path / f"masks/{name}.png").write_bytes((run / f"masks/{name}.png").read_bytes())
+    data = content(write_report(tmp_path).read_text())
+    assert sorted(data["panels"]) == ["0", "2"]
+    assert "dusk.png: no readable mask" in data["fault"]
+
+
+def test_a_folder_without_an_evaluation_is_refused(tmp_path):
+    with pytest.raises(ConfigError, match="holds no evaluation"):
+        write_report(tmp_path)
+
+
+def seen(name, *counts):
+    return ImageRecord(name, (10, 10), counts)
+
+
+def test_the_most_telling_images_are_chosen_first(tmp_path):
+    records = [
+        seen("a", (0, 0, 100)),
+        seen("b", (0, 0, 50), (1, 1, 40), (1, 0, 10)),  # class 1: 40 of 50
+        seen("c", (0, 0, 50), (1, 1, 10), (1, 0, 40)),  # class 1: 10 of 50, the worst
+        seen("d", (0, 0, 99), (1, 0, 1)),  # lowest mIoU, (0.99 + 0) / 2, but one pixel of class 1
+        seen("e", (0, 0, 70), (0, 2, 30)),  # class 2: 0 of 30; carries 0 taken for 2
+    ]
+    evaluation = open_evaluation(write_evaluation(tmp_path, records, ["x", "y", "z"]))
+    # mIoU: a 1, b 0.817, c 0.378, d 0.495, e 0.35. Worst class first: z (e), y (c), then x: its
+    # images cover 100, 60, 90, 100, 100 pixels, so a, d and e are left, of which e is worst.
+    assert choose_images(evaluation, 1) == [4]
+    assert choose_images(evaluation, 2) == [4, 2]
+    # Confusion 1 taken for 0 is carried most by c, so the next is the second worst of y, b.
+    assert choose_images(evaluation, 3) == [4, 2, 1]
+    # Then of x, d; then its best, a.
+    assert choose_images(evaluation, 60) == [4, 2, 1, 3, 0]
+    assert choose_images(evaluation, 0) == []
+
+
+def test_images_where_nothing_was_scored_and_absent_classes_are_no_obstacle(tmp_path):
+    records = [seen("a", (0, 0, 5)), seen("b")]
+    evaluation = open_evaluation(write_evaluation(tmp_path, records, ["x", "absent"]))
+    assert choose_images(evaluation, 60) == [0]
+
+
+@pytest.fixture(scope="module")
+def browser():
+    if BINARY is None:
+        pytest.skip("no Chromium")
+    with Chromium() as chromium:
+        yield chromium
+
+
+@pytest.fixture
+def shown(browser, run, page):
+    browser.faults.clear()
+    browser.requests.clear()
+    browser.view(1280, 800)
+    browser.open(run / "report.html")
+    yield browser
+    assert browser.faults == []
+    asked = [url for url in browser.requests if not url.startswith("data:")]
+    assert asked == [(run / "report.html").as_uri()]
+
+
+def text(browser, selector):
+    return browser.js(f"document.querySelector({json.dumps(selector)}).innerText")
+
+
+def test_the_first_screen_says_how_good_which_where_and_why(shown):
+    head = text(shown, "#head")
+    assert "77.48 %" in head and "mIoU over 3 classes" in head
+    # Car: 500 of 1200 pixels are taken for road, and of all images fog finds none of it.
+    assert "IoU 53.85 %" in head
+    assert (
+        "41.67 % of its pixels are missed, mostly taken for road (41.67 % of its pixels)." in head
+    )
+    assert f"Worst: {IMG}, IoU 0.00 %" in head
+    # Road: nothing is missed, but 500 of the 2900 pixels called road are car.
+    assert "None of its pixels is missed." in head
+    assert f"17.24 % of what is called road is {SCRIPT}." in head
+    bottom = "document.querySelector('#head').getBoundingClientRect().bottom"
+    assert shown.js(bottom) <= 800
+
+
+def test_names_stay_text(shown):
+    assert SCRIPT in text(shown, "#bars")
+    assert IMG in text(shown, "#images")
+    assert shown.js("document.querySelectorAll('script').length") == 2
+    assert shown.js("document.querySelectorAll('img[src=x]').length") == 0
+
+
+def test_a_confusion_leads_to_the_images_that_carry_it(shown):
+    shown.click('#matrix [data-pair="2,1"]')
+    names = "[...document.querySelectorAll('#carriers li')].map((e) => e.innerText)"
+    rows = [" ".join(row.split()) for row in shown.js(names)]
+    assert rows == [f"{IMG} 400 px 80.00 %", "dusk 100 px 20.00 %"]
+    assert shown.js("document.querySelector('#image-list article').dataset.name") == IMG
+    # The last panel marks these pixels and no other: columns 40 to 49 of fog are missed car.
+    marked = """(async () => {
+        const canvas = document.querySelector('#image-list canvas');
+        for (let i = 0; i < 50 && canvas.width !== 50; i += 1)
+            await new Promise((done) => setTimeout(done, 20));
+        const { data } = canvas.getContext('2d').getImageData(0, 0, 50, 40);
+        return Array.from({ length: 2000 }, (_, i) => data[4 * i] === 245);
+    })()"""
+    truth, preds = masks()
+    pixels = np.array(shown.js(marked)).reshape(40, 50)
+    assert (pixels == ((truth == 2) & (preds[IMG] == 1))).all()
+
+
+def test_the_matrix_is_walked_with_the_keyboard(shown):
+    shown.js("document.querySelector('#matrix tbody button').focus()")
+    for key in ("ArrowDown", "ArrowDown", "ArrowRight", "Enter"):
+        shown.press(key)
+    assert f"{SCRIPT} taken for road" in text(shown, "#carriers")
+
+
+def test_a_class_filters_the_images_and_the_choice_can_be_cleared(shown):
+    shown.click("#bars li[data-id='2'] button")
+    order = "[...document.querySelectorAll('#image-list article')].map((e) => e.dataset.name)"
+    assert shown.js(order) == [IMG, "dusk", "clear"]
+    assert f"IoU of {SCRIPT} 60.00 %" in text(shown, "#image-list article:nth-child(2)")
+    shown.click("[data-order=best]")
+    assert shown.js(order) == ["clear", "dusk", IMG]
+    shown.click("#chosen")
+    assert shown.js("document.querySelector('#chosen').hidden")
+
+
+def test_an_image_is_enlarged_and_closed(shown):
+    shown.click("#image-list .panels")
+    assert IMG in text(shown, "#large")
+    assert shown.js("document.querySelectorAll('#large img').length") == 4
+    shown.click("#large .pill:last-child")
+    assert not shown.js("document.querySelector('#large').open")
+
+
+def test_a_column_of_the_histogram_leads_to_its_images(shown):
+    # Fog: (1 + 800/1200 + 0) / 3 = 55.56 %, bin 11.
+    shown.click('[data-bin="11"]')
+    assert text(shown, "#image-count") == "1 image with an mIoU of 55 to 60 %"
+
+
+def test_dark_and_light_follow_the_system_and_the_button(shown):
+    color = "getComputedStyle(document.body).backgroundColor"
+    light = shown.js(color)
+    shown.view(1280, 800, dark=True)
+    dark = shown.js(color)
+    assert dark != light
+    shown.click("#theme")
+    assert shown.js(color) == light
+
+
+@pytest.mark.parametrize("width", [390, 700, 1280])
+def test_no_width_needs_to_scroll_sideways(shown, width):
+    shown.view(width, 844)
+    shown.click('#matrix [data-pair="2,1"]')
+    assert shown.js("document.documentElement.scrollWidth") <= width
+
+
+def test_a_page_without_pictures_and_with_an_image_called_a_script_still_works(browser, tmp_path):
+    records = [ImageRecord(SCRIPT, (1, 2), ((0, 0, 1), (0, 1, 1)))]
+    write_evaluation(tmp_path, records, [SCRIPT, "y", "absent"])
+    browser.faults.clear()
+    browser.open(write_report(tmp_path))
+    assert "could not be shown" in text(browser, "#fault")
+    assert SCRIPT in text(browser, "#image-list")
+    assert "absent: in no truth and no prediction" in text(browser, "#bars")
+    assert browser.faults == []
+
+
+def test_many_classes_show_the_forty_most_confused(browser, tmp_path):
+    wrong = tuple((k, (k + 1) % 45, k + 1) for k in range(45))
+    right = tuple((k, k, 10) for k in range(45))
+    names = [f"class {k}" for k in range(45)]
+    scales = {s: summarize(torch.eye(45, dtype=torch.int64), names) for s in ("0.5", "1.0")}
+    records = [ImageRecord("a", (40, 50), tuple(sorted(wrong + right)))]
+    write_evaluation(tmp_path, records, names, per_scale=scales)
+    browser.faults.clear()
+    browser.open(write_report(tmp_path))
+    assert "40 of 45 classes" in text(browser, "#confusions")
+    assert browser.js("document.querySelectorAll('#matrix tbody tr').length") == 40
+    assert browser.js("document.querySelectorAll('#matrix [data-pair=\"44,0\"]').length") == 1
+    assert "scale 0.5" in text(browser, "#scales")
+    assert browser.faults == []
