@@ -243,6 +243,9 @@ class InferenceConfig:
     )
     absent_classes: Literal["skipped", "zero"] | None = option("classes without a pixel", None)
     scale_report: bool = option("score every subset of the scales (at most 8)", False)
+    details: bool = option(
+        "boundary scores, distribution over images, confidence interval of mIoU", False
+    )
     window_batch: int = option("windows and mirror images per forward pass", 4, at_least=1)
 
 

@@ -1,0 +1,177 @@
+"""Scores at contours, streaming over masks: boundary IoU, boundary F-score, where errors lie.
+
+mIoU is ruled by the inside of large objects; these say how well outlines are drawn. All counts are
+pooled over images, as those of mIoU are.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.uint8]
+Bools = NDArray[np.bool_]
+
+WIDTHS = (3, 5, 9, 12)  # pixels: those of Gated-SCNN (arXiv 1907.05740) on Cityscapes
+IGNORE = 255
+
+
+class BoundaryCounts:
+    """Counts of pixels near the contours of each class.
+
+    Boundary IoU (arXiv 2103.16562): the pixels of a class that lie within d pixels of its contour,
+    found by eroding its mask d times by 3x3, the image's border counting as a contour; of truth
+    and prediction, intersection over union. The paper takes a mean over instances or images, this
+    pools the counts.
+
+    Boundary F-score (DAVIS, CVPR 2016; Gated-SCNN): the share of contour pixels of the prediction
+    that lie within d pixels of a contour of the same class in the truth (precision), the reverse
+    (recall), and their harmonic mean; pooled, and by exact distances instead of a disk's dilation.
+
+    Pixels whose truth is ignored take no part: they count nowhere, and an edge against them is no
+    contour, in truth or prediction.
+    """
+
+    def __init__(self, num_classes: int, widths: Sequence[int] = WIDTHS) -> None:
+        """Count `num_classes` classes at each of `widths`, in pixels."""
+        self.num_classes, self.widths = num_classes, tuple(widths)
+        shape = (len(self.widths), num_classes)
+        # Of the two bands: in both, in the truth's, in the prediction's.
+        self.bands = np.zeros((*shape, 3), np.int64)
+        # Contour pixels of the prediction that are near the truth's, and the reverse.
+        self.near = np.zeros((*shape, 2), np.int64)
+        self.contours = np.zeros((num_classes, 2), np.int64)
+        # Wrong pixels by true class, and those of them in the truth's band.
+        self.wrong = np.zeros(num_classes, np.int64)
+        self.wrong_near = np.zeros(shape, np.int64)
+
+    def update(self, pred: Array, truth: Array) -> None:
+        """Add an image: ids (H, W), uint8; 255 in the truth is ignored.
+
+        Raises:
+            ValueError: the shapes differ.
+        """
+        if pred.shape != truth.shape:
+            raise ValueError(f"pred is {pred.shape}, truth is {truth.shape}")
+        void = truth == IGNORE
+        pred = np.where(void, IGNORE, pred).astype(np.uint8)
+        wrong = (pred != truth) & ~void
+        self.wrong += self._count(truth[wrong])
+        for index, width in enumerate(self.widths):
+            near_truth, near_pred = band(truth, width), band(pred, width)
+            both = near_truth & near_pred & (truth == pred)
+            for column, ids in enumerate((truth[both], truth[near_truth], pred[near_pred])):
+                self.bands[index, :, column] += self._count(ids)
+            self.wrong_near[index] += self._count(truth[wrong & near_truth])
+        self._update_contours(pred, truth)
+
+    def _update_contours(self, pred: Array, truth: Array) -> None:
+        edges = [np.where(band(ids, 1, border=False), ids, IGNORE) for ids in (pred, truth)]
+        counts = [self._count(edge[edge != IGNORE]) for edge in edges]
+        self.contours += np.stack(counts, 1)
+        for label in np.flatnonzero(counts[0] * counts[1]):
+            masks = [edge == label for edge in edges]
+            place = _box(masks[0] | masks[1])
+            distances = [_distance_to(mask[place]) for mask in masks]
+            for side, (mask, distance) in enumerate(zip(masks, distances[::-1], strict=True)):
+                away = distance[mask[place]]
+                self.near[:, label, side] += [
+                    np.count_nonzero(away <= width) for width in self.widths
+                ]
+
+    def _count(self, ids: Array) -> NDArray[np.int64]:
+        return np.bincount(ids.ravel(), minlength=256)[: self.num_classes]
+
+    def iou(self) -> NDArray[np.float64]:
+        """Return the boundary IoU (widths, K), 0..1; nan for a class that never occurs."""
+        both, truth, pred = np.moveaxis(self.bands, -1, 0)
+        return _ratio(both, truth + pred - both)
+
+    def f_score(self) -> NDArray[np.float64]:
+        """Return the boundary F-score (widths, K), 0..1; nan for a class without a contour."""
+        precision = _ratio(self.near[..., 0], self.contours[:, 0])
+        recall = _ratio(self.near[..., 1], self.contours[:, 1])
+        with np.errstate(invalid="ignore"):
+            f = np.nan_to_num(2 * precision * recall / (precision + recall))
+        return np.where(self.contours.sum(1) > 0, f, np.nan)
+
+    def share_of_errors(self) -> NDArray[np.float64]:
+        """Return the share of each class's wrong pixels that lie in its band, (widths, K)."""
+        return _ratio(self.wrong_near, self.wrong)
+
+    def summary(self, class_names: Sequence[str]) -> dict[str, Any]:
+        """Return the scores as plain data by width; what is undefined is None."""
+        iou, f_score, share = self.iou(), self.f_score(), self.share_of_errors()
+        report = {}
+        for index, width in enumerate(self.widths):
+            rows = [
+                {
+                    "name": name,
+                    "iou": _plain(iou[index, k]),
+                    "f_score": _plain(f_score[index, k]),
+                    "errors_near": int(self.wrong_near[index, k]),
+                    "errors_inside": int(self.wrong[k] - self.wrong_near[index, k]),
+                    "share_of_errors": _plain(share[index, k]),
+                }
+                for k, name in enumerate(class_names)
+            ]
+            total = int(self.wrong.sum())
+            report[str(width)] = {
+                "mean_iou": _mean(iou[index]),
+                "mean_f_score": _mean(f_score[index]),
+                "share_of_errors": int(self.wrong_near[index].sum()) / total if total else None,
+                "classes": rows,
+            }
+        return report
+
+
+def band(ids: Array, width: int, border: bool = True) -> Bools:
+    """Return which pixels lie within `width` pixels of a contour of their own class, (H, W).
+
+    That is where a square of 2 * width + 1 pixels around them holds another class, which for all
+    classes at once is where the smallest and the largest id of the square differ.
+
+    Args:
+        ids: (H, W) uint8, 255 = ignored: neither in a band nor the cause of one.
+        width: in pixels, by 3x3 erosions.
+        border: the border of the image counts as a contour.
+    """
+    side = 2 * width + 1
+    square = np.ones((side, side), np.uint8)
+    void = ids == IGNORE
+    # A void pixel is never the smallest as 255, nor the largest as 0.
+    low = cv2.erode(ids, square, borderType=cv2.BORDER_REPLICATE)
+    high = cv2.dilate(np.where(void, 0, ids), square, borderType=cv2.BORDER_REPLICATE)
+    near = (low != high) & ~void
+    if border:
+        frame = ~void
+        frame[width:-width, width:-width] = False
+        near |= frame
+    return np.asarray(near, np.bool_)
+
+
+def _box(mask: Bools) -> tuple[slice, slice]:
+    """Return the rows and columns that hold all of a mask."""
+    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+    return slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
+
+
+def _distance_to(mask: Bools) -> NDArray[np.float32]:
+    """Return the Euclidean distance of each pixel to the nearest one of a mask, exactly."""
+    other = (~mask).astype(np.uint8)
+    return np.asarray(cv2.distanceTransform(other, cv2.DIST_L2, cv2.DIST_MASK_PRECISE), np.float32)
+
+
+def _ratio(part: NDArray[Any], whole: NDArray[Any]) -> NDArray[np.float64]:
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.asarray(part / whole, np.float64)
+
+
+def _mean(values: NDArray[np.float64]) -> float | None:
+    return None if np.isnan(values).all() else float(np.nanmean(values))
+
+
+def _plain(value: float) -> float | None:
+    return None if np.isnan(value) else float(value)

@@ -1,0 +1,176 @@
+"""More than mIoU: scores at contours, the distribution over images, confidence intervals."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+from rich import get_console
+from rich.markup import escape
+from rich.progress import track
+from rich.table import Table
+
+from hrseg.boundary import BoundaryCounts
+from hrseg.callbacks import write_json
+from hrseg.records import Evaluation, ImageRecord
+
+Floats = NDArray[np.float64]
+T = TypeVar("T")
+Track = Callable[[Sequence[T]], Iterable[T]]
+
+RESAMPLES = 1000
+LEVEL = 0.95
+_SEED = 304
+_CHUNK = 2**25  # numbers held at once
+
+
+def details(
+    evaluation: Evaluation, tracked: Track[ImageRecord] = lambda records: records
+) -> dict[str, Any]:
+    """Return what `scores["details"]` holds, as plain data.
+
+    Args:
+        evaluation: the counts and masks of each image, and its data set.
+        tracked: wraps the images that are gone through, to show progress.
+
+    Raises:
+        DataError: an image's truth or mask is not there.
+    """
+    boundary = BoundaryCounts(len(evaluation.class_names))
+    for seen in tracked(evaluation.records):
+        boundary.update(evaluation.pred(seen.name), evaluation.truth(seen.name))
+    counts = evaluation.matrices()
+    return {
+        "boundary": boundary.summary(evaluation.class_names),
+        "image_iou": image_iou(counts, evaluation.class_names),
+        "bootstrap": bootstrap(counts, evaluation.class_names, evaluation.scores["absent_classes"]),
+    }
+
+
+def write_details(evaluation: Evaluation) -> None:
+    """Add the details to an evaluation's scores.json, and print them.
+
+    Raises:
+        DataError: an image's truth or mask is not there.
+    """
+
+    def tracked(records: Sequence[ImageRecord]) -> Iterable[ImageRecord]:
+        return track(records, "contours", transient=True, console=get_console())
+
+    evaluation.scores["details"] = found = details(evaluation, tracked)
+    write_json(evaluation.folder / "scores.json", evaluation.scores)
+    show_details(found, evaluation.scores)
+
+
+def image_iou(counts: NDArray[np.int64], class_names: Sequence[str]) -> dict[str, Any]:
+    """Return how the IoU is distributed over images.
+
+    An image's mIoU is the mean over the classes that occur in it, in truth or prediction.
+
+    Args:
+        counts: (N, K, 3) as `Evaluation.matrices` gives them.
+        class_names: a name per class.
+    """
+    iou = _iou(counts)
+    seen = ~np.isnan(iou)
+    sums = np.where(seen, iou, 0)
+    images = sums.sum(1) / seen.sum(1)
+    quartiles = np.quantile(images, [0, 0.25, 0.5, 0.75, 1])
+    occurrences = seen.sum(0)
+    return {
+        **dict(zip(("min", "q1", "median", "q3", "max"), quartiles.tolist(), strict=True)),
+        "mean": float(images.mean()),
+        "histogram": np.histogram(images, 20, (0, 1))[0].tolist(),
+        "classes": [
+            {"name": name, "mean": float(total / count) if count else None, "images": int(count)}
+            for name, total, count in zip(class_names, sums.sum(0), occurrences, strict=True)
+        ],
+    }
+
+
+def bootstrap(
+    counts: NDArray[np.int64],
+    class_names: Sequence[str],
+    absent: str = "skipped",
+    resamples: int = RESAMPLES,
+) -> dict[str, Any]:
+    """Return percentile intervals of mIoU and of each IoU over images drawn with replacement.
+
+    They say what other images of the same kind would have given; not what another training would.
+
+    Args:
+        counts: (N, K, 3) as `Evaluation.matrices` gives them.
+        class_names: a name per class.
+        absent: what a class without a pixel does to the mean, as in `metrics.mean_iou`.
+        resamples: how often as many images are drawn.
+    """
+    generator = np.random.default_rng(_SEED)
+    number, num_classes = counts.shape[:2]
+    flat = counts.reshape(number, -1).astype(np.float64)
+    ious = []
+    step = max(1, _CHUNK // max(number, flat.shape[1]))
+    for start in range(0, resamples, step):
+        size = min(step, resamples - start)
+        drawn = generator.multinomial(number, np.full(number, 1 / number), size)
+        ious.append(_iou((drawn @ flat).reshape(size, num_classes, 3)))
+    iou = np.concatenate(ious)
+    seen = ~np.isnan(iou)
+    divisor = seen.sum(1) if absent == "skipped" else np.full(len(iou), num_classes)
+    miou = np.where(seen, iou, 0).sum(1) / divisor
+    return {
+        "level": LEVEL,
+        "resamples": resamples,
+        "miou": _interval(miou),
+        "classes": [
+            {"name": name, "iou": _interval(values[~np.isnan(values)])}
+            for name, values in zip(class_names, iou.T, strict=True)
+        ],
+    }
+
+
+def show_details(found: Mapping[str, Any], scores: Mapping[str, Any]) -> None:
+    """Print the details of an evaluation (`scores` is the content of scores.json)."""
+    widths = list(found["boundary"])
+    narrow, wide = found["boundary"][widths[0]], found["boundary"][widths[-1]]
+    low, high = found["bootstrap"]["miou"]
+    spread = found["image_iou"]
+    get_console().print(
+        f"mIoU {_percent(scores['miou'])}, 95 % interval {_percent(low)} to {_percent(high)}; "
+        f"images: median {_percent(spread['median'])}, half of them {_percent(spread['q1'])} to "
+        f"{_percent(spread['q3'])}, worst {_percent(spread['min'])}",
+        highlight=False,
+        soft_wrap=True,
+    )
+    table = Table("class", title="contours", title_justify="left")
+    headers = ("IoU", "95 %", f"IoU\n{widths[0]} px", f"IoU\n{widths[-1]} px", f"F\n{widths[0]} px",
+               f"errors\n< {widths[0]} px")  # fmt: skip
+    for header in headers:
+        table.add_column(header, justify="right")
+    for k, row in enumerate(scores["classes"]):
+        interval = found["bootstrap"]["classes"][k]["iou"]
+        near, far = narrow["classes"][k], wide["classes"][k]
+        values = (near["iou"], far["iou"], near["f_score"], near["share_of_errors"])
+        between = "-" if interval is None else " to ".join(map(_percent, interval))
+        table.add_row(escape(row["name"]), _percent(row["iou"]), between, *map(_percent, values))
+    table.add_section()
+    keys = ((narrow, "mean_iou"), (wide, "mean_iou"), (narrow, "mean_f_score"))
+    means = [_percent(at[key]) for at, key in (*keys, (narrow, "share_of_errors"))]
+    between = f"{_percent(low)} to {_percent(high)}"
+    table.add_row("mean", _percent(scores["miou"]), between, *means, style="bold")
+    get_console().print(table)
+
+
+def _iou(counts: NDArray[Any]) -> Floats:
+    """Return IoU (..., K) of counts (..., K, 3); nan where a class does not occur."""
+    hit, truth, pred = np.moveaxis(counts, -1, 0)
+    with np.errstate(invalid="ignore"):
+        return np.asarray(hit / (truth + pred - hit), np.float64)
+
+
+def _interval(values: Floats) -> list[float] | None:
+    outside = (1 - LEVEL) / 2
+    return np.quantile(values, [outside, 1 - outside]).tolist() if len(values) else None
+
+
+def _percent(ratio: float | None) -> str:
+    return "-" if ratio is None else f"{100 * ratio:.2f}"

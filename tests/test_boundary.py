@@ -1,0 +1,159 @@
+"""Scores at contours: worked by hand, and against a class-by-class implementation with SciPy."""
+
+import numpy as np
+import pytest
+from scipy import ndimage
+
+from hrseg.boundary import IGNORE, BoundaryCounts, band
+
+
+def square(size, top, left, side):
+    ids = np.zeros((size, size), np.uint8)
+    ids[top : top + side, left : left + side] = 1
+    return ids
+
+
+def blobs(seed, shape=(60, 47), num_classes=4, void=True):
+    """Ids in smooth regions; some are ignored."""
+    noise = np.random.default_rng(seed).normal(size=(num_classes + void, *shape))
+    ids = ndimage.gaussian_filter(noise, (0, 4, 4)).argmax(0).astype(np.uint8)
+    return np.where(ids == num_classes, IGNORE, ids).astype(np.uint8)
+
+
+def test_boundary_iou_worked_by_hand():
+    """A square of 8 against the same one moved by 1 to the right, width 1.
+
+    Each band of class 1 is the square's rim: 8 * 8 - 6 * 6 = 28 pixels. The rims share their upper
+    and lower rows but for one pixel at either end: 2 * 7 = 14; the right rim of one lies on the
+    inside of the other. 14 / (28 + 28 - 14) = 1 / 3.
+    """
+    counts = BoundaryCounts(2, widths=(1,))
+    counts.update(square(20, 6, 7, 8), square(20, 6, 6, 8))
+    assert counts.bands[0, 1].tolist() == [14, 28, 28]
+    assert counts.iou()[0, 1] == pytest.approx(1 / 3)
+
+
+def test_boundary_f_score_worked_by_hand():
+    """The same squares: at width 1 every pixel of one rim is a neighbour of the other's.
+
+    At width 0 the 14 shared pixels alone are matched, of 28 each: precision = recall = F = 1 / 2.
+    """
+    counts = BoundaryCounts(2, widths=(0, 1))
+    counts.near[:] = 0
+    counts._update_contours(square(20, 6, 7, 8), square(20, 6, 6, 8))
+    assert counts.contours[1].tolist() == [28, 28]
+    assert counts.near[:, 1].tolist() == [[14, 14], [28, 28]]
+    assert counts.f_score()[:, 1].tolist() == [0.5, 1.0]
+
+
+def test_errors_near_contours_and_inside_worked_by_hand():
+    """Truth: a square of 10. A hole of 2x2 in its middle is predicted as 0, and one corner pixel.
+
+    The hole lies 4 pixels inside, the corner in the band of width 3: 1 of 5 errors.
+    """
+    truth = square(30, 10, 10, 10)
+    pred = truth.copy()
+    pred[14:16, 14:16] = 0
+    pred[10, 10] = 0
+    counts = BoundaryCounts(2, widths=(3, 5))
+    counts.update(pred, truth)
+    row = counts.summary(["a", "b"])["3"]["classes"][1]
+    assert (row["errors_near"], row["errors_inside"], row["share_of_errors"]) == (1, 4, 0.2)
+    assert counts.summary(["a", "b"])["5"]["share_of_errors"] == 1.0
+
+
+def test_the_border_of_the_image_is_a_contour_of_the_band_but_an_edge_to_ignored_pixels_is_not():
+    ids = np.zeros((9, 9), np.uint8)
+    assert band(ids, 2).sum() == 81 - 25
+    ids[:, 5:] = IGNORE
+    assert not band(ids, 2, border=False).any()
+    ids[0, 0] = 1
+    assert np.argwhere(band(ids, 1, border=False)).tolist() == [[0, 0], [0, 1], [1, 0], [1, 1]]
+
+
+@pytest.mark.parametrize("width", [1, 3, 5, 40])
+@pytest.mark.parametrize("seed", range(3))
+def test_bands_are_those_of_the_paper_class_by_class(width, seed):
+    """`mask_to_boundary` of the paper's code: pad with 0, erode by 3x3, `width` times, subtract."""
+    ids = blobs(seed, void=False)
+    found = band(ids, width)
+    for label in range(4):
+        padded = np.pad(ids == label, 1)
+        inside = ndimage.binary_erosion(padded, np.ones((3, 3)), iterations=width)[1:-1, 1:-1]
+        assert np.array_equal(found & (ids == label), (ids == label) & ~inside)
+
+
+@pytest.mark.parametrize("width", [1, 3])
+def test_ignored_pixels_are_wildcards(width):
+    """Class by class with SciPy: eroded as if every ignored pixel were of the class."""
+    ids = blobs(7)
+    found = band(ids, width, border=False)
+    for label in range(4):
+        allowed = (ids == label) | (ids == IGNORE)
+        inside = ndimage.binary_erosion(
+            allowed, np.ones((3, 3)), iterations=width, border_value=True
+        )
+        assert np.array_equal(found & (ids == label), (ids == label) & ~inside)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_contours_are_matched_as_distances_say(seed):
+    pred, truth = blobs(seed, void=False), blobs(seed + 100)
+    counts = BoundaryCounts(4)
+    counts.update(pred, truth)
+    pred = np.where(truth == IGNORE, IGNORE, pred)
+    for label in range(4):
+        edges = []
+        for ids in (pred, truth):
+            inside = ndimage.binary_erosion(
+                (ids == label) | (ids == IGNORE), np.ones((3, 3)), border_value=True
+            )
+            edges.append((ids == label) & ~inside)
+        assert counts.contours[label].tolist() == [edge.sum() for edge in edges]
+        for index, width in enumerate(counts.widths):
+            for side in (0, 1):
+                distance = ndimage.distance_transform_edt(~edges[1 - side])
+                near = (distance[edges[side]] <= width).sum() if edges[1 - side].any() else 0
+                assert counts.near[index, label, side] == near
+
+
+def test_counts_are_pooled_over_images_in_any_order():
+    pairs = [(blobs(seed), blobs(seed + 50)) for seed in range(3)]
+    forth, back = BoundaryCounts(4), BoundaryCounts(4)
+    for pred, truth in pairs:
+        forth.update(np.where(pred == IGNORE, 0, pred), truth)
+    for pred, truth in reversed(pairs):
+        back.update(np.where(pred == IGNORE, 0, pred), truth)
+    assert forth.summary("abcd") == back.summary("abcd")
+
+
+def test_what_is_ignored_changes_nothing():
+    truth = blobs(3)
+    pred = blobs(4, void=False)
+    other = np.where(truth == IGNORE, 3 - pred, pred).astype(np.uint8)
+    one, two = BoundaryCounts(4), BoundaryCounts(4)
+    one.update(pred, truth)
+    two.update(other, truth)
+    assert one.summary("abcd") == two.summary("abcd")
+
+
+def test_a_perfect_prediction_scores_1_and_an_absent_class_nothing():
+    truth = blobs(1, num_classes=3)
+    counts = BoundaryCounts(4)
+    counts.update(np.where(truth == IGNORE, 0, truth).astype(np.uint8), truth)
+    for row in counts.summary("abcd")["5"]["classes"][:3]:
+        assert (row["iou"], row["f_score"], row["share_of_errors"]) == (1.0, 1.0, None)
+    absent = counts.summary("abcd")["5"]["classes"][3]
+    assert (absent["iou"], absent["f_score"], absent["errors_near"]) == (None, None, 0)
+
+
+def test_a_class_that_is_only_predicted_scores_0():
+    counts = BoundaryCounts(2)
+    counts.update(square(30, 5, 5, 10), np.zeros((30, 30), np.uint8))
+    assert counts.f_score()[:, 1].tolist() == [0, 0, 0, 0]
+    assert counts.iou()[:, 1].tolist() == [0, 0, 0, 0]
+
+
+def test_masks_of_two_sizes_are_refused():
+    with pytest.raises(ValueError, match="pred is"):
+        BoundaryCounts(2).update(np.zeros((3, 4), np.uint8), np.zeros((4, 3), np.uint8))

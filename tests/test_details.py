@@ -1,0 +1,92 @@
+"""The distribution over images and the confidence interval, worked by hand and against SciPy."""
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from hrseg.details import bootstrap, image_iou
+
+# Two images, two classes: (found, true, predicted) pixels.
+GOOD = [[8, 8, 8], [2, 2, 2]]
+BAD = [[4, 8, 6], [0, 2, 4]]
+
+
+def test_the_distribution_worked_by_hand():
+    """The first image: 1 and 1. The second: 4 / (8 + 6 - 4) = 0.4 and 0 / 6 = 0, so 0.2.
+
+    A third one holds class 0 alone, 3 of 4 pixels found: 0.75.
+    """
+    counts = np.array([GOOD, BAD, [[3, 4, 3], [0, 0, 0]]])
+    found = image_iou(counts, ["road", "car"])
+    assert (found["min"], found["median"], found["max"]) == pytest.approx((0.2, 0.75, 1.0))
+    assert found["mean"] == pytest.approx((1 + 0.2 + 0.75) / 3)
+    assert (found["q1"], found["q3"]) == pytest.approx((0.475, 0.875))
+    assert [i for i, n in enumerate(found["histogram"]) if n] == [4, 15, 19]
+    road, car = found["classes"]
+    assert (road["mean"], road["images"]) == (pytest.approx((1 + 0.4 + 0.75) / 3), 3)
+    assert (car["mean"], car["images"]) == (0.5, 2)
+
+
+def test_a_class_that_no_image_holds_has_no_mean():
+    found = image_iou(np.array([[[1, 1, 1], [0, 0, 0]]]), ["road", "car"])
+    assert found["classes"][1] == {"name": "car", "mean": None, "images": 0}
+
+
+def test_an_interval_of_two_images_worked_by_hand():
+    """Of two images 1/4 of the draws hold the first twice, 1/4 the second twice, 1/2 each once.
+
+    Their mIoUs: 1; (4/10 + 0/6) / 2 = 0.2. So the interval of 95 % ends at 0.2 and 1. For the IoU
+    of class 1: 0 and 1.
+    """
+    found = bootstrap(np.array([GOOD, BAD]), ["road", "car"])
+    assert found["miou"] == pytest.approx([0.2, 1.0])
+    assert found["classes"][1]["iou"] == pytest.approx([0.0, 1.0])
+    assert (found["level"], found["resamples"]) == (0.95, 1000)
+
+
+def test_absent_classes_count_as_the_protocol_says():
+    counts = np.array([[[4, 4, 4], [0, 0, 0]]] * 3)
+    assert bootstrap(counts, "ab", "skipped")["miou"] == [1.0, 1.0]
+    assert bootstrap(counts, "ab", "zero")["miou"] == [0.5, 0.5]
+    assert bootstrap(counts, "ab")["classes"][1]["iou"] is None
+
+
+def simulated(generator, images=60):
+    """Images whose share of found pixels varies from one to the next."""
+    truth = generator.integers(50, 150, (images, 3))
+    found = generator.binomial(truth, generator.beta(8, 3, (images, 3)))
+    return np.stack([found, truth, truth], -1)
+
+
+def miou(counts):
+    hit, truth, pred = np.moveaxis(counts.sum(0), -1, 0)
+    return float((hit / (truth + pred - hit)).mean())
+
+
+def test_the_interval_is_that_of_scipy():
+    counts = simulated(np.random.default_rng(0))
+
+    def statistic(index):
+        return miou(counts[index])
+
+    theirs = stats.bootstrap(
+        (np.arange(len(counts)),), statistic, n_resamples=4000, method="percentile",
+        vectorized=False, rng=np.random.default_rng(1),
+    ).confidence_interval  # fmt: skip
+    ours = bootstrap(counts, "abc", resamples=4000)["miou"]
+    assert ours == pytest.approx([theirs.low, theirs.high], abs=0.002)
+
+
+def test_the_interval_covers_the_truth_as_often_as_it_says():
+    generator = np.random.default_rng(3)
+    expected = miou(simulated(generator, 200_000))
+    covered = 0
+    for _ in range(200):
+        low, high = bootstrap(simulated(generator), "abc", resamples=300)["miou"]
+        covered += low <= expected <= high
+    assert 0.89 <= covered / 200 <= 0.99
+
+
+def test_the_same_images_give_the_same_interval():
+    counts = simulated(np.random.default_rng(5))
+    assert bootstrap(counts, "abc") == bootstrap(counts, "abc")
