@@ -172,6 +172,21 @@ def _predict(arguments: argparse.Namespace) -> int:
     return DataError.exit_code if outcome.faults else 0
 
 
+def _report(arguments: argparse.Namespace) -> None:
+    if arguments.run and "=" in arguments.run and not Path(arguments.run).exists():
+        arguments.overrides.insert(0, arguments.run)
+        arguments.run = None
+    folder = Path(arguments.run) if arguments.run else _newest_run(arguments)
+    if not folder.is_dir():
+        raise ConfigError(f"no such folder: {folder.absolute()}")
+    from hrseg.details import write_details
+    from hrseg.records import open_evaluation
+    from hrseg.report import write_report
+
+    write_details(open_evaluation(folder, arguments.overrides))
+    print(f"report: {write_report(folder, arguments.overrides, arguments.images)}")
+
+
 def _score(arguments: argparse.Namespace) -> None:
     from hrseg.config import load_config
 
@@ -293,6 +308,7 @@ _COMMANDS: dict[str, Callable[[argparse.Namespace], int | None]] = {
     "validate": _validate,
     "test": _test,
     "predict": _predict,
+    "report": _report,
     "score": _score,
     "data_check": _data_check,
     "data": _data,

@@ -66,10 +66,11 @@ class ImageScores(ClassScores):
     Writes `images.json` and `masks/<name>.png`, the predicted train ids as palette PNGs.
     """
 
-    def __init__(self, folder: str | Path) -> None:
-        """Write into `folder`."""
+    def __init__(self, folder: str | Path, checkpoint: str | Path) -> None:
+        """Write into `folder`; `checkpoint` is the file that the best scores belong to."""
         super().__init__(folder)
         self.folder: Path = Path(folder)
+        self.checkpoint = Path(checkpoint).absolute()
         self.records: list[ImageRecord] = []
 
     @property
@@ -118,7 +119,7 @@ class ImageScores(ClassScores):
         shutil.rmtree(masks, ignore_errors=True)
         os.replace(self._fresh, masks)
         write_records(folder, self.records)
-        super().write(folder, scores)
+        super().write(folder, {**scores, "checkpoint": str(self.checkpoint)})
 
 
 def write_records(folder: Path, records: Sequence[ImageRecord]) -> None:
@@ -141,6 +142,7 @@ class Evaluation:
         class_names: a name per id.
         palette: an RGB colour per id.
         records: the counts of each image, by name.
+        checkpoint: what was evaluated.
     """
 
     def __init__(self, folder: Path, config: Config) -> None:
@@ -152,6 +154,7 @@ class Evaluation:
             for row in _read_json(folder / "images.json")
         ]
         self.class_names: list[str] = [row["name"] for row in self.scores["classes"]]
+        self.checkpoint = Path(self.scores["checkpoint"])
 
     @cached_property
     def palette(self) -> list[list[int]]:

@@ -21,11 +21,13 @@ from hrseg.checkpointing import RunCheckpoint
 from hrseg.config import load_config, to_dict, to_yaml
 from hrseg.data import DATASETS
 from hrseg.data.datamodule import SegmentationDataModule
+from hrseg.details import write_details
 from hrseg.errors import ConfigError, HrsegError
 from hrseg.logs import quieten
 from hrseg.models.weights import load_weights, read_checkpoint
 from hrseg.progress import Progress
-from hrseg.records import ImageScores
+from hrseg.records import ImageScores, open_evaluation
+from hrseg.report import write_report
 from hrseg.runfolder import dated_folder, point_latest
 from hrseg.schema import Config
 from hrseg.submission import Submission
@@ -53,6 +55,8 @@ def fit(config: Config, resume: Path | None = None) -> Path:
             announce(config, data, task, trainer, run)
         with _user_errors(trainer):
             trainer.fit(task, data, ckpt_path=last, weights_only=True)
+        if trainer.is_global_zero:
+            _report(run, config)
     except HrsegError:
         if not resume and not record.written:
             shutil.rmtree(run, ignore_errors=True)
@@ -67,8 +71,11 @@ def validate(config: Config, checkpoint: Path, folder: Path) -> dict[str, Any]:
         The content of scores.json.
     """
     data, task = _to_score(config, checkpoint, "validate")
-    pictures = PredictionImages(config.prediction_images, folder)
-    trainer = build_trainer(config, folder, [ImageScores(folder), pictures], train=False)
+    watch = [
+        ImageScores(folder, checkpoint),
+        PredictionImages(config.prediction_images, folder),
+    ]
+    trainer = build_trainer(config, folder, watch, train=False)
     get_console().print(
         f"validate [bold]{config.name}[/]: {checkpoint} on {len(data.val_dataset or ())} images; "
         f"{_device(trainer)}",
@@ -79,7 +86,20 @@ def validate(config: Config, checkpoint: Path, folder: Path) -> dict[str, Any]:
         trainer.validate(task, data, verbose=False)
     if trainer.is_global_zero:
         (folder / "config.yaml").write_text(_portable_yaml(config), encoding="utf-8")
+        _report(folder, config)
     return task.scores
+
+
+def _report(folder: Path, config: Config) -> None:
+    """Write the details that are asked for, and report.html; a fault there costs no run."""
+    if not (folder / "images.json").is_file():
+        return  # nothing was validated
+    try:
+        if config.inference.details:
+            write_details(open_evaluation(folder))
+        print(f"report: {write_report(folder)}")
+    except HrsegError as error:
+        get_console().print(f"note: no report: {error}", highlight=False, soft_wrap=True)
 
 
 def test(config: Config, checkpoint: Path, folder: Path) -> Path:
@@ -192,7 +212,7 @@ class _Record(Callback):
 
 def _training_callbacks(config: Config, run: Path) -> list[Callback]:
     callbacks: list[Callback] = [
-        ImageScores(run),
+        ImageScores(run, run / "checkpoints" / "best.ckpt"),
         PredictionImages(config.prediction_images, run),
     ]
     if config.trainer.get("enable_progress_bar", True):

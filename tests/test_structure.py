@@ -17,6 +17,7 @@ LEAVES = {
     "protocols",
     "geometry",
     "scale_report",
+    "boundary",
     "schema",
     "optim",
 }
@@ -49,11 +50,14 @@ MAY_IMPORT = {
     "doctor": set(),
     "arguments": set(),
     "build": {"config", "data", "logs", "models", "protocols", "schema", "task"},
-    "run": {"build", "callbacks", "checkpointing", "config", "data", "logs", "models",
-            "progress", "records", "runfolder", "schema", "submission", "task"},
+    "run": {"build", "callbacks", "checkpointing", "config", "data", "details", "logs",
+            "models", "progress", "records", "report", "runfolder", "schema", "submission", "task"},
     "datacheck": {"build", "callbacks", "data", "schema"},
-    "report": {"callbacks", "details", "records", "visualize"},
+    "report": {"panels", "records"},
+    "panels": {"records", "visualize"},
     "records": {"build", "callbacks", "config", "data", "schema", "visualize"},
+    "details": {"boundary", "callbacks", "records"},
+    "explore": {"predictor", "records", "visualize"},
     "score": {"build", "callbacks", "config", "data", "metrics", "protocols", "schema"},
 }  # fmt: skip
 

@@ -1,0 +1,286 @@
+"""For Jupyter: which images to look at, what is in them, what changed between two runs."""
+
+import html
+import io
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from hrseg.errors import ConfigError, HrsegError
+from hrseg.lookup import find
+from hrseg.predictor import Predictor, load
+from hrseg.records import Evaluation, ImageRecord, open_evaluation, record
+from hrseg.visualize import colorize, error_map, legend, side_by_side
+
+Array = NDArray[np.uint8]
+
+SCALES = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75)
+# Okabe and Ito's blue and vermilion: told apart by every kind of eye.
+BETTER, WORSE = (0, 114, 178), (213, 94, 0)
+_BOTH_WRONG, _BOTH_RIGHT, _VOID = (120, 120, 120), (235, 235, 235), (0, 0, 0)
+
+
+def image_miou(seen: ImageRecord) -> float:
+    """Return the mean IoU over the classes that occur in an image, in truth or prediction."""
+    classes = {k for truth, pred, _ in seen.counts for k in (truth, pred)}
+    ious = []
+    for k in classes:
+        hit = sum(count for truth, pred, count in seen.counts if truth == pred == k)
+        either = sum(count for truth, pred, count in seen.counts if k in (truth, pred))
+        ious.append(hit / either)
+    return float(np.mean(ious)) if ious else float("nan")
+
+
+def rank(evaluation: Evaluation, truth: str | None = None, pred: str | None = None) -> list[str]:
+    """Return the names of images, those to look at first.
+
+    Args:
+        evaluation: from `open_evaluation`.
+        truth: a class; with it alone, images with most wrong pixels of that class come first.
+        pred: another class; images with most pixels of `truth` that are taken for it come first,
+            others are left out. Without either, those with the lowest mIoU come first.
+
+    Raises:
+        ConfigError: an unknown class.
+    """
+    ids = {name: k for k, name in enumerate(evaluation.class_names)}
+    if truth is None:
+        return [seen.name for seen in sorted(evaluation.records, key=image_miou)]
+    one = find(ids, truth, "class")
+    if pred is None:
+
+        def wrong(seen: ImageRecord) -> int:
+            return sum(count for t, p, count in seen.counts if t != p and one in (t, p))
+
+        return _descending(evaluation, wrong)
+    other = find(ids, pred, "class")
+    return _descending(
+        evaluation, lambda seen: sum(n for t, p, n in seen.counts if (t, p) == (one, other))
+    )
+
+
+def confusions(evaluation: Evaluation, count: int = 10) -> list[tuple[str, str, int]]:
+    """Return the (true class, predicted class, pixels) of most pixels, the largest first."""
+    matrix = np.array(evaluation.scores["confusion_matrix"])
+    np.fill_diagonal(matrix, 0)
+    largest = np.argsort(matrix, axis=None)[::-1][:count]
+    names = evaluation.class_names
+    pairs = ((int(i) // len(names), int(i) % len(names)) for i in largest)
+    return [(names[t], names[p], int(matrix[t, p])) for t, p in pairs if matrix[t, p]]
+
+
+def panels(evaluation: Evaluation, name: str, pred: Array | None = None) -> Array:
+    """Return image | truth | prediction | errors with a legend, RGB uint8.
+
+    Args:
+        evaluation: from `open_evaluation`.
+        name: of the image.
+        pred: another prediction (H, W) to show instead.
+    """
+    truth = evaluation.truth(name)
+    pred = evaluation.pred(name) if pred is None else pred
+    drawn = [colorize(ids, evaluation.palette) for ids in (truth, pred)]
+    row = side_by_side(
+        [evaluation.image(name), *drawn, error_map(truth, pred)],
+        ["image", "truth", "prediction", "errors"],
+    )
+    shown = np.unique(np.concatenate([np.unique(truth), np.unique(pred)]))
+    classes = [k for k in shown.tolist() if k < len(evaluation.class_names)]
+    names = [evaluation.class_names[k] for k in classes]
+    colors = [evaluation.palette[k] for k in classes]
+    return np.vstack([row, legend(names, colors, row.shape[1])])
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two evaluations of the same images.
+
+    Attributes:
+        classes: (name, IoU of the first, of the second); None for a class that never occurs.
+        images: (name, mIoU of the first, of the second), the largest loss first.
+    """
+
+    classes: list[tuple[str, float | None, float | None]]
+    images: list[tuple[str, float, float]]
+
+
+def compare(first: Evaluation, second: Evaluation) -> Comparison:
+    """Return what differs between two evaluations of the same images.
+
+    Raises:
+        ConfigError: their classes or images are others.
+    """
+    for what, a, b in (
+        ("classes", first.class_names, second.class_names),
+        ("images", [r.name for r in first.records], [r.name for r in second.records]),
+    ):
+        if a != b:
+            odd = sorted(set(a) ^ set(b))[:3]
+            raise ConfigError(
+                f"{first.folder} and {second.folder} evaluated other {what}"
+                f"{', e.g. ' + ', '.join(odd) if odd else ''}.\n"
+                "Validate both by the same config to compare them."
+            )
+    rows = zip(first.scores["classes"], second.scores["classes"], strict=True)
+    mious = [
+        (a.name, image_miou(a), image_miou(b))
+        for a, b in zip(first.records, second.records, strict=True)
+    ]
+    return Comparison(
+        [(a["name"], a["iou"], b["iou"]) for a, b in rows],
+        sorted(mious, key=lambda row: row[2] - row[1]),
+    )
+
+
+def changes(first: Evaluation, second: Evaluation, name: str) -> Array:
+    """Return where the second evaluation mends (blue) or breaks (vermilion) the first, RGB.
+
+    Light grey: right in both; dark grey: wrong in both; black: ignored.
+    """
+    truth = first.truth(name)
+    was, now = first.pred(name) == truth, second.pred(name) == truth
+    colors = np.array([_BOTH_WRONG, BETTER, WORSE, _BOTH_RIGHT, _VOID], np.uint8)
+    return np.asarray(colors[np.where(truth == 255, 4, 2 * was + now)], np.uint8)
+
+
+def browse(run: str | Path, other: str | Path | None = None) -> "Browser":
+    """Return a widget that goes through the images of a run, or of two.
+
+    Args:
+        run: folder of a run, or of one of its validations.
+        other: a second one of the same images, shown beside it.
+
+    Raises:
+        ConfigError: no evaluation lies there, they do not compare, or ipywidgets is missing.
+    """
+    try:
+        import ipywidgets  # noqa: F401
+    except ImportError as error:
+        raise ConfigError('browse needs ipywidgets: pip install "hrseg[notebook]"') from error
+    return Browser(open_evaluation(run), open_evaluation(other) if other else None)
+
+
+class Browser:
+    """Choose a class or a confusion, walk through the images, try other scales.
+
+    Attributes:
+        truth: dropdown of the true class, the first entry is all.
+        pred: dropdown of what it is taken for, the first entry is anything.
+        position: slider through the ranked images.
+        scales: checkboxes; with one ticked the image is predicted again at those scales.
+        flip: checkbox; with the mirror image.
+        caption: what is shown.
+        picture: image, truth, prediction, errors, as PNG.
+        box: all of it, which Jupyter shows.
+    """
+
+    def __init__(self, evaluation: Evaluation, other: Evaluation | None = None) -> None:
+        """Build the widgets and show the worst image."""
+        import ipywidgets as widgets
+
+        if other is not None:
+            compare(evaluation, other)
+        self.evaluation, self.other = evaluation, other
+        names = evaluation.class_names
+        self.truth = widgets.Dropdown(options=["all classes", *names], description="class")
+        self.pred = widgets.Dropdown(options=["anything", *names], description="taken for")
+        self.position = widgets.IntSlider(0, 0, 0, description="image", continuous_update=False)
+        narrow = widgets.Layout(width="auto")
+        self.scales = [
+            widgets.Checkbox(False, description=f"x{scale:g}", indent=False, layout=narrow)
+            for scale in SCALES
+        ]
+        self.flip = widgets.Checkbox(False, description="flip", indent=False, layout=narrow)
+        self.caption, self.picture = widgets.HTML(), widgets.Image(format="png")
+        self.picture.layout.max_width = "100%"
+        chosen = [self.truth, self.pred, self.position]
+        tried = [widgets.HTML("predict again:"), *self.scales, self.flip]
+        rows = [widgets.HBox(chosen), widgets.HBox(tried), self.caption, self.picture]
+        self.box = widgets.VBox(rows)
+        for widget in (self.truth, self.pred):
+            widget.observe(self._rank, "value")
+        for widget in (self.position, *self.scales, self.flip):
+            widget.observe(self._show, "value")
+        self.ranked: list[str] = []
+        self._rank()
+
+    def _repr_mimebundle_(self, **options: Any) -> Any:
+        return self.box._repr_mimebundle_(**options)
+
+    @cached_property
+    def predictor(self) -> Predictor:
+        """What the scales are tried with, loaded when it is first needed."""
+        return load(self.evaluation.checkpoint)
+
+    @property
+    def name(self) -> str | None:
+        """The image that is shown; None if no image carries the confusion."""
+        return self.ranked[self.position.value] if self.ranked else None
+
+    def _rank(self, change: Any = None) -> None:
+        truth = self.truth.value if self.truth.index else None
+        pred = self.pred.value if truth and self.pred.index else None
+        self.ranked = rank(self.evaluation, truth, pred)
+        self.position.max = max(0, len(self.ranked) - 1)
+        self.position.value = 0
+        self._show()
+
+    def _show(self, change: Any = None) -> None:
+        name = self.name
+        if name is None:
+            self.caption.value, self.picture.value = "no image carries this confusion", b""
+            return
+        lines, pred = [self._stored(self.evaluation, name)], None
+        scales = [scale for scale, box in zip(SCALES, self.scales, strict=True) if box.value]
+        try:
+            if scales or self.flip.value:
+                pred = self._predict(name, scales or [1.0])
+                seen = record(name, pred, self.evaluation.truth(name))
+                shown = ", ".join(f"{scale:g}" for scale in scales or [1.0])
+                flip = ", flip" * self.flip.value
+                lines.append(f"at scales {shown}{flip}: mIoU {image_miou(seen):.2%}")
+            pictures = [panels(self.evaluation, name, pred)]
+            if self.other:
+                lines.append(self._stored(self.other, name))
+                drawn = [panels(self.other, name), changes(self.evaluation, self.other, name)]
+                pictures += [drawn[0], side_by_side(drawn[1:], ["blue: mended, red: broken"])]
+            self.picture.value = _png(_stack(pictures))
+        except HrsegError as error:
+            lines.append(str(error))
+        self.caption.value = "<br>".join(html.escape(line) for line in lines)
+
+    def _stored(self, evaluation: Evaluation, name: str) -> str:
+        seen = next(r for r in evaluation.records if r.name == name)
+        number = f"{self.position.value + 1} of {len(self.ranked)}"
+        return f"{name} ({number}), {evaluation.folder.name}: mIoU {image_miou(seen):.2%}"
+
+    def _predict(self, name: str, scales: Sequence[float]) -> Array:
+        predictor = self.predictor.with_protocol(scales=tuple(scales), flip=self.flip.value)
+        return predictor.segment(np.ascontiguousarray(self.evaluation.image(name))).mask
+
+
+def _descending(evaluation: Evaluation, pixels: Callable[[ImageRecord], int]) -> list[str]:
+    counted = [(pixels(seen), seen.name) for seen in evaluation.records]
+    return [name for count, name in sorted(counted, key=lambda row: -row[0]) if count]
+
+
+def _stack(pictures: Sequence[Array]) -> Array:
+    width = max(picture.shape[1] for picture in pictures)
+    return np.vstack(
+        [
+            np.pad(p, ((0, 0), (0, width - p.shape[1]), (0, 0)), constant_values=255)
+            for p in pictures
+        ]
+    )
+
+
+def _png(picture: Array) -> bytes:
+    stored = io.BytesIO()
+    Image.fromarray(picture).save(stored, "PNG")
+    return stored.getvalue()

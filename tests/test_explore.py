@@ -1,0 +1,160 @@
+"""What Jupyter shows: which image comes first, what changed, what the widget does."""
+
+import io
+from typing import ClassVar
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from hrseg.cli import main
+from hrseg.errors import ConfigError
+from hrseg.explore import (
+    BETTER,
+    WORSE,
+    browse,
+    changes,
+    compare,
+    confusions,
+    image_miou,
+    panels,
+    rank,
+)
+from hrseg.predictor import load
+from hrseg.records import ImageRecord, open_evaluation, record
+
+NAMES = ["road", "car", "tree"]
+
+
+class Hand:
+    """An evaluation written by hand: three images of three classes."""
+
+    folder = "hand"
+    class_names = NAMES
+    records = (
+        ImageRecord("a", (2, 5), ((0, 0, 8), (0, 1, 2))),
+        ImageRecord("b", (2, 5), ((0, 0, 4), (1, 0, 5), (1, 1, 1))),
+        ImageRecord("c", (2, 5), ((2, 2, 10),)),
+    )
+    scores: ClassVar = {"confusion_matrix": [[12, 2, 0], [5, 1, 0], [0, 0, 10]]}
+
+
+def test_the_miou_of_an_image_worked_by_hand():
+    """b: road 4 / (4 + 5), car 1 / (5 + 1): the mean is 0.3056; c has one class, all right."""
+    assert [image_miou(seen) for seen in Hand.records] == pytest.approx(
+        [(8 / 10 + 0 / 2) / 2, (4 / 9 + 1 / 6) / 2, 1.0]
+    )
+
+
+def test_the_worst_images_come_first():
+    assert rank(Hand) == ["b", "a", "c"]
+    assert rank(Hand, "car") == ["b", "a"]
+    assert rank(Hand, "road", "car") == ["a"]
+    assert rank(Hand, "car", "road") == ["b"]
+    assert rank(Hand, "tree") == []
+    with pytest.raises(ConfigError, match="unknown class 'tram'"):
+        rank(Hand, "tram")
+
+
+def test_the_largest_confusions_come_first():
+    assert confusions(Hand) == [("car", "road", 5), ("road", "car", 2)]
+    assert confusions(Hand, 1) == [("car", "road", 5)]
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """Two runs of the built-in scenes, of one epoch and of two."""
+    home = tmp_path_factory.mktemp("explore")
+    arguments = [f"data.root={home / 'scenes'}", f"runs={home / 'runs'}", "data.num_train=4"]
+    arguments += ["data.num_val=3", "data.batch_size=2", "data.workers=0", "trainer.precision=32"]
+    arguments += ["inference.scales=[1.0]", "inference.flip=false"]
+    for epochs in (1, 2):
+        more = [f"trainer.max_epochs={epochs}", f"name=run{epochs}"]
+        assert main(["fit", "--config", "synthetic_tiny", *arguments, *more]) == 0
+    return [
+        next((home / "runs" / f"run{epochs}").glob("*/scores.json")).parent for epochs in (1, 2)
+    ]
+
+
+def test_panels_show_image_truth_prediction_and_errors(runs):
+    evaluation = open_evaluation(runs[0])
+    name = evaluation.records[0].name
+    shown = panels(evaluation, name)
+    height, width = evaluation.truth(name).shape
+    assert shown.shape[1] == 4 * width + 3 * 4
+    assert shown.shape[0] > height
+    image = shown[22 : 22 + height, :width]
+    assert np.array_equal(image, evaluation.image(name))
+
+
+def test_two_runs_of_the_same_images_compare(runs):
+    first, second = map(open_evaluation, runs)
+    found = compare(first, second)
+    assert [row[0] for row in found.classes] == first.class_names
+    assert [row[1] for row in found.classes] == [row["iou"] for row in first.scores["classes"]]
+    losses = [after - before for _, before, after in found.images]
+    assert losses == sorted(losses) and len(losses) == 3
+
+
+def test_changes_are_where_one_is_right_and_the_other_wrong(runs):
+    first, second = map(open_evaluation, runs)
+    name = first.records[0].name
+    shown, truth = changes(first, second, name), first.truth(name)
+    was, now = first.pred(name) == truth, second.pred(name) == truth
+    scored = truth != 255
+    assert np.array_equal((shown == BETTER).all(-1), ~was & now & scored)
+    assert np.array_equal((shown == WORSE).all(-1), was & ~now & scored)
+
+
+def test_runs_of_other_images_do_not_compare(runs, tmp_path):
+    first = open_evaluation(runs[0])
+    first.records = first.records[:-1]
+    with pytest.raises(ConfigError, match=r"evaluated other images, e\.g\."):
+        compare(first, open_evaluation(runs[1]))
+
+
+def test_the_browser_follows_its_widgets(runs):
+    pytest.importorskip("ipywidgets")
+    browser = browse(runs[1], runs[0])
+    evaluation = open_evaluation(runs[1])
+    assert browser.name == rank(evaluation)[0]
+    assert "1 of 3" in browser.caption.value
+    first = browser.picture.value
+    browser.position.value = 2
+    assert browser.name == rank(evaluation)[2]
+    assert browser.picture.value != first
+    truth, pred, _ = confusions(evaluation)[0]
+    browser.truth.value, browser.pred.value = truth, pred
+    assert browser.ranked == rank(evaluation, truth, pred)
+    assert browser.position.value == 0
+    with Image.open(io.BytesIO(browser.picture.value)) as shown:
+        assert shown.format == "PNG"
+
+
+def test_the_browser_predicts_again_at_other_scales(runs):
+    pytest.importorskip("ipywidgets")
+    browser = browse(runs[1])
+    browser.scales[2].value = True  # scale 1, by which the run was evaluated
+    assert "at scales 1: mIoU" in browser.caption.value
+    again = [line.rpartition("mIoU ")[2] for line in browser.caption.value.split("<br>")]
+    assert float(again[0][:-1]) == pytest.approx(float(again[1][:-1]), abs=0.5)
+    browser.scales[0].value = browser.flip.value = True
+    assert "at scales 0.5, 1, flip: mIoU" in browser.caption.value
+    evaluation = open_evaluation(runs[1])
+    predictor = load(runs[1]).with_protocol(scales=(0.5, 1.0), flip=True)
+    mask = predictor.predict(evaluation.image(browser.name)).mask
+    seen = record(browser.name, mask, evaluation.truth(browser.name))
+    assert browser.caption.value.endswith(f"mIoU {image_miou(seen):.2%}")
+    expected = panels(evaluation, browser.name, mask)
+    with Image.open(io.BytesIO(browser.picture.value)) as shown:
+        assert np.array_equal(np.array(shown), expected)
+
+
+def test_a_confusion_that_no_image_carries_says_so(runs):
+    pytest.importorskip("ipywidgets")
+    browser = browse(runs[1])
+    browser.truth.value = browser.pred.value = browser.evaluation.class_names[0]
+    browser.evaluation.records = []
+    browser.truth.value = browser.evaluation.class_names[1]
+    assert browser.name is None
+    assert browser.caption.value == "no image carries this confusion"
