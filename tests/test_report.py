@@ -8,22 +8,18 @@ import re
 import numpy as np
 import pytest
 import torch
-from omegaconf import OmegaConf
 from PIL import Image
 
-from hrseg.callbacks import write_json
-from hrseg.config import load_config
 from hrseg.errors import ConfigError
 from hrseg.metrics import summarize
-from hrseg.records import ImageRecord, open_evaluation, record, write_records
-from hrseg.report import choose_images, script_json, write_report
+from hrseg.records import ImageRecord, record
+from hrseg.report import script_json, write_report
 from hrseg.visualize import indexed
 from tests.chromium import BINARY, Chromium
+from tests.evaluations import PALETTE, write_evaluation
 
 SCRIPT = "<script>alert(1)</script>"
 IMG = "fog <img src=x onerror=alert(1)>"
-PALETTE = [[70, 130, 180], [128, 64, 128], [220, 20, 60]]
-PROTOCOL = {"name": "plain", "scales": [1.0], "flip": False, "window": []}
 
 
 def masks():
@@ -34,18 +30,6 @@ def masks():
     dusk[:10, 40:] = 1
     dusk[:5, :20] = 2
     return truth, {"clear": truth, "dusk": dusk, IMG: fog}
-
-
-def write_evaluation(folder, records, names, root="nowhere", **extra):
-    """Write what an evaluation leaves; its scores are those of the records."""
-    folder.mkdir(parents=True, exist_ok=True)
-    total = sum(seen.matrix(len(names)) for seen in records)
-    scores = {**summarize(torch.from_numpy(total), names), "protocol": PROTOCOL, **extra}
-    write_json(folder / "scores.json", scores)
-    write_records(folder, records)
-    config = load_config("camvid_w18_small", [f"data.root={root}"])
-    (folder / "config.yaml").write_text(OmegaConf.to_yaml(config))
-    return folder
 
 
 @pytest.fixture(scope="module")
@@ -130,22 +114,6 @@ def test_pictures_are_the_photo_and_palette_masks(run, page):
     assert (wrong == (truth != preds[IMG])).all()
 
 
-def test_wide_images_are_shown_480_pixels_wide(tmp_path):
-    (tmp_path / "data/val").mkdir(parents=True)
-    (tmp_path / "data/valannot").mkdir()
-    truth = np.zeros((300, 960), np.uint8)
-    Image.fromarray(np.zeros((300, 960, 3), np.uint8)).save(tmp_path / "data/val/a.png")
-    Image.fromarray(truth).save(tmp_path / "data/valannot/a.png")
-    run = write_evaluation(tmp_path / "run", [record("a", truth, truth)], ["x"], tmp_path / "data")
-    (run / "masks").mkdir()
-    indexed(truth, PALETTE[:1]).save(run / "masks/a.png")
-    panel = content(write_report(run).read_text())["panels"]["0"]
-    for uri in panel.values():
-        (tmp_path / "panel").write_bytes(base64.b64decode(uri.split(",")[1]))
-        with Image.open(tmp_path / "panel") as picture:
-            assert picture.size == (480, 150)
-
-
 def test_curves_keep_gaps_and_come_from_the_run_of_a_validation(run, page):
     expected = {
         "epoch": [0, 0, 1, 1],
@@ -184,36 +152,6 @@ def test_a_lost_mask_costs_its_image_alone(run, tmp_path):
 def test_a_folder_without_an_evaluation_is_refused(tmp_path):
     with pytest.raises(ConfigError, match="holds no evaluation"):
         write_report(tmp_path)
-
-
-def seen(name, *counts):
-    return ImageRecord(name, (10, 10), counts)
-
-
-def test_the_most_telling_images_are_chosen_first(tmp_path):
-    records = [
-        seen("a", (0, 0, 100)),
-        seen("b", (0, 0, 50), (1, 1, 40), (1, 0, 10)),  # class 1: 40 of 50
-        seen("c", (0, 0, 50), (1, 1, 10), (1, 0, 40)),  # class 1: 10 of 50, the worst
-        seen("d", (0, 0, 99), (1, 0, 1)),  # lowest mIoU, (0.99 + 0) / 2, but one pixel of class 1
-        seen("e", (0, 0, 70), (0, 2, 30)),  # class 2: 0 of 30; carries 0 taken for 2
-    ]
-    evaluation = open_evaluation(write_evaluation(tmp_path, records, ["x", "y", "z"]))
-    # mIoU: a 1, b 0.817, c 0.378, d 0.495, e 0.35. Worst class first: z (e), y (c), then x: its
-    # images cover 100, 60, 90, 100, 100 pixels, so a, d and e are left, of which e is worst.
-    assert choose_images(evaluation, 1) == [4]
-    assert choose_images(evaluation, 2) == [4, 2]
-    # Confusion 1 taken for 0 is carried most by c, so the next is the second worst of y, b.
-    assert choose_images(evaluation, 3) == [4, 2, 1]
-    # Then of x, d; then its best, a.
-    assert choose_images(evaluation, 60) == [4, 2, 1, 3, 0]
-    assert choose_images(evaluation, 0) == []
-
-
-def test_images_where_nothing_was_scored_and_absent_classes_are_no_obstacle(tmp_path):
-    records = [seen("a", (0, 0, 5)), seen("b")]
-    evaluation = open_evaluation(write_evaluation(tmp_path, records, ["x", "absent"]))
-    assert choose_images(evaluation, 60) == [0]
 
 
 @pytest.fixture(scope="module")
@@ -355,4 +293,28 @@ def test_many_classes_show_the_forty_most_confused(browser, tmp_path):
     assert browser.js("document.querySelectorAll('#matrix tbody tr').length") == 40
     assert browser.js("document.querySelectorAll('#matrix [data-pair=\"44,0\"]').length") == 1
     assert "scale 0.5" in text(browser, "#scales")
+    assert browser.faults == []
+
+
+def test_details_are_shown_where_there_are_any(browser, tmp_path):
+    records = [ImageRecord("a", (10, 10), ((0, 0, 60), (1, 0, 10), (1, 1, 30)))]
+    rows = [
+        {"name": name, "iou": 0.5, "f_score": 0.625, "errors_near": near, "errors_inside": 4,
+         "share_of_errors": ratio}
+        for name, near, ratio in (("x", 0, None), ("y", 6, 0.6))
+    ]  # fmt: skip
+    block = {"mean_iou": 0.5, "mean_f_score": 0.625, "share_of_errors": 0.6, "classes": rows}
+    interval = [{"name": "x", "iou": [0.8, 0.9]}, {"name": "y", "iou": None}]
+    details = {
+        "boundary": {"3": block, "5": block},
+        "bootstrap": {"level": 0.95, "miou": [0.75, 0.875], "classes": interval},
+    }
+    write_evaluation(tmp_path, records, ["x", "y"], details=details)
+    browser.faults.clear()
+    browser.open(write_report(tmp_path))
+    head = text(browser, "#head")
+    assert "75.00 to 87.50 %" in head
+    assert "60.00 % of its missed pixels lie within 5 px of a contour: mostly outlines." in head
+    assert browser.js("document.querySelectorAll('.track u').length") == 1
+    assert "62.50 %" in text(browser, "#spread table")
     assert browser.faults == []
