@@ -262,6 +262,32 @@ def test_dark_and_light_follow_the_system_and_the_button(shown):
     assert shown.js(color) == light
 
 
+CONTRAST = """(() => {
+    const rgb = (text) => text.match(/[\\d.]+/g).map(Number);
+    const light = (text) => rgb(text).slice(0, 3).map((v) => v / 255)
+        .map((c) => (c <= 0.04045 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4))
+        .reduce((sum, c, i) => sum + c * [0.2126, 0.7152, 0.0722][i], 0);
+    const ground = (e) => {
+        const color = e ? getComputedStyle(e).backgroundColor : "rgb(255 255 255)";
+        return rgb(color)[3] === 0 ? ground(e.parentElement) : color;
+    };
+    return [...document.body.querySelectorAll("*")]
+        .filter((e) => e.checkVisibility() && !e.closest("script, svg")
+            && [...e.childNodes].some((n) => n.nodeType === 3 && n.data.trim()))
+        .map((e) => [light(getComputedStyle(e).color), light(ground(e)), e.outerHTML.slice(0, 90)])
+        .map(([a, b, e]) => [(Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05), e])
+        .sort(([a], [b]) => a - b)[0];
+})()"""
+
+
+@pytest.mark.parametrize("dark", [False, True])
+def test_text_stands_out_from_its_ground(shown, dark):
+    shown.view(1280, 800, dark)
+    shown.click('#matrix [data-pair="2,1"]')
+    ratio, element = shown.js(CONTRAST)
+    assert ratio >= 4.5, element
+
+
 @pytest.mark.parametrize("width", [390, 700, 1280])
 def test_no_width_needs_to_scroll_sideways(shown, width):
     shown.view(width, 844)
@@ -314,7 +340,9 @@ def test_details_are_shown_where_there_are_any(browser, tmp_path):
     browser.open(write_report(tmp_path))
     head = text(browser, "#head")
     assert "75.00 to 87.50 %" in head
-    assert "60.00 % of its missed pixels lie within 5 px of a contour: mostly outlines." in head
+    assert (
+        "60.00 % of its missed pixels lie within 5 px of a contour: mostly along outlines." in head
+    )
     assert browser.js("document.querySelectorAll('.track u').length") == 1
     assert "62.50 %" in text(browser, "#spread table")
     assert browser.faults == []
