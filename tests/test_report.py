@@ -238,6 +238,21 @@ def test_a_class_filters_the_images_and_the_choice_can_be_cleared(shown):
     assert shown.js("document.querySelector('#chosen').hidden")
 
 
+def test_the_class_under_the_pointer_is_named(shown):
+    shown.click("#image-list .panels")
+    panel = "document.querySelector('#large img[data-key=pred]')"
+    place = json.loads(shown.js(f"JSON.stringify({panel}.getBoundingClientRect())"))
+    # Column 45 of 50 of fog is car, taken for road.
+    x, y = place["x"] + 0.91 * place["width"], place["y"] + 0.5 * place["height"]
+    shown.send("Input.dispatchMouseEvent", type="mouseMoved", x=x, y=y)
+    shown.js(
+        "(async () => { const tip = document.querySelector('#tip'); "
+        "for (let i = 0; i < 100 && tip.hidden; i += 1) "
+        "await new Promise((done) => setTimeout(done, 20)); })()"
+    )
+    assert text(shown, "#tip") == f"truth: {SCRIPT}\nprediction: road"
+
+
 def test_an_image_is_enlarged_and_closed(shown):
     shown.click("#image-list .panels")
     assert IMG in text(shown, "#large")
