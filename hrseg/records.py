@@ -154,7 +154,7 @@ class Evaluation:
             for row in _read_json(folder / "images.json")
         ]
         self.class_names: list[str] = [row["name"] for row in self.scores["classes"]]
-        self.checkpoint = Path(self.scores["checkpoint"])
+        self.checkpoint = Path(self.scores.get("checkpoint", ""))
 
     @cached_property
     def palette(self) -> list[list[int]]:
