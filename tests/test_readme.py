@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from hrseg.arguments import join_overrides, make_parser
+from hrseg.arguments import parse
 from hrseg.config import load_config, shipped_configs
 
 ROOT = Path(__file__).parents[1]
@@ -20,7 +20,7 @@ def test_every_command_line_in_it_parses():
     commands = [words[1:] for words in commands if words[:1] == ["hrseg"]]
     assert len(commands) >= 10
     for words in commands:
-        arguments = make_parser().parse_args(join_overrides(words))
+        arguments = parse(words)
         config = getattr(arguments, "config", None)
         if config and config.removesuffix(".yaml") in shipped_configs():
             load_config(config, [pair for pair in arguments.overrides if "=" in pair])

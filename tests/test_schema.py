@@ -58,7 +58,7 @@ def test_model_and_inference_fields_are_parameters_too():
     assert names(ModelConfig) - {"weights", "freeze_backbone"} == set(
         signature(create_model).parameters
     ) - {"num_classes"}
-    ours = {"protocol", "scale_report", "window_batch"}
+    ours = {"protocol", "scale_report", "details", "window_batch"}
     assert names(InferenceConfig) - ours == set(names(Protocol)) - {"name"}
     assert InferenceConfig().protocol in PROTOCOLS
     assert set(get_args(Backbone)) == set(VARIANTS)
