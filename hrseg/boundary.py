@@ -30,6 +30,10 @@ class BoundaryCounts:
     Boundary F-score (DAVIS, CVPR 2016; Gated-SCNN): the share of contour pixels of the prediction
     that lie within d pixels of a contour of the same class in the truth (precision), the reverse
     (recall), and their harmonic mean; pooled, and by exact distances instead of a disk's dilation.
+    A contour pixel has a pixel of another class among its eight neighbours.
+
+    Errors near contours: wrong pixels whose square of 2 d + 1 pixels holds another true class. For
+    these and the F-score the image's border is no contour.
 
     Pixels whose truth is ignored take no part: they count nowhere, and an edge against them is no
     contour, in truth or prediction.
@@ -44,32 +48,40 @@ class BoundaryCounts:
         # Contour pixels of the prediction that are near the truth's, and the reverse.
         self.near = np.zeros((*shape, 2), np.int64)
         self.contours = np.zeros((num_classes, 2), np.int64)
-        # Wrong pixels by true class, and those of them in the truth's band.
-        self.wrong = np.zeros(num_classes, np.int64)
-        self.wrong_near = np.zeros(shape, np.int64)
+        # Scored and wrong pixels by true class, and those of them near the truth's contours.
+        self.pixels, self.wrong = np.zeros((2, num_classes), np.int64)
+        self.pixels_near, self.wrong_near = np.zeros((2, *shape), np.int64)
 
     def update(self, pred: Array, truth: Array) -> None:
         """Add an image: ids (H, W), uint8; 255 in the truth is ignored.
 
         Raises:
-            ValueError: the shapes differ.
+            ValueError: the shapes differ, or an id is no class.
         """
         if pred.shape != truth.shape:
             raise ValueError(f"pred is {pred.shape}, truth is {truth.shape}")
-        void = truth == IGNORE
-        pred = np.where(void, IGNORE, pred).astype(np.uint8)
-        wrong = (pred != truth) & ~void
+        scored = truth != IGNORE
+        for ids in (pred, truth):
+            highest = int(ids.max(initial=0, where=scored))
+            if highest >= self.num_classes:
+                raise ValueError(f"id {highest}: expected 0..{self.num_classes - 1}")
+        pred = np.where(scored, pred, IGNORE).astype(np.uint8)
+        wrong = (pred != truth) & scored
+        self.pixels += self._count(truth[scored])
         self.wrong += self._count(truth[wrong])
         for index, width in enumerate(self.widths):
-            near_truth, near_pred = band(truth, width), band(pred, width)
-            both = near_truth & near_pred & (truth == pred)
+            near = band(truth, width)
+            self.pixels_near[index] += self._count(truth[near])
+            self.wrong_near[index] += self._count(truth[near & wrong])
+            rim = border(truth.shape, width) & scored
+            near_truth, near_pred = near | rim, band(pred, width) | rim
+            both = near_truth & near_pred & ~wrong
             for column, ids in enumerate((truth[both], truth[near_truth], pred[near_pred])):
                 self.bands[index, :, column] += self._count(ids)
-            self.wrong_near[index] += self._count(truth[wrong & near_truth])
         self._update_contours(pred, truth)
 
     def _update_contours(self, pred: Array, truth: Array) -> None:
-        edges = [np.where(band(ids, 1, border=False), ids, IGNORE) for ids in (pred, truth)]
+        edges = [np.where(band(ids, 1), ids, IGNORE) for ids in (pred, truth)]
         for side, (edge, other) in enumerate((edges, edges[::-1])):
             places = np.flatnonzero(edge != IGNORE)
             labels = edge.ravel()[places]
@@ -95,12 +107,17 @@ class BoundaryCounts:
         return np.where(self.contours.sum(1) > 0, f, np.nan)
 
     def share_of_errors(self) -> NDArray[np.float64]:
-        """Return the share of each class's wrong pixels that lie in its band, (widths, K)."""
+        """Return the share of each class's wrong pixels that lie near its contours, (widths, K)."""
         return _ratio(self.wrong_near, self.wrong)
+
+    def share_of_pixels(self) -> NDArray[np.float64]:
+        """Return the share of each class's pixels, right or wrong, that lie there, (widths, K)."""
+        return _ratio(self.pixels_near, self.pixels)
 
     def summary(self, class_names: Sequence[str]) -> dict[str, Any]:
         """Return the scores as plain data by width; what is undefined is None."""
-        iou, f_score, share = self.iou(), self.f_score(), self.share_of_errors()
+        iou, f_score = self.iou(), self.f_score()
+        of_errors, of_pixels = self.share_of_errors(), self.share_of_pixels()
         report = {}
         for index, width in enumerate(self.widths):
             rows = [
@@ -110,22 +127,23 @@ class BoundaryCounts:
                     "f_score": _plain(f_score[index, k]),
                     "errors_near": int(self.wrong_near[index, k]),
                     "errors_inside": int(self.wrong[k] - self.wrong_near[index, k]),
-                    "share_of_errors": _plain(share[index, k]),
+                    "share_of_errors": _plain(of_errors[index, k]),
+                    "share_of_pixels": _plain(of_pixels[index, k]),
                 }
                 for k, name in enumerate(class_names)
             ]
-            total = int(self.wrong.sum())
             report[str(width)] = {
                 "mean_iou": _mean(iou[index]),
                 "mean_f_score": _mean(f_score[index]),
-                "share_of_errors": int(self.wrong_near[index].sum()) / total if total else None,
+                "share_of_errors": _plain(_ratio(self.wrong_near[index].sum(), self.wrong.sum())),
+                "share_of_pixels": _plain(_ratio(self.pixels_near[index].sum(), self.pixels.sum())),
                 "classes": rows,
             }
         return report
 
 
-def band(ids: Array, width: int, border: bool = True) -> Bools:
-    """Return which pixels lie within `width` pixels of a contour of their own class, (H, W).
+def band(ids: Array, width: int) -> Bools:
+    """Return which pixels lie within `width` pixels of another class, (H, W).
 
     That is where a square of 2 * width + 1 pixels around them holds another class, which for all
     classes at once is where the smallest and the largest id of the square differ.
@@ -133,7 +151,6 @@ def band(ids: Array, width: int, border: bool = True) -> Bools:
     Args:
         ids: (H, W) uint8, 255 = ignored: neither in a band nor the cause of one.
         width: in pixels, by 3x3 erosions.
-        border: the border of the image counts as a contour.
     """
     side = 2 * width + 1
     square = np.ones((side, side), np.uint8)
@@ -141,12 +158,14 @@ def band(ids: Array, width: int, border: bool = True) -> Bools:
     # A void pixel is never the smallest as 255, nor the largest as 0.
     low = cv2.erode(ids, square, borderType=cv2.BORDER_REPLICATE)
     high = cv2.dilate(np.where(void, 0, ids), square, borderType=cv2.BORDER_REPLICATE)
-    near = (low != high) & ~void
-    if border:
-        frame = ~void
-        frame[width:-width, width:-width] = False
-        near |= frame
-    return np.asarray(near, np.bool_)
+    return np.asarray((low != high) & ~void, np.bool_)
+
+
+def border(shape: tuple[int, ...], width: int) -> Bools:
+    """Return which pixels lie within `width` pixels of the image's border, (H, W)."""
+    rim = np.ones(shape, np.bool_)
+    rim[width : shape[0] - width, width : shape[1] - width] = False
+    return rim
 
 
 def _squared_distances(
@@ -188,7 +207,7 @@ def _neighbours(limit: int) -> list[tuple[int, int, int]]:
     return sorted(step for step in found if step[0] <= limit**2)
 
 
-def _ratio(part: NDArray[Any], whole: NDArray[Any]) -> NDArray[np.float64]:
+def _ratio(part: Any, whole: Any) -> NDArray[np.float64]:
     with np.errstate(invalid="ignore", divide="ignore"):
         return np.asarray(part / whole, np.float64)
 
@@ -197,5 +216,5 @@ def _mean(values: NDArray[np.float64]) -> float | None:
     return None if np.isnan(values).all() else float(np.nanmean(values))
 
 
-def _plain(value: float) -> float | None:
+def _plain(value: Any) -> float | None:
     return None if np.isnan(value) else float(value)

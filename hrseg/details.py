@@ -12,6 +12,7 @@ from rich.table import Table
 
 from hrseg.boundary import BoundaryCounts
 from hrseg.callbacks import write_json
+from hrseg.errors import DataError
 from hrseg.records import Evaluation, ImageRecord
 
 Floats = NDArray[np.float64]
@@ -34,11 +35,18 @@ def details(
         tracked: wraps the images that are gone through, to show progress.
 
     Raises:
-        DataError: an image's truth or mask is not there.
+        DataError: an image's truth or mask is not there, or they do not fit each other.
     """
     boundary = BoundaryCounts(len(evaluation.class_names))
     for seen in tracked(evaluation.records):
-        boundary.update(evaluation.pred(seen.name), evaluation.truth(seen.name))
+        pred, truth = evaluation.pred(seen.name), evaluation.truth(seen.name)
+        try:
+            boundary.update(pred, truth)
+        except ValueError as error:
+            raise DataError(
+                f"{evaluation.mask_path(seen.name)} does not fit its truth: {error}.\n"
+                "The mask or the data set has changed since; `hrseg validate` evaluates again."
+            ) from error
     counts = evaluation.matrices()
     return {
         "boundary": boundary.summary(evaluation.class_names),
@@ -51,7 +59,7 @@ def write_details(evaluation: Evaluation) -> None:
     """Add the details to an evaluation's scores.json, and print them.
 
     Raises:
-        DataError: an image's truth or mask is not there.
+        DataError: as `details`.
     """
 
     def tracked(records: Sequence[ImageRecord]) -> Iterable[ImageRecord]:
@@ -65,7 +73,8 @@ def write_details(evaluation: Evaluation) -> None:
 def image_iou(counts: NDArray[np.int64], class_names: Sequence[str]) -> dict[str, Any]:
     """Return how the IoU is distributed over images.
 
-    An image's mIoU is the mean over the classes that occur in it, in truth or prediction.
+    An image's mIoU is the mean over the classes that occur in it, in truth or prediction. An image
+    without a scored pixel is left out.
 
     Args:
         counts: (N, K, 3) as `Evaluation.matrices` gives them.
@@ -74,12 +83,13 @@ def image_iou(counts: NDArray[np.int64], class_names: Sequence[str]) -> dict[str
     iou = _iou(counts)
     seen = ~np.isnan(iou)
     sums = np.where(seen, iou, 0)
-    images = sums.sum(1) / seen.sum(1)
-    quartiles = np.quantile(images, [0, 0.25, 0.5, 0.75, 1])
+    scored = seen.any(1)
+    images = sums[scored].sum(1) / seen[scored].sum(1)
+    quartiles = np.quantile(images, [0, 0.25, 0.5, 0.75, 1]).tolist() if len(images) else [None] * 5
     occurrences = seen.sum(0)
     return {
-        **dict(zip(("min", "q1", "median", "q3", "max"), quartiles.tolist(), strict=True)),
-        "mean": float(images.mean()),
+        **dict(zip(("min", "q1", "median", "q3", "max"), quartiles, strict=True)),
+        "mean": float(images.mean()) if len(images) else None,
         "histogram": np.histogram(images, 20, (0, 1))[0].tolist(),
         "classes": [
             {"name": name, "mean": float(total / count) if count else None, "images": int(count)}
@@ -114,13 +124,13 @@ def bootstrap(
         drawn = generator.multinomial(number, np.full(number, 1 / number), size)
         ious.append(_iou((drawn @ flat).reshape(size, num_classes, 3)))
     iou = np.concatenate(ious)
-    seen = ~np.isnan(iou)
-    divisor = seen.sum(1) if absent == "skipped" else np.full(len(iou), num_classes)
-    miou = np.where(seen, iou, 0).sum(1) / divisor
+    # As in `metrics.mean_iou`, draws that hold nothing to score have no mean by either rule.
+    scored = iou[~np.isnan(iou).all(1)]
+    divisor = (~np.isnan(scored)).sum(1) if absent == "skipped" else num_classes
     return {
         "level": LEVEL,
         "resamples": resamples,
-        "miou": _interval(miou),
+        "miou": _interval(np.nansum(scored, 1) / divisor),
         "classes": [
             {"name": name, "iou": _interval(values[~np.isnan(values)])}
             for name, values in zip(class_names, iou.T, strict=True)
@@ -130,33 +140,29 @@ def bootstrap(
 
 def show_details(found: Mapping[str, Any], scores: Mapping[str, Any]) -> None:
     """Print the details of an evaluation (`scores` is the content of scores.json)."""
-    widths = list(found["boundary"])
-    narrow, wide = found["boundary"][widths[0]], found["boundary"][widths[-1]]
-    low, high = found["bootstrap"]["miou"]
+    at3, at5, at9 = (found["boundary"][width] for width in ("3", "5", "9"))
+    between = _between(found["bootstrap"]["miou"])
     spread = found["image_iou"]
     get_console().print(
-        f"mIoU {_percent(scores['miou'])}, 95 % interval {_percent(low)} to {_percent(high)}; "
+        f"mIoU {_percent(scores['miou'])}, 95 % interval {between}; "
         f"images: median {_percent(spread['median'])}, half of them {_percent(spread['q1'])} to "
         f"{_percent(spread['q3'])}, worst {_percent(spread['min'])}",
         highlight=False,
         soft_wrap=True,
     )
     table = Table("class", title="contours", title_justify="left")
-    headers = ("IoU", "95 %", f"IoU\n{widths[0]} px", f"IoU\n{widths[-1]} px", f"F\n{widths[0]} px",
-               f"errors\n< {widths[0]} px")  # fmt: skip
-    for header in headers:
+    for header in ("IoU", "95 %", "IoU\n3 px", "IoU\n9 px", "F\n3 px", "errors\nin 5 px"):
         table.add_column(header, justify="right")
     for k, row in enumerate(scores["classes"]):
-        interval = found["bootstrap"]["classes"][k]["iou"]
-        near, far = narrow["classes"][k], wide["classes"][k]
-        values = (near["iou"], far["iou"], near["f_score"], near["share_of_errors"])
-        between = "-" if interval is None else " to ".join(map(_percent, interval))
-        table.add_row(escape(row["name"]), _percent(row["iou"]), between, *map(_percent, values))
+        interval = _between(found["bootstrap"]["classes"][k]["iou"])
+        near, inner, far = (at["classes"][k] for at in (at3, at5, at9))
+        values = (near["iou"], far["iou"], near["f_score"], inner["share_of_errors"])
+        table.add_row(escape(row["name"]), _percent(row["iou"]), interval, *map(_percent, values))
     table.add_section()
-    keys = ((narrow, "mean_iou"), (wide, "mean_iou"), (narrow, "mean_f_score"))
-    means = [_percent(at[key]) for at, key in (*keys, (narrow, "share_of_errors"))]
-    between = f"{_percent(low)} to {_percent(high)}"
-    table.add_row("mean", _percent(scores["miou"]), between, *means, style="bold")
+    means = (at3["mean_iou"], at9["mean_iou"], at3["mean_f_score"])
+    cells = (_percent(scores["miou"]), between, *map(_percent, means))
+    table.add_row("mean", *cells, style="bold")
+    table.add_row("all pixels", *[""] * 5, _percent(at5["share_of_errors"]))
     get_console().print(table)
 
 
@@ -170,6 +176,10 @@ def _iou(counts: NDArray[Any]) -> Floats:
 def _interval(values: Floats) -> list[float] | None:
     outside = (1 - LEVEL) / 2
     return np.quantile(values, [outside, 1 - outside]).tolist() if len(values) else None
+
+
+def _between(interval: Sequence[float] | None) -> str:
+    return "-" if interval is None else " to ".join(map(_percent, interval))
 
 
 def _percent(ratio: float | None) -> str:

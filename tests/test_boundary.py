@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from hrseg.boundary import IGNORE, BoundaryCounts, band
+from hrseg.boundary import IGNORE, BoundaryCounts, band, border
 
 
 def square(size, top, left, side):
@@ -62,13 +62,30 @@ def test_errors_near_contours_and_inside_worked_by_hand():
     assert counts.summary(["a", "b"])["5"]["share_of_errors"] == 1.0
 
 
-def test_the_border_of_the_image_is_a_contour_of_the_band_but_an_edge_to_ignored_pixels_is_not():
+def test_the_share_of_pixels_near_contours_worked_by_hand():
+    """Of a square of 10 a rim of 3 lies near its contour: 100 - 16 = 84 pixels."""
+    counts = BoundaryCounts(2, widths=(3,))
+    truth = square(30, 10, 10, 10)
+    counts.update(truth, truth)
+    assert counts.summary(["a", "b"])["3"]["classes"][1]["share_of_pixels"] == 0.84
+
+
+def test_the_border_of_the_image_counts_in_the_bands_of_the_paper_alone():
     ids = np.zeros((9, 9), np.uint8)
-    assert band(ids, 2).sum() == 81 - 25
+    assert border((9, 9), 2).sum() == 81 - 25
+    assert border((9, 9), 5).all()
+    counts = BoundaryCounts(1, widths=(2,))
+    counts.update(ids, ids)
+    assert counts.bands[0, 0].tolist() == [56, 56, 56]
+    assert counts.pixels_near.sum() == counts.contours.sum() == 0
+
+
+def test_an_edge_to_ignored_pixels_is_no_contour():
+    ids = np.zeros((9, 9), np.uint8)
     ids[:, 5:] = IGNORE
-    assert not band(ids, 2, border=False).any()
+    assert not band(ids, 2).any()
     ids[0, 0] = 1
-    assert np.argwhere(band(ids, 1, border=False)).tolist() == [[0, 0], [0, 1], [1, 0], [1, 1]]
+    assert np.argwhere(band(ids, 1)).tolist() == [[0, 0], [0, 1], [1, 0], [1, 1]]
 
 
 @pytest.mark.parametrize("width", [1, 3, 5, 40])
@@ -76,7 +93,7 @@ def test_the_border_of_the_image_is_a_contour_of_the_band_but_an_edge_to_ignored
 def test_bands_are_those_of_the_paper_class_by_class(width, seed):
     """`mask_to_boundary` of the paper's code: pad with 0, erode by 3x3, `width` times, subtract."""
     ids = blobs(seed, void=False)
-    found = band(ids, width)
+    found = band(ids, width) | border(ids.shape, width)
     for label in range(4):
         padded = np.pad(ids == label, 1)
         inside = ndimage.binary_erosion(padded, np.ones((3, 3)), iterations=width)[1:-1, 1:-1]
@@ -87,7 +104,7 @@ def test_bands_are_those_of_the_paper_class_by_class(width, seed):
 def test_ignored_pixels_are_wildcards(width):
     """Class by class with SciPy: eroded as if every ignored pixel were of the class."""
     ids = blobs(7)
-    found = band(ids, width, border=False)
+    found = band(ids, width)
     for label in range(4):
         allowed = (ids == label) | (ids == IGNORE)
         inside = ndimage.binary_erosion(
@@ -152,6 +169,11 @@ def test_a_class_that_is_only_predicted_scores_0():
     counts.update(square(30, 5, 5, 10), np.zeros((30, 30), np.uint8))
     assert counts.f_score()[:, 1].tolist() == [0, 0, 0, 0]
     assert counts.iou()[:, 1].tolist() == [0, 0, 0, 0]
+
+
+def test_an_id_that_is_no_class_is_refused():
+    with pytest.raises(ValueError, match=r"id 2: expected 0..1"):
+        BoundaryCounts(2).update(np.full((3, 4), 2, np.uint8), np.zeros((3, 4), np.uint8))
 
 
 def test_masks_of_two_sizes_are_refused():

@@ -32,6 +32,12 @@ def test_a_class_that_no_image_holds_has_no_mean():
     assert found["classes"][1] == {"name": "car", "mean": None, "images": 0}
 
 
+def test_an_image_without_a_scored_pixel_is_left_out():
+    counts = np.array([GOOD, [[0, 0, 0], [0, 0, 0]]])
+    assert image_iou(counts, ["road", "car"])["min"] == 1.0
+    assert bootstrap(counts, ["road", "car"], "zero")["miou"] == [1.0, 1.0]
+
+
 def test_an_interval_of_two_images_worked_by_hand():
     """Of two images 1/4 of the draws hold the first twice, 1/4 the second twice, 1/2 each once.
 
