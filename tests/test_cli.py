@@ -48,7 +48,8 @@ def run_of(home):
 def test_fit_leaves_a_complete_run_folder(home):
     run = run_of(home)
     for name in ("config.yaml", "metrics.csv", "scores.json", "checkpoints/best.ckpt",
-                 "checkpoints/last.ckpt", "predictions"):  # fmt: skip
+                 "checkpoints/last.ckpt", "predictions", "images.json", "masks",
+                 "report.html"):  # fmt: skip
         assert (run / name).exists(), name
     pictures = sorted((run / "predictions").glob("*.png"))
     assert [picture.stem for picture in pictures] == ["000", "001"]
@@ -447,3 +448,30 @@ def test_data_stats_and_data_alone(tmp_path, capsys):
     assert main(["data", "check"]) == 2
     assert main(["data", "check", *CONFIG, f"data.root={root}", "--workers", "-1"]) == 2
     assert "--workers -1" in capsys.readouterr().err
+
+
+def test_report_adds_the_details_to_the_newest_run(home, capsys):
+    assert "details" not in read(run_of(home) / "scores.json")
+    assert main(["report"]) == 0
+    assert f"report: {run_of(home) / 'report.html'}" in capsys.readouterr().out
+    scores = read(run_of(home) / "scores.json")
+    low, high = scores["details"]["bootstrap"]["miou"]
+    assert low <= scores["miou"] <= high
+    assert set(scores["details"]["boundary"]) == {"3", "5", "9", "12"}
+
+
+def test_validate_with_details_writes_them_into_its_own_folder(home, capsys):
+    assert main(["validate", "inference.details=true"]) == 0
+    folder = max((run_of(home) / "validate").iterdir())
+    assert "details" in read(folder / "scores.json")
+    assert read(folder / "scores.json")["checkpoint"].endswith("best.ckpt")
+    assert main(["report", str(folder), "--images", "1"]) == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [(["none"], "no such folder"), (["."], "holds no evaluation"), (["name=other"], "no run")],
+)
+def test_a_report_of_nothing_is_refused(home, capsys, arguments, message):
+    assert main(["report", *arguments]) == 2
+    assert message in capsys.readouterr().err

@@ -80,3 +80,13 @@ def test_damaged_json_is_named(evaluated, tmp_path):
     (tmp_path / "images.json").write_text(json.dumps([])[:1])
     with pytest.raises(ConfigError, match=r"images.json is damaged"):
         open_evaluation(tmp_path)
+
+
+def test_tensorboard_gets_the_pictures_of_the_validation(evaluated):
+    event_accumulator = pytest.importorskip(
+        "tensorboard.backend.event_processing.event_accumulator"
+    )
+    events = event_accumulator.EventAccumulator(str(evaluated))
+    events.Reload()
+    pictures = {path.stem for path in (evaluated / "predictions").iterdir()}
+    assert pictures and pictures == {tag.removeprefix("val/") for tag in events.Tags()["images"]}
