@@ -63,7 +63,8 @@ def write_details(evaluation: Evaluation) -> None:
     """
 
     def tracked(records: Sequence[ImageRecord]) -> Iterable[ImageRecord]:
-        return track(records, "contours", transient=True, console=get_console())
+        quiet = not get_console().is_terminal
+        return track(records, "contours", transient=True, console=get_console(), disable=quiet)
 
     evaluation.scores["details"] = found = details(evaluation, tracked)
     write_json(evaluation.folder / "scores.json", evaluation.scores)

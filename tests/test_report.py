@@ -341,7 +341,7 @@ def test_details_are_shown_where_there_are_any(browser, tmp_path):
     records = [ImageRecord("a", (10, 10), ((0, 0, 60), (1, 0, 10), (1, 1, 30)))]
     rows = [
         {"name": name, "iou": 0.5, "f_score": 0.625, "errors_near": near, "errors_inside": 4,
-         "share_of_errors": ratio}
+         "share_of_errors": ratio, "share_of_pixels": 0.3}
         for name, near, ratio in (("x", 0, None), ("y", 6, 0.6))
     ]  # fmt: skip
     block = {"mean_iou": 0.5, "mean_f_score": 0.625, "share_of_errors": 0.6, "classes": rows}
@@ -356,8 +356,9 @@ def test_details_are_shown_where_there_are_any(browser, tmp_path):
     head = text(browser, "#head")
     assert "75.00 to 87.50 %" in head
     assert (
-        "60.00 % of its missed pixels lie within 5 px of a contour: mostly along outlines." in head
-    )
+        "60.00 % of its missed pixels lie within 5 px of a contour, 30.00 % of all its pixels do: "
+        "mostly along outlines."
+    ) in head
     assert browser.js("document.querySelectorAll('.track u').length") == 1
     assert "62.50 %" in text(browser, "#spread table")
     assert browser.faults == []
