@@ -1,10 +1,12 @@
 """Scores at contours: worked by hand, and against a class-by-class implementation with SciPy."""
 
+import itertools
+
 import numpy as np
 import pytest
 from scipy import ndimage
 
-from hrseg.boundary import IGNORE, BoundaryCounts, band, border
+from hrseg.boundary import IGNORE, WIDTHS, BoundaryCounts, band, border
 
 
 def square(size, top, left, side):
@@ -100,17 +102,37 @@ def test_bands_are_those_of_the_paper_class_by_class(width, seed):
         assert np.array_equal(found & (ids == label), (ids == label) & ~inside)
 
 
+def eroded_away(ids, label, width, border):
+    """Which pixels of a class erosion takes, as if every ignored one were of the class."""
+    allowed = (ids == label) | (ids == IGNORE)
+    inside = ndimage.binary_erosion(
+        allowed, np.ones((3, 3)), iterations=width, border_value=not border
+    )
+    return (ids == label) & ~inside
+
+
 @pytest.mark.parametrize("width", [1, 3])
 def test_ignored_pixels_are_wildcards(width):
-    """Class by class with SciPy: eroded as if every ignored pixel were of the class."""
     ids = blobs(7)
     found = band(ids, width)
     for label in range(4):
-        allowed = (ids == label) | (ids == IGNORE)
-        inside = ndimage.binary_erosion(
-            allowed, np.ones((3, 3)), iterations=width, border_value=True
-        )
-        assert np.array_equal(found & (ids == label), (ids == label) & ~inside)
+        assert np.array_equal(found & (ids == label), eroded_away(ids, label, width, False))
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_every_count_is_that_of_erosions_class_by_class(seed):
+    pred, truth = blobs(seed, void=False), blobs(seed + 100)
+    counts = BoundaryCounts(4)
+    counts.update(pred, truth)
+    pred = np.where(truth == IGNORE, IGNORE, pred)
+    for label, (index, width) in itertools.product(range(4), enumerate(WIDTHS)):
+        ours, theirs = (eroded_away(ids, label, width, True) for ids in (pred, truth))
+        expected = [(ours & theirs).sum(), theirs.sum(), ours.sum()]
+        assert counts.bands[index, label].tolist() == expected
+        near, wrong = eroded_away(truth, label, width, False), (truth == label) & (pred != label)
+        assert counts.pixels_near[index, label] == near.sum()
+        assert counts.wrong_near[index, label] == (near & wrong).sum()
+        assert (counts.pixels[label], counts.wrong[label]) == ((truth == label).sum(), wrong.sum())
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -120,12 +142,7 @@ def test_contours_are_matched_as_distances_say(seed):
     counts.update(pred, truth)
     pred = np.where(truth == IGNORE, IGNORE, pred)
     for label in range(4):
-        edges = []
-        for ids in (pred, truth):
-            inside = ndimage.binary_erosion(
-                (ids == label) | (ids == IGNORE), np.ones((3, 3)), border_value=True
-            )
-            edges.append((ids == label) & ~inside)
+        edges = [eroded_away(ids, label, 1, False) for ids in (pred, truth)]
         assert counts.contours[label].tolist() == [edge.sum() for edge in edges]
         for index, width in enumerate(counts.widths):
             for side in (0, 1):
@@ -171,9 +188,25 @@ def test_a_class_that_is_only_predicted_scores_0():
     assert counts.iou()[:, 1].tolist() == [0, 0, 0, 0]
 
 
-def test_an_id_that_is_no_class_is_refused():
-    with pytest.raises(ValueError, match=r"id 2: expected 0..1"):
-        BoundaryCounts(2).update(np.full((3, 4), 2, np.uint8), np.zeros((3, 4), np.uint8))
+@pytest.mark.parametrize("label", [2, IGNORE])
+def test_an_id_that_is_no_class_is_refused_except_where_the_truth_is_ignored(label):
+    pred, truth = np.full((3, 4), label, np.uint8), np.zeros((3, 4), np.uint8)
+    counts = BoundaryCounts(2)
+    with pytest.raises(ValueError, match=rf"id {label}: expected 0\.\.1"):
+        counts.update(pred, truth)
+    counts.update(pred, np.full((3, 4), IGNORE, np.uint8))
+    assert counts.pixels.sum() == 0
+
+
+def test_without_a_scored_pixel_every_score_is_none():
+    counts = BoundaryCounts(1)
+    counts.update(np.zeros((5, 6), np.uint8), np.full((5, 6), IGNORE, np.uint8))
+    block = counts.summary("a")["3"]
+    assert {block[key] for key in block if key != "classes"} == {None}
+    assert block["classes"][0] == {
+        "name": "a", "iou": None, "f_score": None, "errors_near": 0, "errors_inside": 0,
+        "share_of_errors": None, "share_of_pixels": None,
+    }  # fmt: skip
 
 
 def test_masks_of_two_sizes_are_refused():

@@ -1,10 +1,17 @@
 """The distribution over images and the confidence interval, worked by hand and against SciPy."""
 
+import json
+
 import numpy as np
 import pytest
+from PIL import Image
 from scipy import stats
 
-from hrseg.details import bootstrap, image_iou
+from hrseg.details import bootstrap, details, image_iou, write_details
+from hrseg.errors import DataError
+from hrseg.records import open_evaluation, record
+from hrseg.visualize import indexed
+from tests.evaluations import PALETTE, write_evaluation
 
 # Two images, two classes: (found, true, predicted) pixels.
 GOOD = [[8, 8, 8], [2, 2, 2]]
@@ -36,6 +43,10 @@ def test_an_image_without_a_scored_pixel_is_left_out():
     counts = np.array([GOOD, [[0, 0, 0], [0, 0, 0]]])
     assert image_iou(counts, ["road", "car"])["min"] == 1.0
     assert bootstrap(counts, ["road", "car"], "zero")["miou"] == [1.0, 1.0]
+    assert bootstrap(counts, ["road", "car"])["miou"] == [1.0, 1.0]
+    found = image_iou(counts[1:], ["road", "car"])
+    assert [found[key] for key in ("min", "median", "max", "mean")] == [None] * 4
+    assert bootstrap(counts[1:], ["road", "car"])["miou"] is None
 
 
 def test_an_interval_of_two_images_worked_by_hand():
@@ -96,3 +107,46 @@ def test_the_interval_covers_the_truth_as_often_as_it_says():
 def test_the_same_images_give_the_same_interval():
     counts = simulated(np.random.default_rng(5))
     assert bootstrap(counts, "abc") == bootstrap(counts, "abc")
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """An evaluation of one image: two halves of 20 x 10, of the left one row 0 is wrong."""
+    truth = np.zeros((20, 20), np.uint8)
+    truth[:, 10:] = 1
+    pred = truth.copy()
+    pred[0, :10] = 1
+    for part in ("train", "val", "trainannot", "valannot"):
+        (tmp_path / "data" / part).mkdir(parents=True)
+        picture = truth if part.endswith("annot") else np.uint8(PALETTE)[truth]
+        Image.fromarray(picture).save(tmp_path / "data" / part / "a.png")
+    (tmp_path / "run/masks").mkdir(parents=True)
+    indexed(pred, PALETTE).save(tmp_path / "run/masks/a.png")
+    records = [record("a", pred, truth)]
+    return write_evaluation(tmp_path / "run", records, ["sky", "[b]road"], tmp_path / "data")
+
+
+def test_details_of_a_folder_are_printed_and_added_to_its_scores(folder, capsys):
+    """Of 10 wrong pixels 5 lie within 5 pixels of the other half; the IoUs are .95 and 20 / 21."""
+    before = json.loads((folder / "scores.json").read_text())
+    write_details(open_evaluation(folder))
+    after = json.loads((folder / "scores.json").read_text(), parse_constant=pytest.fail)
+    found = after.pop("details")
+    assert after == before
+    assert list(found) == ["boundary", "image_iou", "bootstrap"]
+    assert list(found["boundary"]) == ["3", "5", "9", "12"]
+    assert found["boundary"]["5"]["classes"][0]["share_of_errors"] == 0.5
+    assert found["bootstrap"]["miou"] == pytest.approx([(0.95 + 20 / 21) / 2] * 2)
+    printed = capsys.readouterr().out
+    assert "[b]road" in printed and "errors" in printed
+    # No number is cut at the usual 80 columns.
+    sky = next(line for line in printed.splitlines() if "sky" in line)
+    assert "95.00 to 95.00" in sky and "50.00" in sky
+
+
+def test_a_mask_that_does_not_fit_its_truth_is_named(folder):
+    other_size, other_id = np.zeros((4, 5), np.uint8), np.full((20, 20), 9, np.uint8)
+    for pred, fault in ((other_size, r"\(4, 5\)"), (other_id, r"id 9: expected 0\.\.1")):
+        indexed(pred, PALETTE).save(folder / "masks/a.png")
+        with pytest.raises(DataError, match=rf"a.png does not fit its truth: .*{fault}"):
+            details(open_evaluation(folder))
