@@ -108,6 +108,7 @@ def bootstrap(
     """Return percentile intervals of mIoU and of each IoU over images drawn with replacement.
 
     They say what other images of the same kind would have given; not what another training would.
+    Images are drawn as if independent: of frames of one video the intervals are too narrow.
 
     Args:
         counts: (N, K, 3) as `Evaluation.matrices` gives them.
