@@ -25,6 +25,7 @@ from hrseg.polygons import polygons
 from hrseg.predictor import Prediction, Predictor, load
 from hrseg.tiles import check_tiles, not_applied
 from hrseg.video import predict_video
+from hrseg.visualize import Array, legend
 
 _MANIFEST = "predict.json"
 _ON_SCREEN = 20
@@ -149,7 +150,7 @@ def predict_sources(
     Args:
         predictor: the model.
         sources: what to predict.
-        out: folder for masks/, overlays/, probabilities/, polygons/ and predict.json.
+        out: folder for masks/, overlays/, probabilities/, polygons/, legend.png, predict.json.
         wanted: what is written.
         checkpoint: the file that the predictor came from, for predict.json.
         resume: leave out what is finished: its outputs are there, and newer than the input.
@@ -166,6 +167,7 @@ def predict_sources(
         left = [source for source in sources if not _is_finished(source, wanted.paths(out, source))]
         _say(f"{len(sources) - len(left)} of {len(sources)} inputs are finished already")
     write_bytes(out / _MANIFEST, _json(settings))
+    write_bytes(out / "legend.png", _png(legend(predictor.class_names, predictor.palette)))
     run = _Run(predictor, out, wanted)
     with run.bar:
         try:
@@ -174,9 +176,10 @@ def predict_sources(
                 if source.kind != "image":
                     run.alone(source)
         except HrsegError as error:
-            raise type(error)(
-                f"{error}\n{len(run.outcome.done)} are done; `--resume` goes on after them."
-            ) from error
+            raise type(error)(f"{error}\n{run.where_it_stands()}") from error
+        except KeyboardInterrupt:
+            _say(run.where_it_stands())
+            raise
     outcome = run.finish()
     write_bytes(out / _MANIFEST, _json({**settings, **_report(outcome, len(sources))}))
     return outcome
@@ -273,6 +276,10 @@ class _Run:
         for note in notes:
             self.outcome.notes[note].append(str(source.path))
 
+    def where_it_stands(self) -> str:
+        """Return what to say when it stops early."""
+        return f"{len(self.outcome.done)} are done; `--resume` goes on after them."
+
     def finish(self) -> Outcome:
         """Return what came of it."""
         self.outcome.seconds = time.monotonic() - self.began
@@ -290,14 +297,13 @@ def show_outcome(outcome: Outcome) -> None:
         _say(f"... and {len(outcome.faults) - _ON_SCREEN} more, in {_MANIFEST}")
     count, rate = len(outcome.done), len(outcome.done) / (outcome.seconds or 1.0)
     failed = f", {len(outcome.faults)} could not be read" if outcome.faults else ""
-    _say(f"{count} images in {outcome.seconds:.0f} s, {rate:.1f} images/s{failed}")
+    images = "image" if count == 1 else "images"
+    _say(f"{count} {images} in {outcome.seconds:.0f} s, {rate:.3g} images/s{failed}")
 
 
 def mask_png(prediction: Prediction) -> bytes:
     """Return the mask as a palette PNG."""
-    stored = io.BytesIO()
-    prediction.to_pil().save(stored, "PNG")
-    return stored.getvalue()
+    return _png(prediction.to_pil())
 
 
 def overlay_jpeg(prediction: Prediction) -> bytes:
@@ -362,6 +368,13 @@ def _is_finished(source: Source, paths: dict[str, Path]) -> bool:
 
 def _report(outcome: Outcome, count: int) -> dict[str, Any]:
     return {"inputs": count, "faults": outcome.faults, "notes": dict(outcome.notes)}
+
+
+def _png(picture: Image.Image | Array) -> bytes:
+    stored = io.BytesIO()
+    image = Image.fromarray(picture) if isinstance(picture, np.ndarray) else picture
+    image.save(stored, "PNG")
+    return stored.getvalue()
 
 
 def _json(content: Any, indent: int | None = 1) -> bytes:

@@ -70,7 +70,7 @@ def test_a_mask_is_what_the_predictor_sees_at_the_size_of_the_image(run, photos,
         with Image.open(tmp_path / "out" / "overlays" / f"{name}.jpg") as drawn:
             assert drawn.size == mask.size
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
-        "masks", "overlays", "predict.json"
+        "legend.png", "masks", "overlays", "predict.json"
     ]  # fmt: skip
 
 

@@ -35,7 +35,7 @@ MAY_IMPORT = {
     "tiles": EVALUATION,
     "bigimage": {"predictor", "tiles", "visualize"},
     "predict": {"bigimage", "inputs", "parallel", "pixels", "polygons", "predictor", "tiles",
-                "video"},
+                "video", "visualize"},
     "inference": {"geometry", "protocols"},
     "geometry": {"protocols"},
     "task": {"models", "losses", "optim", "metrics", "scale_report", "visualize", *EVALUATION},
