@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from hrseg import __version__
 from hrseg.errors import ConfigError
 
+_PREDICTS = r"(inference|data|model)\.[\w.]+="  # else a word is a file, whatever its name
 OVERRIDES = "key=value pairs that change the config, e.g. data.batch_size=4 trainer.devices=2"
 
 
@@ -21,7 +22,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     if hasattr(arguments, "inputs"):
         # argparse takes one row of positional words alone; options may stand between them.
         words = [*arguments.inputs, *(word for word in rest if not word.startswith("-"))]
-        arguments.overrides = [word for word in words if re.match(r"inference\.\w+=", word)]
+        arguments.overrides = [word for word in words if re.match(_PREDICTS, word)]
         arguments.inputs = [word for word in words if word not in arguments.overrides]
         rest = [word for word in rest if word not in words]
     wrong = [word for word in rest if word.startswith("-") or "=" not in word]
@@ -69,18 +70,7 @@ def make_parser() -> argparse.ArgumentParser:
     command.add_argument("--images", type=int, default=60, help="pictures in the page, at most")
     command.set_defaults(command="report")
 
-    command = commands.add_parser("score", help="score mask files against true ones")
-    _add_config(command, "config whose data section says classes and ids")
-    command.add_argument("--truth", required=True, help="folder of true masks")
-    command.add_argument("--prediction", required=True, help="folder of predicted masks")
-    command.add_argument("--out", help="file for the scores as JSON")
-    command.add_argument(
-        "--prediction-ids",
-        choices=("raw", "train"),
-        default="raw",
-        help="predictions hold ids as the truth does (raw, the default) or 0..K-1 as hrseg's do",
-    )
-    command.set_defaults(command="score")
+    _add_score(commands.add_parser("score", help="score mask files against true ones"))
 
     command = commands.add_parser("init", help="look at a folder of images, write a config for it")
     command.add_argument("folder", help="folder with images and masks")
@@ -106,6 +96,7 @@ def _add_predict(parser: argparse.ArgumentParser) -> None:
         help="files, folders, 'patterns/*.mp4'; inference.* pairs change the protocol",
     )
     parser.add_argument("--checkpoint", help="file or run; default: the best of the newest run")
+    parser.add_argument("--config", help="what other people's weights are, e.g. cityscapes_w48")
     parser.add_argument(
         "--out", default="predictions", help="folder to write to; default: %(default)s"
     )
@@ -119,6 +110,20 @@ def _add_predict(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", help="cpu, cuda, cuda:1, mps; default: cuda if there is one")
     parser.add_argument("--precision", choices=("32", "bf16", "16"), default="32")
     parser.set_defaults(command="predict")
+
+
+def _add_score(command: argparse.ArgumentParser) -> None:
+    _add_config(command, "config whose data section says classes and ids")
+    command.add_argument("--truth", required=True, help="folder of true masks")
+    command.add_argument("--prediction", required=True, help="folder of predicted masks")
+    command.add_argument("--out", help="file for the scores as JSON")
+    command.add_argument(
+        "--prediction-ids",
+        choices=("raw", "train"),
+        default="raw",
+        help="predictions hold ids as the truth does (raw, the default) or 0..K-1 as hrseg's do",
+    )
+    command.set_defaults(command="score")
 
 
 def _add_data(parser: argparse.ArgumentParser) -> None:

@@ -1,4 +1,4 @@
-"""From a config to objects: the DataModule, the task with its weights, the Trainer."""
+"""From a config to objects: the DataModule, the task with its weights, the Trainer, a predictor."""
 
 from pathlib import Path
 from typing import Any
@@ -13,11 +13,14 @@ from hrseg.data import DATASETS
 from hrseg.data.datamodule import SegmentationDataModule
 from hrseg.errors import ConfigError
 from hrseg.logs import build_loggers
-from hrseg.models import create_model
+from hrseg.models import Segmenter, create_model
+from hrseg.models.normalize import IMAGENET_MEAN, IMAGENET_STD
 from hrseg.models.weights import load_weights
+from hrseg.predictor import Predictor
 from hrseg.protocols import make_protocol
 from hrseg.schema import Config
 from hrseg.task import SegmentationTask
+from hrseg.visualize import default_palette
 
 
 def build_data(config: Config) -> SegmentationDataModule:
@@ -32,13 +35,7 @@ def build_task(
 ) -> SegmentationTask:
     """Return the task for a data set, started from `model.weights` if asked."""
     model_config = config.model
-    model = create_model(
-        model_config.backbone,
-        head=model_config.head.name,
-        num_classes=len(data.class_names),
-        align_corners=model_config.align_corners,
-        bn_momentum=model_config.bn_momentum,
-    )
+    model = _model(config, data)
     if weights and model_config.freeze_backbone and model_config.weights is None:
         raise ConfigError(
             "model.freeze_backbone keeps the backbone as it is, but model.weights is null: "
@@ -59,6 +56,37 @@ def build_task(
         scale_report=config.inference.scale_report,
         window_batch=config.inference.window_batch,
         freeze_backbone=model_config.freeze_backbone,
+    )
+
+
+def build_predictor(config: Config, checkpoint: Path, device: str, precision: str) -> Predictor:
+    """Return a predictor of weights that do not say themselves what they are, as published ones.
+
+    Raises:
+        ConfigError: the file does not hold all weights of the config's model.
+    """
+    data = build_data(config)
+    model = _model(config, data)
+    report = load_weights(model, checkpoint, purpose="evaluate")
+    get_console().print(str(report), highlight=False, soft_wrap=True)
+    facts = {
+        "class_names": list(data.class_names),
+        "palette": [list(color) for color in data.palette or default_palette(data.num_classes)],
+        "flip_pairs": data.flip_pairs,
+        "mean": IMAGENET_MEAN,
+        "std": IMAGENET_STD,
+        "protocol": make_protocol(config.inference.protocol, to_dict(config.inference)).to_dict(),
+    }
+    return Predictor(model, facts, device, precision)
+
+
+def _model(config: Config, data: SegmentationDataModule) -> Segmenter:
+    return create_model(
+        config.model.backbone,
+        head=config.model.head.name,
+        num_classes=len(data.class_names),
+        align_corners=config.model.align_corners,
+        bn_momentum=config.model.bn_momentum,
     )
 
 

@@ -146,18 +146,22 @@ _OF_TRAINING = (
 
 
 def _predict(arguments: argparse.Namespace) -> int:
-    from hrseg.config import protocol_changes
+    from hrseg.config import load_config, protocol_changes
     from hrseg.inputs import find_sources
     from hrseg.runfolder import best_checkpoint, newest_run
 
-    changes = protocol_changes(arguments.overrides)
+    config = load_config(arguments.config, arguments.overrides) if arguments.config else None
+    if config and not arguments.checkpoint:
+        raise ConfigError("--config says what the weights of --checkpoint are: name those as well.")
+    changes = {} if config else protocol_changes(arguments.overrides)
     out = Path(arguments.out)
     sources = find_sources(arguments.inputs, leave_out=out)
     checkpoint = Path(arguments.checkpoint or newest_run(Path("runs")))
     checkpoint = best_checkpoint(checkpoint) if checkpoint.is_dir() else checkpoint
     if not checkpoint.is_file():
         raise ConfigError(f"no such checkpoint: {checkpoint.absolute()}")
-    from hrseg.predict import Wanted, predict
+    from hrseg.outputs import Wanted
+    from hrseg.predict import predict
 
     wanted = Wanted(
         overlays=not arguments.no_overlays,
@@ -168,7 +172,10 @@ def _predict(arguments: argparse.Namespace) -> int:
         overlap=arguments.overlap,
     )
     where = {"device": arguments.device, "precision": arguments.precision}
-    outcome = predict(checkpoint, sources, out, wanted, changes, **where, resume=arguments.resume)
+    resume = arguments.resume
+    outcome = predict(
+        checkpoint, sources, out, wanted, changes, **where, resume=resume, config=config
+    )
     return DataError.exit_code if outcome.faults else 0
 
 

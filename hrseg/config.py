@@ -68,12 +68,12 @@ def protocol_changes(overrides: Sequence[str]) -> dict[str, Any]:
     """
     # Any whole config lends its other sections to the checks.
     inference = to_dict(load_config("synthetic_tiny", overrides).inference)
-    names = [pair.partition("=")[0].removeprefix("inference.") for pair in overrides]
-    fields_of_it = (*asdict(PROTOCOLS["plain"]), "protocol")
-    for name in names:
-        if name not in fields_of_it:
-            raise ConfigError(f"command line: inference.{name} plays no part in a prediction.")
-    return {name: inference[name] for name in names}
+    keys = [pair.partition("=")[0] for pair in overrides]
+    known = [f"inference.{name}" for name in (*asdict(PROTOCOLS["plain"]), "protocol")]
+    for key in keys:
+        if key not in known:
+            raise ConfigError(f"command line: {key} plays no part in a prediction.")
+    return {key: inference[key] for key in (key.removeprefix("inference.") for key in keys)}
 
 
 def find_config(name: str | Path) -> Path:

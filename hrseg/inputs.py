@@ -13,7 +13,7 @@ from hrseg.pixels import FORMATS
 
 IMAGES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".webp", ".bmp")
 VIDEOS = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg")
-# More pixels than this are predicted in tiles: whole, as many take 7 GiB (W18-small-v1, 11 classes).
+# More pixels are predicted in tiles: whole, as many take 7 GiB (W18-small-v1, 11 classes).
 LARGE = 2**25
 _GEOREFERENCE = (33550, 34264)  # GeoTIFF: pixel scale, transformation
 

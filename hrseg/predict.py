@@ -1,74 +1,32 @@
 """`hrseg predict`: images, folders, videos and huge images, read and written beside the model."""
 
 import hashlib
-import io
 import json
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from PIL import Image
 from rich import get_console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from hrseg.atomic import PARTIAL, write_bytes
 from hrseg.errors import ConfigError, DataError, HrsegError
 from hrseg.inputs import Source
+from hrseg.outputs import ENCODERS, Wanted, is_finished, mask_png, png, to_json
 from hrseg.parallel import Behind, map_ahead
 from hrseg.pixels import read_pixels
-from hrseg.polygons import polygons
 from hrseg.predictor import Prediction, Predictor, load
+from hrseg.schema import Config
 from hrseg.tiles import check_tiles, not_applied
 from hrseg.video import predict_video
-from hrseg.visualize import Array, legend
+from hrseg.visualize import legend
 
 _MANIFEST = "predict.json"
 _ON_SCREEN = 20
-
-
-@dataclass(frozen=True)
-class Wanted:
-    """What is written of each input.
-
-    Attributes:
-        overlays: the classes laid over the image.
-        probabilities: float16 (K, H, W).
-        polygons: GeoJSON.
-        frames: a mask per frame of a video.
-        tile: side of the tiles of large images, in pixels.
-        overlap: of neighbouring tiles, in pixels.
-    """
-
-    overlays: bool = True
-    probabilities: bool = False
-    polygons: bool = False
-    frames: bool = False
-    tile: int = 1024
-    overlap: int = 256
-
-    def paths(self, out: Path, source: Source) -> dict[str, Path]:
-        """Return what is written of an input, and where; the mask, or what stands for it, last."""
-        name = source.name
-        if source.kind == "video":
-            return {"overlays": out / "overlays" / f"{name}.mp4"}
-        suffix = "tif" if source.kind == "tiles" else "png"
-        paths = {
-            "overlays": out / "overlays" / f"{name}.jpg",
-            "probabilities": out / "probabilities" / f"{name}.npz",
-            "polygons": out / "polygons" / f"{name}.geojson",
-            "masks": out / "masks" / f"{name}.{suffix}",
-        }
-        left_out = ("probabilities", "polygons") if source.kind == "tiles" else ()
-        return {
-            what: path
-            for what, path in paths.items()
-            if what not in left_out and (what == "masks" or getattr(self, what))
-        }
 
 
 @dataclass
@@ -97,11 +55,12 @@ def predict(
     device: str | None = None,
     precision: str = "32",
     resume: bool = False,
+    config: Config | None = None,
 ) -> Outcome:
     """Load a checkpoint, predict files into `out`, and say what came of it.
 
     Args:
-        checkpoint: a file that hrseg wrote.
+        checkpoint: a file that hrseg wrote, or any weights if `config` says of what.
         sources: what to predict.
         out: see `predict_sources`.
         wanted: what is written.
@@ -109,13 +68,19 @@ def predict(
         device: None: the first CUDA device, else the CPU.
         precision: of the network, see `hrseg.load`.
         resume: see `predict_sources`.
+        config: the model, classes, colours and protocol of weights that do not say so themselves.
 
     Raises:
         ConfigError: see `hrseg.load` and `predict_sources`.
     """
     check_tiles(wanted.tile, wanted.overlap)
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    predictor = load(checkpoint, device, precision)
+    if config is not None:
+        from hrseg.build import build_predictor  # brings Lightning
+
+        predictor = build_predictor(config, checkpoint, device, precision)
+    else:
+        predictor = load(checkpoint, device, precision)
     if changes:
         fields = dict(changes)
         predictor = predictor.with_protocol(fields.pop("protocol", None), **fields)
@@ -164,10 +129,10 @@ def predict_sources(
         _check_settings(out / _MANIFEST, settings)
         for partial in out.rglob(f"{PARTIAL}*"):
             partial.unlink()
-        left = [source for source in sources if not _is_finished(source, wanted.paths(out, source))]
+        left = [source for source in sources if not is_finished(source, wanted.paths(out, source))]
         _say(f"{len(sources) - len(left)} of {len(sources)} inputs are finished already")
-    write_bytes(out / _MANIFEST, _json(settings))
-    write_bytes(out / "legend.png", _png(legend(predictor.class_names, predictor.palette)))
+    write_bytes(out / _MANIFEST, to_json(settings))
+    write_bytes(out / "legend.png", png(legend(predictor.class_names, predictor.palette)))
     run = _Run(predictor, out, wanted)
     with run.bar:
         try:
@@ -181,7 +146,7 @@ def predict_sources(
             _say(run.where_it_stands())
             raise
     outcome = run.finish()
-    write_bytes(out / _MANIFEST, _json({**settings, **_report(outcome, len(sources))}))
+    write_bytes(out / _MANIFEST, to_json({**settings, **_report(outcome, len(sources))}))
     return outcome
 
 
@@ -266,7 +231,7 @@ class _Run:
 
     def _write(self, source: Source, prediction: Prediction) -> None:
         for what, path in self.wanted.paths(self.out, source).items():
-            write_bytes(path, _ENCODERS[what](prediction))
+            write_bytes(path, ENCODERS[what](prediction))
         self.outcome.done.append(source.name)
 
     def _fault(self, source: Source, error: DataError) -> None:
@@ -301,34 +266,6 @@ def show_outcome(outcome: Outcome) -> None:
     _say(f"{count} {images} in {outcome.seconds:.0f} s, {rate:.3g} images/s{failed}")
 
 
-def mask_png(prediction: Prediction) -> bytes:
-    """Return the mask as a palette PNG."""
-    return _png(prediction.to_pil())
-
-
-def overlay_jpeg(prediction: Prediction) -> bytes:
-    """Return the image with the classes laid over it as JPEG."""
-    stored = io.BytesIO()
-    Image.fromarray(prediction.overlay()).save(stored, "JPEG", quality=90)
-    return stored.getvalue()
-
-
-def probabilities_npz(prediction: Prediction) -> bytes:
-    """Return float16 (K, H, W) as `probabilities`, and `class_names`."""
-    stored = io.BytesIO()
-    shares = prediction.probabilities().astype(np.float16)
-    np.savez(stored, probabilities=shares, class_names=np.array(prediction.class_names))
-    return stored.getvalue()
-
-
-_ENCODERS: dict[str, Callable[[Prediction], bytes]] = {
-    "masks": mask_png,
-    "overlays": overlay_jpeg,
-    "probabilities": probabilities_npz,
-    "polygons": lambda prediction: _json(polygons(prediction.mask, prediction.class_names), None),
-}
-
-
 def _settings(predictor: Predictor, wanted: Wanted, checkpoint: Path) -> dict[str, Any]:
     """Return what outputs depend on."""
     with checkpoint.open("rb") as file:
@@ -361,24 +298,8 @@ def _check_settings(manifest: Path, settings: dict[str, Any]) -> None:
             )
 
 
-def _is_finished(source: Source, paths: dict[str, Path]) -> bool:
-    changed = source.path.stat().st_mtime
-    return all(path.is_file() and path.stat().st_mtime >= changed for path in paths.values())
-
-
 def _report(outcome: Outcome, count: int) -> dict[str, Any]:
     return {"inputs": count, "faults": outcome.faults, "notes": dict(outcome.notes)}
-
-
-def _png(picture: Image.Image | Array) -> bytes:
-    stored = io.BytesIO()
-    image = Image.fromarray(picture) if isinstance(picture, np.ndarray) else picture
-    image.save(stored, "PNG")
-    return stored.getvalue()
-
-
-def _json(content: Any, indent: int | None = 1) -> bytes:
-    return json.dumps(content, indent=indent).encode()
 
 
 def _say(text: str) -> None:

@@ -52,7 +52,8 @@ def load(path: str | Path, device: str = "cpu", precision: str = "32") -> Predic
     if not isinstance(facts, dict):
         raise ConfigError(
             f"{checkpoint} does not say what it is a checkpoint of (no 'hrseg' entry).\n"
-            "Build the model with hrseg.create_model and use hrseg.load_weights."
+            "Say it: hrseg predict --config NAME --checkpoint FILE; in Python "
+            "hrseg.create_model and hrseg.load_weights."
         )
     model = create_model(**facts["architecture"])
     load_weights(model, content, purpose="evaluate", origin=checkpoint)

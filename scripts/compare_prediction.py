@@ -22,7 +22,8 @@ import hrseg
 from hrseg.inputs import find_sources
 from hrseg.models import Segmenter, create_model
 from hrseg.models.weights import load_weights, read_checkpoint
-from hrseg.predict import Wanted, predict_sources
+from hrseg.outputs import Wanted
+from hrseg.predict import predict_sources
 from hrseg.predictor import Predictor
 from hrseg.visualize import indexed, overlay
 

@@ -17,6 +17,7 @@ from PIL import Image
 
 import hrseg
 from hrseg.cli import main
+from tests.golden_weights import official_weights
 
 NAMES = ["road", "car", "tree"]
 PALETTE = [(128, 64, 128), (0, 0, 142), (107, 142, 35)]
@@ -197,6 +198,7 @@ def test_the_protocol_can_be_changed(run, photos, tmp_path, capsys):
         (["photos", "inference.scale=[1.0]"], "command line: inference.scale: unknown key"),
         (["photos", "inference.scales=[0]"], "command line: inference.scales"),
         (["photos", "inference.scale_report=true"], "plays no part in a prediction"),
+        (["photos", "data.batch_size=2"], "data.batch_size plays no part in a prediction"),
         (["photos", "--checkpoint", "none.ckpt"], "no such checkpoint"),
         (["photos", "--device", "gpu"], "device 'gpu'"),
         (["photos", "--tile", "500"], "tiles of 500 that overlap by 256: expected multiples of 32"),
@@ -212,6 +214,27 @@ def test_a_mistake_is_answered_before_anything_is_written(
     said = capsys.readouterr().err
     assert message in said and len(said.splitlines()) <= 4
     assert not (tmp_path / "out").exists()
+
+
+def test_published_weights_are_predicted_by_the_config_that_says_what_they_are(
+    photos, tmp_path, capsys
+):
+    torch.save(official_weights("w18_small_v1"), tmp_path / "hrnet_w18_small_v1_cs.pth")
+    weights = ["--checkpoint", str(tmp_path / "hrnet_w18_small_v1_cs.pth"), "--device", "cpu"]
+    command = ["predict", str(photos / "0.png"), "--out", str(tmp_path / "out"), *weights]
+    assert main(command) == 2
+    assert "hrseg predict --config NAME" in capsys.readouterr().err
+    assert main([*command, "--config", "cityscapes_w18_small_v1", "inference.flip=true"]) == 0
+    assert "official_cityscapes: scales 1, flip" in capsys.readouterr().out
+    with Image.open(tmp_path / "out" / "masks" / "0.png") as mask:
+        assert mask.size == (64, 48)
+        assert mask.getpalette()[:3] == [128, 64, 128]  # Cityscapes' road
+    assert main([*command, "--config", "cityscapes_w48"]) == 2
+
+
+def test_a_config_without_weights_is_refused(photos, capsys):
+    assert main(["predict", str(photos), "--config", "cityscapes_w48"]) == 2
+    assert "name those as well" in capsys.readouterr().err
 
 
 def test_options_may_stand_between_inputs(run, photos, tmp_path):
