@@ -1,5 +1,6 @@
 """The notebooks run from top to bottom, and are stored without outputs."""
 
+import asyncio
 import sys
 from pathlib import Path
 
@@ -34,7 +35,10 @@ def test_a_notebook_runs_from_top_to_bottom(path, tmp_path, monkeypatch):
     client = nbclient.NotebookClient(
         notebook, km=manager, timeout=120, resources={"metadata": {"path": str(tmp_path)}}
     )
-    client.execute()
+    try:
+        client.execute()
+    finally:
+        asyncio.run(manager.shutdown_kernel(now=True))
     shown = [output for cell in notebook.cells for output in cell.get("outputs", ())]
     assert not [output for output in shown if output.output_type == "error"]
     data = [output.data for output in shown if "data" in output]

@@ -9,7 +9,8 @@ from hrseg.progress import Progress
 @pytest.fixture
 def clock(monkeypatch):
     now = SimpleNamespace(time=100.0)
-    monkeypatch.setattr(module.time, "monotonic", lambda: now.time)
+    # The module's own clock: the collector may join another test's workers, which needs the real one.
+    monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: now.time))
     return now
 
 
