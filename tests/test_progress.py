@@ -9,7 +9,7 @@ from hrseg.progress import Progress
 @pytest.fixture
 def clock(monkeypatch):
     now = SimpleNamespace(time=100.0)
-    # The module's own clock: the collector may join another test's workers, which needs the real one.
+    # In this module alone: the collector may end another test's workers, which needs real time.
     monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: now.time))
     return now
 
