@@ -139,7 +139,7 @@ def compare(first: Evaluation, second: Evaluation) -> Comparison:
 
 
 def changes(first: Evaluation, second: Evaluation, name: str) -> Array:
-    """Return where the second evaluation mends (blue) or breaks (vermilion) the first, RGB.
+    """Return where the second evaluation mends (blue) or breaks (orange) the first, RGB.
 
     Light grey: right in both; dark grey: wrong in both; black: ignored.
     """
@@ -249,7 +249,7 @@ class Browser:
             if self.other:
                 lines.append(self._stored(self.other, name))
                 drawn = [panels(self.other, name), changes(self.evaluation, self.other, name)]
-                pictures += [drawn[0], side_by_side(drawn[1:], ["blue: mended, red: broken"])]
+                pictures += [drawn[0], side_by_side(drawn[1:], ["blue: mended, orange: broken"])]
             self.picture.value = _png(_stack(pictures))
         except HrsegError as error:
             lines.append(str(error))
