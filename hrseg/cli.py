@@ -190,7 +190,11 @@ def _report(arguments: argparse.Namespace) -> None:
     from hrseg.records import open_evaluation
     from hrseg.report import write_report
 
-    write_details(open_evaluation(folder, arguments.overrides))
+    evaluation = open_evaluation(folder, arguments.overrides)
+    try:
+        write_details(evaluation)
+    except DataError as error:
+        print(f"note: no details and no pictures: {error}")
     print(f"report: {write_report(folder, arguments.overrides, arguments.images)}")
 
 

@@ -475,3 +475,10 @@ def test_validate_with_details_writes_them_into_its_own_folder(home, capsys):
 def test_a_report_of_nothing_is_refused(home, capsys, arguments, message):
     assert main(["report", *arguments]) == 2
     assert message in capsys.readouterr().err
+
+
+def test_a_report_without_its_data_set_says_so_and_has_the_numbers(home, tmp_path, capsys):
+    (tmp_path / "empty").mkdir()
+    assert main(["report", f"data.root={tmp_path / 'empty'}"]) == 0
+    said = capsys.readouterr().out
+    assert "note: no details and no pictures: " in said and "report: " in said
