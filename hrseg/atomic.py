@@ -2,6 +2,7 @@
 
 import errno
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 from hrseg.errors import ConfigError
 
 PARTIAL = ".partial-"
+_ROOM = 2**24  # bytes: with less, what a library could not write had no room
 
 
 @contextmanager
@@ -28,7 +30,7 @@ def replacing(path: Path) -> Iterator[Path]:
     except BaseException as error:
         partial.unlink(missing_ok=True)
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise full_disk(path) from error
+            raise _full_disk(path) from error
         raise
 
 
@@ -38,6 +40,12 @@ def write_bytes(path: Path, data: bytes) -> None:
         partial.write_bytes(data)
 
 
-def full_disk(path: Path) -> ConfigError:
-    """Return the error that says what could not be written."""
+def cannot_write(path: Path, reason: str) -> ConfigError:
+    """Return the error of a library that could not write `path`: a full disk, or its reason."""
+    if shutil.disk_usage(path.parent).free < _ROOM:
+        return _full_disk(path)
+    return ConfigError(f"{path} could not be written: {reason}")
+
+
+def _full_disk(path: Path) -> ConfigError:
     return ConfigError(f"no space left to write {path}: free some, or choose another disk.")

@@ -11,12 +11,14 @@ import cv2
 import numpy as np
 import rasterio
 from numpy.typing import NDArray
+from PIL import ExifTags, Image
 from rasterio.enums import ColorInterp
 from rasterio.errors import NotGeoreferencedWarning, RasterioError, RasterioIOError
 from rasterio.windows import Window
 
-from hrseg.atomic import full_disk, replacing, write_bytes
+from hrseg.atomic import cannot_write, replacing, write_bytes
 from hrseg.errors import DataError
+from hrseg.pixels import FORMATS, read_pixels
 from hrseg.predictor import Predictor
 from hrseg.tiles import predict_bands
 from hrseg.visualize import overlay as lay_over
@@ -25,15 +27,16 @@ Array = NDArray[np.uint8]
 
 # By their first bytes: no virtual formats, which may name other files.
 _DRIVERS = {b"II": "GTiff", b"MM": "GTiff", b"\x89P": "PNG", b"\xff\xd8": "JPEG"}
-# What GDAL has to say comes back as an error of ours.
-logging.getLogger("rasterio").addHandler(logging.NullHandler())
 _CACHE = 2**26  # bytes of GDAL's own cache of blocks
 _BLOCK = 512
 _PREVIEW = 2048  # longest side of the overlay, in pixels
 
+# What GDAL has to say comes back as an error of ours.
+logging.getLogger("rasterio").addHandler(logging.NullHandler())
+
 
 class BigImage:
-    """An image that is read in bands of rows.
+    """An image that is read in bands of rows; one that its EXIF turns is held whole, upright.
 
     Attributes:
         size: (height, width).
@@ -55,6 +58,11 @@ class BigImage:
             reason = "" if isinstance(error, KeyError) else f": {_cause(error)}"
             raise DataError(f"{path} is no readable TIFF, PNG or JPEG{reason}") from error
         self.size = self.file.height, self.file.width
+        self.upright: Array | None = None
+        if _is_turned(path):
+            self.upright, self.notes = read_pixels(path)
+            self.size = self.upright.shape[0], self.upright.shape[1]
+            return
         bands, kinds = self.file.count, set(self.file.dtypes)
         if not kinds <= {"uint8", "uint16"} or bands > 4:
             kind = f"{bands} bands of {', '.join(sorted(kinds))}"
@@ -69,6 +77,8 @@ class BigImage:
         alpha = ColorInterp.alpha in self.file.colorinterp
         said = {"grey": self.grey and self.colors is None, "16 bits scaled to 8": self.deep}
         said["its transparency left out"] = alpha or bands in (2, 4)
+        turned = self.file.tags().get("EXIF_Orientation", "1") not in ("0", "1")
+        said["too large to be turned as its EXIF says, taken as it is stored"] = turned
         self.notes = [note for note, is_so in said.items() if is_so]
 
     def _color_table(self) -> Array | None:
@@ -85,6 +95,8 @@ class BigImage:
         Raises:
             DataError: the file is damaged.
         """
+        if self.upright is not None:
+            return self.upright[start:stop]
         bands = [1] if self.grey else [1, 2, 3]
         window = Window(0, start, self.size[1], stop - start)
         try:
@@ -103,7 +115,7 @@ class BigImage:
     def profile(self) -> dict[str, Any]:
         """Return what a mask of this image shares with it: size and place on the ground."""
         place = {"crs": self.file.crs, "transform": self.file.transform}
-        if self.file.transform.is_identity:
+        if self.file.transform.is_identity or self.upright is not None:
             place = {"crs": self.file.crs}
         return {"height": self.size[0], "width": self.size[1], **place}
 
@@ -193,10 +205,10 @@ def _environment() -> Iterator[None]:
     """Keep GDAL's memory small, and its remarks to itself."""
     with (
         warnings.catch_warnings(),
-        # One thread decodes; a JPEG or PNG of this size is larger than GDAL expects.
         rasterio.Env(GDAL_CACHEMAX=_CACHE, GDAL_DISABLE_READDIR_ON_OPEN="EMPTY_DIR"),
     ):
-        warnings.simplefilter("ignore", NotGeoreferencedWarning)
+        for known in (NotGeoreferencedWarning, Image.DecompressionBombWarning):
+            warnings.simplefilter("ignore", known)
         yield
 
 
@@ -243,7 +255,21 @@ def _writing(
             if held and sum(map(len, held)):
                 flush(np.concatenate(held))
     except RasterioIOError as error:
-        raise full_disk(target) from error
+        raise cannot_write(target, _cause(error)) from error
+
+
+def _is_turned(path: Path) -> bool:
+    """Return whether a viewer would turn the image, as Pillow reads its header."""
+    try:
+        with (
+            warnings.catch_warnings(action="ignore", category=Image.DecompressionBombWarning),
+            Image.open(path, formats=FORMATS) as opened,
+        ):
+            # Asked for EXIF that it has not met, Pillow decodes a whole PNG to look behind it.
+            exif = opened.getexif() if opened.format != "PNG" or "exif" in opened.info else {}
+            return int(exif.get(ExifTags.Base.Orientation, 1)) not in (0, 1)
+    except Exception:  # damaged EXIF, or larger than Pillow opens: taken as it is stored
+        return False
 
 
 def _cause(error: BaseException) -> str:

@@ -100,7 +100,7 @@ def _kind(path: Path) -> str:
                 tags = getattr(image, "tag_v2", ())
         except Image.DecompressionBombError:
             return "tiles"
-        except (OSError, SyntaxError, ValueError):
+        except Exception:  # on damaged files Pillow raises nearly anything
             # TIFFs of kinds that Pillow does not know are GDAL's to try.
             return "tiles" if suffix in (".tif", ".tiff") else "image"
     georeferenced = any(tag in tags for tag in _GEOREFERENCE)

@@ -45,7 +45,7 @@ def read_pixels(source: Input) -> tuple[NDArray[np.uint8], list[str]]:
         raise DataError(f"{source}: {error}") from error
     except FileNotFoundError as error:
         raise DataError(f"no such file: {source}") from error
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+    except Exception as error:  # on damaged files Pillow raises nearly anything
         raise DataError(f"{source} is no readable image: {_first_line(error)}") from error
 
 

@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from hrseg.atomic import full_disk, replacing
+from hrseg.atomic import cannot_write, replacing
 from hrseg.errors import DataError
 from hrseg.parallel import ahead
 from hrseg.predictor import Prediction, Predictor
@@ -20,7 +20,6 @@ def predict_video(
     source: Path,
     target: Path,
     each: Callable[[int, Prediction], object] | None = None,
-    scores: bool = False,
 ) -> list[str]:
     """Predict each frame; write the overlays as an MP4 of the same size and rate, without sound.
 
@@ -29,7 +28,6 @@ def predict_video(
         source: what OpenCV can read.
         target: the file to write, whole or not at all.
         each: called with the number of each frame, from 0, and its prediction.
-        scores: keep the scores of the predictions.
 
     Returns:
         Notes: what is not as in the source.
@@ -45,7 +43,7 @@ def predict_video(
         writer = cv2.VideoWriter()
         try:
             for done, frame in enumerate(ahead(iter(frames), depth=4), 1):
-                prediction = predictor.segment(frame, scores)
+                prediction = predictor.segment(frame)
                 if not writer.isOpened():
                     _open(writer, partial, frames.rate, frame)
                 writer.write(cv2.cvtColor(prediction.overlay(), cv2.COLOR_RGB2BGR))
@@ -57,7 +55,8 @@ def predict_video(
             raise DataError(f"{source} is a video without a frame that can be read.")
         # OpenCV does not say that it could not write.
         if count_frames(partial) != done:
-            raise full_disk(target)
+            reason = f"OpenCV wrote {count_frames(partial)} of {done} frames."
+            raise cannot_write(target, reason)
     if done < frames.claimed:
         notes.append(f"it claims {frames.claimed} frames, {done} could be read")
     return notes
@@ -108,4 +107,4 @@ def _open(writer: cv2.VideoWriter, path: Path, rate: float, frame: Array) -> Non
     height, width = frame.shape[:2]
     code = cv2.VideoWriter.fourcc(*"mp4v")
     if not writer.open(str(path.absolute()), code, rate, (width, height)):
-        raise full_disk(path)
+        raise cannot_write(path, "this build of OpenCV has no MPEG-4 encoder.")

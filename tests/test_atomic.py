@@ -4,7 +4,7 @@ import errno
 
 import pytest
 
-from hrseg.atomic import replacing, write_bytes
+from hrseg.atomic import cannot_write, replacing, write_bytes
 from hrseg.errors import ConfigError
 
 
@@ -31,3 +31,8 @@ def test_a_full_disk_is_one_clear_line(tmp_path, code):
     path = tmp_path / "a.txt"
     with pytest.raises(ConfigError, match=r"no space left to write .*a.txt"), replacing(path):
         raise OSError(code, "No space left on device")
+
+
+def test_what_a_library_could_not_write_is_no_full_disk_while_there_is_room(tmp_path):
+    error = cannot_write(tmp_path / "a.mp4", "no encoder.")
+    assert str(error) == f"{tmp_path / 'a.mp4'} could not be written: no encoder."

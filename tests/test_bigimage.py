@@ -7,9 +7,7 @@ import subprocess
 import cv2
 import numpy as np
 import pytest
-import pytorch_lightning as pl
 import rasterio
-import torch
 from PIL import Image
 from rasterio.transform import from_origin
 
@@ -17,22 +15,14 @@ import hrseg
 from hrseg.atomic import replacing
 from hrseg.bigimage import BigImage, _environment, _writing, predict_big
 from hrseg.errors import ConfigError, DataError
+from tests.untrained import PALETTE, save_untrained
 
 pytestmark = pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
-PALETTE = [(128, 64, 128), (0, 0, 142), (107, 142, 35)]
 
 
 @pytest.fixture(scope="module")
 def predictor(tmp_path_factory):
-    torch.manual_seed(0)
-    model = hrseg.create_model("hrnet_w18_small_v1", num_classes=3)
-    torch.nn.init.normal_(model.head.last_layer[-1].weight, std=1.0)
-    task = hrseg.SegmentationTask(model, ["road", "car", "tree"], palette=PALETTE)
-    trainer = pl.Trainer(logger=False, accelerator="cpu", enable_checkpointing=False)
-    trainer.strategy.connect(task)
-    path = tmp_path_factory.mktemp("model") / "model.ckpt"
-    trainer.save_checkpoint(path)
-    return hrseg.load(path)
+    return hrseg.load(save_untrained(tmp_path_factory.mktemp("model") / "model.ckpt"))
 
 
 def pixels(height=200, width=300, bands=3):
@@ -96,6 +86,30 @@ def test_palette_images_are_read_as_colours(tmp_path):
     with rasterio.open(path, "r+") as file:
         file.write_colormap(1, {i: (*color, 255) for i, color in enumerate(PALETTE)})
     assert np.array_equal(rows_of(path)[0], np.array(PALETTE, np.uint8)[ids[..., 0]])
+
+
+def test_a_photo_that_its_exif_turns_is_read_upright(predictor, tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6  # the viewer turns by 90 degrees clockwise
+    for name in ("a.jpg", "a.png"):
+        Image.fromarray(pixels(64, 96)).save(tmp_path / name, exif=exif)
+        found, notes = rows_of(tmp_path / name)
+        assert found.shape == (96, 64, 3)
+        assert "turned upright by its EXIF" in notes
+    assert np.array_equal(found, np.rot90(pixels(64, 96), -1))
+    predict_big(predictor, tmp_path / "a.png", tmp_path / "mask.tif", 64, 32)
+    with rasterio.open(tmp_path / "mask.tif") as mask:
+        assert mask.shape == (96, 64)
+
+
+def test_a_turned_photo_that_is_too_large_to_hold_is_said(tmp_path, monkeypatch):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(pixels(64, 96)).save(tmp_path / "a.jpg", exif=exif)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)  # Pillow's own limit, lowered
+    found, notes = rows_of(tmp_path / "a.jpg")
+    assert found.shape == (64, 96, 3)
+    assert notes == ["too large to be turned as its EXIF says, taken as it is stored"]
 
 
 def test_bands_that_are_no_colours_are_refused(tmp_path):

@@ -98,3 +98,21 @@ def test_arrays_of_another_kind_are_refused():
     for wrong in (RGB[..., 0], RGB.astype(np.float32), np.zeros((2, 3, 4), np.uint8)):
         with pytest.raises(DataError, match=r"expected RGB uint8 \(H, W, 3\)"):
             read_pixels(wrong)
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "TIFF", "WEBP", "BMP"])
+def test_damaged_bytes_are_read_or_named_never_a_traceback_of_pillow(tmp_path, kind):
+    stored = io.BytesIO()
+    Image.fromarray(np.kron(RGB, np.ones((9, 9, 1), np.uint8))).save(stored, kind)
+    generator = np.random.default_rng(0)
+    refused = 0
+    for _ in range(150):
+        data = bytearray(stored.getvalue())
+        for place in generator.integers(0, min(len(data), 400), 4):
+            data[place] = generator.integers(0, 256)
+        (tmp_path / "damaged").write_bytes(data)
+        try:
+            read_pixels(tmp_path / "damaged")
+        except DataError:
+            refused += 1
+    assert refused

@@ -12,7 +12,7 @@ from hrseg.video import Frames, count_frames, predict_video
 class Brightness:
     """A model that sees class 1 where a frame is bright."""
 
-    def segment(self, pixels, scores=False):
+    def segment(self, pixels):
         mask = (pixels[..., 0] > 127).astype(np.uint8)
         return Prediction(pixels, mask, ["dark", "bright"], [[0, 0, 200], [200, 0, 0]])
 

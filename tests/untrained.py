@@ -1,0 +1,21 @@
+"""A checkpoint of a model that was never trained, whose classes change from place to place."""
+
+import pytorch_lightning as pl
+import torch
+
+import hrseg
+
+NAMES = ["road", "car", "tree"]
+PALETTE = [(128, 64, 128), (0, 0, 142), (107, 142, 35)]
+
+
+def save_untrained(path):
+    """Write the checkpoint; return its path."""
+    torch.manual_seed(0)
+    model = hrseg.create_model("hrnet_w18_small_v1", num_classes=len(NAMES))
+    torch.nn.init.normal_(model.head.last_layer[-1].weight, std=1.0)
+    task = hrseg.SegmentationTask(model, NAMES, palette=PALETTE)
+    trainer = pl.Trainer(logger=False, accelerator="cpu", enable_checkpointing=False)
+    trainer.strategy.connect(task)
+    trainer.save_checkpoint(path)
+    return path
