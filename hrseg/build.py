@@ -15,7 +15,7 @@ from hrseg.errors import ConfigError
 from hrseg.logs import build_loggers
 from hrseg.models import Segmenter, create_model
 from hrseg.models.normalize import IMAGENET_MEAN, IMAGENET_STD
-from hrseg.models.weights import load_weights
+from hrseg.models.weights import load_weights, read_checkpoint
 from hrseg.predictor import Predictor
 from hrseg.protocols import make_protocol
 from hrseg.schema import Config
@@ -63,11 +63,15 @@ def build_predictor(config: Config, checkpoint: Path, device: str, precision: st
     """Return a predictor of weights that do not say themselves what they are, as published ones.
 
     Raises:
-        ConfigError: the file does not hold all weights of the config's model.
+        ConfigError: the file does not hold all weights of the config's model, or says itself what
+            it is.
     """
+    content = read_checkpoint(checkpoint)
+    if "hrseg" in content:
+        raise ConfigError(f"{checkpoint} says itself what it is: leave --config out.")
     data = build_data(config)
     model = _model(config, data)
-    report = load_weights(model, checkpoint, purpose="evaluate")
+    report = load_weights(model, content, purpose="evaluate", origin=checkpoint)
     get_console().print(str(report), highlight=False, soft_wrap=True)
     facts = {
         "class_names": list(data.class_names),

@@ -9,11 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from PIL import Image
 
 from hrseg.errors import ConfigError, HrsegError
 from hrseg.lookup import find
+from hrseg.metrics import mean_iou
 from hrseg.predictor import Predictor, load
 from hrseg.records import Evaluation, ImageRecord, open_evaluation, record
 from hrseg.visualize import colorize, error_map, legend, side_by_side
@@ -28,13 +30,8 @@ _BOTH_WRONG, _BOTH_RIGHT, _VOID = (120, 120, 120), (235, 235, 235), (0, 0, 0)
 
 def image_miou(seen: ImageRecord) -> float:
     """Return the mean IoU over the classes that occur in an image, in truth or prediction."""
-    classes = {k for truth, pred, _ in seen.counts for k in (truth, pred)}
-    ious = []
-    for k in classes:
-        hit = sum(count for truth, pred, count in seen.counts if truth == pred == k)
-        either = sum(count for truth, pred, count in seen.counts if k in (truth, pred))
-        ious.append(hit / either)
-    return float(np.mean(ious)) if ious else float("nan")
+    num_classes = 1 + max((k for pair in seen.counts for k in pair[:2]), default=0)
+    return mean_iou(torch.from_numpy(seen.matrix(num_classes)))
 
 
 def rank(evaluation: Evaluation, truth: str | None = None, pred: str | None = None) -> list[str]:

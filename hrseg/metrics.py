@@ -55,7 +55,7 @@ class ConfusionMatrix(Metric):
         pred, target = pred.flatten(), target.flatten()
         if not (_fit_byte(pred) and _fit_byte(target)):
             pred, target = self._scored(pred, target)
-        counts = _count_bytes(pred, target)
+        counts = count_pairs(pred, target)
         if 0 <= self.ignore_index <= 255:
             counts[self.ignore_index] = 0
         matrix = counts[: self.num_classes, : self.num_classes]
@@ -152,8 +152,8 @@ def summarize(
     }
 
 
-def _count_bytes(pred: Tensor, target: Tensor) -> Tensor:
-    """Return how often each pair of ids 0..255 occurs, (256, 256), rows `target`.
+def count_pairs(pred: Tensor, target: Tensor) -> Tensor:
+    """Return how often each pair of ids 0..255 occurs, int64 (256, 256), rows `target`.
 
     One pass over the pixels, whatever the classes and the ignored id are: what must not occur is
     looked for in the 65,536 counts. Four times as fast as masking two million pixels first.

@@ -195,7 +195,8 @@ class _Run:
         except DataError as error:
             self._fault(source, error)
         else:
-            self._note(source, notes)
+            asked = [what for what in ("probabilities", "polygons") if getattr(self.wanted, what)]
+            self._note(source, [*notes, *(f"no {what} of videos and tiles" for what in asked)])
 
     def _video(self, source: Source, target: Path) -> list[str]:
         task = self.bar.add_task(source.path.name, total=None)
@@ -224,8 +225,6 @@ class _Run:
             progress=lambda done, total: self.bar.update(task, completed=done, total=total),
         )
         self.outcome.done.append(source.name)
-        missing = [what for what in ("probabilities", "polygons") if getattr(self.wanted, what)]
-        notes += [f"no {what} of images in tiles" for what in missing]
         said = not_applied(self.predictor.protocol)
         return [*notes, said] if said else notes
 
@@ -273,6 +272,7 @@ def _settings(predictor: Predictor, wanted: Wanted, checkpoint: Path) -> dict[st
     return {
         "checkpoint": str(checkpoint.absolute()),
         "sha256": digest,
+        "model": predictor.model.architecture,
         "precision": predictor.precision,
         "protocol": predictor.protocol.to_dict(),
         "wanted": asdict(wanted),
@@ -288,7 +288,7 @@ def _check_settings(manifest: Path, settings: dict[str, Any]) -> None:
         earlier = json.loads(manifest.read_text(encoding="utf-8"))
     except ValueError:
         earlier = {}
-    for key in ("sha256", "precision", "protocol", "wanted"):
+    for key in ("sha256", "model", "class_names", "precision", "protocol", "wanted"):
         if earlier.get(key) != settings[key]:
             named = "checkpoint" if key == "sha256" else key
             raise ConfigError(

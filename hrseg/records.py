@@ -21,6 +21,7 @@ from hrseg.config import load_config
 from hrseg.data.base import Array
 from hrseg.data.dataset import SegmentationDataset
 from hrseg.errors import ConfigError, DataError
+from hrseg.metrics import count_pairs
 from hrseg.schema import Config
 from hrseg.visualize import indexed
 
@@ -54,9 +55,10 @@ class ImageRecord:
 
 def record(name: str, pred: Array, truth: Array, ignore_index: int = 255) -> ImageRecord:
     """Return the counts of a prediction (H, W) and its truth, both ids 0..255."""
-    pairs = np.bincount((truth.astype(np.int32) * 256 + pred).ravel(), minlength=65536)
-    pairs[ignore_index * 256 : (ignore_index + 1) * 256] = 0
-    counts = tuple((int(i) // 256, int(i) % 256, int(pairs[i])) for i in np.flatnonzero(pairs))
+    pairs = count_pairs(*(torch.from_numpy(ids).flatten() for ids in (pred, truth))).numpy()
+    pairs[ignore_index] = 0
+    found = np.argwhere(pairs).tolist()
+    counts = tuple((t, p, int(pairs[t, p])) for t, p in found)
     return ImageRecord(name, (truth.shape[0], truth.shape[1]), counts)
 
 

@@ -12,6 +12,7 @@ from PIL import Image
 from pytorch_lightning.callbacks import Callback
 from rich import get_console
 
+from hrseg.atomic import replacing
 from hrseg.errors import ProofError
 
 
@@ -93,11 +94,12 @@ def check_submission(
 
 def write_zip(masks: Path, path: Path) -> None:
     """Zip a folder of masks, without its name; a reader sees no half-written file."""
-    partial = path.with_name(f".{path.name}.partial")
-    with zipfile.ZipFile(partial, "w", zipfile.ZIP_STORED) as archive:  # PNGs are compressed
+    with (
+        replacing(path) as partial,
+        zipfile.ZipFile(partial, "w", zipfile.ZIP_STORED) as archive,  # PNGs are compressed
+    ):
         for mask in sorted(masks.glob("*.png")):
             archive.write(mask, mask.name)
-    os.replace(partial, path)
 
 
 def _faults(mask: Path, image: Path, raw_ids: Sequence[int]) -> list[str]:

@@ -10,7 +10,6 @@ import time
 import cv2
 import numpy as np
 import pytest
-import pytorch_lightning as pl
 import rasterio
 import torch
 from PIL import Image
@@ -18,22 +17,14 @@ from PIL import Image
 import hrseg
 from hrseg.cli import main
 from tests.golden_weights import official_weights
-
-NAMES = ["road", "car", "tree"]
-PALETTE = [(128, 64, 128), (0, 0, 142), (107, 142, 35)]
+from tests.untrained import NAMES, PALETTE, save_untrained
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    """A run folder with a model of three classes whose weights are random but not tiny."""
+    """A run folder with a model of three classes."""
     folder = tmp_path_factory.mktemp("run")
-    torch.manual_seed(0)
-    model = hrseg.create_model("hrnet_w18_small_v1", num_classes=3)
-    torch.nn.init.normal_(model.head.last_layer[-1].weight, std=1.0)
-    task = hrseg.SegmentationTask(model, NAMES, palette=PALETTE)
-    trainer = pl.Trainer(logger=False, accelerator="cpu", enable_checkpointing=False)
-    trainer.strategy.connect(task)
-    trainer.save_checkpoint(folder / "checkpoints" / "best.ckpt")
+    save_untrained(folder / "checkpoints" / "best.ckpt")
     return folder
 
 
@@ -118,7 +109,7 @@ def test_a_georeferenced_image_gives_a_georeferenced_mask(run, photos, tmp_path,
     assert predict(run, photos, "--out", out, *options) == 0
     said = capsys.readouterr().out
     assert "note: predicted in tiles at scale 1, without the protocol's scales: " in said
-    assert "note: no polygons of images in tiles: " in said
+    assert "note: no polygons of videos and tiles: " in said
     assert "predict 4 images, 1 image in tiles" in said
     with rasterio.open(out / "masks" / "field.tif") as mask:
         assert (mask.crs, mask.transform) == (place["crs"], place["transform"])
@@ -230,6 +221,11 @@ def test_published_weights_are_predicted_by_the_config_that_says_what_they_are(
         assert mask.size == (64, 48)
         assert mask.getpalette()[:3] == [128, 64, 128]  # Cityscapes' road
     assert main([*command, "--config", "cityscapes_w48"]) == 2
+
+
+def test_a_checkpoint_that_says_what_it_is_takes_no_config(run, photos, capsys):
+    assert predict(run, photos, "--config", "cityscapes_w18_small_v1") == 2
+    assert "says itself what it is: leave --config out" in capsys.readouterr().err
 
 
 def test_a_config_without_weights_is_refused(photos, capsys):

@@ -33,7 +33,7 @@ MAY_IMPORT = {
     "inputs": {"pixels"},
     "video": {"parallel", "predictor"},
     "tiles": EVALUATION,
-    "bigimage": {"predictor", "tiles", "visualize"},
+    "bigimage": {"pixels", "predictor", "tiles", "visualize"},
     "outputs": {"inputs", "polygons", "predictor", "visualize"},
     "predict": {"bigimage", "build", "inputs", "outputs", "parallel", "pixels", "predictor",
                 "schema", "tiles", "video", "visualize"},
@@ -57,9 +57,9 @@ MAY_IMPORT = {
     "datacheck": {"build", "callbacks", "data", "schema"},
     "report": {"panels", "records"},
     "panels": {"records", "visualize"},
-    "records": {"build", "callbacks", "config", "data", "schema", "visualize"},
+    "records": {"build", "callbacks", "config", "data", "metrics", "schema", "visualize"},
     "details": {"boundary", "callbacks", "records"},
-    "explore": {"predictor", "records", "visualize"},
+    "explore": {"metrics", "predictor", "records", "visualize"},
     "score": {"build", "callbacks", "config", "data", "metrics", "protocols", "schema"},
 }  # fmt: skip
 
