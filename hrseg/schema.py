@@ -63,6 +63,12 @@ class DataConfig:
     photometric: float = option(
         "strength of brightness, contrast, colour jitter", 0.0, at_least=0, at_most=2
     )
+    class_uniform: float = option(
+        "share of training crops that hold a class drawn uniformly, so that rare ones are seen",
+        0.0,
+        at_least=0,
+        at_most=1,
+    )
     workers: int = option("processes that load data; 0 loads in the main process", 2, at_least=0)
 
 
@@ -136,6 +142,11 @@ class FCNConfig(HeadConfig):
 
 
 @dataclass
+class OCRConfig(HeadConfig):
+    """Object-contextual representations (arXiv 1909.11065); outputs "out" and "aux"."""
+
+
+@dataclass
 class ModelConfig:
     """The network."""
 
@@ -171,6 +182,30 @@ class OhemConfig(CrossEntropyConfig):
 
     threshold: float = option("pixels whose true class scores below this are hard", 0.9)
     min_kept: int = option("at least so many pixels per device count", 131072, at_least=1)
+
+
+@dataclass
+class DiceConfig(LossConfig):
+    """1 - soft Dice over the batch, mean over its classes; beside cross-entropy."""
+
+
+@dataclass
+class LovaszConfig(LossConfig):
+    """Lovasz-Softmax, a stand-in for 1 - IoU; beside cross-entropy."""
+
+
+@dataclass
+class BoundaryConfig(LossConfig):
+    """1 - F-score of the contours; beside cross-entropy."""
+
+    tolerance: int = option("pixels that a contour may be off", 3, at_least=1)
+
+
+@dataclass
+class RMIConfig(LossConfig):
+    """Region mutual information; beside cross-entropy."""
+
+    stride: int = option("average pooling before it", 3, at_least=1)
 
 
 @dataclass
@@ -285,8 +320,15 @@ SECTIONS: Mapping[str, Mapping[str, type]] = {
         "synthetic": SyntheticConfig,
         "folder": FolderConfig,
     },
-    "model.head": {"fcn": FCNConfig},
-    "losses": {"cross_entropy": CrossEntropyConfig, "ohem": OhemConfig},
+    "model.head": {"fcn": FCNConfig, "ocr": OCRConfig},
+    "losses": {
+        "cross_entropy": CrossEntropyConfig,
+        "ohem": OhemConfig,
+        "dice": DiceConfig,
+        "lovasz": LovaszConfig,
+        "boundary": BoundaryConfig,
+        "rmi": RMIConfig,
+    },
     "optimizer": {"sgd": SGDConfig, "adamw": AdamWConfig},
     "schedule": {"poly": PolyConfig},
 }

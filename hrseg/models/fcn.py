@@ -43,6 +43,10 @@ class FCNHead(nn.Module):
         Returns:
             `{"out": logits}`, (B, K, H_0, W_0).
         """
-        finest, *coarser = features
-        same_size = [finest, *(resize(x, finest, self.align_corners) for x in coarser)]
-        return {"out": self.last_layer(torch.cat(same_size, dim=1))}
+        return {"out": self.last_layer(concatenate(features, self.align_corners))}
+
+
+def concatenate(features: list[Tensor], align_corners: bool) -> Tensor:
+    """Return the features as one map (B, sum of channels, H_0, W_0) of the finest one's size."""
+    finest, *coarser = features
+    return torch.cat([finest, *(resize(x, finest, align_corners) for x in coarser)], dim=1)

@@ -10,8 +10,9 @@ from hrseg.errors import ConfigError
 from hrseg.lookup import find
 from hrseg.models.fcn import FCNHead
 from hrseg.models.hrnet import VARIANTS, HRNet
+from hrseg.models.ocr import OCRHead
 
-HEADS = {"fcn": FCNHead}
+HEADS: dict[str, type[FCNHead] | type[OCRHead]] = {"fcn": FCNHead, "ocr": OCRHead}
 
 
 def create_model(
@@ -71,7 +72,10 @@ class Segmenter(nn.Module):
         return self.upsample(self.outputs(image)["out"], image.shape[-2:])
 
     def outputs(self, image: Tensor) -> dict[str, Tensor]:
-        """Return the logits at head resolution, `{"out": (B, K, ceil(H / 4), ceil(W / 4))}`."""
+        """Return logits at head resolution, `{"out": (B, K, ceil(H / 4), ceil(W / 4))}`.
+
+        An OCR head adds "aux", of the same shape.
+        """
         return self.head(self.backbone(image))  # type: ignore[no-any-return]
 
     def upsample(self, logits: Tensor, size: Sequence[int]) -> Tensor:

@@ -1,0 +1,57 @@
+"""Boundary loss: 1 - F-score of the contours, made differentiable by pooling."""
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from hrseg.errors import ConfigError
+from hrseg.losses.cross_entropy import IGNORE
+from hrseg.losses.dice import mean_over_present, regions
+
+
+class Boundary(nn.Module):
+    """1 - boundary F1, mean over the classes whose contours the batch shows.
+
+    Bokhovkin and Burnaev, arXiv 1905.07852: a contour is what a 3x3 maximum of the complement adds
+    to it; precision and recall allow for `tolerance` pixels. Trained beside a loss over the pixels:
+    it says nothing about the inside.
+    """
+
+    def __init__(self, tolerance: int = 3) -> None:
+        """Take the tolerance in pixels, up and down, left and right.
+
+        Raises:
+            ConfigError: less than 1.
+        """
+        super().__init__()
+        if tolerance < 1:
+            raise ConfigError(f"boundary loss: tolerance is {tolerance}, expected 1 pixel or more.")
+        self.tolerance = tolerance
+
+    def forward(self, logits: Tensor, mask: Tensor) -> Tensor:
+        """Return the loss, a float32 scalar in 0..1; 0 where there is no contour.
+
+        Args:
+            logits: (B, K, H, W).
+            mask: (B, H, W) class ids, 255 = ignore.
+        """
+        probability, truth = regions(logits, mask)
+        # Nobody knows where a contour runs beside an ignored pixel.
+        known = 1 - _dilate((mask == IGNORE).float().unsqueeze(1), 1)
+        pred, true = _contour(probability) * known, _contour(truth) * known
+        size = true.sum((0, 2, 3))
+        near_true, near_pred = _dilate(true, self.tolerance), _dilate(pred, self.tolerance)
+        precision = (pred * near_true).sum((0, 2, 3)) / pred.sum((0, 2, 3)).clamp(min=1e-6)
+        recall = (true * near_pred).sum((0, 2, 3)) / size.clamp(min=1)
+        f1 = 2 * precision * recall / (precision + recall).clamp(min=1e-6)
+        return mean_over_present(1 - f1, size)
+
+
+def _contour(region: Tensor) -> Tensor:
+    """Return the pixels of regions (B, K, H, W), 0..1, that touch their complement."""
+    complement = 1 - region
+    return _dilate(complement, 1) - complement
+
+
+def _dilate(x: Tensor, radius: int) -> Tensor:
+    """Return the maximum over squares of `2 * radius + 1` pixels, within the image."""
+    return F.max_pool2d(x, 2 * radius + 1, stride=1, padding=radius)

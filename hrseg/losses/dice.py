@@ -1,0 +1,56 @@
+"""Dice: the overlap of predicted and true regions, each class counting the same."""
+
+import torch
+from torch import Tensor, nn
+
+from hrseg.losses.cross_entropy import IGNORE
+
+
+class Dice(nn.Module):
+    """1 - soft Dice, mean over the classes that the batch shows.
+
+    Sums run over the whole batch: sum(2 p g) / sum(p + g), p the softmax, g the truth (as in
+    V-Net, arXiv 1606.04797, without its squares). Classes without a true pixel are left out, so
+    no smoothing is needed; false alarms of theirs count in the classes that they take from.
+    """
+
+    def __init__(self) -> None:
+        """Take no arguments."""
+        super().__init__()
+
+    def forward(self, logits: Tensor, mask: Tensor) -> Tensor:
+        """Return the loss, a float32 scalar in 0..1; 0 where no pixel counts.
+
+        Args:
+            logits: (B, K, H, W).
+            mask: (B, H, W) class ids, 255 = ignore.
+        """
+        probability, truth = regions(logits, mask)
+        size = truth.sum((0, 2, 3))
+        overlap = (probability * truth).sum((0, 2, 3))
+        dice = 2 * overlap / (size + probability.sum((0, 2, 3))).clamp(min=1e-6)
+        return mean_over_present(1 - dice, size)
+
+
+def regions(logits: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    """Return softmax and truth, both float32 (B, K, H, W) and 0 in every class of an ignored pixel.
+
+    Args:
+        logits: (B, K, H, W).
+        mask: (B, H, W) class ids, 255 = ignore.
+    """
+    classes = torch.arange(logits.shape[1], device=mask.device).view(-1, 1, 1)
+    truth = (mask.unsqueeze(1) == classes).float()
+    # A product, not a selection: a NaN logit must reach the loss.
+    return logits.float().softmax(1) * (mask != IGNORE).unsqueeze(1), truth
+
+
+def mean_over_present(losses: Tensor, size: Tensor) -> Tensor:
+    """Return the mean of the losses (K,) over the classes with a true pixel; 0 without any.
+
+    Args:
+        losses: one per class.
+        size: true pixels of each class, (K,).
+    """
+    present = size > 0
+    return (losses * present).sum() / present.sum().clamp(min=1)

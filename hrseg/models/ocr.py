@@ -1,0 +1,113 @@
+"""The object-contextual head: each pixel looks at the classes of the image (arXiv 1909.11065)."""
+
+import torch
+from torch import Tensor, nn
+
+from hrseg.models.fcn import concatenate
+from hrseg.models.hrnet import initialise
+
+MIDDLE, KEY = 512, 256  # channels of the pixels' representation, and of its comparison with objects
+DROPOUT = 0.05
+
+
+class OCRHead(nn.Module):
+    """Soft object regions, their representations, and attention of the pixels to them.
+
+    Attributes are named as in the authors' state dict (`lib/models/seg_hrnet_ocr.py`).
+
+    Attributes:
+        output_names: the keys of what it returns, which losses look at.
+    """
+
+    output_names = ("out", "aux")
+
+    def __init__(
+        self,
+        channels: list[int],
+        num_classes: int,
+        align_corners: bool = False,
+        bn_momentum: float = 0.01,
+    ) -> None:
+        """Build the head for features of `channels`, finest first."""
+        super().__init__()
+        self.align_corners = align_corners
+        width = sum(channels)
+        regions = nn.Conv2d(width, num_classes, 1)
+        self.aux_head = nn.Sequential(
+            nn.Conv2d(width, width, 1), nn.BatchNorm2d(width), nn.ReLU(inplace=True), regions
+        )
+        self.conv3x3_ocr = nn.Sequential(
+            nn.Conv2d(width, MIDDLE, 3, padding=1), nn.BatchNorm2d(MIDDLE), nn.ReLU(inplace=True)
+        )
+        self.ocr_distri_head = _ObjectContext()
+        self.cls_head = nn.Conv2d(MIDDLE, num_classes, 1)
+        initialise(self, bn_momentum)
+        # As in the FCN head: the first loss is log(num_classes), and all regions are alike.
+        for classifier in (regions, self.cls_head):
+            nn.init.normal_(classifier.weight, std=0.001)
+
+    def forward(self, features: list[Tensor]) -> dict[str, Tensor]:
+        """Classify every position of the finest feature.
+
+        Args:
+            features: (B, channels[i], H_i, W_i), finest first.
+
+        Returns:
+            `{"out": logits, "aux": logits}`, both (B, K, H_0, W_0); "aux" draws the regions, and
+            is trained with weight 0.4 in the authors' recipes.
+        """
+        joined = concatenate(features, self.align_corners)
+        aux = self.aux_head(joined)
+        pixels = self.conv3x3_ocr(joined)
+        context = self.ocr_distri_head(pixels, gather(pixels, aux))
+        return {"out": self.cls_head(context), "aux": aux}
+
+
+def gather(pixels: Tensor, logits: Tensor) -> Tensor:
+    """Return the mean of the pixels (B, C, H, W) over each soft region, (B, C, K, 1).
+
+    A region weighs its pixels by the softmax of its class's logits (B, K, H, W) over positions.
+    """
+    # In float32: the sum runs over all pixels of the image.
+    weights = logits.flatten(2).float().softmax(2).to(pixels.dtype)
+    return (pixels.flatten(2) @ weights.transpose(1, 2)).unsqueeze(3)
+
+
+class _ObjectContext(nn.Module):
+    """Attention of pixels to objects, joined with the pixels themselves."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.object_context_block = _ObjectAttention()
+        self.conv_bn_dropout = nn.Sequential(*_conv(2 * MIDDLE, MIDDLE), nn.Dropout2d(DROPOUT))
+
+    def forward(self, pixels: Tensor, objects: Tensor) -> Tensor:
+        """Map pixels (B, C, H, W) and objects (B, C, K, 1) to (B, C, H, W)."""
+        context = self.object_context_block(pixels, objects)
+        joined: Tensor = self.conv_bn_dropout(torch.cat([context, pixels], dim=1))
+        return joined
+
+
+class _ObjectAttention(nn.Module):
+    """Scaled dot-product attention: pixels ask, objects answer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.f_pixel = nn.Sequential(*_conv(MIDDLE, KEY), *_conv(KEY, KEY))
+        self.f_object = nn.Sequential(*_conv(MIDDLE, KEY), *_conv(KEY, KEY))
+        self.f_down = nn.Sequential(*_conv(MIDDLE, KEY))
+        self.f_up = nn.Sequential(*_conv(KEY, MIDDLE))
+
+    def forward(self, pixels: Tensor, objects: Tensor) -> Tensor:
+        query = self.f_pixel(pixels).flatten(2).transpose(1, 2)  # (B, HW, key)
+        key = self.f_object(objects).flatten(2)  # (B, key, K)
+        value = self.f_down(objects).flatten(2).transpose(1, 2)  # (B, K, key)
+        attention = (KEY**-0.5 * (query @ key)).float().softmax(2).to(value.dtype)
+        context = (attention @ value).transpose(1, 2).unflatten(2, pixels.shape[-2:])
+        return self.f_up(context)  # type: ignore[no-any-return]
+
+
+def _conv(channels_in: int, channels_out: int) -> tuple[nn.Module, nn.Module]:
+    """Return a 1x1 convolution and its norm; nested as the authors' keys `f_pixel.1.0.weight`."""
+    norm = nn.Sequential(nn.BatchNorm2d(channels_out), nn.ReLU(inplace=True))
+    return nn.Conv2d(channels_in, channels_out, 1, bias=False), norm

@@ -1,0 +1,80 @@
+import pytest
+import torch
+import torch.nn.functional as F
+
+from hrseg.errors import ConfigError
+from hrseg.losses import Boundary
+
+
+def hard(mask, num_classes=2):
+    return 1000 * F.one_hot(mask, num_classes).permute(0, 3, 1, 2).float()
+
+
+def square(left):
+    """A square of 4x4 in 16x16, `left` pixels from the left."""
+    mask = torch.zeros(1, 16, 16, dtype=torch.long)
+    mask[0, 6:10, left : left + 4] = 1
+    return mask
+
+
+def test_the_same_contours_cost_nothing():
+    assert Boundary()(hard(square(4)), square(4)).item() == pytest.approx(0, abs=1e-5)
+
+
+def test_a_shift_within_the_tolerance_costs_nothing():
+    assert Boundary(tolerance=2)(hard(square(6)), square(4)).item() == pytest.approx(0, abs=1e-5)
+
+
+def test_the_value_by_hand():
+    value = Boundary(tolerance=1)(hard(square(6)), square(4)).item()
+    expected = [
+        1 - f1_by_loops(ring_by_loops(square(6)[0] == id), ring_by_loops(square(4)[0] == id), 1)
+        for id in (0, 1)
+    ]
+    # Columns 5, 6 and 7 of the square's ring lie within 1 of the other: 2 + 2 + 4 of 12 pixels.
+    assert expected[1] == pytest.approx(1 - 8 / 12)
+    assert value == pytest.approx(sum(expected) / 2, abs=1e-5)
+
+
+def ring_by_loops(region):
+    """Pixels of a region with a neighbour, of eight, outside it."""
+    found = set()
+    for y in range(16):
+        for x in range(16):
+            around = [(y + i, x + j) for i in (-1, 0, 1) for j in (-1, 0, 1)]
+            inside = [region[v, u] for v, u in around if 0 <= v < 16 and 0 <= u < 16]
+            if region[y, x] and not all(inside):
+                found.add((y, x))
+    return found
+
+
+def f1_by_loops(pred, true, tolerance):
+    def near(some, others):
+        hits = [any(max(abs(y - v), abs(x - u)) <= tolerance for v, u in others) for y, x in some]
+        return sum(hits) / len(some)
+
+    precision, recall = near(pred, true), near(true, pred)
+    return 2 * precision * recall / (precision + recall)
+
+
+def test_contours_beside_ignored_pixels_are_nobodys():
+    mask = square(4)
+    mask[0, :, 8:] = 255  # void cuts the square in two: its right side is no contour
+    logits = hard(square(4))
+    logits[..., 8:] = torch.randn(1, 2, 16, 8)
+    assert Boundary()(logits, mask).item() == pytest.approx(0, abs=1e-5)
+
+
+def test_without_contours_it_is_zero():
+    assert Boundary()(torch.randn(1, 2, 16, 16), torch.zeros(1, 16, 16)).item() == 0
+
+
+def test_gradients_pull_a_contour_towards_the_truth():
+    soft = (0.004 * hard(square(10))).requires_grad_()
+    Boundary(tolerance=3)(soft, square(4)).backward()
+    assert soft.grad.isfinite().all() and soft.grad.abs().sum() > 0
+
+
+def test_a_tolerance_of_nothing_is_refused():
+    with pytest.raises(ConfigError, match="tolerance is 0, expected 1 pixel or more"):
+        Boundary(tolerance=0)

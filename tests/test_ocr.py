@@ -1,0 +1,64 @@
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from hrseg.models import create_model, load_weights
+from hrseg.models.ocr import OCRHead, gather
+from tests.golden_weights import GOLDEN, image, official_weights, relative_error
+
+LOGITS = np.load(GOLDEN / "ocr_logits.npz")
+
+
+def features(channels=(4, 8), batch=2):
+    return [torch.randn(batch, c, 16 >> i, 24 >> i) for i, c in enumerate(channels)]
+
+
+@pytest.mark.parametrize("variant", ["w18_small_v2", "w48"])
+def test_both_outputs_are_those_of_the_authors_code(variant):
+    model = create_model(f"hrnet_{variant}", head="ocr").eval()
+    load_weights(model, official_weights(f"{variant}+ocr"))
+    with torch.no_grad():
+        outputs = model.outputs(image("64x96", 64, 96))
+    for name in ("out", "aux"):
+        assert relative_error(outputs[name], LOGITS[f"{variant}/{name}"]) < 1e-4
+
+
+def test_a_region_is_the_mean_of_its_pixels_by_hand():
+    pixels = torch.tensor([[[[1.0, 3.0, 8.0]]]])
+    # Softmax over positions: 1/2, 1/2, 0 for the first class, 0, 0, 1 for the second.
+    logits = torch.tensor([[[[5.0, 5.0, -1e4]], [[-1e4, -1e4, 0.0]]]])
+    torch.testing.assert_close(gather(pixels, logits).flatten(), torch.tensor([2.0, 8.0]))
+
+
+def test_both_outputs_have_the_size_of_the_finest_feature():
+    out = OCRHead([4, 8], num_classes=5)(features())
+    assert list(out) == list(OCRHead.output_names)
+    assert all(logits.shape == (2, 5, 16, 24) for logits in out.values())
+
+
+def test_the_first_loss_of_both_is_that_of_equal_probabilities():
+    torch.manual_seed(0)
+    for logits in OCRHead([16, 32], num_classes=11)(features((16, 32))).values():
+        loss = torch.nn.functional.cross_entropy(logits, torch.zeros(2, 16, 24, dtype=torch.long))
+        assert abs(loss.item() - math.log(11)) < 0.1
+
+
+def test_dropout_acts_in_training_alone():
+    head, x = OCRHead([4, 8], num_classes=5), features()
+    torch.nn.init.normal_(head.cls_head.weight)
+    drawn = [head(x)["out"] for _ in range(2)]
+    assert not torch.equal(*drawn)
+    head.eval()
+    assert torch.equal(head(x)["out"], head(x)["out"])
+
+
+def test_bf16_keeps_the_softmax_over_all_pixels_exact():
+    torch.manual_seed(0)
+    head, x = OCRHead([4, 8], num_classes=5).eval(), features()
+    with torch.no_grad():
+        exact = head(x)["out"]
+        with torch.autocast("cpu", torch.bfloat16):
+            close = head(x)["out"]
+    assert (close.float() - exact).abs().max() < 0.05 * exact.abs().max()

@@ -1,0 +1,73 @@
+"""Against numpy: the covariance of explicit 3x3 squares, and its determinant by slogdet."""
+
+import numpy as np
+import pytest
+import torch
+
+from hrseg.errors import ConfigError
+from hrseg.losses import RMI
+from hrseg.losses.rmi import REGULARIZER
+
+
+def columns(plane):
+    """Every 3x3 square of (H, W), (9, squares), centred."""
+    height, width = plane.shape
+    squares = [
+        plane[y : y + 3, x : x + 3].ravel() for y in range(height - 2) for x in range(width - 2)
+    ]
+    stacked = np.array(squares).T
+    return stacked - stacked.mean(1, keepdims=True)
+
+
+def by_definition(probability, truth):
+    values = []
+    for p, t in zip(probability.reshape(-1, *probability.shape[2:]),
+                    truth.reshape(-1, *truth.shape[2:]), strict=True):  # fmt: skip
+        p, t = columns(p), columns(t)
+        ridge = REGULARIZER * np.eye(9)
+        left = t @ t.T - t @ p.T @ np.linalg.inv(p @ p.T + ridge) @ p @ t.T
+        values.append(np.linalg.slogdet(left + ridge)[1] / 2 / 9)
+    return np.mean(values)
+
+
+@pytest.mark.parametrize("stride", [1, 3])
+def test_the_value_is_that_of_its_definition(stride):
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(2, 3, 24, 30, generator=generator)
+    mask = torch.randint(0, 3, (2, 8, 10), generator=generator).repeat_interleave(3, 1)
+    mask = mask.repeat_interleave(3, 2)
+    p, t = logits.softmax(1).numpy(), np.eye(3)[mask.numpy()].transpose(0, 3, 1, 2)
+    shape = (2, 3, 24 // stride, stride, 30 // stride, stride)
+    p, t = (x.reshape(shape).mean((3, 5)) for x in (p, t))
+    loss = RMI(stride=stride)(logits, mask)
+    assert loss.item() == pytest.approx(by_definition(p, t), rel=1e-4)
+
+
+def test_a_prediction_that_knows_the_truth_costs_less():
+    mask = torch.randint(0, 3, (1, 30, 30))
+    told = torch.nn.functional.one_hot(mask, 3).permute(0, 3, 1, 2).float()
+    rmi = RMI(stride=1)
+    assert rmi(4 * told, mask) < rmi(2 * told, mask) < rmi(torch.randn(1, 3, 30, 30), mask)
+
+
+def test_in_bf16_it_is_computed_in_full():
+    torch.manual_seed(0)
+    logits = torch.randn(1, 3, 30, 30, dtype=torch.bfloat16)
+    mask = torch.randint(0, 3, (1, 30, 30))
+    with torch.autocast("cpu", torch.bfloat16):
+        mixed = RMI()(logits, mask)
+    assert mixed.dtype == torch.float32
+    torch.testing.assert_close(mixed, RMI()(logits.float(), mask))
+
+
+def test_gradients_are_finite_where_a_class_is_absent_and_a_prediction_certain():
+    mask = torch.zeros(1, 30, 30, dtype=torch.long)
+    logits = (100 * torch.nn.functional.one_hot(mask, 3).permute(0, 3, 1, 2)).float()
+    logits.requires_grad_()
+    RMI()(logits, mask).backward()
+    assert logits.grad.isfinite().all()
+
+
+def test_a_crop_that_is_too_small_is_answered():
+    with pytest.raises(ConfigError, match=r"crop of \(8, 32\) is too small; expected at least 9"):
+        RMI()(torch.randn(1, 3, 8, 32), torch.zeros(1, 8, 32))
