@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hrseg.data.transforms import TrainTransform, Window, scale_crop_flip, scaled_size
-from hrseg.errors import ConfigError
+from hrseg.errors import ConfigError, DataError
 
 GOLDEN = np.load(Path(__file__).parent / "golden/random_scale_crop.npz")
 # OpenCV 4 rounds the positions of a warp to 1/32 pixel.
@@ -112,6 +112,63 @@ def test_flip_swaps_the_ids_of_a_pair():
     for flip, expected in ((1.0, [255, 1, 2, 0]), (0.0, [0, 1, 2, 255])):
         transform = TrainTransform((1, 4), (1, 1), flip=flip, flip_pairs=[(1, 2)])
         assert transform(image, mask, (0, 0, 0))[1][0].tolist() == expected
+
+
+def marked(row: int, column: int, side: int = 2) -> np.ndarray:
+    """Return a mask (120, 160) of 0 with a square of 9."""
+    mask = np.zeros((120, 160), np.uint8)
+    mask[row : row + side, column : column + side] = 9
+    return mask
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    row=st.integers(0, 118), column=st.integers(0, 158), seed=st.integers(0, 99),
+    scale=st.floats(0.5, 2.0), crop=st.tuples(st.integers(1, 400), st.integers(1, 400)),
+)  # fmt: skip
+def test_a_wanted_class_is_in_the_crop_at_any_scale_and_place(row, column, seed, scale, crop):
+    transform = TrainTransform(crop, (scale, scale))
+    assert (transform(IMAGE, marked(row, column), (seed,), 9)[1] == 9).any()
+
+
+def test_a_wanted_class_is_anywhere_in_the_crop_and_the_crop_inside_the_image():
+    transform = TrainTransform((8, 10), (1, 1), flip=0.0)
+    for at, rows, columns in (((60, 80), 8, 10), ((0, 159), 1, 1), ((118, 3), 2, 4)):
+        mask = marked(*at, side=1)
+        crops = [transform(IMAGE, mask, (0, 0, index), 9)[1] for index in range(800)]
+        places = {tuple(np.argwhere(crop == 9)[0].tolist()) for crop in crops}
+        assert len(places) == rows * columns
+        assert not any((crop == 255).any() for crop in crops)
+
+
+def test_every_pixel_of_a_wanted_class_is_as_likely():
+    mask = marked(10, 20) + marked(100, 150, side=1)
+    rows, columns = np.indices((120, 160), np.uint8)
+    image = np.dstack([rows, columns, rows])  # each pixel says where it comes from
+    transform = TrainTransform((1, 1), (1, 1))
+    pixels = [transform(image, mask, (0, 0, i), 9)[0][0, 0, :2].tolist() for i in range(1000)]
+    counts = collections.Counter(map(tuple, pixels))
+    assert set(counts) == {(10, 20), (10, 21), (11, 20), (11, 21), (100, 150)}
+    assert all(abs(count - 200) < 51 for count in counts.values())  # 4 standard deviations
+
+
+def test_a_class_too_thin_for_the_scale_is_shown_at_the_own_size():
+    for row in (60, 61):
+        for squash in (None, (30, 160)):
+            transform = TrainTransform((16, 16), (0.5, 0.5), squash=squash)
+            crops = [transform(IMAGE, marked(row, 81, side=1), (0, 0, i), 9)[1] for i in range(9)]
+            assert all((crop == 9).sum() == 1 for crop in crops)
+
+
+def test_a_wanted_class_of_a_flip_pair_is_its_partner_when_mirrored():
+    for flip, expected in ((0.0, 9), (1.0, 8)):
+        transform = TrainTransform((8, 8), (1, 1), flip=flip, flip_pairs=[(8, 9)])
+        assert (transform(IMAGE, marked(50, 50), (0,), 9)[1] == expected).any()
+
+
+def test_a_wanted_class_that_the_mask_does_not_hold_is_an_error():
+    with pytest.raises(DataError, match="no pixel of class 7"):
+        TrainTransform((8, 8))(IMAGE, marked(0, 0), (0,), 7)
 
 
 @pytest.mark.parametrize("photometric", [0.0, 1.0])

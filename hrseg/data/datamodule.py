@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader
 
 from hrseg.data.base import ReadMask
 from hrseg.data.dataset import Files, SegmentationDataset, check_files
+from hrseg.data.presence import ClassDraw, images_by_class
 from hrseg.data.sampler import EpochSampler, EvaluationSampler, TrainSampler
 from hrseg.data.transforms import TrainTransform
 from hrseg.errors import ConfigError, DataError
@@ -34,6 +35,8 @@ class SegmentationDataModule(LightningDataModule):
         squash: (height, width) that training images are brought to first, whatever their shape.
         flip: probability of a horizontal flip.
         photometric: strength of the colour jitter, 0 = off; see `TrainTransform`.
+        class_uniform: share of the training crops, 0..1, that hold a class drawn uniformly; for
+            these an image is drawn among those with the class. All training masks are read once.
 
     Attributes:
         class_names: one per train id.
@@ -76,12 +79,18 @@ class SegmentationDataModule(LightningDataModule):
         squash: Sequence[int] | None = None,
         flip: float = 0.5,
         photometric: float = 0.0,
+        class_uniform: float = 0.0,
     ) -> None:
         """Keep the arguments; nothing is read yet."""
         super().__init__()
         if batch_size < 1 or workers < 0:
             raise ConfigError(
                 f"batch_size {batch_size}, workers {workers}: expected at least 1, and 0 or more."
+            )
+        if not 0 <= class_uniform <= 1:
+            raise ConfigError(
+                f"class_uniform {class_uniform} is a share of the training crops: expected 0 (off) "
+                "to 1 (all)."
             )
         self.root = Path(root).expanduser()
         self.batch_size = batch_size
@@ -93,6 +102,8 @@ class SegmentationDataModule(LightningDataModule):
         self.transform = TrainTransform(
             crop_size, scales, base_size, flip, self.flip_pairs, photometric, squash
         )
+        self.class_uniform = class_uniform
+        self.class_draw: ClassDraw | None = None
         self.train_dataset: SegmentationDataset | None = None
         self.val_dataset: SegmentationDataset | None = None
         self.test_dataset: SegmentationDataset | None = None
@@ -134,7 +145,7 @@ class SegmentationDataModule(LightningDataModule):
             ConfigError: fewer training images than one batch, or an indivisible batch.
         """
         self.prepare_data()
-        self.setup(stage)
+        self._pair(stage)
         for split, dataset in (
             (self.test_split, self.test_dataset),
             (self.val_split, self.val_dataset),
@@ -149,6 +160,7 @@ class SegmentationDataModule(LightningDataModule):
         if self.train_dataset is not None:
             self._batch_per_step()
             self._check_overlap()
+        self.setup(stage)  # last: class_uniform reads every mask
 
     def shortfall(self, split: str, count: int) -> str | None:
         """Return what to say if a split has another number of images than the official one."""
@@ -158,21 +170,24 @@ class SegmentationDataModule(LightningDataModule):
         return f"split {split} in {self.root}: {count} images, the official data set has {expected}"
 
     def setup(self, stage: str | None = None) -> None:
-        """Pair the files of the splits that the stage needs ("fit", "validate", "test")."""
-        if stage == "test":
-            self.test_dataset = self.test_dataset or self.dataset(self.test_split)
-            return
-        if self.val_dataset is None:
-            self.val_dataset = self.dataset(self.val_split)
-        if self.train_dataset is None and stage in ("fit", None):
-            self.train_dataset = self.dataset(self.train_split, train=True)
+        """Pair the files of the splits that the stage needs ("fit", "validate", "test").
+
+        For training with `class_uniform` also find the classes of every mask.
+        """
+        self._pair(stage)
+        if self.train_dataset is not None and self.class_uniform and self.class_draw is None:
+            train = self.train_dataset
+            images = images_by_class(train.files, train.read_mask, self.class_names, self.workers)
+            self.class_draw = ClassDraw(self.class_uniform, images)
 
     def train_dataloader(self) -> DataLoader[dict[str, Any]]:
         """Return shuffled batches of crops: this process's share, the ragged last batch dropped."""
         assert self.train_dataset is not None, "setup('fit') comes first"
         per_step = self._batch_per_step()
         rank, world = self._place()
-        sampler = TrainSampler(self.train_dataset, world, rank, self.seed, self.batch_size)
+        sampler = TrainSampler(
+            self.train_dataset, world, rank, self.seed, self.batch_size, self.class_draw
+        )
         return self._loader(self.train_dataset, sampler, per_step)
 
     def val_dataloader(self) -> DataLoader[dict[str, Any]]:
@@ -186,6 +201,15 @@ class SegmentationDataModule(LightningDataModule):
         assert self.test_dataset is not None, "setup('test') comes first"
         rank, world = self._place()
         return self._loader(self.test_dataset, EvaluationSampler(self.test_dataset, world, rank), 1)
+
+    def _pair(self, stage: str | None) -> None:
+        if stage == "test":
+            self.test_dataset = self.test_dataset or self.dataset(self.test_split)
+            return
+        if self.val_dataset is None:
+            self.val_dataset = self.dataset(self.val_split)
+        if self.train_dataset is None and stage in ("fit", None):
+            self.train_dataset = self.dataset(self.train_split, train=True)
 
     def _loader(
         self, dataset: SegmentationDataset, sampler: EpochSampler, batch_size: int

@@ -14,6 +14,7 @@ from hrseg.data.base import IGNORE, Array, ReadMask, header_size, read_image
 from hrseg.errors import DataError
 
 Files = Sequence[tuple[Path, Path | None]]
+Transform = Callable[[Array, Array, tuple[int, ...], int | None], tuple[Array, Array]]
 
 
 @dataclass(frozen=True)
@@ -24,11 +25,21 @@ class Key:
         index: which image.
         epoch: selects the random draws, so that any sample of any epoch can be made again.
         repeat: shown only to even out the processes; its mask is all ignore.
+        wanted: class that the crop must hold; None leaves it to chance.
+        place: of a crop with a wanted class in its epoch, where an image may come several times.
     """
 
     index: int
     epoch: int = 0
     repeat: bool = False
+    wanted: int | None = None
+    place: int = 0
+
+    def seeds(self, seed: int) -> tuple[int, ...]:
+        """Return what decides the random draws of the sample."""
+        seeds = (seed, self.epoch, self.index)
+        # Not place alone: NumPy takes a 0 at the end for nothing.
+        return seeds if self.wanted is None else (*seeds, self.place + 1)
 
 
 class SegmentationDataset(Dataset[dict[str, Any]]):
@@ -39,15 +50,16 @@ class SegmentationDataset(Dataset[dict[str, Any]]):
     Args:
         files: (image, mask) paths; the mask may be None.
         read_mask: path -> (H, W) train ids.
-        transform: (image (H, W, 3), mask (H, W), seeds) -> the same, augmented; None leaves both.
-        seed: with epoch and index it decides every random draw.
+        transform: (image (H, W, 3), mask (H, W), seeds, wanted class or None) -> image and mask,
+            augmented; None leaves both.
+        seed: with the key it decides every random draw.
     """
 
     def __init__(
         self,
         files: Files,
         read_mask: ReadMask,
-        transform: Callable[[Array, Array, tuple[int, ...]], tuple[Array, Array]] | None = None,
+        transform: Transform | None = None,
         seed: int = 0,
     ) -> None:
         """Keep the list; nothing is read yet."""
@@ -72,7 +84,7 @@ class SegmentationDataset(Dataset[dict[str, Any]]):
         if key.repeat:
             mask = np.full_like(mask, IGNORE)
         if self.transform is not None:
-            image, mask = self.transform(image, mask, (self.seed, key.epoch, key.index))
+            image, mask = self.transform(image, mask, key.seeds(self.seed), key.wanted)
         return {
             "image": torch.from_numpy(image).permute(2, 0, 1),
             "mask": torch.from_numpy(mask),

@@ -6,6 +6,7 @@ import numpy as np
 from torch.utils.data import DistributedSampler
 
 from hrseg.data.dataset import Key
+from hrseg.data.presence import ClassDraw
 
 
 class EpochSampler(DistributedSampler[Key]):
@@ -35,21 +36,37 @@ class EpochSampler(DistributedSampler[Key]):
 class TrainSampler(EpochSampler):
     """All images in an order that (seed, epoch) decides, cut to a multiple of the global batch.
 
-    Each global batch holds the same images for any number of processes.
+    Each global batch holds the same samples for any number of processes. A class that is drawn
+    takes the place of the image that the order has there; the other places stay as they are.
     """
 
     def __init__(
-        self, dataset: Sized, world: int = 1, rank: int = 0, seed: int = 0, batch_size: int = 1
+        self,
+        dataset: Sized,
+        world: int = 1,
+        rank: int = 0,
+        seed: int = 0,
+        batch_size: int = 1,
+        class_draw: ClassDraw | None = None,
     ) -> None:
         """Cut to a multiple of the global `batch_size`, which `world` divides."""
         super().__init__(dataset, world, rank, seed)
+        self.class_draw = class_draw
         self.total_size = self.size // batch_size * batch_size
         self.num_samples = self.total_size // world
 
     def keys(self) -> list[Key]:
-        """Return a permutation that is another one in each epoch."""
-        order = np.random.default_rng((self.seed, self.epoch)).permutation(self.size)
-        return [Key(int(index), self.epoch) for index in order[: self.total_size]]
+        """Return a permutation that is another one in each epoch, some places drawn by class."""
+        random = np.random.default_rng((self.seed, self.epoch))
+        order = random.permutation(self.size)[: self.total_size].tolist()
+        return [self._key(index, place, random) for place, index in enumerate(order)]
+
+    def _key(self, index: int, place: int, random: np.random.Generator) -> Key:
+        drawn = self.class_draw.draw(random) if self.class_draw is not None else None
+        if drawn is None:
+            return Key(index, self.epoch)
+        image, wanted = drawn
+        return Key(image, self.epoch, wanted=wanted, place=place)
 
 
 class EvaluationSampler(EpochSampler):

@@ -13,7 +13,9 @@ import cv2
 import numpy as np
 
 from hrseg.data.base import IGNORE, Array
-from hrseg.errors import ConfigError
+from hrseg.errors import ConfigError, DataError
+
+Size = tuple[int, int]
 
 
 class TrainTransform:
@@ -53,14 +55,23 @@ class TrainTransform:
             steps.append(A.ColorJitter(about_one, about_one, about_one, hue, p=1.0))
         self.pipeline = A.Compose(steps)
 
-    def __call__(self, image: Array, mask: Array, seeds: tuple[int, ...]) -> tuple[Array, Array]:
-        """Return image (h, w, 3) and mask (h, w), a function of the arguments alone."""
+    def __call__(
+        self, image: Array, mask: Array, seeds: tuple[int, ...], wanted: int | None = None
+    ) -> tuple[Array, Array]:
+        """Return image (h, w, 3) and mask (h, w), a function of the arguments alone.
+
+        The crop holds a pixel of the `wanted` class of the mask (or, mirrored, of its flip pair).
+        A class too thin for the scale that is drawn is shown at the image's own size.
+
+        Raises:
+            DataError: the mask has no pixel of the wanted class.
+        """
         numpy_seed, python_seed = np.random.SeedSequence(seeds).generate_state(2, np.uint64)
         # Not set_random_seed: it gives every step the same numbers, so jitter would follow scale.
         self.pipeline.set_random_state(
             np.random.default_rng(numpy_seed), random.Random(int(python_seed))
         )
-        result = self.pipeline(image=image, mask=mask)
+        result = self.pipeline(image=image, mask=mask, wanted=wanted)
         return result["image"], result["mask"]
 
 
@@ -156,6 +167,17 @@ def _pad(array: Array, window: Window, value: int) -> Array:
     return padded
 
 
+def _starts(size: Size, crop_size: Size, pixel: Size | None) -> list[tuple[int, int]]:
+    """Return first and last row, first and last column that a crop with that pixel starts at."""
+    room = [max(have - want, 0) for have, want in zip(size, crop_size, strict=True)]
+    if pixel is None:
+        return [(0, most) for most in room]
+    return [
+        (max(at - want + 1, 0), min(at, most))
+        for at, want, most in zip(pixel, crop_size, room, strict=True)
+    ]
+
+
 class RandomScaleCropFlip(A.DualTransform):  # type: ignore[misc]
     """Draw scale, crop and flip, and make them in one step; arguments as in `TrainTransform`."""
 
@@ -186,8 +208,11 @@ class RandomScaleCropFlip(A.DualTransform):  # type: ignore[misc]
         # From the original pixels in one step: the authors squash, then scale what they have.
         own_size = self.squash or params["shape"][:2]
         size = scaled_size(own_size, self._draw_scale(), self.base_size)
-        room = [max(have - want, 0) for have, want in zip(size, self.crop_size, strict=True)]
-        y, x = self.py_random.randint(0, room[0]), self.py_random.randint(0, room[1])
+        pixel = None
+        if data.get("wanted") is not None:
+            size, pixel = self._draw_pixel(data["mask"], data["wanted"], size)
+        rows, columns = _starts(size, self.crop_size, pixel)
+        y, x = self.py_random.randint(*rows), self.py_random.randint(*columns)
         flip = self.py_random.random() < self.flip
         return {"window": Window(size, y, x, flip, self.crop_size)}
 
@@ -199,6 +224,18 @@ class RandomScaleCropFlip(A.DualTransform):  # type: ignore[misc]
         """Return the crop of the mask; a flip swaps the ids of `flip_pairs`."""
         crop = crop_mask(mask, window)
         return self.flipped_ids[crop] if window.flip else crop
+
+    def _draw_pixel(self, mask: Array, wanted: int, size: Size) -> tuple[Size, Size]:
+        """Return a size, if need be the mask's own, and (row, column) of a class at that size."""
+        for tried in (size, (mask.shape[0], mask.shape[1])):
+            scaled = crop_mask(mask, Window(tried, 0, 0, False, tried))
+            places = np.flatnonzero(scaled == wanted)
+            if len(places):
+                return tried, divmod(int(self.py_random.choice(places)), tried[1])
+        raise DataError(
+            f"a mask has no pixel of class {wanted}, which a crop of it is to hold.\n"
+            "Expected masks that stay as they were when training began; start it again."
+        )
 
     def _draw_scale(self) -> float:
         first, last, *step = self.scales

@@ -1,0 +1,177 @@
+"""Classes drawn uniformly: the table of who is where, the draw, and what reaches training."""
+
+import collections
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+import rich
+import torch
+
+from hrseg.data import CamVid, Folder, presence
+from hrseg.data.base import MaskReader, id_table
+from hrseg.data.dataset import Key
+from hrseg.data.presence import ClassDraw, images_by_class
+from hrseg.errors import ConfigError, DataError
+from tests.camvid_tree import make_camvid
+from tests.trees import picture, save
+
+NAMES = ("left", "right", "rare")
+READ = MaskReader(id_table(3, None, [255]), "Repair it.")
+
+
+def make_tree(root: Path) -> Path:
+    """Write 20 halves of "left" and "right", one of them with "rare" on 1 % of it, 4x12 pixels."""
+    for split, count in (("train", 20), ("val", 2)):
+        for index in range(count):
+            mask = np.repeat(np.arange(2, dtype=np.uint8), 40)[None].repeat(60, 0)
+            if (split, index) == ("train", 7):
+                mask[50:54, 5:17] = 2
+            save(root / f"images/{split}/{index:02}.png", picture((60, 80), (index,)))
+            save(root / f"masks/{split}/{index:02}.png", mask)
+    return root
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory) -> Path:
+    return make_tree(tmp_path_factory.mktemp("rare"))
+
+
+def made(root: Path, **arguments) -> Folder:
+    arguments = {"batch_size": 4, "crop_size": (16, 24), "workers": 0, **arguments}
+    data = Folder(str(root), NAMES, **arguments)
+    data.setup("fit")
+    return data
+
+
+def epochs(data: Folder, count: int) -> list[dict]:
+    loader = data.train_dataloader()
+    batches = []
+    for epoch in range(count):
+        loader.sampler.set_epoch(epoch)
+        batches += list(loader)
+    return batches
+
+
+def holding(batches: list[dict], train: int) -> float:
+    return float(np.mean([(mask == train).any() for batch in batches for mask in batch["mask"]]))
+
+
+def masks_of(folder: Path, *ids: list[int]) -> list[tuple[Path, Path]]:
+    return [
+        (folder / f"{i}.jpg", save(folder / f"{i}.png", np.array([row], np.uint8)))
+        for i, row in enumerate(ids)
+    ]
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_each_class_has_the_images_whose_masks_hold_it(tmp_path, workers):
+    files = masks_of(tmp_path, [0, 0, 255], [1, 0, 2], [255, 255, 255], [1, 1, 1])
+    files.insert(2, (tmp_path / "without a mask.jpg", None))
+    images = images_by_class(files, READ, NAMES, workers)
+    assert images == {0: [0, 1], 1: [1, 4], 2: [1]}
+
+
+def test_class_of_no_image_is_left_out_and_noted(tmp_path):
+    with pytest.warns(UserWarning, match="never draws 1 of 3 classes.*: right$"):
+        images = images_by_class(masks_of(tmp_path, [0, 2]), READ, NAMES)
+    assert images == {0: [0], 2: [0]}
+
+
+def test_masks_without_any_class_are_an_error(tmp_path):
+    with pytest.raises(DataError, match="none of 1 training masks") as error:
+        images_by_class(masks_of(tmp_path, [255, 255]), READ, NAMES)
+    assert len(str(error.value).splitlines()) <= 4
+
+
+def test_unreadable_mask_is_named(tmp_path):
+    files = masks_of(tmp_path, [0, 1], [0, 1])
+    files[1][1].write_bytes(b"no image")
+    with pytest.raises(DataError, match=r"cannot read .*1\.png"):
+        images_by_class(files, READ, NAMES, workers=2)
+
+
+def test_reading_for_long_is_said_once(tmp_path, monkeypatch):
+    files, out = masks_of(tmp_path, [0, 1, 2], [0]), io.StringIO()
+    monkeypatch.setattr(rich.get_console(), "file", out)
+    images_by_class(files, READ, NAMES)
+    assert out.getvalue() == ""
+    monkeypatch.setattr(presence, "_PATIENCE", -1.0)
+    images_by_class(files, READ, NAMES)
+    assert out.getvalue() == "class_uniform: reading 2 training masks once, for their classes\n"
+
+
+def test_classes_and_the_images_of_a_class_are_drawn_uniformly():
+    draw = ClassDraw(0.5, {0: list(range(18)), 4: [3, 19], 7: [19]})
+    random = np.random.default_rng(1)
+    drawn = [draw.draw(random) for _ in range(6000)]
+    pairs = collections.Counter(pair for pair in drawn if pair)
+    assert abs(sum(pairs.values()) - 3000) < 150  # 4 standard deviations: 155
+    classes = collections.Counter(wanted for _, wanted in pairs.elements())
+    assert set(classes) == {0, 4, 7} and all(abs(n - 1000) < 110 for n in classes.values())
+    assert abs(pairs[3, 4] - pairs[19, 4]) < 130 and set(pairs) >= {(i, 0) for i in range(18)}
+
+
+def test_rare_class_is_in_a_crop_of_every_class_count(root):
+    # In 1 of 20 images, on 1 % of it: chance alone shows it in 1 of 20 crops at most.
+    assert holding(epochs(made(root), 20), 2) <= 0.05
+    for share in (0.5, 1.0):
+        expected = share / len(NAMES)
+        deviation = (expected * (1 - expected) / 400) ** 0.5
+        crops = epochs(made(root, class_uniform=share), 20)
+        assert holding(crops, 2) > expected - 3 * deviation
+
+
+def test_every_wanted_class_is_in_its_crop_at_every_scale(root):
+    data = made(root, class_uniform=1.0, scales=(0.5, 2.0), batch_size=20)
+    sampler, dataset = data.train_dataloader().sampler, data.train_dataset
+    for epoch in range(10):
+        sampler.set_epoch(epoch)
+        assert all((dataset[key]["mask"] == key.wanted).any() for key in sampler)
+
+
+def test_epochs_keep_their_length_and_can_be_made_again(root):
+    first, again = (epochs(made(root, class_uniform=0.7), 2) for _ in range(2))
+    assert len(first) == 10 == len(epochs(made(root), 2))
+    for a, b in zip(first, again, strict=True):
+        assert a["name"] == b["name"] and torch.equal(a["image"], b["image"])
+        assert torch.equal(a["mask"], b["mask"])
+
+
+def test_samples_do_not_depend_on_the_number_of_workers(root):
+    alone, shared = (epochs(made(root, class_uniform=0.7, workers=n), 1) for n in (0, 2))
+    assert all(torch.equal(a["image"], b["image"]) for a, b in zip(alone, shared, strict=True))
+
+
+def test_the_same_class_of_the_same_image_is_another_crop_at_another_place(root):
+    dataset = made(root, class_uniform=1.0).train_dataset
+    keys = [Key(7, wanted=2, place=place) for place in range(4)] + [Key(7)]
+    assert len({dataset[key]["image"].numpy().tobytes() for key in keys}) == 5
+
+
+def test_masks_are_read_only_if_asked_for_and_only_to_train(root, monkeypatch):
+    monkeypatch.setattr("hrseg.data.datamodule.images_by_class", lambda *_: pytest.fail("read"))
+    made(root).check()
+    Folder(str(root), NAMES, class_uniform=1.0).setup("validate")
+
+
+def test_check_reads_the_classes_once_and_setup_not_again(root, monkeypatch):
+    data = Folder(str(root), NAMES, class_uniform=0.5)
+    data.check()
+    assert data.class_draw.images[2] == [7] and len(data.class_draw.images[0]) == 20
+    monkeypatch.setattr("hrseg.data.datamodule.images_by_class", lambda *_: pytest.fail("again"))
+    data.setup("fit")
+
+
+def test_check_says_cheap_faults_before_it_reads_every_mask(tmp_path, monkeypatch):
+    monkeypatch.setattr("hrseg.data.datamodule.images_by_class", lambda *_: pytest.fail("read"))
+    data = CamVid(str(make_camvid(tmp_path / "camvid")), batch_size=8, class_uniform=1.0)
+    with pytest.raises(ConfigError, match="fewer than one batch"):
+        data.check()
+
+
+@pytest.mark.parametrize("share", [-0.1, 1.1, float("nan")])
+def test_share_out_of_range_is_refused(root, share):
+    with pytest.raises(ConfigError, match=r"class_uniform .* expected 0 \(off\) to 1 \(all\)"):
+        Folder(str(root), NAMES, class_uniform=share)
