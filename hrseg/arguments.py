@@ -55,6 +55,7 @@ def make_parser() -> argparse.ArgumentParser:
     command = commands.add_parser("validate", help="score a checkpoint: per class, per scale")
     _add_config(command, "config to score by; default: the run's own")
     command.add_argument("--checkpoint", help="file; default: the best one of the newest run")
+    command.add_argument("--threads", type=int, help="of the processor; default: one per core")
     command.set_defaults(command="validate")
 
     command = commands.add_parser("test", help="write masks for a benchmark's server")
@@ -63,6 +64,8 @@ def make_parser() -> argparse.ArgumentParser:
     command.set_defaults(command="test")
 
     _add_predict(commands.add_parser("predict", help="images, folders, videos: masks, overlays"))
+
+    _add_export(commands.add_parser("export", help="a file for other runtimes, proven equal"))
 
     command = commands.add_parser("report", help="one page that shows how good, where not, why")
     command.add_argument("run", nargs="?", help="run folder, or one of its validate/ folders")
@@ -109,7 +112,27 @@ def _add_predict(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--overlap", type=int, default=256, help="of neighbouring tiles, in pixels")
     parser.add_argument("--device", help="cpu, cuda, cuda:1, mps; default: cuda if there is one")
     parser.add_argument("--precision", choices=("32", "bf16", "16"), default="32")
+    parser.add_argument("--threads", type=int, help="of the processor; default: one per core")
     parser.set_defaults(command="predict")
+
+
+def _add_export(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("run", nargs="?", help="run folder or checkpoint; default: the newest run")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help=OVERRIDES)
+    formats = ("onnx", "openvino", "safetensors", "torch-export")
+    parser.add_argument("--format", choices=formats, default="onnx", help="default: %(default)s")
+    parser.add_argument("--out", help="file; default: <run>/exported/<name>, by the format")
+    parser.add_argument("--argmax", action="store_true", help="give ids, uint8 (B, H, W)")
+    parser.add_argument(
+        "--head-resolution", action="store_true", help="give logits of a quarter of the size"
+    )
+    parser.add_argument(
+        "--normalized", action="store_true", help="take normalised float32, not uint8 RGB"
+    )
+    parser.add_argument("--int8", action="store_true", help="8 bits, fitted to the training set")
+    parser.add_argument("--images", type=int, help="compare mIoU on so many; default: all; 0: none")
+    parser.add_argument("--config", help="what other people's weights are, e.g. cityscapes_w48")
+    parser.set_defaults(command="export")
 
 
 def _add_score(command: argparse.ArgumentParser) -> None:

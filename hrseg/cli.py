@@ -179,6 +179,34 @@ def _predict(arguments: argparse.Namespace) -> int:
     return DataError.exit_code if outcome.faults else 0
 
 
+def _export(arguments: argparse.Namespace) -> None:
+    from hrseg.config import load_config
+    from hrseg.runfolder import best_checkpoint, run_of
+
+    if arguments.run and "=" in arguments.run and not Path(arguments.run).exists():
+        arguments.overrides.insert(0, arguments.run)
+        arguments.run = None
+    given = Path(arguments.run) if arguments.run else _newest_run(arguments)
+    checkpoint = best_checkpoint(given) if given.is_dir() else given
+    if not checkpoint.is_file():
+        raise ConfigError(f"no such checkpoint: {checkpoint.absolute()}")
+    run = run_of(checkpoint)
+    described = arguments.config or (run and run / "config.yaml")
+    config = load_config(described, arguments.overrides) if described else None
+    from hrseg.export import export_checkpoint
+    from hrseg.formats import Form
+
+    both = arguments.argmax and arguments.head_resolution
+    if both:
+        raise ConfigError("--argmax gives ids at the size of the image: leave one of the two out.")
+    output = "ids" if arguments.argmax else "head" if arguments.head_resolution else "logits"
+    taken = "normalized" if arguments.normalized else "uint8"
+    form = Form(arguments.format, taken, output, arguments.int8)
+    target = Path(arguments.out) if arguments.out else form.default_path(checkpoint, run)
+    foreign = arguments.config is not None
+    export_checkpoint(checkpoint, target, form, config, foreign, arguments.images)
+
+
 def _report(arguments: argparse.Namespace) -> None:
     if arguments.run and "=" in arguments.run and not Path(arguments.run).exists():
         arguments.overrides.insert(0, arguments.run)
@@ -319,6 +347,7 @@ _COMMANDS: dict[str, Callable[[argparse.Namespace], int | None]] = {
     "validate": _validate,
     "test": _test,
     "predict": _predict,
+    "export": _export,
     "report": _report,
     "score": _score,
     "data_check": _data_check,

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from hrseg.engine import Engine, is_exported, open_engine
 from hrseg.errors import ConfigError
 from hrseg.inference import Evaluator
 from hrseg.lookup import find
@@ -33,19 +34,27 @@ PLAIN = Protocol()
 PRECISIONS = {"32": torch.float32, "bf16": torch.bfloat16, "16": torch.float16}
 
 
-def load(path: str | Path, device: str = "cpu", precision: str = "32") -> Predictor:
-    """Return the predictor that a run folder (its best checkpoint) or a `.ckpt` file holds.
+def load(
+    path: str | Path, device: str = "cpu", precision: str = "32", threads: int | None = None
+) -> Predictor:
+    """Return the predictor that a run folder (its best checkpoint) or a file holds.
 
     Args:
-        path: the folder or the file.
-        device: where the model runs: cpu, cuda, cuda:1, mps.
+        path: the folder, a `.ckpt` or `.safetensors` of hrseg, or an exported `.onnx` or `.xml`.
+        device: where the model runs: cpu, cuda, cuda:1, mps; an exported file on the CPU alone.
         precision: "32", or "bf16" or "16" for the network alone; scores stay in float32.
+        threads: of an exported file's runtime; None: as many as torch takes.
 
     Raises:
         ConfigError: nothing there, a file that hrseg did not write, or no such device.
     """
     find(PRECISIONS, precision, "precision")
     path = Path(path)
+    if is_exported(path):
+        if device != "cpu":
+            raise ConfigError(f"{path} runs on the CPU alone, not on {device!r}: leave device out.")
+        engine = open_engine(path, threads, precision)
+        return Predictor(engine, engine.facts, device, precision)
     checkpoint = best_checkpoint(path) if path.is_dir() else path
     content = read_checkpoint(checkpoint)
     facts = content.get("hrseg")
@@ -64,9 +73,13 @@ class Predictor:
     """A model with its names, colours, normalisation and protocol, ready for images."""
 
     def __init__(
-        self, model: Segmenter, facts: dict[str, Any], device: str = "cpu", precision: str = "32"
+        self,
+        model: Segmenter | Engine,
+        facts: dict[str, Any],
+        device: str = "cpu",
+        precision: str = "32",
     ) -> None:
-        """Take a Segmenter and what its checkpoint says of it; see `load`."""
+        """Take a model and what its checkpoint or exported file says of it; see `load`."""
         try:
             model = model.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         except (RuntimeError, AssertionError) as error:
@@ -78,17 +91,19 @@ class Predictor:
         self.protocol = Protocol(**facts["protocol"])
         self.device, self.precision = device, precision
         folded, kind = fold(self.model), torch.device(device).type
+        mixed = precision != "32" and isinstance(model, Segmenter)
+        self.normalize = Normalize(facts["mean"], facts["std"]).to(device)
 
         def logits(image: Tensor) -> Tensor:
-            with torch.autocast(kind, PRECISIONS[precision], enabled=precision != "32"):
+            with torch.autocast(kind, PRECISIONS[precision], enabled=mixed):
                 return folded.outputs(image)["out"]
 
         self.evaluator = Evaluator(
             logits,
-            Normalize(facts["mean"], facts["std"]).to(device),
+            self.normalize,
             self.protocol,
             self.flip_pairs,
-            self.model.backbone.align_corners,
+            self.model.align_corners,
         )
 
     def with_protocol(self, preset: str | None = None, **changed: Any) -> Predictor:
@@ -128,9 +143,15 @@ class Predictor:
             return [self.segment(read_pixels(item)[0], scores) for item in image]
         return self.segment(read_pixels(cast(Input, image))[0], scores)
 
+    def check(self, tiles: bool = False) -> None:
+        """Raise ConfigError if an exported file cannot do what the protocol, or tiles, ask for."""
+        if isinstance(self.model, Engine):
+            self.model.check(self.protocol, tiles)
+
     @torch.inference_mode()
     def segment(self, pixels: NDArray[np.uint8], scores: bool = False) -> Prediction:
         """Segment RGB uint8 (H, W, 3); `scores` as in `predict`."""
+        self.check()
         batch = torch.from_numpy(pixels).permute(2, 0, 1)[None].to(self.device)
         result = self.evaluator(batch, keep_scores=scores)
         mask = result.pred.to(torch.uint8).cpu().numpy()

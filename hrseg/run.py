@@ -266,7 +266,7 @@ def _check_facts(task: SegmentationTask, facts: Mapping[str, Any], checkpoint: P
     """Refuse to score a checkpoint under settings that it was not trained with."""
     trained = facts.get("architecture", {})
     for what, theirs, ours in (
-        ("model.align_corners", trained.get("align_corners"), task.model.backbone.align_corners),
+        ("model.align_corners", trained.get("align_corners"), task.model.align_corners),
         ("class names", facts.get("class_names"), task.class_names),
         ("mean", facts.get("mean"), list(task.normalize.mean)),
         ("std", facts.get("std"), list(task.normalize.std)),

@@ -195,7 +195,7 @@ class SegmentationTask(pl.LightningModule):
             self.normalize,
             self.protocol,
             self.flip_pairs,
-            model.backbone.align_corners,
+            model.align_corners,
             self.window_batch,
         )
 

@@ -2,14 +2,15 @@
 
 import copy
 from itertools import pairwise
+from typing import TypeVar
 
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from hrseg.models.segmenter import Segmenter
+Model = TypeVar("Model", bound=nn.Module)
 
 
-def fold(model: Segmenter) -> Segmenter:
+def fold(model: Model) -> Model:
     """Return a copy in eval mode without batch norms; logits differ by rounding alone.
 
     A convolution and the batch norm that stands next after it belong together.

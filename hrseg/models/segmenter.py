@@ -67,6 +67,11 @@ class Segmenter(nn.Module):
         self.head = head
         self.architecture = {}
 
+    @property
+    def align_corners(self) -> bool:
+        """The rule of every bilinear interpolation in the model."""
+        return self.backbone.align_corners
+
     def forward(self, image: Tensor) -> Tensor:
         """Return float32 logits (B, K, H, W) of a normalised image (B, 3, H, W), H and W >= 32."""
         return self.upsample(self.outputs(image)["out"], image.shape[-2:])

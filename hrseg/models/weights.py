@@ -1,5 +1,6 @@
 """Weights in and out: what a file holds, what of it fits the model, and what does not."""
 
+import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,6 +10,8 @@ from typing import Any
 import numpy
 import torch
 from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
 
 from hrseg.errors import ConfigError
 from hrseg.lookup import find
@@ -101,7 +104,8 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     """Read a checkpoint file onto the CPU without running code from it.
 
     Returns:
-        What `torch.save` wrote; for .safetensors `{"state_dict": tensors, "metadata": strings}`.
+        What `torch.save` wrote; for .safetensors `{"state_dict": tensors, "metadata": strings}`,
+        and as "hrseg" what hrseg wrote down there.
 
     Raises:
         ConfigError: a URL, no such file, damaged, not a checkpoint, or with more than data in it.
@@ -126,11 +130,24 @@ def _read_safetensors(path: Path) -> dict[str, Any]:
     try:
         with safe_open(path, framework="pt") as file:
             state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-            return {"state_dict": state, "metadata": file.metadata() or {}}
+            metadata = file.metadata() or {}
     except SafetensorError as error:
         raise ConfigError(
             f"{path} is damaged or no safetensors file: {error}.\nCopy or download it again."
         ) from error
+    content: dict[str, Any] = {"state_dict": state, "metadata": metadata}
+    if "hrseg" in metadata:
+        try:
+            content["hrseg"] = json.loads(metadata["hrseg"])
+        except ValueError as error:
+            raise ConfigError(f"{path}: its metadata 'hrseg' is no JSON: {error}.") from error
+    return content
+
+
+def write_safetensors(path: Path, state: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
+    """Write tensors, and as JSON what it takes to predict with them; `read_checkpoint` reads it."""
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
+    save_file(tensors, path, {"hrseg": json.dumps(facts)})
 
 
 def _read_torch(path: Path) -> Any:

@@ -1,0 +1,205 @@
+"""An exported file behind the face of a model: normalised images in, logits out.
+
+`.onnx` runs in ONNX Runtime, `.xml` (with its `.bin`) in OpenVINO, both on the CPU.
+"""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from hrseg.errors import ConfigError
+from hrseg.lookup import find
+from hrseg.models.normalize import Normalize
+from hrseg.protocols import Protocol
+
+Array = NDArray[Any]
+Run = Callable[[Array], Array]
+METADATA = "hrseg"  # the entry of a file that says what it is, as JSON
+SUFFIXES = {".onnx": "ONNX Runtime", ".xml": "OpenVINO"}
+INSTALL = 'pip install "hrseg[export]"'
+
+
+def is_exported(path: str | Path) -> bool:
+    """Tell by its suffix whether a file is one that an `Engine` runs."""
+    return Path(path).suffix.lower() in SUFFIXES
+
+
+def open_engine(path: str | Path, threads: int | None = None, precision: str = "32") -> "Engine":
+    """Open a file that `hrseg export` wrote.
+
+    Args:
+        path: an `.onnx` or `.xml` file.
+        threads: of the runtime; None: as many as torch takes.
+        precision: "32"; "bf16" for OpenVINO alone.
+
+    Raises:
+        ConfigError: no such file, a damaged or foreign one, a runtime that is not installed, or a
+            precision that it does not have.
+    """
+    path = Path(path).expanduser()
+    if not path.is_file():
+        raise ConfigError(f"no such exported file: {path.absolute()}")
+    find({"32": None, "bf16": None}, precision, "precision of an exported file")
+    opener = _open_onnx if path.suffix.lower() == ".onnx" else _open_openvino
+    facts, run = opener(path, threads or torch.get_num_threads(), precision)
+    return Engine(path, facts, run)
+
+
+class Engine(nn.Module):
+    """An exported file in place of a Segmenter, wherever one is evaluated.
+
+    Attributes:
+        path: the file.
+        facts: what the file says of itself: the facts of a checkpoint, and as `export` what its
+            input ("uint8" or "normalized") and output ("logits", "head" or "ids") are.
+        architecture: of the network that was exported.
+        align_corners: its rule of interpolation.
+    """
+
+    def __init__(self, path: Path, facts: dict[str, Any], run: Run) -> None:
+        """Take what `open_engine` found in a file."""
+        super().__init__()
+        self.path, self.facts, self._run = path, facts, run
+        self.architecture: dict[str, Any] = facts["architecture"]
+        self.align_corners = bool(self.architecture["align_corners"])
+        self.kind: dict[str, Any] = self.facts["export"]
+        self.normalize = Normalize(self.facts["mean"], self.facts["std"])
+
+    def outputs(self, image: Tensor) -> dict[str, Tensor]:
+        """Return `{"out": logits}` of a normalised image (B, 3, H, W), as a Segmenter does.
+
+        (B, K, H, W), or at head resolution; a file of ids gives 1 for the class and 0 for others.
+
+        Raises:
+            ConfigError: the file takes bytes, and the image has values between them.
+        """
+        array = self._bytes(image) if self.kind["input"] == "uint8" else image.float()
+        out = torch.from_numpy(self._run(array.contiguous().numpy()))
+        if self.kind["output"] == "ids":
+            classes = int(self.architecture["num_classes"])
+            return {"out": F.one_hot(out.long(), classes).permute(0, 3, 1, 2).float()}
+        return {"out": out}
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Return logits (B, K, H, W) of a normalised image (B, 3, H, W)."""
+        logits = self.outputs(image)["out"]
+        if logits.shape[-2:] == image.shape[-2:]:
+            return logits
+        size = image.shape[-2:]
+        return F.interpolate(logits, size, mode="bilinear", align_corners=self.align_corners)
+
+    def check(self, protocol: Protocol, tiles: bool = False) -> None:
+        """Refuse what this file cannot do before anything is run.
+
+        Args:
+            protocol: how images are to be evaluated.
+            tiles: whether images larger than memory are among them.
+
+        Raises:
+            ConfigError: it takes an image scaled between bytes, or scores that a file of ids lacks.
+        """
+        if self.kind["input"] == "uint8" and protocol.scales != (1.0,):
+            raise ConfigError(
+                f"{self.path} takes bytes (uint8) and so images as they are; the protocol "
+                f"{protocol.name} scales them by {', '.join(f'{s:g}' for s in protocol.scales)}.\n"
+                'Say "inference.scales=[1.0]", or export it with --normalized.'
+            )
+        if self.kind["output"] == "ids" and (protocol.flip or len(protocol.scales) > 1):
+            raise ConfigError(
+                f"{self.path} holds the argmax, which cannot be averaged over mirror images or "
+                "scales.\nSay inference.flip=false, or export it without --argmax."
+            )
+        if tiles and self.kind["output"] != "head":
+            raise ConfigError(
+                f"{self.path} gives {self.kind['output']} at the size of the image; tiles of large "
+                "images are blended at head resolution.\nExport it with --head-resolution."
+            )
+
+    def _bytes(self, image: Tensor) -> Tensor:
+        """Return the uint8 image that a normalised one was made of."""
+        values = (image - self.normalize.shift) / self.normalize.scale
+        rounded = values.round()
+        if not ((values - rounded).abs() < 0.05).all():
+            raise ConfigError(
+                f"{self.path} takes bytes (uint8), but the protocol resizes this image.\n"
+                "Say inference.base_size=0, or export it with --normalized."
+            )
+        return rounded.clamp(0, 255).to(torch.uint8)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "Engine":
+        """Return itself: there are no weights to fold or change."""
+        return self
+
+
+def _open_onnx(path: Path, threads: int, precision: str) -> tuple[dict[str, Any], Run]:
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise ConfigError(f"{path} needs onnxruntime: {INSTALL}") from error
+    if precision != "32":
+        raise ConfigError(
+            f"{path}: ONNX Runtime has no {precision} on the CPU; expected precision 32.\n"
+            "OpenVINO has it: hrseg export --format openvino."
+        )
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    # A thread that waits by spinning takes the core from torch between two images.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.log_severity_level = 3
+    try:
+        session = onnxruntime.InferenceSession(path, options, ["CPUExecutionProvider"])
+    except Exception as error:  # the runtime's own classes, which all derive from Exception alone
+        raise _unreadable(path, error) from error
+    facts = _facts(path, session.get_modelmeta().custom_metadata_map.get(METADATA))
+    return facts, lambda image: np.asarray(session.run(None, {"image": image})[0])
+
+
+def _open_openvino(path: Path, threads: int, precision: str) -> tuple[dict[str, Any], Run]:
+    try:
+        import openvino
+    except ImportError as error:
+        raise ConfigError(f"{path} needs openvino: {INSTALL}") from error
+    core = openvino.Core()
+    # Without the hint it chooses bf16 by itself where the processor has it.
+    settings = {
+        "INFERENCE_PRECISION_HINT": "f32" if precision == "32" else "bf16",
+        "INFERENCE_NUM_THREADS": threads,
+    }
+    try:
+        model = core.read_model(path)
+        said = model.get_rt_info(METADATA).astype(str) if model.has_rt_info(METADATA) else None
+        compiled = core.compile_model(model, "CPU", settings)
+    except Exception as error:  # RuntimeError mostly
+        raise _unreadable(path, error) from error
+    return _facts(path, said), lambda image: np.array(compiled([image])[0])
+
+
+def _facts(path: Path, text: str | None) -> dict[str, Any]:
+    """Return what a file says of itself."""
+    try:
+        facts = json.loads(text or "")
+        find({"uint8": None, "normalized": None}, facts["export"]["input"], "input")
+        find({"logits": None, "head": None, "ids": None}, facts["export"]["output"], "output")
+    except (ValueError, KeyError, TypeError, ConfigError) as error:
+        raise ConfigError(
+            f"{path} does not say what it holds: hrseg did not export it.\n"
+            "Expected a file of `hrseg export`, which carries classes, colours and protocol."
+        ) from error
+    assert isinstance(facts, dict)
+    return facts
+
+
+def _unreadable(path: Path, error: Exception) -> ConfigError:
+    first = str(error).strip().splitlines()[0][:200]
+    beside = " and its .bin file" if path.suffix.lower() == ".xml" else ""
+    return ConfigError(
+        f"{SUFFIXES[path.suffix.lower()]} cannot read {path}: {first}\n"
+        f"Copy the file{beside} again, or export it anew: hrseg export."
+    )

@@ -1,0 +1,171 @@
+"""`hrseg export`: a model as a file for other runtimes, kept only if it is proven equal."""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hrseg import __version__
+from hrseg.atomic import replacing
+from hrseg.errors import ConfigError
+from hrseg.formats import Form, write
+from hrseg.models import Segmenter
+from hrseg.predictor import Predictor, load
+from hrseg.proof import Comparison, prove
+from hrseg.schema import Config
+
+if TYPE_CHECKING:
+    from hrseg.data.datamodule import SegmentationDataModule
+
+Pixels = NDArray[np.uint8]
+CALIBRATION = 64  # images whose ranges int8 is fitted to
+CROP = (512, 1024)  # of larger ones, the middle
+
+
+def export_checkpoint(
+    checkpoint: Path,
+    target: Path,
+    form: Form,
+    config: Config | None = None,
+    foreign: bool = False,
+    images: int | None = None,
+) -> dict[str, Any]:
+    """Export a checkpoint, with the data set of its config as far as it is there.
+
+    Args:
+        checkpoint: the file.
+        target: see `export`.
+        form: see `export`.
+        config: of the data set; None: logits alone are compared.
+        foreign: the config says what the weights are, since the checkpoint does not.
+        images: of the validation split, evenly spaced, to compare mIoU on; None: all; 0: none.
+
+    Raises:
+        ConfigError: see `export` and `hrseg.load`.
+        DataError: the data set is there, and something is wrong with it.
+        ProofError: see `export`.
+    """
+    form.check(target)
+    if foreign and config is not None:
+        from hrseg.build import build_predictor  # brings Lightning
+
+        predictor = build_predictor(config, checkpoint, "cpu", "32")
+    else:
+        predictor = load(checkpoint)
+    data = _data(config) if config is not None and (images != 0 or form.int8) else None
+    comparison = None
+    if data is not None and images != 0:
+        dataset = data.dataset(data.val_split)
+        comparison = Comparison(dataset.read, _even(len(dataset), images))
+    calibration = _calibration(data) if data is not None and form.int8 else []
+    with checkpoint.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    source = {"checkpoint": checkpoint.name, "sha256": digest, "hrseg": __version__}
+    proof = export(predictor, target, form, comparison, calibration, source)
+    files = [path for path in (target, target.with_suffix(".bin")) if path.is_file()]
+    size = sum(path.stat().st_size for path in files)
+    print(f"exported: {target} ({size / 2**20:.1f} MiB)")
+    print(f"proof: {target.with_name(f'{target.stem}.proof.json')}")
+    return proof
+
+
+def export(
+    predictor: Predictor,
+    target: Path,
+    form: Form,
+    comparison: Comparison | None = None,
+    calibration: Sequence[Pixels] = (),
+    source: Mapping[str, str] | None = None,
+) -> dict[str, Any]:
+    """Write `target`, prove it, and keep it; what stood there before stays if the proof fails.
+
+    Args:
+        predictor: the model with all that is known of it.
+        target: the file, with the suffix of the format.
+        form: what it takes and gives.
+        comparison: images with truth to compare mIoU on.
+        calibration: RGB images (H, W, 3) that int8 is fitted to.
+        source: where the weights come from, for the file's metadata.
+
+    Returns:
+        The proof, which lies beside the file as `<stem>.proof.json` too.
+
+    Raises:
+        ConfigError: something does not go together, or is not installed.
+        ProofError: the file does not do what the model does.
+    """
+    form.check(target)
+    model = predictor.model
+    if not isinstance(model, Segmenter):
+        raise ConfigError("this file was exported already: export its checkpoint.")
+    if form.int8 and not len(calibration):
+        raise ConfigError(
+            "--int8 is fitted to the training set, and its loss is measured: it needs the data.\n"
+            "Say where it is: data.root=/path (and --config NAME where no run says which set)."
+        )
+    facts = _facts(predictor, form, source or {})
+    with ExitStack() as stack:
+        partial = stack.enter_context(replacing(target))
+        if form.format == "openvino":
+            stack.enter_context(replacing(target.with_suffix(".bin")))
+        write(model, partial, form, facts, calibration)
+        proof = prove(predictor, partial, facts, comparison)
+        text = json.dumps(proof, indent=1)
+        with replacing(target.with_name(f"{target.stem}.proof.json")) as file:
+            file.write_text(text, encoding="utf-8")
+    return proof
+
+
+def _data(config: Config) -> "SegmentationDataModule | None":
+    """Return the data set of a config, checked; None, and say so, where it is not there."""
+    from hrseg.build import build_data
+
+    root = Path(config.data.root).expanduser()
+    if config.data.name != "synthetic" and not root.is_dir():
+        print(f"note: no data set at {root.absolute()}: mIoU was not compared (data.root=/path)")
+        return None
+    data = build_data(config)
+    data.check("validate")
+    return data
+
+
+def _calibration(data: "SegmentationDataModule") -> list[Pixels]:
+    dataset = data.dataset(data.train_split)
+    return [centre(dataset.read(index)[0]) for index in _even(len(dataset), CALIBRATION)]
+
+
+def _even(count: int, wanted: int | None) -> list[int]:
+    """Return `wanted` evenly spaced indices of `count`, all by default."""
+    spaced = np.linspace(0, count - 1, min(count, count if wanted is None else wanted))
+    return [round(float(index)) for index in spaced]
+
+
+def centre(image: Pixels) -> Pixels:
+    """Return the middle of an image (H, W, 3), at most 512x1024."""
+    top, left = (max(0, (side - crop) // 2) for side, crop in zip(image.shape, CROP, strict=False))
+    return image[top : top + CROP[0], left : left + CROP[1]]
+
+
+def _facts(predictor: Predictor, form: Form, source: Mapping[str, str]) -> dict[str, Any]:
+    """Return, as plain data, what it takes to predict with the file alone."""
+    return {
+        "architecture": predictor.model.architecture,
+        "class_names": predictor.class_names,
+        "palette": predictor.palette,
+        "flip_pairs": [list(pair) for pair in predictor.flip_pairs],
+        "mean": list(predictor.normalize.mean),
+        "std": list(predictor.normalize.std),
+        "protocol": predictor.protocol.to_dict(),
+        "export": {
+            "format": form.format,
+            "input": form.input,
+            "output": form.output,
+            "int8": form.int8,
+            "source": dict(source),
+        },
+    }

@@ -1,0 +1,240 @@
+"""Proof that an exported file is the model: logits at many sizes, mIoU on a data set."""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from rich import get_console
+from rich.progress import track
+from rich.table import Table
+from torch import Tensor
+
+from hrseg.engine import Engine, is_exported, open_engine
+from hrseg.errors import ConfigError, ProofError
+from hrseg.metrics import ConfusionMatrix, summarize
+from hrseg.predictor import Predictor, load
+from hrseg.protocols import Protocol
+
+Pixels = NDArray[np.uint8]
+
+# (batch, height, width): multiples of 32 and not, even and odd, high and wide.
+SHAPES = (
+    *((1, 33, 33), (1, 33, 65), (1, 47, 101), (1, 63, 62), (1, 64, 64), (1, 64, 96), (2, 65, 129)),
+    *((1, 96, 33), (3, 97, 131), (1, 100, 100), (2, 111, 57), (1, 128, 256), (1, 129, 255)),
+    *((4, 130, 70), (1, 160, 320), (1, 199, 203), (1, 256, 256), (1, 257, 383), (2, 320, 192)),
+    (1, 512, 1024),
+)
+MAX_DIFFERENCE = 1e-4  # of the logits, relative to the largest
+MIN_AGREEMENT = 0.999  # of the classes of all pixels
+MAX_LOSS = {False: 0.001, True: 0.02}  # of mIoU: in float32, in int8
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Images with truth.
+
+    Attributes:
+        read: index -> image (H, W, 3) RGB and mask (H, W) of train ids, 255 = ignored.
+        indices: which are compared.
+    """
+
+    read: Callable[[int], tuple[Pixels, Pixels]]
+    indices: Sequence[int]
+
+
+def prove(
+    predictor: Predictor, path: Path, facts: dict[str, Any], comparison: Comparison | None
+) -> dict[str, Any]:
+    """Compare a file with its model, print the tables, and return the figures.
+
+    Args:
+        predictor: the model.
+        path: the file, just written.
+        facts: what the file says of itself.
+        comparison: images to compare mIoU on.
+
+    Raises:
+        ProofError: they differ by more than MAX_DIFFERENCE, MIN_AGREEMENT or MAX_LOSS allow; in
+            int8 mIoU alone decides.
+    """
+    candidate = _open(path, facts)
+    rows = [_compare(predictor, candidate, shape) for shape in track_quietly(SHAPES, "shapes")]
+    differences = [row["max_difference"] for row in rows if row["max_difference"] is not None]
+    agreement = min(row["agreement"] for row in rows)
+    proof: dict[str, Any] = {
+        "export": facts["export"],
+        "shapes": rows,
+        "max_difference": max(differences, default=None),
+        "agreement": agreement,
+        "miou": _compare_miou(predictor, candidate, comparison) if comparison else None,
+    }
+    _show(proof)
+    _judge(proof, int8=facts["export"]["int8"])
+    return proof
+
+
+def _open(path: Path, facts: dict[str, Any]) -> Predictor:
+    """Return the file as whoever uses it will run it, in float32."""
+    if is_exported(path):
+        return Predictor(open_engine(path), facts)
+    if path.suffix == ".safetensors":
+        return load(path)
+    # Code: loaded here since it was written a moment ago, and nowhere else.
+    program = torch.export.load(path).module()
+
+    def run(image: NDArray[Any]) -> NDArray[Any]:
+        out = program(torch.from_numpy(image))
+        return np.asarray(out.numpy())
+
+    return Predictor(Engine(path, facts, run), facts)
+
+
+@torch.inference_mode()
+def _compare(
+    predictor: Predictor, candidate: Predictor, shape: tuple[int, int, int]
+) -> dict[str, Any]:
+    """Return the largest difference of logits, relative, and the share of equal classes."""
+    image = predictor.normalize(_picture(shape))
+    expected, found = predictor.model(image), candidate.model(image)
+    if expected.shape != found.shape:
+        raise ProofError(
+            f"the exported file gives {tuple(found.shape)} for {shape}, expected "
+            f"{tuple(expected.shape)}. It was not kept."
+        )
+    holds_ids = isinstance(candidate.model, Engine) and candidate.model.kind["output"] == "ids"
+    difference = float((expected - found).abs().max() / expected.abs().max())
+    return {
+        "shape": list(shape),
+        "max_difference": None if holds_ids else difference,
+        "agreement": float((expected.argmax(1) == found.argmax(1)).double().mean()),
+    }
+
+
+def _picture(shape: tuple[int, int, int]) -> Tensor:
+    """Return RGB bytes (B, 3, H, W): soft spots and noise, the same in each call."""
+    batch, height, width = shape
+    generator = torch.Generator().manual_seed(height * width)
+    coarse = torch.rand(batch, 3, height // 16 + 2, width // 16 + 2, generator=generator)
+    soft = F.interpolate(coarse, (height, width), mode="bilinear")
+    noise = torch.rand(batch, 3, height, width, generator=generator)
+    return (255 * (0.8 * soft + 0.2 * noise)).to(torch.uint8)
+
+
+def _compare_miou(
+    predictor: Predictor, candidate: Predictor, comparison: Comparison
+) -> dict[str, Any]:
+    """Return the scores of both on the same images by the same protocol."""
+    protocol = _possible(candidate, predictor.protocol)
+    both = [one.with_protocol(**_fields(protocol)) for one in (predictor, candidate)]
+    matrices = [ConfusionMatrix(len(predictor.class_names)) for _ in both]
+    equal = total = 0
+    seconds = [0.0, 0.0]
+    for index in track_quietly(comparison.indices, "images"):
+        image, mask = comparison.read(index)
+        preds = []
+        for i, one in enumerate(both):
+            began = time.perf_counter()
+            preds.append(torch.from_numpy(one.segment(image).mask))
+            seconds[i] += time.perf_counter() - began
+            matrices[i].update(preds[i], torch.from_numpy(mask))
+        equal += int((preds[0] == preds[1]).sum())
+        total += preds[0].numel()
+    names = predictor.class_names
+    scores = [summarize(m.compute(), names, protocol.absent_classes) for m in matrices]
+    original, exported = scores
+    return {
+        "images": len(comparison.indices),
+        "protocol": protocol.to_dict(),
+        "agreement": equal / max(1, total),
+        "original": original["miou"],
+        "exported": exported["miou"],
+        "seconds": {"original": seconds[0], "exported": seconds[1]},
+        "classes": [
+            {"name": a["name"], "original": a["iou"], "exported": b["iou"]}
+            for a, b in zip(original["classes"], exported["classes"], strict=True)
+        ],
+    }
+
+
+def _possible(candidate: Predictor, protocol: Protocol) -> Protocol:
+    """Return the protocol, or what of it a file of bytes or ids can do: one view, unscaled."""
+    try:
+        candidate.with_protocol(**_fields(protocol)).check()
+    except ConfigError:
+        return replace(protocol, scales=(1.0,), base_size=0, flip=False)
+    if isinstance(candidate.model, Engine) and candidate.model.kind["input"] == "uint8":
+        return replace(protocol, base_size=0)
+    return protocol
+
+
+def _fields(protocol: Protocol) -> dict[str, Any]:
+    return protocol.to_dict()
+
+
+def _judge(proof: dict[str, Any], int8: bool) -> None:
+    faults = []
+    difference, miou = proof["max_difference"], proof["miou"]
+    if not int8 and difference is not None and not difference <= MAX_DIFFERENCE:
+        faults.append(f"logits differ by {difference:.1e}, at most {MAX_DIFFERENCE:.0e} allowed")
+    if not int8 and not proof["agreement"] >= MIN_AGREEMENT:
+        agreement = f"{proof['agreement']:.2%} of the pixels of a shape"
+        faults.append(f"the class is the same on {agreement}, at least {MIN_AGREEMENT:.1%} needed")
+    if miou and abs((miou["original"] or 0) - (miou["exported"] or 0)) > MAX_LOSS[int8]:
+        change = f"{100 * (miou['original'] or 0):.2f} to {100 * (miou['exported'] or 0):.2f}"
+        faults.append(f"mIoU went from {change}, {100 * MAX_LOSS[int8]:g} points are allowed")
+    if faults:
+        raise ProofError(
+            f"the exported file is not the model: {'; '.join(faults)}.\n"
+            "It was not kept. "
+            + ("Export without --int8." if int8 else "Try another --format; please report this.")
+        )
+
+
+def _show(proof: dict[str, Any]) -> None:
+    """Print what was compared, shape by shape and class by class."""
+    table = Table("shape", title="exported file against the model", title_justify="left")
+    table.add_column("max difference", justify="right")
+    table.add_column("same class", justify="right")
+    for row in proof["shapes"]:
+        difference = row["max_difference"]
+        table.add_row(
+            "x".join(map(str, row["shape"])),
+            "-" if difference is None else f"{difference:.1e}",
+            f"{row['agreement']:.4%}",
+        )
+    get_console().print(table)
+    if proof["miou"]:
+        get_console().print(_miou_table(proof["miou"]))
+
+
+def _miou_table(miou: dict[str, Any]) -> Table:
+    title = f"{miou['images']} images, same class on {miou['agreement']:.4%} of the pixels"
+    table = Table("IoU", title=title, title_justify="left")
+    for name in ("original", "exported", "change"):
+        table.add_column(name, justify="right")
+    for row in miou["classes"]:
+        table.add_row(row["name"], *_change(row))
+    table.add_section()
+    table.add_row("mean", *_change(miou), style="bold")
+    return table
+
+
+def _change(row: dict[str, Any]) -> list[str]:
+    values = [row["original"], row["exported"]]
+    if None in values:
+        return ["-", "-", ""]
+    return [*(f"{100 * value:.2f}" for value in values), f"{100 * (values[1] - values[0]):+.2f}"]
+
+
+def track_quietly(items: Sequence[Any], what: str) -> Any:
+    """Iterate with a progress line that leaves nothing behind, on a terminal alone."""
+    console = get_console()
+    return track(
+        items, description=what, console=console, transient=True, disable=not console.is_terminal
+    )
