@@ -11,6 +11,7 @@ from rich import get_console
 from hrseg.config import to_dict
 from hrseg.data import DATASETS
 from hrseg.data.datamodule import SegmentationDataModule
+from hrseg.engine import Engine
 from hrseg.errors import ConfigError
 from hrseg.logs import build_loggers
 from hrseg.models import Segmenter, create_model
@@ -31,17 +32,23 @@ def build_data(config: Config) -> SegmentationDataModule:
 
 
 def build_task(
-    config: Config, data: SegmentationDataModule, weights: bool = True
+    config: Config,
+    data: SegmentationDataModule,
+    weights: bool = True,
+    engine: Engine | None = None,
 ) -> SegmentationTask:
-    """Return the task for a data set, started from `model.weights` if asked."""
+    """Return the task for a data set, started from `model.weights` if asked.
+
+    With an `engine`, an exported file takes the place of the network: to be scored, not trained.
+    """
     model_config = config.model
-    model = _model(config, data)
+    model = engine or _model(config, data)
     if weights and model_config.freeze_backbone and model_config.weights is None:
         raise ConfigError(
             "model.freeze_backbone keeps the backbone as it is, but model.weights is null: "
             "its features would be random.\nName a checkpoint in model.weights."
         )
-    if weights and model_config.weights is not None:
+    if weights and isinstance(model, Segmenter) and model_config.weights is not None:
         report = load_weights(model, model_config.weights, purpose="initialise")
         get_console().print(str(report), highlight=False, soft_wrap=True)
     return SegmentationTask(
@@ -49,13 +56,13 @@ def build_task(
         class_names=data.class_names,
         palette=data.palette,
         flip_pairs=data.flip_pairs,
-        losses=[_loss(to_dict(loss), data) for loss in config.losses],
+        losses=["cross_entropy"] if engine else _losses(config, data),
         optimizer=to_dict(config.optimizer),
         schedule=to_dict(config.schedule),
         protocol=make_protocol(config.inference.protocol, to_dict(config.inference)),
         scale_report=config.inference.scale_report,
         window_batch=config.inference.window_batch,
-        freeze_backbone=model_config.freeze_backbone,
+        freeze_backbone=model_config.freeze_backbone and engine is None,
     )
 
 
@@ -123,6 +130,10 @@ def build_trainer(
         asked = {key: arguments[key] for key in ("accelerator", "devices") if key in arguments}
         hint = "\nFor another machine: trainer.accelerator=cpu trainer.devices=1." if asked else ""
         raise ConfigError(f"trainer: {error} {asked or ''}{hint}") from error
+
+
+def _losses(config: Config, data: SegmentationDataModule) -> list[dict[str, Any]]:
+    return [_loss(to_dict(loss), data) for loss in config.losses]
 
 
 def _loss(spec: dict[str, Any], data: SegmentationDataModule) -> dict[str, Any]:

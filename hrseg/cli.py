@@ -82,6 +82,7 @@ def _newest_run(arguments: argparse.Namespace) -> Path:
 
 def _validate(arguments: argparse.Namespace) -> None:
     config, checkpoint, home = _checkpoint_to_score(arguments)
+    _set_threads(arguments.threads)
     from hrseg.run import validate
 
     with _new_folder(home / "validate") as folder:
@@ -163,6 +164,7 @@ def _predict(arguments: argparse.Namespace) -> int:
     from hrseg.outputs import Wanted
     from hrseg.predict import predict
 
+    _set_threads(arguments.threads)
     wanted = Wanted(
         overlays=not arguments.no_overlays,
         probabilities=arguments.probabilities,
@@ -177,6 +179,16 @@ def _predict(arguments: argparse.Namespace) -> int:
         checkpoint, sources, out, wanted, changes, **where, resume=resume, config=config
     )
     return DataError.exit_code if outcome.faults else 0
+
+
+def _set_threads(threads: int | None) -> None:
+    """Take as many threads of the processor; an exported file's runtime takes as many as torch."""
+    if threads is not None:
+        if threads < 1:
+            raise ConfigError(f"--threads {threads}: expected 1 or more.")
+        import torch
+
+        torch.set_num_threads(threads)
 
 
 def _export(arguments: argparse.Namespace) -> None:

@@ -133,6 +133,11 @@ class Engine(nn.Module):
             )
         return rounded.clamp(0, 255).to(torch.uint8)
 
+    def extra_repr(self) -> str:
+        """Say what it takes and gives."""
+        runtime = SUFFIXES.get(self.path.suffix.lower(), "torch")
+        return ", ".join([runtime, *(f"{key} {self.kind[key]}" for key in ("input", "output"))])
+
     def __deepcopy__(self, memo: dict[int, Any]) -> "Engine":
         """Return itself: there are no weights to fold or change."""
         return self

@@ -14,6 +14,7 @@ from rich import get_console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from hrseg.atomic import PARTIAL, write_bytes
+from hrseg.engine import is_exported
 from hrseg.errors import ConfigError, DataError, HrsegError
 from hrseg.inputs import Source
 from hrseg.outputs import ENCODERS, Wanted, is_finished, mask_png, png, to_json
@@ -74,7 +75,8 @@ def predict(
         ConfigError: see `hrseg.load` and `predict_sources`.
     """
     check_tiles(wanted.tile, wanted.overlap)
-    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    gpu = torch.cuda.is_available() and not is_exported(checkpoint)
+    device = device or ("cuda" if gpu else "cpu")
     if config is not None:
         from hrseg.build import build_predictor  # brings Lightning
 
@@ -84,6 +86,7 @@ def predict(
     if changes:
         fields = dict(changes)
         predictor = predictor.with_protocol(fields.pop("protocol", None), **fields)
+    predictor.check(tiles=any(source.kind == "tiles" for source in sources))
     kinds = Counter(source.kind for source in sources)
     counts = ", ".join(f"{count} {_KINDS[kind][count > 1]}" for kind, count in kinds.items())
     threads = f", {torch.get_num_threads()} threads" if device == "cpu" else ""

@@ -22,6 +22,7 @@ from hrseg.config import load_config, to_dict, to_yaml
 from hrseg.data import DATASETS
 from hrseg.data.datamodule import SegmentationDataModule
 from hrseg.details import write_details
+from hrseg.engine import is_exported, open_engine
 from hrseg.errors import ConfigError, HrsegError
 from hrseg.logs import quieten
 from hrseg.models.weights import load_weights, read_checkpoint
@@ -141,12 +142,26 @@ def _to_score(
     quieten()
     data = build_data(config)
     data.check(stage)
+    if is_exported(checkpoint):
+        return data, _exported_task(config, data, checkpoint)
     task = build_task(config, data, weights=False)
     content = read_checkpoint(checkpoint)
     report = load_weights(task.model, content, purpose="evaluate", origin=checkpoint)
     get_console().print(str(report), highlight=False, soft_wrap=True)
     _check_facts(task, content.get("hrseg", {}), checkpoint)
     return data, task
+
+
+def _exported_task(config: Config, data: SegmentationDataModule, path: Path) -> SegmentationTask:
+    """Return the task with an exported file in place of the network."""
+    lower = str(config.trainer.get("precision", "32")).startswith("bf16")
+    precision = "bf16" if lower and path.suffix == ".xml" else "32"
+    engine = open_engine(path, precision=precision)
+    task = build_task(config, data, weights=False, engine=engine)
+    engine.check(task.protocol)
+    _check_facts(task, engine.facts, path)
+    get_console().print(f"{path}: {engine.extra_repr()}, precision {precision}", soft_wrap=True)
+    return task
 
 
 def announce(

@@ -10,6 +10,7 @@ import torch
 from pytorch_lightning.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 
+from hrseg.engine import Engine
 from hrseg.errors import ConfigError, ProofError
 from hrseg.geometry import seen_pixels
 from hrseg.inference import Evaluator
@@ -37,7 +38,7 @@ class SegmentationTask(pl.LightningModule):
 
     def __init__(
         self,
-        model: Segmenter,
+        model: Segmenter | Engine,
         class_names: Sequence[str],
         palette: Sequence[Sequence[int]] = (),
         flip_pairs: Sequence[tuple[int, int]] = (),
@@ -54,7 +55,7 @@ class SegmentationTask(pl.LightningModule):
         """Take names or `{"name": ..., argument: value}` for losses, optimizer and schedule.
 
         Args:
-            model: the network.
+            model: the network; an exported file can be scored, not trained.
             class_names: a name per output channel.
             palette: an RGB colour per class; empty: colours that are easy to tell apart.
             flip_pairs: ids that trade places in a mirrored image (left arm, right arm).
@@ -97,7 +98,7 @@ class SegmentationTask(pl.LightningModule):
         self.seen_pixels: Counter[float] = Counter()
         self.scores: dict[str, Any] = {}
         self.freeze_backbone = freeze_backbone
-        if freeze_backbone:
+        if freeze_backbone and isinstance(model, Segmenter):
             model.backbone.requires_grad_(False).eval()
 
     def forward(self, image: Tensor) -> Tensor:
@@ -223,7 +224,7 @@ class SegmentationTask(pl.LightningModule):
     def train(self, mode: bool = True) -> "SegmentationTask":
         """Keep a frozen backbone's batch norm statistics."""
         super().train(mode)
-        if self.freeze_backbone:
+        if self.freeze_backbone and isinstance(self.model, Segmenter):
             self.model.backbone.eval()
         return self
 
@@ -255,7 +256,7 @@ class _LossTerm(nn.Module):
         return self.weight * loss
 
 
-def _num_classes(model: Segmenter, class_names: Sequence[str]) -> int:
+def _num_classes(model: Segmenter | Engine, class_names: Sequence[str]) -> int:
     num_classes = int(model.architecture["num_classes"])
     if len(class_names) != num_classes:
         raise ConfigError(
@@ -265,9 +266,9 @@ def _num_classes(model: Segmenter, class_names: Sequence[str]) -> int:
     return num_classes
 
 
-def _loss_terms(specs: Sequence[Spec], model: Segmenter) -> nn.ModuleList:
+def _loss_terms(specs: Sequence[Spec], model: Segmenter | Engine) -> nn.ModuleList:
     terms = [_LossTerm(spec) for spec in specs]
-    outputs = getattr(model.head, "output_names", ("out",))
+    outputs = getattr(getattr(model, "head", None), "output_names", ("out",))
     for term in terms:
         find(dict.fromkeys(outputs), term.on, "output of the model")
     return nn.ModuleList(terms)
