@@ -62,6 +62,7 @@ def build_task(
         protocol=make_protocol(config.inference.protocol, to_dict(config.inference)),
         scale_report=config.inference.scale_report,
         window_batch=config.inference.window_batch,
+        activation_checkpointing=model_config.activation_checkpointing,
         freeze_backbone=model_config.freeze_backbone and engine is None,
     )
 
@@ -98,6 +99,7 @@ def _model(config: Config, data: SegmentationDataModule) -> Segmenter:
         num_classes=len(data.class_names),
         align_corners=config.model.align_corners,
         bn_momentum=config.model.bn_momentum,
+        output=config.model.output,
     )
 
 

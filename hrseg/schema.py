@@ -156,8 +156,14 @@ class ModelConfig:
     bn_momentum: float = option(
         "momentum of the batch norm statistics", 0.01, at_least=0, at_most=1
     )
+    output: Literal["v1", "v2"] = option(
+        "what the head sees: the stream of stride 4 alone, or all four", "v2"
+    )
     weights: str | None = option("checkpoint to start from; null: from scratch", None)
     freeze_backbone: bool = option("train the head alone; batch norm statistics stay", False)
+    activation_checkpointing: bool = option(
+        "compute activations twice in training: less memory, more time", False
+    )
 
 
 @dataclass

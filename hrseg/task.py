@@ -49,6 +49,7 @@ class SegmentationTask(pl.LightningModule):
         scale_report: bool = False,
         window_batch: int = 4,
         freeze_backbone: bool = False,
+        activation_checkpointing: bool = False,
         mean: Sequence[float] = IMAGENET_MEAN,
         std: Sequence[float] = IMAGENET_STD,
     ) -> None:
@@ -68,6 +69,8 @@ class SegmentationTask(pl.LightningModule):
                 holds the scores of all scales of an image at once.
             window_batch: windows and mirror images that go through the model together, at most.
             freeze_backbone: train the head alone; the batch norm statistics stay as they are.
+            activation_checkpointing: compute activations twice in training; the same results in
+                less memory, with more time.
             mean: of the normalisation, per channel, of images in 0..1.
             std: of the normalisation.
 
@@ -97,6 +100,8 @@ class SegmentationTask(pl.LightningModule):
         self.evaluator: Evaluator | None = None
         self.seen_pixels: Counter[float] = Counter()
         self.scores: dict[str, Any] = {}
+        if isinstance(model, Segmenter):
+            model.backbone.recompute = activation_checkpointing
         self.freeze_backbone = freeze_backbone
         if freeze_backbone and isinstance(model, Segmenter):
             model.backbone.requires_grad_(False).eval()

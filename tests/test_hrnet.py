@@ -85,3 +85,15 @@ def test_gradients_reach_every_parameter():
     model(torch.randn(2, 3, 64, 64)).square().mean().backward()
     for name, parameter in model.named_parameters():
         assert parameter.grad is not None and parameter.grad.isfinite().all(), name
+
+
+def test_output_v1_is_the_first_stream_of_v2():
+    torch.manual_seed(0)
+    v2 = HRNet("hrnet_w18_small_v1").eval()
+    v1 = HRNet("hrnet_w18_small_v1", output="v1").eval()
+    v1.load_state_dict(v2.state_dict(), strict=False)
+    x = torch.randn(1, 3, 64, 96)
+    with torch.no_grad():
+        (finest,) = v1(x)
+        torch.testing.assert_close(finest, v2(x)[0])
+    assert (v1.channels, v1.strides) == ([16], [4])

@@ -55,9 +55,10 @@ def test_defaults_of_the_schema_are_those_of_the_constructors(section, table):
 
 
 def test_model_and_inference_fields_are_parameters_too():
-    assert names(ModelConfig) - {"weights", "freeze_backbone"} == set(
-        signature(create_model).parameters
-    ) - {"num_classes"}
+    of_training = {"weights", "freeze_backbone", "activation_checkpointing"}
+    assert names(ModelConfig) - of_training == set(signature(create_model).parameters) - {
+        "num_classes"
+    }
     ours = {"protocol", "scale_report", "details", "window_batch"}
     assert names(InferenceConfig) - ours == set(names(Protocol)) - {"name"}
     assert InferenceConfig().protocol in PROTOCOLS

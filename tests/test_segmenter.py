@@ -137,9 +137,19 @@ def test_architecture_is_plain_data_that_makes_the_model_again():
     assert again.backbone.align_corners and again.backbone.bn1.momentum == 0.2
 
 
+def test_output_v1_needs_a_tenth_of_the_head():
+    v1 = create_model("hrnet_w18_small_v1", output="v1")
+    assert v1.head.last_layer[0].weight.shape == (16, 16, 1, 1)
+    assert v1.architecture["output"] == "v1"
+    assert v1(torch.randn(2, 3, 33, 47)).shape == (2, 19, 33, 47)
+    old = {key: value for key, value in v1.architecture.items() if key != "output"}
+    assert create_model(**old).backbone.channels == [16, 32, 64, 128]
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        ({"backbone": "hrnet_w18", "output": "v3"}, "unknown output 'v3'"),
         ({"backbone": "w18"}, "unknown backbone 'w18'"),
         ({"backbone": "hrnet_w18", "head": "fnc"}, "unknown head 'fnc'. Did you mean: fcn"),
         ({"backbone": "hrnet_w18", "num_classes": 256}, "num_classes is 256, expected 1 to 255"),

@@ -108,6 +108,7 @@ def test_every_module_has_a_test_file_of_its_own():
         "cross_entropy",
         "ohem",
         "normalize",
+        "blocks",
     }
     assert modules <= tests, modules - tests
 

@@ -1,6 +1,14 @@
 """Networks, and the way in and out for their weights."""
 
+from hrseg.models.backbone import Backbone, create_backbone
 from hrseg.models.segmenter import Segmenter, create_model
 from hrseg.models.weights import load_weights, to_official
 
-__all__ = ["Segmenter", "create_model", "load_weights", "to_official"]
+__all__ = [
+    "Backbone",
+    "Segmenter",
+    "create_backbone",
+    "create_model",
+    "load_weights",
+    "to_official",
+]

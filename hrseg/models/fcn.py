@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from hrseg.models.hrnet import initialise, resize
+from hrseg.models.blocks import initialise, resize
 
 
 class FCNHead(nn.Module):

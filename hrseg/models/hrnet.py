@@ -1,13 +1,21 @@
 """HRNetV2: streams at strides 4, 8, 16 and 32 that exchange features (arXiv 1908.07919)."""
 
 from itertools import pairwise
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hrseg.errors import ConfigError
 from hrseg.lookup import find
+from hrseg.models.blocks import (
+    BasicBlock,
+    Bottleneck,
+    conv3x3,
+    conv_bn_relu,
+    initialise,
+    resize,
+)
+from hrseg.models.recompute import recomputed
 
 
 class Variant(NamedTuple):
@@ -31,28 +39,50 @@ VARIANTS = {
 }
 
 
+# How many of the four streams a representation keeps (section 3.1 of the paper).
+OUTPUTS = {"v1": 1, "v2": 4}
+
+
 class HRNet(nn.Module):
     """The backbone. Attributes are named as in the authors' state dict.
 
     Attributes:
-        channels: channels of the four features.
+        channels: channels of the features it returns.
         strides: their strides.
         align_corners: the rule of every bilinear interpolation in this network.
+        recompute: in training, keep what goes into each part and compute its inside once more in
+            the backward pass: less memory, more time.
     """
 
     def __init__(
-        self, variant: str, align_corners: bool = False, bn_momentum: float = 0.01
+        self,
+        variant: str,
+        align_corners: bool = False,
+        bn_momentum: float = 0.01,
+        output: str = "v2",
     ) -> None:
-        """Build the row `variant` of VARIANTS; an unknown one raises ConfigError."""
+        """Build a row of VARIANTS.
+
+        Args:
+            variant: its name.
+            align_corners: the rule of every bilinear interpolation.
+            bn_momentum: weight of the newest batch in the running statistics, 0 to 1.
+            output: "v1" returns the stream of stride 4 alone, "v2" all four.
+
+        Raises:
+            ConfigError: no such variant or output.
+        """
         super().__init__()
         row = find(VARIANTS, variant, "backbone")
-        self.channels = [row.width * 2**i for i in range(4)]
-        self.strides = [4, 8, 16, 32]
+        kept = find(OUTPUTS, output, "output")
+        widths = [row.width * 2**i for i in range(4)]
+        self.channels, self.strides = widths[:kept], [4, 8, 16, 32][:kept]
         self.align_corners = align_corners
+        self.recompute = False
 
-        self.conv1 = _conv3x3(3, 64, stride=2)
+        self.conv1 = conv3x3(3, 64, stride=2)
         self.bn1 = nn.BatchNorm2d(64)
-        self.conv2 = _conv3x3(64, 64, stride=2)
+        self.conv2 = conv3x3(64, 64, stride=2)
         self.bn2 = nn.BatchNorm2d(64)
         self.relu = nn.ReLU(inplace=True)
         stage1 = row.stage1_channels * Bottleneck.expansion
@@ -60,18 +90,20 @@ class HRNet(nn.Module):
             Bottleneck(64, row.stage1_channels),
             *(Bottleneck(stage1, row.stage1_channels) for _ in range(row.stage1_blocks - 1)),
         )
-        self.transition1 = _transition([stage1], self.channels[:2])
+        self.transition1 = _transition([stage1], widths[:2])
         self.stage2 = self._stage(2, row)
-        self.transition2 = _transition(self.channels[:2], self.channels[:3])
+        self.transition2 = _transition(widths[:2], widths[:3])
         self.stage3 = self._stage(3, row)
-        self.transition3 = _transition(self.channels[:3], self.channels)
-        self.stage4 = self._stage(4, row)
+        self.transition3 = _transition(widths[:3], widths)
+        self.stage4 = self._stage(4, row, kept)
         initialise(self, bn_momentum)
 
-    def _stage(self, streams: int, row: Variant) -> nn.Sequential:
-        channels, modules = self.channels[:streams], row.modules[streams - 2]
+    def _stage(self, streams: int, row: Variant, kept: int | None = None) -> nn.Sequential:
+        """Return the exchange modules of a stage; the last one gives `kept` streams."""
+        channels = [row.width * 2**i for i in range(streams)]
+        targets = [streams] * (row.modules[streams - 2] - 1) + [kept or streams]
         return nn.Sequential(
-            *(ExchangeModule(channels, row.blocks, self.align_corners) for _ in range(modules))
+            *(ExchangeModule(channels, row.blocks, self.align_corners, n) for n in targets)
         )
 
     def forward(self, image: Tensor) -> list[Tensor]:
@@ -89,17 +121,32 @@ class HRNet(nn.Module):
         _check(image)
         x = self.relu(self.bn1(self.conv1(image)))
         x = self.relu(self.bn2(self.conv2(x)))
-        features: list[Tensor] = self.stage2(_widen(self.transition1, [self.layer1(x)]))
-        features = self.stage3(_widen(self.transition2, features))
-        features = self.stage4(_widen(self.transition3, features))
+        features: list[Tensor] = [self._run(self.layer1, x)]
+        for transition, stage in (
+            (self.transition1, self.stage2),
+            (self.transition2, self.stage3),
+            (self.transition3, self.stage4),
+        ):
+            features = _widen(transition, features)
+            for module in stage:
+                features = self._run(module, features)
         return features
+
+    def _run(self, module: nn.Module, x: Any) -> Any:
+        return recomputed(module, x) if self.recompute and self.training else module(x)
 
 
 class ExchangeModule(nn.Module):
     """Residual blocks on every stream, then each stream receives the sum of all."""
 
-    def __init__(self, channels: list[int], blocks: int, align_corners: bool) -> None:
-        """Build one stream of `blocks` residual blocks for each entry of `channels`."""
+    def __init__(
+        self, channels: list[int], blocks: int, align_corners: bool, targets: int | None = None
+    ) -> None:
+        """Build a stream of `blocks` residual blocks for each entry of `channels`.
+
+        The first `targets` streams are returned, by default all: layers that nothing needs would
+        have no gradient, which stops training on several devices.
+        """
         super().__init__()
         self.align_corners = align_corners
         self.branches = nn.ModuleList(
@@ -107,14 +154,14 @@ class ExchangeModule(nn.Module):
         )
         self.fuse_layers = nn.ModuleList(
             nn.ModuleList(_exchange(channels, source, target) for source in range(len(channels)))
-            for target in range(len(channels))
+            for target in range(targets or len(channels))
         )
         self.relu = nn.ReLU(inplace=True)
 
     def forward(self, features: list[Tensor]) -> list[Tensor]:
-        """Map the features of all streams to as many of the same shapes."""
+        """Map the features of all streams to those of the targets, of the same shapes."""
         streams = [branch(x) for branch, x in zip(self.branches, features, strict=True)]
-        return [self.relu(self._fuse(target, streams)) for target in range(len(streams))]
+        return [self.relu(self._fuse(target, streams)) for target in range(len(self.fuse_layers))]
 
     def _fuse(self, target: int, streams: list[Tensor]) -> Tensor:
         layers = self.fuse_layers[target]
@@ -129,72 +176,6 @@ class ExchangeModule(nn.Module):
         return total  # type: ignore[no-any-return]
 
 
-class BasicBlock(nn.Module):
-    """Two 3x3 convolutions and a shortcut."""
-
-    def __init__(self, channels: int) -> None:
-        """Build a block that keeps the number of channels."""
-        super().__init__()
-        self.conv1 = _conv3x3(channels, channels)
-        self.bn1 = nn.BatchNorm2d(channels)
-        self.conv2 = _conv3x3(channels, channels)
-        self.bn2 = nn.BatchNorm2d(channels)
-        self.relu = nn.ReLU(inplace=True)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Map (B, C, H, W) to the same shape."""
-        residual = self.relu(self.bn1(self.conv1(x)))
-        residual = self.bn2(self.conv2(residual))
-        return self.relu(residual + x)  # type: ignore[no-any-return]
-
-
-class Bottleneck(nn.Module):
-    """1x1, 3x3, 1x1 convolutions and a shortcut, projected where the number of channels changes."""
-
-    expansion = 4
-
-    def __init__(self, channels_in: int, channels: int) -> None:
-        """Build a block that ends with `4 * channels` channels."""
-        super().__init__()
-        channels_out = channels * self.expansion
-        self.conv1 = nn.Conv2d(channels_in, channels, 1, bias=False)
-        self.bn1 = nn.BatchNorm2d(channels)
-        self.conv2 = _conv3x3(channels, channels)
-        self.bn2 = nn.BatchNorm2d(channels)
-        self.conv3 = nn.Conv2d(channels, channels_out, 1, bias=False)
-        self.bn3 = nn.BatchNorm2d(channels_out)
-        self.relu = nn.ReLU(inplace=True)
-        self.downsample: nn.Module = nn.Identity()
-        if channels_in != channels_out:
-            self.downsample = nn.Sequential(
-                nn.Conv2d(channels_in, channels_out, 1, bias=False), nn.BatchNorm2d(channels_out)
-            )
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Map (B, C, H, W) to (B, 4 * channels, H, W)."""
-        residual = self.relu(self.bn1(self.conv1(x)))
-        residual = self.relu(self.bn2(self.conv2(residual)))
-        residual = self.bn3(self.conv3(residual))
-        return self.relu(residual + self.downsample(x))  # type: ignore[no-any-return]
-
-
-def resize(x: Tensor, like: Tensor, align_corners: bool) -> Tensor:
-    """Interpolate `x` bilinearly to the height and width of `like`."""
-    # By size, never by factor: right for every input size, and exportable.
-    return F.interpolate(x, size=like.shape[-2:], mode="bilinear", align_corners=align_corners)
-
-
-def initialise(module: nn.Module, bn_momentum: float) -> None:
-    """Draw the convolution weights of `module` and set the momentum of its batch norms."""
-    for layer in module.modules():
-        if isinstance(layer, nn.Conv2d):
-            # The authors draw normal(std=0.001), and then load ImageNet weights over it. From
-            # scratch, weights that small make the first steps under batch norm enormous.
-            nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
-        elif isinstance(layer, nn.BatchNorm2d):
-            layer.momentum = bn_momentum
-
-
 def _exchange(channels: list[int], source: int, target: int) -> nn.Module:
     """Layers that bring stream `source` to the channels, and if finer to the size, of `target`."""
     if source == target:
@@ -205,7 +186,7 @@ def _exchange(channels: list[int], source: int, target: int) -> nn.Module:
             nn.BatchNorm2d(channels[target]),
         )
     halvings = [channels[source]] * (target - source) + [channels[target]]
-    steps = [_conv_bn_relu(c_in, c_out, stride=2) for c_in, c_out in pairwise(halvings)]
+    steps = [conv_bn_relu(c_in, c_out, stride=2) for c_in, c_out in pairwise(halvings)]
     # The sum over streams passes one common ReLU, so that the last step has none.
     return nn.Sequential(*steps[:-1], steps[-1][:2])
 
@@ -213,11 +194,11 @@ def _exchange(channels: list[int], source: int, target: int) -> nn.Module:
 def _transition(before: list[int], after: list[int]) -> nn.ModuleList:
     """Layers from the streams of one stage to those of the next: one more, at half the size."""
     kept = [
-        nn.Identity() if c_in == c_out else _conv_bn_relu(c_in, c_out, stride=1)
+        nn.Identity() if c_in == c_out else conv_bn_relu(c_in, c_out, stride=1)
         for c_in, c_out in zip(before, after, strict=False)
     ]
     # Nested only because the authors' key is `transition1.1.0.0.weight`.
-    new = nn.Sequential(_conv_bn_relu(before[-1], after[-1], stride=2))
+    new = nn.Sequential(conv_bn_relu(before[-1], after[-1], stride=2))
     return nn.ModuleList([*kept, new])
 
 
@@ -225,18 +206,6 @@ def _widen(transition: nn.ModuleList, features: list[Tensor]) -> list[Tensor]:
     """Apply `transition`: its last entry makes the new stream from the coarsest feature."""
     sources = [*features, features[-1]]
     return [layer(x) for layer, x in zip(transition, sources, strict=True)]
-
-
-def _conv_bn_relu(channels_in: int, channels_out: int, stride: int) -> nn.Sequential:
-    return nn.Sequential(
-        _conv3x3(channels_in, channels_out, stride),
-        nn.BatchNorm2d(channels_out),
-        nn.ReLU(inplace=True),
-    )
-
-
-def _conv3x3(channels_in: int, channels_out: int, stride: int = 1) -> nn.Conv2d:
-    return nn.Conv2d(channels_in, channels_out, 3, stride, padding=1, bias=False)
 
 
 def _check(image: Tensor) -> None:

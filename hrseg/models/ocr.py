@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor, nn
 
+from hrseg.models.blocks import initialise
 from hrseg.models.fcn import concatenate
-from hrseg.models.hrnet import initialise
 
 MIDDLE, KEY = 512, 256  # channels of the pixels' representation, and of its comparison with objects
 DROPOUT = 0.05

@@ -11,6 +11,7 @@ from hrseg.lookup import find
 from hrseg.models.fcn import FCNHead
 from hrseg.models.hrnet import VARIANTS, HRNet
 from hrseg.models.ocr import OCRHead
+from hrseg.models.recompute import recomputed
 
 HEADS: dict[str, type[FCNHead] | type[OCRHead]] = {"fcn": FCNHead, "ocr": OCRHead}
 
@@ -21,6 +22,7 @@ def create_model(
     num_classes: int = 19,
     align_corners: bool = False,
     bn_momentum: float = 0.01,
+    output: str = "v2",
 ) -> "Segmenter":
     """Build a segmentation model with random weights.
 
@@ -31,6 +33,7 @@ def create_model(
         align_corners: the rule of every bilinear interpolation in the model; a released checkpoint
             reproduces its figures only under the rule that it was trained with.
         bn_momentum: weight of the newest batch in the running statistics, 0 to 1.
+        output: what the head sees: "v1", the stream of stride 4 alone, or "v2", all four.
 
     Raises:
         ConfigError: unknown name, or a number of classes out of range.
@@ -39,7 +42,7 @@ def create_model(
     head_type = find(HEADS, head, "head")
     if not 1 <= num_classes <= 255:
         raise ConfigError(f"num_classes is {num_classes}, expected 1 to 255 (255 marks void).")
-    body = HRNet(backbone, align_corners, bn_momentum)
+    body = HRNet(backbone, align_corners, bn_momentum, output)
     model = Segmenter(body, head_type(body.channels, num_classes, align_corners, bn_momentum))
     model.architecture = {
         "backbone": backbone,
@@ -47,6 +50,7 @@ def create_model(
         "num_classes": num_classes,
         "align_corners": align_corners,
         "bn_momentum": bn_momentum,
+        "output": output,
     }
     return model
 
@@ -81,7 +85,10 @@ class Segmenter(nn.Module):
 
         An OCR head adds "aux", of the same shape.
         """
-        return self.head(self.backbone(image))  # type: ignore[no-any-return]
+        features = self.backbone(image)
+        if self.backbone.recompute and self.training:
+            return recomputed(self.head, features)  # type: ignore[no-any-return]
+        return self.head(features)  # type: ignore[no-any-return]
 
     def upsample(self, logits: Tensor, size: Sequence[int]) -> Tensor:
         """Interpolate logits (B, K, h, w) bilinearly to `size` (height, width), in float32."""

@@ -11,10 +11,11 @@ import numpy
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from hrseg.errors import ConfigError
 from hrseg.lookup import find
+from hrseg.models.backbone import Backbone
 from hrseg.models.families import FAMILIES, MARK, Found, State, recognise, some
 from hrseg.models.hrnet import VARIANTS
 from hrseg.models.segmenter import Segmenter
@@ -57,7 +58,7 @@ class Report:
 
 
 def load_weights(
-    model: Segmenter,
+    model: Segmenter | Backbone,
     path_or_state_dict: str | Path | Mapping[str, Any],
     source: str = "auto",
     purpose: str = "evaluate",
@@ -83,7 +84,7 @@ def load_weights(
         raw, name = path_or_state_dict, str(origin or "the state dict")
     else:
         raw, name = read_checkpoint(path_or_state_dict), str(path_or_state_dict)
-    found = recognise(raw, source, name)
+    found = _needed(model, recognise(raw, source, name))
     report = _compare(model.state_dict(), found)
     differing = [*report.mismatched, *report.missing, *report.unexpected]
     # Tensors too many are refused as well: all of W18-small-v2 is found inside a W18.
@@ -177,6 +178,18 @@ def _numpy_float() -> list[Any]:
     ]
 
 
+def _needed(model: Segmenter | Backbone, found: Found) -> Found:
+    """Leave out what output v1 has no layers for: the last exchange of the other streams."""
+    if len(model.backbone.channels) > 1:
+        return found
+    others = re.compile(r"backbone\.stage4\.\d+\.fuse_layers\.[1-3]\.")
+    expected = model.state_dict()
+    unused = [name for name in found.state if others.match(name) and name not in expected]
+    state = {name: tensor for name, tensor in found.state.items() if name not in unused}
+    said = [f"output v1: {len(unused)} tensors of the other streams not used"] if unused else []
+    return found._replace(state=state, notes=[*found.notes, *said])
+
+
 def _compare(expected: State, found: Found) -> Report:
     state = found.state
     shared = [name for name in expected if name in state]
@@ -194,7 +207,7 @@ def _compare(expected: State, found: Found) -> Report:
     )
 
 
-def _refusal(model: Segmenter, found: State, report: Report, origin: str, purpose: str) -> str:
+def _refusal(model: nn.Module, found: State, report: Report, origin: str, purpose: str) -> str:
     if report.family == "imagenet" and purpose == "evaluate":
         return (
             f"{origin} is an ImageNet classification file ({_describe(found)}): nothing to "

@@ -1,0 +1,34 @@
+"""Activation checkpointing: keep what goes into a part, compute its inside again when it is due."""
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any
+
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.utils.checkpoint import checkpoint
+
+
+def recomputed(module: nn.Module, x: Any) -> Any:
+    """Return `module(x)` without keeping its activations; gradients and statistics are the same."""
+
+    def contexts() -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
+        return nullcontext(), _statistics_kept(module)
+
+    return checkpoint(module, x, use_reentrant=False, context_fn=contexts)
+
+
+@contextmanager
+def _statistics_kept(module: nn.Module) -> Iterator[None]:
+    """Let batch norms count the batch elsewhere: they counted it in the forward pass already."""
+    norms = [layer for layer in module.modules() if isinstance(layer, _BatchNorm)]
+    originals = [dict(norm.named_buffers()) for norm in norms]
+    for norm, buffers in zip(norms, originals, strict=True):
+        for name, buffer in buffers.items():
+            setattr(norm, name, buffer.clone())
+    try:
+        yield
+    finally:
+        for norm, buffers in zip(norms, originals, strict=True):
+            for name, buffer in buffers.items():
+                setattr(norm, name, buffer)
