@@ -16,7 +16,8 @@ from hrseg.errors import ConfigError
 from hrseg.logs import build_loggers
 from hrseg.models import Segmenter, create_model
 from hrseg.models.normalize import IMAGENET_MEAN, IMAGENET_STD
-from hrseg.models.weights import load_weights, read_checkpoint
+from hrseg.models.weightfile import read_checkpoint
+from hrseg.models.weights import load_weights
 from hrseg.predictor import Predictor
 from hrseg.protocols import make_protocol
 from hrseg.schema import Config
@@ -81,15 +82,28 @@ def build_predictor(config: Config, checkpoint: Path, device: str, precision: st
     model = _model(config, data)
     report = load_weights(model, content, purpose="evaluate", origin=checkpoint)
     get_console().print(str(report), highlight=False, soft_wrap=True)
-    facts = {
+    return Predictor(model, facts_of(config, data, model), device, precision)
+
+
+def facts_of(config: Config, data: SegmentationDataModule, model: Segmenter) -> dict[str, Any]:
+    """Return, as plain data, what a checkpoint of hrseg says of itself."""
+    protocol = make_protocol(config.inference.protocol, to_dict(config.inference))
+    return {
+        "architecture": dict(model.architecture),
         "class_names": list(data.class_names),
         "palette": [list(color) for color in data.palette or default_palette(data.num_classes)],
-        "flip_pairs": data.flip_pairs,
-        "mean": IMAGENET_MEAN,
-        "std": IMAGENET_STD,
-        "protocol": make_protocol(config.inference.protocol, to_dict(config.inference)).to_dict(),
+        "flip_pairs": [list(pair) for pair in data.flip_pairs],
+        "mean": list(IMAGENET_MEAN),
+        "std": list(IMAGENET_STD),
+        "protocol": protocol.to_dict(),
     }
-    return Predictor(model, facts, device, precision)
+
+
+def build_model(config: Config) -> tuple[Segmenter, dict[str, Any]]:
+    """Return the network that a config describes, with random weights, and its facts."""
+    data = build_data(config)
+    model = _model(config, data)
+    return model, facts_of(config, data, model)
 
 
 def _model(config: Config, data: SegmentationDataModule) -> Segmenter:

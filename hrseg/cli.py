@@ -336,7 +336,8 @@ def _check_root(config: "Config") -> None:
 def _check_weights(config: "Config", overrides: Sequence[str]) -> None:
     """Stop where the weights to start from are missing; a fast_dev_run only tries the way."""
     file = config.model.weights
-    if file is None or Path(file).expanduser().is_file():
+    # timm/<name> lies on a hub, and is looked for there.
+    if file is None or file.startswith("timm/") or Path(file).expanduser().is_file():
         return
     said = any(pair.startswith("model.weights=") for pair in overrides)
     if config.trainer.get("fast_dev_run") and not said:

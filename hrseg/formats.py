@@ -21,7 +21,7 @@ from hrseg.errors import ConfigError
 from hrseg.lookup import find
 from hrseg.models import Segmenter
 from hrseg.models.fold import fold
-from hrseg.models.weights import write_safetensors
+from hrseg.models.weightfile import write_safetensors
 
 Pixels = NDArray[np.uint8]
 

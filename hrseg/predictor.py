@@ -19,12 +19,14 @@ from torch import Tensor
 
 from hrseg.engine import Engine, is_exported, open_engine
 from hrseg.errors import ConfigError
+from hrseg.facts import check_facts
 from hrseg.inference import Evaluator
 from hrseg.lookup import find
 from hrseg.models import Segmenter, create_model
 from hrseg.models.fold import fold
 from hrseg.models.normalize import Normalize
-from hrseg.models.weights import load_weights, read_checkpoint
+from hrseg.models.weightfile import read_checkpoint
+from hrseg.models.weights import load_weights
 from hrseg.pixels import Input, read_pixels
 from hrseg.protocols import PROTOCOLS, Protocol
 from hrseg.runfolder import best_checkpoint
@@ -54,6 +56,7 @@ def load(
         if device != "cpu":
             raise ConfigError(f"{path} runs on the CPU alone, not on {device!r}: leave device out.")
         engine = open_engine(path, threads, precision)
+        check_facts(engine.facts, path)
         return Predictor(engine, engine.facts, device, precision)
     checkpoint = best_checkpoint(path) if path.is_dir() else path
     content = read_checkpoint(checkpoint)
@@ -64,6 +67,7 @@ def load(
             "Say it: hrseg predict --config NAME --checkpoint FILE; in Python "
             "hrseg.create_model and hrseg.load_weights."
         )
+    check_facts(facts, checkpoint)
     model = create_model(**facts["architecture"])
     load_weights(model, content, purpose="evaluate", origin=checkpoint)
     return Predictor(model, facts, device, precision)

@@ -25,7 +25,9 @@ from hrseg.details import write_details
 from hrseg.engine import is_exported, open_engine
 from hrseg.errors import ConfigError, HrsegError
 from hrseg.logs import quieten
-from hrseg.models.weights import load_weights, read_checkpoint
+from hrseg.models.hub import is_on_hub
+from hrseg.models.weightfile import read_checkpoint
+from hrseg.models.weights import load_weights
 from hrseg.progress import Progress
 from hrseg.records import ImageScores, open_evaluation
 from hrseg.report import write_report
@@ -249,7 +251,7 @@ def _portable_yaml(config: Config) -> str:
     copy = cast(DictConfig, OmegaConf.create(to_yaml(config)))
     for section, key in (("data", "root"), ("model", "weights")):
         value = OmegaConf.to_container(copy[section])[key]  # type: ignore[index, call-overload]
-        if isinstance(value, str) and "${" not in value:
+        if isinstance(value, str) and "${" not in value and not is_on_hub(value):
             copy[section][key] = str(Path(value).expanduser().absolute())
     return OmegaConf.to_yaml(copy)
 

@@ -21,7 +21,8 @@ from PIL import Image
 import hrseg
 from hrseg.inputs import find_sources
 from hrseg.models import Segmenter, create_model
-from hrseg.models.weights import load_weights, read_checkpoint
+from hrseg.models.weightfile import read_checkpoint
+from hrseg.models.weights import load_weights
 from hrseg.outputs import Wanted
 from hrseg.predict import predict_sources
 from hrseg.predictor import Predictor

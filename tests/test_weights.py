@@ -9,7 +9,7 @@ from safetensors.torch import save_file
 
 from hrseg.errors import ConfigError
 from hrseg.models import create_model, load_weights, to_official
-from hrseg.models.weights import read_checkpoint
+from hrseg.models.weightfile import read_checkpoint
 from tests.golden_weights import official_weights
 
 VARIANT = "hrnet_w18_small_v1"

@@ -9,15 +9,11 @@ from torch import Tensor
 
 from hrseg.errors import ConfigError
 from hrseg.lookup import find
+from hrseg.models.mmseg import from_mmseg, refuse_other_heads, restored
 
 State = dict[str, Tensor]
 Renamed = tuple[State, list[str]]
 MARK = "stage2.0.fuse_layers.0.1.0.weight"  # Every HRNet has it; its length is the width.
-MMSEG_HEAD = {
-    "decode_head.convs.0.conv.": "head.last_layer.0.",
-    "decode_head.convs.0.bn.": "head.last_layer.1.",
-    "decode_head.conv_seg.": "head.last_layer.3.",
-}
 CLASSIFICATION = ("incre_modules.", "downsamp_modules.", "final_layer.", "classifier.")
 
 
@@ -56,8 +52,10 @@ def recognise(raw: Mapping[str, Any], source: str, origin: str) -> Found:
             f'Take source="{possible[0]}", or "auto" to tell by the keys.'
         )
     if family == "mmseg":
-        _refuse_other_heads(state, origin)
+        refuse_other_heads(state, origin)
     renamed, notes = FAMILIES[family].to_hrseg(state)
+    if family == "mmseg":
+        renamed = restored(renamed, raw)
     if family in NORM_WEIGHTS:
         notes = [_norm_note(family, possible[0], why), *notes]
     return Found(family, renamed, notes)
@@ -88,24 +86,24 @@ def _from_imagenet(state: State) -> Renamed:
     return _without(_from_official(state)[0], "head.", CLASSIFICATION, "classification head")
 
 
+def _from_timm(state: State) -> Renamed:
+    """The authors' ImageNet names; timm's network sums its streams in another way."""
+    renamed, notes = _from_imagenet(state)
+    said = "timm interpolates its streams by nearest neighbour, this network bilinearly: train on"
+    return renamed, [*notes, said]
+
+
 def _from_mmseg(state: State) -> Renamed:
-    """The backbone has the authors' names; the same head is made of mmseg's own blocks."""
     state, notes = _without(state, "", ("auxiliary_head.",), "auxiliary head")
-    renamed = {}
-    for name, tensor in state.items():
-        block = next(filter(name.startswith, MMSEG_HEAD), "")
-        renamed[MMSEG_HEAD.get(block, "") + name.removeprefix(block)] = tensor
-    weight, bias = renamed.get("head.last_layer.0.weight"), "head.last_layer.0.bias"
-    if weight is not None and bias not in renamed:
-        renamed[bias] = weight.new_zeros(len(weight))
-        notes.append(f"{bias} set to 0: the first convolution of an mmseg head has no bias")
-    return renamed, notes
+    renamed, more = from_mmseg(state)
+    return renamed, [*notes, *more]
 
 
 FAMILIES = {
     "official": Family("an official", _from_official),
     "official_torch04": Family("an official torch 0.4", _from_torch04),
     "imagenet": Family("an ImageNet classification", _from_imagenet),
+    "timm": Family("a timm classification", _from_timm),
     "mmseg": Family("an mmseg", _from_mmseg),
     "hrseg": Family("an hrseg", lambda state: (state, [])),
 }
@@ -124,7 +122,19 @@ def _network(raw: Mapping[str, Any], origin: str) -> State:
         raise ConfigError(f"{origin} holds {_otherwise(raw, tensors)}")
     # Outside the prefix stands what is not the network, as `loss.criterion.weight`.
     inside = [name for name in tensors if name.startswith(match[1])]
+    _refuse_expanded({name: tensors[name] for name in inside}, origin)
     return {name[len(match[1]) :]: tensors[name] for name in inside}
+
+
+def _refuse_expanded(tensors: State, origin: str) -> None:
+    """Refuse tensors that say they are larger than what is stored of them: they fill the memory."""
+    for name, tensor in tensors.items():
+        stored = tensor.untyped_storage().nbytes() // tensor.element_size()
+        if tensor.numel() > stored:
+            raise ConfigError(
+                f"{origin}: {name} claims {tensor.numel():,} values, {stored:,} are stored.\n"
+                "No training writes such a file: it was made to fill the memory. It was refused."
+            )
 
 
 def _otherwise(raw: Mapping[str, Any], tensors: State) -> str:
@@ -171,23 +181,12 @@ def _tell(state: State, filename: str) -> tuple[list[str], str]:
             return ["mmseg"], ""
         return ["hrseg"] if "head." in roots else ["hrseg", "mmseg"], ""
     if roots & {"incre_modules.", "classifier."}:
-        return ["imagenet"], ""
+        # The same names; the authors published .pth files alone.
+        both = ["timm", "imagenet"]
+        return (both if filename.endswith(".safetensors") else both[::-1]), ""
     likeliest, why = _norm_rule(state, filename.lower())
     possible = sorted(NORM_WEIGHTS, key=lambda name: name != likeliest)
     return possible if roots & {"last_layer.", "cls_head."} else [*possible, "imagenet"], why
-
-
-def _refuse_other_heads(state: State, origin: str) -> None:
-    known = tuple(MMSEG_HEAD)
-    heads = [name for name in state if name.startswith("decode_head.")]
-    if other := next((name for name in heads if not name.startswith(known)), ""):
-        ocr = any("object_context_block" in name for name in heads)
-        raise ConfigError(
-            f"{origin} is an mmseg file with {'an OCR' if ocr else 'another'} head ({other}); "
-            "hrseg reads FCN heads.\n"
-            f"Expected of decode_head only {', '.join(part[:-1] for part in known)}.\n"
-            "Give another file."
-        )
 
 
 def _norm_rule(state: State, filename: str) -> tuple[str, str]:

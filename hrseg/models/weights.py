@@ -1,24 +1,21 @@
 """Weights in and out: what a file holds, what of it fits the model, and what does not."""
 
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy
-import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
-from torch import Tensor, nn
+from torch import nn
 
 from hrseg.errors import ConfigError
 from hrseg.lookup import find
 from hrseg.models.backbone import Backbone
 from hrseg.models.families import FAMILIES, MARK, Found, State, recognise, some
 from hrseg.models.hrnet import VARIANTS
+from hrseg.models.hub import fetch, is_on_hub
 from hrseg.models.segmenter import Segmenter
+from hrseg.models.weightfile import read_checkpoint
 
 PURPOSES = {"evaluate": "", "initialise": "backbone."}  # What must match: keys that start so.
 
@@ -69,7 +66,8 @@ def load_weights(
     Args:
         model: the model to fill.
         path_or_state_dict: a .pth of the authors' code or of mmseg, a .ckpt or .safetensors of
-            hrseg, or the state dict itself, bare or as such a file wraps it.
+            hrseg, "timm/<name>" for ImageNet weights from the Hugging Face Hub, or the state dict
+            itself, bare or as such a file wraps it.
         source: a key of FAMILIES, or "auto" to tell by the keys.
         purpose: "evaluate" requires every tensor; "initialise" requires the whole backbone, and
             takes of the head what fits.
@@ -82,10 +80,12 @@ def load_weights(
     required = find(PURPOSES, purpose, "purpose")
     if isinstance(path_or_state_dict, Mapping):
         raw, name = path_or_state_dict, str(origin or "the state dict")
+    elif is_on_hub(path_or_state_dict):
+        raw, name = read_checkpoint(fetch(str(path_or_state_dict))), str(path_or_state_dict)
+        source = "timm" if source == "auto" else source
     else:
         raw, name = read_checkpoint(path_or_state_dict), str(path_or_state_dict)
-    found = _needed(model, recognise(raw, source, name))
-    report = _compare(model.state_dict(), found)
+    found, report = compare(model, raw, source, name, purpose)
     differing = [*report.mismatched, *report.missing, *report.unexpected]
     # Tensors too many are refused as well: all of W18-small-v2 is found inside a W18.
     if any(key.startswith(required) for key in differing):
@@ -95,87 +95,27 @@ def load_weights(
     return report
 
 
+def compare(
+    model: Segmenter | Backbone,
+    raw: Mapping[str, Any],
+    source: str = "auto",
+    origin: str = "the state dict",
+    purpose: str = "evaluate",
+) -> tuple[Found, Report]:
+    """Return the network that a checkpoint holds, and what of it the model would take.
+
+    Arguments and errors as of `load_weights`; the model stays as it is.
+    """
+    found = _needed(model, recognise(raw, source, origin))
+    if purpose == "initialise":
+        found = _regions_from_fcn(model, found)
+    return found, _compare(model.state_dict(), found)
+
+
 def to_official(model: Segmenter) -> State:
     """Return the state dict under the authors' names; its tensors are the model's own."""
     # Attributes below `backbone` and `head` are named as the authors name them.
     return {name.partition(".")[2]: tensor for name, tensor in model.state_dict().items()}
-
-
-def read_checkpoint(path: str | Path) -> dict[str, Any]:
-    """Read a checkpoint file onto the CPU without running code from it.
-
-    Returns:
-        What `torch.save` wrote; for .safetensors `{"state_dict": tensors, "metadata": strings}`,
-        and as "hrseg" what hrseg wrote down there.
-
-    Raises:
-        ConfigError: a URL, no such file, damaged, not a checkpoint, or with more than data in it.
-    """
-    if re.match(r"[a-z][a-z0-9+.-]+:/", str(path), re.IGNORECASE):
-        raise ConfigError(f"{path} is a URL.\nDownload the file, check its origin, give its path.")
-    path = Path(path).expanduser()
-    try:
-        path.open("rb").close()
-    except OSError as error:
-        raise ConfigError(
-            f"cannot read the weights file {path.absolute()}: {error.strerror}.\n"
-            "Expected a .pth, .ckpt or .safetensors file."
-        ) from error
-    raw = _read_safetensors(path) if path.suffix == ".safetensors" else _read_torch(path)
-    if not isinstance(raw, dict):
-        raise ConfigError(f"{path} holds a {type(raw).__name__}, expected a state dict.")
-    return raw
-
-
-def _read_safetensors(path: Path) -> dict[str, Any]:
-    try:
-        with safe_open(path, framework="pt") as file:
-            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-            metadata = file.metadata() or {}
-    except SafetensorError as error:
-        raise ConfigError(
-            f"{path} is damaged or no safetensors file: {error}.\nCopy or download it again."
-        ) from error
-    content: dict[str, Any] = {"state_dict": state, "metadata": metadata}
-    if "hrseg" in metadata:
-        try:
-            content["hrseg"] = json.loads(metadata["hrseg"])
-        except ValueError as error:
-            raise ConfigError(f"{path}: its metadata 'hrseg' is no JSON: {error}.") from error
-    return content
-
-
-def write_safetensors(path: Path, state: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
-    """Write tensors, and as JSON what it takes to predict with them; `read_checkpoint` reads it."""
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
-    save_file(tensors, path, {"hrseg": json.dumps(facts)})
-
-
-def _read_torch(path: Path) -> Any:
-    try:
-        with torch.serialization.safe_globals(_numpy_float()):
-            return torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # A damaged file raises nearly anything: KeyError, OSError, ...
-        if code := re.search(r"GLOBAL (\S+)", str(error)):
-            raise ConfigError(
-                f"{path} holds more than tensors and plain data: {code[1]}.\n"
-                "It was refused and nothing in it was run.\n"
-                "If you trust it, save its state dict alone: torch.save(model.state_dict(), ...)."
-            ) from error
-        raise ConfigError(
-            f"{path} is damaged, truncated, or not a checkpoint.\n"
-            "Expected a file written by torch.save. Copy or download it again, compare its size."
-        ) from error
-
-
-def _numpy_float() -> list[Any]:
-    """What unpickling a numpy float calls: the authors' checkpoint.pth.tar keeps its mIoU so."""
-    scalar = numpy.float64(0).__reduce__()[0]
-    return [
-        (scalar, "numpy.core.multiarray.scalar"),  # Its name before numpy 2.
-        (scalar, "numpy._core.multiarray.scalar"),
-        *(numpy.dtype, numpy.dtypes.Float64DType),
-    ]
 
 
 def _needed(model: Segmenter | Backbone, found: Found) -> Found:
@@ -190,6 +130,19 @@ def _needed(model: Segmenter | Backbone, found: Found) -> Found:
     return found._replace(state=state, notes=[*found.notes, *said])
 
 
+def _regions_from_fcn(model: Segmenter | Backbone, found: Found) -> Found:
+    """Let an FCN head draw the regions of an OCR head, as the authors start one from the other."""
+    ours, theirs = "head.aux_head.", "head.last_layer."
+    starts = any(name.startswith(theirs) for name in found.state)
+    if not starts or f"{ours}0.weight" not in model.state_dict():
+        return found
+    state = {
+        ours + name.removeprefix(theirs) if name.startswith(theirs) else name: tensor
+        for name, tensor in found.state.items()
+    }
+    return found._replace(state=state, notes=[*found.notes, "FCN head taken as the auxiliary head"])
+
+
 def _compare(expected: State, found: Found) -> Report:
     state = found.state
     shared = [name for name in expected if name in state]
@@ -202,7 +155,7 @@ def _compare(expected: State, found: Found) -> Report:
         unexpected=[name for name in state if name not in expected],
         mismatched=[name for name in shared if not fits[name]],
         family=found.family,
-        holds=f"{FAMILIES[found.family].title} {_describe(state)}",
+        holds=f"{FAMILIES[found.family].title} {describe(state)}",
         notes=found.notes,
     )
 
@@ -210,7 +163,7 @@ def _compare(expected: State, found: Found) -> Report:
 def _refusal(model: nn.Module, found: State, report: Report, origin: str, purpose: str) -> str:
     if report.family == "imagenet" and purpose == "evaluate":
         return (
-            f"{origin} is an ImageNet classification file ({_describe(found)}): nothing to "
+            f"{origin} is an ImageNet classification file ({describe(found)}): nothing to "
             'evaluate.\nTrain from it: purpose="initialise", or `model.weights` in a config.'
         )
     expected = model.state_dict()
@@ -224,12 +177,12 @@ def _refusal(model: nn.Module, found: State, report: Report, origin: str, purpos
     if purpose == "evaluate" and not any("backbone." in d for d in details):
         repair += ' purpose="initialise" takes what fits.'
     return (
-        f"{origin} does not fit: it holds {report.holds}, expected {_describe(expected)}.\n"
+        f"{origin} does not fit: it holds {report.holds}, expected {describe(expected)}.\n"
         f"Tensors: {'; '.join(details)}.\n{repair}"
     )
 
 
-def _describe(state: State) -> str:
+def describe(state: State) -> str:
     """Name the network, for example "HRNetV2-W48 with 19 classes"."""
     width = len(state[f"backbone.{MARK}"])
     blocks = sum(bool(re.fullmatch(r"backbone\.layer1\.\d\.conv1\.weight", key)) for key in state)

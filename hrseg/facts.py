@@ -1,0 +1,95 @@
+"""What a file says of its own model: checked, since anyone can have written it."""
+
+import inspect
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from hrseg.errors import ConfigError
+from hrseg.models import create_model
+from hrseg.protocols import Protocol
+
+NAMES = ("architecture", "class_names", "palette", "flip_pairs", "mean", "std", "protocol")
+
+
+def check_facts(facts: Mapping[str, Any], path: str | Path) -> None:
+    """Refuse facts that no model could have.
+
+    Args:
+        facts: of a checkpoint or an exported file, plain data.
+        path: the file, for the message.
+
+    Raises:
+        ConfigError: a fact is missing, or of another type or range.
+    """
+    missing = [name for name in NAMES if name not in facts]
+    wrong = missing or [name for name in NAMES if not _CHECKS[name](facts[name], facts)]
+    if not wrong and len(facts["class_names"]) != facts["architecture"].get("num_classes"):
+        wrong = ["class_names"]
+    if wrong:
+        raise ConfigError(
+            f"{path}: what it says of itself is {'incomplete' if missing else 'damaged'}: "
+            f"{', '.join(wrong)}.\nExpected a file that hrseg wrote. Copy it again, or load its "
+            "weights by hrseg.create_model and hrseg.load_weights."
+        )
+
+
+def _is_architecture(value: Any, facts: Mapping[str, Any]) -> bool:
+    known = inspect.signature(create_model).parameters
+    return isinstance(value, dict) and "backbone" in value and set(value) <= set(known)
+
+
+def _are_names(value: Any, facts: Mapping[str, Any]) -> bool:
+    return isinstance(value, list) and all(isinstance(name, str) for name in value)
+
+
+def _is_palette(value: Any, facts: Mapping[str, Any]) -> bool:
+    def is_color(color: Any) -> bool:
+        return isinstance(color, list | tuple) and len(color) == 3 and _are_ids(color, 256)
+
+    if not isinstance(value, list) or not isinstance(facts["class_names"], list):
+        return False
+    return len(value) == len(facts["class_names"]) and all(map(is_color, value))
+
+
+def _are_pairs(value: Any, facts: Mapping[str, Any]) -> bool:
+    if not isinstance(value, list | tuple) or not isinstance(facts["class_names"], list):
+        return False
+    pairs = [pair for pair in value if isinstance(pair, list | tuple) and len(pair) == 2]
+    return len(pairs) == len(value) and all(_are_ids(p, len(facts["class_names"])) for p in pairs)
+
+
+def _are_numbers(value: Any, facts: Mapping[str, Any]) -> bool:
+    return (
+        isinstance(value, list | tuple)
+        and len(value) == 3
+        and all(isinstance(number, int | float) and math.isfinite(number) for number in value)
+    )
+
+
+def _are_positive(value: Any, facts: Mapping[str, Any]) -> bool:
+    return _are_numbers(value, facts) and min(value) > 0
+
+
+def _is_protocol(value: Any, facts: Mapping[str, Any]) -> bool:
+    try:
+        Protocol(**value)
+    except (TypeError, ConfigError):
+        return False
+    return True
+
+
+def _are_ids(values: Any, limit: int) -> bool:
+    return all(isinstance(value, int) and 0 <= value < limit for value in values)
+
+
+_CHECKS = {
+    "architecture": _is_architecture,
+    "class_names": _are_names,
+    "palette": _is_palette,
+    "flip_pairs": _are_pairs,
+    "mean": _are_numbers,
+    "std": _are_positive,
+    "protocol": _is_protocol,
+}

@@ -1,0 +1,107 @@
+"""mmsegmentation's names for the same networks, both ways: FCN and OCR heads."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor
+
+from hrseg.errors import ConfigError
+
+State = dict[str, Tensor]
+
+# hrseg -> mmseg, by what names start with; below the backbone both have the authors' names.
+FCN = {
+    "head.last_layer.0.": "decode_head.convs.0.conv.",
+    "head.last_layer.1.": "decode_head.convs.0.bn.",
+    "head.last_layer.3.": "decode_head.conv_seg.",
+}
+_OURS = "head.ocr_distri_head.object_context_block."
+_THEIRS = "decode_head.1.object_context_block."
+OCR = {
+    "head.aux_head.0.": "decode_head.0.convs.0.conv.",
+    "head.aux_head.1.": "decode_head.0.convs.0.bn.",
+    "head.aux_head.3.": "decode_head.0.conv_seg.",
+    "head.conv3x3_ocr.0.": "decode_head.1.bottleneck.conv.",
+    "head.conv3x3_ocr.1.": "decode_head.1.bottleneck.bn.",
+    f"{_OURS}f_pixel.0.": f"{_THEIRS}query_project.0.conv.",
+    f"{_OURS}f_pixel.1.0.": f"{_THEIRS}query_project.0.bn.",
+    f"{_OURS}f_pixel.2.": f"{_THEIRS}query_project.1.conv.",
+    f"{_OURS}f_pixel.3.0.": f"{_THEIRS}query_project.1.bn.",
+    f"{_OURS}f_object.0.": f"{_THEIRS}key_project.0.conv.",
+    f"{_OURS}f_object.1.0.": f"{_THEIRS}key_project.0.bn.",
+    f"{_OURS}f_object.2.": f"{_THEIRS}key_project.1.conv.",
+    f"{_OURS}f_object.3.0.": f"{_THEIRS}key_project.1.bn.",
+    f"{_OURS}f_down.0.": f"{_THEIRS}value_project.conv.",
+    f"{_OURS}f_down.1.0.": f"{_THEIRS}value_project.bn.",
+    f"{_OURS}f_up.0.": f"{_THEIRS}out_project.conv.",
+    f"{_OURS}f_up.1.0.": f"{_THEIRS}out_project.bn.",
+    "head.ocr_distri_head.conv_bn_dropout.0.": f"{_THEIRS}bottleneck.conv.",
+    "head.ocr_distri_head.conv_bn_dropout.1.0.": f"{_THEIRS}bottleneck.bn.",
+    "head.cls_head.": "decode_head.1.conv_seg.",
+}
+# Convolutions with a bias before a norm, which mmseg's have not: the norm's mean takes it over.
+BIASED = {
+    f"head.{name}.0.bias": f"head.{name}.1.running_mean"
+    for name in ("last_layer", "aux_head", "conv3x3_ocr")
+}
+RESTORE = "hrseg_restore"  # entry of a file that hrseg wrote: those biases and means, to the bit
+
+
+def from_mmseg(state: Mapping[str, Tensor]) -> tuple[State, list[str]]:
+    """Return a network under hrseg's names, and what was added."""
+    names = {theirs: ours for ours, theirs in {**FCN, **OCR}.items()}
+    renamed = {_renamed(name, names): tensor for name, tensor in state.items()}
+    notes = []
+    for bias in BIASED:
+        weight = renamed.get(bias.replace(".bias", ".weight"))
+        if weight is not None and bias not in renamed:
+            renamed[bias] = weight.new_zeros(len(weight))
+            notes.append(f"{bias} set to 0: this convolution of an mmseg head has no bias")
+    return renamed, notes
+
+
+def to_mmseg(state: Mapping[str, Tensor]) -> tuple[State, State]:
+    """Return a network under mmseg's names, and the tensors that its biases were folded into.
+
+    mean - bias in the norm is the bias before it; the second result has both as they were.
+    """
+    names = OCR if "head.cls_head.weight" in state else FCN
+    folded, originals = dict(state), {}
+    for bias, mean in BIASED.items():
+        if bias in folded:
+            originals |= {bias: state[bias], mean: state[mean]}
+            folded[mean] = state[mean] - folded.pop(bias)
+    return {_renamed(name, names): tensor for name, tensor in folded.items()}, originals
+
+
+def restored(state: State, raw: Mapping[str, Any]) -> State:
+    """Return the state with the biases that `to_mmseg` folded, if the file still has them."""
+    kept = raw.get(RESTORE)
+    if not isinstance(kept, Mapping):
+        return state
+    result = dict(state)
+    for bias, mean in BIASED.items():
+        before, centre, now = kept.get(bias), kept.get(mean), state.get(mean)
+        tensors = all(isinstance(t, Tensor) for t in (before, centre, now))
+        # Trained on since, or tampered with: what stands in the state dict is right.
+        if tensors and before.shape == now.shape and (centre - before).equal(now):  # type: ignore[union-attr, operator]
+            result |= {bias: before, mean: centre}  # type: ignore[dict-item]
+    return result
+
+
+def refuse_other_heads(state: Mapping[str, Tensor], origin: str) -> None:
+    """Raise ConfigError where the head is none of hrseg's."""
+    known = tuple([*FCN.values(), *OCR.values()])
+    other = [name for name in state if name.startswith("decode_head.")]
+    other = [name for name in other if not name.startswith(known)]
+    if other:
+        raise ConfigError(
+            f"{origin} is an mmseg file with another head ({other[0]}); hrseg reads FCN and OCR "
+            f"heads.\nExpected of decode_head {', '.join(part[:-1] for part in FCN.values())},\n"
+            "or decode_head.0 and decode_head.1 of an OCRHead. Give another file."
+        )
+
+
+def _renamed(name: str, names: Mapping[str, str]) -> str:
+    start = next(filter(name.startswith, names), "")
+    return names.get(start, "") + name.removeprefix(start)

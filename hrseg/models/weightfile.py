@@ -1,0 +1,118 @@
+"""Files of weights: read without running code from them, written with what they are."""
+
+import json
+import re
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from hrseg.errors import ConfigError
+
+MAX_BYTES = 2**33  # of a file: ten times the largest that training writes
+
+
+def read_checkpoint(path: str | Path) -> dict[str, Any]:
+    """Read a checkpoint file onto the CPU without running code from it.
+
+    Returns:
+        What `torch.save` wrote; for .safetensors `{"state_dict": tensors, "metadata": strings}`,
+        and as "hrseg" what hrseg wrote down there.
+
+    Raises:
+        ConfigError: a URL, no such file, damaged, not a checkpoint, or with more than data in it.
+    """
+    if re.match(r"[a-z][a-z0-9+.-]+:/", str(path), re.IGNORECASE):
+        raise ConfigError(f"{path} is a URL.\nDownload the file, check its origin, give its path.")
+    path = Path(path).expanduser()
+    try:
+        path.open("rb").close()
+    except OSError as error:
+        raise ConfigError(
+            f"cannot read the weights file {path.absolute()}: {error.strerror}.\n"
+            "Expected a .pth, .ckpt or .safetensors file."
+        ) from error
+    _check_size(path)
+    raw = _read_safetensors(path) if path.suffix == ".safetensors" else _read_torch(path)
+    if not isinstance(raw, dict):
+        raise ConfigError(f"{path} holds a {type(raw).__name__}, expected a state dict.")
+    return raw
+
+
+def _check_size(path: Path) -> None:
+    """Refuse what would fill the memory, before a byte of it is unpacked."""
+    size = path.stat().st_size
+    if size > MAX_BYTES:
+        raise ConfigError(
+            f"{path} has {size / 2**30:.1f} GiB; weights of an HRNet have less than 1.\n"
+            "Expected a state dict or a checkpoint. Save the network's state dict alone."
+        )
+    try:
+        with zipfile.ZipFile(path) as file:
+            entries = file.infolist()
+    except (OSError, ValueError, zipfile.BadZipFile, NotImplementedError):
+        return  # no zip, or a damaged one: its reader says so
+    unpacked = sum(entry.file_size for entry in entries)
+    # torch.save never compresses, and no two entries share their bytes.
+    if unpacked > size or any(entry.compress_type for entry in entries):
+        raise ConfigError(
+            f"{path} is a zip bomb or no checkpoint: {size:,} bytes would become {unpacked:,}.\n"
+            "Nothing of it was unpacked. Expected a file of torch.save, which never compresses."
+        )
+
+
+def _read_safetensors(path: Path) -> dict[str, Any]:
+    try:
+        with safe_open(path, framework="pt") as file:
+            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            metadata = file.metadata() or {}
+    except SafetensorError as error:
+        raise ConfigError(
+            f"{path} is damaged or no safetensors file: {error}.\nCopy or download it again."
+        ) from error
+    content: dict[str, Any] = {"state_dict": state, "metadata": metadata}
+    if "hrseg" in metadata:
+        try:
+            content["hrseg"] = json.loads(metadata["hrseg"])
+        except ValueError as error:
+            raise ConfigError(f"{path}: its metadata 'hrseg' is no JSON: {error}.") from error
+    return content
+
+
+def write_safetensors(path: Path, state: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
+    """Write tensors, and as JSON what it takes to predict with them; `read_checkpoint` reads it."""
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
+    save_file(tensors, path, {"hrseg": json.dumps(facts)})
+
+
+def _read_torch(path: Path) -> Any:
+    try:
+        with torch.serialization.safe_globals(_numpy_float()):
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # A damaged file raises nearly anything: KeyError, OSError, ...
+        if code := re.search(r"GLOBAL (\S+)", str(error)):
+            raise ConfigError(
+                f"{path} holds more than tensors and plain data: {code[1]}.\n"
+                "It was refused and nothing in it was run.\n"
+                "If you trust it, save its state dict alone: torch.save(model.state_dict(), ...)."
+            ) from error
+        raise ConfigError(
+            f"{path} is damaged, truncated, or not a checkpoint.\n"
+            "Expected a file written by torch.save. Copy or download it again, compare its size."
+        ) from error
+
+
+def _numpy_float() -> list[Any]:
+    """What unpickling a numpy float calls: the authors' checkpoint.pth.tar keeps its mIoU so."""
+    scalar = numpy.float64(0).__reduce__()[0]
+    return [
+        (scalar, "numpy.core.multiarray.scalar"),  # Its name before numpy 2.
+        (scalar, "numpy._core.multiarray.scalar"),
+        *(numpy.dtype, numpy.dtypes.Float64DType),
+    ]
