@@ -82,6 +82,8 @@ def make_parser() -> argparse.ArgumentParser:
 
     _add_data(commands.add_parser("data", help="check the files of a data set; its class weights"))
 
+    _add_weights(commands.add_parser("weights", help="what a file of weights is; convert it"))
+
     command = commands.add_parser("configs", help="list the shipped configs, or copy one here")
     command.add_argument("name", nargs="?", help="the one to copy into this folder")
     command.set_defaults(command="configs")
@@ -169,6 +171,24 @@ def _add_data(parser: argparse.ArgumentParser) -> None:
     for command in (check, stats):
         command.add_argument("--json", metavar="FILE", help="write the result as JSON too")
         command.add_argument("--workers", type=int, help="processes; default: one per core")
+
+
+def _add_weights(parser: argparse.ArgumentParser) -> None:
+    """Add `weights inspect` and `weights convert`; `weights` alone prints its help."""
+    parser.set_defaults(command="data", help=parser.format_help)
+    commands = parser.add_subparsers(metavar="command")
+
+    inspect = commands.add_parser("inspect", help="say what a file is, and what fits a config")
+    inspect.add_argument("file", help="weights of any family, or an exported file")
+    _add_config(inspect, "config whose model the file is compared with")
+    inspect.set_defaults(command="weights_inspect")
+
+    convert = commands.add_parser("convert", help="write weights under another family's names")
+    convert.add_argument("file", help="weights of any family")
+    convert.add_argument("--to", required=True, choices=("official", "mmseg", "hrseg"))
+    convert.add_argument("--out", help="file; default: <name>_<family>.pth beside it")
+    _add_config(convert, "with --to hrseg: classes, colours, protocol, so that hrseg.load takes it")
+    convert.set_defaults(command="weights_convert")
 
 
 def _add_config(command: argparse.ArgumentParser, help: str) -> None:

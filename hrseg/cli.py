@@ -277,6 +277,27 @@ def _data_config(arguments: argparse.Namespace) -> tuple["Config", Path | None]:
     return config, Path(arguments.json) if arguments.json else None
 
 
+def _weights_inspect(arguments: argparse.Namespace) -> None:
+    from hrseg.config import load_config
+
+    config = load_config(arguments.config, arguments.overrides) if arguments.config else None
+    from hrseg.weights import inspect_weights
+
+    inspect_weights(arguments.file, config)
+
+
+def _weights_convert(arguments: argparse.Namespace) -> None:
+    from hrseg.config import load_config
+
+    if arguments.config and arguments.to != "hrseg":
+        raise ConfigError(f"--config goes with --to hrseg: files of {arguments.to} hold weights.")
+    config = load_config(arguments.config, arguments.overrides) if arguments.config else None
+    from hrseg.weights import convert_weights
+
+    out = Path(arguments.out) if arguments.out else None
+    print(f"wrote {convert_weights(arguments.file, arguments.to, out, config)}")
+
+
 def _init(arguments: argparse.Namespace) -> None:
     from hrseg.data.inspect import inspect_folder, write_config
 
@@ -366,6 +387,8 @@ _COMMANDS: dict[str, Callable[[argparse.Namespace], int | None]] = {
     "data_check": _data_check,
     "data": _data,
     "data_stats": _data_stats,
+    "weights_inspect": _weights_inspect,
+    "weights_convert": _weights_convert,
     "init": _init,
     "configs": _configs,
     "doctor": _doctor,

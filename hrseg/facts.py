@@ -36,8 +36,12 @@ def check_facts(facts: Mapping[str, Any], path: str | Path) -> None:
 
 
 def _is_architecture(value: Any, facts: Mapping[str, Any]) -> bool:
-    known = inspect.signature(create_model).parameters
-    return isinstance(value, dict) and "backbone" in value and set(value) <= set(known)
+    known = inspect.signature(create_model, eval_str=True).parameters
+    if not isinstance(value, dict) or not {"backbone", "num_classes"} <= set(value) <= set(known):
+        return False
+    kinds = {name: known[name].annotation for name in value}
+    kinds = {name: float | int if kind is float else kind for name, kind in kinds.items()}
+    return all(isinstance(value[name], kind) for name, kind in kinds.items())
 
 
 def _are_names(value: Any, facts: Mapping[str, Any]) -> bool:

@@ -141,7 +141,7 @@ def test_one_tensor_fewer_is_refused(model):
 
 
 def test_a_wrong_source_or_purpose_is_answered(model):
-    known = "Known: auto, official, official_torch04, imagenet, mmseg, hrseg"
+    known = "Known: auto, official, official_torch04, imagenet, timm, mmseg, hrseg"
     assert known in refusal(model, OFFICIAL, source="offical")
     assert "Known: evaluate, initialise" in refusal(model, OFFICIAL, purpose="train")
 

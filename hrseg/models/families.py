@@ -9,7 +9,7 @@ from torch import Tensor
 
 from hrseg.errors import ConfigError
 from hrseg.lookup import find
-from hrseg.models.mmseg import from_mmseg, refuse_other_heads, restored
+from hrseg.models.mmseg import RESTORE, from_mmseg, refuse_other_heads
 
 State = dict[str, Tensor]
 Renamed = tuple[State, list[str]]
@@ -51,11 +51,10 @@ def recognise(raw: Mapping[str, Any], source: str, origin: str) -> Found:
             f"{origin} is {FAMILIES[possible[0]].title} file, but source is {source!r}.\n"
             f'Take source="{possible[0]}", or "auto" to tell by the keys.'
         )
-    if family == "mmseg":
-        refuse_other_heads(state, origin)
     renamed, notes = FAMILIES[family].to_hrseg(state)
     if family == "mmseg":
-        renamed = restored(renamed, raw)
+        refuse_other_heads(state, origin)
+        renamed, notes = _from_mmseg(state, raw.get(RESTORE))
     if family in NORM_WEIGHTS:
         notes = [_norm_note(family, possible[0], why), *notes]
     return Found(family, renamed, notes)
@@ -93,9 +92,9 @@ def _from_timm(state: State) -> Renamed:
     return renamed, [*notes, said]
 
 
-def _from_mmseg(state: State) -> Renamed:
+def _from_mmseg(state: State, kept: Any = None) -> Renamed:
     state, notes = _without(state, "", ("auxiliary_head.",), "auxiliary head")
-    renamed, more = from_mmseg(state)
+    renamed, more = from_mmseg(state, kept)
     return renamed, [*notes, *more]
 
 

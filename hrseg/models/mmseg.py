@@ -47,16 +47,26 @@ BIASED = {
 RESTORE = "hrseg_restore"  # entry of a file that hrseg wrote: those biases and means, to the bit
 
 
-def from_mmseg(state: Mapping[str, Tensor]) -> tuple[State, list[str]]:
-    """Return a network under hrseg's names, and what was added."""
+def from_mmseg(state: Mapping[str, Tensor], kept: Any = None) -> tuple[State, list[str]]:
+    """Return a network under hrseg's names, and what was added.
+
+    Args:
+        state: under mmseg's names.
+        kept: the entry RESTORE of its file, if there is one.
+    """
     names = {theirs: ours for ours, theirs in {**FCN, **OCR}.items()}
     renamed = {_renamed(name, names): tensor for name, tensor in state.items()}
+    kept = kept if isinstance(kept, Mapping) else {}
     notes = []
-    for bias in BIASED:
+    for bias, mean in BIASED.items():
         weight = renamed.get(bias.replace(".bias", ".weight"))
-        if weight is not None and bias not in renamed:
-            renamed[bias] = weight.new_zeros(len(weight))
-            notes.append(f"{bias} set to 0: this convolution of an mmseg head has no bias")
+        if weight is None or bias in renamed:
+            continue
+        if (originals := _unfolded(kept.get(bias), kept.get(mean), renamed.get(mean))) is not None:
+            renamed[bias], renamed[mean] = originals
+            continue
+        renamed[bias] = weight.new_zeros(len(weight))
+        notes.append(f"{bias} set to 0: this convolution of an mmseg head has no bias")
     return renamed, notes
 
 
@@ -66,27 +76,12 @@ def to_mmseg(state: Mapping[str, Tensor]) -> tuple[State, State]:
     mean - bias in the norm is the bias before it; the second result has both as they were.
     """
     names = OCR if "head.cls_head.weight" in state else FCN
-    folded, originals = dict(state), {}
+    folded, originals = dict(state), State()
     for bias, mean in BIASED.items():
         if bias in folded:
             originals |= {bias: state[bias], mean: state[mean]}
             folded[mean] = state[mean] - folded.pop(bias)
     return {_renamed(name, names): tensor for name, tensor in folded.items()}, originals
-
-
-def restored(state: State, raw: Mapping[str, Any]) -> State:
-    """Return the state with the biases that `to_mmseg` folded, if the file still has them."""
-    kept = raw.get(RESTORE)
-    if not isinstance(kept, Mapping):
-        return state
-    result = dict(state)
-    for bias, mean in BIASED.items():
-        before, centre, now = kept.get(bias), kept.get(mean), state.get(mean)
-        tensors = all(isinstance(t, Tensor) for t in (before, centre, now))
-        # Trained on since, or tampered with: what stands in the state dict is right.
-        if tensors and before.shape == now.shape and (centre - before).equal(now):  # type: ignore[union-attr, operator]
-            result |= {bias: before, mean: centre}  # type: ignore[dict-item]
-    return result
 
 
 def refuse_other_heads(state: Mapping[str, Tensor], origin: str) -> None:
@@ -100,6 +95,14 @@ def refuse_other_heads(state: Mapping[str, Tensor], origin: str) -> None:
             f"heads.\nExpected of decode_head {', '.join(part[:-1] for part in FCN.values())},\n"
             "or decode_head.0 and decode_head.1 of an OCRHead. Give another file."
         )
+
+
+def _unfolded(bias: Any, mean: Any, now: Any) -> tuple[Tensor, Tensor] | None:
+    """Return bias and mean as they were before `to_mmseg`, unless the mean was trained on since."""
+    if not all(isinstance(tensor, Tensor) for tensor in (bias, mean, now)):
+        return None
+    fits = bias.shape == mean.shape == now.shape and (mean - bias).equal(now)
+    return (bias, mean) if fits else None
 
 
 def _renamed(name: str, names: Mapping[str, str]) -> str:

@@ -1,0 +1,48 @@
+import json
+
+import pytest
+
+from hrseg.errors import ConfigError
+from hrseg.facts import check_facts
+from hrseg.protocols import Protocol
+
+FACTS = {
+    "architecture": {"backbone": "hrnet_w18", "head": "fcn", "num_classes": 2, "bn_momentum": 0.1},
+    "class_names": ["road", "sky"],
+    "palette": [[0, 0, 0], [255, 1, 2]],
+    "flip_pairs": [[0, 1]],
+    "mean": [0.5, 0.5, 0.5],
+    "std": [0.2, 0.2, 0.2],
+    "protocol": Protocol().to_dict(),
+}
+
+
+def test_what_hrseg_writes_is_taken():
+    check_facts(json.loads(json.dumps(FACTS)), "w.ckpt")
+
+
+WRONG = [
+    ("architecture", [{}, "x", {"backbone": ["hrnet_w18"], "num_classes": 2},
+                      {"backbone": "hrnet_w18", "num_classes": 2, "exec": "x"}]),
+    ("class_names", [["road"], "road", [1, 2], ["a", "b", "c"]]),
+    ("palette", [[[0, 0, 0]], [[0, 0, 0], [0, 0, 256]], [[0, 0, 0], [0, 0]], "x", [1, 2]]),
+    ("flip_pairs", [[[0, 2]], [[0]], "x", [3], [[0, 0.5]]]),
+    ("mean", [[0.5], None, [0.5, 0.5, float("nan")], ["a", "b", "c"]]),
+    ("std", [[0, 0.2, 0.2], [0.2, 0.2, float("inf")]]),
+    ("protocol", [{}, [1], {"scales": []}, {"unknown": 1}, None]),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "value"), [(n, value) for n, values in WRONG for value in values])
+def test_what_no_model_has_is_refused_by_name(name, value):
+    if (name, value) == ("protocol", {}):
+        return  # every field has a default
+    with pytest.raises(ConfigError, match=rf"w.ckpt: .* damaged: .*({name}|class_names|palette)"):
+        check_facts(FACTS | {name: value}, "w.ckpt")
+
+
+@pytest.mark.parametrize("name", FACTS)
+def test_what_is_missing_is_named(name):
+    less = {key: value for key, value in FACTS.items() if key != name}
+    with pytest.raises(ConfigError, match=rf"incomplete: {name}"):
+        check_facts(less, "w.ckpt")
