@@ -45,6 +45,14 @@ def test_a_level_is_the_average_of_squares_of_the_finest():
     torch.testing.assert_close(maps["pool"][..., 0, 0], finest.mean((2, 3)))
 
 
+def test_the_pyramid_keeps_the_scale_of_what_it_gets():
+    torch.manual_seed(0)
+    backbone = create_backbone(SMALL)
+    for conv in (backbone.reduction_conv, *backbone.fpn_convs):
+        noise = conv(torch.randn(1, conv.in_channels, 34, 34))[..., 1:-1, 1:-1]
+        assert noise.std().item() == pytest.approx(1, abs=0.05)
+
+
 @pytest.mark.parametrize("output", ["v1", "v2", "v2p"])
 def test_every_representation_starts_from_imagenet(output):
     backbone = create_backbone(SMALL, output)

@@ -129,6 +129,16 @@ def test_a_frozen_backbone_keeps_weights_and_statistics(tmp_path):
     assert all(name.startswith("head.") for name in changed)
 
 
+def test_activation_checkpointing_trains_the_same_weights(tmp_path):
+    trained = []
+    for recompute in (False, True):
+        module = task(activation_checkpointing=recompute)
+        assert module.model.backbone.recompute == recompute
+        trainer(tmp_path, max_epochs=2).fit(module, loader())
+        trained.append(module.model.state_dict())
+    assert all(torch.equal(trained[0][name], trained[1][name]) for name in trained[0])
+
+
 def test_a_checkpoint_alone_says_what_it_is_and_holds_only_data(tmp_path):
     module = task(palette=[(0, 0, 0), (255, 0, 0)], flip_pairs=[(0, 1)])
     runner = trainer(tmp_path)

@@ -6,7 +6,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hrseg.lookup import find
-from hrseg.models.blocks import initialise
 from hrseg.models.fcn import concatenate
 from hrseg.models.hrnet import HRNet
 
@@ -63,8 +62,10 @@ class Backbone(nn.Module):
             self.fpn_convs = nn.ModuleList(
                 nn.Conv2d(PYRAMID_CHANNELS, PYRAMID_CHANNELS, 3, padding=1) for _ in PYRAMID
             )
-            for convs in (self.reduction_conv, self.fpn_convs):
-                initialise(convs, bn_momentum=0)
+            for conv in (self.reduction_conv, *self.fpn_convs):
+                # No ReLU follows: the authors' draw, which keeps the scale of the features.
+                nn.init.kaiming_uniform_(conv.weight, a=1)
+                nn.init.zeros_(conv.bias)
         self.out_channels = self.channels[0]
 
     def forward(self, image: Tensor) -> OrderedDict[str, Tensor]:

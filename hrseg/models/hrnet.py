@@ -107,7 +107,7 @@ class HRNet(nn.Module):
         )
 
     def forward(self, image: Tensor) -> list[Tensor]:
-        """Compute the four features of a normalised image.
+        """Compute the features of a normalised image.
 
         Args:
             image: (B, 3, H, W), H and W from 32 up, not necessarily multiples of 32.

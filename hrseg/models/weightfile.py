@@ -87,7 +87,9 @@ def _read_safetensors(path: Path) -> dict[str, Any]:
 
 def write_safetensors(path: Path, state: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
     """Write tensors, and as JSON what it takes to predict with them; `read_checkpoint` reads it."""
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
+    # Copies: the format knows neither strides nor tensors that share their memory.
+    copies = {name: tensor.detach().cpu().clone() for name, tensor in state.items()}
+    tensors = {name: tensor.contiguous() for name, tensor in copies.items()}
     save_file(tensors, path, {"hrseg": json.dumps(facts)})
 
 

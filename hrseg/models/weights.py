@@ -161,9 +161,9 @@ def _compare(expected: State, found: Found) -> Report:
 
 
 def _refusal(model: nn.Module, found: State, report: Report, origin: str, purpose: str) -> str:
-    if report.family == "imagenet" and purpose == "evaluate":
+    if report.family in ("imagenet", "timm") and purpose == "evaluate":
         return (
-            f"{origin} is an ImageNet classification file ({describe(found)}): nothing to "
+            f"{origin} is {FAMILIES[report.family].title} file ({describe(found)}): nothing to "
             'evaluate.\nTrain from it: purpose="initialise", or `model.weights` in a config.'
         )
     expected = model.state_dict()

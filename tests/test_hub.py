@@ -1,0 +1,70 @@
+import sys
+import types
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from hrseg.errors import ConfigError
+from hrseg.models import create_model, hub, load_weights
+from tests.golden_weights import official_weights
+from tests.weight_files import imagenet
+
+OFFICIAL = official_weights("w18_small_v1")
+TIMM = {name: tensor.clone() for name, tensor in imagenet(OFFICIAL).items()}
+
+
+def offline(monkeypatch, answer):
+    """Put a huggingface_hub in place whose download is `answer`: the suite has no network."""
+    module = types.ModuleType("huggingface_hub")
+    module.hf_hub_download = answer
+    monkeypatch.setitem(sys.modules, "huggingface_hub", module)
+
+
+def test_a_name_below_timm_is_fetched_and_read_as_timms(monkeypatch, tmp_path):
+    save_file(TIMM, tmp_path / "model.safetensors")
+    asked = []
+
+    def answer(repository, file):
+        asked.append((repository, file))
+        return str(tmp_path / file)
+
+    offline(monkeypatch, answer)
+    model = create_model("hrnet_w18_small_v1")
+    report = load_weights(model, "timm/hrnet_w18_small.ms_in1k", purpose="initialise")
+    assert asked == [("timm/hrnet_w18_small.ms_in1k", "model.safetensors")]
+    assert report.family == "timm" and any("nearest neighbour" in note for note in report.notes)
+    assert torch.equal(model.backbone.conv1.weight, OFFICIAL["conv1.weight"])
+
+
+def test_without_the_package_it_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "huggingface_hub", None)
+    with pytest.raises(ConfigError, match="pip install huggingface_hub"):
+        hub.fetch("timm/hrnet_w18.ms_in1k")
+
+
+def test_without_a_network_it_is_said(monkeypatch):
+    def answer(repository, file):
+        raise ConnectionError("Name or service not known")
+
+    offline(monkeypatch, answer)
+    with pytest.raises(ConfigError, match=r"could not be downloaded \(ConnectionError\): Name or"):
+        hub.fetch("timm/hrnet_w18.ms_in1k")
+
+
+def test_a_file_of_that_name_comes_first(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "timm").mkdir()
+    (tmp_path / "timm" / "w.pth").write_bytes(b"")
+    assert not hub.is_on_hub("timm/w.pth")
+    assert hub.is_on_hub("timm/hrnet_w18.ms_in1k") and not hub.is_on_hub("weights/w.pth")
+
+
+@pytest.mark.parametrize("source", ["auto", "timm"])
+def test_a_downloaded_file_is_taken_for_timms(tmp_path, source):
+    save_file(TIMM, tmp_path / "model.safetensors")
+    model = create_model("hrnet_w18_small_v1")
+    report = load_weights(model, tmp_path / "model.safetensors", source, purpose="initialise")
+    assert report.family == "timm"
+    with pytest.raises(ConfigError, match="classification file"):
+        load_weights(model, tmp_path / "model.safetensors", source)

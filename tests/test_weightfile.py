@@ -1,0 +1,152 @@
+import os
+import pickle
+import resource
+import subprocess
+import sys
+import textwrap
+import zipfile
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from hrseg.errors import ConfigError
+from hrseg.models import create_model, load_weights, weightfile
+from hrseg.models.weightfile import read_checkpoint, write_safetensors
+from tests.golden_weights import official_weights
+
+OFFICIAL = official_weights("w18_small_v1")
+
+
+def refusal(path):
+    with pytest.raises(ConfigError) as error:
+        read_checkpoint(path)
+    return str(error.value)
+
+
+def test_a_zip_bomb_is_refused_before_it_is_unpacked(tmp_path):
+    torch.save({"conv1.weight": torch.zeros(4, 4)}, tmp_path / "seed.pth")
+    bomb = tmp_path / "w.pth"
+    with zipfile.ZipFile(tmp_path / "seed.pth") as seed, zipfile.ZipFile(bomb, "w") as file:
+        for entry in seed.infolist():
+            content = seed.read(entry)
+            if entry.filename.endswith("data/0"):
+                content = bytes(2**29)  # half a GiB of zeros becomes half a MiB
+            file.writestr(entry.filename, content, zipfile.ZIP_DEFLATED)
+    assert bomb.stat().st_size < 2**20
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    message = refusal(bomb)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100 * 1024  # KiB
+    assert "w.pth is a zip bomb or no checkpoint" in message and "536,87" in message
+
+
+def test_entries_that_share_their_bytes_are_a_bomb_too(tmp_path):
+    torch.save(OFFICIAL, tmp_path / "w.pth")
+    with zipfile.ZipFile(tmp_path / "w.pth", "a") as file:
+        largest = max(file.infolist(), key=lambda entry: entry.file_size)
+        for number in range(400):
+            copy = zipfile.ZipInfo(f"copy/{number}")
+            for name in ("header_offset", "file_size", "compress_size", "CRC"):
+                setattr(copy, name, getattr(largest, name))
+            file.filelist.append(copy)
+        file._didModify = True
+    assert "zip bomb" in refusal(tmp_path / "w.pth")
+
+
+def test_a_file_above_the_limit_is_not_read(tmp_path, monkeypatch):
+    monkeypatch.setattr(weightfile, "MAX_BYTES", 1000)
+    torch.save(OFFICIAL, tmp_path / "w.pth")
+    assert "weights of an HRNet have less than 1" in refusal(tmp_path / "w.pth")
+
+
+def test_a_tensor_larger_than_its_storage_is_refused(tmp_path):
+    key = "stage2.0.fuse_layers.0.1.0.weight"
+    torch.save(OFFICIAL | {key: torch.zeros(1).expand(16, 2**20, 1, 1)}, tmp_path / "w.pth")
+    with pytest.raises(ConfigError, match=rf"{key} claims 16,777,216 values, 1 are stored"):
+        load_weights(create_model("hrnet_w18_small_v1"), tmp_path / "w.pth")
+
+
+class Payload:
+    """Pickles to a call."""
+
+    def __init__(self, function, *arguments):
+        self.call = function, arguments
+
+    def __reduce__(self):
+        return self.call
+
+
+@pytest.fixture(scope="module")
+def hostile(tmp_path_factory):
+    """Files whose loading would run code, if anything ran it."""
+    folder = tmp_path_factory.mktemp("hostile")
+    payloads = {
+        "system": Payload(os.system, f"touch {folder}/hostile-code-ran"),
+        "mkdir": Payload(os.mkdir, f"{folder}/hostile-code-ran"),
+        "exec": Payload(exec, f"open('{folder}/hostile-code-ran', 'w')"),
+        "eval": Payload(eval, f"open('{folder}/hostile-code-ran', 'w')"),
+        "getattr": Payload(getattr, folder, "mkdir"),
+    }
+    for name, payload in payloads.items():
+        torch.save({"state_dict": OFFICIAL, "hrseg": {"class_names": payload}},
+                   folder / f"{name}_zip.pth")  # fmt: skip
+        torch.save({"state_dict": OFFICIAL, "x": payload}, folder / f"{name}_old.pth",
+                   _use_new_zipfile_serialization=False)  # fmt: skip
+        (folder / f"{name}_bare.pth").write_bytes(pickle.dumps(payload, protocol=2))
+    return folder
+
+
+def test_code_in_a_file_is_refused_and_never_runs(hostile):
+    # An audit hook sees what Python does, whoever does it; it cannot be removed, so: a process.
+    script = textwrap.dedent(
+        """
+        import sys
+        from pathlib import Path
+        import hrseg, torch
+        from hrseg.errors import ConfigError
+        from hrseg.models.weightfile import read_checkpoint
+
+        seen = []
+        watched = ("os.system", "os.mkdir", "subprocess.Popen", "os.exec", "os.posix_spawn")
+        def hook(event, arguments):
+            code = event == "exec" or event == "compile"
+            if event in watched or (code and "hostile-code-ran" in str(arguments[0])):
+                seen.append((event, arguments))
+            if event == "open" and str(arguments[0]).endswith("/hostile-code-ran"):
+                seen.append((event, arguments))
+        sys.addaudithook(hook)
+        files = sorted(Path(sys.argv[1]).glob("*.pth"))
+        for file in files:
+            for load in (read_checkpoint, hrseg.load):
+                try:
+                    load(file)
+                except ConfigError as error:
+                    assert "holds more than tensors and plain data" in str(error), error
+                else:
+                    raise SystemExit(f"{file} was taken")
+        print(len(files), seen)
+        """
+    )
+    command = [sys.executable, "-c", script, str(hostile)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.stdout.strip() == "15 []", done.stdout + done.stderr
+    assert not (hostile / "hostile-code-ran").exists()
+
+
+def test_safetensors_carry_what_it_takes_to_predict(tmp_path):
+    facts = {"class_names": ["road", "sky"], "protocol": {"scales": [1.0]}}
+    state = {"a.weight": torch.randn(3, 4).t(), "b": torch.tensor(3)}
+    write_safetensors(tmp_path / "w.safetensors", state, facts)
+    content = read_checkpoint(tmp_path / "w.safetensors")
+    assert content["hrseg"] == facts
+    assert all(torch.equal(content["state_dict"][name], state[name]) for name in state)
+
+
+def test_damaged_facts_of_safetensors_are_answered(tmp_path):
+    save_file({"a": torch.ones(1)}, tmp_path / "w.safetensors", {"hrseg": "{"})
+    assert "its metadata 'hrseg' is no JSON" in refusal(tmp_path / "w.safetensors")
+
+
+def test_a_safetensors_header_of_any_size_is_answered(tmp_path):
+    (tmp_path / "w.safetensors").write_bytes((2**62).to_bytes(8, "little") + b"{}")
+    assert "w.safetensors is damaged" in refusal(tmp_path / "w.safetensors")

@@ -1,0 +1,133 @@
+"""`hrseg weights inspect` and `convert`, as they are called."""
+
+import hashlib
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+import hrseg
+from hrseg.cli import main
+from tests.golden_weights import official_keys, official_weights
+from tests.untrained import save_untrained
+from tests.weight_files import imagenet, torch04
+
+SMALL = official_weights("w18_small_v1")
+CONFIG = "cityscapes_w18_small_v1"
+
+
+def equal(a, b):
+    return set(a) == set(b) and all(torch.equal(a[name], b[name]) for name in a)
+
+
+def said(capsys):
+    captured = capsys.readouterr()
+    return " ".join(captured.out.split()) + captured.err
+
+
+@pytest.fixture
+def official(tmp_path):
+    path = tmp_path / "hrnet_cs_test_torch11.pth"
+    torch.save({f"model.{name}": tensor for name, tensor in SMALL.items()}, path)
+    return path
+
+
+def test_inspect_says_what_an_official_file_is(official, capsys):
+    assert main(["weights", "inspect", str(official)]) == 0
+    text = said(capsys)
+    assert "an official file: HRNetV2-W18-small-v1 with 19 classes" in text
+    assert hashlib.sha256(official.read_bytes()).hexdigest() in text.replace(" ", "")
+    assert "426 tensors" in text and "9 tensors" in text
+    assert "align_corners False, by the authors' configs for hrnet_cs*" in text
+    assert "norm weights taken as they are: it is named torch11" in text
+
+
+@pytest.mark.parametrize(
+    ("name", "state", "expected"),
+    [
+        ("w_torch04.pth", torch04(SMALL), "an official torch 0.4 file"),
+        ("w.pth", imagenet(SMALL), "an ImageNet classification file"),
+        ("hrnet_ocr_cs.pth", official_weights("w18_small_v2+ocr"), "with an OCR head of 19"),
+        ("nan.pth", SMALL | {"bn1.bias": torch.full((64,), torch.nan)}, "1 tensors are not finite"),
+    ],
+)
+def test_inspect_tells_families_heads_and_damage(name, state, expected, tmp_path, capsys):
+    torch.save(state, tmp_path / name)
+    assert main(["weights", "inspect", str(tmp_path / name)]) == 0
+    assert expected in said(capsys)
+
+
+def test_inspect_compares_with_the_model_of_a_config(official, capsys):
+    assert main(["weights", "inspect", str(official), "--config", CONFIG]) == 0
+    assert "every tensor fits" in said(capsys)
+    assert main(["weights", "inspect", str(official), "--config", "cityscapes_w48"]) == 2
+    text = said(capsys)
+    assert "other shape" in text and "expected HRNetV2-W48 with 19 classes" in text
+
+
+def test_inspect_of_hrsegs_own_file_lists_its_facts(tmp_path, capsys):
+    save_untrained(tmp_path / "w.ckpt")
+    assert main(["weights", "inspect", str(tmp_path / "w.ckpt")]) == 0
+    text = said(capsys)
+    assert "classes road, car, tree" in text and "align_corners False, the file says so" in text
+
+
+@pytest.mark.parametrize("variant", ["w18_small_v1", "w18_small_v2+ocr", "w48"])
+@pytest.mark.parametrize("way", ["hrseg", "mmseg"])
+def test_every_tensor_of_an_official_file_comes_back_to_the_bit(variant, way, tmp_path):
+    state = official_weights(variant)
+    torch.save(state, tmp_path / "w.pth")
+    there, back = tmp_path / "there.pth", tmp_path / "back.pth"
+    assert main(["weights", "convert", str(tmp_path / "w.pth"), "--to", way,
+                 "--out", str(there)]) == 0  # fmt: skip
+    assert main(["weights", "convert", str(there), "--to", "official", "--out", str(back)]) == 0
+    found = torch.load(back, weights_only=True)
+    assert list(found) == list(official_keys(variant)) or set(found) == set(state)
+    assert equal(found, state)
+
+
+def test_hrsegs_own_file_comes_back_to_the_bit(tmp_path):
+    save_untrained(tmp_path / "w.ckpt")
+    for family, source in (("mmseg", "w.ckpt"), ("official", "w.ckpt"), ("hrseg", "w_mmseg.pth")):
+        assert main(["weights", "convert", str(tmp_path / source), "--to", family]) == 0
+    ours = hrseg.load(tmp_path / "w.ckpt").model.state_dict()
+    assert equal(torch.load(tmp_path / "w_mmseg_hrseg.pth")["state_dict"], ours)
+    official = torch.load(tmp_path / "w_official.pth")
+    assert equal(official, {name.partition(".")[2]: tensor for name, tensor in ours.items()})
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+def test_with_a_config_the_result_loads_as_it_is(official, suffix, tmp_path):
+    out = tmp_path / f"w{suffix}"
+    command = ["weights", "convert", str(official), "--to", "hrseg", "--config", CONFIG]
+    assert main([*command, "--out", str(out)]) == 0
+    predictor = hrseg.load(out)
+    assert predictor.class_names[:2] == ["road", "sidewalk"]
+    assert predictor.protocol.name == "official_cityscapes"
+    assert torch.equal(predictor.model.backbone.conv1.weight, SMALL["conv1.weight"])
+
+
+def test_a_checkpoint_becomes_safetensors_with_its_facts(tmp_path):
+    save_untrained(tmp_path / "w.ckpt")
+    out = tmp_path / "w.safetensors"
+    assert main(["weights", "convert", str(tmp_path / "w.ckpt"), "--to", "hrseg",
+                 "--out", str(out)]) == 0  # fmt: skip
+    assert hrseg.load(out).class_names == ["road", "car", "tree"]
+    assert equal(load_file(out), hrseg.load(tmp_path / "w.ckpt").model.state_dict())
+
+
+def test_an_existing_file_and_a_wrong_suffix_are_refused(official, tmp_path, capsys):
+    (tmp_path / "there.pth").write_bytes(b"precious")
+    for out, message in (("there.pth", "exists already"), ("w.onnx", "expected a file that ends"),
+                         ("w.safetensors", "ends with .pth.")):  # fmt: skip
+        command = ["weights", "convert", str(official), "--to", "mmseg"]
+        assert main([*command, "--out", str(tmp_path / out)]) == 2
+        assert message in said(capsys)
+    assert (tmp_path / "there.pth").read_bytes() == b"precious"
+
+
+def test_weights_of_another_model_than_the_configs_are_not_relabelled(official, tmp_path, capsys):
+    command = ["weights", "convert", str(official), "--to", "hrseg", "--config", "camvid_w18"]
+    assert main([*command, "--out", str(tmp_path / "w.pth")]) == 2
+    assert "does not fit" in said(capsys)
+    assert not (tmp_path / "w.pth").exists()
