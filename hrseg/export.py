@@ -16,7 +16,7 @@ from hrseg.errors import ConfigError
 from hrseg.formats import Form, write
 from hrseg.models import Segmenter
 from hrseg.predictor import Predictor, load
-from hrseg.proof import Comparison, prove
+from hrseg.proof import Comparison, open_candidate, prove
 from hrseg.schema import Config
 
 if TYPE_CHECKING:
@@ -114,7 +114,9 @@ def export(
         if form.format == "openvino":
             stack.enter_context(replacing(target.with_suffix(".bin")))
         write(model, partial, form, facts, calibration)
-        proof = prove(predictor, partial, facts, comparison)
+        candidate = open_candidate(partial, facts)
+        figures = prove(predictor, candidate, form.int8, comparison)
+        proof = {"file": target.name, "export": facts["export"], **figures}
         text = json.dumps(proof, indent=1)
         with replacing(target.with_name(f"{target.stem}.proof.json")) as file:
             file.write_text(text, encoding="utf-8")

@@ -49,38 +49,41 @@ class Comparison:
 
 
 def prove(
-    predictor: Predictor, path: Path, facts: dict[str, Any], comparison: Comparison | None
+    predictor: Predictor, candidate: Predictor, int8: bool, comparison: Comparison | None
 ) -> dict[str, Any]:
-    """Compare a file with its model, print the tables, and return the figures.
+    """Compare an exported file with its model, print the tables, and return the figures.
 
     Args:
         predictor: the model.
-        path: the file, just written.
-        facts: what the file says of itself.
+        candidate: the file, as `open_candidate` gives it.
+        int8: whether it computes in 8 bits.
         comparison: images to compare mIoU on.
 
     Raises:
         ProofError: they differ by more than MAX_DIFFERENCE, MIN_AGREEMENT or MAX_LOSS allow; in
             int8 mIoU alone decides.
     """
-    candidate = _open(path, facts)
-    rows = [_compare(predictor, candidate, shape) for shape in track_quietly(SHAPES, "shapes")]
+    rows = [_compare(predictor, candidate, shape) for shape in _track(SHAPES, "shapes")]
     differences = [row["max_difference"] for row in rows if row["max_difference"] is not None]
     agreement = min(row["agreement"] for row in rows)
     proof: dict[str, Any] = {
-        "export": facts["export"],
         "shapes": rows,
         "max_difference": max(differences, default=None),
         "agreement": agreement,
         "miou": _compare_miou(predictor, candidate, comparison) if comparison else None,
     }
     _show(proof)
-    _judge(proof, int8=facts["export"]["int8"])
+    _judge(proof, int8)
     return proof
 
 
-def _open(path: Path, facts: dict[str, Any]) -> Predictor:
-    """Return the file as whoever uses it will run it, in float32."""
+def open_candidate(path: Path, facts: dict[str, Any]) -> Predictor:
+    """Return a file as whoever uses it will run it, in float32.
+
+    Args:
+        path: the file, just written.
+        facts: what it says of itself.
+    """
     if is_exported(path):
         return Predictor(open_engine(path), facts)
     if path.suffix == ".safetensors":
@@ -131,11 +134,11 @@ def _compare_miou(
 ) -> dict[str, Any]:
     """Return the scores of both on the same images by the same protocol."""
     protocol = _possible(candidate, predictor.protocol)
-    both = [one.with_protocol(**_fields(protocol)) for one in (predictor, candidate)]
+    both = [one.with_protocol(**protocol.to_dict()) for one in (predictor, candidate)]
     matrices = [ConfusionMatrix(len(predictor.class_names)) for _ in both]
     equal = total = 0
     seconds = [0.0, 0.0]
-    for index in track_quietly(comparison.indices, "images"):
+    for index in _track(comparison.indices, "images"):
         image, mask = comparison.read(index)
         preds = []
         for i, one in enumerate(both):
@@ -165,16 +168,12 @@ def _compare_miou(
 def _possible(candidate: Predictor, protocol: Protocol) -> Protocol:
     """Return the protocol, or what of it a file of bytes or ids can do: one view, unscaled."""
     try:
-        candidate.with_protocol(**_fields(protocol)).check()
+        candidate.with_protocol(**protocol.to_dict()).check()
     except ConfigError:
         return replace(protocol, scales=(1.0,), base_size=0, flip=False)
     if isinstance(candidate.model, Engine) and candidate.model.kind["input"] == "uint8":
         return replace(protocol, base_size=0)
     return protocol
-
-
-def _fields(protocol: Protocol) -> dict[str, Any]:
-    return protocol.to_dict()
 
 
 def _judge(proof: dict[str, Any], int8: bool) -> None:
@@ -198,7 +197,7 @@ def _judge(proof: dict[str, Any], int8: bool) -> None:
 
 def _show(proof: dict[str, Any]) -> None:
     """Print what was compared, shape by shape and class by class."""
-    table = Table("shape", title="exported file against the model", title_justify="left")
+    table = Table("shape")
     table.add_column("max difference", justify="right")
     table.add_column("same class", justify="right")
     for row in proof["shapes"]:
@@ -208,14 +207,16 @@ def _show(proof: dict[str, Any]) -> None:
             "-" if difference is None else f"{difference:.1e}",
             f"{row['agreement']:.4%}",
         )
+    _say("exported file against the model:")
     get_console().print(table)
-    if proof["miou"]:
-        get_console().print(_miou_table(proof["miou"]))
+    if miou := proof["miou"]:
+        _say(f"{miou['images']} images, same class on {miou['agreement']:.4%} of the pixels; "
+            f"{Protocol(**miou['protocol'])}")  # fmt: skip
+        get_console().print(_miou_table(miou))
 
 
 def _miou_table(miou: dict[str, Any]) -> Table:
-    title = f"{miou['images']} images, same class on {miou['agreement']:.4%} of the pixels"
-    table = Table("IoU", title=title, title_justify="left")
+    table = Table("IoU")
     for name in ("original", "exported", "change"):
         table.add_column(name, justify="right")
     for row in miou["classes"]:
@@ -232,7 +233,12 @@ def _change(row: dict[str, Any]) -> list[str]:
     return [*(f"{100 * value:.2f}" for value in values), f"{100 * (values[1] - values[0]):+.2f}"]
 
 
-def track_quietly(items: Sequence[Any], what: str) -> Any:
+def _say(text: str) -> None:
+    """Print a line that is not wrapped."""
+    get_console().print(text, highlight=False, markup=False, soft_wrap=True)
+
+
+def _track(items: Sequence[Any], what: str) -> Any:
     """Iterate with a progress line that leaves nothing behind, on a terminal alone."""
     console = get_console()
     return track(

@@ -40,6 +40,7 @@ PASCAL_480 = Published((480, 480), 520, 2.1, 0.004, 1e-4, 16, 200, False, 0.01, 
 LIP = Published((473, 473), 473, 1.6, 0.007, 5e-4, 40, 150, False, 0.01, "cross_entropy")
 ADE = Published((520, 520), 520, 1.6, 0.02, 1e-4, 16, 120, True, 0.1, "ohem")
 COCO = Published((520, 520), 520, 2.1, 0.001, 1e-4, 16, 110, True, 0.1, "ohem", 10)
+OCR = {"align_corners": True, "bn_momentum": 0.1}  # seg_hrnet_ocr.py
 RECIPES = {
     "cityscapes_w48": CITYSCAPES,
     "cityscapes_w48_1gpu": CITYSCAPES._replace(bn_momentum=0.0025),
@@ -60,6 +61,9 @@ RECIPES = {
     "ade20k_w48_1gpu": ADE._replace(bn_momentum=0.026),
     "cocostuff10k_w48": COCO,
     "cocostuff10k_w48_1gpu": COCO._replace(bn_momentum=0.026),
+    "cityscapes_w48_ocr": CITYSCAPES._replace(**OCR),
+    "pascal_context_59_w48_ocr": PASCAL._replace(**OCR),
+    "lip_w48_ocr": LIP._replace(**OCR),
 }
 OWN = {"camvid_w18", "camvid_w18_small", "folder", "synthetic_tiny"}
 
@@ -94,6 +98,14 @@ def test_a_recipe_has_the_published_settings(name):
 
 
 @pytest.mark.parametrize("name", RECIPES)
+def test_an_ocr_recipe_trains_the_regions_with_weight_0_4(name):
+    losses = load_config(name).losses
+    outputs = [(loss.on, loss.weight) for loss in losses]
+    assert outputs == ([("out", 1.0), ("aux", 0.4)] if name.endswith("_ocr") else [("out", 1.0)])
+    assert len({str(loss.get("class_weights")) for loss in losses}) == 1
+
+
+@pytest.mark.parametrize("name", RECIPES)
 def test_a_recipe_says_which_branch_it_follows_and_what_to_expect(name):
     text = shipped_configs()[name].read_text()
     first = text.splitlines()[0]
@@ -121,6 +133,7 @@ TREES = {
     "cityscapes_w48": make_cityscapes,
     "pascal_context_60_w48_480": make_pascal_context,
     "lip_w48_1gpu": make_lip,
+    "lip_w48_ocr": make_lip,
     "ade20k_w48": make_ade20k,
     "cocostuff10k_w48_1gpu": make_cocostuff10k,
 }

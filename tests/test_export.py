@@ -1,0 +1,167 @@
+"""Real files in the real runtimes; what a proof demands is in test_proof.py."""
+
+import json
+
+import numpy as np
+import pytest
+
+import hrseg
+from hrseg import proof
+from hrseg.cli import main
+from hrseg.errors import ConfigError, ProofError
+from hrseg.export import centre, export
+from hrseg.formats import Form
+from hrseg.proof import Comparison
+from tests.untrained import NAMES, save_untrained
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    return save_untrained(tmp_path_factory.mktemp("export") / "w.ckpt")
+
+
+@pytest.fixture(scope="module")
+def images():
+    random = np.random.default_rng(0)
+    return [random.integers(0, 256, (65, 97, 3), dtype=np.uint8) for _ in range(2)]
+
+
+@pytest.fixture(scope="module")
+def exported(checkpoint, tmp_path_factory):
+    """Two files that stay small in number: writing one takes seconds."""
+    for module in ("onnxscript", "onnxruntime", "openvino"):
+        pytest.importorskip(module)
+    folder = tmp_path_factory.mktemp("files")
+    predictor = hrseg.load(checkpoint)
+    export(predictor, folder / "w.onnx", Form("onnx"))
+    export(predictor, folder / "w.xml", Form("openvino", "normalized", "head"))
+    return folder
+
+
+@pytest.mark.parametrize("name", ["w.onnx", "w.xml"])
+def test_a_file_predicts_what_its_checkpoint_predicts(name, exported, checkpoint, images):
+    theirs, ours = hrseg.load(exported / name, threads=1), hrseg.load(checkpoint)
+    assert theirs.class_names == NAMES and theirs.palette == ours.palette
+    for image in images:
+        expected, found = ours.predict(image, scores=True), theirs.predict(image, scores=True)
+        assert (found.mask == expected.mask).mean() > 0.999
+        np.testing.assert_allclose(found.scores, expected.scores, rtol=1e-3, atol=1e-4)
+
+
+def test_a_normalised_file_follows_every_protocol(exported, checkpoint, images):
+    pair = [hrseg.load(path).with_protocol("mmseg") for path in (exported / "w.xml", checkpoint)]
+    found, expected = (one.predict(images[0], scores=True) for one in pair)
+    np.testing.assert_allclose(found.scores, expected.scores, rtol=1e-3, atol=1e-4)
+
+
+def test_openvino_computes_in_bf16_on_request(exported, checkpoint, images):
+    close = hrseg.load(exported / "w.xml", precision="bf16").predict(images[0])
+    exact = hrseg.load(checkpoint).predict(images[0])
+    assert (close.mask == exact.mask).mean() > 0.95
+    with pytest.raises(ConfigError, match="ONNX Runtime has no bf16 on the CPU"):
+        hrseg.load(exported / "w.onnx", precision="bf16")
+    with pytest.raises(ConfigError, match="runs on the CPU alone, not on 'cuda'"):
+        hrseg.load(exported / "w.onnx", device="cuda")
+
+
+def test_the_proof_lies_beside_the_file(exported):
+    figures = json.loads((exported / "w.proof.json").read_text())
+    assert figures["file"] in ("w.onnx", "w.xml") and len(figures["shapes"]) == 20
+    assert figures["max_difference"] < 1e-5 and figures["agreement"] > 0.9999
+    assert {path.name for path in exported.iterdir()} == {
+        "w.onnx", "w.xml", "w.bin", "w.proof.json",
+    }  # fmt: skip
+
+
+def test_onnx_runtime_alone_gives_what_the_file_says(exported, checkpoint, images):
+    """As somebody who has never heard of hrseg runs it."""
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(exported / "w.onnx")
+    facts = json.loads(session.get_modelmeta().custom_metadata_map["hrseg"])
+    batch = images[0].transpose(2, 0, 1)[None]
+    (logits,) = session.run(["logits"], {"image": batch})
+    assert logits.shape == (1, 3, 65, 97)
+    expected = hrseg.load(checkpoint).predict(images[0]).mask
+    assert (logits[0].argmax(0) == expected).mean() > 0.999
+    assert facts["class_names"] == NAMES and facts["export"]["input"] == "uint8"
+
+
+def test_hrseg_predict_takes_a_file(exported, images, tmp_path, capsys):
+    from PIL import Image
+
+    Image.fromarray(images[0]).save(tmp_path / "a.png")
+    out = tmp_path / "out"
+    command = ["predict", str(tmp_path / "a.png"), "--out", str(out), "--no-overlays"]
+    assert main([*command, "--checkpoint", str(exported / "w.onnx"), "--threads", "1"]) == 0
+    mask = np.asarray(Image.open(out / "masks" / "a.png"))
+    assert (mask == hrseg.load(exported / "w.xml").predict(images[0]).mask).mean() > 0.999
+    scaled = [*command, "inference.scales=[0.5,1.0]", "--checkpoint", str(exported / "w.onnx")]
+    assert main(scaled) == 2
+    assert "export it with --normalized" in capsys.readouterr().err
+
+
+def test_ids_of_torch_export_and_weights_of_safetensors(checkpoint, tmp_path, images):
+    predictor = hrseg.load(checkpoint)
+    figures = export(predictor, tmp_path / "w.pt2", Form("torch-export", output="ids"))
+    assert figures["max_difference"] is None and figures["agreement"] > 0.9999
+    export(predictor, tmp_path / "w.safetensors", Form("safetensors"))
+    again = hrseg.load(tmp_path / "w.safetensors")
+    assert np.array_equal(again.predict(images[0]).mask, predictor.predict(images[0]).mask)
+
+
+def test_a_failed_proof_leaves_what_stood_there(checkpoint, tmp_path, monkeypatch):
+    monkeypatch.setattr(proof, "MAX_DIFFERENCE", -1.0)
+    (tmp_path / "w.safetensors").write_bytes(b"the good one")
+    with pytest.raises(ProofError, match="It was not kept"):
+        export(hrseg.load(checkpoint), tmp_path / "w.safetensors", Form("safetensors"))
+    assert (tmp_path / "w.safetensors").read_bytes() == b"the good one"
+    assert [path.name for path in tmp_path.iterdir()] == ["w.safetensors"]
+
+
+def test_the_command_compares_miou_where_the_data_is(checkpoint, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert main(["export", str(checkpoint), "--format", "safetensors", "--out", "w.pt"]) == 2
+    assert "ends with .safetensors" in capsys.readouterr().err
+    assert main(["export", str(checkpoint), "--format", "safetensors", "--argmax"]) == 2
+    assert main(["export", str(checkpoint), "--int8"]) == 2
+    assert "needs the data" in capsys.readouterr().err
+    assert main(["export", str(checkpoint), "--argmax", "--head-resolution"]) == 2
+    command = ["export", str(checkpoint), "--format", "safetensors", "--out", "w.safetensors"]
+    assert main(command) == 0
+    assert "exported: w.safetensors" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "format"), [("w.xml", "openvino"), ("w.onnx", "onnx")])
+def test_int8_is_fitted_and_scored(checkpoint, images, tmp_path, name, format):
+    pytest.importorskip("nncf")
+    predictor = hrseg.load(checkpoint)
+    truth = [predictor.predict(image).mask for image in images]
+    comparison = Comparison(lambda index: (images[index], truth[index]), range(2))
+    # Noise and random weights: the limit for trained ones says nothing here.
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(proof.MAX_LOSS, True, 1.0)
+        figures = export(
+            predictor, tmp_path / name, Form(format, int8=True), comparison, calibration=images
+        )
+    assert figures["miou"]["original"] == 1.0 and figures["miou"]["agreement"] > 0.8
+    assert hrseg.load(tmp_path / name).predict(images[0]).mask.shape == (65, 97)
+
+
+def test_int8_sees_the_middle_of_large_images():
+    image = np.zeros((1024, 2048, 3), np.uint8)
+    image[256:768, 512:1536] = 1
+    assert centre(image).shape == (512, 1024, 3) and centre(image).all()
+    assert centre(np.ones((360, 480, 3), np.uint8)).shape == (360, 480, 3)
+
+
+def test_an_exported_file_is_not_exported_again(exported):
+    with pytest.raises(ConfigError, match="exported already"):
+        export(hrseg.load(exported / "w.onnx"), exported / "x.onnx", Form("onnx"))
+
+
+def test_a_missing_package_is_named_with_its_repair(monkeypatch, tmp_path):
+    monkeypatch.setattr("hrseg.formats.find_spec", lambda name: None)
+    with pytest.raises(ConfigError, match=r'needs onnx, onnxscript, openvino: pip install "hrseg'):
+        Form("openvino").check(tmp_path / "w.xml")
