@@ -42,6 +42,7 @@ def write_bytes(path: Path, data: bytes) -> None:
 
 def cannot_write(path: Path, reason: str) -> ConfigError:
     """Return the error of a library that could not write `path`: a full disk, or its reason."""
+    path = path.with_name(path.name.removeprefix(PARTIAL))
     if shutil.disk_usage(path.parent).free < _ROOM:
         return _full_disk(path)
     return ConfigError(f"{path} could not be written: {reason}")

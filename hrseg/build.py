@@ -51,7 +51,7 @@ def build_task(
         )
     if weights and isinstance(model, Segmenter) and model_config.weights is not None:
         report = load_weights(model, model_config.weights, purpose="initialise")
-        get_console().print(str(report), highlight=False, soft_wrap=True)
+        get_console().print(str(report), highlight=False, markup=False, soft_wrap=True)
     return SegmentationTask(
         model,
         class_names=data.class_names,
@@ -81,7 +81,7 @@ def build_predictor(config: Config, checkpoint: Path, device: str, precision: st
     data = build_data(config)
     model = _model(config, data)
     report = load_weights(model, content, purpose="evaluate", origin=checkpoint)
-    get_console().print(str(report), highlight=False, soft_wrap=True)
+    get_console().print(str(report), highlight=False, markup=False, soft_wrap=True)
     return Predictor(model, facts_of(config, data, model), device, precision)
 
 

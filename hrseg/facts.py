@@ -1,7 +1,6 @@
 """What a file says of its own model: checked, since anyone can have written it."""
 
 import inspect
-import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ from hrseg.protocols import Protocol
 NAMES = ("architecture", "class_names", "palette", "flip_pairs", "mean", "std", "protocol")
 
 
-def check_facts(facts: Mapping[str, Any], path: str | Path) -> None:
+def check_facts(facts: Any, path: str | Path) -> None:
     """Refuse facts that no model could have.
 
     Args:
@@ -23,7 +22,7 @@ def check_facts(facts: Mapping[str, Any], path: str | Path) -> None:
     Raises:
         ConfigError: a fact is missing, or of another type or range.
     """
-    missing = [name for name in NAMES if name not in facts]
+    missing = [name for name in NAMES if not isinstance(facts, Mapping) or name not in facts]
     wrong = missing or [name for name in NAMES if not _CHECKS[name](facts[name], facts)]
     if not wrong and len(facts["class_names"]) != facts["architecture"].get("num_classes"):
         wrong = ["class_names"]
@@ -68,7 +67,7 @@ def _are_numbers(value: Any, facts: Mapping[str, Any]) -> bool:
     return (
         isinstance(value, list | tuple)
         and len(value) == 3
-        and all(isinstance(number, int | float) and math.isfinite(number) for number in value)
+        and all(isinstance(number, int | float) and abs(number) < 1e6 for number in value)
     )
 
 
@@ -78,10 +77,16 @@ def _are_positive(value: Any, facts: Mapping[str, Any]) -> bool:
 
 def _is_protocol(value: Any, facts: Mapping[str, Any]) -> bool:
     try:
-        Protocol(**value)
+        protocol = Protocol(**value)
     except (TypeError, ConfigError):
         return False
-    return True
+    whole = (protocol.pad_multiple, protocol.base_size)
+    # Protocol checks the rest; sides above 2**16 would fill the memory.
+    return (
+        isinstance(protocol.name, str)
+        and isinstance(protocol.window_above, int | float)
+        and _are_ids(whole, 2**16 + 1)
+    )
 
 
 def _are_ids(values: Any, limit: int) -> bool:

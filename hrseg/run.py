@@ -1,7 +1,7 @@
 """Train, score, test: what a command does with a config, and the run folder it keeps."""
 
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -24,6 +24,7 @@ from hrseg.data.datamodule import SegmentationDataModule
 from hrseg.details import write_details
 from hrseg.engine import is_exported, open_engine
 from hrseg.errors import ConfigError, HrsegError
+from hrseg.facts import check_facts
 from hrseg.logs import quieten
 from hrseg.models.hub import is_on_hub
 from hrseg.models.weightfile import read_checkpoint
@@ -149,8 +150,8 @@ def _to_score(
     task = build_task(config, data, weights=False)
     content = read_checkpoint(checkpoint)
     report = load_weights(task.model, content, purpose="evaluate", origin=checkpoint)
-    get_console().print(str(report), highlight=False, soft_wrap=True)
-    _check_facts(task, content.get("hrseg", {}), checkpoint)
+    get_console().print(str(report), highlight=False, markup=False, soft_wrap=True)
+    _check_facts(task, content.get("hrseg"), checkpoint)
     return data, task
 
 
@@ -261,7 +262,7 @@ def _checked_last(config: Config, task: SegmentationTask, trainer: pl.Trainer, r
     last = run / "checkpoints" / "last.ckpt"
     content = read_checkpoint(last)
     load_weights(task.model, content, purpose="evaluate", origin=last)
-    _check_facts(task, content.get("hrseg", {}), last)
+    _check_facts(task, content.get("hrseg"), last)
     started = to_dict(load_config(run / "config.yaml").optimizer)
     if to_dict(config.optimizer) != started:
         raise ConfigError(
@@ -279,14 +280,17 @@ def _checked_last(config: Config, task: SegmentationTask, trainer: pl.Trainer, r
     return last
 
 
-def _check_facts(task: SegmentationTask, facts: Mapping[str, Any], checkpoint: Path) -> None:
-    """Refuse to score a checkpoint under settings that it was not trained with."""
-    trained = facts.get("architecture", {})
+def _check_facts(task: SegmentationTask, facts: Any, checkpoint: Path) -> None:
+    """Refuse to score a checkpoint under settings that it was not trained with, if it says any."""
+    if facts is None:
+        return
+    check_facts(facts, checkpoint)
+    aligned = facts["architecture"].get("align_corners")
     for what, theirs, ours in (
-        ("model.align_corners", trained.get("align_corners"), task.model.align_corners),
-        ("class names", facts.get("class_names"), task.class_names),
-        ("mean", facts.get("mean"), list(task.normalize.mean)),
-        ("std", facts.get("std"), list(task.normalize.std)),
+        ("model.align_corners", aligned, task.model.align_corners),
+        ("class names", facts["class_names"], task.class_names),
+        ("mean", facts["mean"], list(task.normalize.mean)),
+        ("std", facts["std"], list(task.normalize.std)),
     ):
         if theirs is not None and theirs != ours:
             raise ConfigError(

@@ -1,6 +1,7 @@
 """`hrseg weights`: what a file of weights is, and the same weights under other names."""
 
 import hashlib
+import re
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,9 +10,10 @@ from typing import Any
 import torch
 from rich import get_console
 from rich.table import Table
+from rich.text import Text
 from torch import Tensor
 
-from hrseg.atomic import replacing
+from hrseg.atomic import cannot_write, replacing
 from hrseg.engine import is_exported, open_engine
 from hrseg.errors import ConfigError
 from hrseg.facts import check_facts
@@ -23,6 +25,7 @@ from hrseg.models.weights import Report, compare, describe, load_weights
 from hrseg.schema import Config
 
 State = dict[str, Tensor]
+STATISTICS = ("running_mean", "running_var", "num_batches_tracked")  # no parameters
 
 # The authors' yaml files, branch HRNet-OCR; seg_hrnet_ocr.py aligns corners whatever they say.
 RELEASED = {
@@ -43,22 +46,24 @@ def inspect_weights(file: str, config: Config | None = None) -> None:
     """
     path = fetch(file) if is_on_hub(file) else Path(file).expanduser()
     if is_exported(path):
+        if config is not None:
+            raise ConfigError(f"{path} says itself what it is: leave --config out.")
         engine = open_engine(path)
-        _show([("file", str(path)), ("is", f"exported: {engine.extra_repr()}"),
-               *_said(engine.facts)])  # fmt: skip
+        what = ("is", f"exported: {engine.extra_repr()}")
+        _show([*_identity(path), what, *_said(engine.facts, path)])
         return
     raw = read_checkpoint(path)
     found = recognise(raw, "timm" if is_on_hub(file) else "auto", str(path))
+    facts = _said(raw.get("hrseg"), path)
     rows = [
-        ("file", str(path)),
+        *_identity(path),
         ("is", f"{FAMILIES[found.family].title} file: {describe(found.state)}"),
-        ("size", f"{path.stat().st_size:,} bytes"),
-        ("sha256", _sha256(path)),
         *_tensors(found.state),
         ("align_corners", _align_corners(found, raw, path)),
-        *_said(raw.get("hrseg")),
+        *facts,
+        *_said_by_mmseg(raw.get("meta")),
         *(("note", note) for note in found.notes),
-        ("use", _use(found, isinstance(raw.get("hrseg"), Mapping))),
+        ("use", _use(found, raw.get("hrseg") is not None)),
     ]
     _show(rows)
     if config is not None:
@@ -89,23 +94,45 @@ def convert_weights(
             those of the config.
     """
     path = fetch(file) if is_on_hub(file) else Path(file).expanduser()
-    out = out or path.with_name(f"{path.stem}_{family}.pth")
-    if out.exists():
-        raise ConfigError(f"{out} exists already. Remove it, or name another file with --out.")
-    if out.suffix not in (".pth", ".safetensors") or (out.suffix, family) == (
-        ".safetensors",
-        "mmseg",
-    ):
-        expected = ".pth" if family == "mmseg" else ".pth or .safetensors"
-        raise ConfigError(f"--out {out}: expected a file that ends with {expected}.")
+    if is_exported(path):
+        raise ConfigError(f"{path} is exported: convert the checkpoint that it was made of.")
+    out = out or _beside(path, family)
+    _check_out(out, family)
     raw = read_checkpoint(path)
     found = recognise(raw, "timm" if is_on_hub(file) else "auto", str(path))
     facts = _facts(raw, config, path) if family == "hrseg" else {}
-    for note in found.notes:
-        get_console().print(note, highlight=False, soft_wrap=True)
+    dropped = family != "hrseg" and "hrseg" in raw
+    said = ["class names, colours, normalisation and protocol left out"] if dropped else []
+    for note in (*found.notes, *said):
+        get_console().print(note, highlight=False, markup=False, soft_wrap=True)
     with replacing(out) as partial:
-        _write(partial, family, found.state, facts)
+        try:
+            _write(partial, family, found.state, facts)
+        except RuntimeError as error:  # of torch.save
+            raise cannot_write(out, str(error).partition("\n")[0]) from error
     return out
+
+
+def _beside(path: Path, family: str) -> Path:
+    """Return where the result goes by default, next to the file that it is made of."""
+    stem = path.stem
+    if family == "official":
+        # The rule of torch 0.4 is carried out by now: the old name would ask for it again.
+        stem = re.sub("torch04", "torch11", stem, flags=re.IGNORECASE)
+    return path.with_name(f"{stem}_{family}.pth")
+
+
+def _check_out(out: Path, family: str) -> None:
+    if out.exists():
+        raise ConfigError(f"{out} exists already. Remove it, or name another file with --out.")
+    suffixes = (".pth",) if family == "mmseg" else (".pth", ".safetensors")
+    if out.suffix not in suffixes:
+        raise ConfigError(f"--out {out}: expected a file that ends with {' or '.join(suffixes)}.")
+    if family == "official" and "torch04" in out.name.lower():
+        raise ConfigError(
+            f"--out {out}: a file of this name has its norm weights read as |weight| + 1e-5, and\n"
+            "those that are written are to be taken as they are. Name it without torch04."
+        )
 
 
 def _facts(raw: Mapping[str, Any], config: Config | None, path: Path) -> dict[str, Any]:
@@ -117,7 +144,7 @@ def _facts(raw: Mapping[str, Any], config: Config | None, path: Path) -> dict[st
         load_weights(model, raw, origin=path)
         return facts
     if "hrseg" not in raw:
-        print("note: without --config the file says nothing of classes, colours and protocol")
+        print("without --config the file says nothing of classes, colours and protocol")
         return {}
     check_facts(raw["hrseg"], path)
     return dict(raw["hrseg"])
@@ -142,21 +169,21 @@ def _write(path: Path, family: str, state: State, facts: dict[str, Any]) -> None
 def _tensors(state: State) -> list[tuple[str, str]]:
     rows = []
     for part in ("backbone", "head"):
-        tensors = [tensor for name, tensor in state.items() if name.startswith(f"{part}.")]
-        count = sum(tensor.numel() for tensor in tensors)
-        rows.append((part, f"{len(tensors)} tensors, {count / 1e6:.2f} M numbers"))
+        names = [name for name in state if name.startswith(f"{part}.")]
+        count = sum(state[name].numel() for name in names if not name.endswith(STATISTICS))
+        rows.append((part, f"{len(names)} tensors, {count / 1e6:.2f} M parameters"))
     kinds = Counter(str(tensor.dtype).removeprefix("torch.") for tensor in state.values())
     rows.append(("types", ", ".join(f"{count} {kind}" for kind, count in kinds.items())))
-    broken = [name for name, tensor in state.items() if not tensor.isfinite().all()]
+    broken = [name for name, tensor in state.items() if not tensor.float().isfinite().all()]
     if broken:
         rows.append(("damaged", f"{len(broken)} tensors are not finite: {some(broken)}"))
     return rows
 
 
 def _align_corners(found: Found, raw: Mapping[str, Any], path: Path) -> str:
-    facts = raw.get("hrseg")
-    if isinstance(facts, Mapping) and isinstance(facts.get("architecture"), Mapping):
-        return f"{facts['architecture'].get('align_corners')}, the file says so"
+    if raw.get("hrseg") is not None:
+        aligned = raw["hrseg"]["architecture"].get("align_corners", False)
+        return f"{aligned}, the file says so"
     if found.family == "mmseg" and RESTORE not in raw:
         return "False, as in mmseg's own configs"
     for start, aligned in RELEASED.items():
@@ -165,17 +192,25 @@ def _align_corners(found: Found, raw: Mapping[str, Any], path: Path) -> str:
     return "not in the file: take the config that it was trained with"
 
 
-def _said(facts: Any) -> list[tuple[str, str]]:
+def _said(facts: Any, path: Path) -> list[tuple[str, str]]:
     """Return what a file of hrseg says of itself."""
-    if not isinstance(facts, Mapping):
+    if facts is None:
         return []
-    check_facts(facts, "the file")
+    check_facts(facts, path)
     architecture, protocol = facts["architecture"], facts["protocol"]
     return [
         ("network", f"{architecture['backbone']} + {architecture.get('head', 'fcn')}"),
         ("classes", ", ".join(facts["class_names"])),
         ("protocol", f"{protocol['name']}: scales {protocol['scales']}, flip {protocol['flip']}"),
     ]
+
+
+def _said_by_mmseg(meta: Any) -> list[tuple[str, str]]:
+    """Return the class names that mmseg keeps beside its weights: before version 1, and since."""
+    meta = meta if isinstance(meta, Mapping) else {}
+    data = meta.get("dataset_meta")
+    names = data.get("classes") if isinstance(data, Mapping) else meta.get("CLASSES")
+    return [("classes", ", ".join(map(str, names)))] if isinstance(names, list | tuple) else []
 
 
 def _use(found: Found, complete: bool) -> str:
@@ -188,8 +223,9 @@ def _use(found: Found, complete: bool) -> str:
 
 def _show(rows: list[tuple[str, str]]) -> None:
     table = Table.grid(padding=(0, 2))
-    for row in rows:
-        table.add_row(*row)
+    for what, text in rows:
+        # A file can say anything, also what would steer the terminal.
+        table.add_row(what, Text("".join(c if c.isprintable() else "?" for c in text)))
     get_console().print(table, highlight=False)
 
 
@@ -202,10 +238,12 @@ def _show_report(report: Report) -> None:
         ("unexpected", report.unexpected),
         ("other shape", report.mismatched),
     ):
-        table.add_row(what, str(len(names)), some(names) if names else "-")
+        table.add_row(what, str(len(names)), Text(some(names) if names else "-"))
     get_console().print(table)
 
 
-def _sha256(path: Path) -> str:
+def _identity(path: Path) -> list[tuple[str, str]]:
     with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    size = f"{path.stat().st_size:,} bytes"
+    return [("file", str(path)), ("size", size), ("sha256", digest)]

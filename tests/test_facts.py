@@ -27,9 +27,10 @@ WRONG = [
     ("class_names", [["road"], "road", [1, 2], ["a", "b", "c"]]),
     ("palette", [[[0, 0, 0]], [[0, 0, 0], [0, 0, 256]], [[0, 0, 0], [0, 0]], "x", [1, 2]]),
     ("flip_pairs", [[[0, 2]], [[0]], "x", [3], [[0, 0.5]]]),
-    ("mean", [[0.5], None, [0.5, 0.5, float("nan")], ["a", "b", "c"]]),
+    ("mean", [[0.5], None, [0.5, 0.5, float("nan")], ["a", "b", "c"], [10**400, 0, 0]]),
     ("std", [[0, 0.2, 0.2], [0.2, 0.2, float("inf")]]),
-    ("protocol", [{}, [1], {"scales": []}, {"unknown": 1}, None]),
+    ("protocol", [{}, [1], {"scales": []}, {"unknown": 1}, None, {"window_above": "x"}, {"name": 5},
+                  {"pad_multiple": 10**9}, {"base_size": 0.5}]),
 ]  # fmt: skip
 
 
@@ -46,3 +47,9 @@ def test_what_is_missing_is_named(name):
     less = {key: value for key, value in FACTS.items() if key != name}
     with pytest.raises(ConfigError, match=rf"incomplete: {name}"):
         check_facts(less, "w.ckpt")
+
+
+@pytest.mark.parametrize("facts", [None, 5, [], "x", {}])
+def test_what_is_no_table_of_facts_is_refused(facts):
+    with pytest.raises(ConfigError, match="incomplete: architecture"):
+        check_facts(facts, "w.ckpt")

@@ -318,3 +318,15 @@ def test_unrelated_tensors_are_refused(state, purpose):
     message = refusal(state, purpose=purpose, origin="w.pth")
     assert "w.pth holds no HRNet weights: " in message
     assert "Expected a key stage2.0" in message
+
+
+@pytest.mark.parametrize("dtype", [torch.int8, torch.complex64, torch.bool])
+def test_weights_that_are_no_floating_point_are_refused(dtype):
+    state = OFFICIAL | {"conv1.weight": OFFICIAL["conv1.weight"].to(dtype)}
+    assert f"conv1.weight is {dtype}, expected floating point" in refusal(state)
+
+
+def test_a_tensor_without_dimensions_is_another_shape():
+    mark = "stage2.0.fuse_layers.0.1.0.weight"
+    message = refusal(OFFICIAL | {mark: torch.tensor(1.0)})
+    assert f"{mark} is () instead of (16, 32, 1, 1)" in message

@@ -1,3 +1,5 @@
+import hashlib
+import json
 import sys
 import types
 
@@ -7,7 +9,8 @@ from safetensors.torch import save_file
 
 from hrseg.errors import ConfigError
 from hrseg.models import create_model, hub, load_weights
-from tests.golden_weights import official_weights
+from hrseg.models.weights import compare
+from tests.golden_weights import GOLDEN, official_keys, official_weights
 from tests.weight_files import imagenet
 
 OFFICIAL = official_weights("w18_small_v1")
@@ -68,3 +71,33 @@ def test_a_downloaded_file_is_taken_for_timms(tmp_path, source):
     assert report.family == "timm"
     with pytest.raises(ConfigError, match="classification file"):
         load_weights(model, tmp_path / "model.safetensors", source)
+
+
+def test_timms_own_table_of_tensors_is_the_one_that_is_read():
+    models = json.loads((GOLDEN / "timm_keys.json").read_text())["models"]
+    for name, told in models.items():
+        variant = {"hrnet_w18_small": "w18_small_v1"}.get(name, name.removeprefix("hrnet_"))
+        with torch.device("meta"):
+            official = {key: torch.empty(shape) for key, shape in official_keys(variant).items()}
+            state = imagenet(official)
+            model = create_model(f"hrnet_{variant}")
+        lines = "\n".join(f"{key} {list(state[key].shape)}" for key in sorted(state))
+        assert len(state) == told["tensors"]
+        assert hashlib.sha256(lines.encode()).hexdigest() == told["sha256"], name
+        _, report = compare(model, state, "timm", purpose="initialise")
+        assert report.unexpected == report.mismatched == []
+        assert not any(key.startswith("backbone.") for key in report.missing)
+
+
+def test_the_hubs_own_cache_is_read_without_a_network(tmp_path, monkeypatch):
+    pytest.importorskip("huggingface_hub")
+    home = tmp_path / "models--timm--hrnet_w18_small.ms_in1k"
+    (home / "snapshots" / "abc").mkdir(parents=True)
+    (home / "refs").mkdir()
+    (home / "refs" / "main").write_text("abc")
+    save_file(TIMM, home / "snapshots" / "abc" / "model.safetensors")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    assert hub.fetch("timm/hrnet_w18_small.ms_in1k").is_file()
+    with pytest.raises(ConfigError, match="could not be downloaded"):
+        hub.fetch("timm/hrnet_w18.ms_in1k")

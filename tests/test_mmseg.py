@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from hrseg.errors import ConfigError
 from hrseg.models import create_model, load_weights
 from hrseg.models.families import recognise
 from hrseg.models.mmseg import OCR, RESTORE, from_mmseg, to_mmseg
@@ -74,3 +75,20 @@ def test_every_name_of_an_ocr_head_has_its_counterpart():
             "1.object_context_block.bottleneck.conv 1.object_context_block.bottleneck.bn"
         ).split()
     }
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("head.last_layer.3.", "head.last_layer.9.", r"head.last_layer.9.weight has no place"),
+        ("head.last_layer.1.running_mean", None, r"head.last_layer.1.running_mean is missing"),
+    ],
+)
+def test_a_head_that_is_not_whole_is_not_written(old, new, said):
+    state = {
+        name.replace(old, new or ""): tensor
+        for name, tensor in network("fcn").items()
+        if new or name != old
+    }
+    with pytest.raises(ConfigError, match=said):
+        to_mmseg(state)

@@ -1,6 +1,8 @@
 import os
 import pickle
+import re
 import resource
+import struct
 import subprocess
 import sys
 import textwrap
@@ -8,6 +10,7 @@ import zipfile
 
 import pytest
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 
 from hrseg.errors import ConfigError
@@ -24,20 +27,66 @@ def refusal(path):
     return str(error.value)
 
 
-def test_a_zip_bomb_is_refused_before_it_is_unpacked(tmp_path):
-    torch.save({"conv1.weight": torch.zeros(4, 4)}, tmp_path / "seed.pth")
-    bomb = tmp_path / "w.pth"
-    with zipfile.ZipFile(tmp_path / "seed.pth") as seed, zipfile.ZipFile(bomb, "w") as file:
+@pytest.fixture(scope="module")
+def bomb(tmp_path_factory):
+    """A file of torch.save, packed: half a GiB of zeros becomes half a MiB."""
+    folder = tmp_path_factory.mktemp("bomb")
+    torch.save({"conv1.weight": torch.zeros(4, 4)}, folder / "seed.pth")
+    packed = folder / "bomb.pth"
+    with zipfile.ZipFile(folder / "seed.pth") as seed, zipfile.ZipFile(packed, "w") as file:
         for entry in seed.infolist():
-            content = seed.read(entry)
-            if entry.filename.endswith("data/0"):
-                content = bytes(2**29)  # half a GiB of zeros becomes half a MiB
+            data = entry.filename.endswith("data/0")
+            content = bytes(2**29) if data else seed.read(entry)
             file.writestr(entry.filename, content, zipfile.ZIP_DEFLATED)
-    assert bomb.stat().st_size < 2**20
+    assert packed.stat().st_size < 2**20
+    return packed.read_bytes()
+
+
+def unread(path):
+    """The message of a refusal that took next to no memory."""
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    message = refusal(bomb)
+    message = refusal(path)
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100 * 1024  # KiB
+    return message
+
+
+def test_a_zip_bomb_is_refused_before_it_is_unpacked(bomb, tmp_path):
+    (tmp_path / "w.pth").write_bytes(bomb)
+    message = unread(tmp_path / "w.pth")
     assert "w.pth is a zip bomb or no checkpoint" in message and "536,87" in message
+
+
+def test_a_bomb_that_python_cannot_read_is_not_left_to_torch(bomb, tmp_path):
+    directory = bomb.index(b"PK\1\2")
+    version = (99).to_bytes(2, "little")  # of zip, to unpack it: Python gives up, torch does not
+    (tmp_path / "w.pth").write_bytes(bomb[: directory + 6] + version + bomb[directory + 8 :])
+    assert "w.pth is damaged" in unread(tmp_path / "w.pth")
+
+
+def wide_record(count, size, start):
+    """The end of a zip's directory in 64 bits."""
+    return struct.pack("<4sQ2H2L4Q", b"PK\6\6", 44, 45, 45, 0, 0, count, count, size, start)
+
+
+@pytest.mark.parametrize("kind", ["narrow", "wide", "pointed"])
+def test_a_bomb_behind_a_second_directory_is_refused(bomb, kind, tmp_path):
+    # Python takes the directory that ends where the end begins, torch the one it is pointed to.
+    start, end = bomb.index(b"PK\1\2"), bomb.rindex(b"PK\5\6")
+    count, size = len(re.findall(b"PK\1\2", bomb[start:end])), end - start
+    harmless = bytearray(bomb[start:end])
+    for match in re.finditer(b"PK\1\2", bomb[start:end]):
+        at = match.start()
+        harmless[at + 10 : at + 12] = bytes(2)  # not compressed,
+        harmless[at + 20 : at + 28] = struct.pack("<2L", 1, 1)  # and one byte long
+    record = wide_record(count, size, start)
+    content, where = bomb[:end] + harmless, end + size
+    if kind == "pointed":
+        content, where = bomb[:end] + record + harmless, end
+        record = wide_record(count, size, end + len(record))
+    if kind != "narrow":
+        content += record + struct.pack("<4sLQL", b"PK\6\7", 0, where, 1)
+    (tmp_path / "w.pth").write_bytes(content + bomb[end:])
+    assert "w.pth is damaged" in unread(tmp_path / "w.pth")
 
 
 def test_entries_that_share_their_bytes_are_a_bomb_too(tmp_path):
@@ -142,11 +191,41 @@ def test_safetensors_carry_what_it_takes_to_predict(tmp_path):
     assert all(torch.equal(content["state_dict"][name], state[name]) for name in state)
 
 
-def test_damaged_facts_of_safetensors_are_answered(tmp_path):
-    save_file({"a": torch.ones(1)}, tmp_path / "w.safetensors", {"hrseg": "{"})
-    assert "its metadata 'hrseg' is no JSON" in refusal(tmp_path / "w.safetensors")
-
-
 def test_a_safetensors_header_of_any_size_is_answered(tmp_path):
     (tmp_path / "w.safetensors").write_bytes((2**62).to_bytes(8, "little") + b"{}")
     assert "w.safetensors is damaged" in refusal(tmp_path / "w.safetensors")
+
+
+@pytest.mark.parametrize("deep", ["{", "[" * 100_000])
+def test_facts_that_are_no_json_are_answered(deep, tmp_path):
+    save_file({"a": torch.ones(1)}, tmp_path / "w.safetensors", {"hrseg": deep})
+    assert "its metadata 'hrseg' is no JSON" in refusal(tmp_path / "w.safetensors")
+
+
+def test_a_file_without_facts_says_nothing_of_itself(tmp_path):
+    write_safetensors(tmp_path / "w.safetensors", {"a": torch.ones(1)}, {})
+    assert "hrseg" not in read_checkpoint(tmp_path / "w.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("tensor", "word"),
+    [
+        (torch.eye(3).to_sparse(), "sparse_coo"),
+        (torch.empty(3, device="meta"), "meta"),
+    ],
+    ids=["sparse", "meta"],
+)
+@pytest.mark.parametrize("wrap", [dict, lambda state: {"state_dict": state}])
+def test_tensors_that_are_no_plain_numbers_are_refused(tensor, word, wrap, tmp_path):
+    torch.save(wrap({"conv1.weight": tensor}), tmp_path / "w.pth")
+    message = refusal(tmp_path / "w.pth")
+    assert "w.pth: conv1.weight is stored as" in message and word in message
+
+
+def test_a_disk_without_room_is_said(tmp_path, monkeypatch):
+    def full(*arguments):
+        raise SafetensorError("I/O error: No space left on device (os error 28)")
+
+    monkeypatch.setattr(weightfile, "save_file", full)
+    with pytest.raises(ConfigError, match=r"/w.safetensors could not be written: .*No space"):
+        write_safetensors(tmp_path / ".partial-w.safetensors", {}, {})

@@ -1,3 +1,4 @@
+import json
 import os
 import pickle
 from collections import OrderedDict
@@ -9,8 +10,10 @@ from safetensors.torch import save_file
 
 from hrseg.errors import ConfigError
 from hrseg.models import create_model, load_weights, to_official
+from hrseg.models.mmseg import RESTORE, to_mmseg
 from hrseg.models.weightfile import read_checkpoint
-from tests.golden_weights import official_weights
+from hrseg.models.weights import compare
+from tests.golden_weights import GOLDEN, official_keys, official_weights
 
 VARIANT = "hrnet_w18_small_v1"
 OFFICIAL = official_weights("w18_small_v1")
@@ -194,3 +197,46 @@ def test_a_url_a_missing_file_and_a_folder_are_answered(model, tmp_path):
     assert str(tmp_path / "no.pth") in refusal(model, tmp_path / "no.pth")
     assert "No such file" in refusal(model, tmp_path / "no.pth")
     assert "Is a directory" in refusal(model, tmp_path)
+
+
+def test_one_tensor_renamed_is_refused(model):
+    names = {"stage3.0.branches.1.0.bn1.bias": "stage3.0.branches.1.0.bn1.beta"}
+    message = refusal(model, {names.get(key, key): t for key, t in OFFICIAL.items()})
+    assert "1 missing (backbone.stage3.0.branches.1.0.bn1.bias)" in message
+    assert "1 too many (backbone.stage3.0.branches.1.0.bn1.beta)" in message
+
+
+def test_an_fcn_file_draws_the_regions_of_an_ocr_head():
+    model = create_model(VARIANT, head="ocr")
+    before = model.head.cls_head.weight.clone()
+    report = load_weights(model, OFFICIAL, purpose="initialise")
+    assert report.notes[-1] == "FCN head taken as the auxiliary head"
+    assert report.unexpected == report.mismatched == []
+    for name in ("0.weight", "0.bias", "1.running_var", "3.weight"):
+        taken = model.head.aux_head.state_dict()[name]
+        assert torch.equal(taken, OFFICIAL[f"last_layer.{name}"])
+    assert torch.equal(model.head.cls_head.weight, before)
+    assert "missing" in refusal(model, OFFICIAL)
+
+
+@pytest.mark.parametrize("variant", json.loads((GOLDEN / "official_keys.json").read_text()))
+def test_every_tensor_of_every_variant_is_matched_both_ways(variant):
+    name, _, head = variant.partition("+")
+    # One number stands for each tensor: names and shapes are what counts.
+    state = {
+        key: torch.zeros((), dtype=torch.long if key.endswith("tracked") else None).expand(shape)
+        for key, shape in official_keys(variant).items()
+    }
+    with torch.device("meta"):
+        model = create_model(f"hrnet_{name}", head=head or "fcn")
+    found, report = compare(model, state)
+    assert len(report.matched) == len(state)
+    assert report.missing == report.unexpected == report.mismatched == []
+    renamed, originals = to_mmseg(found.state)
+    assert len(renamed) + len(originals) // 2 == len(state)
+    mmseg, report = compare(model, {"state_dict": renamed, RESTORE: originals})
+    assert report.family == "mmseg" and len(report.matched) == len(state)
+    assert report.missing == report.unexpected == report.mismatched == []
+    for weights in (found, mmseg):
+        back = {key.partition(".")[2]: list(t.shape) for key, t in weights.state.items()}
+        assert back == official_keys(variant)

@@ -10,7 +10,7 @@ import hrseg
 from hrseg.cli import main
 from tests.golden_weights import official_keys, official_weights
 from tests.untrained import save_untrained
-from tests.weight_files import imagenet, torch04
+from tests.weight_files import imagenet, mmseg, torch04
 
 SMALL = official_weights("w18_small_v1")
 CONFIG = "cityscapes_w18_small_v1"
@@ -131,3 +131,61 @@ def test_weights_of_another_model_than_the_configs_are_not_relabelled(official, 
     assert main([*command, "--out", str(tmp_path / "w.pth")]) == 2
     assert "does not fit" in said(capsys)
     assert not (tmp_path / "w.pth").exists()
+
+
+def test_what_torch_04_wrote_is_not_read_by_its_rule_twice(tmp_path, capsys):
+    file = tmp_path / "hrnet_lip_torch04.pth"
+    torch.save(torch04(SMALL), file)
+    command = ["weights", "convert", str(file), "--to", "official"]
+    assert main(command) == 0
+    twice = hrseg.create_model("hrnet_w18_small_v1")
+    assert hrseg.load_weights(twice, tmp_path / "hrnet_lip_torch11_official.pth").notes == [
+        "norm weights taken as they are: it is named torch11"
+    ]
+    once = hrseg.create_model("hrnet_w18_small_v1")
+    hrseg.load_weights(once, file)
+    assert equal(once.state_dict(), twice.state_dict())
+    assert main([*command, "--out", str(tmp_path / "w_Torch04.pth")]) == 2
+    assert "Name it without torch04" in said(capsys)
+
+
+def test_what_a_file_cannot_carry_on_is_said(tmp_path, capsys):
+    save_untrained(tmp_path / "w.ckpt")
+    for family in ("official", "mmseg"):
+        assert main(["weights", "convert", str(tmp_path / "w.ckpt"), "--to", family]) == 0
+        assert "class names, colours, normalisation and protocol left out" in said(capsys)
+
+
+@pytest.mark.parametrize("meta", [{"CLASSES": ("road", "sky")},
+                                  {"dataset_meta": {"classes": ["road", "sky"]}}])  # fmt: skip
+def test_class_names_of_mmseg_are_shown(meta, tmp_path, capsys):
+    torch.save({"meta": meta, "state_dict": mmseg(SMALL)}, tmp_path / "w.pth")
+    assert main(["weights", "inspect", str(tmp_path / "w.pth")]) == 0
+    text = said(capsys)
+    assert "classes road, sky" in text and "align_corners False, as in mmseg's" in text
+
+
+def test_names_in_a_file_are_shown_as_they_are_and_steer_no_terminal(tmp_path, capsys):
+    path = save_untrained(tmp_path / "w[bold].ckpt")
+    content = torch.load(path, weights_only=True)
+    content["hrseg"]["class_names"] = ["[/x]", "\x1b[31mred", "tree"]
+    content["state_dict"]["model.head.[/x]"] = torch.ones(1)
+    torch.save(content, path)
+    assert main(["weights", "inspect", str(path), "--config", CONFIG]) == 2
+    text = said(capsys)
+    assert "[/x], ?[31mred, tree" in text and "w[bold].ckpt" in text and "head.[/x]" in text
+
+
+def test_an_exported_file_is_no_weights_to_convert(tmp_path, capsys):
+    (tmp_path / "w.onnx").write_bytes(b"")
+    assert main(["weights", "convert", str(tmp_path / "w.onnx"), "--to", "official"]) == 2
+    assert "is exported: convert the checkpoint" in said(capsys)
+
+
+def test_a_disk_without_room_is_said(official, monkeypatch, capsys):
+    def full(*arguments):
+        raise RuntimeError("[enforce fail at inline_container.cc:672] . unexpected pos 1 vs 0")
+
+    monkeypatch.setattr("hrseg.weights.torch.save", full)
+    assert main(["weights", "convert", str(official), "--to", "official"]) == 2
+    assert "_official.pth could not be written" in said(capsys)

@@ -121,18 +121,17 @@ def _network(raw: Mapping[str, Any], origin: str) -> State:
         raise ConfigError(f"{origin} holds {_otherwise(raw, tensors)}")
     # Outside the prefix stands what is not the network, as `loss.criterion.weight`.
     inside = [name for name in tensors if name.startswith(match[1])]
-    _refuse_expanded({name: tensors[name] for name in inside}, origin)
+    _refuse_whole_numbers({name: tensors[name] for name in inside}, origin)
     return {name[len(match[1]) :]: tensors[name] for name in inside}
 
 
-def _refuse_expanded(tensors: State, origin: str) -> None:
-    """Refuse tensors that say they are larger than what is stored of them: they fill the memory."""
+def _refuse_whole_numbers(tensors: State, origin: str) -> None:
+    """Refuse weights that are no floating point: copied into a network they are other numbers."""
     for name, tensor in tensors.items():
-        stored = tensor.untyped_storage().nbytes() // tensor.element_size()
-        if tensor.numel() > stored:
+        if not (tensor.is_floating_point() or name.endswith("num_batches_tracked")):
             raise ConfigError(
-                f"{origin}: {name} claims {tensor.numel():,} values, {stored:,} are stored.\n"
-                "No training writes such a file: it was made to fill the memory. It was refused."
+                f"{origin}: {name} is {tensor.dtype}, expected floating point.\n"
+                "Quantized weights are no weights without their scales: give the original file."
             )
 
 

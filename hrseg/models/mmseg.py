@@ -65,7 +65,7 @@ def from_mmseg(state: Mapping[str, Tensor], kept: Any = None) -> tuple[State, li
         if (originals := _unfolded(kept.get(bias), kept.get(mean), renamed.get(mean))) is not None:
             renamed[bias], renamed[mean] = originals
             continue
-        renamed[bias] = weight.new_zeros(len(weight))
+        renamed[bias] = weight.new_zeros(weight.shape[:1])
         notes.append(f"{bias} set to 0: this convolution of an mmseg head has no bias")
     return renamed, notes
 
@@ -74,8 +74,12 @@ def to_mmseg(state: Mapping[str, Tensor]) -> tuple[State, State]:
     """Return a network under mmseg's names, and the tensors that its biases were folded into.
 
     mean - bias in the norm is the bias before it; the second result has both as they were.
+
+    Raises:
+        ConfigError: a head that is neither FCN nor OCR, or not whole.
     """
     names = OCR if "head.cls_head.weight" in state else FCN
+    _refuse_another_head(state, names)
     folded, originals = dict(state), State()
     for bias, mean in BIASED.items():
         if bias in folded:
@@ -94,6 +98,18 @@ def refuse_other_heads(state: Mapping[str, Tensor], origin: str) -> None:
             f"{origin} is an mmseg file with another head ({other[0]}); hrseg reads FCN and OCR "
             f"heads.\nExpected of decode_head {', '.join(part[:-1] for part in FCN.values())},\n"
             "or decode_head.0 and decode_head.1 of an OCRHead. Give another file."
+        )
+
+
+def _refuse_another_head(state: Mapping[str, Tensor], names: Mapping[str, str]) -> None:
+    head = [name for name in state if name.startswith("head.")]
+    unknown = [name for name in head if not name.startswith(tuple(names))]
+    missing = [mean for bias, mean in BIASED.items() if bias in state and mean not in state]
+    if unknown or missing:
+        what = f"{unknown[0]} has no place" if unknown else f"{missing[0]} is missing"
+        raise ConfigError(
+            f"not to be written as mmseg's: {what}.\nExpected a whole FCN or OCR head. "
+            "`hrseg weights inspect FILE --config NAME` says what else does not fit."
         )
 
 

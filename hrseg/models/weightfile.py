@@ -1,6 +1,7 @@
 """Files of weights: read without running code from them, written with what they are."""
 
 import json
+import os
 import re
 import zipfile
 from collections.abc import Mapping
@@ -13,6 +14,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from hrseg.atomic import cannot_write
 from hrseg.errors import ConfigError
 
 MAX_BYTES = 2**33  # of a file: ten times the largest that training writes
@@ -42,6 +44,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     raw = _read_safetensors(path) if path.suffix == ".safetensors" else _read_torch(path)
     if not isinstance(raw, dict):
         raise ConfigError(f"{path} holds a {type(raw).__name__}, expected a state dict.")
+    _refuse_unusual(raw, path)
     return raw
 
 
@@ -53,11 +56,10 @@ def _check_size(path: Path) -> None:
             f"{path} has {size / 2**30:.1f} GiB; weights of an HRNet have less than 1.\n"
             "Expected a state dict or a checkpoint. Save the network's state dict alone."
         )
-    try:
-        with zipfile.ZipFile(path) as file:
-            entries = file.infolist()
-    except (OSError, ValueError, zipfile.BadZipFile, NotImplementedError):
-        return  # no zip, or a damaged one: its reader says so
+    with path.open("rb") as file:
+        if file.read(4) != b"PK\3\4":  # as torch.load tells a zip
+            return
+    entries = _entries(path)
     unpacked = sum(entry.file_size for entry in entries)
     # torch.save never compresses, and no two entries share their bytes.
     if unpacked > size or any(entry.compress_type for entry in entries):
@@ -65,6 +67,24 @@ def _check_size(path: Path) -> None:
             f"{path} is a zip bomb or no checkpoint: {size:,} bytes would become {unpacked:,}.\n"
             "Nothing of it was unpacked. Expected a file of torch.save, which never compresses."
         )
+
+
+def _entries(path: Path) -> list[zipfile.ZipInfo]:
+    """Return what a zip holds, if every reader finds the same in it."""
+    try:
+        with zipfile.ZipFile(path) as zipped, path.open("rb") as file:
+            entries, start = zipped.infolist(), zipped.start_dir
+            end = file.seek(-98, os.SEEK_END)  # the records that torch.save writes at the end
+            tail = file.read()
+    except (OSError, ValueError, NotImplementedError, zipfile.BadZipFile) as error:
+        raise _damaged(path) from error
+    said, pointed = int.from_bytes(tail[-6:-2], "little"), end
+    if tail[-42:-38] == b"PK\6\7":  # with numbers of 64 bits
+        said, pointed = (int.from_bytes(tail[i : i + 8], "little") for i in (-50, -34))
+    # Python looks for the directory before the end, torch where the end says that it starts.
+    if (said, pointed, tail[-22:-18]) != (start, end, b"PK\5\6"):
+        raise _damaged(path)
+    return entries
 
 
 def _read_safetensors(path: Path) -> dict[str, Any]:
@@ -80,17 +100,28 @@ def _read_safetensors(path: Path) -> dict[str, Any]:
     if "hrseg" in metadata:
         try:
             content["hrseg"] = json.loads(metadata["hrseg"])
-        except ValueError as error:
-            raise ConfigError(f"{path}: its metadata 'hrseg' is no JSON: {error}.") from error
+        except (ValueError, RecursionError) as error:
+            raise ConfigError(
+                f"{path}: its metadata 'hrseg' is no JSON: {error}.\nCopy or download it again."
+            ) from error
     return content
 
 
 def write_safetensors(path: Path, state: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
-    """Write tensors, and as JSON what it takes to predict with them; `read_checkpoint` reads it."""
+    """Write tensors, and as JSON what it takes to predict with them; `read_checkpoint` reads it.
+
+    Empty facts are left out: the file then says nothing of itself.
+
+    Raises:
+        ConfigError: it cannot be written, for example on a full disk.
+    """
     # Copies: the format knows neither strides nor tensors that share their memory.
     copies = {name: tensor.detach().cpu().clone() for name, tensor in state.items()}
     tensors = {name: tensor.contiguous() for name, tensor in copies.items()}
-    save_file(tensors, path, {"hrseg": json.dumps(facts)})
+    try:
+        save_file(tensors, path, {"hrseg": json.dumps(facts)} if facts else None)
+    except SafetensorError as error:
+        raise cannot_write(path, str(error)) from error
 
 
 def _read_torch(path: Path) -> Any:
@@ -104,10 +135,35 @@ def _read_torch(path: Path) -> Any:
                 "It was refused and nothing in it was run.\n"
                 "If you trust it, save its state dict alone: torch.save(model.state_dict(), ...)."
             ) from error
-        raise ConfigError(
-            f"{path} is damaged, truncated, or not a checkpoint.\n"
-            "Expected a file written by torch.save. Copy or download it again, compare its size."
-        ) from error
+        raise _damaged(path) from error
+
+
+def _damaged(path: Path) -> ConfigError:
+    return ConfigError(
+        f"{path} is damaged, truncated, or not a checkpoint.\n"
+        "Expected a file written by torch.save. Copy or download it again, compare its size."
+    )
+
+
+def _refuse_unusual(raw: Mapping[str, Any], path: Path) -> None:
+    """Refuse tensors that are no plain numbers: they fail later, or fill the memory."""
+    entries = raw.get("state_dict")
+    tensors = {**raw, **(entries if isinstance(entries, Mapping) else {})}
+    for name, tensor in tensors.items():
+        if not isinstance(tensor, Tensor):
+            continue
+        dense = tensor.layout is torch.strided and not (tensor.is_nested or tensor.is_quantized)
+        if not dense or tensor.is_meta:
+            raise ConfigError(
+                f"{path}: {name} is stored as {tensor.layout}, {tensor.dtype}, {tensor.device}.\n"
+                "Expected plain numbers: dense, not quantized, on the CPU. Save it so."
+            )
+        stored = tensor.untyped_storage().nbytes() // tensor.element_size()
+        if tensor.numel() > stored:
+            raise ConfigError(
+                f"{path}: {name} claims {tensor.numel():,} values, {stored:,} are stored.\n"
+                "No training writes such a file: it was made to fill the memory. It was refused."
+            )
 
 
 def _numpy_float() -> list[Any]:

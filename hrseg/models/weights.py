@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from hrseg.errors import ConfigError
 from hrseg.lookup import find
@@ -184,14 +184,18 @@ def _refusal(model: nn.Module, found: State, report: Report, origin: str, purpos
 
 def describe(state: State) -> str:
     """Name the network, for example "HRNetV2-W48 with 19 classes"."""
-    width = len(state[f"backbone.{MARK}"])
+    width = _rows(state[f"backbone.{MARK}"])
     blocks = sum(bool(re.fullmatch(r"backbone\.layer1\.\d\.conv1\.weight", key)) for key in state)
     name = f"W{width} of unknown depth"
     for variant, row in VARIANTS.items():
         if (row.width, row.stage1_blocks) == (width, blocks):
             name = variant.removeprefix("hrnet_").replace("_", "-").capitalize()
     classifier = state.get("head.last_layer.3.weight")
-    head = "without an FCN head" if classifier is None else f"with {len(classifier)} classes"
+    head = "without an FCN head" if classifier is None else f"with {_rows(classifier)} classes"
     if "head.cls_head.weight" in state:
-        head = f"with an OCR head of {len(state['head.cls_head.weight'])} classes"
+        head = f"with an OCR head of {_rows(state['head.cls_head.weight'])} classes"
     return f"HRNetV2-{name} {head}"
+
+
+def _rows(tensor: Tensor) -> int:
+    return tensor.shape[0] if tensor.dim() else 0
