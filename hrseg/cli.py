@@ -278,24 +278,29 @@ def _data_config(arguments: argparse.Namespace) -> tuple["Config", Path | None]:
 
 
 def _weights_inspect(arguments: argparse.Namespace) -> None:
-    from hrseg.config import load_config
-
-    config = load_config(arguments.config, arguments.overrides) if arguments.config else None
+    config = _described(arguments)
     from hrseg.weights import inspect_weights
 
     inspect_weights(arguments.file, config)
 
 
 def _weights_convert(arguments: argparse.Namespace) -> None:
-    from hrseg.config import load_config
-
     if arguments.config and arguments.to != "hrseg":
         raise ConfigError(f"--config goes with --to hrseg: files of {arguments.to} hold weights.")
-    config = load_config(arguments.config, arguments.overrides) if arguments.config else None
+    config = _described(arguments)
     from hrseg.weights import convert_weights
 
     out = Path(arguments.out) if arguments.out else None
     print(f"wrote {convert_weights(arguments.file, arguments.to, out, config)}")
+
+
+def _described(arguments: argparse.Namespace) -> "Config | None":
+    """Return the config that says what the weights are, if one is named."""
+    from hrseg.config import load_config
+
+    if arguments.overrides and not arguments.config:
+        raise ConfigError(f"{arguments.overrides[0]} changes a config: name it with --config.")
+    return load_config(arguments.config, arguments.overrides) if arguments.config else None
 
 
 def _init(arguments: argparse.Namespace) -> None:

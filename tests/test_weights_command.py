@@ -189,3 +189,8 @@ def test_a_disk_without_room_is_said(official, monkeypatch, capsys):
     monkeypatch.setattr("hrseg.weights.torch.save", full)
     assert main(["weights", "convert", str(official), "--to", "official"]) == 2
     assert "_official.pth could not be written" in said(capsys)
+
+
+def test_an_override_of_no_config_is_not_passed_over(official, capsys):
+    assert main(["weights", "inspect", str(official), "model.head=ocr"]) == 2
+    assert "model.head=ocr changes a config: name it with --config" in said(capsys)
