@@ -46,7 +46,8 @@ CV2_BUILDS = (
     "opencv-contrib-python",
     "opencv-contrib-python-headless",
 )
-ALSO_SHOWN = (*CV2_BUILDS, "torchvision", "tensorboard", "wandb", "mlflow")
+RUNTIMES = ("onnxruntime", "openvino", "nncf")
+ALSO_SHOWN = (*CV2_BUILDS, *"torchvision tensorboard wandb mlflow".split(), *RUNTIMES)
 GIB = 2**30
 
 

@@ -240,3 +240,12 @@ def test_every_tensor_of_every_variant_is_matched_both_ways(variant):
     for weights in (found, mmseg):
         back = {key.partition(".")[2]: list(t.shape) for key, t in weights.state.items()}
         assert back == official_keys(variant)
+
+
+def test_an_output_v1_is_told_from_v2():
+    v1, v2 = (create_model(VARIANT, output=output) for output in ("v1", "v2"))
+    message = refusal(v2, v1.state_dict())
+    assert "holds an hrseg HRNetV1-W18-small-v1 with 19 classes, expected HRNetV2-W18" in message
+    report = load_weights(v1, OFFICIAL, purpose="initialise")
+    assert "tensors of the other streams not used" in str(report)
+    assert {name.partition(".")[0] for name in report.mismatched} == {"head"}

@@ -194,7 +194,11 @@ def describe(state: State) -> str:
     head = "without an FCN head" if classifier is None else f"with {_rows(classifier)} classes"
     if "head.cls_head.weight" in state:
         head = f"with an OCR head of {_rows(state['head.cls_head.weight'])} classes"
-    return f"HRNetV2-{name} {head}"
+    modules = {int(key.split(".")[2]) for key in state if key.startswith("backbone.stage4.")}
+    last = f"backbone.stage4.{max(modules, default=0)}.fuse_layers.1."
+    # Output v1 has no layers towards the other streams at its end.
+    version = 2 if any(key.startswith(last) for key in state) else 1
+    return f"HRNetV{version}-{name} {head}"
 
 
 def _rows(tensor: Tensor) -> int:
