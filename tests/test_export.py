@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+import torch
 
 import hrseg
 from hrseg import proof
@@ -11,6 +12,8 @@ from hrseg.cli import main
 from hrseg.errors import ConfigError, ProofError
 from hrseg.export import centre, export
 from hrseg.formats import Form
+from hrseg.models.weightfile import read_checkpoint
+from hrseg.predictor import Predictor
 from hrseg.proof import Comparison
 from tests.untrained import NAMES, save_untrained
 
@@ -108,6 +111,19 @@ def test_ids_of_torch_export_and_weights_of_safetensors(checkpoint, tmp_path, im
     export(predictor, tmp_path / "w.safetensors", Form("safetensors"))
     again = hrseg.load(tmp_path / "w.safetensors")
     assert np.array_equal(again.predict(images[0]).mask, predictor.predict(images[0]).mask)
+
+
+@pytest.mark.parametrize(
+    ("format", "suffix"),
+    [("torch-export", ".pt2"), pytest.param("openvino", ".xml", marks=pytest.mark.slow)],
+)
+def test_ocr_on_the_high_resolution_stream_alone(format, suffix, checkpoint, tmp_path):
+    torch.manual_seed(0)
+    model = hrseg.create_model("hrnet_w18_small_v1", "ocr", num_classes=3, output="v1")
+    torch.nn.init.normal_(model.head.cls_head.weight, std=1.0)
+    facts = {**read_checkpoint(checkpoint)["hrseg"], "architecture": model.architecture}
+    figures = export(Predictor(model, facts), tmp_path / f"w{suffix}", Form(format))
+    assert figures["max_difference"] < 1e-4 and figures["agreement"] > 0.999
 
 
 def test_a_failed_proof_leaves_what_stood_there(checkpoint, tmp_path, monkeypatch):
