@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 import torch
+from rich import get_console
 
 import hrseg
 from hrseg.errors import ProofError
@@ -93,9 +94,10 @@ def test_a_file_of_bytes_is_compared_by_what_of_the_protocol_it_can_do(predictor
     assert other["miou"]["protocol"]["scales"] == list(PROTOCOLS["mmseg"].scales)
 
 
-def test_the_table_shows_shapes_and_classes(predictor, images, capsys):
-    prove(predictor, behind_an_engine(predictor), False, images)
-    text = capsys.readouterr().out
+def test_the_table_shows_shapes_and_classes(predictor, images):
+    with get_console().capture() as captured:
+        prove(predictor, behind_an_engine(predictor), False, images)
+    text = captured.get()
     assert "1x512x1024" in text and "100.0000%" in text
     assert all(name in text for name in predictor.class_names) and "+0.00" in text
 
