@@ -204,19 +204,24 @@ def _export(arguments: argparse.Namespace) -> None:
         raise ConfigError(f"no such checkpoint: {checkpoint.absolute()}")
     run = run_of(checkpoint)
     described = arguments.config or (run and run / "config.yaml")
+    if arguments.overrides and not described:
+        raise ConfigError(
+            f"{arguments.overrides[0]}: {checkpoint} lies in no run folder, so that nothing says "
+            "which data set is meant.\nSay it: --config NAME."
+        )
     config = load_config(described, arguments.overrides) if described else None
     from hrseg.export import export_checkpoint
     from hrseg.formats import Form
 
-    both = arguments.argmax and arguments.head_resolution
-    if both:
+    if arguments.argmax and arguments.head_resolution:
         raise ConfigError("--argmax gives ids at the size of the image: leave one of the two out.")
+    if arguments.images is not None and arguments.images < 0:
+        raise ConfigError(f"--images {arguments.images}: expected 0 or more.")
     output = "ids" if arguments.argmax else "head" if arguments.head_resolution else "logits"
     taken = "normalized" if arguments.normalized else "uint8"
     form = Form(arguments.format, taken, output, arguments.int8)
     target = Path(arguments.out) if arguments.out else form.default_path(checkpoint, run)
-    foreign = arguments.config is not None
-    export_checkpoint(checkpoint, target, form, config, foreign, arguments.images)
+    export_checkpoint(checkpoint, target, form, config, arguments.images)
 
 
 def _report(arguments: argparse.Namespace) -> None:

@@ -202,7 +202,10 @@ def _facts(path: Path, text: str | None) -> dict[str, Any]:
 
 
 def _unreadable(path: Path, error: Exception) -> ConfigError:
-    first = str(error).strip().splitlines()[0][:200]
+    # OpenVINO first says where in its sources.
+    lines = [line for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+    said = [line for line in lines if not line.startswith(("Exception", "Check "))] or lines
+    first = said[0].strip()[:200]
     beside = " and its .bin file" if path.suffix.lower() == ".xml" else ""
     return ConfigError(
         f"{SUFFIXES[path.suffix.lower()]} cannot read {path}: {first}\n"

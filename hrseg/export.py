@@ -15,6 +15,7 @@ from hrseg.atomic import replacing
 from hrseg.errors import ConfigError
 from hrseg.formats import Form, write
 from hrseg.models import Segmenter
+from hrseg.models.weightfile import read_checkpoint
 from hrseg.predictor import Predictor, load
 from hrseg.proof import Comparison, open_candidate, prove
 from hrseg.schema import Config
@@ -32,7 +33,6 @@ def export_checkpoint(
     target: Path,
     form: Form,
     config: Config | None = None,
-    foreign: bool = False,
     images: int | None = None,
 ) -> dict[str, Any]:
     """Export a checkpoint, with the data set of its config as far as it is there.
@@ -41,8 +41,8 @@ def export_checkpoint(
         checkpoint: the file.
         target: see `export`.
         form: see `export`.
-        config: of the data set; None: logits alone are compared.
-        foreign: the config says what the weights are, since the checkpoint does not.
+        config: of the data set; None: logits alone are compared. Of weights that do not say
+            themselves what they are, the config does.
         images: of the validation split, evenly spaced, to compare mIoU on; None: all; 0: none.
 
     Raises:
@@ -51,13 +51,13 @@ def export_checkpoint(
         ProofError: see `export`.
     """
     form.check(target)
-    if foreign and config is not None:
+    if config is not None and "hrseg" not in read_checkpoint(checkpoint):
         from hrseg.build import build_predictor  # brings Lightning
 
         predictor = build_predictor(config, checkpoint, "cpu", "32")
     else:
         predictor = load(checkpoint)
-    data = _data(config) if config is not None and (images != 0 or form.int8) else None
+    data = _data(config, predictor) if config is not None and (images != 0 or form.int8) else None
     comparison = None
     if data is not None and images != 0:
         dataset = data.dataset(data.val_split)
@@ -67,10 +67,9 @@ def export_checkpoint(
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     source = {"checkpoint": checkpoint.name, "sha256": digest, "hrseg": __version__}
     proof = export(predictor, target, form, comparison, calibration, source)
-    files = [path for path in (target, target.with_suffix(".bin")) if path.is_file()]
+    files = [target, target.with_suffix(".bin")][: 1 + (form.format == "openvino")]
     size = sum(path.stat().st_size for path in files)
-    print(f"exported: {target} ({size / 2**20:.1f} MiB)")
-    print(f"proof: {target.with_name(f'{target.stem}.proof.json')}")
+    print(f"exported: {target} ({size / 2**20:.1f} MiB)\nproof: {proof_path(target)}")
     return proof
 
 
@@ -93,7 +92,7 @@ def export(
         source: where the weights come from, for the file's metadata.
 
     Returns:
-        The proof, which lies beside the file as `<stem>.proof.json` too.
+        The proof, which lies beside the file as `<file>.proof.json` too.
 
     Raises:
         ConfigError: something does not go together, or is not installed.
@@ -118,12 +117,12 @@ def export(
         figures = prove(predictor, candidate, form.int8, comparison)
         proof = {"file": target.name, "export": facts["export"], **figures}
         text = json.dumps(proof, indent=1)
-        with replacing(target.with_name(f"{target.stem}.proof.json")) as file:
+        with replacing(proof_path(target)) as file:
             file.write_text(text, encoding="utf-8")
     return proof
 
 
-def _data(config: Config) -> "SegmentationDataModule | None":
+def _data(config: Config, predictor: Predictor) -> "SegmentationDataModule | None":
     """Return the data set of a config, checked; None, and say so, where it is not there."""
     from hrseg.build import build_data
 
@@ -133,6 +132,11 @@ def _data(config: Config) -> "SegmentationDataModule | None":
         return None
     data = build_data(config)
     data.check("validate")
+    if list(data.class_names) != predictor.class_names:
+        raise ConfigError(
+            f"the model knows {', '.join(predictor.class_names)},\nthe data set has "
+            f"{', '.join(data.class_names)}: its images say nothing of this model."
+        )
     return data
 
 
@@ -145,6 +149,11 @@ def _even(count: int, wanted: int | None) -> list[int]:
     """Return `wanted` evenly spaced indices of `count`, all by default."""
     spaced = np.linspace(0, count - 1, min(count, count if wanted is None else wanted))
     return [round(float(index)) for index in spaced]
+
+
+def proof_path(target: Path) -> Path:
+    """Return where the proof of a file lies."""
+    return target.with_name(f"{target.name}.proof.json")
 
 
 def centre(image: Pixels) -> Pixels:
