@@ -9,6 +9,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hrseg.arguments import parse
+from hrseg.choice import (
+    check_root,
+    check_weights,
+    checkpoint_to_score,
+    config_name,
+    run_of_arguments,
+    run_to_resume,
+)
 from hrseg.errors import ConfigError, DataError, HrsegError
 
 if TYPE_CHECKING:
@@ -39,49 +47,25 @@ def _fit(arguments: argparse.Namespace) -> None:
     if arguments.resume and "=" in arguments.resume:
         arguments.overrides.insert(0, arguments.resume)
         arguments.resume = ""
-    resume = None if arguments.resume is None else _run_to_resume(arguments)
+    resume = None if arguments.resume is None else run_to_resume(arguments)
     if resume:
         print(f"going on in {resume}, by its own config.yaml")
     config = load_config(
-        resume / "config.yaml" if resume else _config(arguments), arguments.overrides
+        resume / "config.yaml" if resume else config_name(arguments), arguments.overrides
     )
     if arguments.print_config:
         print(to_yaml(config), end="")
         return
-    _check_root(config)
+    check_root(config)
     if resume is None:
-        _check_weights(config, arguments.overrides)
+        check_weights(config, arguments.overrides)
     from hrseg.run import fit
 
     print(f"run folder: {fit(config, resume)}")
 
 
-def _run_to_resume(arguments: argparse.Namespace) -> Path:
-    """Return the run folder that `fit --resume` goes on in; its own config rules."""
-    from hrseg.config import load_config
-    from hrseg.runfolder import newest_run
-
-    if arguments.resume:
-        run = Path(arguments.resume).resolve()  # `latest` is a link to the run, not its name
-        if not (run / "checkpoints" / "last.ckpt").is_file():
-            raise ConfigError(f"{run} is no run folder: it has no checkpoints/last.ckpt.")
-        return run
-    if arguments.config:
-        config = load_config(arguments.config, arguments.overrides)
-        return newest_run(Path(config.runs), config.name)
-    return _newest_run(arguments)
-
-
-def _newest_run(arguments: argparse.Namespace) -> Path:
-    """Return the newest run where `runs=` and `name=` say, or under runs/."""
-    from hrseg.runfolder import newest_run
-
-    said = dict(pair.split("=", 1) for pair in arguments.overrides if "=" in pair)
-    return newest_run(Path(said.get("runs", "runs")), said.get("name", "*"))
-
-
 def _validate(arguments: argparse.Namespace) -> None:
-    config, checkpoint, home = _checkpoint_to_score(arguments)
+    config, checkpoint, home = checkpoint_to_score(arguments)
     _set_threads(arguments.threads)
     from hrseg.run import validate
 
@@ -91,7 +75,7 @@ def _validate(arguments: argparse.Namespace) -> None:
 
 
 def _test(arguments: argparse.Namespace) -> None:
-    config, checkpoint, home = _checkpoint_to_score(arguments)
+    config, checkpoint, home = checkpoint_to_score(arguments)
     from hrseg.run import test
 
     with _new_folder(home / "test") as folder:
@@ -112,38 +96,6 @@ def _new_folder(home: Path) -> Iterator[Path]:
     except (ConfigError, DataError):
         shutil.rmtree(folder, ignore_errors=True)
         raise
-
-
-def _checkpoint_to_score(arguments: argparse.Namespace) -> tuple["Config", Path, Path]:
-    """Return the config, the checkpoint, and the folder of the run that it belongs to."""
-    from hrseg.config import load_config
-    from hrseg.runfolder import best_checkpoint, newest_run, run_of
-
-    checkpoint = Path(arguments.checkpoint) if arguments.checkpoint else None
-    run = run_of(checkpoint) if checkpoint else None
-    if arguments.config:
-        config = load_config(arguments.config, arguments.overrides)
-        run = run or (None if checkpoint else newest_run(Path(config.runs), config.name))
-    else:
-        if checkpoint and not run:
-            raise ConfigError(f"{checkpoint} lies in no run folder: say --config as well.")
-        run = run or _newest_run(arguments)
-        config = load_config(run / "config.yaml", arguments.overrides)
-    checkpoint = checkpoint or best_checkpoint(run or Path())
-    if not checkpoint.is_file():
-        raise ConfigError(f"no such checkpoint: {checkpoint.absolute()}")
-    _check_root(config)
-    # Neither what shortened the training nor the machines that it ran on matter here.
-    for name in _OF_TRAINING:
-        if not any(pair.startswith(f"trainer.{name}=") for pair in arguments.overrides):
-            config.trainer.pop(name, None)
-    return config, checkpoint, run or Path(config.runs) / config.name
-
-
-_OF_TRAINING = (
-    "limit_val_batches fast_dev_run overfit_batches accelerator devices num_nodes strategy "
-    "sync_batchnorm"
-).split()
 
 
 def _predict(arguments: argparse.Namespace) -> int:
@@ -198,7 +150,7 @@ def _export(arguments: argparse.Namespace) -> None:
     if arguments.run and "=" in arguments.run and not Path(arguments.run).exists():
         arguments.overrides.insert(0, arguments.run)
         arguments.run = None
-    given = Path(arguments.run) if arguments.run else _newest_run(arguments)
+    given = Path(arguments.run) if arguments.run else run_of_arguments(arguments)
     checkpoint = best_checkpoint(given) if given.is_dir() else given
     if not checkpoint.is_file():
         raise ConfigError(f"no such checkpoint: {checkpoint.absolute()}")
@@ -228,7 +180,7 @@ def _report(arguments: argparse.Namespace) -> None:
     if arguments.run and "=" in arguments.run and not Path(arguments.run).exists():
         arguments.overrides.insert(0, arguments.run)
         arguments.run = None
-    folder = Path(arguments.run) if arguments.run else _newest_run(arguments)
+    folder = Path(arguments.run) if arguments.run else run_of_arguments(arguments)
     if not folder.is_dir():
         raise ConfigError(f"no such folder: {folder.absolute()}")
     from hrseg.details import write_details
@@ -246,7 +198,7 @@ def _report(arguments: argparse.Namespace) -> None:
 def _score(arguments: argparse.Namespace) -> None:
     from hrseg.config import load_config
 
-    config = load_config(_config(arguments), arguments.overrides)
+    config = load_config(config_name(arguments), arguments.overrides)
     from hrseg.score import score_folders
 
     out = Path(arguments.out) if arguments.out else None
@@ -277,8 +229,8 @@ def _data_config(arguments: argparse.Namespace) -> tuple["Config", Path | None]:
 
     if arguments.workers is not None and arguments.workers < 0:
         raise ConfigError(f"--workers {arguments.workers}: expected 0 or more.")
-    config = load_config(_config(arguments), arguments.overrides)
-    _check_root(config)
+    config = load_config(config_name(arguments), arguments.overrides)
+    check_root(config)
     return config, Path(arguments.json) if arguments.json else None
 
 
@@ -344,42 +296,6 @@ def _doctor(arguments: argparse.Namespace) -> int:
     from hrseg.doctor import diagnose
 
     return diagnose()
-
-
-def _config(arguments: argparse.Namespace) -> str:
-    if not arguments.config:
-        raise ConfigError(
-            "which config? Say --config FILE; `hrseg configs` lists the shipped ones."
-        )
-    return str(arguments.config)
-
-
-def _check_root(config: "Config") -> None:
-    """Say that the data set is missing before the seconds that torch takes to import."""
-    root = Path(config.data.root).expanduser()
-    if config.data.name != "synthetic" and not root.is_dir():
-        raise DataError(
-            f"data.root: no folder {root.absolute()}.\n"
-            f"Expected the {config.data.name} data set there; say where it is: data.root=/path"
-        )
-
-
-def _check_weights(config: "Config", overrides: Sequence[str]) -> None:
-    """Stop where the weights to start from are missing; a fast_dev_run only tries the way."""
-    file = config.model.weights
-    # timm/<name> lies on a hub, and is looked for there.
-    if file is None or file.startswith("timm/") or Path(file).expanduser().is_file():
-        return
-    said = any(pair.startswith("model.weights=") for pair in overrides)
-    if config.trainer.get("fast_dev_run") and not said:
-        print(f"fast_dev_run: model.weights, {file}, is not there; random ones take its place")
-        config.model.weights = None
-        return
-    raise ConfigError(
-        f"model.weights: no file {Path(file).absolute()}.\n"
-        "Expected a checkpoint to start from. Say where it is: model.weights=/path; "
-        "model.weights=null trains from scratch."
-    )
 
 
 def _data(arguments: argparse.Namespace) -> None:

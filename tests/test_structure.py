@@ -57,6 +57,7 @@ MAY_IMPORT = {
     "runfolder": set(),
     "doctor": set(),
     "arguments": set(),
+    "choice": {"config", "runfolder", "schema"},
     "build": {"config", "data", "engine", "logs", "models", "predictor", "protocols", "schema",
               "task", "visualize"},
     "run": {"build", "callbacks", "checkpointing", "config", "data", "details", "engine",

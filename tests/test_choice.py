@@ -1,0 +1,88 @@
+"""Which run, checkpoint and config the words of a command mean; nothing here needs torch."""
+
+import argparse
+
+import pytest
+
+from hrseg.choice import (
+    check_root,
+    check_weights,
+    checkpoint_to_score,
+    config_name,
+    run_of_arguments,
+    run_to_resume,
+)
+from hrseg.config import load_config
+from hrseg.errors import ConfigError, DataError
+
+
+def words(**given):
+    given = {"config": None, "checkpoint": None, "resume": "", "overrides": [], **given}
+    return argparse.Namespace(**given)
+
+
+@pytest.fixture
+def runs(tmp_path, monkeypatch):
+    """Two runs of one config, the newer one with an exported file."""
+    monkeypatch.chdir(tmp_path)
+    for date in ("20260101-000000", "20260202-000000"):
+        run = tmp_path / "runs" / "synthetic_tiny" / date
+        (run / "checkpoints").mkdir(parents=True)
+        (run / "checkpoints" / "best.ckpt").write_bytes(b"")
+        (run / "checkpoints" / "last.ckpt").write_bytes(b"")
+        (run / "config.yaml").write_text(_yaml())
+    (run / "exported").mkdir()
+    (run / "exported" / "w.onnx").write_bytes(b"")
+    return tmp_path / "runs" / "synthetic_tiny"
+
+
+def _yaml():
+    from hrseg.config import to_yaml
+
+    return to_yaml(load_config("synthetic_tiny", ["trainer.limit_val_batches=2"]))
+
+
+def test_without_a_word_it_is_the_newest_run_and_its_best_checkpoint(runs):
+    config, checkpoint, home = checkpoint_to_score(words())
+    assert home.resolve() == runs / "20260202-000000"
+    assert checkpoint.resolve() == home.resolve() / "checkpoints" / "best.ckpt"
+    assert config.name == "synthetic_tiny"
+    # What shortened the training does not shorten the validation.
+    assert "limit_val_batches" not in config.trainer
+
+
+def test_an_exported_file_belongs_to_the_run_that_it_lies_in(runs):
+    file = runs / "20260202-000000" / "exported" / "w.onnx"
+    _, checkpoint, home = checkpoint_to_score(words(checkpoint=str(file)))
+    assert checkpoint == file and home == runs / "20260202-000000"
+
+
+def test_a_file_in_no_run_needs_a_config(runs, tmp_path):
+    (tmp_path / "w.ckpt").write_bytes(b"")
+    with pytest.raises(ConfigError, match="lies in no run folder: say --config as well"):
+        checkpoint_to_score(words(checkpoint="w.ckpt"))
+    found = checkpoint_to_score(words(checkpoint="w.ckpt", config="synthetic_tiny"))
+    assert found[2].name == "synthetic_tiny"
+
+
+def test_resume_goes_on_in_the_run_that_is_named_or_in_the_newest(runs):
+    old = runs / "20260101-000000"
+    assert run_to_resume(words(resume=str(old))) == old
+    assert run_to_resume(words()).name == "20260202-000000"
+    assert run_of_arguments(words(overrides=["name=synthetic_tiny"])).name == "20260202-000000"
+    with pytest.raises(ConfigError, match="is no run folder"):
+        run_to_resume(words(resume=str(runs)))
+
+
+def test_what_is_missing_is_said_before_anything_heavy(tmp_path):
+    with pytest.raises(ConfigError, match="which config"):
+        config_name(words())
+    config = load_config("camvid_w18", ["data.root=/nowhere", "model.weights=no.pth"])
+    with pytest.raises(DataError, match="no folder /nowhere"):
+        check_root(config)
+    with pytest.raises(ConfigError, match=r"model.weights: no file .*no\.pth"):
+        check_weights(config, [])
+
+
+def test_weights_of_the_hub_are_looked_for_there():
+    check_weights(load_config("camvid_w18", ["model.weights=timm/hrnet_w18.ms_in1k"]), [])
