@@ -6,6 +6,7 @@ import torch.nn.functional as F
 import hrseg
 from hrseg.engine import Engine, is_exported, open_engine
 from hrseg.errors import ConfigError
+from hrseg.predictor import Predictor
 from hrseg.protocols import PROTOCOLS, Protocol
 from tests.untrained import NAMES, PALETTE
 
@@ -89,9 +90,14 @@ def test_what_a_file_cannot_do_is_refused_at_once(arguments, protocol, tiles, me
         engine(brightest, **arguments).check(protocol, tiles)
 
 
-def test_what_it_can_do_is_let_pass():
-    engine(brightest).check(Protocol(flip=True))
-    engine(brightest, taken="normalized", given="head").check(PROTOCOLS["mmseg"], tiles=True)
+def test_what_it_can_do_is_let_pass_and_done():
+    pixels = np.random.default_rng(0).permutation(32 * 40 * 3).reshape(32, 40, 3) % 251
+    pixels = pixels.astype(np.uint8)
+    file = engine(brightest)
+    mirrored = Predictor(file, file.facts).with_protocol(flip=True).segment(pixels)
+    assert np.array_equal(mirrored.mask, pixels.argmax(2))
+    free = engine(lambda image: image, taken="normalized", given="head")
+    assert free.check(PROTOCOLS["mmseg"], tiles=True) is None
 
 
 def test_a_copy_is_the_file_itself():

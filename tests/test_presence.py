@@ -152,8 +152,10 @@ def test_the_same_class_of_the_same_image_is_another_crop_at_another_place(root)
 
 def test_masks_are_read_only_if_asked_for_and_only_to_train(root, monkeypatch):
     monkeypatch.setattr("hrseg.data.datamodule.images_by_class", lambda *_: pytest.fail("read"))
-    made(root).check()
-    Folder(str(root), NAMES, class_uniform=1.0).setup("validate")
+    plain, scored = made(root), Folder(str(root), NAMES, class_uniform=1.0)
+    plain.check()
+    scored.setup("validate")
+    assert plain.class_draw is None and scored.class_draw is None
 
 
 def test_check_reads_the_classes_once_and_setup_not_again(root, monkeypatch):
