@@ -2,13 +2,13 @@
 
 Takes a callable from normalised images to logits and knows neither data sets nor models. What is
 done is said by a `Protocol`; the order of the steps is the authors' (HRNet-Semantic-Segmentation,
-lib/datasets/base_dataset.py).
+lib/datasets/base_dataset.py). What is held of an image are the logits of its windows at head
+resolution; everything after them is made for a band of rows at a time.
 """
 
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -17,18 +17,18 @@ from torch import Tensor
 from hrseg.errors import ProofError
 from hrseg.geometry import Size, Windows, find_windows, prepare, scaled_size
 from hrseg.protocols import Protocol
+from hrseg.rows import Rows, cropped, held, joined, mapped, resized
 
 Model = Callable[[Tensor], Tensor]
 Rule = Callable[[Tensor], Tensor]
 Scales = tuple[float, ...]
-T = TypeVar("T")
-BAND = 64  # rows that are looked at together
+BAND_BYTES = 2**21  # of one scale's scores: what a processor's cache takes
+OVERFLOW = 80.0  # exp(89) is infinite in float32, and sums of several scales come before that
 
 AVERAGES: dict[str, Rule] = {
     "softmax": lambda logits: logits.softmax(1),
     "exp_logits": torch.exp,
-    # A copy, since the scores of the other scales are added in place.
-    "logits": torch.clone,
+    "logits": lambda logits: logits,
 }
 
 
@@ -71,7 +71,7 @@ class Evaluator:
     def __call__(
         self, image: Tensor, size: Sequence[int] | None = None, keep_scores: bool = False
     ) -> Result:
-        """Evaluate an image, holding the scores of one scale and their sum at a time.
+        """Evaluate an image.
 
         Args:
             image: uint8 RGB, (1, 3, H, W).
@@ -82,56 +82,46 @@ class Evaluator:
             ValueError: `image` is not one image.
             ProofError: the scores are not finite.
         """
-        return self._in_range(lambda rule: self._fuse(image, size, keep_scores, rule))
+        parts: dict[Scales, list[Tensor]] = defaultdict(list)
+        sums: list[Tensor] = []
+        for band in _bands(self.scores(image, size, ranks_suffice=not keep_scores)):
+            fused: Tensor | None = None
+            for scale, scores in band.items():
+                parts[(scale,)].append(class_ids(scores))
+                fused = scores if fused is None else fused + scores
+            assert fused is not None, "a protocol has at least one scale"
+            if len(band) > 1:
+                parts[self.protocol.scales].append(class_ids(fused))
+            if keep_scores:
+                sums.append(fused.float())
+        preds = {scales: torch.cat(ids) for scales, ids in parts.items()}
+        return Result(
+            preds[self.protocol.scales], preds, torch.cat(sums, 2) if keep_scores else None
+        )
 
     @torch.inference_mode()
     def subsets(self, image: Tensor, size: Sequence[int] | None = None) -> dict[Scales, Tensor]:
-        """Return the ids (H, W) that each subset of the scales gives; holds all their scores.
+        """Return the ids (H, W) that each subset of the scales gives.
 
         Arguments and errors as in a call.
         """
-        return self._in_range(lambda rule: _subset_ids(dict(self.scores(image, size, rule))))
-
-    def _in_range(self, evaluate: Callable[[Rule | None], T]) -> T:
-        """Evaluate by the protocol's rule; once more, relative to the peak, where exp overflows."""
-        try:
-            return evaluate(None)
-        except ProofError:
-            if self.protocol.average != "exp_logits":
-                raise
-        # exp(89) is infinite in float32, and two infinities have no order. A factor that is common
-        # to all scores changes nothing.
-        peaks: list[float] = []
-        evaluate(lambda logits: _noting_peak(logits, peaks))
-        return evaluate(lambda logits: (logits.double() - max(peaks)).exp())
-
-    def _fuse(
-        self, image: Tensor, size: Sequence[int] | None, keep_scores: bool, rule: Rule | None
-    ) -> Result:
-        fused: Tensor | None = None
-        preds: dict[Scales, Tensor] = {}
-        for scale, scores in self.scores(image, size, rule, ranks_suffice=not keep_scores):
-            preds[(scale,)] = class_ids(scores)
-            fused = scores if fused is None else fused.add_(scores)
-            del scores  # else it would take its memory through the next scale's forward pass
-        assert fused is not None, "a protocol has at least one scale"
-        pred = preds.get(self.protocol.scales)
-        pred = preds[self.protocol.scales] = class_ids(fused) if pred is None else pred
-        return Result(pred, preds, fused.float() if keep_scores else None)
+        parts: dict[Scales, list[Tensor]] = defaultdict(list)
+        for band in _bands(self.scores(image, size)):
+            scales = list(band)
+            for chosen, total in _sums(list(band.values())):
+                parts[tuple(scales[index] for index in chosen)].append(class_ids(total))
+        return {scales: torch.cat(ids) for scales, ids in parts.items()}
 
     def scores(
-        self,
-        image: Tensor,
-        size: Sequence[int] | None = None,
-        rule: Rule | None = None,
-        ranks_suffice: bool = False,
-    ) -> Iterator[tuple[float, Tensor]]:
-        """Yield each scale with its scores (1, K, *size); arguments as in a call.
+        self, image: Tensor, size: Sequence[int] | None = None, ranks_suffice: bool = False
+    ) -> dict[float, Rows]:
+        """Return the scores (1, K, *size) of each scale; `size` as in a call.
+
+        Where exp overflows they are relative to the image's peak, a factor that all scales share.
 
         Args:
             image: uint8 RGB, (1, 3, H, W).
             size: (height, width) of the scores; the image's own by default.
-            rule: makes scores of logits, in place of the protocol's.
             ranks_suffice: logits may stand for scores where that leaves their order as it is.
         """
         if image.ndim != 4 or len(image) != 1:
@@ -140,53 +130,66 @@ class Evaluator:
         prepared, content = prepare(image, self.protocol)
         normalised = self.normalize(prepared)
         shape = _size(normalised)
+        seen: dict[float, tuple[Size, Windows | None, list[Tensor]]] = {}
         for scale in self.protocol.scales:
             scaled_shape = scaled_size(shape, scale, self.protocol)
-            scaled = _interpolate(normalised, scaled_shape, align_corners=False)
+            scaled = _interpolate(normalised, scaled_shape)
             windows = find_windows(scaled_shape, scale, self.protocol)
-            direct = len(self.protocol.scales) == 1 and scaled_shape == content == size
-            skip = ranks_suffice and direct and windows is None
-            to_scores = rule or self._rule(skip)
-            views = self._views(scaled, windows, to_scores)
-            views = _interpolate(views, shape, self.align_corners)[..., : content[0], : content[1]]
-            views = _interpolate(views, size, self.align_corners)
+            views = list(map(self._kept, self.logits(self._crops(scaled, windows))))
+            seen[scale] = scaled_shape, windows, views
+        direct = [s == content == size and windows is None for s, windows, _ in seen.values()]
+        rule = self._rule(
+            max(float(logits.max()) for *_, views in seen.values() for logits in views),
+            skip=ranks_suffice and direct == [True],
+        )
+        maps = {}
+        for scale, (scaled_shape, windows, views) in seen.items():
+            rows = self._joined(views, windows, scaled_shape, rule)
+            rows = cropped(resized(rows, shape, self.align_corners), content)
+            rows = resized(rows, size, self.align_corners)
             if self.protocol.scores_at == "image":
-                views = to_scores(views)
-            yield scale, views.mean(0, keepdim=True) if len(views) > 1 else views
+                rows = mapped(rows, rule)
+            maps[scale] = mapped(rows, _mean_of_views)
+        return maps
 
-    def _rule(self, skip: bool) -> Rule:
+    def _rule(self, peak: float, skip: bool) -> Rule:
         """Return what turns logits into scores; nothing, where only their order is asked for."""
         # Every rule rises with the logit, so the order is the same unless scores are averaged.
         if skip and not (self.protocol.flip and self.protocol.flip_average == "scores"):
             return lambda logits: logits
+        if self.protocol.average == "exp_logits" and peak > OVERFLOW:
+            return lambda logits: (logits.double() - peak).exp()
         return AVERAGES[self.protocol.average]
 
-    def _views(self, image: Tensor, windows: Windows | None, rule: Rule) -> Tensor:
-        """Return the scores of a scaled image, or logits if they become scores later.
-
-        Shape (V, K, h, w): an image and its mirror image are two views until they are averaged.
-        """
-        height, width = _size(image)
+    def _crops(self, image: Tensor, windows: Windows | None) -> list[Tensor]:
         if windows is None:
-            return self._to_scores(next(self.logits([image])), (height, width), rule)
-        side = (windows.height, windows.width)
+            return [image]
         image = self._filled(image, windows)
-        slices = [
-            (..., slice(y, y + side[0]), slice(x, x + side[1]))
+        return [
+            image[..., y : y + windows.height, x : x + windows.width]
             for y in windows.rows
             for x in windows.columns
         ]
-        total: Tensor | None = None
-        for place, logits in zip(slices, self.logits([image[s] for s in slices]), strict=True):
-            views = self._to_scores(logits, side, rule)
-            if total is None:
-                total = views.new_zeros(*views.shape[:2], *_size(image))
-            total[place] += views
-        assert total is not None
-        # How often a pixel was seen is a product of its row and its column.
-        total /= _coverage(windows.rows, side[0], total.shape[2]).to(total).view(-1, 1)
-        total /= _coverage(windows.columns, side[1], total.shape[3]).to(total)
-        return total[..., :height, :width]
+
+    def _kept(self, views: Tensor) -> Tensor:
+        """Return what is held of a crop's logits (V, K, h, w)."""
+        if self.protocol.flip_average == "logits":
+            # Averaged before the interpolation, which is linear and symmetric, and so costs half.
+            views = _mean_of_views(views)
+        return views.contiguous()
+
+    def _joined(
+        self, views: Sequence[Tensor], windows: Windows | None, size: Size, rule: Rule
+    ) -> Rows:
+        """Return the scores (V, K, *size) of a scaled image, or logits if they become scores later.
+
+        An image and its mirror image are two views until they are averaged.
+        """
+        side = (windows.height, windows.width) if windows else size
+        parts = [resized(held(logits), side, self.align_corners) for logits in views]
+        if self.protocol.scores_at == "window":
+            parts = [mapped(mapped(part, rule), _mean_of_views) for part in parts]
+        return joined(windows, parts, size) if windows else parts[0]
 
     def logits(self, crops: Sequence[Tensor]) -> Iterator[Tensor]:
         """Yield each crop's float32 logits (V, K, h, w) at head resolution, mirroring undone."""
@@ -203,17 +206,6 @@ class Evaluator:
             mirrored = mirrored[:, _swapped(logits.shape[1], self.flip_pairs)].flip(-1)
             yield from torch.stack([straight, mirrored], 1)
 
-    def _to_scores(self, views: Tensor, size: Size, rule: Rule) -> Tensor:
-        """Bring logits (V, K, h, w) to `size`, average the views, apply the rule, as it is due."""
-        if self.protocol.flip_average == "logits" and len(views) > 1:
-            # Averaged before the interpolation, which is linear and symmetric, and so costs half.
-            views = views.mean(0, keepdim=True)
-        views = _interpolate(views, size, self.align_corners)
-        if self.protocol.scores_at == "window":
-            views = rule(views)
-            return views.mean(0, keepdim=True) if len(views) > 1 else views
-        return views
-
     def _filled(self, image: Tensor, windows: Windows) -> Tensor:
         """Pad a normalised image at the bottom and right so that the last windows fit."""
         height, width = windows.rows[-1] + windows.height, windows.columns[-1] + windows.width
@@ -226,35 +218,40 @@ class Evaluator:
 
 
 def class_ids(scores: Tensor) -> Tensor:
-    """Return the channel of the largest score (1, K, H, W), (H, W) uint8.
+    """Return the channel of the largest score (1, K, H, W), the first of equals, (H, W) uint8.
 
     Raises:
         ProofError: a score is not finite.
     """
-    # max(1) keeps whole planes in step: on a CPU a quarter of the time of argmax(1).
-    best = scores.max(1)
-    if not best.values.isfinite().all():
+    _, classes, height, width = scores.shape
+    if scores.is_cpu:
+        # max(1) takes six times as long as pooling over a column of classes, pixels as channels.
+        columns = scores.reshape(1, classes, 1, height * width).permute(0, 3, 1, 2)
+        best, ids = F.max_pool2d(columns, (classes, 1), return_indices=True)
+    else:
+        best, ids = scores.max(1)
+    if not best.isfinite().all():
         raise ProofError(
             "the model's scores are not finite: its weights are damaged, or float16 overflowed "
             "(try trainer.precision=32)."
         )
-    return best.indices[0].to(torch.uint8)
+    return ids.view(height, width).to(torch.uint8)
 
 
-def _noting_peak(logits: Tensor, peaks: list[float]) -> Tensor:
-    peaks.append(float(logits.max()))
-    return logits.clone()
+def _bands(maps: Mapping[float, Rows]) -> Iterator[dict[float, Tensor]]:
+    """Yield the scores of all scales, a band of rows at a time, from top to bottom."""
+    first_map = next(iter(maps.values()))
+    height, one = first_map.size[0], first_map.read(0, 1)
+    # A device that is no processor has its own cache and wants few, large steps.
+    budget = BAND_BYTES if one.is_cpu else 32 * BAND_BYTES
+    step = max(8, budget // (one.numel() * one.element_size()))
+    for first in range(0, height, step):
+        end = min(first + step, height)
+        yield {scale: rows.read(first, end) for scale, rows in maps.items()}
 
 
-def _subset_ids(scores: Mapping[float, Tensor]) -> dict[Scales, Tensor]:
-    """Return the ids of each subset's sum of scores, in bands that bound the memory."""
-    scales, parts = list(scores), defaultdict(list)
-    height = next(iter(scores.values())).shape[-2]
-    for start in range(0, height, BAND):
-        bands = [score[..., start : start + BAND, :] for score in scores.values()]
-        for chosen, total in _sums(bands):
-            parts[tuple(scales[index] for index in chosen)].append(class_ids(total))
-    return {chosen: torch.cat(ids) for chosen, ids in parts.items()}
+def _mean_of_views(views: Tensor) -> Tensor:
+    return views.mean(0, keepdim=True) if len(views) > 1 else views
 
 
 def _sums(
@@ -275,22 +272,12 @@ def _swapped(num_classes: int, flip_pairs: Sequence[Sequence[int]]) -> list[int]
     return order
 
 
-def _coverage(starts: Sequence[int], side: int, length: int) -> Tensor:
-    """Return how many windows see each row (or column)."""
-    seen = torch.zeros(length)
-    for start in starts:
-        seen[start : start + side] += 1
-    return seen
-
-
 def _size(image: Tensor) -> Size:
     return image.shape[-2], image.shape[-1]
 
 
-def _interpolate(x: Tensor, size: Sequence[int], align_corners: bool) -> Tensor:
-    if _size(x) == tuple(size):
-        return x
-    # No antialiasing, as the authors. In planes, the layout that windows are added up in.
-    return F.interpolate(
-        x.contiguous(), size=tuple(size), mode="bilinear", align_corners=align_corners
-    )
+def _interpolate(image: Tensor, size: Size) -> Tensor:
+    if _size(image) == size:
+        return image
+    # No antialiasing, as the authors; images never align corners.
+    return F.interpolate(image, size=size, mode="bilinear", align_corners=False)
