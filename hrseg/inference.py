@@ -22,7 +22,7 @@ from hrseg.rows import Rows, cropped, held, joined, mapped, resized
 Model = Callable[[Tensor], Tensor]
 Rule = Callable[[Tensor], Tensor]
 Scales = tuple[float, ...]
-BAND_BYTES = 2**21  # of one scale's scores: what a processor's cache takes
+BAND_BYTES = 2**22  # of one scale's scores: what a processor's cache takes
 OVERFLOW = 80.0  # exp(89) is infinite in float32, and sums of several scales come before that
 
 AVERAGES: dict[str, Rule] = {
@@ -138,10 +138,8 @@ class Evaluator:
             views = list(map(self._kept, self.logits(self._crops(scaled, windows))))
             seen[scale] = scaled_shape, windows, views
         direct = [s == content == size and windows is None for s, windows, _ in seen.values()]
-        rule = self._rule(
-            max(float(logits.max()) for *_, views in seen.values() for logits in views),
-            skip=ranks_suffice and direct == [True],
-        )
+        everything = [logits for *_, views in seen.values() for logits in views]
+        rule = self._rule(everything, skip=ranks_suffice and direct == [True])
         maps = {}
         for scale, (scaled_shape, windows, views) in seen.items():
             rows = self._joined(views, windows, scaled_shape, rule)
@@ -152,13 +150,15 @@ class Evaluator:
             maps[scale] = mapped(rows, _mean_of_views)
         return maps
 
-    def _rule(self, peak: float, skip: bool) -> Rule:
+    def _rule(self, everything: Sequence[Tensor], skip: bool) -> Rule:
         """Return what turns logits into scores; nothing, where only their order is asked for."""
         # Every rule rises with the logit, so the order is the same unless scores are averaged.
         if skip and not (self.protocol.flip and self.protocol.flip_average == "scores"):
-            return lambda logits: logits
-        if self.protocol.average == "exp_logits" and peak > OVERFLOW:
-            return lambda logits: (logits.double() - peak).exp()
+            return AVERAGES["logits"]
+        if self.protocol.average == "exp_logits":
+            peak = max(float(logits.max()) for logits in everything)
+            if peak > OVERFLOW:
+                return lambda logits: (logits.double() - peak).exp()
         return AVERAGES[self.protocol.average]
 
     def _crops(self, image: Tensor, windows: Windows | None) -> list[Tensor]:
