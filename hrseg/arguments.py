@@ -84,6 +84,8 @@ def make_parser() -> argparse.ArgumentParser:
 
     _add_weights(commands.add_parser("weights", help="what a file of weights is; convert it"))
 
+    _add_benchmark(commands.add_parser("benchmark", help="speed and memory on this machine"))
+
     command = commands.add_parser("configs", help="list the shipped configs, or copy one here")
     command.add_argument("name", nargs="?", help="the one to copy into this folder")
     command.set_defaults(command="configs")
@@ -171,6 +173,34 @@ def _add_data(parser: argparse.ArgumentParser) -> None:
     for command in (check, stats):
         command.add_argument("--json", metavar="FILE", help="write the result as JSON too")
         command.add_argument("--workers", type=int, help="processes; default: one per core")
+
+
+def _add_benchmark(parser: argparse.ArgumentParser) -> None:
+    """Add `benchmark model`, `data` and `evaluation`; `benchmark` alone prints its help."""
+    parser.set_defaults(command="data", help=parser.format_help)
+    commands = parser.add_subparsers(metavar="command")
+
+    model = commands.add_parser("model", help="training step and inference: time, memory, MACs")
+    _add_config(model, "config whose network, losses and crop are measured; no data is read")
+    model.add_argument("--size", nargs=2, type=int, metavar=("H", "W"), help="default: the crop")
+    model.add_argument("--batch", type=int, help="default: the config's for a device; inference: 1")
+    model.add_argument("--steps", type=int, help="to time; default: 10, fewer where they are slow")
+    model.set_defaults(command="benchmark_model")
+
+    data = commands.add_parser("data", help="samples per second; does training wait for them?")
+    _add_config(data, "config whose data is read, and whose training step waits for it")
+    data.add_argument("--seconds", type=float, default=5.0, help="per number of workers, about")
+    data.add_argument("--no-model", action="store_true", help="leave the training step out")
+    data.set_defaults(command="benchmark_data")
+
+    evaluation = commands.add_parser("evaluation", help="a validation image: network, the rest")
+    _add_config(evaluation, "config whose validation images are evaluated, by its protocol")
+    evaluation.add_argument("--images", type=int, default=10, help="at most; default: %(default)s")
+    evaluation.add_argument("--checkpoint", help="weights, or an exported file; default: random")
+    evaluation.set_defaults(command="benchmark_evaluation")
+
+    for command in (model, data, evaluation):
+        command.add_argument("--json", metavar="FILE", help="write the result as JSON too")
 
 
 def _add_weights(parser: argparse.ArgumentParser) -> None:

@@ -1,0 +1,300 @@
+"""`hrseg benchmark model`: what a training step and inference cost on this machine.
+
+Every figure is of a process of its own. `--json` writes, with times in seconds:
+
+    command, config, size [H, W], classes, compile, parameters
+    macs, flops         of one image through the network; flops = 2 x macs
+    trained_in          the config's precision, chosen for the device where it says none
+    machine             processor, processors, threads, device, torch, hrseg, system
+    measurements        {"train_step" | "inference": {"32" | "bf16" | "16": {
+        batch, images_per_second, memory_mib, before_mib, peak_mib,
+        seconds: {median, lowest, highest, mean, steps, first}}}}
+                        or {"batch", "error"} where the memory did not suffice
+"""
+
+import copy
+import time
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, cast
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.callbacks import Callback
+from rich import get_console
+from rich.table import Table
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from hrseg.build import build_data, build_model, build_task
+from hrseg.callbacks import write_json
+from hrseg.devices import choose_precision
+from hrseg.logs import quieten
+from hrseg.measure import (
+    WARM_UP,
+    OutOfMemory,
+    PeakMemory,
+    device_of,
+    enough,
+    in_process,
+    machine,
+    multiply_adds,
+    on_one_device,
+    spread,
+    trainer_for,
+    wait_for,
+)
+from hrseg.models import Segmenter
+from hrseg.models.fold import fold
+from hrseg.models.normalize import Normalize
+from hrseg.schema import Config
+
+PRECISIONS = {"32": torch.float32, "bf16": torch.bfloat16, "16": torch.float16}
+_OF_TRAINER = {"32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed"}
+
+
+def benchmark_model(
+    config: Config,
+    size: Sequence[int] | None = None,
+    batch: int | None = None,
+    steps: int | None = None,
+    out: Path | None = None,
+) -> dict[str, Any]:
+    """Measure training steps and inference in every precision of the device; print a table.
+
+    Args:
+        config: the network, the losses, the optimiser; its data set need not be there.
+        size: (height, width) of the images; None: the training crop.
+        batch: images at once; None: one device's share of the config's for training, 1 for
+            inference.
+        steps: how many are timed; None: 10, fewer where they are slow.
+        out: file for the result as JSON.
+
+    Returns:
+        The result, as this module's first lines say.
+    """
+    quieten()
+    device = device_of(config)
+    train = on_one_device(config)
+    if size is not None:
+        train.data.crop_size = (size[0], size[1])
+    train.data.batch_size = batch or train.data.batch_size
+    infer = copy.deepcopy(train)
+    infer.data.batch_size = batch or 1
+    result = _facts(train, device)
+    measured = result["measurements"] = {"train_step": {}, "inference": {}}
+    for precision in precisions(device):
+        row = _measured(train, precision, train_step, train, _OF_TRAINER[precision], steps)
+        measured["train_step"][precision] = row
+    for precision in precisions(device):
+        row = _measured(infer, precision, inference, infer, str(device), precision, steps)
+        measured["inference"][precision] = row
+    _show(result)
+    if out is not None:
+        write_json(out, result)
+    return result
+
+
+def train_step(config: Config, precision: str, steps: int | None = None) -> dict[str, Any]:
+    """Time optimiser steps of the config's task in a Trainer, on drawn crops, on one device.
+
+    Args:
+        config: says crop and batch; its weights to start from are not needed.
+        precision: as `trainer.precision`.
+        steps: how many to time; None: see `enough`.
+
+    Returns:
+        "seconds" as `spread`, and what `PeakMemory` says.
+    """
+    config = copy.deepcopy(config)
+    config.optimizer.lr = 1e-9  # noise is no reason to diverge
+    watch = _StepTimes(steps)
+    longest = WARM_UP + (steps or 10)
+    trainer = trainer_for(config, precision, watch, max_steps=longest, limit_val_batches=0)
+    memory = PeakMemory(trainer.strategy.root_device)
+    data = build_data(config)
+    batch = _drawn_batch(data.num_classes, config.data.crop_size, config.data.batch_size)
+    loader = DataLoader(cast(Any, [batch] * longest), batch_size=None)
+    warnings.filterwarnings("ignore", ".*no `val_dataloader`.*")
+    trainer.fit(build_task(config, data, weights=False), loader)
+    return {"seconds": spread(watch.seconds), **memory.read()}
+
+
+def inference(
+    config: Config, device: str, precision: str, steps: int | None = None
+) -> dict[str, Any]:
+    """Time the way from uint8 images of `crop_size` to logits at a quarter of it.
+
+    Args:
+        config: says size, batch and network, whose weights are random.
+        device: as torch names it.
+        precision: a key of PRECISIONS.
+        steps: as for `train_step`, and so is what is returned.
+    """
+    where = torch.device(device)
+    memory = PeakMemory(where)
+    network = inference_network(build_model(config)[0].to(where), precision, compiled(config))
+    normalize = Normalize().to(where)
+    image = _drawn_batch(2, config.data.crop_size, config.data.batch_size)["image"].to(where)
+    seconds: list[float] = []
+    with torch.inference_mode():
+        while not enough(seconds, steps):
+            began = time.perf_counter()
+            network(normalize(image))
+            wait_for(where)
+            seconds.append(time.perf_counter() - began)
+    return {"seconds": spread(seconds), **memory.read()}
+
+
+def inference_network(
+    model: Segmenter, precision: str, compile: bool = False
+) -> Callable[[Tensor], Tensor]:
+    """Return what hrseg runs for inference: normalised images -> logits at head resolution."""
+    folded = fold(model).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    outputs = torch.compile(folded.outputs, dynamic=False) if compile else folded.outputs
+    kind = next(model.parameters()).device.type
+
+    def logits(image: Tensor) -> Tensor:
+        with torch.autocast(kind, PRECISIONS[precision], enabled=precision != "32"):
+            return outputs(image)["out"]  # type: ignore[no-any-return]
+
+    return logits
+
+
+def precisions(device: torch.device) -> list[str]:
+    """Return the precisions that a device can compute in."""
+    if device.type == "cuda":
+        bf16 = torch.cuda.is_bf16_supported(including_emulation=False)
+        return ["32", "bf16", "16"] if bf16 else ["32", "16"]
+    return ["32", "bf16"] if device.type == "cpu" else ["32"]
+
+
+def trained_in(config: Config, device: torch.device) -> str:
+    """Return the precision that `hrseg fit` trains in on a device."""
+    said = config.trainer.get("precision")
+    return str(said or choose_precision(device.type).precision)
+
+
+def compiled(config: Config) -> bool:
+    """Tell whether the config compiles the network."""
+    return bool(config.model.get("compile", False))  # type: ignore[attr-defined]
+
+
+def header(result: Mapping[str, Any]) -> str:
+    """Return the lines above a table: what was measured, on which machine."""
+    of = result["machine"]
+    return (
+        f"hrseg {result['command']} [bold]{result['config']}[/]\n"
+        f"{of['processor']}, {of['threads']} threads on {of['processors']} processors; "
+        f"device {of['device']}; torch {of['torch']}"
+    )
+
+
+def milliseconds(seconds: Mapping[str, float]) -> tuple[str, str]:
+    """Return the median and the range of `spread`, in ms."""
+    low, high = three_digits(1000 * seconds["lowest"]), three_digits(1000 * seconds["highest"])
+    return three_digits(1000 * seconds["median"]), f"{low}..{high}"
+
+
+def memory_text(measured: Mapping[str, Any]) -> str:
+    """Return the memory that a measurement took, and where it has one, its process's peak."""
+    if measured["memory_mib"] is None:
+        return "-"
+    of = f" of {measured['peak_mib']:,.0f}" if measured["before_mib"] else ""
+    return f"{measured['memory_mib']:,.0f}{of}"
+
+
+def _facts(config: Config, device: torch.device) -> dict[str, Any]:
+    with torch.device("meta"):
+        model, facts = build_model(config)
+    height, width = config.data.crop_size
+    macs = multiply_adds(model, (height, width))
+    return {
+        "command": "benchmark model",
+        "config": config.name,
+        "machine": machine(device),
+        "size": [height, width],
+        "classes": len(facts["class_names"]),
+        "compile": compiled(config),
+        "trained_in": trained_in(config, device),
+        "parameters": sum(parameter.numel() for parameter in model.parameters()),
+        "macs": macs,
+        "flops": 2 * macs,
+    }
+
+
+def _measured(
+    config: Config, precision: str, work: Callable[..., dict[str, Any]], *arguments: Any
+) -> dict[str, Any]:
+    """Return a row of the table: measured in a process of its own, or why it could not be."""
+    batch = config.data.batch_size
+    with get_console().status(f"{work.__name__}, precision {precision}"):
+        try:
+            found = in_process(work, *arguments)
+        except OutOfMemory:
+            return {"batch": batch, "error": "out of memory"}
+    return {"batch": batch, "images_per_second": batch / found["seconds"]["median"], **found}
+
+
+def _show(result: Mapping[str, Any]) -> None:
+    table = Table("work")
+    for name in ("ms, median", "lowest..highest", "images/s", "memory, MiB"):
+        table.add_column(name, justify="right")
+    batches = []
+    for work, rows in result["measurements"].items():
+        name = work.replace("_", " ")
+        for precision, row in rows.items():
+            cells = [row.get("error", "-"), "-", "-", "-"]
+            if "seconds" in row:
+                rate = three_digits(row["images_per_second"])
+                cells = [*milliseconds(row["seconds"]), rate, memory_text(row)]
+            table.add_row(f"{name}, {precision}", *cells)
+        batches.append(f"{name}: batch {rows['32']['batch']}")
+    height, width = result["size"]
+    lines = (
+        header(result),
+        f"{result['classes']} classes, {height}x{width}; {', '.join(batches)}; "
+        f"the config trains in {result['trained_in']}{', compiled' if result['compile'] else ''}",
+        f"{result['parameters'] / 1e6:.2f} M parameters; an image takes "
+        f"{result['macs'] / 1e9:.4g} GMACs = {result['flops'] / 1e9:.4g} GFLOPs",
+    )
+    get_console().print("\n".join(lines), highlight=False, soft_wrap=True)
+    get_console().print(table)
+    what = "what the work took, of all that its process held at most (resident)"
+    if any(row.get("before_mib") == 0 for row in result["measurements"]["inference"].values()):
+        what = "torch.cuda.max_memory_allocated"
+    get_console().print(f"memory: {what}", highlight=False, soft_wrap=True)
+
+
+def three_digits(value: float) -> str:
+    """Return a number as people read it."""
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+
+
+class _StepTimes(Callback):
+    """Times each training step, and ends the training when that is enough."""
+
+    def __init__(self, steps: int | None) -> None:
+        self.steps, self.seconds, self.began = steps, list[float](), 0.0
+
+    def on_train_batch_start(self, trainer: pl.Trainer, *_: Any) -> None:
+        wait_for(trainer.strategy.root_device)
+        self.began = time.perf_counter()
+
+    def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
+        wait_for(trainer.strategy.root_device)
+        self.seconds.append(time.perf_counter() - self.began)
+        trainer.should_stop = trainer.should_stop or enough(self.seconds, self.steps)
+
+
+def _drawn_batch(num_classes: int, size: Sequence[int], batch: int) -> dict[str, Any]:
+    """Return noise, and masks of squares of 32 pixels, as a DataLoader gives them."""
+    height, width = size
+    squares = torch.randint(num_classes, (batch, -(-height // 32), -(-width // 32)))
+    mask = squares.repeat_interleave(32, 1).repeat_interleave(32, 2)[:, :height, :width]
+    return {
+        "image": torch.randint(256, (batch, 3, height, width), dtype=torch.uint8),
+        "mask": mask.to(torch.uint8).contiguous(),
+        "name": ["drawn"] * batch,
+    }

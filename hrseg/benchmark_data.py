@@ -1,0 +1,252 @@
+"""`hrseg benchmark data`: how fast training samples come, and whether a run waits for them.
+
+`--json` writes, with times in seconds and rates in samples per second and device:
+
+    command, config, precision, batch, machine (as of `hrseg benchmark model`)
+    reading, augmentation       of a sample in one process: {median, lowest, highest, mean, steps,
+                                first}
+    reading_share               of both, 0..1
+    loader                      {"0": rate, "1": rate, ...}, by number of workers
+    workers                     as the config says
+    recommended_workers
+    train_step                  seconds as above; null with --no-model
+    wanted, data_bound          samples per second that training takes, and whether fewer come
+    verdict                     the last line that is printed
+"""
+
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import count, islice
+from pathlib import Path
+from typing import Any, TypeVar
+
+import cv2
+from rich import get_console
+from rich.table import Column, Table
+
+from hrseg.benchmark import header, milliseconds, three_digits, train_step, trained_in
+from hrseg.build import build_data
+from hrseg.callbacks import write_json
+from hrseg.data.datamodule import SegmentationDataModule
+from hrseg.data.sampler import EpochSampler
+from hrseg.logs import quieten
+from hrseg.measure import device_of, in_process, machine, on_one_device, processors, spread
+from hrseg.schema import Config
+
+T = TypeVar("T")
+MARGIN = 1.2  # of the recommended workers, over what training takes
+SAME = 0.95  # of the best rate is as good as it
+
+
+def benchmark_data(
+    config: Config, seconds: float = 5.0, model: bool = True, out: Path | None = None
+) -> dict[str, Any]:
+    """Measure the training samples of a config, and a few training steps; print what is to do.
+
+    Args:
+        config: says data set, crop, batch, augmentation; the step's network and precision.
+        seconds: for each number of workers, about.
+        model: measure the training step too.
+        out: file for the result as JSON.
+
+    Returns:
+        The result, as this module's first lines say.
+
+    Raises:
+        DataError: the data set is not there, or faulty.
+    """
+    quieten()
+    config, device = on_one_device(config), device_of(config)
+    data = build_data(config)
+    data.prepare_data()
+    data.setup("fit")
+    workers = data.workers
+    reading, augmentation = sample_seconds(data, seconds)
+    share = sum(reading) / (sum(reading) + sum(augmentation))
+    counts = sorted({*worker_counts(processors()), workers})
+    rates: dict[int, float] = {}
+    for number in counts:
+        with get_console().status(f"data.workers={number}"):
+            rates[number] = loading_rate(data, number, seconds)
+    precision = trained_in(config, device)
+    step = _step_seconds(config, precision) if model else None
+    wanted = config.data.batch_size / step["median"] if step else None
+    result = {
+        "command": "benchmark data",
+        "config": config.name,
+        "machine": machine(device),
+        "precision": precision,
+        "batch": config.data.batch_size,
+        "reading": spread(reading, warm_up=1),
+        "augmentation": spread(augmentation, warm_up=1),
+        "reading_share": share,
+        "loader": {str(count): rate for count, rate in rates.items()},
+        "workers": workers,
+        "recommended_workers": recommended(rates, wanted),
+        "train_step": step,
+        "wanted": wanted,
+        "data_bound": None if wanted is None else rates[workers] < wanted,
+        "verdict": verdict(rates, workers, wanted, share),
+    }
+    _show(result)
+    if out is not None:
+        write_json(out, result)
+    return result
+
+
+def sample_seconds(data: SegmentationDataModule, seconds: float) -> tuple[list[float], list[float]]:
+    """Return how long reading and augmenting took, sample by sample, as one worker does it.
+
+    In the order of the training, for that many seconds or 200 samples, but at least 8.
+    """
+    sampler, dataset = data.train_dataloader().sampler, data.train_dataset
+    assert dataset is not None and isinstance(sampler, EpochSampler)
+    reading: list[float] = []
+    whole: list[float] = []
+    read = dataset.read
+
+    def timed_read(*arguments: Any) -> Any:
+        began = time.perf_counter()
+        found = read(*arguments)
+        reading[-1] += time.perf_counter() - began
+        return found
+
+    threads = cv2.getNumThreads()
+    cv2.setNumThreads(0)
+    dataset.read = timed_read  # type: ignore[assignment, method-assign]
+    try:
+        for key in islice(_epochs(sampler, sampler), 200):
+            reading.append(0.0)
+            began = time.perf_counter()
+            dataset[key]
+            whole.append(time.perf_counter() - began)
+            if sum(whole) > seconds and len(whole) >= 8:
+                break
+    finally:
+        del dataset.read
+        cv2.setNumThreads(threads)
+    return reading, [total - part for total, part in zip(whole, reading, strict=True)]
+
+
+def loading_rate(data: SegmentationDataModule, workers: int, seconds: float) -> float:
+    """Return the samples per second of the training loader with so many workers.
+
+    Counted when the workers run and what they fetch ahead is used up, over the epochs' borders.
+    """
+    data.workers = workers
+    loader = data.train_dataloader()
+    assert isinstance(loader.sampler, EpochSampler)
+    batches = _epochs(loader.sampler, loader)
+    for _ in range(1 + (loader.prefetch_factor or 0) * workers):
+        next(batches)
+    began, done = time.perf_counter(), 0
+    while done < 3 or time.perf_counter() - began < seconds:
+        next(batches)
+        done += 1
+    return done * (loader.batch_size or 1) / (time.perf_counter() - began)
+
+
+def worker_counts(processors: int) -> list[int]:
+    """Return the numbers of workers to try: 0 to 4, then in steps that grow, up to the processors.
+
+    For 16 processors: 0, 1, 2, 3, 4, 6, 8, 12, 16.
+    """
+    counts = [0, 1, 2, 3]
+    while counts[-1] < processors:
+        power = 2 ** (counts[-1].bit_length() - 1)
+        counts.append(counts[-1] + max(1, power // 2))
+    return [*(count for count in counts if count < processors), processors]
+
+
+def recommended(rates: Mapping[int, float], wanted: float | None) -> int:
+    """Return the fewest workers that bring what training takes and some more, else the most.
+
+    Loading beside the steps is better than between them, so 0 only if nothing else was tried.
+    """
+    beside = {count: rate for count, rate in sorted(rates.items()) if count > 0} or rates
+    best = SAME * max(beside.values())
+    sufficient = best if wanted is None else min(best, MARGIN * wanted)
+    return next(count for count, rate in beside.items() if rate >= sufficient)
+
+
+def verdict(
+    rates: Mapping[int, float], workers: int, wanted: float | None, reading_share: float
+) -> str:
+    """Return whether training waits for its data, and what to do about it.
+
+    Args:
+        rates: samples per second by number of workers.
+        workers: the config's number of them.
+        wanted: samples per second that training takes; None: not known.
+        reading_share: of a sample's time, 0..1; a cache saves this part.
+    """
+    come, best = rates[workers], recommended(rates, wanted)
+    if wanted is None:
+        return f"{three_digits(come)} samples/s come with data.workers={workers}"
+    if workers == 0:
+        share = wanted / (wanted + come)
+        return (
+            f"data.workers=0 loads between the steps, {100 * share:.0f} % of the time; "
+            f"data.workers={best} loads beside them"
+        )
+    if come >= wanted:
+        return f"not data-bound: data takes {100 * wanted / come:.0f} % of the step"
+    ways = []
+    if best != workers:
+        short = "" if rates[best] >= wanted else f", which brings {three_digits(rates[best])},"
+        ways.append(f"data.workers={best}{short}")
+    if reading_share > 0.5:
+        ways.append("`hrseg data cache`")
+    advice = " or ".join(ways) or "most goes into augmentation, and more workers bring no more"
+    return (
+        f"data-bound: {three_digits(wanted)} samples/s wanted, {three_digits(come)} come; {advice}"
+    )
+
+
+def _step_seconds(config: Config, precision: str) -> dict[str, float]:
+    """Return the time of a training step, as `spread`, measured on three."""
+    with get_console().status("training steps"):
+        seconds: dict[str, float] = in_process(train_step, config, precision, 3)["seconds"]
+    return seconds
+
+
+def _epochs(sampler: EpochSampler, items: Iterable[T]) -> Iterator[T]:
+    """Yield the items of one epoch after the other."""
+    for epoch in count():
+        sampler.set_epoch(epoch)
+        yield from items
+
+
+def _show(result: Mapping[str, Any]) -> None:
+    """Print the parts of a sample, a row for each number of workers, and the verdict."""
+    step, wanted = result["train_step"], result["wanted"]
+    parts = [
+        f"{name} {milliseconds(result[name])[0]} ms ({100 * share:.0f} %)"
+        for name, share in (
+            ("reading", result["reading_share"]),
+            ("augmentation", 1 - result["reading_share"]),
+        )
+    ]
+    lines = [header(result), f"a sample in one process: {', '.join(parts)}"]
+    if step:
+        lines.append(
+            f"a training step: {milliseconds(step)[0]} ms for {result['batch']} samples, "
+            f"precision {result['precision']}"
+        )
+    table = Table(
+        "data.workers",
+        *(Column(name, justify="right") for name in ("samples/s", "of what training takes")),
+    )
+    for workers, rate in result["loader"].items():
+        of_wanted = f"{100 * rate / wanted:,.0f} %" if wanted else "-"
+        mark = " (the config's)" if int(workers) == result["workers"] else ""
+        table.add_row(f"{workers}{mark}", three_digits(rate), of_wanted)
+    get_console().print("\n".join(lines), highlight=False, soft_wrap=True)
+    get_console().print(table)
+    note = "; on a CPU, step and workers share it" if result["machine"]["device"] == "cpu" else ""
+    get_console().print(
+        f"{result['verdict']}\nrates are of the loader alone{note}; recommended: "
+        f"data.workers={result['recommended_workers']}",
+        highlight=False,
+        soft_wrap=True,
+    )

@@ -1,0 +1,243 @@
+"""How the benchmarks measure: processes of their own, seconds, peak memory, multiply-adds."""
+
+import copy
+import os
+import platform
+import re
+import signal
+import statistics
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from multiprocessing import get_context
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any, TypeVar, cast
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.callbacks import Callback
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from hrseg import __version__
+from hrseg.errors import ConfigError, HrsegError
+from hrseg.launch import scout, trainer_refusals
+from hrseg.logs import quieten
+from hrseg.schema import Config
+
+T = TypeVar("T")
+WARM_UP = 2  # steps that are not counted: they compile, and allocate what stays
+MIB = 2**20
+_OF_A_STEP = "accelerator benchmark deterministic gradient_clip_val gradient_clip_algorithm".split()
+
+
+def in_process(work: Callable[..., T], *arguments: Any) -> T:
+    """Return `work(*arguments)`, called in a fresh process, whose peak memory is its own.
+
+    Raises:
+        OutOfMemory: the memory of the machine or the device did not suffice.
+        HrsegError: what `work` raised.
+        RuntimeError: the process ended otherwise; it has said how.
+    """
+    context = get_context("spawn")
+    receiver, sender = context.Pipe(duplex=False)
+    process = context.Process(
+        target=_answer, args=(sender, torch.get_num_threads(), work, arguments), daemon=True
+    )
+    with _deaf_to_ctrl_c():
+        process.start()
+    sender.close()
+    try:
+        answer = receiver.recv()
+    except EOFError:
+        process.join()
+        if process.exitcode == -signal.SIGKILL:
+            raise _out_of_memory(work) from None
+        raise RuntimeError(f"{work.__name__}: exit code {process.exitcode}") from None
+    finally:
+        process.kill()
+        process.join()
+    if isinstance(answer, Exception):
+        raise answer
+    return cast(T, answer)
+
+
+def multiply_adds(model: nn.Module, size: Sequence[int]) -> int:
+    """Return the multiply-adds of one image (3, H, W): half of the operations that torch counts.
+
+    Convolutions and matrix products alone are counted, on tensors without content.
+    """
+    meta = copy.deepcopy(model).to("meta").eval()
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        meta(torch.empty(1, 3, *size, device="meta"))
+    return int(counter.get_total_flops()) // 2
+
+
+def enough(seconds: Sequence[float], steps: int | None) -> bool:
+    """Tell whether to stop: after so many steps, else after 10, or 3 that took 20 seconds."""
+    counted = seconds[WARM_UP:]
+    if steps is not None:
+        return len(counted) >= steps
+    return len(counted) >= 10 or (len(counted) >= 3 and sum(counted) > 20)
+
+
+def spread(seconds: Sequence[float], warm_up: int = WARM_UP) -> dict[str, float]:
+    """Return median, lowest, highest and mean after the warm-up, and the first of all."""
+    counted = seconds[warm_up:]
+    return {
+        "median": statistics.median(counted),
+        "lowest": min(counted),
+        "highest": max(counted),
+        "mean": statistics.fmean(counted),
+        "steps": len(counted),
+        "first": seconds[0],
+    }
+
+
+class OutOfMemory(ConfigError):
+    """The memory of the machine, or of the device, did not suffice."""
+
+
+class PeakMemory:
+    """The most memory since it was made: the allocator's on CUDA, else this process's resident."""
+
+    def __init__(self, device: torch.device) -> None:
+        """Begin."""
+        self.device = device
+        if device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(device)
+        self.before = self._now()[0]
+
+    def read(self) -> dict[str, float | None]:
+        """Return MiB: "memory_mib" came on top of "before_mib"; "peak_mib". None: not known."""
+        peak, before = self._now()[1], self.before
+        top = None if peak is None or before is None else max(peak - before, 0.0)
+        return {"memory_mib": top, "before_mib": before, "peak_mib": peak}
+
+    def _now(self) -> tuple[float | None, float | None]:
+        """Return what is held now, and the most that was."""
+        if self.device.type == "cuda":
+            held = torch.cuda.memory_allocated(self.device)
+            return held / MIB, torch.cuda.max_memory_allocated(self.device) / MIB
+        try:
+            text = Path("/proc/self/status").read_text("utf-8")
+        except OSError:
+            return None, None
+        # Not getrusage: its peak outlives exec, and would be that of the parent process.
+        status = dict(line.split(":", 1) for line in text.splitlines() if ":" in line)
+        held_mib, most = (int(status[key].split()[0]) / 1024 for key in ("VmRSS", "VmHWM"))
+        return held_mib, most
+
+
+def wait_for(device: torch.device) -> None:
+    """Wait until the device has done what it was asked for."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    elif device.type == "mps":
+        torch.mps.synchronize()
+
+
+def machine(device: torch.device) -> dict[str, Any]:
+    """Return what a figure is of: "processor", "threads", "device", "torch" and the like."""
+    try:
+        found = re.search(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text("utf-8"))
+    except OSError:
+        found = None
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+    return {
+        "processor": found[1] if found else platform.processor() or platform.machine(),
+        "processors": processors(),
+        "threads": torch.get_num_threads(),
+        "device": name,
+        "torch": torch.__version__,
+        "hrseg": __version__,
+        "system": platform.platform(),
+    }
+
+
+def processors() -> int:
+    """Return how many logical processors this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def on_one_device(config: Config) -> Config:
+    """Return a copy for one device, with its share of the batch and without accumulation."""
+    config = copy.deepcopy(config)
+    trainer = config.trainer
+    accelerator = trainer.get("accelerator", "auto")
+    devices, nodes = trainer.pop("devices", "auto"), trainer.pop("num_nodes", 1)
+    if not isinstance(devices, int) or devices < 1:
+        devices = scout({"accelerator": accelerator, "devices": devices}).world_size
+    shares = devices * nodes * trainer.pop("accumulate_grad_batches", 1)
+    for name in ("strategy", "sync_batchnorm"):
+        trainer.pop(name, None)
+    config.data.batch_size = max(1, config.data.batch_size // shares)
+    return config
+
+
+def device_of(config: Config) -> torch.device:
+    """Return the (first) device that a config computes on.
+
+    Raises:
+        ConfigError: it is not there.
+    """
+    place = scout({"accelerator": config.trainer.get("accelerator", "auto"), "devices": 1})
+    return place.strategy.root_device
+
+
+def trainer_for(config: Config, precision: str, watch: Callback, **more: Any) -> pl.Trainer:
+    """Return a silent Trainer on one device, with what a config says of a single step."""
+    arguments = {key: config.trainer[key] for key in _OF_A_STEP if key in config.trainer}
+    with trainer_refusals(arguments):
+        return pl.Trainer(
+            **arguments,
+            **more,
+            precision=precision,  # type: ignore[arg-type]
+            devices=1,
+            logger=False,
+            callbacks=[watch],
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+        )
+
+
+def _answer(
+    sender: Connection, threads: int, work: Callable[..., object], arguments: tuple[Any, ...]
+) -> None:
+    """Do the work in the new process, and send what comes of it."""
+    torch.set_num_threads(threads)
+    quieten()
+    answer: object
+    try:
+        answer = work(*arguments)
+    except HrsegError as error:
+        answer = error
+    except (MemoryError, RuntimeError) as error:  # torch raises RuntimeErrors
+        if not re.search("^$|out of memory|can't allocate memory", str(error)):
+            raise
+        answer = _out_of_memory(work)
+    sender.send(answer)
+
+
+def _out_of_memory(work: Callable[..., object]) -> OutOfMemory:
+    return OutOfMemory(
+        f"{work.__name__.replace('_', ' ')}: out of memory.\nLess is taken by a smaller "
+        "data.batch_size, data.crop_size or image, or by model.activation_checkpointing=true."
+    )
+
+
+@contextmanager
+def _deaf_to_ctrl_c() -> Iterator[None]:
+    """Let a process that is started inside be ended by its parent alone, without a traceback."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)

@@ -1,0 +1,142 @@
+#!/usr/bin/env python3
+"""How cost grows: evaluation and training against pixels, evaluation and memory against images.
+
+    scripts/growth.py --out growth.png --json growth.json
+
+Draws its own street scenes. Every point is of a process of its own, the points of a curve take
+turns, and each is the median of its rounds. Time should be a straight line, memory a level one.
+"""
+
+import argparse
+import json
+import statistics
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+
+from hrseg.benchmark import train_step
+from hrseg.benchmark_evaluation import evaluation
+from hrseg.build import build_data
+from hrseg.config import load_config
+from hrseg.measure import in_process, machine
+from hrseg.schema import Config
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+
+Points = list[tuple[float, float]]
+HEIGHTS = (224, 320, 512, 704, 1024, 1248, 1408)  # widths are twice that: 0.1 to 4 megapixels
+CROPS = (128, 192, 256, 352, 448, 512)
+IMAGES = (1, 5, 10, 20, 30, 40)
+
+
+def main() -> None:
+    """Measure the four curves, print their fits, draw them."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--backbone", default="hrnet_w18_small_v1")
+    parser.add_argument("--precision", default="32-true", help="as trainer.precision")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--out", type=Path, default=Path("growth.png"))
+    parser.add_argument("--json", type=Path, help="file for points and fits")
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        curves = measure(Path(folder), arguments)
+    report = {name: {"points": points, **line(points)} for name, points in curves.items()}
+    for name, fit in report.items():
+        print(f"{name}: slope {fit['slope']:.4g}, intercept {fit['intercept']:.4g}, "
+              f"R2 {fit['r2']:.5f}, highest / lowest {fit['ratio']:.3f}")  # fmt: skip
+    draw(report, arguments.out)
+    if arguments.json:
+        import torch
+
+        report["machine"] = machine(torch.device("cpu"))
+        arguments.json.write_text(json.dumps(report, indent=1))
+
+
+def measure(folder: Path, arguments: argparse.Namespace) -> dict[str, Points]:
+    """Return the points of each curve, by its title."""
+    found: dict[str, dict[float, list[float]]] = {}
+
+    def note(curve: str, x: float, y: float) -> None:
+        found.setdefault(curve, {}).setdefault(x, []).append(y)
+        print(f"{curve}: {x:g} -> {y:.4g}", flush=True)
+
+    for _ in range(arguments.rounds):
+        for height in HEIGHTS:
+            config = scenes(folder, arguments.backbone, height, 5)
+            seen = in_process(evaluation, config, arguments.precision, 5)
+            seconds = seen["network"]["median"] + seen["after_network"]["median"]
+            note("evaluation: seconds by megapixels", height * 2 * height / 1e6, seconds)
+        for crop in CROPS:
+            config = scenes(folder, arguments.backbone, crop, 5)
+            seen = in_process(train_step, config, arguments.precision, 7)
+            note("training step: seconds by megapixels", crop * 2 * crop / 1e6,
+                 seen["seconds"]["median"])  # fmt: skip
+        for images in IMAGES:
+            config = scenes(folder, arguments.backbone, 320, max(IMAGES))
+            seen = in_process(evaluation, config, arguments.precision, images)
+            mean = sum(seen[part]["mean"] for part in ("network", "after_network", "reading"))
+            note("evaluation: seconds by images", images, images * mean)
+            note("evaluation: peak MiB by images", images, seen["peak_mib"])
+    return {
+        curve: [(x, statistics.median(values)) for x, values in points.items()]
+        for curve, points in found.items()
+    }
+
+
+def scenes(folder: Path, backbone: str, height: int, images: int) -> Config:
+    """Draw scenes, twice as wide as high, and return their config."""
+    size = f"[{height},{2 * height}]"
+    config = load_config(
+        "synthetic_tiny",
+        [f"data.root={folder}/{height}-{images}", f"data.num_val={images}", "data.num_train=1",
+         f"data.image_size={size}", f"data.crop_size={size}", "data.batch_size=1",
+         f"model.backbone={backbone}"],
+    )  # fmt: skip
+    build_data(config).prepare_data()  # here, since drawing takes memory too
+    return config
+
+
+def line(points: Points) -> dict[str, float]:
+    """Return the least-squares line through the points, and how well it fits."""
+    x, y = np.array(points).T
+    slope, intercept = np.polyfit(x, y, 1)
+    rest = y - (slope * x + intercept)
+    whole = ((y - y.mean()) ** 2).sum()
+    return {
+        "slope": float(slope),
+        "intercept": float(intercept),
+        "r2": float(1 - (rest**2).sum() / whole) if whole else 1.0,
+        "ratio": float(y.max() / y.min()),
+    }
+
+
+def draw(report: dict[str, Any], out: Path) -> None:
+    """Draw each curve with its line."""
+    figure, axes = plt.subplots(2, 2, figsize=(10, 8))
+    for axis, (name, fit) in zip(axes.flat, report.items(), strict=True):
+        label(axis, name, fit["points"])
+        x = np.array([0, max(point[0] for point in fit["points"])])
+        axis.plot(x, fit["slope"] * x + fit["intercept"], color="tab:orange",
+                  label=f"slope {fit['slope']:.3g}, R² {fit['r2']:.4f}")  # fmt: skip
+        axis.set_ylim(0)
+        axis.legend()
+    figure.tight_layout()
+    figure.savefig(out, dpi=110)
+    print(f"picture: {out}")
+
+
+def label(axis: Any, name: str, points: Sequence[tuple[float, float]]) -> None:
+    """Draw the points, and say what they are."""
+    what, _, units = name.partition(": ")
+    y, _, x = units.partition(" by ")
+    axis.plot(*zip(*points, strict=True), "o", color="tab:blue")
+    axis.set(title=what, xlabel=x, ylabel=y)
+
+
+if __name__ == "__main__":
+    main()

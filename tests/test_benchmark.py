@@ -1,0 +1,118 @@
+"""`hrseg benchmark model`, and what all three benchmarks answer to wrong arguments."""
+
+import json
+
+import pytest
+import torch
+from rich import reconfigure
+
+import hrseg
+from hrseg import benchmark
+from hrseg.benchmark import benchmark_model, inference_network, train_step
+from hrseg.cli import main
+from hrseg.config import load_config
+from hrseg.measure import OutOfMemory
+
+CONFIG = ["--config", "camvid_w18_small"]
+
+
+@pytest.fixture
+def here(monkeypatch):
+    """Everything in this process, on a screen of 80 columns."""
+    monkeypatch.setattr(benchmark, "in_process", lambda work, *arguments: work(*arguments))
+    reconfigure(width=80)
+    yield
+    reconfigure()
+
+
+def config(*overrides):
+    return load_config("camvid_w18_small", ["data.root=/nowhere", *overrides])
+
+
+def test_a_model_is_measured_without_its_data_set(here, tmp_path, capsys):
+    out = tmp_path / "model.json"
+    result = benchmark_model(config(), size=(32, 64), batch=2, steps=1, out=out)
+    assert json.loads(out.read_text()) == result
+    assert result["size"] == [32, 64] and result["classes"] == 11
+    model = hrseg.create_model("hrnet_w18_small_v1", num_classes=11)
+    assert result["parameters"] == sum(p.numel() for p in model.parameters())
+    assert result["flops"] == 2 * result["macs"]
+    for work in ("train_step", "inference"):
+        rows = result["measurements"][work]
+        assert list(rows) == ["32", "bf16"]
+        for row in rows.values():
+            assert row["batch"] == 2 and row["seconds"]["steps"] == 1
+            assert row["images_per_second"] == pytest.approx(2 / row["seconds"]["median"])
+    printed = capsys.readouterr().out
+    table = [line for line in printed.splitlines() if line[:1] in "┏┃┡│└"]
+    assert len(table) == 8 and max(map(len, table)) <= 80 and "…" not in printed
+    assert torch.__version__ in printed and "threads" in printed and "GFLOPs" in printed
+
+
+def test_by_default_a_device_trains_its_share_and_infers_single_images(here, monkeypatch):
+    seen = []
+
+    def in_process(work, tried, *rest):
+        seen.append((work.__name__, tried.data.batch_size, tuple(tried.data.crop_size)))
+        raise OutOfMemory("")
+
+    monkeypatch.setattr(benchmark, "in_process", in_process)
+    benchmark_model(config("trainer.devices=2", "data.crop_size=[64,96]"))
+    assert set(seen) == {("train_step", 2, (64, 96)), ("inference", 1, (64, 96))}
+
+
+def test_what_has_no_room_costs_its_own_row_alone(here, monkeypatch, capsys):
+    def in_process(work, *arguments):
+        if work is train_step:
+            raise OutOfMemory("no room")
+        return work(*arguments)
+
+    monkeypatch.setattr(benchmark, "in_process", in_process)
+    rows = benchmark_model(config(), size=(32, 32), steps=1)["measurements"]
+    assert rows["train_step"]["32"] == {"batch": 4, "error": "out of memory"}
+    assert rows["inference"]["bf16"]["images_per_second"] > 0
+    assert capsys.readouterr().out.count("out of memory") == 2
+
+
+def test_measuring_steps_leaves_the_config_alone():
+    tried = config("data.crop_size=[32,32]", "data.batch_size=2")
+    before = tried.copy()
+    assert train_step(tried, "32-true", steps=2)["seconds"]["steps"] == 2
+    assert tried == before
+
+
+def test_the_inference_network_gives_the_logits_of_the_model():
+    torch.manual_seed(0)
+    model = hrseg.create_model("hrnet_w18_small_v1", num_classes=5).eval()
+    image = torch.randn(1, 3, 64, 96)
+    with torch.inference_mode():
+        expected = model.outputs(image)["out"]
+        found = inference_network(model, "32")(image)
+    assert torch.allclose(found, expected, atol=1e-4 * float(expected.abs().max()))
+
+
+def test_benchmark_alone_prints_its_help(capsys):
+    assert main(["benchmark"]) == 0
+    assert "evaluation" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "message"),
+    [
+        (["model", *CONFIG, "--size", "16", "64"], 2, "--size 16 64: expected 32 or more"),
+        (["model", *CONFIG, "--steps", "0"], 2, "--steps 0"),
+        (["model", *CONFIG, "--batch", "-1"], 2, "--batch -1"),
+        (["model"], 2, "--config"),
+        (["model", *CONFIG, "--json", "."], 2, "is a folder"),
+        (["model", *CONFIG, "model.bakbone=x"], 2, "backbone"),
+        (["data", *CONFIG, "data.root=/nowhere"], 3, "/nowhere"),
+        (["data", *CONFIG, "--seconds", "0"], 2, "--seconds 0"),
+        (["evaluation", *CONFIG, "data.root=/nowhere"], 3, "/nowhere"),
+        (["evaluation", *CONFIG, "data.root=.", "--checkpoint", "no.ckpt"], 2, "no.ckpt"),
+        (["evaluation", *CONFIG, "data.root=.", "--images", "0"], 2, "--images 0"),
+    ],
+)
+def test_a_wrong_argument_is_answered_before_anything_is_measured(words, code, message, capsys):
+    assert main(["benchmark", *words]) == code
+    said = capsys.readouterr().err
+    assert message in said and len(said.strip().splitlines()) <= 4

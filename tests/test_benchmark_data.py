@@ -1,0 +1,137 @@
+"""`hrseg benchmark data`: rates, advice, and whether training waits."""
+
+import itertools
+import json
+import math
+
+import pytest
+from rich import reconfigure
+
+from hrseg import benchmark_data as module
+from hrseg.benchmark_data import (
+    benchmark_data,
+    loading_rate,
+    recommended,
+    sample_seconds,
+    verdict,
+    worker_counts,
+)
+from hrseg.build import build_data
+from hrseg.config import load_config
+from tests.camvid_tree import fit_overrides, make_camvid
+
+
+@pytest.fixture
+def tried(tmp_path):
+    return load_config("camvid_w18_small", fit_overrides(make_camvid(tmp_path / "camvid")))
+
+
+@pytest.fixture
+def data(tried):
+    data = build_data(tried)
+    data.setup("fit")
+    return data
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """A clock that goes on by a second whenever it is looked at."""
+    ticks = itertools.count()
+    monkeypatch.setattr(module.time, "perf_counter", lambda: float(next(ticks)))
+
+
+@pytest.mark.parametrize(
+    ("processors", "counts"),
+    [
+        (1, [0, 1]),
+        (2, [0, 1, 2]),
+        (5, [0, 1, 2, 3, 4, 5]),
+        (16, [0, 1, 2, 3, 4, 6, 8, 12, 16]),
+        (20, [0, 1, 2, 3, 4, 6, 8, 12, 16, 20]),
+    ],
+)
+def test_numbers_of_workers_are_tried_up_to_the_processors(processors, counts):
+    assert worker_counts(processors) == counts
+
+
+RATES = {0: 3.0, 1: 4.0, 2: 8.0, 4: 15.0, 6: 20.0, 8: 20.5}
+
+
+@pytest.mark.parametrize(
+    ("wanted", "workers"),
+    [
+        (None, 6),  # 20 is as good as 20.5
+        (3.0, 1),
+        (3.5, 2),  # 4 is not a fifth more
+        (12.0, 4),
+        (100.0, 6),
+        (0.1, 1),  # 0 would do, but beside is better than between
+    ],
+)
+def test_as_many_workers_are_recommended_as_training_takes_and_no_more(wanted, workers):
+    assert recommended(RATES, wanted) == workers
+    assert recommended({0: 3.0}, wanted) == 0
+
+
+@pytest.mark.parametrize(
+    ("workers", "wanted", "reading", "said"),
+    [
+        (2, 12.0, 0.8,
+         "data-bound: 12 samples/s wanted, 8 come; data.workers=4 or `hrseg data cache`"),
+        (2, 12.0, 0.3, "data-bound: 12 samples/s wanted, 8 come; data.workers=4"),
+        (2, 40.0, 0.8, "data-bound: 40 samples/s wanted, 8 come; data.workers=6, which brings 20, "
+         "or `hrseg data cache`"),
+        (6, 40.0, 0.3, "data-bound: 40 samples/s wanted, 20 come; most goes into augmentation, "
+         "and more workers bring no more"),
+        (6, 1.0, 0.8, "not data-bound: data takes 5 % of the step"),
+        (0, 1.0, 0.8, "data.workers=0 loads between the steps, 25 % of the time; "
+         "data.workers=1 loads beside them"),
+        (2, None, 0.8, "8 samples/s come with data.workers=2"),
+    ],
+)  # fmt: skip
+def test_the_verdict_says_whether_training_waits_and_what_helps(workers, wanted, reading, said):
+    assert verdict(RATES, workers, wanted, reading) == said
+
+
+def test_reading_and_augmentation_are_told_apart(data, clock):
+    # Looks at the clock: sample begins, reading begins, reading ends, sample ends.
+    reading, augmentation = sample_seconds(data, seconds=30)
+    assert reading == [1.0] * 11 and augmentation == [2.0] * 11
+    assert "read" not in vars(data.train_dataset)
+
+
+def test_few_samples_are_read_over_and_over(data, clock):
+    assert len(sample_seconds(data, seconds=1)[0]) == 8
+    assert len(data.train_dataset) == 4
+
+
+def test_the_rate_is_samples_by_seconds(data, clock):
+    # Two images a batch; the clock ticks at the start, after the third batch, and at the end.
+    assert loading_rate(data, 0, seconds=0.5) == 3 * 2 / 2
+
+
+def test_workers_are_really_started(data):
+    rate = loading_rate(data, 1, seconds=0.01)
+    assert rate > 0 and math.isfinite(rate)
+
+
+@pytest.mark.parametrize("model", [True, False])
+def test_the_data_of_a_config_is_measured_and_judged(tried, tmp_path, monkeypatch, capsys, model):
+    monkeypatch.setattr(module, "in_process", lambda work, *arguments: work(*arguments))
+    monkeypatch.setattr(module, "processors", lambda: 1)
+    reconfigure(width=80)
+    out = tmp_path / "data.json"
+    result = benchmark_data(tried, seconds=0.01, model=model, out=out)
+    reconfigure()
+    assert json.loads(out.read_text()) == result
+    assert list(result["loader"]) == ["0", "1"] and result["recommended_workers"] == 1
+    assert 0 < result["reading_share"] < 1 and result["batch"] == 2
+    if model:
+        assert result["wanted"] == pytest.approx(2 / result["train_step"]["median"])
+        assert "between the steps" in result["verdict"]
+    else:
+        assert (result["train_step"], result["data_bound"]) == (None, None)
+    printed = capsys.readouterr().out
+    table = [line for line in printed.splitlines() if line[:1] in "┏┃┡│└"]
+    assert max(map(len, table)) <= 80 and "…" not in printed
+    assert result["verdict"] in printed and "recommended: data.workers=1" in printed

@@ -1,0 +1,158 @@
+"""Processes of their own, memory, multiply-adds: what the benchmarks stand on."""
+
+import os
+import signal
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import hrseg
+from hrseg import measure
+from hrseg.config import load_config
+from hrseg.errors import ConfigError
+from hrseg.measure import (
+    OutOfMemory,
+    PeakMemory,
+    device_of,
+    enough,
+    in_process,
+    machine,
+    multiply_adds,
+    on_one_device,
+    spread,
+)
+
+CPU = torch.device("cpu")
+
+
+def allocate(mib):
+    """Hold so much memory for a moment."""
+    memory = PeakMemory(CPU)
+    held = np.ones(mib * 2**20, np.uint8)
+    del held
+    return os.getpid(), torch.get_num_threads(), memory.read()
+
+
+def test_work_runs_in_a_process_of_its_own_whose_peak_is_its_own():
+    here = np.ones(600 * 2**20, np.uint8)  # of which the other process must know nothing
+    process, threads, memory = in_process(allocate, 100)
+    assert process != os.getpid() and threads == torch.get_num_threads()
+    assert memory["memory_mib"] == pytest.approx(100, abs=8)
+    assert memory["peak_mib"] == pytest.approx(memory["before_mib"] + memory["memory_mib"])
+    assert memory["peak_mib"] < here.nbytes / 2**20 + 100
+
+
+def test_an_error_of_the_user_comes_back_as_it_was():
+    with pytest.raises(ConfigError, match="nosuch") as error:
+        in_process(load_config, "nosuch")
+    with pytest.raises(ConfigError) as expected:
+        load_config("nosuch")
+    assert str(error.value) == str(expected.value)
+
+
+def test_a_process_that_the_system_kills_was_out_of_memory():
+    with pytest.raises(OutOfMemory, match=r"raise signal: out of memory(.|\n)*data\.batch_size"):
+        in_process(signal.raise_signal, signal.SIGKILL)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"),
+        RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"),
+    ],
+)
+def test_every_way_to_run_out_of_memory_is_one_error(error, monkeypatch):
+    monkeypatch.setattr(measure, "quieten", lambda: None)
+    sent = []
+
+    class Sender:
+        send = sent.append
+
+    def train_step():
+        raise error
+
+    measure._answer(Sender(), 1, train_step, ())
+    assert isinstance(sent[0], OutOfMemory) and "train step" in str(sent[0])
+
+
+def test_a_fault_of_hrseg_is_not_taken_for_one_of_memory(monkeypatch):
+    monkeypatch.setattr(measure, "quieten", lambda: None)
+    with pytest.raises(RuntimeError, match="shapes"):
+        measure._answer(None, 1, nn.Linear(2, 2), (torch.zeros(3, 3),)) or None
+
+
+def test_multiply_adds_of_a_convolution_are_those_worked_by_hand():
+    # 8 maps of 5 x 7, each value of 3 channels x 3 x 3 products.
+    assert multiply_adds(nn.Conv2d(3, 8, 3, padding=1), (5, 7)) == 8 * 5 * 7 * 3 * 3 * 3
+    # Stride 2: 3 x 4 values; a 1x1 convolution behind it.
+    two = nn.Sequential(nn.Conv2d(3, 8, 3, stride=2, padding=1), nn.ReLU(), nn.Conv2d(8, 2, 1))
+    assert multiply_adds(two, (5, 7)) == 3 * 4 * (8 * 27 + 2 * 8)
+
+
+def test_multiply_adds_of_a_network_are_the_sum_over_its_convolutions():
+    model = hrseg.create_model("hrnet_w18_small_v1", num_classes=5).eval()
+    total = 0
+
+    def count(conv, inputs, output):
+        nonlocal total
+        total += output[0].numel() * conv.weight[0].numel()
+
+    for module in model.modules():
+        if isinstance(module, nn.Conv2d):
+            module.register_forward_hook(count)
+    with torch.no_grad():
+        model(torch.zeros(1, 3, 64, 96))
+    for module in model.modules():
+        module._forward_hooks.clear()
+    assert multiply_adds(model, (64, 96)) == total
+    assert next(model.parameters()).device.type == "cpu"
+
+
+def test_the_warm_up_is_no_part_of_the_figures():
+    seconds = [9.0, 5.0, 2.0, 1.0, 6.0]
+    assert spread(seconds) == {
+        "median": 2.0, "lowest": 1.0, "highest": 6.0, "mean": 3.0, "steps": 3, "first": 9.0
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("seconds", "steps", "done"),
+    [
+        ([9, 9, 1, 1], 3, False),
+        ([9, 9, 1, 1, 1], 3, True),
+        ([0] * 11, None, False),
+        ([0] * 12, None, True),
+        ([60, 60, 11, 11], None, False),
+        ([60, 60, 7, 7, 7], None, True),
+        ([60, 60, 6, 6, 6], None, False),
+    ],
+)
+def test_slow_steps_are_measured_less_often(seconds, steps, done):
+    assert enough(seconds, steps) is done
+
+
+def test_a_recipe_for_several_gpus_is_measured_by_the_share_of_one():
+    recipe = load_config("cityscapes_w48")
+    one = on_one_device(recipe)
+    assert (recipe.data.batch_size, recipe.trainer["devices"]) == (12, 4)
+    assert one.data.batch_size == 3 and "devices" not in one.trainer
+    changed = ["trainer.devices=2", "trainer.num_nodes=2", "trainer.accumulate_grad_batches=3"]
+    assert on_one_device(load_config("cityscapes_w48", changed)).data.batch_size == 1
+    assert on_one_device(load_config("camvid_w18_small")).data.batch_size == 4
+
+
+def test_a_device_that_is_not_there_is_refused():
+    assert device_of(load_config("camvid_w18_small", ["trainer.accelerator=cpu"])) == CPU
+    with pytest.raises(ConfigError, match="trainer"):
+        device_of(load_config("camvid_w18_small", ["trainer.accelerator=gpu"]))
+
+
+def test_a_figure_says_which_machine_it_is_of():
+    of = machine(CPU)
+    assert of["device"] == "cpu" and of["torch"] == torch.__version__
+    assert of["threads"] == torch.get_num_threads() and 1 <= of["processors"] <= os.cpu_count()
+    assert of["processor"]
