@@ -9,8 +9,9 @@ import statistics
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
@@ -209,6 +210,8 @@ def _answer(
     sender: Connection, threads: int, work: Callable[..., object], arguments: tuple[Any, ...]
 ) -> None:
     """Do the work in the new process, and send what comes of it."""
+    if (parent := parent_process()) is not None:
+        threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
     torch.set_num_threads(threads)
     quieten()
     answer: object
@@ -221,6 +224,12 @@ def _answer(
             raise
         answer = _out_of_memory(work)
     sender.send(answer)
+
+
+def _end_with(parent: BaseProcess) -> None:
+    """Wait for the parent's end, which `timeout` or a closed terminal may bring, and follow."""
+    parent.join()
+    os._exit(1)
 
 
 def _out_of_memory(work: Callable[..., object]) -> OutOfMemory:

@@ -2,6 +2,11 @@
 
 import os
 import signal
+import subprocess
+import sys
+import time
+from multiprocessing import Pipe
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -24,6 +29,7 @@ from hrseg.measure import (
     spread,
 )
 
+ROOT = Path(__file__).parents[1]
 CPU = torch.device("cpu")
 
 
@@ -35,6 +41,20 @@ def allocate(mib):
     return os.getpid(), torch.get_num_threads(), memory.read()
 
 
+def sleep(note):
+    """Write down which process this is, and do nothing for long."""
+    Path(note).write_text(str(os.getpid()))
+    time.sleep(600)
+
+
+def alive(process):
+    try:
+        status = Path(f"/proc/{process}/status").read_text()
+    except OSError:
+        return False
+    return "State:\tZ" not in status
+
+
 def test_work_runs_in_a_process_of_its_own_whose_peak_is_its_own():
     here = np.ones(600 * 2**20, np.uint8)  # of which the other process must know nothing
     process, threads, memory = in_process(allocate, 100)
@@ -44,17 +64,36 @@ def test_work_runs_in_a_process_of_its_own_whose_peak_is_its_own():
     assert memory["peak_mib"] < here.nbytes / 2**20 + 100
 
 
-def test_an_error_of_the_user_comes_back_as_it_was():
-    with pytest.raises(ConfigError, match="nosuch") as error:
-        in_process(load_config, "nosuch")
-    with pytest.raises(ConfigError) as expected:
+def test_an_error_of_the_user_comes_back_as_it_was(monkeypatch):
+    monkeypatch.setattr(measure, "quieten", lambda: None)
+    receiver, sender = Pipe(duplex=False)
+    measure._answer(sender, 1, load_config, ("nosuch",))
+    error = receiver.recv()
+    with pytest.raises(ConfigError, match="nosuch") as expected:
         load_config("nosuch")
-    assert str(error.value) == str(expected.value)
+    assert type(error) is ConfigError and str(error) == str(expected.value)
 
 
 def test_a_process_that_the_system_kills_was_out_of_memory():
     with pytest.raises(OutOfMemory, match=r"raise signal: out of memory(.|\n)*data\.batch_size"):
         in_process(signal.raise_signal, signal.SIGKILL)
+
+
+def test_the_process_ends_with_the_one_that_started_it(tmp_path):
+    note = tmp_path / "process"
+    code = "from hrseg.measure import in_process; from tests.test_measure import sleep; "
+    run = [sys.executable, "-c", f"{code}in_process(sleep, {str(note)!r})"]
+    with subprocess.Popen(run, cwd=ROOT) as parent:
+        while not (note.is_file() and note.read_text()):
+            assert parent.poll() is None
+            time.sleep(0.05)
+        parent.terminate()
+    child = int(note.read_text())
+    for _ in range(600):
+        if not alive(child):
+            return
+        time.sleep(0.05)
+    raise AssertionError(f"process {child} is left")
 
 
 @pytest.mark.parametrize(
