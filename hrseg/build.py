@@ -4,7 +4,6 @@ from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
-from lightning_fabric.utilities.exceptions import MisconfigurationException
 from pytorch_lightning.callbacks import Callback
 from rich import get_console
 
@@ -13,6 +12,7 @@ from hrseg.data import DATASETS
 from hrseg.data.datamodule import SegmentationDataModule
 from hrseg.engine import Engine
 from hrseg.errors import ConfigError
+from hrseg.launch import averaging, scout, trainer_refusals
 from hrseg.logs import build_loggers
 from hrseg.models import Segmenter, create_model
 from hrseg.models.normalize import IMAGENET_MEAN, IMAGENET_STD
@@ -134,7 +134,11 @@ def build_trainer(
     interval = arguments.get("val_check_interval")
     if isinstance(interval, int) and interval > 1:
         arguments["check_val_every_n_epoch"] = None  # every so many steps, across epochs
-    try:
+    place = scout(arguments)
+    if place.strategy.root_device.type == "cpu":
+        arguments.pop("sync_batchnorm", None)  # there is none for CPUs
+    arguments["strategy"] = averaging(place, arguments)
+    with trainer_refusals(arguments):
         return pl.Trainer(
             **arguments,
             logger=build_loggers(config, folder) if train else False,
@@ -142,10 +146,6 @@ def build_trainer(
             default_root_dir=folder,
             use_distributed_sampler=False,
         )
-    except (MisconfigurationException, ValueError, TypeError, RuntimeError) as error:
-        asked = {key: arguments[key] for key in ("accelerator", "devices") if key in arguments}
-        hint = "\nFor another machine: trainer.accelerator=cpu trainer.devices=1." if asked else ""
-        raise ConfigError(f"trainer: {error} {asked or ''}{hint}") from error
 
 
 def _losses(config: Config, data: SegmentationDataModule) -> list[dict[str, Any]]:

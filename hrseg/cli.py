@@ -18,6 +18,7 @@ from hrseg.choice import (
     run_to_resume,
 )
 from hrseg.errors import ConfigError, DataError, HrsegError
+from hrseg.runfolder import is_first_process
 
 if TYPE_CHECKING:
     from hrseg.schema import Config
@@ -49,7 +50,7 @@ def _fit(arguments: argparse.Namespace) -> None:
         arguments.resume = ""
     resume = None if arguments.resume is None else run_to_resume(arguments)
     if resume:
-        print(f"going on in {resume}, by its own config.yaml")
+        _tell(f"going on in {resume}, by its own config.yaml")
     config = load_config(
         resume / "config.yaml" if resume else config_name(arguments), arguments.overrides
     )
@@ -61,7 +62,13 @@ def _fit(arguments: argparse.Namespace) -> None:
         check_weights(config, arguments.overrides)
     from hrseg.run import fit
 
-    print(f"run folder: {fit(config, resume)}")
+    _tell(f"run folder: {fit(config, resume)}")
+
+
+def _tell(line: str) -> None:
+    """Print in the first process of a run, which speaks for all."""
+    if is_first_process():
+        print(line)
 
 
 def _validate(arguments: argparse.Namespace) -> None:
@@ -69,28 +76,30 @@ def _validate(arguments: argparse.Namespace) -> None:
     _set_threads(arguments.threads)
     from hrseg.run import validate
 
-    with _new_folder(home / "validate") as folder:
+    with _new_folder(config, home / "validate") as folder:
         validate(config, checkpoint, folder)
-    print(f"scores: {folder / 'scores.json'}\npictures: {folder / 'predictions'}")
+    _tell(f"scores: {folder / 'scores.json'}\npictures: {folder / 'predictions'}")
 
 
 def _test(arguments: argparse.Namespace) -> None:
     config, checkpoint, home = checkpoint_to_score(arguments)
     from hrseg.run import test
 
-    with _new_folder(home / "test") as folder:
+    with _new_folder(config, home / "test") as folder:
         submission = test(config, checkpoint, folder)
-    print(f"masks: {folder / 'masks'}")
+    _tell(f"masks: {folder / 'masks'}")
     if submission.is_file():
-        print(f"for the server, checked: {submission}")
+        _tell(f"for the server, checked: {submission}")
 
 
 @contextmanager
-def _new_folder(home: Path) -> Iterator[Path]:
+def _new_folder(config: "Config", home: Path) -> Iterator[Path]:
     """Make a dated folder; one that a refusal leaves behind is removed."""
-    from hrseg.runfolder import dated_folder
+    from hrseg.launch import new_folder, scout
+    from hrseg.logs import quieten
 
-    folder = dated_folder(home)
+    quieten()
+    folder = new_folder(scout(config.trainer), home)
     try:
         yield folder
     except (ConfigError, DataError):

@@ -18,6 +18,7 @@ from rich import get_console
 
 from hrseg.errors import ConfigError
 from hrseg.lookup import find
+from hrseg.runfolder import is_first_process
 from hrseg.schema import Config
 
 
@@ -57,7 +58,10 @@ def metrics_csv(run: Path) -> CSVLogger:
 
 
 def quieten() -> None:
-    """Keep warnings that a user can act on."""
+    """Keep warnings that a user can act on, and let the first process of a run alone speak."""
+    if not is_first_process():
+        get_console().quiet = True
+        warnings.simplefilter("ignore")
     for name in ("pytorch_lightning", "lightning_fabric", "lightning"):
         logging.getLogger(name).setLevel(logging.WARNING)
     for message in (
@@ -68,6 +72,7 @@ def quieten() -> None:
         ".*in eval mode at the start of training.*",
         ".*lr_scheduler.step.*before.*optimizer.step.*",
         ".*DataLoader will create .* worker processes.*",
+        ".*recommended to use .*sync_dist=True.*",  # scores of the sums of all processes
     ):
         warnings.filterwarnings("ignore", message)
     # What was found, without the line of code that found it.

@@ -9,12 +9,12 @@ from traceback import walk_tb
 from typing import Any, cast
 
 import pytorch_lightning as pl
-import torch
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.callbacks import Callback, EarlyStopping, EMAWeightAveraging
 from rich import get_console
 
+from hrseg.announce import announce_fit, device, say
 from hrseg.build import build_data, build_task, build_trainer
 from hrseg.callbacks import PredictionImages
 from hrseg.checkpointing import RunCheckpoint
@@ -22,9 +22,11 @@ from hrseg.config import load_config, to_dict, to_yaml
 from hrseg.data import DATASETS
 from hrseg.data.datamodule import SegmentationDataModule
 from hrseg.details import write_details
-from hrseg.engine import is_exported, open_engine
+from hrseg.devices import choose_precision
+from hrseg.engine import Engine, is_exported, open_engine
 from hrseg.errors import ConfigError, HrsegError
 from hrseg.facts import check_facts
+from hrseg.launch import SameStatistics, StopTogether, new_folder, scout
 from hrseg.logs import quieten
 from hrseg.models.hub import is_on_hub
 from hrseg.models.weightfile import read_checkpoint
@@ -32,7 +34,7 @@ from hrseg.models.weights import load_weights
 from hrseg.progress import Progress
 from hrseg.records import ImageScores, open_evaluation
 from hrseg.report import write_report
-from hrseg.runfolder import dated_folder, point_latest
+from hrseg.runfolder import newest_state, point_latest, requeued_run
 from hrseg.schema import Config
 from hrseg.submission import Submission
 from hrseg.task import SegmentationTask
@@ -46,20 +48,25 @@ def fit(config: Config, resume: Path | None = None) -> Path:
     """
     quieten()
     pl.seed_everything(config.seed, workers=True, verbose=False)
+    home = Path(config.runs) / config.name
+    resume = resume or requeued_run(home)
+    place = scout(to_dict(config)["trainer"])
+    chosen = _settle_precision(config, place, resume)
     data = build_data(config)
+    data.trainer = place  # whose processes must be able to share a batch
     data.check()
     task = build_task(config, data, weights=resume is None)
-    run = resume or dated_folder(Path(config.runs) / config.name)
+    run = resume or new_folder(place, home)
     record = _Record(config, run)
     try:
         trainer = build_trainer(config, run, [record, *_training_callbacks(config, run)])
         last = _checked_last(config, task, trainer, run) if resume else None
         _check_interval(trainer, len(data.train_dataset or ()) // config.data.batch_size)
-        if trainer.is_global_zero:
-            announce(config, data, task, trainer, run)
+        announce_fit(config, data, task, trainer, chosen)
         with _user_errors(trainer):
             trainer.fit(task, data, ckpt_path=last, weights_only=True)
         if trainer.is_global_zero:
+            _forget_requeues(run)
             _report(run, config)
     except HrsegError:
         if not resume and not record.written:
@@ -79,12 +86,10 @@ def validate(config: Config, checkpoint: Path, folder: Path) -> dict[str, Any]:
         ImageScores(folder, checkpoint),
         PredictionImages(config.prediction_images, folder),
     ]
-    trainer = build_trainer(config, folder, watch, train=False)
-    get_console().print(
+    trainer, chosen = _scorer(config, task, folder, watch)
+    say(
         f"validate [bold]{config.name}[/]: {checkpoint} on {len(data.val_dataset or ())} images; "
-        f"{_device(trainer)}",
-        highlight=False,
-        soft_wrap=True,
+        f"{device(trainer, chosen)}"
     )
     with _user_errors(trainer):
         trainer.validate(task, data, verbose=False)
@@ -126,16 +131,36 @@ def test(config: Config, checkpoint: Path, folder: Path) -> Path:
     assert data.test_dataset is not None and data.submission_ids is not None
     images = [image for image, _ in data.test_dataset.files]
     submission = Submission(folder, images, data.test_dataset.names, data.submission_ids)
-    trainer = build_trainer(config, folder, [submission], train=False)
-    get_console().print(
-        f"test [bold]{config.name}[/]: {checkpoint} on {len(images)} images; {_device(trainer)}\n"
-        f"{task.protocol}",
-        highlight=False,
-        soft_wrap=True,
+    trainer, chosen = _scorer(config, task, folder, [submission])
+    say(
+        f"test [bold]{config.name}[/]: {checkpoint} on {len(images)} images; "
+        f"{device(trainer, chosen)}",
+        str(task.protocol),
     )
     with _user_errors(trainer):
         trainer.test(task, data, verbose=False)
     return folder / "submission.zip"
+
+
+def _scorer(
+    config: Config, task: SegmentationTask, folder: Path, callbacks: list[Callback]
+) -> tuple[pl.Trainer, str]:
+    """Return what evaluates, and why in the precision that it has, if that was chosen."""
+    place = scout(to_dict(config)["trainer"])
+    # An exported file computes in a precision of its own.
+    chosen = "" if isinstance(task.model, Engine) else _settle_precision(config, place)
+    return build_trainer(config, folder, callbacks, train=False), chosen
+
+
+def _settle_precision(config: Config, place: pl.Trainer, resume: Path | None = None) -> str:
+    """Write the precision into a config that says none; return why it is that one."""
+    if config.trainer.get("precision") is not None:
+        return ""
+    started = load_config(resume / "config.yaml").trainer.get("precision") if resume else None
+    kind = place.strategy.root_device.type
+    choice = choose_precision(kind, place.world_size)
+    config.trainer["precision"] = started or choice.precision
+    return "as the run was started" if started else choice.reason
 
 
 def _to_score(
@@ -167,36 +192,6 @@ def _exported_task(config: Config, data: SegmentationDataModule, path: Path) -> 
     return task
 
 
-def announce(
-    config: Config,
-    data: SegmentationDataModule,
-    task: SegmentationTask,
-    trainer: pl.Trainer,
-    run: Path,
-) -> None:
-    """Say what is trained, on what, where, and how much."""
-    parameters = sum(parameter.numel() for parameter in task.model.parameters())
-    train, val = len(data.train_dataset or ()), len(data.val_dataset or ())
-    height, width = config.data.crop_size
-    epochs = f"{trainer.max_epochs} epochs" if (trainer.max_epochs or -1) > 0 else "epochs"
-    get_console().print(
-        f"fit [bold]{config.name}[/]: {train} training and {val} validation images of "
-        f"{config.data.name}, {data.num_classes} classes, crop {height}x{width}, "
-        f"batch {config.data.batch_size}\n"
-        f"{config.model.backbone} + {config.model.head.name}, {parameters / 1e6:.2f} M parameters, "
-        f"from {config.model.weights or 'scratch'}; {_device(trainer)}\n"
-        f"{epochs} of {train // config.data.batch_size} steps; run folder {run}",
-        highlight=False,
-        soft_wrap=True,
-    )
-    every = trainer.check_val_every_n_epoch or 1
-    if trainer.max_epochs and trainer.max_epochs % every:
-        get_console().print(
-            f"note: validation every {every} epochs leaves the last {trainer.max_epochs % every} "
-            "unscored; choose trainer.max_epochs as a multiple of check_val_every_n_epoch"
-        )
-
-
 def _check_interval(trainer: pl.Trainer, steps_per_epoch: int) -> None:
     """Refuse a validation interval that no training of this length reaches."""
     epochs, interval = trainer.max_epochs or -1, trainer.val_check_interval
@@ -206,12 +201,6 @@ def _check_interval(trainer: pl.Trainer, steps_per_epoch: int) -> None:
             f"trainer.val_check_interval: {interval} batches are more than the {batches} of this "
             "training, which would end without a score."
         )
-
-
-def _device(trainer: pl.Trainer) -> str:
-    kind = trainer.strategy.root_device.type
-    threads = f" ({torch.get_num_threads()} threads)" if kind == "cpu" else ""
-    return f"{trainer.world_size} x {kind}{threads}, precision {trainer.precision}"
 
 
 class _Record(Callback):
@@ -237,6 +226,8 @@ def _training_callbacks(config: Config, run: Path) -> list[Callback]:
         callbacks.append(Progress())
     if config.ema_decay is not None:
         callbacks.append(EMAWeightAveraging(decay=config.ema_decay))
+    # SameStatistics comes after EMA has put its weights in place.
+    callbacks += [SameStatistics(), StopTogether()]
     if config.early_stopping_patience is not None:
         patience = config.early_stopping_patience
         callbacks.append(EarlyStopping("val/miou", mode="max", patience=patience))
@@ -258,8 +249,8 @@ def _portable_yaml(config: Config) -> str:
 
 
 def _checked_last(config: Config, task: SegmentationTask, trainer: pl.Trainer, run: Path) -> Path:
-    """Return `last.ckpt` of a run; refuse a damaged one, and settings that it does not fit."""
-    last = run / "checkpoints" / "last.ckpt"
+    """Return the newest state of a run; refuse a damaged one, and settings that it does not fit."""
+    last = newest_state(run)
     content = read_checkpoint(last)
     load_weights(task.model, content, purpose="evaluate", origin=last)
     _check_facts(task, content.get("hrseg"), last)
@@ -268,7 +259,7 @@ def _checked_last(config: Config, task: SegmentationTask, trainer: pl.Trainer, r
         raise ConfigError(
             f"optimizer: {run} was started with {started}, which its state goes on with.\n"
             "For other settings start a new run, from model.weights="
-            f"{run / 'checkpoints' / 'last.ckpt'}"
+            f"{last}"
         )
     done = int(content.get("epoch", -1)) + 1
     if 0 < (trainer.max_epochs or -1) <= done:
@@ -278,6 +269,12 @@ def _checked_last(config: Config, task: SegmentationTask, trainer: pl.Trainer, r
             soft_wrap=True,
         )
     return last
+
+
+def _forget_requeues(run: Path) -> None:
+    """Remove what was saved for going on after SLURM took the machine back."""
+    for state in run.glob("hpc_ckpt_*.ckpt"):
+        state.unlink()
 
 
 def _check_facts(task: SegmentationTask, facts: Any, checkpoint: Path) -> None:

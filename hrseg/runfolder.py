@@ -12,11 +12,11 @@ _KEPT = ("best", "last")
 
 
 def dated_folder(home: Path) -> Path:
-    """Make `home/<date-time>`, or `<date-time>-2` where another was made in this second."""
-    if os.environ.get("LOCAL_RANK", "0") != "0" and "HRSEG_RUN" in os.environ:
-        # Lightning starts a process per further device; they share the first one's folder.
-        return Path(os.environ["HRSEG_RUN"])
-    started = datetime.now().strftime("%Y%m%d-%H%M%S")
+    """Make `home/<date-time>`, or `<date-time>-2` where another was made in this second.
+
+    For one process; `hrseg.launch.new_folder` makes one for all processes of a run.
+    """
+    started = datetime.now().strftime("%Y%m%d-%H%M%S") + _job()
     folder = home / started
     for number in count(2):
         try:
@@ -24,8 +24,28 @@ def dated_folder(home: Path) -> Path:
             break
         except FileExistsError:
             folder = home / f"{started}-{number}"
-    os.environ["HRSEG_RUN"] = str(folder.absolute())
     return folder
+
+
+def requeued_run(home: Path) -> Path | None:
+    """Return the run that this SLURM job was at when it was stopped to be started again."""
+    if int(os.environ.get("SLURM_RESTART_COUNT", "0")) < 1 or not _job():
+        return None
+    runs = [run for run in home.glob(f"*{_job()}") if newest_state(run).is_file()]
+    return max(runs, default=None)
+
+
+def newest_state(run: Path) -> Path:
+    """Return `last.ckpt`, or what Lightning saved after it when SLURM took the machine back."""
+    last = run / "checkpoints" / "last.ckpt"
+    saved = [last, *run.glob("hpc_ckpt_*.ckpt")]
+    return max((path for path in saved if path.is_file()), key=_changed, default=last)
+
+
+def is_first_process() -> bool:
+    """Return whether this is the process that speaks, among those that one command has started."""
+    ranks = [os.environ.get(name) for name in ("RANK", "SLURM_PROCID", "LOCAL_RANK")]
+    return next((rank for rank in ranks if rank is not None), "0") == "0"
 
 
 def point_latest(run: Path) -> None:
@@ -63,3 +83,13 @@ def run_of(checkpoint: Path) -> Path | None:
     """Return the run folder that a checkpoint lies in, if any."""
     run = checkpoint.absolute().parent.parent
     return run if (run / "config.yaml").is_file() else None
+
+
+def _job() -> str:
+    """Return what tells a step of a SLURM job from others, also after the job was requeued."""
+    job, step = os.environ.get("SLURM_JOB_ID"), os.environ.get("SLURM_STEP_ID", "")
+    return f"-job{job}.{step}" if job and step.isdigit() else ""
+
+
+def _changed(path: Path) -> float:
+    return path.stat().st_mtime

@@ -1,7 +1,18 @@
+import os
+
 import pytest
 
 from hrseg.errors import ConfigError
-from hrseg.runfolder import best_checkpoint, dated_folder, newest_run, point_latest, run_of
+from hrseg.runfolder import (
+    best_checkpoint,
+    dated_folder,
+    is_first_process,
+    newest_run,
+    newest_state,
+    point_latest,
+    requeued_run,
+    run_of,
+)
 
 
 def finished(home, name, date):
@@ -22,13 +33,6 @@ def test_folders_of_one_second_get_a_name_each(tmp_path):
     folders = [dated_folder(tmp_path) for _ in range(4)]
     assert len(set(folders)) == 4
     assert sorted(folders) == folders
-
-
-def test_further_processes_of_a_run_share_its_folder(tmp_path, monkeypatch):
-    monkeypatch.setenv("LOCAL_RANK", "0")
-    run = dated_folder(tmp_path / "camvid")
-    monkeypatch.setenv("LOCAL_RANK", "1")
-    assert dated_folder(tmp_path / "camvid") == run
 
 
 def test_the_newest_run_with_a_checkpoint_is_found_across_configs(tmp_path):
@@ -57,6 +61,49 @@ def test_best_goes_before_last_and_a_checkpoint_knows_its_run(tmp_path):
     assert run_of(best_checkpoint(run)) == run
 
 
-def test_a_new_folder_of_one_process_is_not_an_older_one_of_the_environment(tmp_path, monkeypatch):
-    monkeypatch.setenv("HRSEG_RUN", str(tmp_path / "old"))
-    assert dated_folder(tmp_path / "validate").parent == tmp_path / "validate"
+@pytest.mark.parametrize(
+    ("environment", "first"),
+    [
+        ({}, True),
+        ({"LOCAL_RANK": "0"}, True),
+        ({"LOCAL_RANK": "1"}, False),
+        ({"RANK": "4", "LOCAL_RANK": "0"}, False),  # torchrun's second machine
+        ({"SLURM_PROCID": "3", "SLURM_LOCALID": "0"}, False),
+    ],
+)
+def test_one_process_of_a_run_speaks(monkeypatch, environment, first):
+    for name in ("RANK", "SLURM_PROCID", "LOCAL_RANK"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    assert is_first_process() is first
+
+
+def test_a_requeued_job_goes_on_in_its_own_run(tmp_path, monkeypatch):
+    for name, value in (("JOB_ID", "12"), ("STEP_ID", "0")):
+        monkeypatch.setenv(f"SLURM_{name}", value)
+    run = dated_folder(tmp_path / "a")
+    (run / "hpc_ckpt_1.ckpt").touch()
+    monkeypatch.setenv("SLURM_STEP_ID", "1")
+    other = dated_folder(tmp_path / "a")  # the next command of the batch file
+    assert requeued_run(tmp_path / "a") is None
+    monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
+    assert requeued_run(tmp_path / "a") is None  # that one has nothing to go on from
+    (other / "checkpoints").mkdir()
+    (other / "checkpoints" / "last.ckpt").touch()
+    assert requeued_run(tmp_path / "a") == other
+    monkeypatch.setenv("SLURM_STEP_ID", "0")
+    assert requeued_run(tmp_path / "a") == run
+    assert requeued_run(tmp_path / "b") is None
+
+
+def test_the_state_to_go_on_from_is_the_newest_one(tmp_path):
+    run = finished(tmp_path, "a", "20260101-000000")
+    last = run / "checkpoints" / "last.ckpt"
+    assert newest_state(run) == last
+    saved = run / "hpc_ckpt_1.ckpt"
+    saved.touch()
+    os.utime(last, (1000, 1000))
+    assert newest_state(run) == saved
+    os.utime(saved, (900, 900))
+    assert newest_state(run) == last
