@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, UnidentifiedImageError
 
+from hrseg.data.png import read_png
 from hrseg.errors import ConfigError, DataError
 
 Array = npt.NDArray[np.uint8]
@@ -38,6 +39,11 @@ class MaskReader:
     table: npt.NDArray[np.int16]
     repair: str
     palette: tuple[tuple[int, int, int], ...] | None = None
+
+    @property
+    def identity(self) -> str:
+        """What tells this reader from others, that give other ids."""
+        return f"{self.table.tolist()} {self.palette}"
 
     def __call__(self, path: Path) -> Array:
         """Return the train ids.
@@ -72,6 +78,11 @@ class MaskReaderBySuffix:
     suffix: str
     reader: MaskReader
     otherwise: MaskReader
+
+    @property
+    def identity(self) -> str:
+        """What tells this reader from others, that give other ids."""
+        return f"{self.suffix}: {self.reader.identity}; {self.otherwise.identity}"
 
     def __call__(self, path: Path) -> Array:
         """Return the train ids (H, W); errors as `MaskReader`."""
@@ -121,6 +132,8 @@ def read_image(path: Path) -> Array:
             # OpenCV fills a truncated file with blank rows and goes on; Pillow refuses it.
             with Image.open(io.BytesIO(data), formats=_FORMATS) as opened:
                 opened.load()
+        if (rgb := read_png(path, data, rgb=True)) is not None:
+            return rgb
         image = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
     except _UNREADABLE as error:
         raise _unreadable(path, error) from error
@@ -148,11 +161,13 @@ def header_size(path: Path) -> tuple[int, int]:
 def read_index_mask(path: Path) -> Array:
     """Return a mask's raw ids (H, W): grey values, or the indices of a palette image.
 
-    Pillow, because OpenCV turns palette images into colours.
+    Never OpenCV, which turns palette images into colours.
 
     Raises:
         DataError: unreadable, JPEG, coloured, or with ids above 255.
     """
+    if path.is_file() and (ids := read_png(path, path.read_bytes(), rgb=False)) is not None:
+        return ids
     mode, mask = _read_mask(path, None)
     if mask.ndim != 2:
         raise DataError(

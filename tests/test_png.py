@@ -1,0 +1,119 @@
+import io
+import subprocess
+import sys
+import zlib
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image
+
+from hrseg.data.base import read_image, read_index_mask
+from hrseg.data.png import read_png
+from hrseg.errors import DataError
+
+RANDOM = np.random.default_rng(0)
+
+
+def saved(path, array, mode=None, **options):
+    image = Image.fromarray(array)
+    (image.convert(mode) if mode else image).save(path, **options)
+    return path
+
+
+def read(path, rgb):
+    return read_png(path, path.read_bytes(), rgb)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (7, 5), (64, 33)])
+@pytest.mark.parametrize("level", [0, 1, 9])
+def test_rgb_pixels_are_those_of_opencv(tmp_path, size, level):
+    pixels = RANDOM.integers(0, 256, (*size, 3), np.uint8)
+    path = saved(tmp_path / "a.png", pixels, compress_level=level)
+    assert np.array_equal(read(path, True), cv2.imread(str(path), cv2.IMREAD_COLOR_RGB))
+    assert np.array_equal(read_image(path), pixels)
+
+
+def test_grey_values_and_palette_indices_are_those_of_pillow(tmp_path):
+    ids = RANDOM.integers(0, 20, (31, 40), np.uint8)
+    grey = saved(tmp_path / "grey.png", ids)
+    indexed = Image.fromarray(ids, "P")
+    indexed.putpalette(RANDOM.integers(0, 256, 768).tolist())
+    indexed.save(tmp_path / "palette.png", bits=8)
+    for path in (grey, tmp_path / "palette.png"):
+        assert np.array_equal(read(path, False), np.asarray(Image.open(path)))
+        assert np.array_equal(read_index_mask(path), ids)
+
+
+def test_other_kinds_are_left_to_other_decoders(tmp_path):
+    pixels = RANDOM.integers(0, 256, (8, 8, 3), np.uint8)
+    few = Image.fromarray(pixels[..., 0] // 128, "P")
+    few.putpalette([0, 0, 0, 255, 255, 255])
+    few.save(tmp_path / "two.png", bits=1)
+    others = {
+        "alpha": saved(tmp_path / "alpha.png", pixels, "RGBA"),
+        "transparent": saved(tmp_path / "t.png", pixels, transparency=(1, 2, 3)),
+        "deep": saved(tmp_path / "deep.png", pixels[..., 0].astype(np.uint16) * 257),
+        "jpeg": saved(tmp_path / "jpeg.png", pixels, format="JPEG"),
+        "bits": tmp_path / "two.png",
+        "grey": saved(tmp_path / "grey.png", pixels[..., 0]),
+    }
+    assert all(read(path, True) is None for path in others.values())
+    del others["grey"]
+    assert all(read(path, False) is None for path in others.values())
+
+
+def chunk(kind, data):
+    return len(data).to_bytes(4, "big") + kind + data + zlib.crc32(kind + data).to_bytes(4, "big")
+
+
+@pytest.mark.parametrize("fault", ["cut", "empty", "rot", "tail", "rows"])
+def test_a_damaged_file_is_refused_as_before(tmp_path, fault):
+    path = saved(tmp_path / "a.png", RANDOM.integers(0, 256, (60, 80, 3), np.uint8))
+    data = bytearray(path.read_bytes())
+    middle = len(data) // 2
+    if fault == "cut":
+        del data[middle:]
+    elif fault == "empty":
+        data.clear()
+    elif fault == "tail":
+        del data[-30:]
+    elif fault == "rows":  # sound chunks around fewer rows than the header says
+        rows = zlib.compress(bytes(30 * 241))
+        data = data[:33] + chunk(b"IDAT", rows) + chunk(b"IEND", b"")
+    else:
+        data[middle] ^= 255
+    path.write_bytes(data)
+    assert read(path, True) is None
+    with pytest.raises(DataError, match=r"a\.png"):
+        read_image(path)
+
+
+def test_a_header_that_claims_a_huge_image_allocates_nothing(tmp_path):
+    path = saved(tmp_path / "a.png", np.zeros((4, 4, 3), np.uint8))
+    data = bytearray(path.read_bytes())
+    data[16:24] = (40000).to_bytes(4, "big") * 2
+    data[29:33] = zlib.crc32(data[12:29]).to_bytes(4, "big")
+    path.write_bytes(data)
+    assert read(path, True) is None
+
+
+def test_a_file_beside_it_changes_nothing(tmp_path):
+    path = saved(tmp_path / "a.png", np.full((4, 4, 3), 7, np.uint8))
+    (tmp_path / "a.png.aux.xml").write_text("<PAMDataset><Metadata/></PAMDataset>")
+    (tmp_path / "a.pgw").write_text("1\n0\n0\n-1\n5\n5\n")
+    assert (read(path, True) == 7).all()
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["a.pgw", "a.png", "a.png.aux.xml"]
+
+
+def test_gdal_is_imported_only_when_a_png_is_read():
+    code = "import sys, hrseg.data.base; assert 'rasterio' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_what_is_in_memory_decides_not_the_name(tmp_path):
+    buffer = io.BytesIO()
+    Image.fromarray(np.zeros((4, 4, 3), np.uint8)).save(buffer, "JPEG")
+    (tmp_path / "a.png").write_bytes(buffer.getvalue())
+    assert read(tmp_path / "a.png", True) is None
+    assert read_image(tmp_path / "a.png").shape == (4, 4, 3)
