@@ -154,7 +154,7 @@ def _add_score(command: argparse.ArgumentParser) -> None:
 
 
 def _add_data(parser: argparse.ArgumentParser) -> None:
-    """Add `data check` and `data stats`; `data` alone prints its help."""
+    """Add `data check`, `data stats` and `data cache`; `data` alone prints its help."""
     parser.set_defaults(command="data", help=parser.format_help)
     commands = parser.add_subparsers(metavar="command")
 
@@ -169,6 +169,12 @@ def _add_data(parser: argparse.ArgumentParser) -> None:
     _add_config(stats, "config whose data section says which data set")
     stats.add_argument("--split", help="default: the one to train on")
     stats.set_defaults(command="data_stats")
+
+    cache = commands.add_parser("cache", help="decode images once; data.cache=FOLDER uses them")
+    _add_config(cache, "config whose data section says which data set")
+    cache.add_argument("--verify", action="store_true", help="read it all, find what is damaged")
+    cache.add_argument("--workers", type=int, help="threads; default: one per core")
+    cache.set_defaults(command="data_cache")
 
     for command in (check, stats):
         command.add_argument("--json", metavar="FILE", help="write the result as JSON too")

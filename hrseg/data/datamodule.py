@@ -11,6 +11,7 @@ from pytorch_lightning import LightningDataModule
 from torch.utils.data import DataLoader
 
 from hrseg.data.base import ReadMask
+from hrseg.data.cache import Cache
 from hrseg.data.dataset import Files, SegmentationDataset, check_files
 from hrseg.data.presence import ClassDraw, images_by_class
 from hrseg.data.sampler import EpochSampler, EvaluationSampler, TrainSampler
@@ -37,6 +38,7 @@ class SegmentationDataModule(LightningDataModule):
         photometric: strength of the colour jitter, 0 = off; see `TrainTransform`.
         class_uniform: share of the training crops, 0..1, that hold a class drawn uniformly; for
             these an image is drawn among those with the class. All training masks are read once.
+        cache: folder of decoded images that `hrseg data cache` made; None: files are decoded.
 
     Attributes:
         class_names: one per train id.
@@ -80,6 +82,7 @@ class SegmentationDataModule(LightningDataModule):
         flip: float = 0.5,
         photometric: float = 0.0,
         class_uniform: float = 0.0,
+        cache: str | None = None,
     ) -> None:
         """Keep the arguments; nothing is read yet."""
         super().__init__()
@@ -103,6 +106,7 @@ class SegmentationDataModule(LightningDataModule):
             crop_size, scales, base_size, flip, self.flip_pairs, photometric, squash
         )
         self.class_uniform = class_uniform
+        self.cache = Path(cache).expanduser() if cache is not None else None
         self.class_draw: ClassDraw | None = None
         self.train_dataset: SegmentationDataset | None = None
         self.val_dataset: SegmentationDataset | None = None
@@ -207,9 +211,17 @@ class SegmentationDataModule(LightningDataModule):
             self.test_dataset = self.test_dataset or self.dataset(self.test_split)
             return
         if self.val_dataset is None:
-            self.val_dataset = self.dataset(self.val_split)
+            self.val_dataset = self._cached(self.dataset(self.val_split))
         if self.train_dataset is None and stage in ("fit", None):
-            self.train_dataset = self.dataset(self.train_split, train=True)
+            self.train_dataset = self._cached(self.dataset(self.train_split, train=True))
+
+    def _cached(self, dataset: SegmentationDataset) -> SegmentationDataset:
+        """Let a data set read from the cache, if there is one, and once it is known to hold it."""
+        if self.cache is not None:
+            cache = Cache(self.cache, self.root, dataset.read_mask)
+            cache.check(dataset.files)
+            dataset.cache = cache
+        return dataset
 
     def _loader(
         self, dataset: SegmentationDataset, sampler: EpochSampler, batch_size: int

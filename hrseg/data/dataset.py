@@ -11,6 +11,7 @@ import torch
 from torch.utils.data import Dataset
 
 from hrseg.data.base import IGNORE, Array, ReadMask, header_size, read_image
+from hrseg.data.cache import Cache
 from hrseg.errors import DataError
 
 Files = Sequence[tuple[Path, Path | None]]
@@ -53,6 +54,9 @@ class SegmentationDataset(Dataset[dict[str, Any]]):
         transform: (image (H, W, 3), mask (H, W), seeds, wanted class or None) -> image and mask,
             augmented; None leaves both.
         seed: with the key it decides every random draw.
+
+    Attributes:
+        cache: where images and masks are taken from instead of their files; None: from these.
     """
 
     def __init__(
@@ -68,6 +72,7 @@ class SegmentationDataset(Dataset[dict[str, Any]]):
         self.read_mask = read_mask
         self.transform = transform
         self.seed = seed
+        self.cache: Cache | None = None
 
     def __len__(self) -> int:
         """Return the number of images."""
@@ -85,6 +90,8 @@ class SegmentationDataset(Dataset[dict[str, Any]]):
             mask = np.full_like(mask, IGNORE)
         if self.transform is not None:
             image, mask = self.transform(image, mask, key.seeds(self.seed), key.wanted)
+        elif self.cache is not None:
+            image, mask = image.copy(), mask.copy()  # tensors can be written to, the cache cannot
         return {
             "image": torch.from_numpy(image).permute(2, 0, 1),
             "mask": torch.from_numpy(mask),
@@ -98,6 +105,8 @@ class SegmentationDataset(Dataset[dict[str, Any]]):
             DataError: an unreadable file, a mask of another size, an unknown id.
         """
         image_path, mask_path = self.files[index]
+        if self.cache is not None:
+            return self.cache.read(image_path)
         image = read_image(image_path)
         if mask_path is None:
             return image, np.full(image.shape[:2], IGNORE, np.uint8)

@@ -74,13 +74,14 @@ class Folder(SegmentationDataModule):
         flip: float = 0.5,
         photometric: float = 0.0,
         class_uniform: float = 0.0,
+        cache: str | None = None,
     ) -> None:
         """Read the class names; the images are read later."""
         super().__init__(
             root, batch_size=batch_size, crop_size=crop_size, scales=scales, base_size=base_size,
             workers=workers, seed=seed, train_split=train_split, val_split=val_split,
             test_split=test_split, squash=squash, flip=flip, photometric=photometric,
-            class_uniform=class_uniform,
+            class_uniform=class_uniform, cache=cache,
         )  # fmt: skip
         if mask_format not in ("index", "rgb"):
             raise ConfigError(f"mask_format {mask_format!r}: expected index or rgb.")

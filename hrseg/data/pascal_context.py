@@ -86,13 +86,14 @@ class PascalContext(SegmentationDataModule):
         flip: float = 0.5,
         photometric: float = 0.0,
         class_uniform: float = 0.0,
+        cache: str | None = None,
     ) -> None:
         """Find the VOC2010 folder; nothing else is read yet."""
         super().__init__(
             root, batch_size=batch_size, crop_size=crop_size, scales=scales, base_size=base_size,
             workers=workers, seed=seed, train_split=train_split, val_split=val_split,
             test_split=test_split, squash=squash, flip=flip, photometric=photometric,
-            class_uniform=class_uniform,
+            class_uniform=class_uniform, cache=cache,
         )  # fmt: skip
         if num_classes not in (59, 60):
             raise ConfigError(f"data.num_classes is {num_classes}; expected 59 or 60 (background).")

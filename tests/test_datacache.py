@@ -1,0 +1,55 @@
+"""`hrseg data cache`, as a user types it."""
+
+import json
+
+import pytest
+
+from hrseg.cli import main
+from hrseg.data.cache import INDEX
+from tests.camvid_tree import make_camvid
+
+
+@pytest.fixture
+def root(tmp_path):
+    return make_camvid(tmp_path / "camvid")
+
+
+def cache(root, *words):
+    return main(["data", "cache", "--config", "camvid_w18_small", f"data.root={root}", *words])
+
+
+def test_it_writes_below_the_root_and_says_how_to_use_it(root, capsys):
+    assert cache(root) == 0
+    folder = root / ".hrseg_cache"
+    printed = capsys.readouterr().out
+    assert "6 images and masks, 6 of them written now" in printed
+    assert f"data.cache={folder}" in printed
+    assert cache(root, "--workers", "1") == 0
+    assert "0 of them written now" in capsys.readouterr().out
+
+
+def test_the_config_says_where(root, tmp_path):
+    assert cache(root, f"data.cache={tmp_path / 'fast'}") == 0
+    assert (tmp_path / "fast" / INDEX).is_file()
+    assert not (root / ".hrseg_cache").exists()
+
+
+def test_verify_exits_with_3_on_damage(root, capsys):
+    assert cache(root, "--verify") == 2
+    assert "is no cache" in capsys.readouterr().err
+    assert cache(root) == 0
+    assert cache(root, "--verify") == 0
+    shard = root / ".hrseg_cache" / "shard-00000.bin"
+    shard.write_bytes(b"\xff" + shard.read_bytes()[1:])
+    assert cache(root, "--verify") == 3
+    first = json.loads((root / ".hrseg_cache" / INDEX).read_text().splitlines()[1])
+    error = capsys.readouterr().err
+    assert "1 images in the cache" in error and "without --verify" in error
+    assert first["offset"] > 0  # the damaged one was taken out
+    assert cache(root) == 0 and cache(root, "--verify") == 0
+
+
+def test_a_place_that_cannot_be_written_is_answered(root, tmp_path, capsys):
+    (tmp_path / "file").write_text("")
+    assert cache(root, f"data.cache={tmp_path / 'file' / 'cache'}") == 2
+    assert "cannot write the cache" in capsys.readouterr().err
