@@ -69,6 +69,7 @@ class DataConfig:
         at_least=0,
         at_most=1,
     )
+    cache: str | None = option("folder that `hrseg data cache` decoded the images to", None)
     workers: int = option("processes that load data; 0 loads in the main process", 2, at_least=0)
 
 
@@ -163,6 +164,9 @@ class ModelConfig:
     freeze_backbone: bool = option("train the head alone; batch norm statistics stay", False)
     activation_checkpointing: bool = option(
         "compute activations twice in training: less memory, more time", False
+    )
+    compile: bool = option(
+        "torch.compile the network: minutes at first, then faster; needs a C++ compiler", False
     )
 
 

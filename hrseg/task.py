@@ -7,6 +7,7 @@ from typing import Any, cast
 
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.trainer.states import TrainerFn
 from pytorch_lightning.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 
@@ -18,6 +19,12 @@ from hrseg.lookup import build, find
 from hrseg.losses import LOSSES
 from hrseg.metrics import ConfusionMatrix, summarize
 from hrseg.models import Segmenter
+from hrseg.models.compiled import (
+    Outputs,
+    check_compiler,
+    compiled_for_inference,
+    compiled_for_training,
+)
 from hrseg.models.fold import fold
 from hrseg.models.normalize import IMAGENET_MEAN, IMAGENET_STD, Normalize
 from hrseg.optim import OPTIMIZERS, SCHEDULES
@@ -50,6 +57,7 @@ class SegmentationTask(pl.LightningModule):
         window_batch: int = 4,
         freeze_backbone: bool = False,
         activation_checkpointing: bool = False,
+        compile: bool = False,
         mean: Sequence[float] = IMAGENET_MEAN,
         std: Sequence[float] = IMAGENET_STD,
     ) -> None:
@@ -71,6 +79,8 @@ class SegmentationTask(pl.LightningModule):
             freeze_backbone: train the head alone; the batch norm statistics stay as they are.
             activation_checkpointing: compute activations twice in training; the same results in
                 less memory, with more time.
+            compile: compile the network, for training and for evaluation without training; needs
+                a C++ compiler.
             mean: of the normalisation, per channel, of images in 0..1.
             std: of the normalisation.
 
@@ -100,8 +110,12 @@ class SegmentationTask(pl.LightningModule):
         self.evaluator: Evaluator | None = None
         self.seen_pixels: Counter[float] = Counter()
         self.scores: dict[str, Any] = {}
+        self.compiles = compile and isinstance(model, Segmenter)
+        self.compiled: Outputs | None = None
         if isinstance(model, Segmenter):
             model.backbone.recompute = activation_checkpointing
+            if compile:
+                check_compiler(model)
         self.freeze_backbone = freeze_backbone
         if freeze_backbone and isinstance(model, Segmenter):
             model.backbone.requires_grad_(False).eval()
@@ -111,9 +125,14 @@ class SegmentationTask(pl.LightningModule):
         logits: Tensor = self.model(self.normalize(image))
         return logits
 
+    def on_fit_start(self) -> None:
+        """Compile the network, if asked."""
+        if self.compiles:
+            self.compiled = compiled_for_training(self.model)
+
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
         """Return the weighted sum of the losses."""
-        outputs = self.model.outputs(self.normalize(batch["image"]))
+        outputs = (self.compiled or self.model.outputs)(self.normalize(batch["image"]))
         mask = batch["mask"].long()
         logits = {
             name: self.model.upsample(output, mask.shape[-2:]) for name, output in outputs.items()
@@ -196,8 +215,12 @@ class SegmentationTask(pl.LightningModule):
     def _make_evaluator(self) -> Evaluator:
         """Return what evaluates images by the protocol, with the weights as they are now."""
         model = fold(self.model)
+        outputs = model.outputs
+        # While training each evaluation has other weights: no time to compile them in.
+        if self.compiles and self.trainer.state.fn != TrainerFn.FITTING:
+            outputs = compiled_for_inference(model)
         return Evaluator(
-            lambda image: model.outputs(image)["out"],
+            lambda image: outputs(image)["out"],
             self.normalize,
             self.protocol,
             self.flip_pairs,

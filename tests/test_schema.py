@@ -55,7 +55,7 @@ def test_defaults_of_the_schema_are_those_of_the_constructors(section, table):
 
 
 def test_model_and_inference_fields_are_parameters_too():
-    of_training = {"weights", "freeze_backbone", "activation_checkpointing"}
+    of_training = {"weights", "freeze_backbone", "activation_checkpointing", "compile"}
     assert names(ModelConfig) - of_training == set(signature(create_model).parameters) - {
         "num_classes"
     }

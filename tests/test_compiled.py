@@ -1,0 +1,89 @@
+import pytest
+import pytorch_lightning as pl
+import torch
+
+from hrseg.errors import ConfigError
+from hrseg.models import compiled, create_model
+from hrseg.models.compiled import check_compiler, compiled_for_inference, compiled_for_training
+from hrseg.models.fold import fold
+from hrseg.task import SegmentationTask
+
+needs_compiler = pytest.mark.skipif(
+    not any(compiled.shutil.which(name) for name in ("g++", "clang++")), reason="no C++ compiler"
+)
+
+
+def model():
+    torch.manual_seed(0)
+    return create_model("hrnet_w18_small_v1", num_classes=3).to(memory_format=torch.channels_last)
+
+
+def test_a_machine_without_a_compiler_is_answered_before_training(monkeypatch):
+    monkeypatch.setattr(compiled.shutil, "which", lambda name: None)
+    with pytest.raises(ConfigError, match=r"C\+\+ compiler"):
+        SegmentationTask(model(), ["a", "b", "c"], compile=True)
+
+
+def test_activations_are_not_computed_twice_in_a_compiled_network():
+    network = model()
+    network.backbone.recompute = True
+    with pytest.raises(ConfigError, match="do not go together"):
+        check_compiler(network)
+
+
+@needs_compiler
+@pytest.mark.parametrize(("compile", "expected"), [(True, ["training"]), (False, [])])
+def test_fit_compiles_the_network_once_and_its_evaluations_run_without(
+    monkeypatch, compile, expected
+):
+    made = []
+
+    def recording(name):
+        return lambda network: made.append(name) or network.outputs
+
+    monkeypatch.setattr("hrseg.task.compiled_for_training", recording("training"))
+    monkeypatch.setattr("hrseg.task.compiled_for_inference", recording("inference"))
+    batch = {
+        "image": torch.zeros(3, 64, 64, dtype=torch.uint8),
+        "mask": torch.zeros(64, 64, dtype=torch.uint8),
+        "name": "a",
+    }
+    loader = torch.utils.data.DataLoader([batch] * 2, batch_size=1)
+    task = SegmentationTask(model(), ["a", "b", "c"], compile=compile)
+    trainer = pl.Trainer(
+        max_epochs=2, accelerator="cpu", logger=False, enable_checkpointing=False,
+        enable_progress_bar=False, enable_model_summary=False,
+    )  # fmt: skip
+    trainer.fit(task, loader, loader)
+    assert made == expected
+    trainer.validate(task, loader, verbose=False)
+    assert made == expected + ["inference"] * compile
+
+
+@needs_compiler
+@pytest.mark.slow
+def test_compiled_training_has_the_losses_of_eager_training():
+    x, y = torch.randn(2, 3, 64, 96), torch.randint(0, 3, (2, 16, 24))
+    losses = []
+    for make in (lambda network: network.outputs, compiled_for_training):
+        network = model().train()
+        outputs, optimizer = make(network), torch.optim.SGD(network.parameters(), 0.01)
+        for _ in range(3):
+            loss = torch.nn.functional.cross_entropy(outputs(x)["out"], y)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            losses.append(float(loss))
+    assert losses[:3] == pytest.approx(losses[3:], rel=1e-4)
+
+
+@needs_compiler
+@pytest.mark.slow
+def test_compiled_inference_has_the_logits_of_eager_inference():
+    network = fold(model().eval())
+    outputs = compiled_for_inference(network)
+    with torch.inference_mode():
+        for size in ((64, 96), (97, 131)):
+            x = torch.randn(1, 3, *size)
+            expected = network.outputs(x)["out"]
+            assert (outputs(x)["out"] - expected).abs().max() <= 1e-4 * expected.abs().max()
