@@ -1,5 +1,6 @@
 """The DataModule every data set inherits: loaders, samplers, and the check before training."""
 
+import signal
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -8,7 +9,7 @@ from typing import Any, ClassVar
 import cv2
 import torch
 from pytorch_lightning import LightningDataModule
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, get_worker_info
 
 from hrseg.data.base import ReadMask
 from hrseg.data.cache import Cache
@@ -291,3 +292,6 @@ def _check_masks(split: str, dataset: SegmentationDataset) -> None:
 def _start_worker(worker: int = 0) -> None:
     # OpenCV's threads deadlock in forked workers, and fight each other for the cores.
     cv2.setNumThreads(0)
+    if get_worker_info() is not None and hasattr(signal, "SIGUSR1"):
+        # SLURM tells it to the workers too when time is up; saving is the process's that trains.
+        signal.signal(signal.SIGUSR1, signal.SIG_IGN)
