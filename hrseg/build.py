@@ -64,6 +64,7 @@ def build_task(
         scale_report=config.inference.scale_report,
         window_batch=config.inference.window_batch,
         activation_checkpointing=model_config.activation_checkpointing,
+        compile=model_config.compile,
         freeze_backbone=model_config.freeze_backbone and engine is None,
     )
 

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from hrseg.allocator import keep_memory
 from hrseg.arguments import parse
 from hrseg.choice import (
     check_root,
@@ -28,6 +29,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; return the exit code (0 ok, 1 fault, 2 config, 3 data, 4 failed proof)."""
     try:
         arguments = parse(sys.argv[1:] if argv is None else argv)
+        if arguments.command in _COMPUTE:
+            keep_memory()
         return int(_COMMANDS[arguments.command](arguments) or 0)
     except HrsegError as error:
         print(f"hrseg: {error}", file=sys.stderr)
@@ -232,6 +235,14 @@ def _data_stats(arguments: argparse.Namespace) -> None:
     data_stats(config, arguments.split, out, arguments.workers)
 
 
+def _data_cache(arguments: argparse.Namespace) -> None:
+    arguments.json = None
+    config, _ = _data_config(arguments)
+    from hrseg.datacache import cache_data
+
+    cache_data(config, arguments.workers, arguments.verify)
+
+
 def _data_config(arguments: argparse.Namespace) -> tuple["Config", Path | None]:
     """Return the config to look at the data of, and the file for the result."""
     from hrseg.config import load_config
@@ -267,6 +278,48 @@ def _described(arguments: argparse.Namespace) -> "Config | None":
     if arguments.overrides and not arguments.config:
         raise ConfigError(f"{arguments.overrides[0]} changes a config: name it with --config.")
     return load_config(arguments.config, arguments.overrides) if arguments.config else None
+
+
+def _benchmark_model(arguments: argparse.Namespace) -> None:
+    config, out = _benchmark_config(arguments)
+    if arguments.size and min(arguments.size) < 32:
+        raise ConfigError(f"--size {arguments.size[0]} {arguments.size[1]}: expected 32 or more.")
+    from hrseg.benchmark import benchmark_model
+
+    benchmark_model(config, arguments.size, arguments.batch, arguments.steps, out)
+
+
+def _benchmark_data(arguments: argparse.Namespace) -> None:
+    config, out = _benchmark_config(arguments)
+    check_root(config)
+    from hrseg.benchmark_data import benchmark_data
+
+    benchmark_data(config, arguments.seconds, not arguments.no_model, out)
+
+
+def _benchmark_evaluation(arguments: argparse.Namespace) -> None:
+    config, out = _benchmark_config(arguments)
+    check_root(config)
+    checkpoint = Path(arguments.checkpoint) if arguments.checkpoint else None
+    if checkpoint is not None and not checkpoint.is_file():
+        raise ConfigError(f"no such checkpoint: {checkpoint.absolute()}")
+    from hrseg.benchmark_evaluation import benchmark_evaluation
+
+    benchmark_evaluation(config, arguments.images, checkpoint, out)
+
+
+def _benchmark_config(arguments: argparse.Namespace) -> tuple["Config", Path | None]:
+    """Return the config to measure, and the file for the result; options are checked."""
+    from hrseg.config import load_config
+
+    for name in ("batch", "steps", "seconds", "images"):
+        value = getattr(arguments, name, None)
+        if value is not None and value <= 0:
+            raise ConfigError(f"--{name} {value}: expected more than 0.")
+    out = Path(arguments.json) if arguments.json else None
+    if out is not None and out.is_dir():
+        raise ConfigError(f"--json {out} is a folder; expected a file to write.")
+    return load_config(config_name(arguments), arguments.overrides), out
 
 
 def _init(arguments: argparse.Namespace) -> None:
@@ -311,6 +364,8 @@ def _data(arguments: argparse.Namespace) -> None:
     print(arguments.help(), end="")
 
 
+_COMPUTE = ("fit", "validate", "test", "predict", "export")
+
 _COMMANDS: dict[str, Callable[[argparse.Namespace], int | None]] = {
     "fit": _fit,
     "validate": _validate,
@@ -322,8 +377,12 @@ _COMMANDS: dict[str, Callable[[argparse.Namespace], int | None]] = {
     "data_check": _data_check,
     "data": _data,
     "data_stats": _data_stats,
+    "data_cache": _data_cache,
     "weights_inspect": _weights_inspect,
     "weights_convert": _weights_convert,
+    "benchmark_model": _benchmark_model,
+    "benchmark_data": _benchmark_data,
+    "benchmark_evaluation": _benchmark_evaluation,
     "init": _init,
     "configs": _configs,
     "doctor": _doctor,

@@ -8,7 +8,7 @@ import signal
 import statistics
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from multiprocessing import get_context, parent_process
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
@@ -22,6 +22,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from hrseg import __version__
+from hrseg.allocator import keep_memory
 from hrseg.errors import ConfigError, HrsegError
 from hrseg.launch import scout, trainer_refusals
 from hrseg.logs import quieten
@@ -108,6 +109,9 @@ class PeakMemory:
         self.device = device
         if device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(device)
+        else:
+            with suppress(OSError):  # else the peak of making what is measured would stay
+                Path("/proc/self/clear_refs").write_text("5")
         self.before = self._now()[0]
 
     def read(self) -> dict[str, float | None]:
@@ -213,6 +217,7 @@ def _answer(
     if (parent := parent_process()) is not None:
         threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
     torch.set_num_threads(threads)
+    keep_memory()
     quieten()
     answer: object
     try:

@@ -24,6 +24,7 @@ LEAVES = {
 ANYONE = {"errors", "lookup", "atomic", "hrseg"}
 EVALUATION = {"inference", "geometry", "protocols"}
 MAY_IMPORT = {
+    "allocator": set(),
     "lookup": set(),
     "errors": set(),
     "atomic": set(),
@@ -67,7 +68,15 @@ MAY_IMPORT = {
     "run": {"announce", "build", "callbacks", "checkpointing", "config", "data", "details",
             "devices", "engine", "facts", "launch", "logs", "models", "progress", "records",
             "report", "runfolder", "schema", "submission", "task"},
+    "measure": {"allocator", "launch", "logs", "schema"},
+    "benchmark": {"announce", "build", "callbacks", "devices", "logs", "measure", "models",
+                  "schema"},
+    "benchmark_data": {"announce", "benchmark", "build", "callbacks", "data", "logs", "measure",
+                       "schema"},
+    "benchmark_evaluation": {"announce", "benchmark", "build", "callbacks", "config", "data",
+                             "engine", "logs", "measure", "models", "protocols", "schema", "task"},
     "datacheck": {"build", "callbacks", "data", "schema"},
+    "datacache": {"build", "data", "schema"},
     "report": {"panels", "records"},
     "panels": {"records", "visualize"},
     "records": {"build", "callbacks", "config", "data", "metrics", "schema", "visualize"},

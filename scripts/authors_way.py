@@ -1,0 +1,130 @@
+"""The same work as the authors' code does it, for scripts/compare.py and time_to_miou.py.
+
+NCHW, eager, float32; each training sample resized whole and normalised on the processor; windows
+one by one, an image and its mirror image apart, brought to full size with all classes; a confusion
+matrix by NumPy. After HRNet-Semantic-Segmentation, lib/datasets/base_dataset.py, lib/core/ and
+lib/utils/utils.py (`get_confusion_matrix`).
+"""
+
+import random
+from collections.abc import Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+from hrseg.geometry import Windows, find_windows, prepare, scaled_size
+from hrseg.models import Segmenter
+from hrseg.models.normalize import IMAGENET_MEAN, IMAGENET_STD, Normalize
+from hrseg.protocols import Protocol
+
+IGNORE = 255
+
+
+def training_step(
+    model: Segmenter, optimizer: torch.optim.Optimizer, image: Tensor, mask: Tensor
+) -> Tensor:
+    """Return the loss of a step on normalised images (B, 3, H, W) and masks (B, H, W)."""
+    logits = bilinear(model.outputs(image)["out"], mask.shape[-2:])
+    loss = F.cross_entropy(logits, mask, ignore_index=IGNORE)
+    optimizer.zero_grad()
+    loss.backward()
+    optimizer.step()
+    return loss.detach()
+
+
+def sample(
+    image_path: Path,
+    mask_path: Path,
+    crop_size: Sequence[int],
+    base_size: int | None = 2048,
+    scales: tuple[float, float] | None = None,
+) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    """Return a training sample: the whole image is resized, then padded, cropped, flipped.
+
+    Args:
+        image_path: of the image.
+        mask_path: of its mask, which holds train ids.
+        crop_size: (height, width).
+        base_size: the long side at scale 1; None: the image's own.
+        scales: drawn between; None: the authors' 0.5 to 2.1 in steps of 0.1.
+    """
+    image, mask = cv2.imread(str(image_path)), cv2.imread(str(mask_path), cv2.IMREAD_GRAYSCALE)
+    scale = random.uniform(*scales) if scales else 0.5 + random.randint(0, 16) / 10.0
+    long = max(image.shape[:2])
+    factor = int((base_size or long) * scale + 0.5) / long
+    height, width = (int(side * factor + 0.5) for side in image.shape[:2])
+    image = cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR)
+    mask = cv2.resize(mask, (width, height), interpolation=cv2.INTER_NEAREST)
+    down, right = max(crop_size[0] - height, 0), max(crop_size[1] - width, 0)
+    if down or right:
+        border = (0, down, 0, right, cv2.BORDER_CONSTANT)
+        image = cv2.copyMakeBorder(image, *border, value=(0.0, 0.0, 0.0))
+        mask = cv2.copyMakeBorder(mask, *border, value=(IGNORE,))
+    y = random.randint(0, mask.shape[0] - crop_size[0])
+    x = random.randint(0, mask.shape[1] - crop_size[1])
+    image = image[y : y + crop_size[0], x : x + crop_size[1]]
+    mask = mask[y : y + crop_size[0], x : x + crop_size[1]]
+    pixels = image.astype(np.float32)[:, :, ::-1] / 255.0
+    pixels -= IMAGENET_MEAN
+    pixels /= IMAGENET_STD
+    planes, ids = pixels.transpose((2, 0, 1)), np.array(mask).astype("int32")
+    flip = np.random.choice(2) * 2 - 1
+    return planes[:, :, ::flip].copy(), ids[:, ::flip].astype(np.int64)
+
+
+def confusion(logits: Tensor, mask: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Return the confusion matrix (K, K) of logits (1, K, h, w) and the truth (H, W)."""
+    full = bilinear(logits, mask.shape)
+    pred = np.asarray(np.argmax(full.numpy().transpose(0, 2, 3, 1), axis=3), dtype=np.uint8)
+    return count(pred[0], mask, full.shape[1])
+
+
+def count(pred: NDArray[np.uint8], mask: NDArray[np.int64], classes: int) -> NDArray[np.float64]:
+    """Return the confusion matrix of ids (H, W)."""
+    scored = mask != IGNORE
+    index = (mask[scored] * classes + pred[scored]).astype("int32")
+    counts = np.bincount(index, minlength=classes**2)
+    return counts.reshape(classes, classes).astype(np.float64)
+
+
+@torch.inference_mode()
+def evaluate(model: Segmenter, scene: Tensor, protocol: Protocol) -> Tensor:
+    """Return ids (H, W) of a uint8 image (1, 3, H, W) by the protocol's scales, windows, flips."""
+    prepared, content = prepare(scene, protocol)
+    image = Normalize()(prepared).contiguous()
+    shape, size = image.shape[-2:], scene.shape[-2:]
+    final = torch.zeros(1, model.architecture["num_classes"], *shape)
+    for scale in protocol.scales:
+        scaled = bilinear(image, scaled_size(shape, scale, protocol))
+        height, width = scaled.shape[-2:]
+        windows = find_windows((height, width), scale, protocol) or Windows([0], [0], height, width)
+        scores = torch.zeros(1, final.shape[1], height, width)
+        seen = torch.zeros(1, 1, height, width)
+        for y in windows.rows:
+            for x in windows.columns:
+                window = scaled[..., y : y + windows.height, x : x + windows.width].contiguous()
+                inside = (..., slice(y, y + windows.height), slice(x, x + windows.width))
+                scores[inside] += _window_scores(model, window, protocol.flip)
+                seen[inside] += 1
+        final += bilinear(scores / seen, shape)
+    final = final[..., : content[0], : content[1]]
+    return bilinear(final, size).argmax(1)[0].to(torch.uint8)
+
+
+def _window_scores(model: Segmenter, window: Tensor, flip: bool) -> Tensor:
+    """Return exp(logits) of one window, the mirror image run after the image."""
+    logits = bilinear(model.outputs(window)["out"], window.shape[-2:])
+    if flip:
+        mirrored = bilinear(model.outputs(window.flip(-1))["out"], window.shape[-2:])
+        logits = (logits + mirrored.flip(-1)) * 0.5
+    return logits.exp()
+
+
+def bilinear(x: Tensor, size: Sequence[int]) -> Tensor:
+    """Interpolate as the authors do, corners not aligned."""
+    return F.interpolate(x, size=tuple(size), mode="bilinear", align_corners=False)
