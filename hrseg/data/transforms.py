@@ -126,14 +126,19 @@ def crop_image(image: Array, window: Window) -> Array:
     dy, dx = image.shape[0] / at.size[0], image.shape[1] / at.size[1]
     # Pixel centres: the source of output column X is (X + x + 0.5) * dx - 0.5, as in cv2.resize.
     x0, y0 = (at.x + 0.5) * dx - 0.5, (at.y + 0.5) * dy - 0.5
+    top, left = max(int(y0) - 1, 0), max(int(x0) - 1, 0)
+    needed = image[top : int(y0 + height * dy) + 2, left : int(x0 + width * dx) + 2]
     if at.flip:
         x0, dx = x0 + (width - 1) * dx, -dx
-    matrix = np.array([[dx, 0, x0], [0, dy, y0]])
-    flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+    matrix = np.array([[dx, 0, x0 - left], [0, dy, y0 - top]])
     warped = cv2.warpAffine(
-        image, matrix, (width, height), flags=flags, borderMode=cv2.BORDER_REPLICATE
+        cv2.cvtColor(needed, cv2.COLOR_RGB2RGBA),  # OpenCV warps four channels faster than three
+        matrix,
+        (width, height),
+        flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
+        borderMode=cv2.BORDER_REPLICATE,
     )
-    return _pad(np.asarray(warped, np.uint8), window, 0)
+    return _pad(np.asarray(cv2.cvtColor(warped, cv2.COLOR_RGBA2RGB), np.uint8), window, 0)
 
 
 def crop_mask(mask: Array, window: Window) -> Array:
@@ -223,7 +228,7 @@ class RandomScaleCropFlip(A.DualTransform):  # type: ignore[misc]
     def apply_to_mask(self, mask: Array, window: Window, **params: Any) -> Array:
         """Return the crop of the mask; a flip swaps the ids of `flip_pairs`."""
         crop = crop_mask(mask, window)
-        return self.flipped_ids[crop] if window.flip else crop
+        return np.asarray(cv2.LUT(crop, self.flipped_ids), np.uint8) if window.flip else crop
 
     def _draw_pixel(self, mask: Array, wanted: int, size: Size) -> tuple[Size, Size]:
         """Return a size, if need be the mask's own, and (row, column) of a class at that size."""
