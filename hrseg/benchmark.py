@@ -23,10 +23,12 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Callback
 from rich import get_console
+from rich.markup import escape
 from rich.table import Table
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from hrseg.announce import say
 from hrseg.build import build_data, build_model, build_task
 from hrseg.callbacks import write_json
 from hrseg.devices import choose_precision
@@ -185,7 +187,7 @@ def header(result: Mapping[str, Any]) -> str:
     """Return the lines above a table: what was measured, on which machine."""
     of = result["machine"]
     return (
-        f"hrseg {result['command']} [bold]{result['config']}[/]\n"
+        f"hrseg {result['command']} [bold]{escape(result['config'])}[/]\n"
         f"{of['processor']}, {of['threads']} threads on {of['processors']} processors; "
         f"device {of['device']}; torch {of['torch']}"
     )
@@ -195,6 +197,13 @@ def milliseconds(seconds: Mapping[str, float]) -> tuple[str, str]:
     """Return the median and the range of `spread`, in ms."""
     low, high = three_digits(1000 * seconds["lowest"]), three_digits(1000 * seconds["highest"])
     return three_digits(1000 * seconds["median"]), f"{low}..{high}"
+
+
+def memory_note(of: Mapping[str, Any]) -> str:
+    """Return what the figures of `memory_text` are on a machine."""
+    if of["device"] in ("cpu", "mps"):
+        return "memory: what was added, of all that its process held at most (resident)"
+    return "memory: torch.cuda.max_memory_allocated"
 
 
 def memory_text(measured: Mapping[str, Any]) -> str:
@@ -241,30 +250,29 @@ def _show(result: Mapping[str, Any]) -> None:
     table = Table("work")
     for name in ("ms, median", "lowest..highest", "images/s", "memory, MiB"):
         table.add_column(name, justify="right")
-    batches = []
+    batches, notes = [], [memory_note(result["machine"])]
     for work, rows in result["measurements"].items():
         name = work.replace("_", " ")
+        batches.append(f"{name}: batch {rows['32']['batch']}")
         for precision, row in rows.items():
-            cells = [row.get("error", "-"), "-", "-", "-"]
+            cells = [row.get("error", ""), *"---"]
             if "seconds" in row:
                 rate = three_digits(row["images_per_second"])
                 cells = [*milliseconds(row["seconds"]), rate, memory_text(row)]
+                if result["compile"]:
+                    first = three_digits(row["seconds"]["first"])
+                    notes.append(f"{name}, {precision}: compiling took {first} s")
             table.add_row(f"{name}, {precision}", *cells)
-        batches.append(f"{name}: batch {rows['32']['batch']}")
     height, width = result["size"]
-    lines = (
+    say(
         header(result),
         f"{result['classes']} classes, {height}x{width}; {', '.join(batches)}; "
         f"the config trains in {result['trained_in']}{', compiled' if result['compile'] else ''}",
         f"{result['parameters'] / 1e6:.2f} M parameters; an image takes "
         f"{result['macs'] / 1e9:.4g} GMACs = {result['flops'] / 1e9:.4g} GFLOPs",
     )
-    get_console().print("\n".join(lines), highlight=False, soft_wrap=True)
     get_console().print(table)
-    what = "what the work took, of all that its process held at most (resident)"
-    if any(row.get("before_mib") == 0 for row in result["measurements"]["inference"].values()):
-        what = "torch.cuda.max_memory_allocated"
-    get_console().print(f"memory: {what}", highlight=False, soft_wrap=True)
+    say(*notes)
 
 
 def three_digits(value: float) -> str:

@@ -24,6 +24,7 @@ import cv2
 from rich import get_console
 from rich.table import Column, Table
 
+from hrseg.announce import say
 from hrseg.benchmark import header, milliseconds, three_digits, train_step, trained_in
 from hrseg.build import build_data
 from hrseg.callbacks import write_json
@@ -241,12 +242,11 @@ def _show(result: Mapping[str, Any]) -> None:
         of_wanted = f"{100 * rate / wanted:,.0f} %" if wanted else "-"
         mark = " (the config's)" if int(workers) == result["workers"] else ""
         table.add_row(f"{workers}{mark}", three_digits(rate), of_wanted)
-    get_console().print("\n".join(lines), highlight=False, soft_wrap=True)
+    say(*lines)
     get_console().print(table)
     note = "; on a CPU, step and workers share it" if result["machine"]["device"] == "cpu" else ""
-    get_console().print(
-        f"{result['verdict']}\nrates are of the loader alone{note}; recommended: "
+    say(
+        result["verdict"],
+        f"rates are of the loader alone{note}; recommended: "
         f"data.workers={result['recommended_workers']}",
-        highlight=False,
-        soft_wrap=True,
     )

@@ -25,7 +25,8 @@ from rich.table import Table
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from hrseg.benchmark import header, memory_text, milliseconds, trained_in
+from hrseg.announce import say
+from hrseg.benchmark import header, memory_note, memory_text, milliseconds, trained_in
 from hrseg.build import build_data, build_task
 from hrseg.callbacks import write_json
 from hrseg.config import to_dict
@@ -195,11 +196,10 @@ def _show(result: dict[str, Any], protocol: Protocol) -> None:
         f"{result['images']} validation images, precision {result['precision']}",
         str(protocol),
     )
-    get_console().print("\n".join(lines), highlight=False, soft_wrap=True)
+    say(*lines)
     get_console().print(table)
-    get_console().print(
-        f"{result['images_per_second']:.3g} images/s without reading; memory "
-        f"{memory_text(result)} MiB",
-        highlight=False,
-        soft_wrap=True,
+    say(
+        f"{result['images_per_second']:.3g} images/s without reading; "
+        f"memory {memory_text(result)} MiB",
+        memory_note(result["machine"]),
     )
