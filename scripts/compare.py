@@ -1,23 +1,23 @@
 #!/usr/bin/env python3
-"""hrseg against the authors' way: the same work in one process, in turns; ratios with spread.
+"""hrseg against the authors' way: the same work, in turns; ratios with spread.
 
     scripts/compare.py                                  all rows, as a table
     scripts/compare.py --json F --pairs 7               and {key: {"ratio", "spread", "ours", ...}}
     scripts/compare.py --only after_network sample_png
     scripts/compare.py --only evaluation_bf16 --run RUN --pairs 101     trained weights and images
 
-A ratio is the median, over alternating pairs, of the authors' seconds by ours; "ours" and
-"authors_way" are medians in seconds. "memory" has the peak of each way, in a process of its own,
-on top of what it holds before the work: {"ratio", "ours_mib", "authors_way_mib"}. What is compiled
-is compiled before the clock starts; "first_seconds" says how long the first time took. With a run
-the evaluation rows take its weights and its validation images, and say on how many pixels both
-ways agree ("agreement") and the mIoU of each ("miou": [ours, the authors' way]).
+Each way has a process of its own, since how memory is kept is a process's affair; one works while
+the other waits. A ratio is the median, over alternating pairs, of the authors' seconds by ours;
+"ours" and "authors_way" are medians in seconds. "memory" is the peak on top of what a process
+holds before the work: {"ratio", "ours_mib", "authors_way_mib"}. What is compiled is compiled before
+the clock starts; "first_seconds" says how long the first time took. Where both ways give ids,
+"agreement" is the share of pixels on which they are the same; with a run "miou" is that of each
+way, [ours, the authors'].
 """
 
 import argparse
 import atexit
 import copy
-import ctypes
 import dataclasses
 import itertools
 import json
@@ -27,6 +27,8 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
+from multiprocessing import get_context
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +44,7 @@ from torch import Tensor, nn
 import hrseg
 from hrseg.allocator import keep_memory
 from hrseg.build import build_data
+from hrseg.config import load_config
 from hrseg.data.base import MaskReader, id_table
 from hrseg.data.cache import Cache, write_cache
 from hrseg.data.dataset import Key, SegmentationDataset
@@ -49,7 +52,7 @@ from hrseg.data.scene import generate_scene
 from hrseg.data.transforms import TrainTransform
 from hrseg.inference import Evaluator
 from hrseg.losses.cross_entropy import CrossEntropy
-from hrseg.measure import PeakMemory, in_process
+from hrseg.measure import PeakMemory
 from hrseg.metrics import ConfusionMatrix, mean_iou
 from hrseg.models import Segmenter
 from hrseg.models.compiled import compiled_for_inference, compiled_for_training
@@ -57,7 +60,6 @@ from hrseg.models.fold import fold
 from hrseg.models.normalize import Normalize
 from hrseg.optim import sgd
 from hrseg.protocols import PROTOCOLS, Protocol
-from hrseg.records import open_evaluation
 
 Work = Callable[[], Any]
 Pair = tuple[Work, Work]  # ours, the authors' way
@@ -76,30 +78,27 @@ def main() -> None:
     arguments = parser.parse_args()
     report: dict[str, dict[str, Any]] = {}
     for key in arguments.only or [key for key in ROWS if key not in COMPILED]:
-        if arguments.run and key.startswith("evaluation"):
-            precision = key.removeprefix("evaluation_").removeprefix("fp")
-            report[key] = trained_evaluation(arguments.run, precision, arguments.pairs)
-        else:
-            report[key] = measure(ROWS[key](), arguments.pairs)
-        if key in MEMORY:
-            ours, theirs = (in_process(peak, key, way) for way in (0, 1))
-            mib = {"ours_mib": ours, "authors_way_mib": theirs}
-            report[key]["memory"] = {"ratio": ours / theirs, **mib}
+        run = arguments.run if key.startswith("evaluation") else None
+        report[key] = measure(key, arguments.pairs, run)
         print(f"{key}: {json.dumps(report[key])}", flush=True)
         if arguments.json:  # after each row: a run that is stopped keeps what it measured
             arguments.json.write_text(json.dumps(report, indent=1))
     show(report)
 
 
-def measure(pair: Pair, pairs: int) -> dict[str, Any]:
-    """Run both ways in turns, once to warm up."""
+def measure(key: str, pairs: int, run: Path | None = None) -> dict[str, Any]:
+    """Let both ways work in turns, once to warm up."""
+    ways = [Way(key, way, run) for way in (0, 1)]
+    first = [way.work()[0] for way in ways]
     seconds: tuple[list[float], list[float]] = ([], [])
-    first = [timed(work) for work in pair]
+    results: tuple[list[Any], list[Any]] = ([], [])
     for _ in range(pairs):
-        for way in (1, 0):
-            prepare_memory(way)
-            seconds[way].append(timed(pair[way]))
+        for number in (1, 0):
+            took, result = ways[number].work()
+            seconds[number].append(took)
+            results[number].append(result)
     ratios = [theirs / ours for ours, theirs in zip(*seconds, strict=True)]
+    ours_mib, theirs_mib = (way.peak() for way in ways)
     return {
         "ratio": statistics.median(ratios),
         "spread": [min(ratios), max(ratios)],
@@ -107,25 +106,71 @@ def measure(pair: Pair, pairs: int) -> dict[str, Any]:
         "authors_way": statistics.median(seconds[1]),
         "pairs": pairs,
         "first_seconds": first[0],
-    }
+        "memory": {
+            "ratio": ours_mib / theirs_mib, "ours_mib": ours_mib, "authors_way_mib": theirs_mib
+        },
+        **(agreement(*results) if results[0][0] is not None else {}),
+        **(miou_of(run, *results) if run else {}),
+    }  # fmt: skip
 
 
-def prepare_memory(way: int) -> None:
-    """Treat freed memory as hrseg's commands do (0), or as glibc does by itself (1)."""
-    libc = ctypes.CDLL(None)
+class Way:
+    """A process that does the work of a row in one way (0 ours, 1 the authors') when it is told."""
+
+    def __init__(self, key: str, way: int, run: Path | None) -> None:
+        """Start it."""
+        context = get_context("spawn")
+        self.pipe, there = context.Pipe()
+        arguments = (there, key, way, run)
+        self.process = context.Process(target=serve, args=arguments, daemon=True)
+        self.process.start()
+
+    def work(self) -> tuple[float, Any]:
+        """Return the seconds that the work took, and the ids that came of it, if any."""
+        self.pipe.send("work")
+        seconds, result = self.pipe.recv()
+        return seconds, result
+
+    def peak(self) -> float:
+        """Return the MiB that the work took, and end the process."""
+        self.pipe.send("end")
+        peak: float = self.pipe.recv()
+        self.process.join()
+        return peak
+
+
+def serve(pipe: Connection, key: str, way: int, run: Path | None) -> None:
+    """Do the work as often as the other end asks for it."""
     if way == 0:
-        keep_memory()
-    elif hasattr(libc, "mallopt"):
-        libc.mallopt(-3, 2**25)  # M_MMAP_THRESHOLD: the 32 MiB that glibc comes to by itself
-        libc.mallopt(-1, 2**26)  # M_TRIM_THRESHOLD: twice as much
-        libc.malloc_trim(0)
+        keep_memory()  # as hrseg's commands do
+    work = (trained(run, key) if run else ROWS[key]())[way]
+    memory = PeakMemory(torch.device("cpu"))
+    while pipe.recv() == "work":
+        began = time.perf_counter()
+        result = work()
+        took = time.perf_counter() - began
+        ids = isinstance(result, Tensor) and result.dtype == torch.uint8
+        pipe.send((took, result.numpy() if ids else None))
+    pipe.send(memory.read()["memory_mib"])
 
 
-def timed(work: Work) -> float:
-    """Return the seconds that it takes."""
-    began = time.perf_counter()
-    work()
-    return time.perf_counter() - began
+def agreement(ours: Sequence[Any], theirs: Sequence[Any]) -> dict[str, float]:
+    """Return the share of pixels with the same class."""
+    same = sum(int((a == b).sum()) for a, b in zip(ours, theirs, strict=True))
+    return {"agreement": same / sum(ids.size for ids in ours)}
+
+
+def miou_of(run: Path, *results: Sequence[Any]) -> dict[str, list[float]]:
+    """Return the mIoU of each way on the images of a run; the first one warmed up."""
+    data = build_data(load_config(run / "config.yaml"))
+    dataset = data.dataset(data.val_split)
+    scores = []
+    for preds in results:
+        matrix = ConfusionMatrix(data.num_classes)
+        for index, pred in enumerate(preds, 1):
+            matrix.update(torch.from_numpy(pred), dataset[index % len(dataset)]["mask"])
+        scores.append(mean_iou(matrix.compute()))
+    return {"miou": scores}
 
 
 def training(precision: str, compile: bool = False) -> Pair:
@@ -222,47 +267,20 @@ def evaluation(precision: str) -> Pair:
     )
 
 
-def trained_evaluation(run: Path, precision: str, images: int) -> dict[str, Any]:
-    """Both ways on the validation images of a run, by its weights: ratio, agreement, mIoU."""
-    evaluation = open_evaluation(run)
+def trained(run: Path, key: str) -> Pair:
+    """Six scales and flips of one validation image of a run after the other, by its weights."""
+    precision = key.removeprefix("evaluation_").removeprefix("fp")
     predictor = hrseg.load(run)
-    data = build_data(evaluation.config)
+    data = build_data(load_config(run / "config.yaml"))
     dataset = data.dataset(data.val_split)
     protocol = dataclasses.replace(PROTOCOLS["official_cityscapes"], base_size=0)
-    evaluate = evaluator_of(
-        predictor.model, predictor.normalize, protocol, data.flip_pairs, precision
+    model = predictor.model
+    evaluate = evaluator_of(model, predictor.normalize, protocol, data.flip_pairs, precision)
+    images = (dataset[index % len(dataset)]["image"][None] for index in itertools.count())
+    return (
+        lambda: evaluate(next(images)).pred,
+        lambda: authors_way.evaluate(model, next(images), protocol),
     )
-    both: tuple[Callable[[Tensor], Tensor], ...] = (
-        lambda image: evaluate(image).pred,
-        lambda image: authors_way.evaluate(predictor.model, image, protocol),
-    )
-    seconds: tuple[list[float], list[float]] = ([], [])
-    matrices = [ConfusionMatrix(data.num_classes) for _ in seconds]
-    agreed = total = 0
-    for index in range(min(images, len(dataset))):
-        item = dataset[index]
-        image, mask = item["image"][None], item["mask"]
-        preds = [torch.empty(0), torch.empty(0)]
-        for way in (1, 0):
-            prepare_memory(way)
-            began = time.perf_counter()
-            preds[way] = both[way](image)
-            seconds[way].append(time.perf_counter() - began)
-        ours, theirs = preds
-        for matrix, pred in zip(matrices, (ours, theirs), strict=True):
-            matrix.update(pred, mask)
-        agreed += int((ours == theirs).sum())
-        total += ours.numel()
-    ratios = [theirs / ours for ours, theirs in zip(*seconds, strict=True)]
-    return {
-        "ratio": statistics.median(ratios),
-        "spread": [min(ratios), max(ratios)],
-        "ours": statistics.median(seconds[0]),
-        "authors_way": statistics.median(seconds[1]),
-        "pairs": len(ratios),
-        "agreement": agreed / total,
-        "miou": [mean_iou(matrix.compute()) for matrix in matrices],
-    }
 
 
 def evaluator_of(
@@ -306,24 +324,12 @@ def drawn_weights(model: Segmenter) -> Segmenter:
     return model
 
 
-def peak(key: str, way: int) -> float:
-    """Return the MiB that one way (0 ours, 1 the authors') takes on top of what is held before."""
-    work = ROWS[key]()[way]
-    prepare_memory(way)
-    memory = PeakMemory(torch.device("cpu"))
-    for _ in range(2):
-        work()
-    taken = memory.read()["memory_mib"]
-    assert taken is not None, "the peak is read from /proc"
-    return taken
-
-
 def show(report: dict[str, dict[str, Any]]) -> None:
     """Print a row for each figure."""
     table = Table("work", "ratio", "spread", "ours", "authors' way", "memory")
     for key, row in report.items():
         low, high = row["spread"]
-        memory = f"{row['memory']['ratio']:.2f}" if "memory" in row else "-"
+        memory = f"{row['memory']['ratio']:.2f}"
         table.add_row(
             key, f"{row['ratio']:.2f}x", f"{low:.2f} to {high:.2f}",
             f"{row['ours']:.4f} s", f"{row['authors_way']:.4f} s", memory,
@@ -347,7 +353,6 @@ ROWS: dict[str, Callable[[], Pair]] = {
     "inference_fp32_compiled": partial(inference, "32", compile=True),
     "train_step_fp32_compiled": partial(training, "32", compile=True),
 }
-MEMORY = ("train_step_fp32", "train_step_bf16", "after_network")
 COMPILED = ("train_step_fp32_compiled",)  # minutes to compile: only where it is asked for
 
 if __name__ == "__main__":

@@ -1,0 +1,199 @@
+#!/usr/bin/env python3
+"""How long training takes to reach a mIoU on CamVid val: hrseg, and then the authors' way.
+
+    scripts/time_to_miou.py --root CAMVID [--target 0.45] [--json F]
+
+Both train the config's network from the same weights with its optimiser, schedule, losses, crops
+and batch, in float32, and are scored every four epochs; the clock runs from the first epoch's start
+to the score that arrives, evaluations included. The authors' way is NCHW and eager, resizes every
+image whole and counts by NumPy (scripts/authors_way.py); hrseg is what `hrseg fit` does, from the
+cache (the seconds of making it are printed apart).
+"""
+
+import argparse
+import copy
+import json
+import random
+import tempfile
+import time
+from pathlib import Path
+
+import authors_way
+import cv2
+import numpy as np
+import pytorch_lightning as pl
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from hrseg.build import build_data, build_task
+from hrseg.config import load_config
+from hrseg.data.base import Array
+from hrseg.data.cache import write_cache
+from hrseg.data.datamodule import SegmentationDataModule
+from hrseg.metrics import mean_iou
+from hrseg.models.normalize import Normalize
+from hrseg.schema import Config
+from hrseg.task import SegmentationTask
+
+EVERY = 4  # epochs between two scores
+BOUND = 60 * 60  # seconds after which a way is given up
+
+
+def main() -> None:
+    """Train both ways, one after the other."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--root", required=True, help="CamVid, as README describes it")
+    parser.add_argument("--target", type=float, default=0.45)
+    parser.add_argument("--config", default="camvid_w18_small")
+    parser.add_argument("--seed", type=int, default=304)
+    parser.add_argument("--json", type=Path)
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        overrides = [
+            f"data.root={arguments.root}", f"data.cache={folder}", "trainer.precision=32",
+            "data.workers=0", f"trainer.check_val_every_n_epoch={EVERY}", "loggers=[]",
+            f"seed={arguments.seed}",
+        ]  # fmt: skip
+        config = load_config(arguments.config, overrides)
+        began = time.perf_counter()
+        make_cache(config)
+        report: dict[str, object] = {"cache_seconds": time.perf_counter() - began}
+        pl.seed_everything(config.seed, workers=True, verbose=False)
+        data = build_data(config)
+        data.setup("fit")
+        task = build_task(config, data)
+        network = copy.deepcopy(task.model)
+        ours = train(config, data, task, arguments.target)
+    theirs = train_authors_way(config, data, network, arguments.target)
+    ratio = theirs[-1]["seconds"] / ours[-1]["seconds"]
+    report |= {"ratio": ratio, "ours": ours, "authors_way": theirs, "target": arguments.target}
+    print(f"hrseg reached {arguments.target} in 1/{ratio:.2f} of the time")
+    if arguments.json:
+        arguments.json.write_text(json.dumps(report, indent=1))
+
+
+def make_cache(config: Config) -> None:
+    """Decode the images once."""
+    plain = copy.deepcopy(config)
+    plain.data.cache = None
+    data = build_data(plain)
+    data.setup("fit")
+    assert data.train_dataset is not None and data.val_dataset is not None
+    files = [*data.train_dataset.files, *data.val_dataset.files]
+    write_cache(Path(str(config.data.cache)), data.root, files, data.mask_reader(), 2)
+
+
+Curve = list[dict[str, float]]
+
+
+def train(
+    config: Config, data: SegmentationDataModule, task: SegmentationTask, target: float
+) -> Curve:
+    """Train as `hrseg fit` does; return seconds and mIoU of each score."""
+    curve: Curve = []
+
+    class Watch(pl.Callback):
+        def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+            if trainer.sanity_checking:
+                return
+            note(curve, began, trainer.current_epoch + 1, task.scores["miou"], "hrseg")
+            trainer.should_stop = curve[-1]["miou"] >= target or curve[-1]["seconds"] > BOUND
+
+    trainer = pl.Trainer(
+        **{**config.trainer, "num_sanity_val_steps": 0}, logger=False, callbacks=[Watch()],
+        enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,
+        use_distributed_sampler=False,
+    )  # fmt: skip
+    began = time.perf_counter()
+    trainer.fit(task, data)
+    return curve
+
+
+class WholeImages(Dataset[tuple[Array, Array]]):
+    """Training samples, each made of its whole image."""
+
+    def __init__(self, data: SegmentationDataModule) -> None:
+        """Take the images that hrseg trains on."""
+        assert data.train_dataset is not None
+        self.files, self.crop = data.train_dataset.files, data.transform.pipeline[0].crop_size
+        self.scales, self.void = data.transform.pipeline[0].scales, 11
+
+    def __len__(self) -> int:
+        """Return the number of images."""
+        return len(self.files)
+
+    def __getitem__(self, index: int) -> tuple[Array, Array]:
+        """Return a normalised image (3, h, w) and its mask (h, w)."""
+        image, mask = self.files[index]
+        assert mask is not None
+        low, high = self.scales[0], self.scales[-1]
+        pixels, ids = authors_way.sample(image, mask, self.crop, None, (low, high))
+        ids[ids == self.void] = authors_way.IGNORE
+        return pixels, ids
+
+
+def start_worker(worker: int) -> None:
+    """Give each worker draws of its own."""
+    cv2.setNumThreads(0)
+    random.seed(worker + torch.initial_seed() % 2**31)
+    np.random.seed((worker + torch.initial_seed()) % 2**31)
+
+
+def train_authors_way(
+    config: Config, data: SegmentationDataModule, model: torch.nn.Module, target: float
+) -> Curve:
+    """Train by a bare loop."""
+    model = model.to(memory_format=torch.contiguous_format).train()  # type: ignore[call-overload]
+    settings = config.optimizer
+    optimizer = torch.optim.AdamW(
+        model.parameters(), lr=settings.lr, weight_decay=settings.weight_decay
+    )
+    weights = torch.tensor(config.losses[0].class_weights)  # type: ignore[attr-defined]
+    criterion = torch.nn.CrossEntropyLoss(weights, ignore_index=authors_way.IGNORE)
+    loader = DataLoader(
+        WholeImages(data), config.data.batch_size, shuffle=True, drop_last=True, num_workers=2,
+        worker_init_fn=start_worker, persistent_workers=True,
+    )  # fmt: skip
+    epochs, warmup = config.trainer["max_epochs"], config.schedule.warmup_steps
+    steps, step, curve = epochs * len(loader), 0, Curve()
+    began = time.perf_counter()
+    for epoch in range(epochs):
+        for image, mask in loader:
+            rise = min(1.0, (step + 1) / (warmup + 1))
+            for group in optimizer.param_groups:
+                group["lr"] = settings.lr * rise * (1 - step / steps) ** 0.9
+            logits = authors_way.bilinear(model.outputs(image)["out"], mask.shape[-2:])
+            optimizer.zero_grad()
+            criterion(logits, mask).backward()
+            optimizer.step()
+            step += 1
+        if (epoch + 1) % EVERY == 0:
+            note(curve, began, epoch + 1, score(model, data), "the authors' way")
+            if curve[-1]["miou"] >= target or curve[-1]["seconds"] > BOUND:
+                break
+    return curve
+
+
+@torch.inference_mode()
+def score(model: torch.nn.Module, data: SegmentationDataModule) -> float:
+    """Return the mIoU of the validation images, one by one, NCHW."""
+    assert data.val_dataset is not None
+    model.eval()
+    total = np.zeros((data.num_classes, data.num_classes))
+    for index in range(len(data.val_dataset)):
+        item = data.val_dataset[index]
+        image = Normalize()(item["image"][None]).contiguous()
+        logits = model.outputs(image)["out"]  # type: ignore[operator]
+        total += authors_way.confusion(logits, item["mask"].numpy().astype(np.int64))
+    model.train()
+    return mean_iou(torch.from_numpy(total).long())
+
+
+def note(curve: Curve, began: float, epoch: int, miou: float, who: str) -> None:
+    """Write a score down, and say it."""
+    curve.append({"epoch": epoch, "seconds": time.perf_counter() - began, "miou": miou})
+    print(f"{who}: epoch {epoch}, {curve[-1]['seconds']:.0f} s, mIoU {miou:.4f}", flush=True)
+
+
+if __name__ == "__main__":
+    main()
