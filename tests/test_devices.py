@@ -1,0 +1,78 @@
+import pytest
+import torch
+from omegaconf import OmegaConf
+
+from hrseg import devices
+from hrseg.cli import main
+from hrseg.devices import bf16_speedup, choose_precision
+from tests.camvid_tree import fit_overrides, make_camvid
+
+
+@pytest.mark.parametrize(
+    ("capabilities", "precision"),
+    [
+        ([(9, 0)], "bf16-mixed"),
+        ([(8, 0), (8, 6)], "bf16-mixed"),
+        ([(7, 5)], "16-mixed"),
+        ([(8, 0), (7, 0)], "16-mixed"),  # all processes of a machine must agree
+    ],
+)
+def test_a_gpu_with_bf16_computes_in_it_and_an_older_one_in_float16(
+    monkeypatch, capabilities, precision
+):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: len(capabilities))
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda index: capabilities[index])
+    assert choose_precision("cuda", 4).precision == precision
+
+
+@pytest.mark.parametrize(
+    ("speedup", "precision"),
+    [(0.6, "32"), (1.0, "32"), (1.2, "32"), (1.4, "bf16-mixed"), (2.7, "bf16-mixed")],
+)
+def test_a_cpu_computes_in_bf16_where_that_is_clearly_faster(monkeypatch, speedup, precision):
+    monkeypatch.setattr(devices, "bf16_speedup", lambda: speedup)
+    choice = choose_precision("cpu")
+    assert choice.precision == precision
+    assert f"{speedup}x" in choice.reason
+
+
+def test_what_cannot_be_asked_computes_in_float32(monkeypatch):
+    monkeypatch.setattr(devices, "bf16_speedup", lambda: 9.0)
+    assert choose_precision("mps").precision == "32"
+    assert choose_precision("cpu", 2).precision == "32"
+
+
+def test_the_probe_leaves_the_threads_as_they_are(monkeypatch):
+    threads = torch.get_num_threads()
+    told = []
+    monkeypatch.setattr(torch, "set_num_threads", told.append)
+    assert 0.01 < bf16_speedup(2) < 100
+    assert told == [1, threads]
+
+
+def test_what_was_chosen_is_said_and_kept_for_resuming(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(devices, "bf16_speedup", lambda: 2.1)
+    make_camvid(tmp_path / "camvid")
+    overrides = [*fit_overrides(tmp_path / "camvid"), f"runs={tmp_path}/runs"]
+    overrides += ["trainer.precision=null", "trainer.accelerator=cpu", "trainer.max_epochs=1"]
+    assert main(["fit", "--config", "camvid_w18_small", *overrides]) == 0
+    said = "precision bf16-mixed (chosen: convolves 2.1x as fast in bf16 as in float32)"
+    assert said in capsys.readouterr().out
+    [kept] = tmp_path.glob("runs/*/2*/config.yaml")
+    assert OmegaConf.load(kept).trainer.precision == "bf16-mixed"
+    monkeypatch.setattr(devices, "bf16_speedup", lambda: 0.5)
+    again = ["--resume", f"runs={tmp_path}/runs", "trainer.max_epochs=2"]
+    assert main(["fit", *again]) == 0
+    out = capsys.readouterr().out
+    assert "precision bf16-mixed\n" in out
+
+
+def test_validation_says_what_was_chosen_too(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(devices, "bf16_speedup", lambda: 0.5)
+    make_camvid(tmp_path / "camvid")
+    overrides = [*fit_overrides(tmp_path / "camvid"), f"runs={tmp_path}/runs"]
+    overrides += ["trainer.accelerator=cpu", "trainer.max_epochs=1"]
+    assert main(["fit", "--config", "camvid_w18_small", *overrides]) == 0
+    capsys.readouterr()
+    assert main(["validate", f"runs={tmp_path}/runs", "trainer.precision=null"]) == 0
+    assert "precision 32-true (chosen: convolves 0.5x as fast in bf16" in capsys.readouterr().out

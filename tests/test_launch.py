@@ -1,0 +1,151 @@
+"""Several processes on one machine, over gloo: what they must agree on, and how they end."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+import hrseg
+from hrseg.cli import main
+from hrseg.errors import ConfigError
+from hrseg.launch import averaging, scout
+from tests.camvid_tree import make_camvid
+
+CPU = {"accelerator": "cpu"}
+
+
+def ddp_options(arguments):
+    strategy = averaging(scout(arguments), arguments)
+    return strategy if isinstance(strategy, str) else strategy._ddp_kwargs
+
+
+@pytest.mark.parametrize("asked", [{}, {"strategy": "auto"}, {"strategy": "ddp"}])
+def test_several_devices_exchange_gradients_without_copies_and_searches(asked):
+    options = ddp_options({**CPU, "devices": 2, **asked})
+    assert options == {"find_unused_parameters": False, "gradient_as_bucket_view": True}
+    synchronised = ddp_options({**CPU, "devices": 2, "sync_batchnorm": True, **asked})
+    assert False in [value for name, value in synchronised.items() if "buffers" in name]
+
+
+def test_one_device_and_other_strategies_are_passed_on_as_they_are():
+    assert ddp_options({**CPU, "devices": 1}) == "auto"
+    assert ddp_options({**CPU, "devices": 1, "strategy": "ddp"}) == "ddp"
+    for name in ("ddp_spawn", "ddp_find_unused_parameters_true"):
+        assert ddp_options({**CPU, "devices": 2, "strategy": name}) == name
+
+
+@pytest.mark.parametrize("output", ["v1", "v2"])
+@pytest.mark.parametrize("head", ["fcn", "ocr"])
+def test_every_parameter_gets_a_gradient_so_that_none_is_waited_for(head, output):
+    model = hrseg.create_model("hrnet_w18_small_v1", head=head, num_classes=3, output=output)
+    model.outputs(torch.randn(2, 3, 64, 64))["out"].sum().backward()
+    assert [name for name, weight in model.named_parameters() if weight.grad is None] == []
+
+
+def test_several_machines_want_somebody_who_starts_the_processes():
+    with pytest.raises(ConfigError, match=r"torchrun.*srun"):
+        scout({**CPU, "devices": 1, "num_nodes": 2})
+
+
+def test_a_batch_that_processes_cannot_share_is_refused_before_anything_starts(tmp_path, capsys):
+    make_camvid(tmp_path / "camvid")
+    pairs = tiny(tmp_path, "data.batch_size=3", "trainer.devices=2")
+    assert main(["fit", "--config", "camvid_w18_small", *pairs]) == 2
+    assert "cannot be divided by 2 devices" in capsys.readouterr().err
+    assert not list(tmp_path.glob("runs/*/*"))
+
+
+def tiny(folder, *more):
+    return [f"data.root={folder}/camvid", f"runs={folder}/runs", "data.batch_size=4",
+            "data.crop_size=[48,64]", "data.workers=0", "trainer.accelerator=cpu",
+            "trainer.max_epochs=8", "trainer.check_val_every_n_epoch=4", "trainer.precision=null",
+            "model.bn_momentum=0.5", "optimizer.lr=0.005", "schedule.warmup_steps=0",
+            "loggers=[]", "prediction_images=1", *more]  # fmt: skip
+
+
+def free_port():
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return listener.getsockname()[1]
+
+
+def environment(folder):
+    (folder / "digests").mkdir(exist_ok=True)
+    root = str(Path(__file__).parents[1])
+    return {**os.environ, "OMP_NUM_THREADS": "1", "DIGESTS": str(folder / "digests"),
+            "PYTHONPATH": root, "MASTER_PORT": str(free_port())}  # fmt: skip
+
+
+def command(launcher, folder, *more):
+    script = str(Path(__file__).with_name("two_processes.py"))
+    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+    start = [sys.executable, *(torchrun if launcher == "torchrun" else []), script]
+    pairs = tiny(folder, "trainer.devices=2", *more)
+    return [*start, "fit", "--config", "camvid_w18_small", *pairs]
+
+
+def check_run_of_two(folder, capsys, printed):
+    assert printed.count("fit camvid_w18_small") == 1
+    assert printed.count("run folder: ") == 1
+    assert "batch 4 = 2 devices x 2 images" in printed
+    assert "precision 32-true (chosen: several processes on CPUs)" in printed
+    [run] = folder.glob("runs/camvid_w18_small/2*")
+    told = [path.read_text() for path in sorted((folder / "digests").iterdir())]
+    assert len(told) == 2 and told[0] == told[1]
+    assert told[0].startswith(str(run))
+    assert sorted(path.name for path in (run / "masks").iterdir()) == [
+        "000.png", "001.png", "002.png",
+    ]  # fmt: skip
+    assert main(["validate", f"runs={folder}/runs"]) == 0
+    [again] = run.glob("validate/*/scores.json")
+    scores, alone = (json.loads(path.read_text()) for path in (run / "scores.json", again))
+    assert scores["confusion_matrix"] == alone["confusion_matrix"]
+    assert sum(map(sum, scores["confusion_matrix"])) == 3 * 48 * 63
+    predicted = [any(column) for column in zip(*scores["confusion_matrix"], strict=True)]
+    assert sum(predicted) > 1  # a model that says one thing is evaluated well by anyone
+    assert scores["images"] == 3
+
+
+@pytest.mark.parametrize(
+    "launcher", [pytest.param("lightning", marks=pytest.mark.slow), "torchrun"]
+)
+def test_two_processes_keep_one_run_and_score_as_one_process_does(launcher, tmp_path, capsys):
+    make_camvid(tmp_path / "camvid", train=8, val=3)
+    done = subprocess.run(
+        command(launcher, tmp_path), env=environment(tmp_path), capture_output=True, text=True,
+        timeout=300,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    check_run_of_two(tmp_path, capsys, done.stdout)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("launcher", ["lightning", "torchrun"])
+@pytest.mark.parametrize("told", [signal.SIGTERM, signal.SIGKILL])
+def test_the_end_of_one_process_is_the_end_of_the_other(launcher, told, tmp_path):
+    make_camvid(tmp_path / "camvid", train=8, val=3)
+    endless = ["trainer.max_epochs=100000", "trainer.check_val_every_n_epoch=100000"]
+    with (tmp_path / "log").open("w") as log:
+        first = subprocess.Popen(
+            command(launcher, tmp_path, *endless), env=environment(tmp_path), stdout=log, stderr=log
+        )
+        while "epoch 1/" not in (tmp_path / "log").read_text() and first.poll() is None:
+            time.sleep(0.2)
+        children = [int(pid) for pid in children_of(first.pid)]
+        os.kill(children[-1], told)
+        assert first.wait(timeout=60) != 0
+    deadline = time.monotonic() + 30
+    while any(Path(f"/proc/{pid}").exists() for pid in children) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    assert not [pid for pid in children if Path(f"/proc/{pid}").exists()]
+
+
+def children_of(pid):
+    return Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
