@@ -65,7 +65,7 @@ RECIPES = {
     "pascal_context_59_w48_ocr": PASCAL._replace(**OCR),
     "lip_w48_ocr": LIP._replace(**OCR),
 }
-OWN = {"camvid_w18", "camvid_w18_small", "folder", "synthetic_tiny"}
+OWN = {"camvid_w18", "camvid_w18_small", "cityscapes_w48_2nodes", "folder", "synthetic_tiny"}
 
 
 def test_every_shipped_config_is_looked_at():
@@ -95,6 +95,21 @@ def test_a_recipe_has_the_published_settings(name):
     assert config.schedule.warmup_steps == 0
     weighted = config.losses[0].class_weights == "dataset"
     assert weighted == name.startswith("cityscapes")
+
+
+def test_two_machines_train_the_recipe_with_a_batch_and_an_lr_of_twice_the_size():
+    one, two = load_config("cityscapes_w48"), load_config("cityscapes_w48_2nodes")
+    assert two.data.batch_size == 2 * one.data.batch_size
+    assert two.optimizer.lr == 2 * one.optimizer.lr
+    assert (two.trainer.pop("num_nodes"), two.schedule.warmup_steps) == (2, 500)
+    two.name, two.data.batch_size, two.optimizer.lr = one.name, 12, 0.01
+    two.schedule.warmup_steps = 0
+    assert two == one
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_recipe_leaves_the_precision_to_the_device(name):
+    assert "precision" not in load_config(name).trainer
 
 
 @pytest.mark.parametrize("name", RECIPES)
