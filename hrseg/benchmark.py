@@ -48,6 +48,7 @@ from hrseg.measure import (
     wait_for,
 )
 from hrseg.models import Segmenter
+from hrseg.models.compiled import compiled_for_inference
 from hrseg.models.fold import fold
 from hrseg.models.normalize import Normalize
 from hrseg.schema import Config
@@ -136,7 +137,7 @@ def inference(
     """
     where = torch.device(device)
     memory = PeakMemory(where)
-    network = inference_network(build_model(config)[0].to(where), precision, compiled(config))
+    network = inference_network(build_model(config)[0].to(where), precision, config.model.compile)
     normalize = Normalize().to(where)
     image = _drawn_batch(2, config.data.crop_size, config.data.batch_size)["image"].to(where)
     seconds: list[float] = []
@@ -154,12 +155,12 @@ def inference_network(
 ) -> Callable[[Tensor], Tensor]:
     """Return what hrseg runs for inference: normalised images -> logits at head resolution."""
     folded = fold(model).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    outputs = torch.compile(folded.outputs, dynamic=False) if compile else folded.outputs
+    outputs = compiled_for_inference(folded) if compile else folded.outputs
     kind = next(model.parameters()).device.type
 
     def logits(image: Tensor) -> Tensor:
         with torch.autocast(kind, PRECISIONS[precision], enabled=precision != "32"):
-            return outputs(image)["out"]  # type: ignore[no-any-return]
+            return outputs(image)["out"]
 
     return logits
 
@@ -176,11 +177,6 @@ def trained_in(config: Config, device: torch.device) -> str:
     """Return the precision that `hrseg fit` trains in on a device."""
     said = config.trainer.get("precision")
     return str(said or choose_precision(device.type).precision)
-
-
-def compiled(config: Config) -> bool:
-    """Tell whether the config compiles the network."""
-    return bool(config.model.get("compile", False))  # type: ignore[attr-defined]
 
 
 def header(result: Mapping[str, Any]) -> str:
@@ -225,7 +221,7 @@ def _facts(config: Config, device: torch.device) -> dict[str, Any]:
         "machine": machine(device),
         "size": [height, width],
         "classes": len(facts["class_names"]),
-        "compile": compiled(config),
+        "compile": config.model.compile,
         "trained_in": trained_in(config, device),
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
         "macs": macs,

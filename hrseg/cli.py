@@ -364,7 +364,7 @@ def _data(arguments: argparse.Namespace) -> None:
     print(arguments.help(), end="")
 
 
-_COMPUTE = ("fit", "validate", "test", "predict", "export")
+_COMPUTE = ("fit", "validate", "test", "predict", "export", "benchmark_data")
 
 _COMMANDS: dict[str, Callable[[argparse.Namespace], int | None]] = {
     "fit": _fit,

@@ -68,7 +68,8 @@ def in_process(work: Callable[..., T], *arguments: Any) -> T:
 def multiply_adds(model: nn.Module, size: Sequence[int]) -> int:
     """Return the multiply-adds of one image (3, H, W): half of the operations that torch counts.
 
-    Convolutions and matrix products alone are counted, on tensors without content.
+    Convolutions and matrix products alone are counted, on tensors without content; shorter ways
+    that a device may take are not.
     """
     meta = copy.deepcopy(model).to("meta").eval()
     with FlopCounterMode(display=False) as counter, torch.no_grad():
