@@ -1,8 +1,7 @@
 """8-bit PNG files by GDAL, which inflates them in half the time that OpenCV and Pillow take."""
 
-from functools import cache
+import warnings
 from pathlib import Path
-from types import ModuleType
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,12 +27,17 @@ def read_png(path: Path, data: bytes, rgb: bool) -> NDArray[np.uint8] | None:
     """
     if not _is_simple(data, (_RGB,) if rgb else (_GREY, _PALETTE)):
         return None
-    gdal = _gdal()
+    import rasterio  # half a second, and only where there are PNGs
+    from rasterio.errors import NotGeoreferencedWarning, RasterioError
+
     try:
-        with gdal.Env(**_SETTINGS), gdal.open(path, driver="PNG") as file:
-            values = np.empty((file.height, file.width, file.count), np.uint8)
-            file.read(out=values.transpose(2, 0, 1))
-    except gdal.errors.RasterioError:
+        with warnings.catch_warnings(), rasterio.Env(**_SETTINGS):
+            # Photos have no coordinates. Threads can at worst leave this one filter behind.
+            warnings.simplefilter("ignore", NotGeoreferencedWarning)
+            with rasterio.open(path, driver="PNG") as file:
+                values = np.empty((file.height, file.width, file.count), np.uint8)
+                file.read(out=values.transpose(2, 0, 1))
+    except RasterioError:
         return None  # the other decoder says what is wrong with it
     return values if rgb else values[..., 0]
 
@@ -50,14 +54,3 @@ def _is_simple(data: bytes, kinds: tuple[int, ...]) -> bool:
     return (
         small and depth == 8 and kind in kinds and not interlaced and b"tRNS" not in before_pixels
     )
-
-
-@cache
-def _gdal() -> ModuleType:
-    """Import GDAL where it is first needed; what it says of photos without coordinates is noise."""
-    import warnings
-
-    import rasterio
-
-    warnings.filterwarnings("ignore", category=rasterio.errors.NotGeoreferencedWarning)
-    return rasterio  # type: ignore[no-any-return]
