@@ -20,6 +20,7 @@ from hrseg.choice import (
 )
 from hrseg.errors import ConfigError, DataError, HrsegError
 from hrseg.runfolder import is_first_process
+from hrseg.startup import spare_imports
 
 if TYPE_CHECKING:
     from hrseg.schema import Config
@@ -29,6 +30,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; return the exit code (0 ok, 1 fault, 2 config, 3 data, 4 failed proof)."""
     try:
         arguments = parse(sys.argv[1:] if argv is None else argv)
+        spare_imports()
         if arguments.command in _COMPUTE:
             keep_memory()
         return int(_COMMANDS[arguments.command](arguments) or 0)

@@ -60,6 +60,7 @@ MAY_IMPORT = {
     "progress": set(),
     "checkpointing": set(),
     "runfolder": set(),
+    "startup": set(),
     "doctor": set(),
     "arguments": set(),
     "choice": {"config", "runfolder", "schema"},
