@@ -14,6 +14,7 @@
     verdict                     the last line that is printed
 """
 
+import statistics
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import count, islice
@@ -132,7 +133,8 @@ def sample_seconds(data: SegmentationDataModule, seconds: float) -> tuple[list[f
 def loading_rate(data: SegmentationDataModule, workers: int, seconds: float) -> float:
     """Return the samples per second of the training loader with so many workers.
 
-    Counted when the workers run and what they fetch ahead is used up, over the epochs' borders.
+    Counted when the workers run and what they fetch ahead is used up, over the epochs' borders; the
+    median of three thirds of the seconds, so that a moment of other work does not count.
     """
     data.workers = workers
     loader = data.train_dataloader()
@@ -140,11 +142,14 @@ def loading_rate(data: SegmentationDataModule, workers: int, seconds: float) -> 
     batches = _epochs(loader.sampler, loader)
     for _ in range(1 + (loader.prefetch_factor or 0) * workers):
         next(batches)
-    began, done = time.perf_counter(), 0
-    while done < 3 or time.perf_counter() - began < seconds:
-        next(batches)
-        done += 1
-    return done * (loader.batch_size or 1) / (time.perf_counter() - began)
+    rates = []
+    for _ in range(3):
+        began, done = time.perf_counter(), 0
+        while done < 3 or time.perf_counter() - began < seconds / 3:
+            next(batches)
+            done += 1
+        rates.append(done * (loader.batch_size or 1) / (time.perf_counter() - began))
+    return statistics.median(rates)
 
 
 def worker_counts(processors: int) -> list[int]:

@@ -18,6 +18,8 @@ from hrseg.benchmark_data import (
 )
 from hrseg.build import build_data
 from hrseg.config import load_config
+from hrseg.data import dataset
+from hrseg.datacache import cache_data
 from tests.camvid_tree import fit_overrides, make_camvid
 
 
@@ -100,14 +102,26 @@ def test_reading_and_augmentation_are_told_apart(data, clock):
     assert "read" not in vars(data.train_dataset)
 
 
+def test_with_a_cache_nothing_is_left_to_decode(tried, tmp_path, monkeypatch):
+    cached = tried.copy()
+    cached.data.cache = str(tmp_path / "cache")
+    cache_data(cached, workers=0)
+    data = build_data(cached)
+    data.setup("fit")
+    monkeypatch.setattr(dataset, "read_image", None)
+    reading, augmentation = sample_seconds(data, seconds=0.01)
+    assert len(reading) == len(augmentation) >= 8 and loading_rate(data, 0, 0.01) > 0
+
+
 def test_few_samples_are_read_over_and_over(data, clock):
     assert len(sample_seconds(data, seconds=1)[0]) == 8
     assert len(data.train_dataset) == 4
 
 
 def test_the_rate_is_samples_by_seconds(data, clock):
-    # Two images a batch; the clock ticks at the start, after the third batch, and at the end.
-    assert loading_rate(data, 0, seconds=0.5) == 3 * 2 / 2
+    # Two images a batch; the clock ticks at the start, after the third batch, and at the end of
+    # each third.
+    assert loading_rate(data, 0, seconds=1) == 3 * 2 / 2
 
 
 def test_workers_are_really_started(data):
