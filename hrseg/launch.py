@@ -47,12 +47,7 @@ def scout(arguments: Mapping[str, Any]) -> pl.Trainer:
             enable_progress_bar=False,
             enable_model_summary=False,
         )
-    if place.num_nodes > 1 and isinstance(_environment(place), LightningEnvironment):
-        raise ConfigError(
-            f"trainer.num_nodes is {place.num_nodes}, but nothing has started processes on the "
-            "other machines.\nStart it there too: `torchrun --nnodes ... -m hrseg`, or `srun` "
-            "(scripts/slurm.sbatch)."
-        )
+    _check_started(place)
     return place
 
 
@@ -134,6 +129,25 @@ class StopTogether(Callback):
             signal.signal(signal.SIGTERM, signal.default_int_handler)
 
     on_train_start = on_validation_start = on_sanity_check_start
+
+
+def _check_started(place: pl.Trainer) -> None:
+    """Refuse processes that nobody starts, and others than were started."""
+    environment, nodes = _environment(place), place.num_nodes
+    if nodes > 1 and isinstance(environment, LightningEnvironment):
+        raise ConfigError(
+            f"trainer.num_nodes is {nodes}, but nothing has started processes on the other "
+            "machines.\nStart it there too: `torchrun --nnodes ... -m hrseg`, or `srun` "
+            "(scripts/slurm.sbatch)."
+        )
+    if environment is not None:
+        try:
+            environment.validate_settings(num_devices=place.num_devices, num_nodes=nodes)
+        except ValueError as error:
+            raise ConfigError(
+                f"trainer: {error}\nSay trainer.devices (of a machine) and trainer.num_nodes as "
+                "torchrun or srun was told."
+            ) from error
 
 
 def _environment(place: pl.Trainer) -> Any:

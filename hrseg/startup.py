@@ -1,7 +1,6 @@
 """Keep what no command needs from being imported: a third of the seconds that imports take."""
 
 import sys
-from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec
 from typing import Any
 
@@ -18,7 +17,7 @@ def spare_imports() -> None:
         sys.meta_path.insert(0, _Watch())
 
 
-class _Watch(MetaPathFinder):
+class _Watch:
     """Waits for the import of torchmetrics; finds nothing itself."""
 
     def find_spec(self, name: str, path: Any = None, target: Any = None) -> ModuleSpec | None:

@@ -54,6 +54,16 @@ def test_several_machines_want_somebody_who_starts_the_processes():
         scout({**CPU, "devices": 1, "num_nodes": 2})
 
 
+def test_other_processes_than_torchrun_has_started_are_refused(monkeypatch):
+    started = {"WORLD_SIZE": 2, "RANK": 0, "LOCAL_RANK": 0, "GROUP_RANK": 0, "LOCAL_WORLD_SIZE": 2,
+               "TORCHELASTIC_RUN_ID": "x", "MASTER_ADDR": "::1", "MASTER_PORT": 1}  # fmt: skip
+    for name, value in started.items():
+        monkeypatch.setenv(name, str(value))
+    assert scout({**CPU, "devices": 2}).world_size == 2
+    with pytest.raises(ConfigError, match="world size"):
+        scout({**CPU, "devices": 3})
+
+
 def test_a_batch_that_processes_cannot_share_is_refused_before_anything_starts(tmp_path, capsys):
     make_camvid(tmp_path / "camvid")
     pairs = tiny(tmp_path, "data.batch_size=3", "trainer.devices=2")
