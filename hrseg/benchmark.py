@@ -174,9 +174,15 @@ def precisions(device: torch.device) -> list[str]:
 
 
 def trained_in(config: Config, device: torch.device) -> str:
-    """Return the precision that `hrseg fit` trains in on a device."""
+    """Return the precision that `hrseg fit` trains in on a device.
+
+    Raises:
+        ConfigError: there is no such precision.
+    """
     said = config.trainer.get("precision")
-    return str(said or choose_precision(device.type).precision)
+    chosen = str(said or choose_precision(device.type).precision)
+    trainer_for(config, chosen, Callback())
+    return chosen
 
 
 def header(result: Mapping[str, Any]) -> str:

@@ -105,6 +105,7 @@ def test_benchmark_alone_prints_its_help(capsys):
         (["model"], 2, "--config"),
         (["model", *CONFIG, "--json", "."], 2, "is a folder"),
         (["model", *CONFIG, "model.bakbone=x"], 2, "backbone"),
+        (["model", *CONFIG, "trainer.precision=16-tru"], 2, "16-tru"),
         (["data", *CONFIG, "data.root=/nowhere"], 3, "/nowhere"),
         (["data", *CONFIG, "--seconds", "0"], 2, "--seconds 0"),
         (["evaluation", *CONFIG, "data.root=/nowhere"], 3, "/nowhere"),
