@@ -8,7 +8,8 @@ from rich import get_console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from hrseg.build import build_data
-from hrseg.data.cache import Entry, Pair, verify_cache, write_cache
+from hrseg.data.cache import Entry, Pair
+from hrseg.data.cachewriter import verify_cache, write_cache
 from hrseg.data.datamodule import SegmentationDataModule
 from hrseg.errors import DataError
 from hrseg.schema import Config

@@ -241,7 +241,7 @@ def _training_callbacks(config: Config, run: Path) -> list[Callback]:
 def _portable_yaml(config: Config) -> str:
     """Return the config with absolute paths, so that the run works from any folder."""
     copy = cast(DictConfig, OmegaConf.create(to_yaml(config)))
-    for section, key in (("data", "root"), ("model", "weights")):
+    for section, key in (("data", "root"), ("data", "cache"), ("model", "weights")):
         value = OmegaConf.to_container(copy[section])[key]  # type: ignore[index, call-overload]
         if isinstance(value, str) and "${" not in value and not is_on_hub(value):
             copy[section][key] = str(Path(value).expanduser().absolute())

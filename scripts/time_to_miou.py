@@ -28,7 +28,7 @@ from torch.utils.data import DataLoader, Dataset
 from hrseg.build import build_data, build_task
 from hrseg.config import load_config
 from hrseg.data.base import Array
-from hrseg.data.cache import write_cache
+from hrseg.data.cachewriter import write_cache
 from hrseg.data.datamodule import SegmentationDataModule
 from hrseg.metrics import mean_iou
 from hrseg.models.normalize import Normalize

@@ -6,7 +6,7 @@ import pytest
 
 from hrseg.cli import main
 from hrseg.data.cache import INDEX
-from tests.camvid_tree import make_camvid
+from tests.camvid_tree import fit_overrides, make_camvid
 
 
 @pytest.fixture
@@ -47,6 +47,18 @@ def test_verify_exits_with_3_on_damage(root, capsys):
     assert "1 images in the cache" in error and "without --verify" in error
     assert first["offset"] > 0  # the damaged one was taken out
     assert cache(root) == 0 and cache(root, "--verify") == 0
+
+
+def test_a_run_names_its_cache_so_that_it_can_go_on_from_any_folder(root, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert cache(root, "data.cache=fast") == 0
+    fit = ["fit", "--config", "camvid_w18_small", *fit_overrides(root), "trainer.max_epochs=1"]
+    assert main([*fit, "data.cache=fast", f"runs={tmp_path / 'runs'}"]) == 0
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    run = tmp_path / "runs" / "camvid_w18_small" / "latest"
+    assert f"cache: {tmp_path / 'fast'}\n" in (run / "config.yaml").read_text()
+    assert main(["fit", "--resume", str(run), "trainer.max_epochs=2"]) == 0
 
 
 def test_a_place_that_cannot_be_written_is_answered(root, tmp_path, capsys):

@@ -1,0 +1,141 @@
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from hrseg.data import cachewriter as module
+from hrseg.data.base import MaskReader, id_table
+from hrseg.data.cache import INDEX, Cache
+from hrseg.data.cachewriter import PAGE, verify_cache, write_cache
+from hrseg.errors import ConfigError, DataError
+from tests.cached_pairs import READER, datasets, pairs
+
+
+def test_only_what_changed_is_decoded_again(tmp_path):
+    files = pairs(tmp_path / "data")
+    folder = tmp_path / "cache"
+    write_cache(folder, tmp_path / "data", files, READER)
+    assert write_cache(folder, tmp_path / "data", files, READER) == 0
+    os.utime(files[0][0], ns=(1, 1))  # another time, the same content: still held
+    assert Cache(folder, tmp_path / "data", READER).holds(files[0])
+    image, _ = files[1]
+    Image.fromarray(np.zeros((43, 62, 3), np.uint8)).save(image)
+    with pytest.raises(DataError, match=r"1 of 5 images .*1\.png \(changed since\)"):
+        Cache(folder, tmp_path / "data", READER).check(files)
+    more = pairs(tmp_path / "data", 1, first=5)
+    assert write_cache(folder, tmp_path / "data", files + more, READER) == 3  # 0 is looked at
+    assert Cache(folder, tmp_path / "data", READER).holds(files[0], exactly=True)
+    plain, cached = datasets(files + more, folder, tmp_path / "data")
+    assert all(plain[i]["image"].equal(cached[i]["image"]) for i in range(6))
+    assert (cached[1]["image"] == 0).all()
+
+
+def test_masks_that_were_read_otherwise_are_refused(tmp_path):
+    files = pairs(tmp_path / "data", 1)
+    write_cache(tmp_path / "cache", tmp_path / "data", files, READER)
+    other = MaskReader(id_table(5, {9: 1, 1: 0, 2: 2, 3: 3, 4: 4}), "")
+    for work in (
+        lambda: Cache(tmp_path / "cache", tmp_path / "data", other),
+        lambda: write_cache(tmp_path / "cache", tmp_path / "data", files, other),
+    ):
+        with pytest.raises(ConfigError, match="other classes, ids or colours"):
+            work()
+    with pytest.raises(ConfigError, match="identity"):
+        write_cache(tmp_path / "new", tmp_path / "data", files, lambda path: None)
+
+
+def test_a_file_that_cannot_be_read_is_named_and_what_is_done_stays(tmp_path):
+    files = pairs(tmp_path / "data")
+    files[3][0].write_bytes(files[3][0].read_bytes()[:-40])
+    with pytest.raises(DataError, match=r"3\.png"):
+        write_cache(tmp_path / "cache", tmp_path / "data", files, READER)
+    files[3] = pairs(tmp_path / "data", 1, first=3)[0]
+    assert write_cache(tmp_path / "cache", tmp_path / "data", files, READER) == 2
+
+
+def test_a_mask_of_another_size_is_named(tmp_path):
+    files = pairs(tmp_path / "data", 2)
+    with pytest.raises(DataError, match=r"1_mask\.png is 62x43 .* expected 61x40"):
+        pair = [(files[0][0], files[1][1])]
+        write_cache(tmp_path / "cache", tmp_path / "data", pair, READER)
+
+
+def test_a_torn_last_line_is_dropped(tmp_path):
+    files = pairs(tmp_path / "data")
+    folder = tmp_path / "cache"
+    write_cache(folder, tmp_path / "data", files, READER)
+    index = folder / INDEX
+    index.write_bytes(index.read_bytes()[:-25])
+    assert write_cache(folder, tmp_path / "data", files, READER) == 1
+    datasets(files, folder, tmp_path / "data")
+
+
+def test_verify_takes_damaged_pairs_out_and_the_next_run_decodes_them(tmp_path):
+    files = pairs(tmp_path / "data")
+    folder = tmp_path / "cache"
+    write_cache(folder, tmp_path / "data", files, READER)
+    assert verify_cache(folder, tmp_path / "data", READER) == []
+    entry = list(Cache(folder, tmp_path / "data", READER).entries.values())[2]
+    with (folder / "shard-00000.bin").open("r+b") as shard:
+        shard.seek(entry.offset + 100)
+        byte = shard.read(1)[0]
+        shard.seek(entry.offset + 100)
+        shard.write(bytes([byte ^ 1]))
+    assert [e.files[0] for e in verify_cache(folder, tmp_path / "data", READER)] == ["2.png"]
+    assert write_cache(folder, tmp_path / "data", files, READER) == 1
+    assert verify_cache(folder, tmp_path / "data", READER) == []
+
+
+def test_shards_are_of_bounded_size(tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "SHARD", 3 * PAGE)
+    files = pairs(tmp_path / "data")
+    write_cache(tmp_path / "cache", tmp_path / "data", files, READER, workers=2)
+    plain, cached = datasets(files, tmp_path / "cache", tmp_path / "data")
+    assert len(list((tmp_path / "cache").glob("shard-*.bin"))) == 5
+    assert all(plain[i]["mask"].equal(cached[i]["mask"]) for i in range(5))
+
+
+def test_a_disk_without_room_is_said_before_anything_is_decoded(tmp_path, monkeypatch):
+    files = pairs(tmp_path / "data")
+    usage = module.shutil.disk_usage(tmp_path)._replace(free=10_000)
+    monkeypatch.setattr(module.shutil, "disk_usage", lambda path: usage)
+    with pytest.raises(ConfigError, match="GiB more"):
+        write_cache(tmp_path / "cache", tmp_path / "data", files, READER)
+
+
+def test_a_second_writer_is_refused(tmp_path):
+    files = pairs(tmp_path / "data", 1)
+    (tmp_path / "cache").mkdir()
+    with module._alone(tmp_path / "cache"), pytest.raises(ConfigError, match="another process"):
+        write_cache(tmp_path / "cache", tmp_path / "data", files, READER)
+
+
+def test_a_writer_that_is_killed_at_any_moment_can_go_on(tmp_path):
+    files = pairs(tmp_path / "data", 40)
+    folder = tmp_path / "cache"
+    code = textwrap.dedent("""
+        import sys
+        from pathlib import Path
+        from hrseg.data.cachewriter import write_cache
+        from tests.cached_pairs import READER
+        root = Path(sys.argv[1]) / "data"
+        files = [(root / f"{i}.png", root / f"{i}_mask.png") for i in range(40)]
+        print("go", flush=True)
+        write_cache(Path(sys.argv[1]) / "cache", root, files, READER)
+    """)
+    for delay in (0.0, 0.01, 0.03):
+        command = [sys.executable, "-c", code, str(tmp_path)]
+        with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
+            process.stdout.readline()
+            time.sleep(delay)
+            process.send_signal(signal.SIGKILL)
+    write_cache(folder, tmp_path / "data", files, READER)
+    assert verify_cache(folder, tmp_path / "data", READER) == []
+    plain, cached = datasets(files, folder, tmp_path / "data")
+    assert all(plain[i]["image"].equal(cached[i]["image"]) for i in range(40))
