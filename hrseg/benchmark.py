@@ -25,7 +25,6 @@ from pytorch_lightning.callbacks import Callback
 from rich import get_console
 from rich.markup import escape
 from rich.table import Table
-from torch import Tensor
 from torch.utils.data import DataLoader
 
 from hrseg.announce import say
@@ -47,13 +46,10 @@ from hrseg.measure import (
     trainer_for,
     wait_for,
 )
-from hrseg.models import Segmenter
-from hrseg.models.compiled import compiled_for_inference
-from hrseg.models.fold import fold
+from hrseg.models.fold import inference_network
 from hrseg.models.normalize import Normalize
 from hrseg.schema import Config
 
-PRECISIONS = {"32": torch.float32, "bf16": torch.bfloat16, "16": torch.float16}
 _OF_TRAINER = {"32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed"}
 
 
@@ -132,7 +128,7 @@ def inference(
     Args:
         config: says size, batch and network, whose weights are random.
         device: as torch names it.
-        precision: a key of PRECISIONS.
+        precision: a key of `hrseg.models.fold.PRECISIONS`.
         steps: as for `train_step`, and so is what is returned.
     """
     where = torch.device(device)
@@ -148,21 +144,6 @@ def inference(
             wait_for(where)
             seconds.append(time.perf_counter() - began)
     return {"seconds": spread(seconds), **memory.read()}
-
-
-def inference_network(
-    model: Segmenter, precision: str, compile: bool = False
-) -> Callable[[Tensor], Tensor]:
-    """Return what hrseg runs for inference: normalised images -> logits at head resolution."""
-    folded = fold(model).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    outputs = compiled_for_inference(folded) if compile else folded.outputs
-    kind = next(model.parameters()).device.type
-
-    def logits(image: Tensor) -> Tensor:
-        with torch.autocast(kind, PRECISIONS[precision], enabled=precision != "32"):
-            return outputs(image)["out"]
-
-    return logits
 
 
 def precisions(device: torch.device) -> list[str]:

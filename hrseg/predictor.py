@@ -6,7 +6,7 @@ import base64
 import copy
 import html
 import io
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
@@ -23,7 +23,7 @@ from hrseg.facts import check_facts
 from hrseg.inference import Evaluator
 from hrseg.lookup import find
 from hrseg.models import Segmenter, create_model
-from hrseg.models.fold import fold
+from hrseg.models.fold import PRECISIONS, inference_network
 from hrseg.models.normalize import Normalize
 from hrseg.models.weightfile import read_checkpoint
 from hrseg.models.weights import load_weights
@@ -33,7 +33,6 @@ from hrseg.runfolder import best_checkpoint
 from hrseg.visualize import colorize, indexed, overlay
 
 PLAIN = Protocol()
-PRECISIONS = {"32": torch.float32, "bf16": torch.bfloat16, "16": torch.float16}
 
 
 def load(
@@ -94,16 +93,9 @@ class Predictor:
         self.flip_pairs = [tuple(pair) for pair in facts["flip_pairs"]]
         self.protocol = Protocol(**facts["protocol"])
         self.device, self.precision = device, precision
-        folded, kind = fold(self.model), torch.device(device).type
-        mixed = precision != "32" and isinstance(model, Segmenter)
         self.normalize = Normalize(facts["mean"], facts["std"]).to(device)
-
-        def logits(image: Tensor) -> Tensor:
-            with torch.autocast(kind, PRECISIONS[precision], enabled=mixed):
-                return folded.outputs(image)["out"]
-
         self.evaluator = Evaluator(
-            logits,
+            _network(model, precision),
             self.normalize,
             self.protocol,
             self.flip_pairs,
@@ -161,6 +153,12 @@ class Predictor:
         mask = result.pred.to(torch.uint8).cpu().numpy()
         kept = result.scores[0].cpu().numpy() if result.scores is not None else None
         return Prediction(pixels, mask, self.class_names, self.palette, kept, self.protocol)
+
+
+def _network(model: Segmenter | Engine, precision: str) -> Callable[[Tensor], Tensor]:
+    if isinstance(model, Segmenter):
+        return inference_network(model, precision)
+    return lambda image: model.outputs(image)["out"]  # a file computes in its own precision
 
 
 @dataclass

@@ -46,7 +46,8 @@ from hrseg.allocator import keep_memory
 from hrseg.build import build_data
 from hrseg.config import load_config
 from hrseg.data.base import MaskReader, id_table
-from hrseg.data.cache import Cache, write_cache
+from hrseg.data.cache import Cache
+from hrseg.data.cachewriter import write_cache
 from hrseg.data.dataset import Key, SegmentationDataset
 from hrseg.data.scene import generate_scene
 from hrseg.data.transforms import TrainTransform
@@ -55,8 +56,8 @@ from hrseg.losses.cross_entropy import CrossEntropy
 from hrseg.measure import PeakMemory
 from hrseg.metrics import ConfusionMatrix, mean_iou
 from hrseg.models import Segmenter
-from hrseg.models.compiled import compiled_for_inference, compiled_for_training
-from hrseg.models.fold import fold
+from hrseg.models.compiled import compiled_for_training
+from hrseg.models.fold import inference_network
 from hrseg.models.normalize import Normalize
 from hrseg.optim import sgd
 from hrseg.protocols import PROTOCOLS, Protocol
@@ -200,16 +201,10 @@ def training(precision: str, compile: bool = False) -> Pair:
 def inference(precision: str, compile: bool = False) -> Pair:
     """Logits at head resolution of one image of 512x1024."""
     model = drawn_weights(hrseg.create_model("hrnet_w18").eval())
-    folded = fold(model).to(memory_format=torch.channels_last)
-    outputs = compiled_for_inference(folded) if compile else folded.outputs
+    network = inference_network(model, precision, compile)
     image = torch.randn(1, 3, *CROP)
     last = image.to(memory_format=torch.channels_last)
-
-    @torch.inference_mode()
-    def ours() -> Tensor:
-        with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
-            return outputs(last)["out"]
-
+    ours = torch.inference_mode()(lambda: network(last))
     return ours, torch.inference_mode()(lambda: model.outputs(image)["out"])
 
 
@@ -259,7 +254,7 @@ def evaluation(precision: str) -> Pair:
     """Six scales and flips of a drawn 2048x1024 scene, W18-small-v1."""
     model = drawn_weights(hrseg.create_model("hrnet_w18_small_v1").eval())
     protocol = PROTOCOLS["official_cityscapes"]
-    evaluate = evaluator_of(model, Normalize(), protocol, (), precision)
+    evaluate = Evaluator(inference_network(model, precision), Normalize(), protocol)
     scene = torch.from_numpy(generate_scene(0, 0, FULL)[0]).permute(2, 0, 1)[None]
     return (
         lambda: evaluate(scene).pred,
@@ -275,29 +270,14 @@ def trained(run: Path, key: str) -> Pair:
     dataset = data.dataset(data.val_split)
     protocol = dataclasses.replace(PROTOCOLS["official_cityscapes"], base_size=0)
     model = predictor.model
-    evaluate = evaluator_of(model, predictor.normalize, protocol, data.flip_pairs, precision)
+    assert isinstance(model, Segmenter)
+    network = inference_network(model, precision)
+    evaluate = Evaluator(network, predictor.normalize, protocol, data.flip_pairs)
     images = (dataset[index % len(dataset)]["image"][None] for index in itertools.count())
     return (
         lambda: evaluate(next(images)).pred,
         lambda: authors_way.evaluate(model, next(images), protocol),
     )
-
-
-def evaluator_of(
-    model: Segmenter,
-    normalize: Normalize,
-    protocol: Protocol,
-    flip_pairs: Sequence[tuple[int, int]],
-    precision: str,
-) -> Evaluator:
-    """Return what hrseg evaluates with."""
-    folded = fold(model).to(memory_format=torch.channels_last)
-
-    def logits(image: Tensor) -> Tensor:
-        with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
-            return folded.outputs(image)["out"]
-
-    return Evaluator(logits, normalize, protocol, flip_pairs, model.align_corners)
 
 
 def drawn_pair(root: Path, index: int) -> tuple[Path, Path]:

@@ -8,7 +8,7 @@ from rich import reconfigure
 
 import hrseg
 from hrseg import benchmark
-from hrseg.benchmark import benchmark_model, inference_network, train_step
+from hrseg.benchmark import benchmark_model, train_step
 from hrseg.cli import main
 from hrseg.config import load_config
 from hrseg.measure import OutOfMemory
@@ -79,16 +79,6 @@ def test_measuring_steps_leaves_the_config_alone():
     before = tried.copy()
     assert train_step(tried, "32-true", steps=2)["seconds"]["steps"] == 2
     assert tried == before
-
-
-def test_the_inference_network_gives_the_logits_of_the_model():
-    torch.manual_seed(0)
-    model = hrseg.create_model("hrnet_w18_small_v1", num_classes=5).eval()
-    image = torch.randn(1, 3, 64, 96)
-    with torch.inference_mode():
-        expected = model.outputs(image)["out"]
-        found = inference_network(model, "32")(image)
-    assert torch.allclose(found, expected, atol=1e-4 * float(expected.abs().max()))
 
 
 def test_benchmark_alone_prints_its_help(capsys):
