@@ -123,7 +123,7 @@ def draw(report: dict[str, Any], out: Path) -> None:
         x = np.array([0, max(point[0] for point in fit["points"])])
         axis.plot(x, fit["slope"] * x + fit["intercept"], color="tab:orange",
                   label=f"slope {fit['slope']:.3g}, R² {fit['r2']:.4f}")  # fmt: skip
-        axis.set_ylim(0)
+        axis.set_ylim(0, 1.05 * axis.get_ylim()[1])
         axis.legend()
     figure.tight_layout()
     figure.savefig(out, dpi=110)
