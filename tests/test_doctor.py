@@ -1,8 +1,11 @@
+from importlib import metadata
+
 import pytest
 from packaging.requirements import Requirement
 
 from hrseg import doctor
-from hrseg.doctor import Finding, check_cv2, check_versions, diagnose
+from hrseg.doctor import check_cv2, check_versions, diagnose, installed_versions
+from hrseg.machine import Finding
 
 GOOD = {
     "torch": "2.13.0+cpu",
@@ -11,36 +14,80 @@ GOOD = {
     "albumentations": "2.0.8",
     "numpy": "2.4.6",
     "opencv-python-headless": "5.0.0.93",
+    "omegaconf": "2.4.0",
+    "torchmetrics": "1.9.0",
 }
+BAD = [  # of the field notes: name as its wheel spells it, release, word of the reason
+    ("torch", "2.9.1+cu128", "CVE-2026-24747"),
+    ("pytorch-lightning", "2.6.5", "CVE-2026-58659"),
+    ("lightning", "2.6.2", "malware"),
+    ("lightning", "2.6.3", "malware"),
+    ("Pillow", "12.2.0", "CVE"),
+    ("Pillow-SIMD", "9.5.0.post2", "behind"),
+    ("albumentations", "1.4.24", "2.0.8"),
+    ("albumentationsx", "2.0.11", "AGPL"),
+    ("numpy", "1.26.4", "OpenCV 5"),
+    ("omegaconf", "2.3.0", "omegaconf<2.5,>=2.4"),
+    ("omegaconf", "2.5.0", "omegaconf<2.5,>=2.4"),
+    ("torchmetrics", "1.8.2", "torchmetrics<2,>=1.9"),
+    ("opencv_python", "4.12.0.88", "overwrite each other's folder cv2"),
+    ("opencv_contrib_python", "4.12.0.88", "overwrite each other's folder cv2"),
+]
 
 
 def texts(findings):
     return [finding.text for finding in findings]
 
 
-def test_good_versions_have_no_findings():
-    assert texts(check_versions(GOOD, [Requirement("torch>=2.10")])) == []
-    assert texts(check_cv2(GOOD)) == []
+def put(folder, name, version):
+    """What pip writes down of a package that it has installed."""
+    info = folder / f"{name.replace('-', '_')}-{version}.dist-info"
+    info.mkdir(parents=True)
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
 
 
-@pytest.mark.parametrize(
-    ("name", "version", "reason"),
-    [
-        ("torch", "2.9.1+cu128", "CVE-2026-24747"),
-        ("pytorch-lightning", "2.6.5", "CVE-2026-58659"),
-        ("lightning", "2.6.2", "malware"),
-        ("lightning", "2.6.3", "malware"),
-        ("pillow", "12.2.0", "CVE"),
-        ("pillow-simd", "9.5.0.post2", "behind"),
-        ("albumentations", "1.4.24", "2.0.8"),
-        ("albumentationsx", "2.0.11", "AGPL"),
-        ("numpy", "1.26.4", "OpenCV 5"),
-    ],
-)
-def test_known_bad_releases_are_found_with_the_reason(name, version, reason):
-    (text,) = texts(check_versions({**GOOD, name: version}, []))
-    assert text.startswith(f"{name} {version}: ") and reason in text
-    assert "\n" not in text
+@pytest.fixture
+def environment(tmp_path, monkeypatch):
+    """An environment of good releases alone; `put` adds to it."""
+    for name, version in GOOD.items():
+        put(tmp_path, name, version)
+    needed = [Requirement(line) for line in metadata.requires("hrseg") or []]
+    needed = [item for item in needed if item.marker is None and item.name in GOOD]
+    assert len(needed) == len(GOOD)
+    monkeypatch.setattr(doctor, "_requirements", lambda: needed)
+    monkeypatch.setattr(doctor, "_check_import", lambda module, repair: [])
+    monkeypatch.setattr(doctor, "machine", lambda: ([], []))
+    monkeypatch.setattr(doctor.sys, "path", [str(tmp_path)])
+    return tmp_path
+
+
+def test_an_environment_of_good_releases_has_no_findings(environment, capsys):
+    assert installed_versions() == GOOD
+    assert diagnose() == 0
+    assert capsys.readouterr().out.splitlines()[-1] == "no known problems"
+
+
+@pytest.mark.parametrize(("name", "version", "reason"), BAD)
+def test_each_known_bad_release_is_found_in_what_is_installed(
+    environment, capsys, name, version, reason
+):
+    for info in environment.glob(f"{name.lower().replace('-', '_')}-*.dist-info"):
+        (info / "METADATA").unlink()
+        info.rmdir()
+    put(environment, name, version)
+    assert diagnose() == 4
+    *_, line = capsys.readouterr().out.splitlines()
+    assert line.startswith("BAD: ") and reason in line
+    assert f"{name.lower().replace('_', '-')} {version}" in line
+
+
+def test_the_release_that_python_imports_is_the_one_that_counts(environment, monkeypatch):
+    later = environment / "later"
+    put(later, "torch", "2.9.1")
+    monkeypatch.setattr(doctor.sys, "path", [str(environment), str(later)])
+    assert installed_versions()["torch"] == "2.13.0+cpu"
+    monkeypatch.setattr(doctor.sys, "path", [str(later), str(environment)])
+    assert installed_versions()["torch"] == "2.9.1"
 
 
 def test_other_releases_of_lightning_are_left_alone():
@@ -58,6 +105,11 @@ def test_a_version_out_of_bounds_is_told_once_and_a_missing_package_with_its_rep
     ]
 
 
+def test_a_version_that_is_none_is_out_of_bounds_and_no_traceback():
+    found = texts(check_versions({**GOOD, "torch": "my-build"}, [Requirement("torch>=2.10")]))
+    assert found == ["torch my-build: hrseg is made for torch>=2.10"]
+
+
 def test_two_builds_of_cv2_are_told_apart_and_repaired():
     (text,) = texts(check_cv2({**GOOD, "opencv-python": "4.12.0.88"}))
     assert "opencv-python 4.12.0.88 and opencv-python-headless 5.0.0.93" in text
@@ -73,6 +125,7 @@ def test_a_module_that_does_not_import_is_found_with_its_error():
 def test_the_report_names_versions_devices_and_space():
     facts = dict(doctor.report()[0])
     assert {"hrseg", "python", "torch", "opencv-python-headless", "torch build"} <= set(facts)
+    assert {"trainer.precision", "memory", "data workers"} <= set(facts)
     assert any(name.startswith("free in") for name in facts)
     assert facts["albumentations"] == "2.0.8"
 
@@ -89,13 +142,3 @@ def test_the_exit_code_says_whether_anything_is_bad(monkeypatch, capsys, finding
     monkeypatch.setattr(doctor, "report", lambda: ([("python", "3.11")], findings))
     assert diagnose() == code
     assert last in capsys.readouterr().out.splitlines()
-
-
-def test_small_shared_memory_and_a_full_disk_are_noted(monkeypatch):
-    usage = type("usage", (), {"total": 64 * 2**20, "free": 5 * 2**20})
-    monkeypatch.setattr(doctor.shutil, "disk_usage", lambda folder: usage)
-    found = doctor._space()[1]
-    assert any("almost full" in finding.text for finding in found)
-    assert not any(finding.bad for finding in found)
-    if doctor.Path("/dev/shm").is_dir():
-        assert any("--shm-size" in finding.text for finding in found)

@@ -1,0 +1,138 @@
+"""What this machine has for a training, and what of it is too little: for `hrseg doctor`."""
+
+import multiprocessing
+import os
+import platform
+import re
+import shutil
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+GIB = 2**30
+OPEN_FILES = 1024  # what Linux gives a process; the batches of several workers stay below it
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Something to repair.
+
+    Attributes:
+        text: what is wrong, why it matters, and the repair, in one line.
+        bad: wrong in any case, not only for some uses.
+    """
+
+    text: str
+    bad: bool = True
+
+
+Part = tuple[list[tuple[str, str]], list[Finding]]  # facts (name, value), and what is wrong
+
+
+def machine() -> Part:
+    """Return facts (name, value) and findings about devices, memory, workers and disks."""
+    facts, findings = [], []
+    for part in (_torch, _memory, _workers, _space):
+        more_facts, more_findings = part()
+        facts += more_facts
+        findings += more_findings
+    return facts, findings
+
+
+def _torch() -> Part:
+    try:
+        import torch
+
+        from hrseg.devices import choose_precision
+    except Exception as error:
+        return [], [Finding(f"torch cannot be imported ({error}): install it again")]
+    cuda, mps = torch.version.cuda, torch.backends.mps.is_available()
+    facts = [("torch build", f"CUDA {cuda}" if cuda else "CPU")]
+    findings = []
+    for index in range(torch.cuda.device_count()):
+        device = torch.cuda.get_device_properties(index)
+        size = f"{device.total_memory / GIB:.1f} GiB"
+        facts.append((f"device cuda:{index}", f"{device.name}, {size}"))
+    if mps:
+        facts.append(("device mps", "Apple GPU"))
+    if shutil.which("nvidia-smi") and not torch.cuda.is_available():
+        findings.append(
+            Finding(
+                "an NVIDIA driver is installed, but this torch does not use it "
+                f"({'driver too old?' if cuda else 'a CPU build'}): see pytorch.org/get-started",
+                bad=False,
+            )
+        )
+    threads = f"{os.cpu_count()} logical, torch uses {torch.get_num_threads()}"
+    units = torch.backends.cpu.get_cpu_capability()
+    facts.append(("processors", f"{threads}; {_processor()}, {units}"))
+    choice = choose_precision("cuda" if torch.cuda.is_available() else "mps" if mps else "cpu")
+    facts.append(("trainer.precision", f"{choice.precision} by default: {choice.reason}"))
+    return facts, findings
+
+
+def _processor() -> str:
+    try:
+        text = Path("/proc/cpuinfo").read_text("utf-8", errors="replace")
+    except OSError:
+        text = ""
+    model = re.search(r"model name\s*: (.*)", text)
+    return model[1] if model else platform.processor() or platform.machine()
+
+
+def _memory() -> Part:
+    """The machine's memory, and what a container leaves of it."""
+    try:
+        total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+        said = Path("/proc/meminfo").read_text("ascii", errors="replace")
+    except (AttributeError, OSError, ValueError):
+        return [], []
+    free = re.search(r"MemAvailable:\s*(\d+) kB", said)
+    text = f"{total / GIB:.1f} GiB" + (f", {int(free[1]) * 1024 / GIB:.1f} free" if free else "")
+    for limit in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
+        allowed = Path(limit).read_text("ascii").strip() if Path(limit).is_file() else ""
+        if allowed.isdigit() and int(allowed) < total:
+            text += f"; this container may use {int(allowed) / GIB:.1f} GiB"
+    return [("memory", text)], []
+
+
+def _workers() -> Part:
+    """What data workers need: shared memory for their batches, an open file for each tensor."""
+    facts = [("data workers", f"started by {multiprocessing.get_context().get_start_method()}")]
+    findings = []
+    try:
+        import resource
+    except ImportError:  # Windows has neither
+        return facts, []
+    files = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    if files != resource.RLIM_INFINITY:
+        facts.append(("open files", f"at most {files:,}"))
+        if files < OPEN_FILES:
+            few = f"{files} open files are few for data workers: ulimit -n 4096"
+            findings.append(Finding(few, bad=False))
+    shared = Path("/dev/shm")
+    if shared.is_dir():
+        size = shutil.disk_usage(shared).total
+        facts.append((f"size of {shared}", f"{size / GIB:.1f} GiB"))
+        if size < GIB:
+            small = (
+                f"{shared} is small, data workers pass their batches through it: "
+                "docker run --shm-size=2g, or data.workers=0"
+            )
+            findings.append(Finding(small, bad=False))
+    return facts, findings
+
+
+def _space() -> Part:
+    runs, temporary = Path("runs"), Path(tempfile.gettempdir())
+    facts, findings = [], []
+    for folder in (runs if runs.is_dir() else Path(), temporary):
+        place, free = folder.absolute(), shutil.disk_usage(folder).free
+        facts.append((f"free in {place}", f"{free / GIB:.1f} GiB"))
+        if free < GIB:
+            findings.append(Finding(f"{place} is almost full: checkpoints will not fit", bad=False))
+    data = Path("data")
+    names = sorted(path.name for path in data.iterdir() if path.is_dir()) if data.is_dir() else []
+    if names:
+        facts.append(("data here", ", ".join(f"data/{name}" for name in names[:8])))
+    return facts, findings
