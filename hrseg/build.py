@@ -12,6 +12,7 @@ from hrseg.data import DATASETS
 from hrseg.data.datamodule import SegmentationDataModule
 from hrseg.engine import Engine
 from hrseg.errors import ConfigError
+from hrseg.facts import stamp
 from hrseg.launch import averaging, scout, trainer_refusals
 from hrseg.logs import build_loggers
 from hrseg.models import Segmenter, create_model
@@ -90,6 +91,7 @@ def facts_of(config: Config, data: SegmentationDataModule, model: Segmenter) -> 
     """Return, as plain data, what a checkpoint of hrseg says of itself."""
     protocol = make_protocol(config.inference.protocol, to_dict(config.inference))
     return {
+        **stamp(),
         "architecture": dict(model.architecture),
         "class_names": list(data.class_names),
         "palette": [list(color) for color in data.palette or default_palette(data.num_classes)],

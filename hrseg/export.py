@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from hrseg import __version__
 from hrseg.atomic import replacing
 from hrseg.errors import ConfigError
+from hrseg.facts import stamp
 from hrseg.formats import Form, write
 from hrseg.models import Segmenter
 from hrseg.models.weightfile import read_checkpoint
@@ -165,6 +166,7 @@ def centre(image: Pixels) -> Pixels:
 def _facts(predictor: Predictor, form: Form, source: Mapping[str, str]) -> dict[str, Any]:
     """Return, as plain data, what it takes to predict with the file alone."""
     return {
+        **stamp(),
         "architecture": predictor.model.architecture,
         "class_names": predictor.class_names,
         "palette": predictor.palette,

@@ -1,15 +1,23 @@
 """What a file says of its own model: checked, since anyone can have written it."""
 
 import inspect
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from hrseg import __version__
 from hrseg.errors import ConfigError
 from hrseg.models import create_model
 from hrseg.protocols import Protocol
 
 NAMES = ("architecture", "class_names", "palette", "flip_pairs", "mean", "std", "protocol")
+FORMAT = 1  # of these and of what lies beside them: raise it where an older hrseg would misread
+
+
+def stamp() -> dict[str, Any]:
+    """Return the format and the version of hrseg that a file is written in."""
+    return {"format": FORMAT, "version": __version__}
 
 
 def check_facts(facts: Any, path: str | Path) -> None:
@@ -20,10 +28,13 @@ def check_facts(facts: Any, path: str | Path) -> None:
         path: the file, for the message.
 
     Raises:
-        ConfigError: a fact is missing, or of another type or range.
+        ConfigError: a newer format, or a fact that is missing, or of another type or range.
     """
+    _refuse_newer(facts, path)
     missing = [name for name in NAMES if not isinstance(facts, Mapping) or name not in facts]
-    wrong = missing or [name for name in NAMES if not _CHECKS[name](facts[name], facts)]
+    wrong = missing or [
+        name for name, fits in _CHECKS.items() if name in facts and not fits(facts[name], facts)
+    ]
     if not wrong and len(facts["class_names"]) != facts["architecture"].get("num_classes"):
         wrong = ["class_names"]
     if wrong:
@@ -32,6 +43,26 @@ def check_facts(facts: Any, path: str | Path) -> None:
             f"{', '.join(wrong)}.\nExpected a file that hrseg wrote. Copy it again, or load its "
             "weights by hrseg.create_model and hrseg.load_weights."
         )
+
+
+def _refuse_newer(facts: Any, path: str | Path) -> None:
+    """Raise before a file of a later hrseg is taken for a damaged one, or misread."""
+    said = facts.get("format") if isinstance(facts, Mapping) else None
+    if isinstance(said, int) and said > FORMAT:
+        version = facts.get("version")
+        writer = f"hrseg {version}" if _is_version(version, facts) else "a newer hrseg"
+        raise ConfigError(
+            f"{path} was written by {writer}, in a format that this hrseg, {__version__}, does "
+            "not know.\nUpgrade: pip install --upgrade hrseg"
+        )
+
+
+def _is_format(value: Any, facts: Mapping[str, Any]) -> bool:
+    return type(value) is int and 1 <= value <= FORMAT
+
+
+def _is_version(value: Any, facts: Mapping[str, Any]) -> bool:
+    return isinstance(value, str) and re.fullmatch(r"[\w.+!-]{1,40}", value, re.ASCII) is not None
 
 
 def _is_architecture(value: Any, facts: Mapping[str, Any]) -> bool:
@@ -94,6 +125,8 @@ def _are_ids(values: Any, limit: int) -> bool:
 
 
 _CHECKS = {
+    "format": _is_format,
+    "version": _is_version,
     "architecture": _is_architecture,
     "class_names": _are_names,
     "palette": _is_palette,

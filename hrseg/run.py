@@ -174,9 +174,9 @@ def _to_score(
         return data, _exported_task(config, data, checkpoint)
     task = build_task(config, data, weights=False)
     content = read_checkpoint(checkpoint)
+    _check_facts(task, content.get("hrseg"), checkpoint)
     report = load_weights(task.model, content, purpose="evaluate", origin=checkpoint)
     get_console().print(str(report), highlight=False, markup=False, soft_wrap=True)
-    _check_facts(task, content.get("hrseg"), checkpoint)
     return data, task
 
 
@@ -252,8 +252,8 @@ def _checked_last(config: Config, task: SegmentationTask, trainer: pl.Trainer, r
     """Return the newest state of a run; refuse a damaged one, and settings that it does not fit."""
     last = newest_state(run)
     content = read_checkpoint(last)
-    load_weights(task.model, content, purpose="evaluate", origin=last)
     _check_facts(task, content.get("hrseg"), last)
+    load_weights(task.model, content, purpose="evaluate", origin=last)
     started = to_dict(load_config(run / "config.yaml").optimizer)
     if to_dict(config.optimizer) != started:
         raise ConfigError(

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from hrseg.engine import Engine
 from hrseg.errors import ConfigError, ProofError
+from hrseg.facts import stamp
 from hrseg.geometry import seen_pixels
 from hrseg.inference import Evaluator
 from hrseg.lookup import build, find
@@ -259,6 +260,7 @@ class SegmentationTask(pl.LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Write down, as plain data, what it takes to predict with this file alone."""
         checkpoint["hrseg"] = {
+            **stamp(),
             "architecture": dict(self.model.architecture),
             "class_names": self.class_names,
             "palette": self.palette,

@@ -2,8 +2,9 @@ import json
 
 import pytest
 
+import hrseg
 from hrseg.errors import ConfigError
-from hrseg.facts import check_facts
+from hrseg.facts import FORMAT, check_facts, stamp
 from hrseg.protocols import Protocol
 
 FACTS = {
@@ -53,3 +54,31 @@ def test_what_is_missing_is_named(name):
 def test_what_is_no_table_of_facts_is_refused(facts):
     with pytest.raises(ConfigError, match="incomplete: architecture"):
         check_facts(facts, "w.ckpt")
+
+
+def test_what_is_written_says_its_format_and_version_and_is_taken():
+    assert stamp() == {"format": FORMAT, "version": hrseg.__version__}
+    check_facts(FACTS | stamp(), "w.ckpt")
+
+
+def test_a_newer_format_is_refused_by_name_whatever_else_it_says():
+    newer = {"format": FORMAT + 1, "version": "9.3.0rc1", "layers": "unheard of"}
+    with pytest.raises(ConfigError) as caught:
+        check_facts(newer, "w.ckpt")
+    text = str(caught.value)
+    assert text.startswith("w.ckpt was written by hrseg 9.3.0rc1, ")
+    assert f"this hrseg, {hrseg.__version__}, " in text and "Upgrade: pip install" in text
+
+
+@pytest.mark.parametrize("version", [None, 5, "", "\x1b[2J", "1" * 99, "1.0\n"])
+def test_a_version_that_is_none_is_not_repeated(version):
+    with pytest.raises(ConfigError, match=r"w.ckpt was written by a newer hrseg, "):
+        check_facts(FACTS | {"format": 10**5000, "version": version}, "w.ckpt")
+    with pytest.raises(ConfigError, match="damaged: version"):
+        check_facts(FACTS | {"version": version}, "w.ckpt")
+
+
+@pytest.mark.parametrize("said", [0, -1, True, 1.0, "1", None])
+def test_a_format_that_is_none_is_damage(said):
+    with pytest.raises(ConfigError, match="damaged: format"):
+        check_facts(FACTS | {"format": said}, "w.ckpt")
