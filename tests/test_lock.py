@@ -1,0 +1,80 @@
+"""requirements.lock holds all of constraints.txt, by content; scripts/audit asks about it."""
+
+import configparser
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+from packaging.version import Version
+
+ROOT = Path(__file__).parents[1]
+LINE = re.compile(r"([\w.-]+)==(\S+) --hash=sha256:([0-9a-f]{64})")
+
+
+def lines(name):
+    """The lines of a file, without comments."""
+    return [line for line in (ROOT / name).read_text().splitlines() if not line.startswith("#")]
+
+
+def locked():
+    found = [LINE.fullmatch(line) for line in lines("requirements.lock")]
+    assert all(found)
+    return {canonicalize_name(match[1]): match[2] for match in found}
+
+
+def test_the_lock_has_each_version_of_the_constraints_by_its_content():
+    pinned = [Requirement(line) for line in lines("constraints.txt")]
+    versions = {canonicalize_name(item.name): next(iter(item.specifier)).version for item in pinned}
+    assert {name: Version(text).public for name, text in locked().items()} == versions
+
+
+def test_the_lock_has_all_that_setup_cfg_asks_for_and_what_builds_it():
+    setup = configparser.ConfigParser()
+    setup.read(ROOT / "setup.cfg")
+    parts = (setup["options"]["install_requires"], setup["options.extras_require"]["dev"])
+    asked = [line for part in parts for line in part.splitlines() if line and line[0] != "#"]
+    for line in [*asked, "setuptools>=77"]:
+        needed = Requirement(line)
+        version = locked()[canonicalize_name(needed.name)]
+        assert needed.specifier.contains(version), line
+
+
+def test_the_lock_brings_no_cuda_build():
+    assert locked()["torch"].endswith("+cpu")
+    assert not [name for name in locked() if name.startswith(("nvidia", "cuda", "triton"))]
+
+
+FLAW = {"id": "PYSEC-2026-1", "aliases": ["CVE-2026-1"], "fix_versions": ["9.9"]}
+ANSWERS = [
+    ({"name": "rich", "version": "15.0.0", "vulns": []}, 0, "1 packages, 0 known"),
+    ({"name": "rich", "version": "15.0.0", "vulns": [FLAW]}, 4,
+     "rich 15.0.0: PYSEC-2026-1, CVE-2026-1; closed in 9.9"),
+    ({"name": "rich", "skip_reason": "no page"}, 3, "the package index does not tell: no page"),
+    (None, 3, "audit: no answer about vulnerabilities: no route to host"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("answer", "code", "said"), ANSWERS)
+def test_the_audit_tells_what_it_found_and_whether_it_could_ask(tmp_path, answer, code, said):
+    """A stand-in for pip-audit: it answers for one package, or reaches nothing."""
+    text = json.dumps({"dependencies": [answer], "fixes": []})
+    (tmp_path / "pip_audit.py").write_text(
+        "import sys\n"
+        "asked = open(sys.argv[sys.argv.index('-r') + 1]).read().split()\n"
+        "assert any(w.startswith('torch==') for w in asked) and '+' not in str(asked), asked\n"
+        + ("sys.exit('Traceback:\\nno route to host')\n" if answer is None else "")
+        + f"open(sys.argv[sys.argv.index('-o') + 1], 'w').write({text!r})\n"
+        f"sys.exit({int(code == 4)})\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    command = [sys.executable, str(ROOT / "scripts" / "audit")]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert done.returncode == code, done.stderr
+    assert said in done.stdout + done.stderr
+    assert "Traceback" not in done.stderr
