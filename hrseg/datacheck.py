@@ -48,7 +48,7 @@ def check_data(
         The result: "splits", "faults" (their number), "seconds", "images_per_second".
 
     Raises:
-        ConfigError: a worker process was killed.
+        DataError: a worker process was killed, or hangs.
     """
     data = build_data(config)
     names = splits or (data.train_split, data.val_split)
@@ -94,8 +94,7 @@ def data_stats(
         The result; a class that is never seen has no weights.
 
     Raises:
-        DataError: a file is at fault, so that the figures would be wrong.
-        ConfigError: a worker process was killed.
+        DataError: a file is at fault, so that the figures would be wrong; or as in `check_data`.
     """
     data = build_data(config)
     found = find_split(data, split or data.train_split)
@@ -137,7 +136,8 @@ def _look(data: SegmentationDataModule, splits: Sequence[Split], workers: int | 
                 rate = done / (time.monotonic() - began)
                 bar.update(task, completed=done, rate=rate)
 
-        look_through(splits, data.mask_reader(), data.palette, workers, track)
+        patience = data.worker_timeout
+        look_through(splits, data.mask_reader(), data.palette, workers, patience, track)
     return time.monotonic() - began
 
 

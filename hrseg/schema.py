@@ -71,6 +71,11 @@ class DataConfig:
     )
     cache: str | None = option("folder that `hrseg data cache` decoded the images to", None)
     workers: int = option("processes that load data; 0 loads in the main process", 2, at_least=0)
+    worker_timeout: float | None = option(
+        "seconds for one sample before a data worker counts as hung; null: for ever",
+        300.0,
+        at_least=0,
+    )
 
 
 @dataclass

@@ -9,7 +9,7 @@ import pytest
 
 from hrseg.data.camvid import CamVid
 from hrseg.data.check import Split, find_split, look_through
-from hrseg.errors import ConfigError
+from hrseg.errors import DataError
 from tests.camvid_tree import make_camvid
 from tests.trees import save
 
@@ -125,6 +125,6 @@ def killed(path):
 
 def test_a_killed_worker_is_an_error_and_no_hang(root):
     splits = [find_split(CamVid(str(root)), "train")]
-    with pytest.raises(ConfigError, match=r"killed at .*000\.png") as error:
+    with pytest.raises(DataError, match=r"killed \(SIGKILL\), at sample 0: .*000\.png") as error:
         look_through(splits, killed, (), 1)
-    assert "--workers 1" in str(error.value)
+    assert "lower data.workers" in str(error.value)

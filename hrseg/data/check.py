@@ -1,20 +1,18 @@
 """Look at every file of a data set: what each split holds, and what is wrong with it."""
 
-import signal
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
-from torch.utils.data import DataLoader
 
 from hrseg.data.datamodule import SegmentationDataModule
 from hrseg.data.dataset import Files
+from hrseg.data.loader import WatchedLoader
 from hrseg.data.look import Colors, Counts, Fault, Look, Looks, Read, fault
-from hrseg.errors import ConfigError, DataError
+from hrseg.errors import DataError
 
 _AHEAD = 4  # images that a worker is given before its results are asked for
 
@@ -114,6 +112,7 @@ def look_through(
     read_mask: Read,
     palette: Colors,
     workers: int,
+    patience: float | None = None,
     track: Callable[[Iterable[Look], int], Iterable[Look]] = lambda looks, total: looks,
 ) -> None:
     """Look at all files of some splits, in order, and add what they hold to them.
@@ -125,50 +124,25 @@ def look_through(
         read_mask: path -> (H, W) train ids; pickled for the workers.
         palette: RGB colour of each class, which masks turned to grey are recognised by.
         workers: processes; 0 for this one alone.
+        patience: seconds that one of them may take for an image; None: for ever.
         track: wraps the looks and their total, to show the progress.
 
     Raises:
-        ConfigError: a worker process was killed.
+        DataError: a worker process was killed, or hangs.
     """
     jobs = [(split, image) for split in splits for image, _ in split.files]
     looks = Looks([pair for split in splits for pair in split.files], read_mask, palette)
     first: dict[bytes, tuple[Split, Path]] = {}
-    done = 0
-    try:
-        for look in track(_loader(looks, workers), len(jobs)):
-            split, image = jobs[done]
-            split.add(look)
-            if look.digest in first:
-                _note_repeat(split, image, *first[look.digest])
-            elif look.digest:
-                first[look.digest] = split, image
-            done += 1
-    except RuntimeError as error:
-        if not str(error).startswith("DataLoader worker (pid"):
-            raise
-        near = jobs[min(done, len(jobs) - 1)][1]
-        raise ConfigError(
-            f"a worker process was killed at {near} or up to {_AHEAD * workers} images later.\n"
-            "Most often memory is short: use fewer, --workers 1. If it stops there again, look at "
-            "these images."
-        ) from error
-
-
-def _loader(looks: Looks, workers: int) -> DataLoader[Look]:
-    if workers:
-        cv2.setNumThreads(0)  # before the fork: a forked process cannot stop OpenCV's threads
-    return DataLoader(
-        looks,
-        batch_size=None,
-        num_workers=workers,
-        prefetch_factor=_AHEAD if workers else None,
-        worker_init_fn=_start_worker,
+    ahead = _AHEAD if workers else None
+    loader = WatchedLoader(
+        looks, patience, batch_size=None, num_workers=workers, prefetch_factor=ahead
     )
-
-
-def _start_worker(worker: int) -> None:
-    cv2.setNumThreads(0)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the main process' to answer
+    for look, (split, image) in zip(track(loader, len(jobs)), jobs, strict=True):
+        split.add(look)
+        if look.digest in first:
+            _note_repeat(split, image, *first[look.digest])
+        elif look.digest:
+            first[look.digest] = split, image
 
 
 def _note_repeat(split: Split, image: Path, other: Split, first: Path) -> None:

@@ -1,19 +1,18 @@
 """The DataModule every data set inherits: loaders, samplers, and the check before training."""
 
-import signal
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
-import cv2
 import torch
 from pytorch_lightning import LightningDataModule
-from torch.utils.data import DataLoader, get_worker_info
+from torch.utils.data import DataLoader
 
 from hrseg.data.base import ReadMask
 from hrseg.data.cache import Cache
 from hrseg.data.dataset import Files, SegmentationDataset, check_files
+from hrseg.data.loader import WatchedLoader
 from hrseg.data.presence import ClassDraw, images_by_class
 from hrseg.data.sampler import EpochSampler, EvaluationSampler, TrainSampler
 from hrseg.data.transforms import TrainTransform
@@ -40,6 +39,8 @@ class SegmentationDataModule(LightningDataModule):
         class_uniform: share of the training crops, 0..1, that hold a class drawn uniformly; for
             these an image is drawn among those with the class. All training masks are read once.
         cache: folder of decoded images that `hrseg data cache` made; None: files are decoded.
+        worker_timeout: seconds that a worker may take for one sample before it counts as hung;
+            None or 0: for ever.
 
     Attributes:
         class_names: one per train id.
@@ -84,6 +85,7 @@ class SegmentationDataModule(LightningDataModule):
         photometric: float = 0.0,
         class_uniform: float = 0.0,
         cache: str | None = None,
+        worker_timeout: float | None = 300.0,
     ) -> None:
         """Keep the arguments; nothing is read yet."""
         super().__init__()
@@ -99,6 +101,7 @@ class SegmentationDataModule(LightningDataModule):
         self.root = Path(root).expanduser()
         self.batch_size = batch_size
         self.workers = workers
+        self.worker_timeout = worker_timeout
         self.seed = seed
         self.train_split = train_split
         self.val_split = val_split
@@ -227,17 +230,15 @@ class SegmentationDataModule(LightningDataModule):
     def _loader(
         self, dataset: SegmentationDataset, sampler: EpochSampler, batch_size: int
     ) -> DataLoader[dict[str, Any]]:
-        if self.workers:
-            _start_worker()  # before the fork: a forked process cannot stop OpenCV's threads
-        return DataLoader(
+        return WatchedLoader(
             dataset,
-            batch_size,
+            self.worker_timeout,
+            batch_size=batch_size,
             sampler=sampler,
             num_workers=self.workers,
             drop_last=dataset.transform is not None,
             pin_memory=torch.cuda.is_available(),
             persistent_workers=self.workers > 0,
-            worker_init_fn=_start_worker,
         )
 
     def _place(self) -> tuple[int, int]:
@@ -287,11 +288,3 @@ def _check_masks(split: str, dataset: SegmentationDataset) -> None:
             f"{len(bare)} of {len(dataset)} images of split {split} have no mask, e.g. {bare[0]}\n"
             "expected a split with masks to train or score on; `hrseg test` predicts without."
         )
-
-
-def _start_worker(worker: int = 0) -> None:
-    # OpenCV's threads deadlock in forked workers, and fight each other for the cores.
-    cv2.setNumThreads(0)
-    if get_worker_info() is not None and hasattr(signal, "SIGUSR1"):
-        # SLURM tells it to the workers too when time is up; saving is the process's that trains.
-        signal.signal(signal.SIGUSR1, signal.SIG_IGN)

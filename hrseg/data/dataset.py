@@ -12,6 +12,7 @@ from torch.utils.data import Dataset
 
 from hrseg.data.base import IGNORE, Array, ReadMask, header_size, read_image
 from hrseg.data.cache import Cache
+from hrseg.data.loader import at
 from hrseg.errors import DataError
 
 Files = Sequence[tuple[Path, Path | None]]
@@ -104,6 +105,7 @@ class SegmentationDataset(Dataset[dict[str, Any]]):
         Raises:
             DataError: an unreadable file, a mask of another size, an unknown id.
         """
+        at(index)
         image_path, mask_path = self.files[index]
         if self.cache is not None:
             return self.cache.read(image_path)

@@ -75,13 +75,14 @@ class Folder(SegmentationDataModule):
         photometric: float = 0.0,
         class_uniform: float = 0.0,
         cache: str | None = None,
+        worker_timeout: float | None = 300.0,
     ) -> None:
         """Read the class names; the images are read later."""
         super().__init__(
             root, batch_size=batch_size, crop_size=crop_size, scales=scales, base_size=base_size,
             workers=workers, seed=seed, train_split=train_split, val_split=val_split,
             test_split=test_split, squash=squash, flip=flip, photometric=photometric,
-            class_uniform=class_uniform, cache=cache,
+            class_uniform=class_uniform, cache=cache, worker_timeout=worker_timeout,
         )  # fmt: skip
         if mask_format not in ("index", "rgb"):
             raise ConfigError(f"mask_format {mask_format!r}: expected index or rgb.")

@@ -15,6 +15,7 @@ from torch.utils.data import Dataset
 
 from hrseg.data.base import IGNORE, Array, read_image, read_index_mask
 from hrseg.data.dataset import Files
+from hrseg.data.loader import at
 from hrseg.errors import DataError
 
 Counts = npt.NDArray[np.int64]
@@ -66,6 +67,7 @@ class Looks(Dataset[Look]):
 
     def __getitem__(self, index: int) -> Look:
         """Read both files whole, and return what they hold; a fault raises nothing."""
+        at(index)
         image, mask = self.files[index]
         look = Look()
         _look_at_image(look, image)

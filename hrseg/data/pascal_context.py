@@ -87,13 +87,14 @@ class PascalContext(SegmentationDataModule):
         photometric: float = 0.0,
         class_uniform: float = 0.0,
         cache: str | None = None,
+        worker_timeout: float | None = 300.0,
     ) -> None:
         """Find the VOC2010 folder; nothing else is read yet."""
         super().__init__(
             root, batch_size=batch_size, crop_size=crop_size, scales=scales, base_size=base_size,
             workers=workers, seed=seed, train_split=train_split, val_split=val_split,
             test_split=test_split, squash=squash, flip=flip, photometric=photometric,
-            class_uniform=class_uniform, cache=cache,
+            class_uniform=class_uniform, cache=cache, worker_timeout=worker_timeout,
         )  # fmt: skip
         if num_classes not in (59, 60):
             raise ConfigError(f"data.num_classes is {num_classes}; expected 59 or 60 (background).")

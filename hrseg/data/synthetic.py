@@ -57,13 +57,14 @@ class Synthetic(SegmentationDataModule):
         photometric: float = 0.0,
         class_uniform: float = 0.0,
         cache: str | None = None,
+        worker_timeout: float | None = 300.0,
     ) -> None:
         """Keep the arguments; `prepare_data` draws the scenes."""
         super().__init__(
             root, batch_size=batch_size, crop_size=crop_size, scales=scales, base_size=base_size,
             workers=workers, seed=seed, train_split=train_split, val_split=val_split,
             test_split=test_split, squash=squash, flip=flip, photometric=photometric,
-            class_uniform=class_uniform, cache=cache,
+            class_uniform=class_uniform, cache=cache, worker_timeout=worker_timeout,
         )  # fmt: skip
         self.num_scenes = {"train": num_train, "val": num_val}
         self.image_size = (image_size[0], image_size[1])
