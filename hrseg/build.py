@@ -7,6 +7,7 @@ import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Callback
 from rich import get_console
 
+from hrseg.checkpointing import DurableCheckpointIO
 from hrseg.config import to_dict
 from hrseg.data import DATASETS
 from hrseg.data.datamodule import SegmentationDataModule
@@ -141,11 +142,14 @@ def build_trainer(
     if place.strategy.root_device.type == "cpu":
         arguments.pop("sync_batchnorm", None)  # there is none for CPUs
     arguments["strategy"] = averaging(place, arguments)
+    said = arguments.pop("plugins", None) or []
+    plugins = said if isinstance(said, list | tuple) else [said]
     with trainer_refusals(arguments):
         return pl.Trainer(
             **arguments,
             logger=build_loggers(config, folder) if train else False,
             callbacks=callbacks,
+            plugins=[*plugins, DurableCheckpointIO()],
             default_root_dir=folder,
             use_distributed_sampler=False,
         )

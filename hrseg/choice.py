@@ -23,11 +23,11 @@ def config_name(arguments: argparse.Namespace) -> str:
 def run_to_resume(arguments: argparse.Namespace) -> Path:
     """Return the run folder that `fit --resume` goes on in; its own config rules."""
     from hrseg.config import load_config
-    from hrseg.runfolder import newest_run
+    from hrseg.runfolder import newest_run, newest_state
 
     if arguments.resume:
         run = Path(arguments.resume).resolve()  # `latest` is a link to the run, not its name
-        if not (run / "checkpoints" / "last.ckpt").is_file():
+        if not newest_state(run).is_file():
             raise ConfigError(f"{run} is no run folder: it has no checkpoints/last.ckpt.")
         return run
     if arguments.config:

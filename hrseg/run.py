@@ -15,6 +15,7 @@ from pytorch_lightning.callbacks import Callback, EarlyStopping, EMAWeightAverag
 from rich import get_console
 
 from hrseg.announce import announce_fit, device, say
+from hrseg.atomic import write_bytes
 from hrseg.build import build_data, build_task, build_trainer
 from hrseg.callbacks import PredictionImages
 from hrseg.checkpointing import RunCheckpoint
@@ -94,7 +95,7 @@ def validate(config: Config, checkpoint: Path, folder: Path) -> dict[str, Any]:
     with _user_errors(trainer):
         trainer.validate(task, data, verbose=False)
     if trainer.is_global_zero:
-        (folder / "config.yaml").write_text(_portable_yaml(config), encoding="utf-8")
+        write_bytes(folder / "config.yaml", _portable_yaml(config).encode())
         _report(folder, config)
     return task.scores
 
@@ -212,7 +213,7 @@ class _Record(Callback):
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if trainer.is_global_zero:
             text = _portable_yaml(self.config)
-            (self.run / "config.yaml").write_text(text, encoding="utf-8")
+            write_bytes(self.run / "config.yaml", text.encode())
             point_latest(self.run)
         self.written = True
 

@@ -7,6 +7,7 @@ from itertools import count
 from pathlib import Path
 
 from hrseg.errors import ConfigError
+from hrseg.seal import whole_checkpoint
 
 _KEPT = ("best", "last")
 
@@ -36,8 +37,11 @@ def requeued_run(home: Path) -> Path | None:
 
 
 def newest_state(run: Path) -> Path:
-    """Return `last.ckpt`, or what Lightning saved after it when SLURM took the machine back."""
-    last = run / "checkpoints" / "last.ckpt"
+    """Return `last.ckpt`, or what Lightning saved after it when SLURM took the machine back.
+
+    Where `last.ckpt` is damaged the one before it, with a word.
+    """
+    last = whole_checkpoint(run / "checkpoints" / "last.ckpt")
     saved = [last, *run.glob("hpc_ckpt_*.ckpt")]
     return max((path for path in saved if path.is_file()), key=_changed, default=last)
 
@@ -61,22 +65,26 @@ def newest_run(runs: Path, name: str = "*") -> Path:
     Raises:
         ConfigError: there is none.
     """
-    files = [path for path in runs.glob(f"{name}/*/checkpoints/*.ckpt") if path.stem in _KEPT]
-    found = {path.parent.parent for path in files if not path.parent.parent.is_symlink()}
-    if not found:
+    found = runs.glob(f"{name}/*/checkpoints/*.ckpt")
+    files = [path for path in found if path.name.partition(".")[0] in _KEPT]
+    homes = {path.parent.parent for path in files if not path.parent.parent.is_symlink()}
+    if not homes:
         where = runs if name == "*" else runs / name
         raise ConfigError(
             f"no run with a checkpoint in {where.absolute()}.\n"
             "Start one with `hrseg fit --config ...`, or name a file with --checkpoint."
         )
     # A folder that somebody renamed has no date; it goes before those that have one.
-    return max(found, key=lambda run: (bool(re.match(r"\d{8}-\d{6}", run.name)), run.name))
+    return max(homes, key=lambda run: (bool(re.match(r"\d{8}-\d{6}", run.name)), run.name))
 
 
 def best_checkpoint(run: Path) -> Path:
-    """Return `best.ckpt`, or `last.ckpt` of a run that was never validated."""
-    best = run / "checkpoints" / "best.ckpt"
-    return best if best.is_file() else best.with_name("last.ckpt")
+    """Return `best.ckpt`, or `last.ckpt` of a run that was never validated.
+
+    Where it is damaged the one before it, with a word.
+    """
+    best = whole_checkpoint(run / "checkpoints" / "best.ckpt")
+    return best if best.is_file() else whole_checkpoint(best.with_name("last.ckpt"))
 
 
 def run_of(checkpoint: Path) -> Path | None:

@@ -23,6 +23,7 @@ from hrseg.models.mmseg import RESTORE, to_mmseg
 from hrseg.models.weightfile import read_checkpoint, write_safetensors
 from hrseg.models.weights import Report, compare, describe, load_weights
 from hrseg.schema import Config
+from hrseg.seal import state_of
 
 State = dict[str, Tensor]
 STATISTICS = ("running_mean", "running_var", "num_batches_tracked")  # no parameters
@@ -57,6 +58,7 @@ def inspect_weights(file: str, config: Config | None = None) -> None:
     facts = _said(raw.get("hrseg"), path)
     rows = [
         *_identity(path),
+        *([("seal", "whole, as it was written")] if state_of(path) == "whole" else []),
         ("is", f"{FAMILIES[found.family].title} file: {describe(found.state)}"),
         *_tensors(found.state),
         ("align_corners", _align_corners(found, raw, path)),

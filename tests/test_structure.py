@@ -21,13 +21,14 @@ LEAVES = {
     "schema",
     "optim",
 }
-ANYONE = {"errors", "lookup", "atomic", "hrseg"}
+ANYONE = {"errors", "lookup", "atomic", "seal", "hrseg"}
 EVALUATION = {"inference", "geometry", "protocols"}
 MAY_IMPORT = {
     "allocator": set(),
     "lookup": set(),
     "errors": set(),
     "atomic": set(),
+    "seal": set(),
     "pixels": set(),
     "parallel": set(),
     "polygons": set(),
@@ -65,7 +66,7 @@ MAY_IMPORT = {
     "machine": {"devices"},
     "arguments": set(),
     "choice": {"config", "runfolder", "schema"},
-    "build": {"config", "data", "engine", "facts", "launch", "logs", "models", "predictor",
+    "build": {"checkpointing", "config", "data", "engine", "facts", "launch", "logs", "models", "predictor",
               "protocols", "schema", "task", "visualize"},
     "run": {"announce", "build", "callbacks", "checkpointing", "config", "data", "details",
             "devices", "engine", "facts", "launch", "logs", "models", "progress", "records",

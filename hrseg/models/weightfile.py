@@ -16,6 +16,7 @@ from torch import Tensor
 
 from hrseg.atomic import cannot_write
 from hrseg.errors import ConfigError
+from hrseg.seal import SEAL_BYTES, previous_of, seal_of, state_of
 
 MAX_BYTES = 2**33  # of a file: ten times the largest that training writes
 
@@ -41,6 +42,8 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
             "Expected a .pth, .ckpt or .safetensors file."
         ) from error
     _check_size(path)
+    if path.suffix == ".ckpt" and state_of(path) == "damaged":
+        raise _damaged(path)
     raw = _read_safetensors(path) if path.suffix == ".safetensors" else _read_torch(path)
     if not isinstance(raw, dict):
         raise ConfigError(f"{path} holds a {type(raw).__name__}, expected a state dict.")
@@ -74,15 +77,20 @@ def _entries(path: Path) -> list[zipfile.ZipInfo]:
     try:
         with zipfile.ZipFile(path) as zipped, path.open("rb") as file:
             entries, start = zipped.infolist(), zipped.start_dir
-            end = file.seek(-98, os.SEEK_END)  # the records that torch.save writes at the end
-            tail = file.read()
+            seal = SEAL_BYTES if seal_of(file) else 0
+            # The records that torch.save writes at the end.
+            end = file.seek(
+                -98 - seal, os.SEEK_END
+            )
+            tail = file.read(98)
     except (OSError, ValueError, NotImplementedError, zipfile.BadZipFile) as error:
         raise _damaged(path) from error
     said, pointed = int.from_bytes(tail[-6:-2], "little"), end
     if tail[-42:-38] == b"PK\6\7":  # with numbers of 64 bits
         said, pointed = (int.from_bytes(tail[i : i + 8], "little") for i in (-50, -34))
     # Python looks for the directory before the end, torch where the end says that it starts.
-    if (said, pointed, tail[-22:-18]) != (start, end, b"PK\5\6"):
+    comment = int.from_bytes(tail[-2:], "little")
+    if (said, pointed, tail[-22:-18], comment) != (start, end, b"PK\5\6", seal):
         raise _damaged(path)
     return entries
 
@@ -139,9 +147,12 @@ def _read_torch(path: Path) -> Any:
 
 
 def _damaged(path: Path) -> ConfigError:
+    previous = previous_of(path)
+    before = f"\nThe one before it is there: {previous}" if previous.is_file() else ""
     return ConfigError(
         f"{path} is damaged, truncated, or not a checkpoint.\n"
         "Expected a file written by torch.save. Copy or download it again, compare its size."
+        f"{before}"
     )
 
 
