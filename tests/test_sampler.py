@@ -70,3 +70,14 @@ def test_global_batches_hold_the_same_samples_for_any_number_of_processes(world,
     shares = [keys(draw, world, rank) for rank in range(world)]
     together = [key for step in zip(*shares, strict=True) for key in step]
     assert together == alone
+
+
+def test_a_resumed_epoch_begins_after_what_is_done_and_later_ones_are_whole():
+    whole, resumed = (TrainSampler(range(20), 2, 1, 3, 4) for _ in range(2))
+    resumed.resume(6, 4)
+    for epoch in (6, 6, 7):
+        whole.set_epoch(epoch)
+        if epoch > 6:
+            resumed.set_epoch(epoch)
+        assert list(resumed) == list(whole)[4 if epoch == 6 else 0 :]
+    assert len(resumed) == len(whole) == 10

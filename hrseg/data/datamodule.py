@@ -7,12 +7,14 @@ from typing import Any, ClassVar
 
 import torch
 from pytorch_lightning import LightningDataModule
+from pytorch_lightning.trainer.states import TrainerFn
 from torch.utils.data import DataLoader
 
 from hrseg.data.base import ReadMask
 from hrseg.data.cache import Cache
 from hrseg.data.dataset import Files, SegmentationDataset, check_files
 from hrseg.data.loader import WatchedLoader
+from hrseg.data.position import Position, position
 from hrseg.data.presence import ClassDraw, images_by_class
 from hrseg.data.sampler import EpochSampler, EvaluationSampler, TrainSampler
 from hrseg.data.transforms import TrainTransform
@@ -112,6 +114,7 @@ class SegmentationDataModule(LightningDataModule):
         self.class_uniform = class_uniform
         self.cache = Path(cache).expanduser() if cache is not None else None
         self.class_draw: ClassDraw | None = None
+        self.resumed: Position | None = None
         self.train_dataset: SegmentationDataset | None = None
         self.val_dataset: SegmentationDataset | None = None
         self.test_dataset: SegmentationDataset | None = None
@@ -196,7 +199,11 @@ class SegmentationDataModule(LightningDataModule):
         sampler = TrainSampler(
             self.train_dataset, world, rank, self.seed, self.batch_size, self.class_draw
         )
-        return self._loader(self.train_dataset, sampler, per_step)
+        loader = self._loader(self.train_dataset, sampler, per_step)
+        if self.resumed is not None:
+            self._check_resumed(self.resumed, len(loader))
+            sampler.resume(self.resumed.epoch, self.resumed.done * per_step)
+        return loader
 
     def val_dataloader(self) -> DataLoader[dict[str, Any]]:
         """Return this process's share of the whole images, one at a time."""
@@ -209,6 +216,18 @@ class SegmentationDataModule(LightningDataModule):
         assert self.test_dataset is not None, "setup('test') comes first"
         rank, world = self._place()
         return self._loader(self.test_dataset, EvaluationSampler(self.test_dataset, world, rank), 1)
+
+    def state_dict(self) -> dict[str, int]:
+        """Return where training stands in its data; Lightning keeps it in each checkpoint."""
+        trainer = self.trainer
+        if trainer is None or trainer.state.fn != TrainerFn.FITTING:
+            return {}
+        loader = trainer.train_dataloader
+        return position(trainer, len(loader) if loader is not None else 0)._asdict()
+
+    def load_state_dict(self, state_dict: dict[str, int]) -> None:
+        """Let the training loaders that are made from now on begin where a checkpoint stands."""
+        self.resumed = Position(**state_dict)
 
     def _pair(self, stage: str | None) -> None:
         if stage == "test":
@@ -239,6 +258,8 @@ class SegmentationDataModule(LightningDataModule):
             drop_last=dataset.transform is not None,
             pin_memory=torch.cuda.is_available(),
             persistent_workers=self.workers > 0,
+            # Its own: how often loaders are made must not change what training draws.
+            generator=torch.Generator().manual_seed(self.seed),
         )
 
     def _place(self) -> tuple[int, int]:
@@ -263,6 +284,14 @@ class SegmentationDataModule(LightningDataModule):
                 f"{self.batch_size}.\nLower data.batch_size to {count} or less, or add images."
             )
         return self.batch_size // (world * accumulate)
+
+    def _check_resumed(self, place: Position, batches: int) -> None:
+        if place.done and place.of != batches:
+            raise ConfigError(
+                f"the state lies {place.done} batches into epoch {place.epoch + 1}, of {place.of} "
+                f"batches; now an epoch has {batches}.\nUntil that epoch has ended keep to the "
+                "images, data.batch_size and trainer.accumulate_grad_batches of the start."
+            )
 
     def _check_overlap(self) -> None:
         assert self.train_dataset is not None and self.val_dataset is not None

@@ -1,6 +1,7 @@
 """Which images an epoch shows, in which order, and this process's share of them."""
 
 from collections.abc import Iterator, Sized
+from itertools import islice
 
 import numpy as np
 from torch.utils.data import DistributedSampler
@@ -54,6 +55,17 @@ class TrainSampler(EpochSampler):
         self.class_draw = class_draw
         self.total_size = self.size // batch_size * batch_size
         self.num_samples = self.total_size // world
+        self.resumed: tuple[int, int] | None = None
+
+    def resume(self, epoch: int, done: int) -> None:
+        """Begin amid an epoch, after `done` keys of this process; later epochs are whole."""
+        self.resumed = epoch, done
+        self.set_epoch(epoch)  # workers are given keys before Lightning tells the epoch
+
+    def __iter__(self) -> Iterator[Key]:
+        """Yield the keys of this process that are left of the epoch."""
+        epoch, done = self.resumed or (self.epoch, 0)
+        return islice(super().__iter__(), done if epoch == self.epoch else 0, None)
 
     def keys(self) -> list[Key]:
         """Return a permutation that is another one in each epoch, some places drawn by class."""
