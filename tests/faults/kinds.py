@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.faults import Tally
+from tests.faults import Tally, checkpoints
 
 Inject = Callable[[int, Path, int], Tally]
 
@@ -26,4 +26,17 @@ class Kind:
     full: int
 
 
-KINDS: dict[str, Kind] = {}
+KINDS: dict[str, Kind] = {
+    "checkpoint_killed": Kind(
+        "SIGKILL amid a write: the last that was saved is there, whole",
+        checkpoints.killed, 40, 500,
+    ),
+    "checkpoint_full_disk": Kind(
+        "a full disk: said, the checkpoints that were there are as they were",
+        checkpoints.full_disk, 15, 60,
+    ),
+    "checkpoint_damaged": Kind(
+        "a damaged checkpoint: the one before it is taken, with a word",
+        checkpoints.damaged, 25, 300,
+    ),
+}  # fmt: skip
