@@ -79,9 +79,7 @@ def _entries(path: Path) -> list[zipfile.ZipInfo]:
             entries, start = zipped.infolist(), zipped.start_dir
             seal = SEAL_BYTES if seal_of(file) else 0
             # The records that torch.save writes at the end.
-            end = file.seek(
-                -98 - seal, os.SEEK_END
-            )
+            end = file.seek(-98 - seal, os.SEEK_END)
             tail = file.read(98)
     except (OSError, ValueError, NotImplementedError, zipfile.BadZipFile) as error:
         raise _damaged(path) from error
