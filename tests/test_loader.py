@@ -4,8 +4,6 @@ import errno
 import os
 import re
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -15,7 +13,8 @@ import torch
 from torch.utils.data import Dataset
 
 from hrseg.data import loader as module
-from hrseg.data.loader import WatchedLoader, at
+from hrseg.data.loader import WatchedLoader
+from hrseg.data.worker import at
 from hrseg.errors import DataError
 
 
@@ -61,11 +60,6 @@ def asleep():
 
 def slow():
     time.sleep(0.25)
-
-
-def told_to_stop():
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
-        os.kill(os.getpid(), number)
 
 
 @pytest.fixture(autouse=True)
@@ -147,7 +141,8 @@ def test_a_worker_that_dies_between_epochs_is_found_in_the_next():
     loader = made()
     assert len(list(loader)) == 6
     os.kill(loader._iterator._workers[1].pid, signal.SIGKILL)
-    assert "data worker 1" in error_of(loader)
+    message = error_of(loader)
+    assert "data worker 1" in message and "waiting, done with sample 11: /data/11.png" in message
 
 
 def test_what_dies_while_the_main_process_computes_is_told_where_data_is_asked_for():
@@ -170,89 +165,10 @@ def test_a_loader_that_is_given_up_leaves_no_hanging_worker():
     assert not any(map(is_running, pids))
 
 
-def test_signals_that_everybody_gets_are_the_main_process_s_to_answer():
-    assert len(list(made({1: told_to_stop, 4: told_to_stop}))) == 6
-
-
 @pytest.mark.slow
 def test_spawned_workers_are_watched_too():
     loader = made({5: killed}, num_workers=1, multiprocessing_context="spawn")
     assert "data worker 0" in error_of(loader)
-
-
-ENDINGS = ["os.kill(os.getpid(), 9)", "sys.exit()", "unkillable(); sys.exit()", "next(batches)"]
-NURSERY = """
-import os, sys, time
-from tests.test_loader import asleep, made
-def unkillable():
-    for worker in batches._workers:
-        worker.kill = int
-for number, ending in enumerate(sys.argv[1:]):
-    if pid := os.fork():
-        if ending == "next(batches)":
-            time.sleep(1)
-            os.kill(pid, 2)
-        os.waitpid(pid, 0)
-        continue
-    batches = iter(made({3: asleep}))
-    print(ending, *[worker.pid for worker in batches._workers], sep=chr(9), flush=True)
-    next(batches)
-    exec(ending)
-"""
-
-
-def test_no_worker_outlives_a_parent_that_is_killed_ends_or_is_interrupted():
-    done = subprocess.run(
-        [sys.executable, "-c", NURSERY, *ENDINGS], capture_output=True, text=True, timeout=300,
-        cwd=Path(__file__).parents[1],
-    )  # fmt: skip
-    pids = {}
-    for line in done.stdout.splitlines():
-        ending, *numbers = line.split("\t")
-        pids[ending] = list(map(int, numbers))
-    assert list(pids) == ENDINGS and set(map(len, pids.values())) == {2}
-    deadline = time.monotonic() + 60
-    while (left := [pid for two in pids.values() for pid in two if is_running(pid)]) and (
-        time.monotonic() < deadline
-    ):
-        time.sleep(0.05)
-    assert not left, pids
-
-
-def no_room(batch):
-    raise RuntimeError("unable to allocate shared memory(shm) for file </x>: No space left (28)")
-
-
-def test_a_batch_that_finds_no_shared_memory_is_told_with_its_repair():
-    with pytest.raises(DataError, match=r"batch: No space left \(28\)\.\n.*--shm-size.*ulimit"):
-        module._collate(no_room, [])
-    with pytest.raises(RuntimeError, match="equal size"):
-        module._collate(torch.stack, [torch.ones(2), torch.ones(3)])
-
-
-SMALL = """
-from hrseg.errors import DataError
-import torch
-from tests.test_loader import Numbers, WatchedLoader
-class Large(Numbers):
-    def __getitem__(self, index):
-        return torch.zeros(600, 1000, dtype=torch.uint8)
-try:
-    list(WatchedLoader(Large(), num_workers=1, batch_size=2))
-except DataError as error:
-    print(error)
-"""
-
-
-def test_a_small_dev_shm_is_told_of():
-    mount = f"mount -t tmpfs -o size=1m tmpfs /dev/shm && exec '{sys.executable}' -c '{SMALL}'"
-    if subprocess.run(["unshare", "-m", "true"], capture_output=True).returncode:
-        pytest.skip("no right to mount")
-    told = subprocess.run(
-        ["unshare", "-m", "sh", "-c", mount], capture_output=True, text=True, timeout=120,
-        cwd=Path(__file__).parents[1],
-    )  # fmt: skip
-    assert "No space left on device" in told.stdout and "--shm-size" in told.stdout, told
 
 
 def test_workers_that_cannot_be_started_are_an_error_that_says_what_they_need(monkeypatch):
@@ -262,12 +178,6 @@ def test_workers_that_cannot_be_started_are_an_error_that_says_what_they_need(mo
     monkeypatch.setattr(module, "_Watch", refuse)
     with pytest.raises(DataError, match=r"cannot start 2 data workers: Resource [\s\S]*workers; 0"):
         iter(made())
-
-
-def test_outside_of_a_worker_nothing_is_noted():
-    at(3)
-    assert module._desk is None
-    assert len(list(made(num_workers=0, persistent_workers=False))) == 6
 
 
 class Learner(pl.LightningModule):

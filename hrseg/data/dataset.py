@@ -12,7 +12,7 @@ from torch.utils.data import Dataset
 
 from hrseg.data.base import IGNORE, Array, ReadMask, header_size, read_image
 from hrseg.data.cache import Cache
-from hrseg.data.loader import at
+from hrseg.data.worker import at
 from hrseg.errors import DataError
 
 Files = Sequence[tuple[Path, Path | None]]

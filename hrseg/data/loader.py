@@ -7,7 +7,7 @@ import shutil
 import signal
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from multiprocessing import RawArray, process
 from pathlib import Path
@@ -20,18 +20,14 @@ from torch.utils.data import DataLoader, Dataset
 from torch.utils.data._utils.collate import default_collate, default_convert
 from torch.utils.data.dataloader import _BaseDataLoaderIter, _MultiProcessingDataLoaderIter
 
+from hrseg.data.worker import ROOM, STARTING, collate_noted, start_worker
 from hrseg.errors import DataError
 
 T = TypeVar("T")
 
 POLL = 1.0  # seconds between two looks at the workers
 GRACE = 2.0  # seconds that workers get to leave
-STARTING, PASSING = -2, -1  # what a worker is at when it is at no sample
 _SHM = Path("/dev/shm")
-
-# In a worker: the numbers that it shares with the process that waits for it, and where its two are.
-_desk: Any = None
-_place = 0
 
 
 class WatchedLoader(DataLoader[T]):
@@ -58,8 +54,8 @@ class WatchedLoader(DataLoader[T]):
         if workers:
             cv2.setNumThreads(0)  # before the fork: a forked process cannot stop OpenCV's threads
             collate = default_convert if options.get("batch_size", 1) is None else default_collate
-            options["collate_fn"] = partial(_collate, collate)
-            options["worker_init_fn"] = partial(_start_worker, self.desk)
+            options["collate_fn"] = partial(collate_noted, collate)
+            options["worker_init_fn"] = partial(start_worker, self.desk)
         super().__init__(dataset, **options)
 
     def _get_iterator(self) -> _BaseDataLoaderIter:
@@ -73,13 +69,6 @@ class WatchedLoader(DataLoader[T]):
                 f"They need memory, processes and {_shm()}. Lower data.workers; 0 loads in the "
                 "main process."
             ) from error
-
-
-def at(index: int) -> None:
-    """Note which sample this worker is at; in a process that is no worker nothing happens."""
-    if _desk is not None:
-        _desk[_place] = index
-        _desk[_place + 1] += 1
 
 
 class _Watch(_MultiProcessingDataLoaderIter):
@@ -172,10 +161,10 @@ class _Watch(_MultiProcessingDataLoaderIter):
         index = int(self._desk[2 * worker])
         if index == STARTING:
             return "starting"
-        if index == PASSING:
-            return "passing on a batch or waiting for the next"
+        where = "at" if index >= 0 else "passing on a batch or waiting, done with"
+        index = max(index, ~index)
         image, mask = self._files[index]
-        return f"at sample {index}: {image}" + (f", mask {mask}" if mask else "")
+        return f"{where} sample {index}: {image}" + (f", mask {mask}" if mask else "")
 
     def _kill(self) -> None:
         if os.getpid() == self._owner:  # not in a process that inherited this object
@@ -214,42 +203,7 @@ def _end_all() -> None:
             process._children.difference_update(watch._workers)  # type: ignore[attr-defined]
 
 
-def _start_worker(desk: Any, worker: int) -> None:
-    """Prepare a worker: where it notes what it is at, what it does not hear, when it leaves."""
-    global _desk, _place
-    _desk, _place = desk, 2 * worker
-    cv2.setNumThreads(0)  # OpenCV's threads deadlock in forked workers, and fight for the cores
-    for name in ("SIGINT", "SIGTERM", "SIGUSR1"):
-        # A terminal and SLURM tell everyone; to answer, and to save, is the main process's.
-        if hasattr(signal, name):
-            signal.signal(getattr(signal, name), signal.SIG_IGN)
-    threading.Thread(target=_leave_with, args=(desk[-1] or os.getppid(),), daemon=True).start()
-
-
-def _leave_with(parent: int) -> None:
-    """End this process when its parent has ended, whatever it is at."""
-    while os.getppid() == parent:
-        time.sleep(POLL)
-    os._exit(1)
-
-
-def _collate(collate: Callable[[Any], Any], batch: Any) -> Any:
-    at(PASSING)
-    try:
-        return collate(batch)
-    except RuntimeError as error:
-        if "shared memory" not in str(error):
-            raise
-        raise DataError(
-            f"a data worker cannot pass on its batch: {str(error).rpartition(': ')[2]}.\n{_ROOM}"
-        ) from error
-
-
 _AGAIN = "Where it is the same file again, look at that: data.workers=0 reads in the main process."
-_ROOM = (
-    f"Batches go through {_SHM}: give it more room (docker run --shm-size=2g) and more open files "
-    "(ulimit -n 4096), or lower data.batch_size or data.workers; 0 needs none."
-)
 
 
 def _ending(code: int) -> tuple[str, str]:
@@ -262,7 +216,7 @@ def _ending(code: int) -> tuple[str, str]:
         name = f"signal {-code}"
     if name == "SIGBUS":
         cause = f"No room in {_shm()}, or a mapped file was cut short: hrseg data cache --verify."
-        return f"crashed ({name})", f"{cause}\n{_ROOM}"
+        return f"crashed ({name})", f"{cause}\n{ROOM}"
     if name in ("SIGSEGV", "SIGABRT", "SIGFPE", "SIGILL"):
         return f"crashed ({name})", (
             "The file is damaged in a way that its reader cannot take, or a library is: "

@@ -15,7 +15,7 @@ from torch.utils.data import Dataset
 
 from hrseg.data.base import IGNORE, Array, read_image, read_index_mask
 from hrseg.data.dataset import Files
-from hrseg.data.loader import at
+from hrseg.data.worker import at
 from hrseg.errors import DataError
 
 Counts = npt.NDArray[np.int64]
