@@ -129,7 +129,9 @@ def test_without_a_timeout_nothing_hangs_and_the_dead_are_still_found(forever):
 
 
 def test_time_in_which_the_whole_job_was_suspended_does_not_count():
-    watch = iter(made(patience=1))
+    watch = iter(made({0: asleep}, patience=1))
+    while watch._desk[0] != 0:
+        time.sleep(0.01)
     for _ in range(4):
         watch._count(3600.0)
     with pytest.raises(DataError, match="has been"):
