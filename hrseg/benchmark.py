@@ -34,7 +34,6 @@ from hrseg.devices import choose_precision
 from hrseg.logs import quieten
 from hrseg.measure import (
     WARM_UP,
-    OutOfMemory,
     PeakMemory,
     device_of,
     enough,
@@ -46,6 +45,7 @@ from hrseg.measure import (
     trainer_for,
     wait_for,
 )
+from hrseg.memory import OutOfMemory
 from hrseg.models.fold import inference_network
 from hrseg.models.normalize import Normalize
 from hrseg.schema import Config

@@ -68,6 +68,7 @@ def build_task(
         activation_checkpointing=model_config.activation_checkpointing,
         compile=model_config.compile,
         freeze_backbone=model_config.freeze_backbone and engine is None,
+        on_bad_loss=config.on_bad_loss,
     )
 
 

@@ -6,6 +6,7 @@ lib/datasets/base_dataset.py). What is held of an image are the logits of its wi
 resolution; everything after them is made for a band of rows at a time.
 """
 
+import warnings
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from torch import Tensor
 
 from hrseg.errors import ProofError
 from hrseg.geometry import Size, Windows, find_windows, prepare, scaled_size
+from hrseg.memory import OutOfMemory, give_back, is_out_of_memory
 from hrseg.protocols import Protocol
 from hrseg.rows import Rows, cropped, held, joined, mapped, resized
 
@@ -47,7 +49,7 @@ class Result:
     scores: Tensor | None = None
 
 
-@dataclass(frozen=True)
+@dataclass
 class Evaluator:
     """Evaluates one image at a time by a protocol.
 
@@ -57,7 +59,8 @@ class Evaluator:
         protocol: what is done.
         flip_pairs: channels that trade places in a mirrored image.
         align_corners: the model's rule for interpolating logits; images never align corners.
-        batch: windows and mirror images that go through the model together, at most.
+        batch: windows and mirror images that go through the model together, at most; halved
+            where the memory does not suffice.
     """
 
     model: Model
@@ -192,19 +195,61 @@ class Evaluator:
         return joined(windows, parts, size) if windows else parts[0]
 
     def logits(self, crops: Sequence[Tensor]) -> Iterator[Tensor]:
-        """Yield each crop's float32 logits (V, K, h, w) at head resolution, mirroring undone."""
-        count = max(1, self.batch // 2) if self.protocol.flip else self.batch
-        for start in range(0, len(crops), count):
-            batch = torch.cat(list(crops[start : start + count]))
-            batch = torch.cat([batch, batch.flip(-1)]) if self.protocol.flip else batch
-            # Reduced precision ends here: interpolation, exp and argmax need float32.
-            logits = self.model(batch).float()
-            if not self.protocol.flip:
-                yield from (one[None] for one in logits)
+        """Yield each crop's float32 logits (V, K, h, w) at head resolution, mirroring undone.
+
+        Where they do not fit into the memory together, fewer go through the model from then on.
+
+        Raises:
+            OutOfMemory: one of them does not fit.
+        """
+        sides = (False, True) if self.protocol.flip else (False,)
+        views = [(crop, mirrored) for crop in crops for mirrored in sides]
+        done: list[Tensor] = []
+        while views:
+            together = views[: self.batch]
+            try:
+                logits = self._through_model(together)
+            except Exception as error:  # each runtime has its own for this
+                if not is_out_of_memory(error):
+                    raise
+                logits = None
+            if logits is None:  # here, where the error no longer holds what was computed
+                self._take_fewer(together)
                 continue
-            straight, mirrored = logits.chunk(2)
-            mirrored = mirrored[:, _swapped(logits.shape[1], self.flip_pairs)].flip(-1)
-            yield from torch.stack([straight, mirrored], 1)
+            done += logits
+            del views[: len(together)], logits
+            while len(done) >= len(sides):
+                yield torch.stack(done[: len(sides)])
+                del done[: len(sides)]
+
+    def _through_model(self, views: Sequence[tuple[Tensor, bool]]) -> list[Tensor]:
+        """Return the logits (K, h, w) of crops, some of them to be mirrored before and after."""
+        batch = torch.cat([crop.flip(-1) if mirrored else crop for crop, mirrored in views])
+        # Reduced precision ends here: interpolation, exp and argmax need float32.
+        logits = self.model(batch).float()
+        swapped = _swapped(logits.shape[1], self.flip_pairs)
+        return [
+            one[swapped].flip(-1) if mirrored else one
+            for one, (_, mirrored) in zip(logits, views, strict=True)
+        ]
+
+    def _take_fewer(self, views: Sequence[tuple[Tensor, bool]]) -> None:
+        """Halve how many crops go through the model together, and say so."""
+        give_back()
+        crop, count = views[0][0], len(views)
+        size = f"{crop.shape[-1]}x{crop.shape[-2]}"
+        if count == 1:
+            raise OutOfMemory(
+                f"out of memory: not even one image of {size} (width x height) fits into that of "
+                f"{crop.device}.\nTake a device with more, trainer.precision=bf16-mixed, or an "
+                "inference.protocol with smaller windows, which gives other scores."
+            )
+        self.batch = count // 2
+        warnings.warn(
+            f"out of memory with {count} images of {size} at once: going on with {self.batch}; "
+            f"the scores are the same (inference.window_batch={self.batch})",
+            stacklevel=2,
+        )
 
     def _filled(self, image: Tensor, windows: Windows) -> Tensor:
         """Pad a normalised image at the bottom and right so that the last windows fit."""

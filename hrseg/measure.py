@@ -23,9 +23,10 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from hrseg import __version__
 from hrseg.allocator import keep_memory
-from hrseg.errors import ConfigError, HrsegError
+from hrseg.errors import HrsegError
 from hrseg.launch import scout, trainer_refusals
 from hrseg.logs import quieten
+from hrseg.memory import OutOfMemory, is_out_of_memory
 from hrseg.schema import Config
 
 T = TypeVar("T")
@@ -96,10 +97,6 @@ def spread(seconds: Sequence[float], warm_up: int = WARM_UP) -> dict[str, float]
         "steps": len(counted),
         "first": seconds[0],
     }
-
-
-class OutOfMemory(ConfigError):
-    """The memory of the machine, or of the device, did not suffice."""
 
 
 class PeakMemory:
@@ -226,7 +223,7 @@ def _answer(
     except HrsegError as error:
         answer = error
     except (MemoryError, RuntimeError) as error:  # torch raises RuntimeErrors
-        if not re.search("^$|out of memory|can't allocate memory", str(error)):
+        if not is_out_of_memory(error):
             raise
         answer = _out_of_memory(work)
     sender.send(answer)

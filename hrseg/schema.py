@@ -318,6 +318,15 @@ class Config:
     early_stopping_patience: int | None = option(
         "validations without a better mIoU before training stops", None, at_least=1
     )
+    save_every_minutes: float | None = option(
+        "last.ckpt is written at the latest so long after the last time, amid an epoch too; null: "
+        "at the ends of epochs and before validations",
+        30.0,
+        at_least=0,
+    )
+    on_bad_loss: Literal["stop", "skip"] = option(
+        "a loss that is NaN or infinite: stop, or skip its step; the batch is kept", "stop"
+    )
     prediction_images: int = option("validation images drawn as pictures", 4, at_least=0)
     loggers: list[str] = option("beside metrics.csv: tensorboard, wandb, mlflow", ["tensorboard"])
     trainer: dict[str, Any] = option("arguments of pytorch_lightning.Trainer", {})

@@ -7,12 +7,13 @@ from typing import Any, cast
 
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.trainer.states import TrainerFn
 from pytorch_lightning.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 
 from hrseg.engine import Engine
-from hrseg.errors import ConfigError, ProofError
+from hrseg.errors import ConfigError
 from hrseg.facts import stamp
 from hrseg.geometry import seen_pixels
 from hrseg.inference import Evaluator
@@ -28,6 +29,7 @@ from hrseg.models.compiled import (
 )
 from hrseg.models.fold import fold
 from hrseg.models.normalize import IMAGENET_MEAN, IMAGENET_STD, Normalize
+from hrseg.numerics import POLICIES, LossGuard, Policy, enough_values
 from hrseg.optim import OPTIMIZERS, SCHEDULES
 from hrseg.protocols import PROTOCOLS, Protocol
 from hrseg.scale_report import scale_report
@@ -59,6 +61,7 @@ class SegmentationTask(pl.LightningModule):
         freeze_backbone: bool = False,
         activation_checkpointing: bool = False,
         compile: bool = False,
+        on_bad_loss: Policy = "stop",
         mean: Sequence[float] = IMAGENET_MEAN,
         std: Sequence[float] = IMAGENET_STD,
     ) -> None:
@@ -82,6 +85,8 @@ class SegmentationTask(pl.LightningModule):
                 less memory, with more time.
             compile: compile the network, for training and for evaluation without training; needs
                 a C++ compiler.
+            on_bad_loss: what a training step whose loss is NaN or infinite leads to: "stop", or
+                "skip" this step; either way the batch is kept in the run folder.
             mean: of the normalisation, per channel, of images in 0..1.
             std: of the normalisation.
 
@@ -105,6 +110,7 @@ class SegmentationTask(pl.LightningModule):
             find(PROTOCOLS, protocol, "protocol") if isinstance(protocol, str) else protocol
         )
         self.window_batch = window_batch
+        self.on_bad_loss: Policy = find(POLICIES, on_bad_loss, "on_bad_loss")
         self.scale_report = scale_report
         self.scored_scales = _scored_scales(self.protocol, scale_report)
         self.matrices = nn.ModuleList(ConfusionMatrix(num_classes) for _ in self.scored_scales)
@@ -131,9 +137,14 @@ class SegmentationTask(pl.LightningModule):
         if self.compiles:
             self.compiled = compiled_for_training(self.model)
 
+    def configure_callbacks(self) -> list[Callback]:
+        """Watch over the losses of every training."""
+        return [LossGuard(self.on_bad_loss)]
+
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
         """Return the weighted sum of the losses."""
-        outputs = (self.compiled or self.model.outputs)(self.normalize(batch["image"]))
+        with enough_values():
+            outputs = (self.compiled or self.model.outputs)(self.normalize(batch["image"]))
         mask = batch["mask"].long()
         logits = {
             name: self.model.upsample(output, mask.shape[-2:]) for name, output in outputs.items()
@@ -147,16 +158,6 @@ class SegmentationTask(pl.LightningModule):
                 self.log(f"train/loss_{index}", loss, batch_size=size)
         self.log("train/lr", self.trainer.optimizers[0].param_groups[0]["lr"], batch_size=size)
         return total
-
-    def on_train_batch_end(self, outputs: Any, batch: dict[str, Any], batch_idx: int) -> None:
-        """Stop at a loss that is no number; looked at now and then, since looking waits."""
-        loss = outputs["loss"]
-        if (batch_idx % 50 == 0 or self.trainer.is_last_batch) and not torch.isfinite(loss):
-            raise ProofError(
-                f"the loss is {loss.item()} at step {self.global_step} "
-                f"(images: {', '.join(batch['name'][:4])}...).\n"
-                "Lower optimizer.lr, or add schedule.warmup_steps or trainer.gradient_clip_val."
-            )
 
     def on_validation_epoch_start(self) -> None:
         """Forget the last evaluation, and make the model ready for inference."""

@@ -172,8 +172,8 @@ def test_windows_in_batches_score_as_windows_alone(batch, flip):
     alone = evaluate(Toy(), x, protocol, keep_scores=True, batch=1)
     together = evaluate(toy, x, protocol, keep_scores=True, batch=batch)
     torch.testing.assert_close(together.scores, alone.scores, rtol=1e-6, atol=1e-6)
-    assert max(shape[0] for shape in toy.sizes) <= max(batch, 2 if flip else 1)
-    assert len(toy.sizes) == -(-9 // max(1, batch // 2 if flip else batch))
+    assert max(shape[0] for shape in toy.sizes) <= batch
+    assert len(toy.sizes) == -(-9 * (2 if flip else 1) // batch)
 
 
 def test_small_scales_are_run_whole_where_the_protocol_says_so():

@@ -19,7 +19,6 @@ from hrseg import measure
 from hrseg.config import load_config
 from hrseg.errors import ConfigError
 from hrseg.measure import (
-    OutOfMemory,
     PeakMemory,
     device_of,
     enough,
@@ -29,6 +28,7 @@ from hrseg.measure import (
     on_one_device,
     spread,
 )
+from hrseg.memory import OutOfMemory
 
 ROOT = Path(__file__).parents[1]
 CPU = torch.device("cpu")

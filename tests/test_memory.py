@@ -1,0 +1,130 @@
+"""Memory that does not suffice."""
+
+import os
+import resource
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from hrseg.inference import Evaluator
+from hrseg.memory import OutOfMemory, is_out_of_memory
+from hrseg.protocols import Protocol
+
+
+class Limited:
+    """A model that takes so many pixels at once."""
+
+    def __init__(self, pixels):
+        self.pixels, self.sizes = pixels, []
+
+    def __call__(self, image):
+        self.sizes.append(len(image))
+        if image[:, 0].numel() > self.pixels:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+        return torch.cat([image[:, :2] * 3, image.roll(1, -1)[:, 2:]], 1)[..., ::2, ::2]
+
+
+def evaluator(model, batch=4, **protocol):
+    said = {"window": (32, 32), "stride": (24, 24), "flip": True, **protocol}
+    return Evaluator(model, lambda image: image / 255, Protocol(**said), batch=batch)
+
+
+def picture(height=70, width=90):
+    draw = torch.Generator().manual_seed(0)
+    return torch.randint(0, 256, (1, 3, height, width), dtype=torch.uint8, generator=draw)
+
+
+@pytest.mark.parametrize("fits", [1, 2, 3])
+def test_evaluation_goes_on_with_fewer_windows_and_the_same_scores(fits):
+    whole = evaluator(Limited(10**9))(picture(), keep_scores=True)
+    small = evaluator(Limited(fits * 32 * 32))
+    with pytest.warns(UserWarning, match=r"out of memory with 4 images of 32x32 at once"):
+        less = small(picture(), keep_scores=True)
+    assert small.batch == {1: 1, 2: 2, 3: 2}[fits]
+    assert less.pred.equal(whole.pred) and less.scores.equal(whole.scores)
+
+
+def test_it_is_said_once_and_remembered():
+    model = Limited(32 * 32)
+    small = evaluator(model)
+    with pytest.warns(UserWarning) as said:
+        small(picture())
+    model.sizes.clear()
+    small(picture())
+    assert len(said) == 2  # 4 to 2, 2 to 1
+    assert set(model.sizes) == {1}
+
+
+def test_one_window_that_does_not_fit_is_an_error_that_says_what_to_change():
+    small = evaluator(Limited(10))
+    with (
+        pytest.warns(UserWarning),
+        pytest.raises(OutOfMemory, match=r"not even one image of 32x32(.|\n)*precision"),
+    ):
+        small(picture())
+
+
+def test_other_errors_of_a_model_are_passed_on():
+    def broken(image):
+        raise RuntimeError("size mismatch")
+
+    with pytest.raises(RuntimeError, match="size mismatch"):
+        evaluator(broken)(picture())
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (MemoryError(), True),
+        (torch.OutOfMemoryError("CUDA out of memory"), True),
+        (
+            RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried"),
+            True,
+        ),
+        (RuntimeError("Failed to allocate memory for requested buffer of size 1"), True),
+        (RuntimeError("std::bad_alloc"), True),
+        (RuntimeError("shape mismatch"), False),
+        (KeyboardInterrupt("out of memory"), False),
+    ],
+)
+def test_what_libraries_say_of_memory_is_recognised(error, expected):
+    assert is_out_of_memory(error) is expected
+
+
+@pytest.mark.parametrize("make", [lambda: torch.empty(2**44), lambda: np.zeros(2**50)])
+def test_what_they_really_raise_is_recognised(make):
+    with pytest.raises(Exception) as error:
+        make()
+    assert is_out_of_memory(error.value)
+
+
+def test_a_real_limit_is_lived_with():
+    """180 MB are less than the 4 x 64 x 512 x 512 float32 values of four windows."""
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child == 0:
+        status = 1
+        try:
+            now = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+            resource.setrlimit(resource.RLIMIT_AS, (now + 180 * 2**20,) * 2)
+            work = evaluator(wide, window=(512, 512), stride=(512, 512), flip=False)
+            pred = work(picture(1024, 1024)).pred
+            os.write(writer, f"{work.batch} {int(pred.sum())}".encode())
+            status = 0
+        finally:
+            os._exit(status)
+    os.close(writer)
+    with os.fdopen(reader) as pipe:
+        batch, total = pipe.read().split()
+    assert os.waitpid(child, 0)[1] == 0
+    free = evaluator(wide, window=(512, 512), stride=(512, 512), flip=False)
+    assert int(total) == int(free(picture(1024, 1024)).pred.sum())
+    assert free.batch == 4 and int(batch) < 4
+
+
+def wide(image):
+    """64 channels at full size, and two of them."""
+    layers = image[:, :1].repeat(1, 64, 1, 1)
+    return torch.cat([layers[:, :1], 1 - layers[:, 1:2]], 1)[..., ::4, ::4]
