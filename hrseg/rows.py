@@ -67,26 +67,38 @@ def resized(rows: Rows, size: Sequence[int], align_corners: bool) -> Rows:
 
 
 def joined(windows: Windows, parts: Sequence[Rows], size: Size) -> Rows:
-    """Return the mean of maps at the places of windows, row by row of them, cut to `size`."""
-    places = [(y, x) for y in windows.rows for x in windows.columns]
+    """Return the mean of maps at the places of windows, row by row of them, cut to `size`.
+
+    It is the first window's value and the mean of what the others differ by from it, so that the
+    mean of equal values is that value to the bit, and no tie falls another way.
+    """
+    rows = _first_seen(windows.rows, windows.height)
+    columns = _first_seen(windows.columns, windows.width)
+    places = [(row, column) for row in rows for column in columns]
     width = windows.columns[-1] + windows.width
     across = _coverage(windows.columns, windows.width, width)
     down = _coverage(windows.rows, windows.height, windows.rows[-1] + windows.height)
 
     def read(first: int, end: int) -> Tensor:
         total: Tensor | None = None
-        for (top, left), part in zip(places, parts, strict=True):
+        for ((top, new_top), (left, new_left)), part in zip(places, parts, strict=True):
             start, stop = max(first, top), min(end, top + windows.height)
             if start >= stop:
                 continue
             x = part.read(start - top, stop - top)
             if total is None:
                 total = x.new_zeros(*x.shape[:2], end - first, width)
-            total[..., start - first : stop - first, left : left + windows.width] += x
+                more = torch.zeros_like(total)
+            new, seen = min(max(new_top, start), stop) - start, new_left - left
+            place = (..., slice(start - first, stop - first), slice(left, left + windows.width))
+            total[place][..., new:, seen:] = x[..., new:, seen:]
+            for again in ((..., slice(new), slice(None)), (..., slice(new, None), slice(seen))):
+                more[place][again] += x[again] - total[place][again]
         assert total is not None, "windows cover every row"
         # How often a pixel was seen is a product of its row and its column.
-        seen = down[first:end].view(-1, 1) * across
-        return total.div_(seen.to(total))[..., : size[1]]
+        often = down[first:end].view(-1, 1) * across
+        total = total.add_(more.div_(often.to(more))) if often.max() > 1 else total
+        return total[..., : size[1]]
 
     return Rows(size, read)
 
@@ -120,3 +132,9 @@ def _coverage(starts: Sequence[int], side: int, length: int) -> Tensor:
     for start in starts:
         seen[start : start + side] += 1
     return seen
+
+
+def _first_seen(starts: Sequence[int], side: int) -> list[tuple[int, int]]:
+    """Return where each window begins, and where it begins to see what none before it has seen."""
+    ends = [0, *(start + side for start in starts[:-1])]
+    return [(start, max(start, end)) for start, end in zip(starts, ends, strict=True)]
