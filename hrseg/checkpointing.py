@@ -79,3 +79,4 @@ class RunCheckpoint(ModelCheckpoint):
                 },
             }
         )
+        self.current_score = state_dict["current_score"]

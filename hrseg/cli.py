@@ -21,6 +21,7 @@ from hrseg.choice import (
 from hrseg.errors import ConfigError, DataError, HrsegError
 from hrseg.runfolder import is_first_process
 from hrseg.startup import spare_imports
+from hrseg.stop import Stopped, stoppable
 from hrseg.subcommands import SUBCOMMANDS
 
 if TYPE_CHECKING:
@@ -28,13 +29,21 @@ if TYPE_CHECKING:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command; return the exit code (0 ok, 1 fault, 2 config, 3 data, 4 failed proof)."""
+    """Run one command; return the exit code.
+
+    0 ok, 1 fault, 2 config, 3 data, 4 failed proof, 130 and 143 stopped by Ctrl-C and SIGTERM.
+    """
     try:
-        arguments = parse(sys.argv[1:] if argv is None else argv)
-        spare_imports()
-        if arguments.command in _COMPUTE:
-            keep_memory()
-        return int(_COMMANDS[arguments.command](arguments) or 0)
+        with stoppable():
+            arguments = parse(sys.argv[1:] if argv is None else argv)
+            spare_imports()
+            if arguments.command in _COMPUTE:
+                keep_memory()
+            return int(_COMMANDS[arguments.command](arguments) or 0)
+    except Stopped as stop:
+        if is_first_process():
+            print(f"hrseg: {stop}", file=sys.stderr)
+        return stop.exit_code
     except HrsegError as error:
         print(f"hrseg: {error}", file=sys.stderr)
         return error.exit_code
@@ -108,7 +117,7 @@ def _new_folder(config: "Config", home: Path) -> Iterator[Path]:
     folder = new_folder(scout(config.trainer), home)
     try:
         yield folder
-    except (ConfigError, DataError):
+    except (ConfigError, DataError, Stopped):
         shutil.rmtree(folder, ignore_errors=True)
         raise
 

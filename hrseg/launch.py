@@ -4,12 +4,13 @@ Who starts them is Lightning's business: itself (one machine), torchrun, or SLUR
 """
 
 import os
-import signal
+import re
+import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from inspect import signature
 from pathlib import Path
-from threading import current_thread, main_thread
+from subprocess import Popen, TimeoutExpired
 from typing import Any
 
 import pytorch_lightning as pl
@@ -20,11 +21,12 @@ from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.strategies import DDPStrategy, Strategy
 from torch.nn.parallel import DistributedDataParallel
 
-from hrseg.errors import ConfigError
+from hrseg.errors import ConfigError, HrsegError
 from hrseg.runfolder import dated_folder
 
 _PLACE = "accelerator devices num_nodes strategy plugins accumulate_grad_batches".split()
 _AGREED = "HRSEG_RUN"
+_PATIENCE = 2.0  # seconds
 
 
 def scout(arguments: Mapping[str, Any]) -> pl.Trainer:
@@ -116,19 +118,33 @@ class SameStatistics(Callback):
                 torch.distributed.broadcast(buffer, 0)
 
 
-class StopTogether(Callback):
-    """Let SIGTERM end a process of several as Ctrl-C does, at once; then the others end as well.
+def end_others(trainer: pl.Trainer) -> None:
+    """End the processes that Lightning has started beside this one: asked first, then killed."""
+    started = getattr(trainer.strategy.launcher, "procs", [])
+    others = list(started)
+    started.clear()  # Lightning's watch would take their exit codes for a crash, and kill this one
+    for ask in (lambda other: None, Popen.terminate, Popen.kill):
+        deadline = time.monotonic() + _PATIENCE
+        for other in others:
+            ask(other)
+        for other in others:
+            with suppress(TimeoutExpired):
+                other.wait(max(0.0, deadline - time.monotonic()))
 
-    Lightning 2.6 sends to the other processes from within its signal handler, amid whatever they
-    were exchanging, and all of them wait for half an hour.
+
+def another_ended(trainer: pl.Trainer, error: Exception) -> HrsegError | None:
+    """Return what to say of an error that comes of another process's end; None for other errors.
+
+    The exit code is that of the other one, where it is known: Lightning started it.
     """
-
-    def on_sanity_check_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Take the place of Lightning's handler."""
-        if trainer.world_size > 1 and current_thread() is main_thread():
-            signal.signal(signal.SIGTERM, signal.default_int_handler)
-
-    on_train_start = on_validation_start = on_sanity_check_start
+    if trainer.world_size == 1 or not re.search("by peer|remote process", str(error)):
+        return None
+    ended = HrsegError("another process of this run has ended: see what it has said.")
+    for process in getattr(trainer.strategy.launcher, "procs", ()):
+        with suppress(TimeoutExpired):
+            code = process.wait(5)
+            ended.exit_code = code if code > 0 else 128 - code
+    return ended
 
 
 def _check_started(place: pl.Trainer) -> None:

@@ -2,6 +2,7 @@
 
 import csv
 import logging
+import os
 import warnings
 from collections.abc import Callable
 from importlib.util import find_spec
@@ -44,16 +45,19 @@ def build_loggers(config: Config, run: Path) -> list[Logger]:
 
 def metrics_csv(run: Path) -> CSVLogger:
     """Return a logger that writes `run/metrics.csv` and goes on where a resumed run left it."""
-    path = run / "metrics.csv"
-    earlier = path.read_text(encoding="utf-8") if path.is_file() else ""
+    path, kept = run / "metrics.csv", run / ".metrics.csv"
     logger = CSVLogger(run, name="", version="", flush_logs_every_n_steps=50)
+    if not is_first_process():
+        return logger
+    if path.is_file():
+        os.replace(path, kept)  # Lightning deletes the file when it opens it
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # "directory exists": it does, it is the run folder
         writer = logger.experiment
-    if earlier:
-        # Lightning deletes the file when it opens it.
-        path.write_text(earlier, encoding="utf-8")
-        writer.metrics_keys = next(csv.reader(earlier.splitlines()))
+    if kept.is_file():
+        os.replace(kept, path)
+        with path.open(encoding="utf-8", newline="") as file:
+            writer.metrics_keys = next(csv.reader(file), [])
     return logger
 
 
@@ -69,6 +73,7 @@ def quieten() -> None:
         ".*exists and is not empty.*",
         ".*number of training batches.*smaller than the logging interval.*",
         ".*LeafSpec.*",
+        ".*your dataloader is not resumable.*",  # the DataModule is
         ".*in eval mode at the start of training.*",
         ".*lr_scheduler.step.*before.*optimizer.step.*",
         ".*DataLoader will create .* worker processes.*",

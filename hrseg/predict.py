@@ -22,6 +22,7 @@ from hrseg.parallel import Behind, map_ahead
 from hrseg.pixels import read_pixels
 from hrseg.predictor import Prediction, Predictor, load
 from hrseg.schema import Config
+from hrseg.stop import Stopped
 from hrseg.tiles import check_tiles, not_applied
 from hrseg.video import predict_video
 from hrseg.visualize import legend
@@ -145,7 +146,7 @@ def predict_sources(
                     run.alone(source)
         except HrsegError as error:
             raise type(error)(f"{error}\n{run.where_it_stands()}") from error
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, Stopped):
             _say(run.where_it_stands())
             raise
     outcome = run.finish()

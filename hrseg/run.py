@@ -27,16 +27,20 @@ from hrseg.devices import choose_precision
 from hrseg.engine import Engine, is_exported, open_engine
 from hrseg.errors import ConfigError, HrsegError
 from hrseg.facts import check_facts
-from hrseg.launch import SameStatistics, StopTogether, new_folder, scout
+from hrseg.interruption import Interruption
+from hrseg.launch import SameStatistics, another_ended, end_others, new_folder, scout
 from hrseg.logs import quieten
+from hrseg.memory import OUT_OF_MEMORY, OutOfMemory, is_out_of_memory
 from hrseg.models.hub import is_on_hub
 from hrseg.models.weightfile import read_checkpoint
 from hrseg.models.weights import load_weights
 from hrseg.progress import Progress
 from hrseg.records import ImageScores, open_evaluation
 from hrseg.report import write_report
+from hrseg.resume import ExactState, finished_epochs
 from hrseg.runfolder import newest_state, point_latest, requeued_run
 from hrseg.schema import Config
+from hrseg.stop import Handler, Stopped
 from hrseg.submission import Submission
 from hrseg.task import SegmentationTask
 
@@ -58,18 +62,20 @@ def fit(config: Config, resume: Path | None = None) -> Path:
     data.check()
     task = build_task(config, data, weights=resume is None)
     run = resume or new_folder(place, home)
-    record = _Record(config, run)
+    record, interruption = _Record(config, run), _interruption(config, run)
     try:
-        trainer = build_trainer(config, run, [record, *_training_callbacks(config, run)])
+        callbacks = [record, *_training_callbacks(config, run), interruption]
+        trainer = build_trainer(config, run, callbacks)
         last = _checked_last(config, task, trainer, run) if resume else None
         _check_interval(trainer, len(data.train_dataset or ()) // config.data.batch_size)
         announce_fit(config, data, task, trainer, chosen)
         with _user_errors(trainer):
             trainer.fit(task, data, ckpt_path=last, weights_only=True)
+        interruption.finish()
         if trainer.is_global_zero:
             _forget_requeues(run)
             _report(run, config)
-    except HrsegError:
+    except (HrsegError, Stopped):
         if not resume and not record.written:
             shutil.rmtree(run, ignore_errors=True)
         raise
@@ -228,15 +234,24 @@ def _training_callbacks(config: Config, run: Path) -> list[Callback]:
     if config.ema_decay is not None:
         callbacks.append(EMAWeightAveraging(decay=config.ema_decay))
     # SameStatistics comes after EMA has put its weights in place.
-    callbacks += [SameStatistics(), StopTogether()]
+    callbacks += [SameStatistics(), ExactState(run)]
     if config.early_stopping_patience is not None:
         patience = config.early_stopping_patience
         callbacks.append(EarlyStopping("val/miou", mode="max", patience=patience))
-    if not config.trainer.get("fast_dev_run") and config.trainer.get("enable_checkpointing", True):
+    if _keeps_checkpoints(config):
         keep = partial(RunCheckpoint, dirpath=run / "checkpoints", enable_version_counter=False)
         callbacks.append(keep(filename="best", monitor="val/miou", mode="max"))
         callbacks.append(keep(filename="last", save_on_train_epoch_end=True))
     return callbacks
+
+
+def _interruption(config: Config, run: Path) -> Interruption:
+    return Interruption(run, _keeps_checkpoints(config), config.save_every_minutes)
+
+
+def _keeps_checkpoints(config: Config) -> bool:
+    trainer = config.trainer
+    return not trainer.get("fast_dev_run") and bool(trainer.get("enable_checkpointing", True))
 
 
 def _portable_yaml(config: Config) -> str:
@@ -262,7 +277,7 @@ def _checked_last(config: Config, task: SegmentationTask, trainer: pl.Trainer, r
             "For other settings start a new run, from model.weights="
             f"{last}"
         )
-    done = int(content.get("epoch", -1)) + 1
+    done = finished_epochs(content, last)
     if 0 < (trainer.max_epochs or -1) <= done:
         get_console().print(
             f"nothing is left to train: the run has finished {done} epochs. "
@@ -299,14 +314,25 @@ def _check_facts(task: SegmentationTask, facts: Any, checkpoint: Path) -> None:
 
 @contextmanager
 def _user_errors(trainer: pl.Trainer) -> Iterator[None]:
-    """Pass on what is the user's: Ctrl-C, which Lightning turns into exit 1, and bad arguments."""
+    """Pass on what is the user's: signals, which Lightning answers in its way; bad arguments."""
+    # Lightning's answer to SIGTERM waits for all processes from within the signal's handler.
+    trainer._signal_connector._sigterm_notifier_fn = Handler()  # type: ignore[method-assign, assignment]
     try:
         yield
+    except Stopped:
+        end_others(trainer)
+        raise
     except (MisconfigurationException, ValueError) as error:
         *_, (frame, _) = walk_tb(error.__traceback__)
         if not frame.f_globals["__name__"].startswith(("pytorch_lightning.", "lightning_fabric.")):
             raise
         raise ConfigError(f"trainer: {str(error).strip()}") from error
+    except (MemoryError, RuntimeError) as error:
+        if is_out_of_memory(error):
+            raise OutOfMemory(OUT_OF_MEMORY) from error
+        if ended := another_ended(trainer, error):
+            raise ended from error
+        raise
     except SystemExit:
         if trainer.interrupted:
             raise KeyboardInterrupt from None

@@ -5,6 +5,7 @@ from types import SimpleNamespace as Space
 import pytest
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.loops.progress import _BatchProgress, _ProcessedTracker, _Progress
 
 from hrseg.data import CamVid
 from hrseg.data.position import Position, position
@@ -13,16 +14,10 @@ from tests.camvid_tree import make_camvid
 
 
 def standing(epochs, batches, last=False):
-    started, processed = epochs
-    batch_processed, completed = batches
-    loop = Space(
-        epoch_progress=Space(current=Space(started=started, processed=processed)),
-        epoch_loop=Space(
-            batch_progress=Space(
-                current=Space(processed=batch_processed, completed=completed), is_last_batch=last
-            )
-        ),
-    )
+    epoch = _Progress(current=_ProcessedTracker(started=epochs[0], processed=epochs[1]))
+    current = _ProcessedTracker(processed=batches[0], completed=batches[1])
+    batch = _BatchProgress(current=current, is_last_batch=last)
+    loop = Space(epoch_progress=epoch, epoch_loop=Space(batch_progress=batch))
     return position(Space(fit_loop=loop), 9)
 
 

@@ -3,6 +3,7 @@
 from typing import NamedTuple
 
 import pytorch_lightning as pl
+from pytorch_lightning.loops.progress import _ProcessedTracker
 
 
 class Position(NamedTuple):
@@ -21,11 +22,11 @@ class Position(NamedTuple):
 
 def position(trainer: pl.Trainer, of: int) -> Position:
     """Return where `trainer` stands; `of` is the number of batches that its loader has."""
-    epochs = trainer.fit_loop.epoch_progress.current
     batches = trainer.fit_loop.epoch_loop.batch_progress
+    epochs, done = trainer.fit_loop.epoch_progress.current, batches.current
+    assert isinstance(epochs, _ProcessedTracker) and isinstance(done, _ProcessedTracker)
     if epochs.started == epochs.processed:
         return Position(epochs.processed, 0, of)  # between two epochs
-    done = batches.current
     if batches.is_last_batch and done.completed == done.processed - 1:
         # Saved in on_train_batch_end: Lightning goes on in the next epoch.
         return Position(epochs.processed + 1, 0, of)

@@ -1,0 +1,217 @@
+"""Going on exactly: what Lightning's checkpoints lack, so that a resumed run is the same run."""
+
+import random
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.callbacks import Callback, EarlyStopping
+from pytorch_lightning.loggers import TensorBoardLogger
+from pytorch_lightning.loops.loop import _Loop
+from pytorch_lightning.loops.progress import _ProcessedTracker
+from pytorch_lightning.utilities import rank_zero_only
+from rich import get_console
+
+from hrseg.atomic import write_bytes
+from hrseg.errors import ConfigError
+
+_KEY = "resume"
+Random = dict[str, Any]
+
+
+class ExactState(Callback):
+    """Add to each checkpoint what makes a resumed run equal to one that was never interrupted.
+
+    The random numbers of every process, progress in a form that Lightning goes on from without a
+    lost or repeated step or validation, and how much of metrics.csv belongs to the state. The
+    place in the data is the DataModule's to keep.
+    """
+
+    def __init__(self, run: Path) -> None:
+        """Take the run folder, whose `metrics.csv` is the record."""
+        self.metrics = run / "metrics.csv"
+        self.random: Random | None = None
+        self.resumed = False
+
+    def on_save_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Write down what Lightning does not."""
+        loops = checkpoint["loops"]["fit_loop"]
+        checkpoint["loops"]["fit_loop"] = settled(loops, validating=trainer.validating)
+        checkpoint[_KEY] = {
+            "random": _of_all_processes(trainer, random_state(pl_module.device)),
+            "rows": _rows(self.metrics) if trainer.is_global_zero else 0,
+        }
+
+    def on_load_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Take the state of this process; drop from the record what is done again."""
+        self.resumed = True
+        if _KEY not in checkpoint:  # of an earlier version
+            return
+        states = checkpoint[_KEY]["random"]
+        if len(states) == trainer.world_size:
+            self.random = states[trainer.global_rank]
+        else:
+            _say(
+                f"note: {len(states)} processes wrote the state, {trainer.world_size} go on: "
+                "dropout draws other numbers than it would have"
+            )
+        if trainer.is_global_zero:
+            _cut(self.metrics, checkpoint[_KEY]["rows"])
+            loop = checkpoint["loops"]["fit_loop"]["epoch_loop.state_dict"]
+            _purge_events(trainer, int(loop["_batches_that_stepped"]) + 1)
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Go on as if there had been no interruption."""
+        if not self.resumed:
+            return
+        self.resumed = False
+        _begin_epoch(trainer)
+        for callback in trainer.early_stopping_callbacks:
+            # It had stopped this run; more patience lets it go on.
+            if isinstance(callback, EarlyStopping) and callback.wait_count >= callback.patience:
+                trainer.should_stop = True
+                _say("nothing is left to train: early stopping has ended this run.")
+        if self.random is not None:
+            set_random_state(self.random, pl_module.device)
+
+    def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Forget the validation that was begun before the interruption."""
+        if not trainer.sanity_checking:
+            trainer.fit_loop.epoch_loop.val_loop.batch_progress.total.reset_on_restart()
+
+
+def settled(loops: Mapping[str, Any], validating: bool = False) -> dict[str, Any]:
+    """Return the progress of Lightning's fit loop so that it goes on from here exactly.
+
+    Args:
+        loops: `state_dict` of the fit loop, between two batches, at the start of a validation, or
+            at the end of an epoch. A batch that is fetched and not begun counts as not fetched;
+            an epoch of which none is begun as not begun; a validation of which none is done is
+            due.
+        validating: whether the trainer is in a validation.
+    """
+    batches, epochs = _copy(loops["epoch_loop.batch_progress"]), _copy(loops["epoch_progress"])
+    validation = _copy(loops["epoch_loop.val_loop.batch_progress"])
+    for progress in (batches["total"], batches["current"]):
+        if progress["ready"] > progress["started"]:
+            progress["ready"] = progress["started"]
+            batches["is_last_batch"] = False
+    none_done = not any(batches["current"].values()) and not validating
+    if none_done and epochs["current"]["started"] > epochs["current"]["processed"]:
+        for progress in (epochs["total"], epochs["current"]):
+            progress["ready"] = progress["started"] = progress["processed"]
+    if validating and not validation["current"]["ready"]:
+        # What Lightning takes for a validation that it was stopped in the first batch of.
+        for progress in (validation["total"], validation["current"]):
+            progress["ready"] = progress["started"] = progress["processed"] + 1
+        validation["is_last_batch"] = False
+    return {
+        **loops,
+        "epoch_progress": epochs,
+        "epoch_loop.batch_progress": batches,
+        "epoch_loop.val_loop.batch_progress": validation,
+    }
+
+
+def finished_epochs(content: Mapping[str, Any], path: Path) -> int:
+    """Return how many epochs are behind the state that a checkpoint holds, validations included.
+
+    Raises:
+        ConfigError: it holds none.
+    """
+    try:
+        return int(content["loops"]["fit_loop"]["epoch_progress"]["current"]["processed"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise ConfigError(
+            f"{path} holds no state of a training to go on from.\n"
+            f"Start a new run from its weights: model.weights={path}"
+        ) from error
+
+
+def random_state(device: torch.device) -> Random:
+    """Return what Python, numpy, torch and the device of this process draw from, as plain data."""
+    version, words, gauss = random.getstate()
+    name, keys, *rest = np.random.get_state(legacy=True)
+    return {
+        "python": [version, list(words), gauss],
+        "numpy": [str(name), torch.from_numpy(np.asarray(keys, np.int64)), *rest],
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state(device) if device.type == "cuda" else None,
+    }
+
+
+def set_random_state(state: Random, device: torch.device) -> None:
+    """Let this process draw on from a state of `random_state`."""
+    version, words, gauss = state["python"]
+    random.setstate((version, tuple(words), gauss))
+    name, keys, *rest = state["numpy"]
+    np.random.set_state((name, keys.numpy().astype(np.uint32), *rest))
+    torch.set_rng_state(state["torch"].cpu())
+    if state["cuda"] is not None and device.type == "cuda":
+        torch.cuda.set_rng_state(state["cuda"].cpu(), device)
+
+
+def _of_all_processes(trainer: pl.Trainer, state: Random) -> list[Random]:
+    """Return the states of all processes, in their order; each of them must come here."""
+    states: list[Any] = [state] * trainer.world_size
+    if trainer.world_size > 1:
+        torch.distributed.all_gather_object(states, state)
+    return states
+
+
+def _begin_epoch(trainer: pl.Trainer) -> None:
+    """After a finished epoch let Lightning begin the next; by steps it would finish it again.
+
+    `trainer.max_steps` makes it take any state for one amid an epoch.
+    """
+    loop, epochs = trainer.fit_loop, trainer.fit_loop.epoch_progress
+    for progress in (epochs.total, epochs.current):
+        assert isinstance(progress, _ProcessedTracker)
+        if not loop.restarting or progress.started > progress.processed:
+            return
+        progress.completed = progress.processed
+    _Loop.restarting.fset(loop, False)  # type: ignore[attr-defined]
+    loop.reset_restart_stage()
+    loop.epoch_loop.reset_restart_stage()
+
+
+def _rows(metrics: Path) -> int:
+    """Return how many rows the record has."""
+    return max(metrics.read_bytes().count(b"\n") - 1, 0) if metrics.is_file() else 0
+
+
+def _cut(metrics: Path, rows: int) -> None:
+    """Keep the first `rows` rows: the others belong to steps that are done again."""
+    if rows < _rows(metrics):
+        lines = metrics.read_bytes().splitlines(keepends=True)
+        write_bytes(metrics, b"".join(lines[: rows + 1]))
+
+
+def _purge_events(trainer: pl.Trainer, step: int) -> None:
+    """Tell TensorBoard to forget what was written from `step` on, which is written again."""
+    for logger in trainer.loggers:
+        if isinstance(logger, TensorBoardLogger):
+            from tensorboard.compat.proto.event_pb2 import (  # type: ignore[import-untyped]
+                Event,
+                SessionLog,
+            )
+
+            start = SessionLog(status=SessionLog.START)
+            writer = logger.experiment._get_file_writer()
+            writer.add_event(Event(step=step, session_log=start), step)
+
+
+@rank_zero_only
+def _say(line: str) -> None:
+    get_console().print(line, highlight=False, soft_wrap=True)
+
+
+def _copy(progress: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: dict(v) if isinstance(v, dict) else v for key, v in progress.items()}
