@@ -60,7 +60,8 @@ def resized(rows: Rows, size: Sequence[int], align_corners: bool) -> Rows:
         weights[place, low - top] = 1 - share
         weights[place, high - top] += share
         planes = x.flatten(0, 1)
-        mixed = torch.bmm(weights.to(x).expand(len(planes), -1, -1), planes)
+        with torch.autocast(x.device.type, enabled=False):  # whose products are of 8 bits
+            mixed = torch.bmm(weights.to(x).expand(len(planes), -1, -1), planes)
         return mixed.view(*x.shape[:2], end - first, width)
 
     return Rows((height, width), read)

@@ -39,6 +39,13 @@ def test_double_precision_is_kept():
     torch.testing.assert_close(bands, whole, rtol=1e-12, atol=1e-12)
 
 
+def test_scores_stay_float32_where_the_network_runs_in_bfloat16():
+    rows = resized(held(some(24, 32)), (96, 131), False)
+    with torch.autocast("cpu", torch.bfloat16):
+        lower = rows.read(0, 96)
+    assert torch.equal(lower, rows.read(0, 96))
+
+
 def test_steps_can_follow_each_other():
     x = some(10, 12)
     large = mapped(resized(held(x), (40, 48), False), torch.exp)
