@@ -6,6 +6,8 @@ from rich import get_console
 
 from hrseg.config import load_config, shipped_configs
 from hrseg.data.datamodule import SegmentationDataModule
+from hrseg.forecast import forecast, free_bytes, training_bytes
+from hrseg.models import Segmenter
 from hrseg.schema import Config
 from hrseg.task import SegmentationTask
 
@@ -34,8 +36,22 @@ def announce_fit(
         f"{epochs} of {train // config.data.batch_size} steps; "
         f"run folder {trainer.default_root_dir}",
     )
+    say(f"memory: {_memory(config, task, trainer)}")
     notes = [_unscored(trainer), lonely_norms(config, trainer), scaled_lr(config)]
     say(*(f"note: {note}" for note in notes if note))
+
+
+def _memory(config: Config, task: SegmentationTask, trainer: pl.Trainer) -> str:
+    """Return what a device is expected to need, and has."""
+    assert isinstance(task.model, Segmenter), "an exported file is not trained"
+    needed = training_bytes(
+        task.model,
+        config.data.batch_size // (trainer.world_size * trainer.accumulate_grad_batches),
+        config.data.crop_size,
+        str(trainer.precision),
+        config.optimizer.name,
+    )
+    return forecast(needed, free_bytes(trainer.strategy.root_device))
 
 
 def say(*lines: str) -> None:

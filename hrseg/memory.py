@@ -10,6 +10,13 @@ from hrseg.errors import ConfigError
 _SAID = "(?i)out of memory|(can't|cannot|failed to) allocate|bad_alloc|bad allocation"
 
 
+OUT_OF_MEMORY = (
+    "out of memory.\nLess is taken by a smaller data.batch_size or data.crop_size, more devices, "
+    "trainer.precision=bf16-mixed, or model.activation_checkpointing=true.\n"
+    "A run that had begun goes on from its last checkpoint: hrseg fit --resume."
+)
+
+
 class OutOfMemory(ConfigError):
     """The memory of the machine, or of the device, did not suffice."""
 
