@@ -23,6 +23,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from rich import get_console
 from rich.table import Column, Table
 
+from hrseg.logs import quieten
 from tests.faults import Tally
 from tests.faults.kinds import KINDS
 
@@ -41,6 +42,7 @@ def main() -> int:
     names = arguments.kinds or (list(KINDS) if arguments.all or arguments.quick else [])
     if not names or not set(names) <= set(KINDS):
         parser.error(f"say --all, --quick, or some of {', '.join(KINDS)}")
+    quieten()
     tallies: dict[str, Tally] = {}
     table = Table(
         Column("fault", no_wrap=True), "promise", title="faults injected", title_justify="left"

@@ -6,11 +6,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import pytorch_lightning as pl
 import torch
+from torch.utils.data import DataLoader
 
+from hrseg.callbacks import PredictionImages
 from hrseg.inference import Evaluator
 from hrseg.memory import OutOfMemory, is_out_of_memory
+from hrseg.models import create_model
 from hrseg.protocols import Protocol
+from hrseg.records import ImageScores
+from hrseg.task import SegmentationTask
 
 
 class Limited:
@@ -128,3 +134,46 @@ def wide(image):
     """64 channels at full size, and two of them."""
     layers = image[:, :1].repeat(1, 64, 1, 1)
     return torch.cat([layers[:, :1], 1 - layers[:, 1:2]], 1)[..., ::4, ::4]
+
+
+class Watch(pl.Callback):
+    """What the process holds, in MiB, after every so many validation images."""
+
+    def __init__(self):
+        self.held = []
+
+    def on_validation_batch_end(self, trainer, pl_module, outputs, batch, batch_idx, *_):
+        if batch_idx % 100 == 99:
+            pages = int(Path("/proc/self/statm").read_text().split()[1])
+            self.held.append(pages * resource.getpagesize() / 2**20)
+
+
+class Many:
+    """A thousand images of 256x512."""
+
+    def __len__(self):
+        return 1000
+
+    def __getitem__(self, index):
+        image = picture(256, 512)[0]
+        return {"image": image, "mask": image[0] // 86, "name": f"{index}"}
+
+
+@pytest.mark.slow
+def test_what_validation_holds_does_not_grow_with_the_number_of_images(tmp_path):
+    model = create_model("hrnet_w18_small_v1", num_classes=3)
+    protocol = Protocol(scales=(0.5, 1.0), flip=True)
+    task = SegmentationTask(model, ["a", "b", "c"], protocol=protocol)
+    watch, folder = Watch(), tmp_path / "run"
+    trainer = pl.Trainer(
+        accelerator="cpu",
+        logger=False,
+        callbacks=[watch, ImageScores(folder, tmp_path / "none.ckpt"), PredictionImages(4, folder)],
+        enable_progress_bar=False,
+        default_root_dir=folder,
+    )
+    trainer.validate(task, DataLoader(Many(), 1), verbose=False)
+    print([round(held) for held in watch.held])
+    slope = np.polyfit(range(200, 1001, 100), watch.held[1:], 1)[0]
+    assert task.scores["images"] == 1000
+    assert abs(slope) < 0.01  # MiB per image, of which each has 0.5

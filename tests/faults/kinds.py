@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.faults import Tally, checkpoints
+from tests.faults import Tally, checkpoints, numbers
 
 Inject = Callable[[int, Path, int], Tally]
 
@@ -38,5 +38,13 @@ KINDS: dict[str, Kind] = {
     "checkpoint_damaged": Kind(
         "a damaged checkpoint: the one before it is taken, with a word",
         checkpoints.damaged, 25, 300,
+    ),
+    "no_numbers": Kind(
+        "NaN, infinity: no step with it, none saved, its batch named and kept",
+        numbers.no_numbers, 4, 80,
+    ),
+    "no_memory": Kind(
+        "out of memory in evaluation: it goes on, to the same scores",
+        numbers.no_memory, 20, 1000,
     ),
 }  # fmt: skip
