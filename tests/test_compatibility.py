@@ -23,7 +23,7 @@ from hrseg.config import load_config, to_yaml
 from hrseg.models.weightfile import read_checkpoint
 
 ARCHIVES = sorted((Path(__file__).parent / "compat").glob("*.tar.xz"))
-RUNS = ("minimal", "full")
+RUNS = ("minimal", "full", "stopped")
 
 
 @pytest.fixture(scope="module", params=ARCHIVES, ids=lambda path: path.name)
@@ -39,6 +39,8 @@ def corpus(request, tmp_path_factory):
 @pytest.fixture(params=RUNS)
 def run(corpus, request):
     """A run folder of that version."""
+    if not (corpus / "runs" / request.param).is_dir():
+        pytest.skip("that version's archive has no such run")
     return (corpus / "runs" / request.param / "latest").resolve()
 
 
@@ -144,11 +146,12 @@ def test_a_training_goes_on_from_its_last_checkpoint(corpus, run, tmp_path):
     place = [f"data.root={corpus / 'data'}", f"runs={tmp_path}"]
     assert main(["fit", "--resume", str(own), *place, "trainer.max_epochs=2"]) == 0
     after = read_checkpoint(own / "checkpoints" / "last.ckpt")
-    assert after["global_step"] == 2 * before["global_step"] > 0
+    # Two steps in an epoch; `stopped` may have been saved amid the second.
+    assert after["global_step"] == 4 > before["global_step"] > 0
     with (own / "metrics.csv").open() as file:
         assert {row["epoch"] for row in csv.DictReader(file)} == {"0", "1"}
-    moments = [next(iter(c["optimizer_states"][0]["state"].values())) for c in (before, after)]
-    assert set(moments[0]) == set(moments[1])
+    moments = [c["optimizer_states"][0]["state"].values() for c in (before, after)]
+    assert [set(moment) for moment in moments[0]] == [set(moment) for moment in moments[1]]
 
 
 def test_report_is_made_of_a_run(corpus, run, tmp_path):
