@@ -1,16 +1,23 @@
 import json
 import math
+import os
 from argparse import Namespace
 
 import numpy as np
 import pytest
+import pytorch_lightning as pl
 import torch
 from cityscapesscripts.evaluation import evalPixelLevelSemanticLabeling as official
 from cityscapesscripts.helpers.labels import labels
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pytorch_lightning.callbacks import EMAWeightAveraging
+from torch.utils.data import DataLoader
 
+import hrseg
+from hrseg.data.sampler import EvaluationSampler
 from hrseg.errors import ConfigError
+from hrseg.inference import Evaluator
 from hrseg.metrics import (
     ConfusionMatrix,
     accuracy,
@@ -22,6 +29,9 @@ from hrseg.metrics import (
     pixel_accuracy,
     summarize,
 )
+from hrseg.models.normalize import Normalize
+from hrseg.protocols import CHOICES, Protocol
+from tests.faults.metrics import Looked, whole
 
 # Class 0: 3 of 4 pixels found, class 1: 2 of 4, class 2: nowhere.
 HAND = torch.tensor([[3, 1, 0], [2, 2, 0], [0, 0, 0]])
@@ -133,6 +143,108 @@ def test_counts_do_not_overflow():
     assert metric.compute()[1, 1] == 2**40 + 5
 
 
+side = st.integers(32, 70)
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    seed=st.integers(0, 2**32 - 1), size=st.tuples(side, side), window=st.tuples(side, side),
+    parts=st.tuples(st.integers(1, 6), st.integers(1, 6)), border=st.sampled_from(["shift", "pad"]),
+    flip=st.booleans(), average=st.sampled_from(CHOICES["average"]), batch=st.integers(1, 5),
+    scores_at=st.sampled_from(CHOICES["scores_at"]),
+    scales=st.sampled_from([(1.0,), (1.0,), (0.75, 1.0), (1.5,)]),
+)  # fmt: skip
+def test_equal_logits_give_equal_classes_in_any_windows(
+    seed, size, window, parts, border, flip, average, batch, scores_at, scales
+):
+    model, random = Looked(seed), np.random.default_rng(seed)
+    image = random.integers(0, 256, (*size, 3), np.uint8) // 8 * 8
+    stride = tuple(-(-length // part) for length, part in zip(window, parts, strict=True))
+    protocol = Protocol(
+        scales=scales, flip=flip, average=average, scores_at=scores_at,
+        window=window, stride=stride, window_border=border,
+    )  # fmt: skip
+    evaluate = Evaluator(lambda x: model.outputs(x)["out"], Normalize(), protocol, batch=batch)
+    ids = evaluate(torch.from_numpy(image).permute(2, 0, 1)[None]).pred.numpy()
+    np.testing.assert_array_equal(ids, whole(model, protocol, image))
+    if scales == (1.0,):
+        np.testing.assert_array_equal(ids, np.asarray(model.table)[image[..., 0]].argmax(-1))
+
+
+@pytest.mark.parametrize(
+    "change", [torch.nn.Module.half, torch.nn.Module.bfloat16, torch.nn.Module.double]
+)
+def test_counts_stay_integers_when_the_model_around_them_changes_its_type(change):
+    metrics = torch.nn.ModuleList([ConfusionMatrix(2)])
+    metrics[0].matrix += 2**53 + 1
+    change(metrics)
+    metrics.to(torch.float16)
+    with torch.autocast("cpu", torch.bfloat16):
+        metrics[0].update(torch.tensor([1]), torch.tensor([1]))
+    assert metrics[0].matrix.dtype == torch.int64
+    assert metrics[0].compute().tolist() == [[2**53 + 1, 2**53 + 1], [2**53 + 1, 2**53 + 2]]
+
+
+def summed_by(rank, folder):
+    torch.distributed.init_process_group(
+        "gloo", init_method=f"file://{folder}/store", rank=rank, world_size=3
+    )
+    metric = ConfusionMatrix(2)
+    metric.matrix += 2**53 + rank
+    (folder / f"{rank}").write_text(str(metric.compute().tolist()))
+
+
+def test_counts_of_processes_are_summed_as_integers(tmp_path, monkeypatch):
+    monkeypatch.setenv("GLOO_SOCKET_IFNAME", "lo")
+    children = []
+    for rank in range(3):
+        children.append(os.fork())
+        if not children[-1]:
+            try:
+                summed_by(rank, tmp_path)
+            finally:
+                os._exit(0)
+    for child in children:
+        os.waitpid(child, 0)
+    each = 3 * 2**53 + 3
+    for rank in range(3):
+        assert (tmp_path / f"{rank}").read_text() == str([[each, each], [each, each]])
+
+
+class Seen(pl.Callback):
+    """Count what is predicted once more, with NumPy."""
+
+    def __init__(self):
+        self.matrix = np.zeros((2, 2), np.int64)
+
+    def on_validation_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+        truth, pred = batch["mask"][0].numpy(), outputs["pred"].numpy()
+        np.add.at(self.matrix, (truth[truth != 255], pred[truth != 255]), 1)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed", "bf16-true"])
+def test_an_epoch_with_averaged_weights_counts_what_was_predicted(tmp_path, precision):
+    random = np.random.default_rng(0)
+    items = [
+        {"image": torch.from_numpy(random.integers(0, 256, (3, 32, 48), np.uint8)),
+         "mask": torch.from_numpy(random.choice(np.array([0, 1, 255], np.uint8), (32, 48))),
+         "name": str(index)}
+        for index in range(2)
+    ]  # fmt: skip
+    model = hrseg.create_model("hrnet_w18_small_v1", num_classes=2, bn_momentum=0.1)
+    task, seen = hrseg.SegmentationTask(model, ["a", "b"]), Seen()
+    trainer = pl.Trainer(
+        max_epochs=1, accelerator="cpu", logger=False, enable_checkpointing=False,
+        enable_progress_bar=False, enable_model_summary=False, num_sanity_val_steps=0,
+        precision=precision, callbacks=[EMAWeightAveraging(decay=0.5), seen],
+        default_root_dir=tmp_path,
+    )  # fmt: skip
+    trainer.fit(task, DataLoader(items, 2), DataLoader(items, 1))
+    assert task.scores["confusion_matrix"] == seen.matrix.tolist()
+    assert seen.matrix.sum() == sum(int((item["mask"] != 255).sum()) for item in items)
+
+
 def test_nothing_scored_gives_nulls_and_no_crash():
     scores = summarize(torch.zeros(2, 2, dtype=torch.int64), ["a", "b"], "zero")
     assert scores["miou"] is scores["pixel_accuracy"] is scores["mean_accuracy"] is None
@@ -186,6 +298,35 @@ def test_order_and_batches_do_not_matter(pairs, random, cut):
         )
     assert torch.equal(metric.compute(), whole)
     assert whole.sum() == sum(t != 255 for _, t in pairs)
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    seed=st.integers(0, 2**32 - 1), images=st.integers(1, 9), processes=st.integers(1, 5),
+    batch=st.integers(1, 4), classes=st.integers(1, 12),
+)  # fmt: skip
+def test_shares_of_processes_add_up_to_the_count_of_numpy(seed, images, processes, batch, classes):
+    random = np.random.default_rng(seed)
+    sizes = random.integers(1, 20, (images, 2))
+    truths = [random.choice([*range(classes), 255], size).astype(np.uint8) for size in sizes]
+    preds = [random.integers(0, classes, size).astype(np.uint8) for size in sizes]
+    expected = np.zeros((classes, classes), np.int64)
+    for truth, pred in zip(truths, preds, strict=True):
+        np.add.at(expected, (truth[truth != 255], pred[truth != 255]), 1)
+    total = torch.zeros(classes, classes, dtype=torch.int64)
+    for rank in range(processes):
+        metric, keys = ConfusionMatrix(classes), list(EvaluationSampler(truths, processes, rank))
+        for start in range(0, len(keys), batch):
+            some = keys[start : start + batch]
+            masks = [
+                np.full_like(truths[k.index], 255) if k.repeat else truths[k.index] for k in some
+            ]
+            metric.update(
+                torch.from_numpy(np.concatenate([preds[key.index].ravel() for key in some])),
+                torch.from_numpy(np.concatenate([mask.ravel() for mask in masks])),
+            )
+        total += metric.compute()
+    assert total.tolist() == expected.tolist()
 
 
 @settings(deadline=None, max_examples=60)

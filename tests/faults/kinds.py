@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.faults import Tally, checkpoints, numbers
+from tests.faults import Tally, checkpoints, metrics, numbers
 
 Inject = Callable[[int, Path, int], Tally]
 
@@ -46,5 +46,9 @@ KINDS: dict[str, Kind] = {
     "no_memory": Kind(
         "out of memory in evaluation: it goes on, to the same scores",
         numbers.no_memory, 20, 1000,
+    ),
+    "metrics_layout": Kind(
+        "any processes, workers, order, windows: the same count of every pixel",
+        metrics.inject, 6, 240,
     ),
 }  # fmt: skip
