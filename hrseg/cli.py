@@ -18,7 +18,7 @@ from hrseg.choice import (
     run_of_arguments,
     run_to_resume,
 )
-from hrseg.errors import ConfigError, DataError, HrsegError
+from hrseg.errors import ConfigError, DataError, HrsegError, printable
 from hrseg.runfolder import is_first_process
 from hrseg.startup import spare_imports
 from hrseg.stop import Stopped, stoppable
@@ -39,7 +39,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             spare_imports()
             if arguments.command in _COMPUTE:
                 keep_memory()
-            return int(_COMMANDS[arguments.command](arguments) or 0)
+            from hrseg.console import plain_output
+
+            with plain_output():
+                return int(_COMMANDS[arguments.command](arguments) or 0)
     except Stopped as stop:
         if is_first_process():
             print(f"hrseg: {stop}", file=sys.stderr)
@@ -50,7 +53,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except OSError as error:
         if error.filename is None:
             raise
-        print(f"hrseg: {error.filename}: {error.strerror}", file=sys.stderr)
+        print(printable(f"hrseg: {error.filename}: {error.strerror}"), file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("hrseg: stopped", file=sys.stderr)

@@ -15,7 +15,7 @@ import yaml
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from hrseg.errors import ConfigError
+from hrseg.errors import ConfigError, one_line
 from hrseg.lookup import did_you_mean, find
 from hrseg.protocols import PROTOCOLS, make_protocol
 from hrseg.schema import (
@@ -25,6 +25,8 @@ from hrseg.schema import (
     WHOLE_TRAINER_NUMBERS,
     Config,
 )
+
+_DEPTH = 40  # of lists and sections in a file
 
 
 def load_config(name: str | Path, overrides: Iterable[str] = ()) -> Config:
@@ -39,12 +41,17 @@ def load_config(name: str | Path, overrides: Iterable[str] = ()) -> Config:
     """
     path = find_config(name)
     try:
+        _refuse_depth(path)
         raw = OmegaConf.load(path)
-    except (yaml.YAMLError, OmegaConfBaseException, UnicodeDecodeError, RecursionError) as error:
+    except (yaml.YAMLError, OmegaConfBaseException, ValueError, RecursionError) as error:
         raise ConfigError(f"{path} is not valid YAML:\n{_first_lines(error)}") from error
     if not isinstance(raw, DictConfig):
         raise ConfigError(f"{path} holds no 'key: value' pairs. See `hrseg configs` for examples.")
     changed = dict(_split_override(override) for override in overrides)
+    checker = _Checker(path, list(changed))
+    # Before anything is looked up in it: that alone would resolve what stands there.
+    checker.refuse_foreign_resolvers(OmegaConf.to_container(raw), "")
+    checker.refuse_foreign_resolvers(changed, "")
     _spell_out_names(raw)
     for key, value in changed.items():
         try:
@@ -52,7 +59,6 @@ def load_config(name: str | Path, overrides: Iterable[str] = ()) -> Config:
         except (OmegaConfBaseException, AttributeError, IndexError, TypeError) as error:
             raise ConfigError(f"command line: {key}: {_first_lines(error, 1)}") from error
         _spell_out_names(raw)
-    checker = _Checker(path, list(changed))
     content = cast(dict[str, Any], OmegaConf.to_container(raw))
     checker.refuse_foreign_resolvers(content, "")
     config = checker.typed(Config, content, "")
@@ -120,7 +126,7 @@ class _Checker:
 
     def error(self, key: str, message: str) -> ConfigError:
         """Return an error that says where `key` was written."""
-        return ConfigError(f"{self.where(key)}: {key}: {message}")
+        return ConfigError(f"{self.where(key)}: {one_line(key)}: {message}")
 
     def where(self, key: str) -> str:
         """Return the place that `key` was written at."""
@@ -211,8 +217,9 @@ class _Checker:
         if missing:
             raise self.error(missing[0], f"is required: {_help(config, missing[0])}.")
         self._check_numbers(config, "")
-        if not re.fullmatch(r"(?!\.)[^/\\\x00-\x1f]+", config.name):
-            raise self.error("name", f"{config.name!r} names a folder: no slash, no dot in front.")
+        if not _names_a_folder(config.name):
+            said = "names a folder: no slash, no dot in front, no control, at most 200 bytes."
+            raise self.error("name", f"{config.name!r} {said}")
         scales = list(config.data.scales)
         steps = (scales[1] - scales[0]) / scales[2] if len(scales) == 3 else 1.0
         if len(scales) not in (2, 3) or scales[0] > scales[1] or abs(steps - round(steps)) > 1e-6:
@@ -259,9 +266,31 @@ class _Checker:
                 self._index(value, f"{key}[{index}]")
 
 
+def _refuse_depth(path: Path) -> None:
+    """Raise YAMLError where lists and sections lie so deep that readers written in C crash."""
+    depth = 0
+    for event in yaml.parse(path.read_text(encoding="utf-8"), yaml.SafeLoader):
+        if isinstance(event, yaml.CollectionStartEvent):
+            depth += 1
+        elif isinstance(event, yaml.CollectionEndEvent):
+            depth -= 1
+        if depth > _DEPTH:
+            line = event.start_mark.line + 1
+            raise yaml.YAMLError(f"line {line} lies {depth} levels deep, no config has as many")
+
+
+def _names_a_folder(name: str) -> bool:
+    short = len(name.encode("utf-8", "replace")) <= 200
+    return short and one_line(name) == name and re.fullmatch(r"(?!\.)[^/\\]+", name) is not None
+
+
 def _spell_out_names(raw: DictConfig) -> None:
     """Write `{name: sgd}` where a named section is a bare `sgd`, so that overrides reach in."""
     for key in SECTIONS:
+        parent, _, name = key.rpartition(".")
+        section = OmegaConf.select(raw, parent) if parent else raw
+        if isinstance(section, DictConfig) and OmegaConf.is_interpolation(section, name):
+            continue  # resolved, it would lie in the saved config
         node = OmegaConf.select(raw, key, throw_on_resolution_failure=False)
         if isinstance(node, str):
             OmegaConf.update(raw, key, {"name": node})

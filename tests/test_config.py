@@ -1,3 +1,4 @@
+import json
 import subprocess
 import sys
 from inspect import signature
@@ -6,7 +7,7 @@ from pathlib import Path
 import pytest
 import pytorch_lightning as pl
 
-from hrseg.config import find_config, load_config, shipped_configs, to_yaml
+from hrseg.config import find_config, load_config, shipped_configs, to_dict, to_yaml
 from hrseg.errors import ConfigError
 from hrseg.schema import OWN_TRAINER_NAMES, TRAINER_NAMES
 
@@ -202,3 +203,48 @@ def test_a_protocol_is_checked_with_the_place_where_it_was_written(tmp_path):
         load_config("camvid_w18", ["inference.window=[520]"])
     config = load_config("camvid_w18", ["inference.protocol=official_lip"])
     assert config.inference.resize is None
+
+
+@pytest.mark.parametrize(
+    "section", ["optimizer: ${oc.env:SECRET_OF_MINE}", "losses: ['${oc.env:SECRET_OF_MINE}']",
+                "losses: ${oc.select:x,'${oc.env:SECRET_OF_MINE}'}"]
+)  # fmt: skip
+def test_a_section_that_is_a_secret_is_refused_before_it_is_looked_up(
+    section, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("SECRET_OF_MINE", "7f3e9a")
+    (tmp_path / "c.yaml").write_text(f"name: a\n{section}\n")
+    with pytest.raises(ConfigError, match="is not allowed") as error:
+        load_config(tmp_path / "c.yaml")
+    assert "7f3e9a" not in str(error.value)
+    with pytest.raises(ConfigError, match="is not allowed"):
+        load_config("synthetic_tiny", [section.replace(": ", "=", 1)])
+
+
+def test_a_section_from_the_environment_is_saved_as_it_was_written(tmp_path, monkeypatch):
+    monkeypatch.setenv("HRSEG_CACHE", "/from/the/environment")
+    config = load_config("synthetic_tiny", ["data.cache=${oc.env:HRSEG_CACHE}"])
+    assert to_dict(config.data)["cache"] == "/from/the/environment"
+    assert "/from/the/environment" not in to_yaml(config)
+
+
+def test_a_section_named_by_the_environment_does_not_land_in_the_config(monkeypatch):
+    monkeypatch.setenv("HRSEG_OPTIMIZER", "sgd_of_the_environment")
+    with pytest.raises(ConfigError) as error:
+        load_config("synthetic_tiny", ["optimizer=${oc.env:HRSEG_OPTIMIZER}"])
+    assert "sgd_of_the_environment" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "text", ["a: " + "[" * 100_000, "a: " + "[" * 100 + "]" * 100, f"a: {'9' * 5000}"]
+)
+def test_yaml_made_to_crash_its_reader_is_answered(text, tmp_path):
+    (tmp_path / "c.yaml").write_text(text)
+    with pytest.raises(ConfigError, match="is not valid YAML"):
+        load_config(tmp_path / "c.yaml")
+
+
+@pytest.mark.parametrize("name", ["a\x1bb", "a\u202egnp", "a" * 201, "a\nb"])
+def test_a_name_that_no_folder_should_have_is_refused(name):
+    with pytest.raises(ConfigError, match="names a folder"):
+        load_config("synthetic_tiny", [f"name={json.dumps(name)}"])

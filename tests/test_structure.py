@@ -25,6 +25,7 @@ ANYONE = {"errors", "lookup", "atomic", "seal", "hrseg"}
 EVALUATION = {"inference", "geometry", "protocols"}
 MAY_IMPORT = {
     "allocator": set(),
+    "console": set(),
     "lookup": set(),
     "errors": set(),
     "atomic": set(),

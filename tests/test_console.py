@@ -1,0 +1,63 @@
+import io
+import sys
+
+import pytest
+from rich import get_console, reconfigure
+from rich.progress import Progress, TextColumn
+from rich.table import Table
+
+from hrseg.cli import main
+from hrseg.console import plain_output
+from hrseg.errors import printable
+
+EVIL = "a\x1b]52;c;aGk=\x07\x9b2J\u202egnp\udcff"
+SHOWN = r"a\x1b]52;c;aGk=\x07\x9b2J\u202egnp\udcff"
+
+
+def test_print_and_warnings_show_controls_instead_of_sending_them(capsys):
+    with plain_output():
+        print(f"one {EVIL}\ttwo")
+        print(EVIL, file=sys.stderr)
+    said = capsys.readouterr()
+    assert said.out == f"one {SHOWN}\ttwo\n"
+    assert said.err == f"{SHOWN}\n"
+
+
+def test_a_terminal_gets_the_colours_of_rich_and_no_controls_of_names():
+    terminal = io.StringIO()
+    reconfigure(file=terminal, force_terminal=True, width=300, color_system="standard")
+    with plain_output():
+        table = Table("class")
+        table.add_row(EVIL, style="red")
+        get_console().print(table)
+        get_console().print(EVIL, markup=False, soft_wrap=True)
+        with Progress(TextColumn("{task.description}", markup=False), console=get_console()) as bar:
+            bar.add_task(EVIL)
+    said = terminal.getvalue()
+    assert said.count(r"a\x1b]52") >= 3  # \x07 rich leaves out itself
+    assert "\x1b[31m" in said
+    for control in ("\x1b]", "\x07", "\x9b", "\u202e", "\udcff"):
+        assert control not in said
+
+
+def test_a_bar_may_write_its_line_again(capsys):
+    with plain_output():
+        sys.stderr.write("\r 10 %")
+        sys.stderr.write("name\rof a file")
+    assert capsys.readouterr().err == "\r 10 %name\\rof a file"
+
+
+def test_the_streams_are_as_before_afterwards():
+    streams, console = (sys.stdout, sys.stderr), type(get_console())
+    with pytest.raises(KeyError), plain_output():
+        raise KeyError
+    assert (sys.stdout, sys.stderr) == streams and type(get_console()) is console
+
+
+def test_a_command_shows_a_name_from_a_file_as_text(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "c.yaml").write_text('"\\e[2J\\a\\n\\n\\n\\n\\nx": 1\n')
+    assert main(["fit", "--config", "c.yaml"]) == 2
+    said = capsys.readouterr().err
+    assert r"\x1b[2J\x07\n\n" in said and printable(said) == said
+    assert len(said.splitlines()) <= 4
