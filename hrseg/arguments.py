@@ -163,6 +163,9 @@ def _add_data(parser: argparse.ArgumentParser) -> None:
     check.add_argument(
         "--splits", nargs="+", metavar="SPLIT", help="default: train and val, test if it is there"
     )
+    check.add_argument(
+        "--hash", action="store_true", help="compare with the manifest of sha256 sums, or write it"
+    )
     check.set_defaults(command="data_check")
 
     stats = commands.add_parser("stats", help="class weights, mean and standard deviation")

@@ -8,7 +8,7 @@ from typing import Any, cast
 import numpy as np
 import pytorch_lightning as pl
 from PIL import Image
-from pytorch_lightning.callbacks import Callback
+from pytorch_lightning.callbacks import Callback, ModelCheckpoint
 from pytorch_lightning.loggers import TensorBoardLogger
 from pytorch_lightning.trainer.states import TrainerFn
 from rich import get_console
@@ -31,6 +31,13 @@ class ClassScores(Callback):
         """Write into `folder`, by default the trainer's `default_root_dir`."""
         self.folder = folder
         self.best = -1.0
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Know what the best checkpoint knows, whose file may not be the one of the last state."""
+        for callback in trainer.checkpoint_callbacks:
+            if isinstance(callback, ModelCheckpoint) and callback.monitor == "val/miou":
+                best = callback.best_model_score
+                self.best = -1.0 if best is None else float(best)
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Show and write the scores that the task has just computed."""
@@ -144,7 +151,7 @@ class PredictionImages(Callback):
             return
         total = int(sum(trainer.num_val_batches))
         wanted = {round(i * (total - 1) / max(1, self.count - 1)) for i in range(self.count)}
-        if batch_idx not in wanted:
+        if batch_idx not in wanted or any(batch.get("fault", ())):
             return
         image = batch["image"][0].permute(1, 2, 0).cpu().numpy()
         truth = batch["mask"][0].cpu().numpy().astype(np.uint8)

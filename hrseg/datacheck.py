@@ -3,6 +3,7 @@
 import os
 import time
 from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,8 @@ from hrseg.callbacks import write_json
 from hrseg.data.base import IGNORE
 from hrseg.data.check import Split, find_split, look_through
 from hrseg.data.datamodule import SegmentationDataModule
-from hrseg.data.look import Look
+from hrseg.data.look import Fault, Look, fault
+from hrseg.data.manifest import NAME, Manifest, digest_of, name_below, write_manifest
 from hrseg.data.stats import split_stats
 from hrseg.errors import DataError
 from hrseg.schema import Config
@@ -34,6 +36,7 @@ def check_data(
     splits: Sequence[str] | None = None,
     out: Path | None = None,
     workers: int | None = None,
+    hashes: bool = False,
 ) -> dict[str, Any]:
     """Look at every file of some splits; print what they hold and what is wrong with them.
 
@@ -43,6 +46,7 @@ def check_data(
             one. Of a union its parts are looked at, each once.
         out: file for the result as JSON.
         workers: processes; None: one per core, 0: this one alone.
+        hashes: compare the files with the manifest, or write it where there is none.
 
     Returns:
         The result: "splits", "faults" (their number), "seconds", "images_per_second".
@@ -61,6 +65,8 @@ def check_data(
         else:
             _say(f"no test split: {test.faults[0].message.splitlines()[0]}")
     seconds = _look(data, found, workers)
+    if hashes:
+        _say(_manifest(data, found))
     faults = sum(len(split.faults) for split in found)
     images = sum(len(split.files) for split in found)
     result = {
@@ -141,6 +147,40 @@ def _look(data: SegmentationDataModule, splits: Sequence[Split], workers: int | 
     return time.monotonic() - began
 
 
+def _manifest(data: SegmentationDataModule, splits: Sequence[Split]) -> str:
+    """Compare all files with the manifest, or write it where there is none; return what was done.
+
+    What differs becomes a fault of its split. A manifest is written of faultless files alone.
+    """
+    path = data.manifest or data.root / NAME
+    files = {file: split for split in splits for pair in split.files for file in pair if file}
+    if not path.is_file():
+        if any(split.faults for split in splits):
+            return f"no manifest was written to {path}: repair the faults first."
+        with ThreadPoolExecutor() as pool:  # hashing and reading leave Python's lock alone
+            write_manifest(path, data.root, zip(files, pool.map(digest_of, files), strict=True))
+        return f"wrote {path}: {len(files):,} files. data.manifest={path} compares what is read."
+    manifest = Manifest.read(path, data.root)
+
+    def difference(file: Path) -> str | None:
+        try:
+            manifest.check(file)
+        except DataError as error:
+            return str(error)
+        return None
+
+    with ThreadPoolExecutor() as pool:
+        for file, message in zip(files, pool.map(difference, files), strict=True):
+            if message:
+                files[file].faults.append(fault(file, message))
+    names = {name_below(file, data.root) for file in files}
+    gone = [name for name in manifest.digests if not (data.root / name).exists()]
+    if gone and splits:
+        message = f"{len(gone)} files of the manifest {path} are gone, e.g. {gone[0]}"
+        splits[0].faults.append(Fault(path, message))
+    return f"compared {len(names & set(manifest.digests)):,} files with {path}"
+
+
 def _split_report(data: SegmentationDataModule, split: Split) -> dict[str, Any]:
     return {
         "images": len(split.files),
@@ -170,9 +210,9 @@ def _show_check(splits: Sequence[Split], names: Sequence[str]) -> None:
     for split in splits:
         for note in split.remarks(names):
             _say(f"note: {split.name}: {note}")
-    faults = [fault for split in splits for fault in split.faults]
-    for fault in faults[:_ON_SCREEN]:
-        _say(f"fault: {_sentence(fault.file, fault.message)}")
+    faults = [found for split in splits for found in split.faults]
+    for found in faults[:_ON_SCREEN]:
+        _say(f"fault: {_sentence(found.file, found.message)}")
     if len(faults) > _ON_SCREEN:
         _say(f"... and {len(faults) - _ON_SCREEN} more; --json FILE writes all of them")
 

@@ -40,6 +40,7 @@ from hrseg.report import write_report
 from hrseg.resume import ExactState, finished_epochs
 from hrseg.runfolder import newest_state, point_latest, requeued_run
 from hrseg.schema import Config
+from hrseg.skipped import SkippedFiles
 from hrseg.stop import Handler, Stopped
 from hrseg.submission import Submission
 from hrseg.task import SegmentationTask
@@ -91,6 +92,7 @@ def validate(config: Config, checkpoint: Path, folder: Path) -> dict[str, Any]:
     data, task = _to_score(config, checkpoint, "validate")
     watch = [
         ImageScores(folder, checkpoint),
+        SkippedFiles(folder),
         PredictionImages(config.prediction_images, folder),
     ]
     trainer, chosen = _scorer(config, task, folder, watch)
@@ -227,6 +229,7 @@ class _Record(Callback):
 def _training_callbacks(config: Config, run: Path) -> list[Callback]:
     callbacks: list[Callback] = [
         ImageScores(run, run / "checkpoints" / "best.ckpt"),
+        SkippedFiles(run),
         PredictionImages(config.prediction_images, run),
     ]
     if config.trainer.get("enable_progress_bar", True):
@@ -257,7 +260,8 @@ def _keeps_checkpoints(config: Config) -> bool:
 def _portable_yaml(config: Config) -> str:
     """Return the config with absolute paths, so that the run works from any folder."""
     copy = cast(DictConfig, OmegaConf.create(to_yaml(config)))
-    for section, key in (("data", "root"), ("data", "cache"), ("model", "weights")):
+    paths = (("data", "root"), ("data", "cache"), ("data", "manifest"), ("model", "weights"))
+    for section, key in paths:
         value = OmegaConf.to_container(copy[section])[key]  # type: ignore[index, call-overload]
         if isinstance(value, str) and "${" not in value and not is_on_hub(value):
             copy[section][key] = str(Path(value).expanduser().absolute())

@@ -76,6 +76,12 @@ class DataConfig:
         300.0,
         at_least=0,
     )
+    on_error: Literal["fail", "skip"] = option(
+        "an image or mask that cannot be read: fail, or skip (counted, listed; up to 10 %)", "fail"
+    )
+    manifest: str | None = option(
+        "sha256 of every file, by `hrseg data check --hash`; what is read is compared with it", None
+    )
 
 
 @dataclass

@@ -21,7 +21,7 @@ def _data_check(arguments: argparse.Namespace) -> int:
     config, out = _data_config(arguments)
     from hrseg.datacheck import check_data
 
-    faults = check_data(config, splits, out, arguments.workers)["faults"]
+    faults = check_data(config, splits, out, arguments.workers, arguments.hash)["faults"]
     return DataError.exit_code if faults else 0
 
 

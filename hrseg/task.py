@@ -116,6 +116,7 @@ class SegmentationTask(pl.LightningModule):
         self.matrices = nn.ModuleList(ConfusionMatrix(num_classes) for _ in self.scored_scales)
         self.evaluator: Evaluator | None = None
         self.seen_pixels: Counter[float] = Counter()
+        self.unread = 0  # validation images that were skipped
         self.scores: dict[str, Any] = {}
         self.compiles = compile and isinstance(model, Segmenter)
         self.compiled: Outputs | None = None
@@ -163,12 +164,16 @@ class SegmentationTask(pl.LightningModule):
         """Forget the last evaluation, and make the model ready for inference."""
         self.evaluator = self._make_evaluator()
         self.seen_pixels.clear()
+        self.unread = 0
         for matrix in self._matrices.values():
             matrix.reset()
 
     def validation_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, Any]:
         """Score one image; return its fused prediction (H, W) for callbacks that draw it."""
         image, mask = batch["image"], batch["mask"][0]
+        if any(batch.get("fault", ())):
+            self.unread += 1
+            return {"pred": torch.zeros_like(mask)}
         evaluate = self.evaluator
         assert evaluate is not None, "on_validation_epoch_start comes first"
         if self.scale_report:
@@ -198,7 +203,11 @@ class SegmentationTask(pl.LightningModule):
             miou = {scales: summary["miou"] or 0.0 for scales, summary in summaries.items()}
             self.scores["scale_report"] = scale_report(miou, self.seen_pixels)
         self.scores["protocol"] = self.protocol.to_dict()
-        self.scores["images"] = self._images()
+        unread = torch.tensor(float(self.unread), device=self.device)
+        skipped = int(self.trainer.strategy.reduce(unread, reduce_op="sum"))
+        self.scores["images"] = self._images() - skipped
+        if skipped:
+            self.scores["skipped"] = skipped
         self.log("val/miou", self.scores["miou"] or 0.0)
         self.log("val/pixel_accuracy", self.scores["pixel_accuracy"] or 0.0)
 

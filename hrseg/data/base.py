@@ -126,6 +126,7 @@ def read_image(path: Path) -> Array:
         DataError: missing, truncated, or not an image.
     """
     flags = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_ANYDEPTH | cv2.IMREAD_IGNORE_ORIENTATION
+    _check_file(path)
     try:
         data = path.read_bytes()
         if not data.rstrip(b"\0").endswith((b"IEND\xaeB`\x82", b"\xff\xd9")):
@@ -151,6 +152,7 @@ def header_size(path: Path) -> tuple[int, int]:
     Raises:
         DataError: missing, or neither PNG nor JPEG.
     """
+    _check_file(path)
     try:
         with Image.open(path, formats=_FORMATS) as opened:
             return opened.height, opened.width
@@ -268,7 +270,14 @@ def _image_names(folder: Path) -> list[str]:
     return sorted((name.removeprefix("./") for name in names), key=lambda name: name.split("/"))
 
 
+def _check_file(path: Path) -> None:
+    """Refuse what is no file: to open a pipe would wait for ever."""
+    if not path.is_file():
+        raise _unreadable(path, None)
+
+
 def _read_mask(path: Path, mode: str | None) -> tuple[str, npt.NDArray[Any]]:
+    _check_file(path)
     try:
         with Image.open(path, formats=_FORMATS) as opened:
             if opened.format == "JPEG":
@@ -301,7 +310,8 @@ def _color_table(palette: tuple[tuple[int, int, int], ...]) -> npt.NDArray[np.in
 
 def _unreadable(path: Path, reason: object) -> DataError:
     if not path.is_file():
-        return DataError(f"no file {path}")
+        what = "is a folder" if path.is_dir() else "is no file, but a pipe or a device"
+        return DataError(f"{path} {what}" if path.exists() else f"no file {path}")
     if reason is None or isinstance(reason, UnidentifiedImageError):
         reason = "damaged, or not an image"
     return DataError(

@@ -14,11 +14,15 @@ from hrseg.data.base import ReadMask
 from hrseg.data.cache import Cache
 from hrseg.data.dataset import Files, SegmentationDataset, check_files
 from hrseg.data.loader import WatchedLoader
+from hrseg.data.manifest import Manifest
 from hrseg.data.position import Position, position
 from hrseg.data.presence import ClassDraw, images_by_class
 from hrseg.data.sampler import EpochSampler, EvaluationSampler, TrainSampler
 from hrseg.data.transforms import TrainTransform
 from hrseg.errors import ConfigError, DataError
+from hrseg.lookup import find
+
+ON_ERROR = {"fail": "fail", "skip": "skip"}
 
 
 class SegmentationDataModule(LightningDataModule):
@@ -43,6 +47,9 @@ class SegmentationDataModule(LightningDataModule):
         cache: folder of decoded images that `hrseg data cache` made; None: files are decoded.
         worker_timeout: seconds that a worker may take for one sample before it counts as hung;
             None or 0: for ever.
+        on_error: what an image or mask that cannot be read leads to while training: "fail", or
+            "skip": the crop counts as ignored, a validation image is not scored.
+        manifest: file of sha256 sums that everything that is read must have; see `Manifest`.
 
     Attributes:
         class_names: one per train id.
@@ -88,6 +95,8 @@ class SegmentationDataModule(LightningDataModule):
         class_uniform: float = 0.0,
         cache: str | None = None,
         worker_timeout: float | None = 300.0,
+        on_error: str = "fail",
+        manifest: str | None = None,
     ) -> None:
         """Keep the arguments; nothing is read yet."""
         super().__init__()
@@ -104,6 +113,8 @@ class SegmentationDataModule(LightningDataModule):
         self.batch_size = batch_size
         self.workers = workers
         self.worker_timeout = worker_timeout
+        self.on_error = find(ON_ERROR, on_error, "data.on_error")
+        self.manifest = Path(manifest).expanduser() if manifest is not None else None
         self.seed = seed
         self.train_split = train_split
         self.val_split = val_split
@@ -142,7 +153,11 @@ class SegmentationDataModule(LightningDataModule):
         """Return a split as items; augmented crops if `train`, else whole images."""
         files = [pair for part in self.unions.get(split, (split,)) for pair in self.files(part)]
         transform = self.transform if train else None
-        return SegmentationDataset(files, self.mask_reader(), transform, self.seed)
+        dataset = SegmentationDataset(files, self.mask_reader(), transform, self.seed)
+        dataset.skips = self.on_error == "skip"
+        if self.manifest is not None:
+            dataset.manifest = Manifest.read(self.manifest, self.root)
+        return dataset
 
     def check(self, stage: str = "fit") -> None:
         """Find what would stop a run later: names, every header, a sample of pixels, the overlap.
@@ -188,7 +203,7 @@ class SegmentationDataModule(LightningDataModule):
         self._pair(stage)
         if self.train_dataset is not None and self.class_uniform and self.class_draw is None:
             train = self.train_dataset
-            images = images_by_class(train.files, train.read_mask, self.class_names, self.workers)
+            images = images_by_class(train.files, train.mask_ids, self.class_names, self.workers)
             self.class_draw = ClassDraw(self.class_uniform, images)
 
     def train_dataloader(self) -> DataLoader[dict[str, Any]]:

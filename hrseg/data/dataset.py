@@ -1,8 +1,9 @@
 """From file pairs to items: the data set, and the look at it before training."""
 
 import warnings
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,11 @@ from torch.utils.data import Dataset
 
 from hrseg.data.base import IGNORE, Array, ReadMask, header_size, read_image
 from hrseg.data.cache import Cache
+from hrseg.data.manifest import Manifest
 from hrseg.data.worker import at
 from hrseg.errors import DataError
 
+MOST = 0.1  # share of a data set that may be skipped; beyond it the data set is another
 Files = Sequence[tuple[Path, Path | None]]
 Transform = Callable[[Array, Array, tuple[int, ...], int | None], tuple[Array, Array]]
 
@@ -58,6 +61,9 @@ class SegmentationDataset(Dataset[dict[str, Any]]):
 
     Attributes:
         cache: where images and masks are taken from instead of their files; None: from these.
+        manifest: what the files must be; None: that is not looked at.
+        skips: what cannot be read gives a black image, all ignored, with its "fault", instead of an
+            error.
     """
 
     def __init__(
@@ -74,6 +80,8 @@ class SegmentationDataset(Dataset[dict[str, Any]]):
         self.transform = transform
         self.seed = seed
         self.cache: Cache | None = None
+        self.manifest: Manifest | None = None
+        self.skips = False
 
     def __len__(self) -> int:
         """Return the number of images."""
@@ -86,7 +94,15 @@ class SegmentationDataset(Dataset[dict[str, Any]]):
             DataError: an unreadable file, a mask of another size, an unknown id.
         """
         key = key if isinstance(key, Key) else Key(key)
-        image, mask = self.read(key.index)
+        fault = ""
+        try:
+            image, mask = self.read(key.index)
+        except DataError as error:
+            if not self.skips:
+                raise
+            fault = "" if key.repeat else str(error)
+            image, mask = np.zeros((64, 64, 3), np.uint8), np.full((64, 64), IGNORE, np.uint8)
+            key = replace(key, wanted=None)
         if key.repeat:
             mask = np.full_like(mask, IGNORE)
         if self.transform is not None:
@@ -97,6 +113,7 @@ class SegmentationDataset(Dataset[dict[str, Any]]):
             "image": torch.from_numpy(image).permute(2, 0, 1),
             "mask": torch.from_numpy(mask),
             "name": self.names[key.index],
+            "fault": fault,
         }
 
     def read(self, index: int) -> tuple[Array, Array]:
@@ -109,12 +126,24 @@ class SegmentationDataset(Dataset[dict[str, Any]]):
         image_path, mask_path = self.files[index]
         if self.cache is not None:
             return self.cache.read(image_path)
+        if self.manifest is not None:
+            for path in filter(None, self.files[index]):
+                self.manifest.check(path)
         image = read_image(image_path)
         if mask_path is None:
             return image, np.full(image.shape[:2], IGNORE, np.uint8)
         mask = self.read_mask(mask_path)
         _same_size(image_path, image.shape[:2], mask_path, mask.shape)
         return image, mask
+
+    def mask_ids(self, path: Path) -> Array:
+        """Return a mask's train ids (H, W); of one that is skipped, a pixel that is ignored."""
+        try:
+            return self.read_mask(path)
+        except DataError:
+            if not self.skips:
+                raise
+            return np.full((1, 1), IGNORE, np.uint8)
 
 
 def check_files(dataset: SegmentationDataset, sample: int = 16) -> None:
@@ -123,20 +152,48 @@ def check_files(dataset: SegmentationDataset, sample: int = 16) -> None:
     A sample without two classes is warned about: nothing can be learned from it.
 
     Raises:
-        DataError: the first file that is unreadable, of another size, or holds an unknown id.
+        DataError: the first file that is unreadable, of another size, or holds an unknown id; of
+            a data set that skips, where these are too many.
     """
+    faults: list[DataError] = []
     for image, mask in dataset.files:
         if mask is not None:
-            _same_size(image, header_size(image), mask, header_size(mask))
+            with _kept(faults, dataset):
+                _same_size(image, header_size(image), mask, header_size(mask))
     seen: set[int] = set()
     for index in np.unique(np.linspace(0, len(dataset) - 1, sample).astype(int)):
-        seen.update(np.unique(dataset.read(int(index))[1]).tolist())
+        with _kept(faults, dataset):
+            seen.update(np.unique(dataset.read(int(index))[1]).tolist())
+    if faults:
+        _check_rest(faults, len(dataset))
     if any(mask for _, mask in dataset.files) and len(seen - {IGNORE}) < 2:
         warnings.warn(
             f"a sample of masks beside {dataset.files[0][1]} holds only the class ids "
             f"{sorted(seen - {IGNORE})} ({IGNORE} is ignored). Do the masks need an id_map?",
             stacklevel=2,
         )
+
+
+@contextmanager
+def _kept(faults: list[DataError], dataset: SegmentationDataset) -> Iterator[None]:
+    """Keep an error of a data set that skips."""
+    try:
+        yield
+    except DataError as error:
+        if not dataset.skips:
+            raise
+        faults.append(error)
+
+
+def _check_rest(faults: Sequence[DataError], count: int) -> None:
+    """Say what will be skipped; too many faults are an error."""
+    said = f"{len(faults)} faults in {count} images, the first: {faults[0]}"
+    if len(faults) > MOST * count:
+        raise DataError(
+            f"{said}\nThat is more than data.on_error=skip passes over ({100 * MOST:.0f} %). "
+            "`hrseg data check` lists them all."
+        )
+    warnings.warn(f"data.on_error=skip: {said}", stacklevel=3)
 
 
 def _same_size(

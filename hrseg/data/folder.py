@@ -76,6 +76,8 @@ class Folder(SegmentationDataModule):
         class_uniform: float = 0.0,
         cache: str | None = None,
         worker_timeout: float | None = 300.0,
+        on_error: str = "fail",
+        manifest: str | None = None,
     ) -> None:
         """Read the class names; the images are read later."""
         super().__init__(
@@ -83,6 +85,7 @@ class Folder(SegmentationDataModule):
             workers=workers, seed=seed, train_split=train_split, val_split=val_split,
             test_split=test_split, squash=squash, flip=flip, photometric=photometric,
             class_uniform=class_uniform, cache=cache, worker_timeout=worker_timeout,
+            on_error=on_error, manifest=manifest,
         )  # fmt: skip
         if mask_format not in ("index", "rgb"):
             raise ConfigError(f"mask_format {mask_format!r}: expected index or rgb.")

@@ -124,13 +124,13 @@ class _Watch(_MultiProcessingDataLoaderIter):
         self._waited += min(seconds, 2 * POLL)
         if not self._patience or self._waited < self._patience:
             return
-        if worker is None:  # at the start of an epoch, for all of them
-            worker = max(range(self._num_workers), key=lambda place: self._desk[2 * place])
+        states = [_state(each.pid) for each in self._workers]
+        if worker is None:  # at the start of an epoch all of them are waited for
+            worker = max(range(len(states)), key=lambda at: (states[at], self._desk[2 * at]))
         said = f"{self._name(worker)} has been {self._doing(worker)} for {self._waited:.0f} s"
-        doing = _state(self._workers[worker].pid)
         self._end()
         raise DataError(
-            f"{said}{doing}.\nIs the disk or the network that holds the file alive? "
+            f"{said}{states[worker]}.\nIs the disk or the network that holds the file alive? "
             "data.worker_timeout sets the seconds, null waits for ever.\n"
             f"{_AGAIN}"
         )

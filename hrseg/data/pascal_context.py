@@ -88,6 +88,8 @@ class PascalContext(SegmentationDataModule):
         class_uniform: float = 0.0,
         cache: str | None = None,
         worker_timeout: float | None = 300.0,
+        on_error: str = "fail",
+        manifest: str | None = None,
     ) -> None:
         """Find the VOC2010 folder; nothing else is read yet."""
         super().__init__(
@@ -95,6 +97,7 @@ class PascalContext(SegmentationDataModule):
             workers=workers, seed=seed, train_split=train_split, val_split=val_split,
             test_split=test_split, squash=squash, flip=flip, photometric=photometric,
             class_uniform=class_uniform, cache=cache, worker_timeout=worker_timeout,
+            on_error=on_error, manifest=manifest,
         )  # fmt: skip
         if num_classes not in (59, 60):
             raise ConfigError(f"data.num_classes is {num_classes}; expected 59 or 60 (background).")

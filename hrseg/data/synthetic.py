@@ -58,6 +58,8 @@ class Synthetic(SegmentationDataModule):
         class_uniform: float = 0.0,
         cache: str | None = None,
         worker_timeout: float | None = 300.0,
+        on_error: str = "fail",
+        manifest: str | None = None,
     ) -> None:
         """Keep the arguments; `prepare_data` draws the scenes."""
         super().__init__(
@@ -65,6 +67,7 @@ class Synthetic(SegmentationDataModule):
             workers=workers, seed=seed, train_split=train_split, val_split=val_split,
             test_split=test_split, squash=squash, flip=flip, photometric=photometric,
             class_uniform=class_uniform, cache=cache, worker_timeout=worker_timeout,
+            on_error=on_error, manifest=manifest,
         )  # fmt: skip
         self.num_scenes = {"train": num_train, "val": num_val}
         self.image_size = (image_size[0], image_size[1])

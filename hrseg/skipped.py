@@ -1,0 +1,96 @@
+"""Files that could not be read and were left out: counted, listed, and never too many."""
+
+import csv
+import io
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.callbacks import Callback
+from rich import get_console
+
+from hrseg.atomic import write_bytes
+from hrseg.data.dataset import MOST
+from hrseg.errors import DataError
+
+
+class SkippedFiles(Callback):
+    """Says at the end of each epoch what `data.on_error: skip` has left out; writes skipped.csv."""
+
+    def __init__(self, folder: Path) -> None:
+        """Write `folder/skipped.csv`, a line per image: its name, and what is wrong."""
+        self.folder = folder
+        self.faults: dict[str, dict[str, str]] = {"train": {}, "val": {}}
+        self._said = 0
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Note what is missing from the batch."""
+        self._note(batch, "train", trainer.train_dataloader)
+
+    def on_validation_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: Any,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Note whether the image is missing."""
+        self._note(batch, "val", trainer.val_dataloaders)
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        """Say what is new."""
+        self._say(trainer)
+
+    on_validation_end = on_train_epoch_end
+
+    def _note(self, batch: Any, split: str, loader: Any) -> None:
+        found = self.faults[split]
+        for name, fault in zip(batch["name"], batch.get("fault", ()), strict=False):
+            if not fault or name in found:
+                continue
+            found[name] = fault
+            if len(found) > MOST * len(loader.dataset):
+                raise DataError(
+                    f"{len(found)} of {len(loader.dataset)} images could not be read, the last: "
+                    f"{fault}\nThat is more than data.on_error=skip passes over "
+                    f"({100 * MOST:.0f} %). `hrseg data check` lists them all."
+                )
+
+    def _say(self, trainer: pl.Trainer) -> None:
+        if trainer.sanity_checking:
+            return
+        parts: list[Any] = [self.faults]
+        if trainer.world_size > 1:
+            parts = [None] * trainer.world_size
+            torch.distributed.all_gather_object(parts, self.faults)
+        rows = {
+            (split, name): fault
+            for part in parts
+            for split, faults in part.items()
+            for name, fault in faults.items()
+        }
+        if not trainer.is_global_zero or len(rows) == self._said:
+            return
+        self._said = len(rows)
+        path = self.folder / "skipped.csv"
+        write_bytes(path, _csv([(*key, fault) for key, fault in sorted(rows.items())]))
+        get_console().print(
+            f"note: {len(rows)} images could not be read and were left out so far: {path}",
+            highlight=False, markup=False, soft_wrap=True,
+        )  # fmt: skip
+
+
+def _csv(rows: list[tuple[str, str, str]]) -> bytes:
+    """Return rows that a spreadsheet takes for text, whatever a file is called."""
+    text = io.StringIO()
+    writer = csv.writer(text, quoting=csv.QUOTE_ALL, lineterminator="\n")
+    writer.writerow(("split", "image", "fault"))
+    for row in rows:
+        cells = (" ".join(cell.split()) for cell in row)
+        writer.writerow([f"'{cell}" if cell[:1] in "=+-@" else cell for cell in cells])
+    return text.getvalue().encode("utf-8", "replace")

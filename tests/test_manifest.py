@@ -1,0 +1,81 @@
+"""The sha256 of every file of a data set."""
+
+import os
+import shutil
+import subprocess
+
+import pytest
+
+from hrseg.data.manifest import NAME, Manifest, digest_of, write_manifest
+from hrseg.errors import ConfigError, DataError
+
+
+@pytest.fixture
+def root(tmp_path):
+    for name in ("a.png", "sub/b.png", "two words.png", "line\nbreak\\.png"):
+        path = tmp_path / "data" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(name.encode())
+    return tmp_path / "data"
+
+
+def written(root):
+    files = [path for path in root.rglob("*.png")]
+    write_manifest(root / NAME, root, [(path, digest_of(path)) for path in files])
+    return Manifest.read(root / NAME, root)
+
+
+def test_what_was_written_is_what_is_found(root):
+    manifest = written(root)
+    assert len(manifest.digests) == 4
+    for path in root.rglob("*.png"):
+        manifest.check(path)
+
+
+@pytest.mark.skipif(not shutil.which("sha256sum"), reason="no sha256sum")
+def test_sha256sum_reads_it_and_finds_the_same(root):
+    written(root)
+    check = ["sha256sum", "--strict", "-c", NAME]
+    assert subprocess.run(check, cwd=root, capture_output=True).returncode == 0
+    (root / "line\nbreak\\.png").write_bytes(b"other")
+    done = subprocess.run(check, cwd=root, capture_output=True, text=True)
+    assert done.returncode == 1 and done.stdout.count("FAILED") == 1
+
+
+def test_changed_and_new_files_are_named(root):
+    manifest = written(root)
+    data = bytearray((root / "a.png").read_bytes())
+    data[0] ^= 1
+    (root / "a.png").write_bytes(data)
+    with pytest.raises(DataError, match=r"a.png has changed"):
+        manifest.check(root / "a.png")
+    (root / "late.png").write_bytes(b"")
+    with pytest.raises(DataError, match=r"late.png is not in the manifest"):
+        manifest.check(root / "late.png")
+    with pytest.raises(DataError, match=r"cannot read .*gone.png"):
+        digest_of(root / "gone.png")
+
+
+def test_a_file_elsewhere_is_named_from_the_root(root, tmp_path):
+    (tmp_path / "else.png").write_bytes(b"1")
+    write_manifest(root / NAME, root, [(tmp_path / "else.png", "0" * 64)])
+    assert list(Manifest.read(root / NAME, root).digests) == ["../else.png"]
+
+
+@pytest.mark.parametrize("line", ["abc  a.png", "0" * 64 + " a.png", "z" * 64 + "  a.png"])
+def test_a_damaged_line_is_named(root, line):
+    (root / NAME).write_text("0" * 64 + f"  a.png\n{line}\n")
+    with pytest.raises(ConfigError, match=rf"{NAME}, line 2: expected a sha256"):
+        Manifest.read(root / NAME, root)
+
+
+def test_a_manifest_that_is_not_there_says_what_makes_it(root):
+    with pytest.raises(ConfigError, match="hrseg data check --hash"):
+        Manifest.read(root / "none", root)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_a_folder_that_cannot_be_written_to_says_how_to_choose_another(root):
+    root.chmod(0o500)
+    with pytest.raises(ConfigError, match=r"data\.manifest=FILE"):
+        write_manifest(root / NAME, root, [])

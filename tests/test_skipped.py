@@ -1,0 +1,113 @@
+"""`data.on_error: skip`: what cannot be read is left out, counted and listed."""
+
+import csv
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from hrseg.cli import main
+from hrseg.skipped import _csv
+
+
+@pytest.fixture
+def data(tmp_path):
+    """12 training and 11 validation images of two classes; returns the config's overrides."""
+    draw = np.random.default_rng(0)
+    for split, count in (("train", 12), ("val", 11)):
+        for index in range(count):
+            image = draw.integers(0, 256, (48, 64, 3), dtype=np.uint8)
+            mask = (image[..., 0] > 127).astype(np.uint8)
+            for kind, array in (("images", image), ("masks", mask)):
+                path = tmp_path / "data" / kind / split / f"{index:02}.png"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                Image.fromarray(array).save(path)
+    (tmp_path / "data" / "classes.txt").write_text("dark\nbright\n")
+    said = {
+        "data.root": tmp_path / "data",
+        "runs": tmp_path / "runs",
+        "data.batch_size": 4,
+        "data.workers": 0,
+        "model.backbone": "hrnet_w18_small_v1",
+        "model.weights": "null",
+        "data.crop_size": "[64,64]",
+        "trainer.max_epochs": 2,
+        "trainer.precision": "32-true",
+        "loggers": "[]",
+        "trainer.num_sanity_val_steps": 0,
+        "trainer.enable_progress_bar": "false",
+    }
+    return [f"{key}={value}" for key, value in said.items()]
+
+
+def damage(tmp_path, *names):
+    for name in names:
+        path = tmp_path / "data" / name
+        path.write_bytes(path.read_bytes()[:60])
+
+
+def fit(data, *more):
+    return main(["fit", "--config", "folder", *data, *more])
+
+
+def test_fail_names_the_file_before_training(tmp_path, data, capsys):
+    damage(tmp_path, "images/train/03.png")
+    assert fit(data) == 3
+    assert "03.png" in capsys.readouterr().err
+    assert not list(tmp_path.glob("runs/folder/2*"))
+
+
+def test_skip_trains_and_scores_the_rest_and_lists_what_was_left_out(tmp_path, data, capsys):
+    damage(tmp_path, "images/train/03.png", "masks/val/05.png")
+    assert fit(data, "data.on_error=skip") == 0
+    run = next(tmp_path.glob("runs/folder/2*"))
+    scores = json.loads((run / "scores.json").read_text())
+    assert (scores["images"], scores["skipped"]) == (10, 1)
+    # No pixel of the image that was left out is counted, and no other is missing.
+    assert sum(map(sum, scores["confusion_matrix"])) == 10 * 48 * 64
+    with (run / "skipped.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [(row["split"], row["image"]) for row in rows] == [("train", "03"), ("val", "05")]
+    assert "03.png" in rows[0]["fault"] and "masks" in rows[1]["fault"]
+    assert len(json.loads((run / "images.json").read_text())) == 10
+    assert "2 images could not be read and were left out" in capsys.readouterr().out
+
+
+def test_more_than_a_tenth_is_an_error_before_training(tmp_path, data, capsys):
+    damage(tmp_path, *(f"images/val/{index:02}.png" for index in range(2)))
+    assert fit(data, "data.on_error=skip") == 3
+    assert "more than data.on_error=skip passes over" in capsys.readouterr().err
+
+
+def test_rot_that_comes_amid_the_data_is_found_by_the_manifest(tmp_path, data, capsys):
+    assert main(["data", "check", "--config", "folder", *data[:1], "--hash"]) == 0
+    manifest = tmp_path / "data" / "hrseg.sha256"
+    assert len(manifest.read_text().splitlines()) == 46
+    path = tmp_path / "data" / "images" / "train" / "07.png"
+    Image.fromarray(255 - np.asarray(Image.open(path))).save(path)  # a right file, but another
+    assert main(["data", "check", "--config", "folder", *data[:1], "--hash"]) == 3
+    assert "07.png: has changed" in capsys.readouterr().out
+    assert fit(data, f"data.manifest={manifest}", "trainer.max_epochs=1") == 3
+    assert "07.png has changed" in capsys.readouterr().err
+    assert fit(data, f"data.manifest={manifest}", "data.on_error=skip") == 0
+    assert "1 images could not be read" in capsys.readouterr().out
+
+
+def test_files_that_are_gone_and_a_manifest_of_faulty_data(tmp_path, data, capsys):
+    damage(tmp_path, "images/train/00.png")
+    check = ["data", "check", "--config", "folder", *data[:1], "--hash"]
+    assert main(check) == 3
+    assert "no manifest was written" in capsys.readouterr().out
+    for kind in ("images", "masks"):
+        (tmp_path / "data" / kind / "train" / "00.png").unlink()
+    assert main(check) == 0
+    for kind in ("images", "masks"):
+        (tmp_path / "data" / kind / "train" / "01.png").unlink()
+    assert main(check) == 3
+    assert "2 files of the manifest" in capsys.readouterr().out
+
+
+def test_the_list_is_text_to_a_spreadsheet():
+    text = _csv([("val", "=HYPERLINK(1)", 'a "quoted"\nfault')]).decode()
+    assert text.splitlines()[1] == '"val","\'=HYPERLINK(1)","a ""quoted"" fault"'
