@@ -34,7 +34,7 @@ class ExactState(Callback):
         """Take the run folder, whose `metrics.csv` is the record."""
         self.metrics = run / "metrics.csv"
         self.random: Random | None = None
-        self.resumed = False
+        self.resumed = self.between = False  # loaded, and stands between two batches
 
     def on_save_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
@@ -42,7 +42,9 @@ class ExactState(Callback):
         """Write down what Lightning does not."""
         loops = checkpoint["loops"]["fit_loop"]
         checkpoint["loops"]["fit_loop"] = settled(loops, validating=trainer.validating)
+        batches = loops["epoch_loop.batch_progress"]["current"]
         checkpoint[_KEY] = {
+            "between": batches["ready"] > batches["started"],
             "random": _of_all_processes(trainer, random_state(pl_module.device)),
             "rows": _rows(self.metrics) if trainer.is_global_zero else 0,
         }
@@ -54,6 +56,7 @@ class ExactState(Callback):
         self.resumed = True
         if _KEY not in checkpoint:  # of an earlier version
             return
+        self.between = bool(checkpoint[_KEY]["between"])
         states = checkpoint[_KEY]["random"]
         if len(states) == trainer.world_size:
             self.random = states[trainer.global_rank]
@@ -73,6 +76,8 @@ class ExactState(Callback):
             return
         self.resumed = False
         _begin_epoch(trainer)
+        if self.between:
+            _skip_validation(trainer)
         for callback in trainer.early_stopping_callbacks:
             # It had stopped this run; more patience lets it go on.
             if isinstance(callback, EarlyStopping) and callback.wait_count >= callback.patience:
@@ -180,6 +185,16 @@ def _begin_epoch(trainer: pl.Trainer) -> None:
     _Loop.restarting.fset(loop, False)  # type: ignore[attr-defined]
     loop.reset_restart_stage()
     loop.epoch_loop.reset_restart_stage()
+
+
+def _skip_validation(trainer: pl.Trainer) -> None:
+    """Let Lightning pass over the validation of the last batch, if it had one, and count it once.
+
+    It takes the state for one at the end of that validation, and counts the step that was counted.
+    """
+    loop, fetcher = trainer.fit_loop.epoch_loop, trainer.fit_loop._data_fetcher
+    if loop.restarted_on_last and fetcher is not None and loop._should_check_val_fx(fetcher):
+        loop._batches_that_stepped -= 1
 
 
 def _rows(metrics: Path) -> int:

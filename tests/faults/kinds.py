@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.faults import Tally, checkpoints, metrics, numbers
+from tests.faults import Tally, checkpoints, dirty, metrics, numbers, resume
 
 Inject = Callable[[int, Path, int], Tally]
 
@@ -50,5 +50,13 @@ KINDS: dict[str, Kind] = {
     "metrics_layout": Kind(
         "any processes, workers, order, windows: the same count of every pixel",
         metrics.inject, 6, 240,
+    ),
+    "training_interrupted": Kind(
+        "a training killed or stopped, resumed: every bit as in one go",
+        resume.interrupted, 2, 36,
+    ),
+    "dirty_data": Kind(
+        "an image or mask that is harmed: read right, or named and left out",
+        dirty.pairs, 60, 1200,
     ),
 }  # fmt: skip

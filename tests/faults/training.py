@@ -1,5 +1,6 @@
 """Trainings of seconds in processes of their own, forked from one that has imported everything."""
 
+import atexit
 import json
 import multiprocessing
 import os
@@ -138,13 +139,14 @@ def _command(words: list[str], log: str, blow: Blow | None, environment: dict[st
     os.dup2(target, 2)
     sys.stdout, sys.stderr = (os.fdopen(place, "w", 1, closefd=False) for place in (1, 2))
     os.environ.update(environment)
+    multiprocessing.set_start_method("fork", force=True)  # as in a program
     torch.set_num_threads(1)
     if blow is not None:
         _expect(blow, Path(log).with_suffix(".struck"))
     code = main(words)
+    atexit._run_exitfuncs()  # as at the end of a program; that of a Process leaves them out
     sys.stdout.flush()
-    # As at the end of a program: without it, what is to be done at exit would not be.
-    sys.exit(code)
+    os._exit(code)
 
 
 def _expect(blow: Blow, struck: Path) -> None:
