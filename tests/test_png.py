@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from hrseg.data.base import read_image, read_index_mask
-from hrseg.data.png import read_png
+from hrseg.data.png import read_png, wrong_checksum
 from hrseg.errors import DataError
 
 RANDOM = np.random.default_rng(0)
@@ -117,3 +117,17 @@ def test_what_is_in_memory_decides_not_the_name(tmp_path):
     (tmp_path / "a.png").write_bytes(buffer.getvalue())
     assert read(tmp_path / "a.png", True) is None
     assert read_image(tmp_path / "a.png").shape == (4, 4, 3)
+
+
+def test_a_chunk_with_other_bytes_than_its_checksum_says_is_found(tmp_path):
+    path = tmp_path / "a.png"
+    Image.fromarray(np.arange(3 * 40 * 50, dtype=np.uint8).reshape(40, 50, 3)).save(path)
+    data = path.read_bytes()
+    assert wrong_checksum(data) is None
+    for place in (18, 45, len(data) // 2, len(data) - 20):
+        harmed = bytearray(data)
+        harmed[place] ^= 1
+        assert wrong_checksum(bytes(harmed)) is not None
+    assert wrong_checksum(data + b"rubbish behind the end") is None
+    assert wrong_checksum(data[:-30]) is None  # its end is missing: that is another's to say
+    assert wrong_checksum(b"\xff\xd8 a JPEG") is None

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, UnidentifiedImageError
 
-from hrseg.data.png import read_png
+from hrseg.data.png import read_png, wrong_checksum
 from hrseg.errors import ConfigError, DataError
 
 Array = npt.NDArray[np.uint8]
@@ -126,9 +126,8 @@ def read_image(path: Path) -> Array:
         DataError: missing, truncated, or not an image.
     """
     flags = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_ANYDEPTH | cv2.IMREAD_IGNORE_ORIENTATION
-    _check_file(path)
     try:
-        data = path.read_bytes()
+        data = _content(path)
         if not data.rstrip(b"\0").endswith((b"IEND\xaeB`\x82", b"\xff\xd9")):
             # OpenCV fills a truncated file with blank rows and goes on; Pillow refuses it.
             with Image.open(io.BytesIO(data), formats=_FORMATS) as opened:
@@ -168,9 +167,10 @@ def read_index_mask(path: Path) -> Array:
     Raises:
         DataError: unreadable, JPEG, coloured, or with ids above 255.
     """
-    if path.is_file() and (ids := read_png(path, path.read_bytes(), rgb=False)) is not None:
+    data = _content(path)
+    if (ids := read_png(path, data, rgb=False)) is not None:
         return ids
-    mode, mask = _read_mask(path, None)
+    mode, mask = _read_mask(path, data, None)
     if mask.ndim != 2:
         raise DataError(
             f"{path} is a coloured image ({mode}); expected ids: a grey or palette image.\n"
@@ -190,7 +190,7 @@ def read_rgb_mask(path: Path, palette: tuple[tuple[int, int, int], ...]) -> Arra
     Raises:
         DataError: unreadable, JPEG, or with a colour that is not in the palette.
     """
-    colors = _read_mask(path, "RGB")[1].astype(np.uint32)
+    colors = _read_mask(path, _content(path), "RGB")[1].astype(np.uint32)
     codes = colors[..., 0] << 16 | colors[..., 1] << 8 | colors[..., 2]
     ids = _color_table(palette)[codes]
     if (ids < 0).any():
@@ -276,10 +276,26 @@ def _check_file(path: Path) -> None:
         raise _unreadable(path, None)
 
 
-def _read_mask(path: Path, mode: str | None) -> tuple[str, npt.NDArray[Any]]:
+def _content(path: Path) -> bytes:
+    """Return the bytes of a file.
+
+    Raises:
+        DataError: it cannot be read, or is a PNG with a chunk whose checksum is wrong; decoders
+            pass over that, and give other pixels.
+    """
     _check_file(path)
     try:
-        with Image.open(path, formats=_FORMATS) as opened:
+        data = path.read_bytes()
+    except OSError as error:
+        raise _unreadable(path, error.strerror) from error
+    if (place := wrong_checksum(data)) is not None:
+        raise _unreadable(path, f"damaged at byte {place:,}: a checksum is wrong")
+    return data
+
+
+def _read_mask(path: Path, data: bytes, mode: str | None) -> tuple[str, npt.NDArray[Any]]:
+    try:
+        with Image.open(io.BytesIO(data), formats=_FORMATS) as opened:
             if opened.format == "JPEG":
                 raise DataError(
                     f"{path}: a JPEG mask has wrong ids: its compression blends neighbouring "

@@ -97,6 +97,8 @@ def digest_of(file: Path) -> str:
     Raises:
         DataError: it cannot be read.
     """
+    if not file.is_file():  # to open a pipe would wait for ever
+        raise DataError(f"cannot read {file}: no file")
     try:
         with file.open("rb") as opened:
             return hashlib.file_digest(opened, "sha256").hexdigest()
