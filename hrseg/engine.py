@@ -4,6 +4,7 @@
 """
 
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,8 +15,11 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from hrseg.errors import ConfigError
+from hrseg.errors import ConfigError, ProofError
+from hrseg.facts import check_facts
+from hrseg.graphs import check_onnx, check_openvino
 from hrseg.lookup import find
+from hrseg.memory import is_out_of_memory
 from hrseg.models.normalize import Normalize
 from hrseg.protocols import Protocol
 
@@ -49,6 +53,7 @@ def open_engine(path: str | Path, threads: int | None = None, precision: str = "
     find({"32": None, "bf16": None}, precision, "precision of an exported file")
     opener = _open_onnx if path.suffix.lower() == ".onnx" else _open_openvino
     facts, run = opener(path, threads or torch.get_num_threads(), precision)
+    check_facts(facts, path)
     return Engine(path, facts, run)
 
 
@@ -68,7 +73,7 @@ class Engine(nn.Module):
         super().__init__()
         self.path, self.facts, self._run = path, facts, run
         self.architecture: dict[str, Any] = facts["architecture"]
-        self.align_corners = bool(self.architecture["align_corners"])
+        self.align_corners = bool(self.architecture.get("align_corners", False))
         self.kind: dict[str, Any] = self.facts["export"]
         self.normalize = Normalize(self.facts["mean"], self.facts["std"])
 
@@ -78,14 +83,35 @@ class Engine(nn.Module):
         (B, K, H, W), or at head resolution; a file of ids gives 1 for the class and 0 for others.
 
         Raises:
-            ConfigError: the file takes bytes, and the image has values between them.
+            ConfigError: the file takes bytes, and the image has values between them; or it does
+                not run on the image.
+            ProofError: it does not give what it says.
         """
         array = self._bytes(image) if self.kind["input"] == "uint8" else image.float()
-        out = torch.from_numpy(self._run(array.contiguous().numpy()))
-        if self.kind["output"] == "ids":
-            classes = int(self.architecture["num_classes"])
+        classes = int(self.architecture["num_classes"])
+        out = torch.from_numpy(self._answer(array.contiguous().numpy()))
+        if self.kind["output"] == "ids" and out.ndim == 3 and 0 <= int(out.max()) < classes:
             return {"out": F.one_hot(out.long(), classes).permute(0, 3, 1, 2).float()}
+        if out.ndim != 4 or out.shape[:2] != (len(image), classes):
+            size = tuple(image.shape[-2:])
+            raise ProofError(
+                f"{self.path} gives {tuple(out.shape)} for an image of {size}, "
+                f"expected {(len(image), classes, *size)}.\nIt does not do what it says: export it "
+                "anew."
+            )
         return {"out": out}
+
+    def _answer(self, array: Array) -> Array:
+        try:
+            return self._run(array)
+        except Exception as error:  # the runtimes' own, which derive from Exception alone
+            if is_out_of_memory(error):
+                raise  # it may do with less at once
+            height, width = array.shape[-2:]
+            raise ConfigError(
+                f"{self.path} does not run on an image of {height}x{width}: {_reason(error)}\n"
+                "Expected a file of `hrseg export`. Export it anew."
+            ) from error
 
     def forward(self, image: Tensor) -> Tensor:
         """Return logits (B, K, H, W) of a normalised image (B, 3, H, W)."""
@@ -145,9 +171,10 @@ class Engine(nn.Module):
 
 def _open_onnx(path: Path, threads: int, precision: str) -> tuple[dict[str, Any], Run]:
     try:
+        import onnx  # noqa: F401
         import onnxruntime
     except ImportError as error:
-        raise ConfigError(f"{path} needs onnxruntime: {INSTALL}") from error
+        raise ConfigError(f"{path} needs onnx and onnxruntime: {INSTALL}") from error
     if precision != "32":
         raise ConfigError(
             f"{path}: ONNX Runtime has no {precision} on the CPU; expected precision 32.\n"
@@ -157,7 +184,8 @@ def _open_onnx(path: Path, threads: int, precision: str) -> tuple[dict[str, Any]
     options.intra_op_num_threads = threads
     # A thread that waits by spinning takes the core from torch between two images.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    options.log_severity_level = 3
+    options.log_severity_level = 4  # an error comes as an exception; names in it are printable
+    check_onnx(path)
     try:
         session = onnxruntime.InferenceSession(path, options, ["CPUExecutionProvider"])
     except Exception as error:  # the runtime's own classes, which all derive from Exception alone
@@ -168,10 +196,10 @@ def _open_onnx(path: Path, threads: int, precision: str) -> tuple[dict[str, Any]
 
 def _open_openvino(path: Path, threads: int, precision: str) -> tuple[dict[str, Any], Run]:
     try:
-        import openvino
+        core = import_openvino().Core()
     except ImportError as error:
         raise ConfigError(f"{path} needs openvino: {INSTALL}") from error
-    core = openvino.Core()
+    check_openvino(path)
     # Without the hint it chooses bf16 by itself where the processor has it.
     settings = {
         "INFERENCE_PRECISION_HINT": "f32" if precision == "32" else "bf16",
@@ -186,13 +214,27 @@ def _open_openvino(path: Path, threads: int, precision: str) -> tuple[dict[str, 
     return _facts(path, said), lambda image: np.array(compiled([image])[0])
 
 
+def import_openvino() -> Any:
+    """Return the package, imported without a word to its makers over the network."""
+    name = "openvino_telemetry"
+    before = sys.modules.get(name)
+    sys.modules[name] = None  # type: ignore[assignment]  # not to be found: a stub takes its place
+    try:
+        import openvino
+    finally:
+        del sys.modules[name]
+        if before is not None:
+            sys.modules[name] = before
+    return openvino
+
+
 def _facts(path: Path, text: str | None) -> dict[str, Any]:
     """Return what a file says of itself."""
     try:
         facts = json.loads(text or "")
         find({"uint8": None, "normalized": None}, facts["export"]["input"], "input")
         find({"logits": None, "head": None, "ids": None}, facts["export"]["output"], "output")
-    except (ValueError, KeyError, TypeError, ConfigError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError, ConfigError) as error:
         raise ConfigError(
             f"{path} does not say what it holds: hrseg did not export it.\n"
             "Expected a file of `hrseg export`, which carries classes, colours and protocol."
@@ -202,12 +244,15 @@ def _facts(path: Path, text: str | None) -> dict[str, Any]:
 
 
 def _unreadable(path: Path, error: Exception) -> ConfigError:
+    beside = " and its .bin file" if path.suffix.lower() == ".xml" else ""
+    return ConfigError(
+        f"{SUFFIXES[path.suffix.lower()]} cannot read {path}: {_reason(error)}\n"
+        f"Copy the file{beside} again, or export it anew: hrseg export."
+    )
+
+
+def _reason(error: Exception) -> str:
     # OpenVINO first says where in its sources.
     lines = [line for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
     said = [line for line in lines if not line.startswith(("Exception", "Check "))] or lines
-    first = said[0].strip()[:200]
-    beside = " and its .bin file" if path.suffix.lower() == ".xml" else ""
-    return ConfigError(
-        f"{SUFFIXES[path.suffix.lower()]} cannot read {path}: {first}\n"
-        f"Copy the file{beside} again, or export it anew: hrseg export."
-    )
+    return said[0].strip()[:200]

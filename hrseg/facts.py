@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from hrseg import __version__
-from hrseg.errors import ConfigError
+from hrseg.errors import ConfigError, one_line
 from hrseg.models import create_model
 from hrseg.protocols import Protocol
 
 NAMES = ("architecture", "class_names", "palette", "flip_pairs", "mean", "std", "protocol")
+_MOST = 20_000  # things in what a file says, a hundred times what it takes
 FORMAT = 1  # of these and of what lies beside them: raise it where an older hrseg would misread
 
 
@@ -30,6 +31,11 @@ def check_facts(facts: Any, path: str | Path) -> None:
     Raises:
         ConfigError: a newer format, or a fact that is missing, or of another type or range.
     """
+    if not _is_small(facts):
+        raise ConfigError(
+            f"{path}: what it says of itself is no plain data, or far too much of it.\n"
+            "Expected a file that hrseg wrote. It was made to harm, or copied badly."
+        )
     _refuse_newer(facts, path)
     missing = [name for name in NAMES if not isinstance(facts, Mapping) or name not in facts]
     wrong = missing or [
@@ -43,6 +49,27 @@ def check_facts(facts: Any, path: str | Path) -> None:
             f"{', '.join(wrong)}.\nExpected a file that hrseg wrote. Copy it again, or load its "
             "weights by hrseg.create_model and hrseg.load_weights."
         )
+
+
+def _is_small(facts: Any) -> bool:
+    """Return whether facts are plain data that can be gone through.
+
+    A list that is inside itself, or twice in each of sixty lists, would be written out for ever.
+    """
+    waiting, seen = [facts], 0
+    while waiting and seen <= _MOST:
+        one, seen = waiting.pop(), seen + 1
+        if isinstance(one, Mapping):
+            waiting += [*one, *one.values()]
+        elif isinstance(one, list | tuple):
+            waiting += one
+        elif isinstance(one, str):
+            seen += len(one) // 100
+        elif isinstance(one, int):
+            seen += one.bit_length() // 100
+        elif one is not None and not isinstance(one, float):
+            return False
+    return seen <= _MOST
 
 
 def _refuse_newer(facts: Any, path: str | Path) -> None:
@@ -75,7 +102,11 @@ def _is_architecture(value: Any, facts: Mapping[str, Any]) -> bool:
 
 
 def _are_names(value: Any, facts: Mapping[str, Any]) -> bool:
-    return isinstance(value, list) and all(isinstance(name, str) for name in value)
+    return isinstance(value, list) and len(value) <= 255 and all(map(_is_name, value))
+
+
+def _is_name(value: Any) -> bool:
+    return isinstance(value, str) and len(value) <= 200 and one_line(value) == value
 
 
 def _is_palette(value: Any, facts: Mapping[str, Any]) -> bool:
@@ -114,7 +145,7 @@ def _is_protocol(value: Any, facts: Mapping[str, Any]) -> bool:
     whole = (protocol.pad_multiple, protocol.base_size)
     # Protocol checks the rest; sides above 2**16 would fill the memory.
     return (
-        isinstance(protocol.name, str)
+        _is_name(protocol.name)
         and isinstance(protocol.window_above, int | float)
         and _are_ids(whole, 2**16 + 1)
     )

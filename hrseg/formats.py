@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from hrseg.engine import INSTALL, METADATA
+from hrseg.engine import INSTALL, METADATA, import_openvino
 from hrseg.errors import ConfigError
 from hrseg.lookup import find
 from hrseg.models import Segmenter
@@ -175,8 +175,7 @@ def _write_openvino(
     facts: dict[str, Any],
     calibration: Sequence[Pixels],
 ) -> None:
-    import openvino
-
+    openvino = import_openvino()
     with tempfile.TemporaryDirectory() as folder:
         # Through ONNX: one description of the network for both runtimes.
         between = Path(folder) / "model.onnx"
@@ -194,6 +193,8 @@ def _write_openvino(
 def _nncf() -> Any:
     """Return NNCF, kept from telling its makers of every call."""
     os.environ.setdefault("NNCF_CI", "1")
+    if find_spec("openvino") is not None:
+        import_openvino()  # which NNCF imports
     import nncf
 
     return nncf

@@ -9,10 +9,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from hrseg.errors import ConfigError
 from hrseg.protocols import Protocol
 
 Size = tuple[int, int]
 MIN_SIZE = 32  # of an image, as the network needs
+# Pixels: of an image at one scale, which take 3 GiB; that a model looks at in one image.
+LARGEST, MOST = 2**28, 2**33
 
 
 class Windows(NamedTuple):
@@ -25,7 +28,12 @@ class Windows(NamedTuple):
 
 
 def prepare(image: Tensor, protocol: Protocol) -> tuple[Tensor, Size]:
-    """Resize and pad a uint8 image (1, 3, H, W); return it and the size that is not padding."""
+    """Resize and pad a uint8 image (1, 3, H, W); return it and the size that is not padding.
+
+    Raises:
+        ConfigError: see `check_cost`.
+    """
+    check_cost(image.shape[-2:], protocol)
     height, width = content = prepared_size(image.shape[-2:], protocol)
     if not protocol.resize and protocol.pad_multiple == 1:
         return image, content
@@ -36,6 +44,24 @@ def prepare(image: Tensor, protocol: Protocol) -> tuple[Tensor, Size]:
     border = (0, bottom, 0, right, cv2.BORDER_CONSTANT)
     pixels = np.asarray(cv2.copyMakeBorder(pixels, *border, value=protocol.pad_color))
     return torch.from_numpy(pixels).permute(2, 0, 1)[None].to(image.device), content
+
+
+def check_cost(size: Sequence[int], protocol: Protocol) -> None:
+    """Refuse a protocol that makes so much of an image that no machine would come to its end.
+
+    Raises:
+        ConfigError: this.
+    """
+    padded = _padded(prepared_size(size, protocol), protocol)
+    shapes = [padded, *(scaled_size(padded, scale, protocol) for scale in protocol.scales)]
+    height, width = max(shapes, key=math.prod)
+    seen = sum(seen_pixels(size, scale, protocol) for scale in protocol.scales)
+    if height * width > LARGEST or seen > MOST:
+        raise ConfigError(
+            f"the protocol {protocol.name} makes {width}x{height} pixels (width x height) of an "
+            f"image of {size[1]}x{size[0]}, and looks at {seen:,}.\nExpected at most {LARGEST:,} "
+            f"and {MOST:,}: give other inference.scales, base_size, resize, pad_multiple or stride."
+        )
 
 
 def prepared_size(size: Sequence[int], protocol: Protocol) -> Size:
@@ -74,9 +100,12 @@ def find_windows(size: Sequence[int], scale: float, protocol: Protocol) -> Windo
 
 def seen_pixels(size: Sequence[int], scale: float, protocol: Protocol) -> int:
     """Return how many pixels a model looks at in an image of `size` at a scale: its cost."""
-    height, width = prepared_size(size, protocol)
-    padded = [side + -side % protocol.pad_multiple for side in (height, width)]
-    scaled = scaled_size(padded, scale, protocol)
+    scaled = scaled_size(_padded(prepared_size(size, protocol), protocol), scale, protocol)
     windows = find_windows(scaled, scale, protocol) or Windows([0], [0], *scaled)
     views = 2 if protocol.flip else 1
     return len(windows.rows) * len(windows.columns) * windows.height * windows.width * views
+
+
+def _padded(size: Size, protocol: Protocol) -> Size:
+    height, width = (side + -side % protocol.pad_multiple for side in size)
+    return height, width

@@ -22,6 +22,7 @@ from hrseg.errors import ConfigError
 from hrseg.facts import check_facts
 from hrseg.inference import Evaluator
 from hrseg.lookup import find
+from hrseg.memory import OutOfMemory, is_out_of_memory
 from hrseg.models import Segmenter, create_model
 from hrseg.models.fold import PRECISIONS, inference_network
 from hrseg.models.normalize import Normalize
@@ -29,7 +30,7 @@ from hrseg.models.weightfile import read_checkpoint
 from hrseg.models.weights import load_weights
 from hrseg.pixels import Input, read_pixels
 from hrseg.protocols import PROTOCOLS, Protocol
-from hrseg.runfolder import best_checkpoint
+from hrseg.runfolder import checkpoint_at
 from hrseg.visualize import colorize, indexed, overlay
 
 PLAIN = Protocol()
@@ -57,7 +58,7 @@ def load(
         engine = open_engine(path, threads, precision)
         check_facts(engine.facts, path)
         return Predictor(engine, engine.facts, device, precision)
-    checkpoint = best_checkpoint(path) if path.is_dir() else path
+    checkpoint = checkpoint_at(path)
     content = read_checkpoint(checkpoint)
     facts = content.get("hrseg")
     if not isinstance(facts, dict):
@@ -146,10 +147,23 @@ class Predictor:
 
     @torch.inference_mode()
     def segment(self, pixels: NDArray[np.uint8], scores: bool = False) -> Prediction:
-        """Segment RGB uint8 (H, W, 3); `scores` as in `predict`."""
+        """Segment RGB uint8 (H, W, 3); `scores` as in `predict`.
+
+        Raises:
+            OutOfMemory: the memory does not suffice for the image.
+        """
         self.check()
         batch = torch.from_numpy(pixels).permute(2, 0, 1)[None].to(self.device)
-        result = self.evaluator(batch, keep_scores=scores)
+        try:
+            result = self.evaluator(batch, keep_scores=scores)
+        except Exception as error:
+            if not is_out_of_memory(error) or isinstance(error, OutOfMemory):
+                raise
+            height, width = pixels.shape[:2]
+            raise OutOfMemory(
+                f"out of memory: an image of {width}x{height} by the protocol {self.protocol}.\n"
+                "Less is taken by smaller inference.scales, or by tiles, in which GeoTIFFs go."
+            ) from error
         mask = result.pred.to(torch.uint8).cpu().numpy()
         kept = result.scores[0].cpu().numpy() if result.scores is not None else None
         return Prediction(pixels, mask, self.class_names, self.palette, kept, self.protocol)

@@ -82,3 +82,41 @@ def test_a_version_that_is_none_is_not_repeated(version):
 def test_a_format_that_is_none_is_damage(said):
     with pytest.raises(ConfigError, match="damaged: format"):
         check_facts(FACTS | {"format": said}, "w.ckpt")
+
+
+def endless():
+    found = ["ha"]
+    for _ in range(60):
+        found = [found, found]
+    return found
+
+
+def inside_itself():
+    found = []
+    found.append(found)
+    return found
+
+
+@pytest.mark.parametrize(
+    "facts",
+    [FACTS | {"protocol": {"average": endless()}}, FACTS | {"more": inside_itself()}, endless(),
+     FACTS | {"class_names": ["a" * 10**7, "b"]},
+     FACTS | {"mean": object()}]
+)  # fmt: skip
+def test_facts_that_never_end_are_refused_at_once(facts):
+    with pytest.raises(ConfigError, match="no plain data, or far too much") as error:
+        check_facts(facts, "w.ckpt")
+    assert len(str(error.value)) < 300
+
+
+@pytest.mark.parametrize("name", ["a\x1b[2J", "a\nhrseg: all is well", "a\u202eb", "a\udcff"])
+def test_class_names_that_are_no_words_are_refused(name):
+    with pytest.raises(ConfigError, match=r"damaged: class_names"):
+        check_facts(FACTS | {"class_names": ["road", name]}, "w.ckpt")
+
+
+def test_255_classes_of_long_names_in_any_language_are_taken():
+    names = [f"{i} 道路 " + "x" * 90 for i in range(255)]
+    changed = {"class_names": names, "palette": [[0, 0, 0]] * 255}
+    architecture = FACTS["architecture"] | {"num_classes": 255}
+    check_facts(FACTS | changed | {"architecture": architecture}, "w.ckpt")

@@ -3,7 +3,15 @@ import numpy as np
 import pytest
 import torch
 
-from hrseg.geometry import Windows, find_windows, prepare, scaled_size, seen_pixels
+from hrseg.errors import ConfigError
+from hrseg.geometry import (
+    Windows,
+    check_cost,
+    find_windows,
+    prepare,
+    scaled_size,
+    seen_pixels,
+)
 from hrseg.protocols import PROTOCOLS, Protocol
 
 CITYSCAPES = PROTOCOLS["official_cityscapes"]
@@ -87,3 +95,19 @@ def test_windows_leave_no_pixel_out(border, side):
         seen = {pixel for start in starts for pixel in range(start, start + length)}
         assert seen >= set(range(side))
         assert border == "pad" or max(seen) < side
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [{"resize": (65536, 65536)}, {"pad_multiple": 65536}, {"scales": (100.0,)},
+     {"resize": (8192, 8192), "window": (64, 64), "stride": (1, 1)}]
+)  # fmt: skip
+def test_a_protocol_that_no_machine_comes_to_the_end_of_is_refused(changed):
+    with pytest.raises(ConfigError, match=r"pixels .* of an image of 480x360"):
+        check_cost((360, 480), Protocol(**changed))
+
+
+@pytest.mark.parametrize("name", PROTOCOLS)
+def test_the_named_protocols_take_the_largest_image_that_is_run_whole(name):
+    check_cost((5793, 5793), PROTOCOLS[name])
+    check_cost((1024, 32768), PROTOCOLS[name])
