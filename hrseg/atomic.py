@@ -14,38 +14,59 @@ _ROOM = 2**24  # bytes: with less, what a library could not write had no room
 
 
 @contextmanager
-def replacing(path: Path, previous: Path | None = None) -> Iterator[Path]:
+def replacing(path: Path, durable: bool = False, previous: Path | None = None) -> Iterator[Path]:
     """Give a path to write to; what was written takes the place of `path` when all went well.
 
     A reader sees the old file or the new one; after an error nothing half-written is left.
 
     Args:
         path: the file.
-        previous: where the old file is kept; with it the change also outlasts a loss of power.
+        durable: whether the change outlasts a loss of power as well, for which the disk is waited
+            for.
+        previous: where the old file is kept.
 
     Raises:
         ConfigError: the disk is full.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f"{PARTIAL}{path.name}")
+    partial.unlink(missing_ok=True)  # left by a killed process, or a link that leads elsewhere
+    kept = None
     try:
         yield partial
-        if previous is not None and path.exists():
-            _keep(path, previous)
+        if durable:
+            with partial.open("rb+") as file:
+                sync(file.fileno())
+        if previous and path.exists():
+            kept = _second_name(path, previous)
         os.replace(partial, path)
-        if previous is not None:
+        # Not before: what was there may be damaged, and the one before it all there is.
+        if previous and kept:
+            os.replace(kept, previous)
+        if durable:
             _sync_folder(path.parent)
     except BaseException as error:
-        partial.unlink(missing_ok=True)
+        for left in (partial, kept):
+            if left is not None:
+                left.unlink(missing_ok=True)
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise _full_disk(path) from error
         raise
 
 
-def write_bytes(path: Path, data: bytes) -> None:
+def write_bytes(path: Path, data: bytes, durable: bool = False) -> None:
     """Write a file at once, as `replacing` does."""
-    with replacing(path) as partial:
+    with replacing(path, durable) as partial:
         partial.write_bytes(data)
+
+
+def sync(handle: int) -> None:
+    """Wait until the disk has all of a file, where the file system can be asked to."""
+    try:
+        os.fsync(handle)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):
+            raise
 
 
 def cannot_write(path: Path, reason: str) -> ConfigError:
@@ -56,19 +77,20 @@ def cannot_write(path: Path, reason: str) -> ConfigError:
     return ConfigError(f"{path} could not be written: {reason}")
 
 
-def _keep(path: Path, previous: Path) -> None:
-    """Let `previous` be what `path` is now; at no moment is there neither."""
-    link = previous.with_name(f"{PARTIAL}{previous.name}")
-    link.unlink(missing_ok=True)
+def _second_name(path: Path, previous: Path) -> Path | None:
+    """Return a second name of what `path` is now; None: it was renamed to `previous`."""
+    name = previous.with_name(f"{PARTIAL}{previous.name}")
+    name.unlink(missing_ok=True)
     try:
-        os.link(path, link)
-    except OSError:  # FAT, some network folders: then by a copy
-        shutil.copyfile(path, link)
-    os.replace(link, previous)
+        os.link(path, name)
+    except OSError:  # FAT, some network folders: there is no file `path` for a moment
+        os.replace(path, previous)
+        return None
+    return name
 
 
 def _sync_folder(folder: Path) -> None:
-    """Wait until the disk knows the names in a folder, where the system can tell it to."""
+    """Wait until the disk knows the names in a folder, where the system can be asked to."""
     with suppress(OSError):  # Windows, some network folders
         handle = os.open(folder, os.O_RDONLY)
         try:

@@ -1,6 +1,7 @@
 """Checkpoints that survive: written whole or not at all; which ones a run keeps."""
 
 import os
+import warnings
 from pathlib import Path
 from typing import IO, Any, cast
 
@@ -9,6 +10,9 @@ from lightning_fabric.plugins.io.torch_io import TorchCheckpointIO
 from pytorch_lightning.callbacks import ModelCheckpoint
 
 from hrseg.atomic import PARTIAL, cannot_write, replacing
+from hrseg.errors import ConfigError
+from hrseg.models.weightfile import read_checkpoint
+from hrseg.runfolder import run_of
 from hrseg.seal import SealingFile, previous_of, state_of, whole_checkpoint
 
 
@@ -18,6 +22,10 @@ class DurableCheckpointIO(TorchCheckpointIO):
     The old one stays as `<name>.previous.ckpt`. At every moment, and after a loss of power, one of
     the two is whole; `whole_checkpoint` says which.
     """
+
+    def __init__(self) -> None:
+        """Start with nothing written."""
+        self._written: set[Path] = set()
 
     def save_checkpoint(
         self, checkpoint: dict[str, Any], path: str | os.PathLike[str], storage_options: Any = None
@@ -29,10 +37,24 @@ class DurableCheckpointIO(TorchCheckpointIO):
                 checkpoints that were there are as they were.
         """
         path = Path(path)
+        try:
+            self._save(checkpoint, path)
+        except (ConfigError, OSError) as error:
+            run = run_of(path)
+            said = error if isinstance(error, ConfigError) else cannot_write(path, str(error))
+            raise ConfigError(
+                f"{said}\nThe checkpoints that were there are as they were. When it can be written "
+                f"again, go on: hrseg fit --resume {run or ''}".rstrip()
+            ) from error
+        self._written.add(path)
+
+    def _save(self, checkpoint: dict[str, Any], path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
-        for left in path.parent.glob(f"{PARTIAL}*"):  # by a process that was killed
+        for left in path.parent.glob(f"{PARTIAL}*{path.suffix}"):  # by a process that was killed
             left.unlink(missing_ok=True)
-        with replacing(path, previous_of(path)) as partial:
+        # A damaged file, which another process wrote, is not kept in the place of a sound one.
+        keep = path in self._written or (path.is_file() and state_of(path) != "damaged")
+        with replacing(path, durable=True, previous=previous_of(path) if keep else None) as partial:
             with partial.open("wb+") as file:
                 sealing = SealingFile(file)
                 try:
@@ -56,10 +78,11 @@ def _forget_pages(handle: int) -> None:
 
 
 class RunCheckpoint(ModelCheckpoint):
-    """A ModelCheckpoint that knows its best score again in another place.
+    """A ModelCheckpoint that knows, when a run is resumed, what its best file holds.
 
-    Lightning forgets it where the folder's path has changed; the next validation, however bad,
-    would overwrite the best checkpoint.
+    Lightning forgets the best score where the folder's path has changed, and otherwise takes that
+    of the state that is gone on from, which may be older than the best file: the next validation,
+    however bad, would overwrite it.
     """
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -80,3 +103,23 @@ class RunCheckpoint(ModelCheckpoint):
             }
         )
         self.current_score = state_dict["current_score"]
+        if self.monitor is not None:
+            self._take_best()
+
+    def _take_best(self) -> None:
+        """Take the score that the best file says; without a sound one the next is the best."""
+        kept = Path(str(self.dirpath)) / f"{self.filename}.ckpt"
+        try:
+            callbacks = read_checkpoint(whole_checkpoint(kept)).get("callbacks")
+        except ConfigError:
+            if self.best_k_models:
+                warnings.warn(f"no sound {kept}: the next validation writes one", stacklevel=2)
+            self.best_k_models, self.best_model_score = {}, None
+            self.best_model_path = self.kth_best_model_path = ""
+            return
+        said = callbacks.get(self.state_key) if isinstance(callbacks, dict) else None
+        score = said.get("best_model_score") if isinstance(said, dict) else None
+        if isinstance(score, torch.Tensor) and score.numel() == 1:
+            self.best_model_score = self.kth_value = score
+            self.best_model_path = self.kth_best_model_path = str(kept)
+            self.best_k_models = {str(kept): score}

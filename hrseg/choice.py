@@ -23,11 +23,11 @@ def config_name(arguments: argparse.Namespace) -> str:
 def run_to_resume(arguments: argparse.Namespace) -> Path:
     """Return the run folder that `fit --resume` goes on in; its own config rules."""
     from hrseg.config import load_config
-    from hrseg.runfolder import newest_run, newest_state
+    from hrseg.runfolder import has_state, newest_run
 
     if arguments.resume:
         run = Path(arguments.resume).resolve()  # `latest` is a link to the run, not its name
-        if not newest_state(run).is_file():
+        if not has_state(run):
             raise ConfigError(f"{run} is no run folder: it has no checkpoints/last.ckpt.")
         return run
     if arguments.config:
@@ -47,7 +47,7 @@ def run_of_arguments(arguments: argparse.Namespace) -> Path:
 def checkpoint_to_score(arguments: argparse.Namespace) -> tuple["Config", Path, Path]:
     """Return the config, the checkpoint, and the folder of the run that it belongs to."""
     from hrseg.config import load_config
-    from hrseg.runfolder import best_checkpoint, newest_run, run_of
+    from hrseg.runfolder import checkpoint_at, newest_run, run_of
 
     checkpoint = Path(arguments.checkpoint) if arguments.checkpoint else None
     run = run_of(checkpoint) if checkpoint else None
@@ -59,7 +59,7 @@ def checkpoint_to_score(arguments: argparse.Namespace) -> tuple["Config", Path, 
             raise ConfigError(f"{checkpoint} lies in no run folder: say --config as well.")
         run = run or run_of_arguments(arguments)
         config = load_config(run / "config.yaml", arguments.overrides)
-    checkpoint = checkpoint or best_checkpoint(run or Path())
+    checkpoint = checkpoint_at(checkpoint or run or Path())
     if not checkpoint.is_file():
         raise ConfigError(f"no such checkpoint: {checkpoint.absolute()}")
     check_root(config)

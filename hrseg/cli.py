@@ -128,7 +128,7 @@ def _new_folder(config: "Config", home: Path) -> Iterator[Path]:
 def _predict(arguments: argparse.Namespace) -> int:
     from hrseg.config import load_config, protocol_changes
     from hrseg.inputs import find_sources
-    from hrseg.runfolder import best_checkpoint, newest_run
+    from hrseg.runfolder import checkpoint_at, newest_run
 
     config = load_config(arguments.config, arguments.overrides) if arguments.config else None
     if config and not arguments.checkpoint:
@@ -136,8 +136,7 @@ def _predict(arguments: argparse.Namespace) -> int:
     changes = {} if config else protocol_changes(arguments.overrides)
     out = Path(arguments.out)
     sources = find_sources(arguments.inputs, leave_out=out)
-    checkpoint = Path(arguments.checkpoint or newest_run(Path("runs")))
-    checkpoint = best_checkpoint(checkpoint) if checkpoint.is_dir() else checkpoint
+    checkpoint = checkpoint_at(Path(arguments.checkpoint or newest_run(Path("runs"))))
     if not checkpoint.is_file():
         raise ConfigError(f"no such checkpoint: {checkpoint.absolute()}")
     from hrseg.outputs import Wanted
@@ -172,13 +171,13 @@ def _set_threads(threads: int | None) -> None:
 
 def _export(arguments: argparse.Namespace) -> None:
     from hrseg.config import load_config
-    from hrseg.runfolder import best_checkpoint, run_of
+    from hrseg.runfolder import checkpoint_at, run_of
 
     if arguments.run and "=" in arguments.run and not Path(arguments.run).exists():
         arguments.overrides.insert(0, arguments.run)
         arguments.run = None
     given = Path(arguments.run) if arguments.run else run_of_arguments(arguments)
-    checkpoint = best_checkpoint(given) if given.is_dir() else given
+    checkpoint = checkpoint_at(given)
     if not checkpoint.is_file():
         raise ConfigError(f"no such checkpoint: {checkpoint.absolute()}")
     run = run_of(checkpoint)

@@ -221,7 +221,7 @@ class _Record(Callback):
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if trainer.is_global_zero:
             text = _portable_yaml(self.config)
-            write_bytes(self.run / "config.yaml", text.encode())
+            write_bytes(self.run / "config.yaml", text.encode(), durable=True)
             point_latest(self.run)
         self.written = True
 

@@ -7,9 +7,10 @@ from itertools import count
 from pathlib import Path
 
 from hrseg.errors import ConfigError
-from hrseg.seal import whole_checkpoint
+from hrseg.seal import previous_of, state_of, whole_checkpoint
 
 _KEPT = ("best", "last")
+_REQUEUED = "hpc_ckpt_*.ckpt"
 
 
 def dated_folder(home: Path) -> Path:
@@ -32,8 +33,14 @@ def requeued_run(home: Path) -> Path | None:
     """Return the run that this SLURM job was at when it was stopped to be started again."""
     if int(os.environ.get("SLURM_RESTART_COUNT", "0")) < 1 or not _job():
         return None
-    runs = [run for run in home.glob(f"*{_job()}") if newest_state(run).is_file()]
+    runs = [run for run in home.glob(f"*{_job()}") if has_state(run)]
     return max(runs, default=None)
+
+
+def has_state(run: Path) -> bool:
+    """Return whether there is something to go on from, sound or not."""
+    last = run / "checkpoints" / "last.ckpt"
+    return last.is_file() or previous_of(last).is_file() or any(run.glob(_REQUEUED))
 
 
 def newest_state(run: Path) -> Path:
@@ -42,7 +49,8 @@ def newest_state(run: Path) -> Path:
     Where `last.ckpt` is damaged the one before it, with a word.
     """
     last = whole_checkpoint(run / "checkpoints" / "last.ckpt")
-    saved = [last, *run.glob("hpc_ckpt_*.ckpt")]
+    requeued = [path for path in run.glob(_REQUEUED) if path.is_file()]
+    saved = [last, *(path for path in requeued if state_of(path) != "damaged")]
     return max((path for path in saved if path.is_file()), key=_changed, default=last)
 
 
@@ -85,6 +93,14 @@ def best_checkpoint(run: Path) -> Path:
     """
     best = whole_checkpoint(run / "checkpoints" / "best.ckpt")
     return best if best.is_file() else whole_checkpoint(best.with_name("last.ckpt"))
+
+
+def checkpoint_at(path: Path) -> Path:
+    """Return the checkpoint that a path means, of a run folder its best one.
+
+    Where it is damaged the one before it, with a word.
+    """
+    return best_checkpoint(path) if path.is_dir() else whole_checkpoint(path)
 
 
 def run_of(checkpoint: Path) -> Path | None:

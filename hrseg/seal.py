@@ -11,11 +11,14 @@ import warnings
 from pathlib import Path
 from typing import BinaryIO, Literal
 
+from hrseg.atomic import sync
+from hrseg.errors import ConfigError
+
 State = Literal["whole", "damaged", "unsealed"]
 
 _SEAL = re.compile(rb"hrseg sha256 ([0-9a-f]{64})")
 SEAL_BYTES = len(b"hrseg sha256 ") + 64
-_TAIL = 2 + SEAL_BYTES  # the length of the comment, and the comment
+_LENGTH = SEAL_BYTES.to_bytes(2, "little")  # of the comment, as a zip says it before it
 _END = b"PK\5\6"  # of a zip's last record, of 22 bytes
 _STARTS = (b"PK\3\4", b"\x80")  # of torch.save's files, today's and those before torch 1.6
 
@@ -24,28 +27,28 @@ class SealingFile:
     """What `torch.save` can write into: hashes on the way, then seals.
 
     Attributes:
-        fault: what the disk said to a write; torch tells of it in words of its own.
+        fault: what ended a write, a full disk or a signal; torch tells of it in words of its own.
     """
 
     def __init__(self, file: BinaryIO) -> None:
         """Take the open, empty file."""
-        self.file, self.fault = file, None  # type: BinaryIO, OSError | None
+        self.file, self.fault = file, None  # type: BinaryIO, BaseException | None
         self._sum, self._held = hashlib.sha256(), b""
 
     def write(self, data: bytes | memoryview) -> int:
         """Write, and hash all but the last two bytes so far."""
         try:
             self.file.write(data)
-        except OSError as error:
+            held = self._held + bytes(data[-2:])
+            if len(data) > 1:
+                self._sum.update(self._held)
+                self._sum.update(data[:-2])
+            else:
+                self._sum.update(held[:-2])
+            self._held = held[-2:]
+        except BaseException as error:
             self.fault = self.fault or error
             raise
-        held = self._held + bytes(data[-2:])
-        if len(data) > 1:
-            self._sum.update(self._held)
-            self._sum.update(data[:-2])
-        else:
-            self._sum.update(held[:-2])
-        self._held = held[-2:]
         return len(data)
 
     def flush(self) -> None:
@@ -56,9 +59,9 @@ class SealingFile:
         """Write the seal, and wait until the disk has all of it."""
         self.file.seek(-2, os.SEEK_END)
         seal = b"hrseg sha256 " + self._sum.hexdigest().encode()
-        self.file.write(len(seal).to_bytes(2, "little") + seal)
+        self.file.write(_LENGTH + seal)
         self.file.flush()
-        os.fsync(self.file.fileno())
+        sync(self.file.fileno())
 
 
 def state_of(path: Path) -> State:
@@ -71,17 +74,19 @@ def state_of(path: Path) -> State:
         start, size = file.read(4), file.seek(0, os.SEEK_END)
         if seal := seal_of(file):
             file.seek(0)
-            return "whole" if _digest(file, size - _TAIL) == seal else "damaged"
+            same = _digest(file, size - SEAL_BYTES - 2) == seal and file.read(2) == _LENGTH
+            return "whole" if same else "damaged"
         file.seek(max(size - 22, 0))
-        zip_without_end = start == _STARTS[0] and file.read(4) != _END
-    return "damaged" if zip_without_end or not start.startswith(_STARTS) else "unsealed"
+        end = file.read(22)
+    ends = start != _STARTS[0] or (end.startswith(_END) and end.endswith(b"\0\0"))
+    return "unsealed" if ends and start.startswith(_STARTS) else "damaged"
 
 
 def seal_of(file: BinaryIO) -> bytes | None:
     """Return the digest that stands at the end of an open file, in hexadecimal; None: no seal."""
     size = file.seek(0, os.SEEK_END)
     file.seek(max(size - SEAL_BYTES, 0))
-    seal = _SEAL.fullmatch(file.read())
+    seal = _SEAL.fullmatch(file.read(SEAL_BYTES))
     return seal[1] if seal else None
 
 
@@ -91,15 +96,39 @@ def previous_of(path: Path) -> Path:
 
 
 def whole_checkpoint(path: Path) -> Path:
-    """Return a checkpoint, or the one before it where it is damaged or gone, with a word."""
+    """Return a checkpoint, or the one before it where it is damaged or gone, with a word.
+
+    A path without a sound one before it is returned as it is: what is wrong with it is the
+    reader's to say.
+    """
     previous = previous_of(path)
     if not previous.is_file():
-        return path  # what is wrong with it is the reader's to say
-    fault = state_of(path) if path.is_file() else "not there"
-    if fault in ("whole", "unsealed") or state_of(previous) != "whole":
         return path
-    warnings.warn(f"{path} is {fault}: the one before it is taken, {previous}", stacklevel=2)
+    fault = state_of(path) if path.is_file() else "not there"
+    if fault in ("whole", "unsealed") or state_of(previous) == "damaged":
+        return path
+    warnings.warn(
+        f"{path} is {fault}: the one before it is taken, {previous.name}{_moment(previous)}",
+        stacklevel=3,
+    )
     return previous
+
+
+def whole_ones_beside(path: Path) -> list[Path]:
+    """Return the sealed checkpoints in the folder of `path` that are as they were written."""
+    others = (other for other in sorted(path.parent.glob("*.ckpt")) if other.is_file())
+    return [other for other in others if other != path and state_of(other) == "whole"]
+
+
+def _moment(path: Path) -> str:
+    """Return which moment of a training a checkpoint holds, as far as it says."""
+    from hrseg.models.weightfile import read_checkpoint  # brings torch
+
+    try:
+        content = read_checkpoint(path)
+        return f" of epoch {int(content['epoch']) + 1}, step {int(content['global_step'])}"
+    except (ConfigError, KeyError, TypeError, ValueError):
+        return ""
 
 
 def _digest(file: BinaryIO, length: int) -> bytes:

@@ -58,7 +58,7 @@ def inspect_weights(file: str, config: Config | None = None) -> None:
     facts = _said(raw.get("hrseg"), path)
     rows = [
         *_identity(path),
-        *([("seal", "whole, as it was written")] if state_of(path) == "whole" else []),
+        ("seal", "whole, as it was written" if state_of(path) == "whole" else "none"),
         ("is", f"{FAMILIES[found.family].title} file: {describe(found.state)}"),
         *_tensors(found.state),
         ("align_corners", _align_corners(found, raw, path)),

@@ -1,6 +1,7 @@
 """Files that are whole or not there."""
 
 import errno
+import os
 
 import pytest
 
@@ -24,6 +25,33 @@ def test_after_an_error_the_old_file_is_there_and_nothing_half_written(tmp_path)
         raise KeyboardInterrupt
     assert path.read_bytes() == b"old"
     assert [file.name for file in tmp_path.iterdir()] == ["a.txt"]
+
+
+def test_after_an_error_of_the_last_step_too(tmp_path, monkeypatch):
+    path, previous = tmp_path / "a.txt", tmp_path / "a.previous.txt"
+    for text in (b"one", b"two"):
+        with replacing(path, previous=previous) as partial:
+            partial.write_bytes(text)
+
+    def refused(*_):
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(os, "replace", refused)
+    with pytest.raises(PermissionError), replacing(path, previous=previous) as partial:
+        partial.write_bytes(b"three")
+    assert (path.read_bytes(), previous.read_bytes()) == (b"two", b"one")
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_a_disk_that_fails_to_sync_is_no_success(tmp_path, monkeypatch):
+    def broken(_):
+        raise OSError(errno.EIO, "Input/output error")
+
+    write_bytes(tmp_path / "a.txt", b"old")
+    monkeypatch.setattr(os, "fsync", broken)
+    with pytest.raises(OSError, match="Input/output"):
+        write_bytes(tmp_path / "a.txt", b"new", durable=True)
+    assert (tmp_path / "a.txt").read_bytes() == b"old"
 
 
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT])

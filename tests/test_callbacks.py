@@ -2,6 +2,8 @@ import json
 from types import SimpleNamespace
 
 import pytest
+import torch
+from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.trainer.states import TrainerFn
 
 from hrseg.callbacks import ClassScores, show_scores, write_json
@@ -69,6 +71,12 @@ def test_scores_json_belongs_to_the_best_checkpoint_also_after_a_resume(tmp_path
     resumed = ClassScores(tmp_path)
     resumed.load_state_dict(callback.state_dict())
     assert validate(resumed, 0.55) == 0.6
+    # The best file that there is may be another than the one that the state knew.
+    for known, then in ((0.58, 0.59), (None, 0.5)):
+        best = ModelCheckpoint(monitor="val/miou", mode="max")
+        best.best_model_score = known if known is None else torch.tensor(known)
+        resumed.on_train_start(SimpleNamespace(checkpoint_callbacks=[best]), SimpleNamespace())
+        assert validate(resumed, then) == then
 
 
 def test_scores_are_replaced_whole_or_not_at_all(tmp_path):

@@ -1,5 +1,7 @@
 import errno
 import os
+import stat
+from pathlib import Path
 
 import pytest
 import torch
@@ -7,28 +9,87 @@ import torch
 from hrseg.atomic import PARTIAL
 from hrseg.checkpointing import DurableCheckpointIO, RunCheckpoint
 from hrseg.errors import ConfigError
-from hrseg.seal import SealingFile
+from hrseg.seal import SealingFile, previous_of
+from hrseg.stop import Stopped
 
 
-def checkpoint(folder):
-    return RunCheckpoint(dirpath=folder, filename="best", monitor="val/miou", mode="max")
+def checkpoint(folder, score=None):
+    callback = RunCheckpoint(dirpath=folder, filename="best", monitor="val/miou", mode="max")
+    if score is not None:
+        path = str(folder / "best.ckpt")
+        callback.best_model_path = callback.kth_best_model_path = path
+        callback.best_model_score = callback.kth_value = torch.tensor(score)
+        callback.best_k_models = {path: torch.tensor(score)}
+    return callback
+
+
+def save_best(folder, score, says=None):
+    """Write best.ckpt into `folder`; by default as the callback does, with the score in it."""
+    callback = checkpoint(folder, score)
+    callbacks = {callback.state_key: callback.state_dict()} if says is None else says
+    DurableCheckpointIO().save_checkpoint(
+        {"state_dict": {}, "epoch": 4, "global_step": 70, "callbacks": callbacks},
+        folder / "best.ckpt",
+    )
+
+
+def resumed(folder, state):
+    callback = checkpoint(folder)
+    callback.load_state_dict(state.state_dict())
+    return callback
 
 
 def test_a_moved_run_remembers_its_best_score_and_where_it_lies_now(tmp_path):
-    before = checkpoint(tmp_path / "old")
-    best = str(tmp_path / "old" / "best.ckpt")
-    before.best_model_path = before.kth_best_model_path = best
-    before.best_model_score = torch.tensor(0.5)
-    before.best_k_models = {best: torch.tensor(0.5)}
-    after = checkpoint(tmp_path / "new")
-    after.load_state_dict(before.state_dict())
+    save_best(tmp_path / "new", 0.5)
+    after = resumed(tmp_path / "new", checkpoint(tmp_path / "old", 0.5))
     assert after.best_model_score == 0.5
     assert after.best_model_path == str(tmp_path / "new" / "best.ckpt")
     assert after.best_k_models == {after.best_model_path: torch.tensor(0.5)}
 
 
-def saved(path, epoch):
-    DurableCheckpointIO().save_checkpoint({"epoch": epoch, "state_dict": {}}, path)
+@pytest.mark.parametrize("known", [None, 0.5])
+def test_a_best_that_is_newer_than_the_state_is_not_overwritten_by_a_worse(tmp_path, known):
+    # Killed after best.ckpt was saved and before last.ckpt was.
+    save_best(tmp_path, 0.6)
+    after = resumed(tmp_path, checkpoint(tmp_path, known))
+    assert after.best_model_score == torch.tensor(0.6)
+    assert after.best_k_models == {str(tmp_path / "best.ckpt"): torch.tensor(0.6)}
+
+
+def test_of_a_damaged_best_the_score_of_the_one_before_is_to_beat(tmp_path):
+    save_best(tmp_path, 0.4)
+    save_best(tmp_path, 0.6)
+    cut(tmp_path / "best.ckpt")
+    with pytest.warns(UserWarning, match=r"best.previous.ckpt of epoch 5, step 70"):
+        after = resumed(tmp_path, checkpoint(tmp_path, 0.6))
+    assert after.best_model_score == torch.tensor(0.4)
+
+
+@pytest.mark.parametrize("gone", [True, False])
+def test_without_a_sound_best_the_next_validation_is_the_best(tmp_path, gone):
+    save_best(tmp_path, 0.6)
+    if gone:
+        (tmp_path / "best.ckpt").unlink()
+    else:
+        cut(tmp_path / "best.ckpt")
+    with pytest.warns(UserWarning, match=r"no sound .*best.ckpt"):
+        after = resumed(tmp_path, checkpoint(tmp_path, 0.6))
+    assert after.best_k_models == {}
+    assert after.best_model_score is None
+
+
+def test_a_best_that_says_no_score_keeps_that_of_the_state(tmp_path):
+    save_best(tmp_path, 0.6, says={})
+    assert resumed(tmp_path, checkpoint(tmp_path, 0.5)).best_model_score == 0.5
+
+
+def cut(path):
+    path.write_bytes(path.read_bytes()[:-200])
+
+
+def saved(path, epoch, writer=None):
+    content = {"epoch": epoch, "state_dict": {}}
+    (writer or DurableCheckpointIO()).save_checkpoint(content, path)
 
 
 def epoch_of(path):
@@ -44,9 +105,78 @@ def test_the_file_before_is_kept_and_read_where_the_new_one_is_damaged(tmp_path)
         "last.previous.ckpt",
     ]
     assert epoch_of(path) == 2
-    path.write_bytes(path.read_bytes()[:-200])
+    cut(path)
     with pytest.warns(UserWarning, match="damaged"):
         assert epoch_of(path) == 1
+
+
+def test_a_damaged_file_never_takes_the_place_of_the_sound_one_before_it(tmp_path):
+    path = tmp_path / "last.ckpt"
+    for epoch in range(2):
+        saved(path, epoch)
+    cut(path)
+    saved(path, 2)  # by a resumed run
+    assert (epoch_of(path), epoch_of(previous_of(path))) == (2, 0)
+
+
+def test_the_new_file_is_on_the_disk_before_a_name_changes_and_the_old_one_goes_last(
+    tmp_path, monkeypatch
+):
+    path, done = tmp_path / "last.ckpt", []
+    writer = DurableCheckpointIO()
+    for epoch in range(2):
+        saved(path, epoch, writer)
+    fsync, replace = os.fsync, os.replace
+
+    def synced(handle):
+        folder = stat.S_ISDIR(os.fstat(handle).st_mode)
+        done.append("sync folder" if folder else "sync file")
+        fsync(handle)
+
+    def replaced(source, target):
+        done.append(Path(target).name)
+        replace(source, target)
+
+    monkeypatch.setattr(os, "fsync", synced)
+    monkeypatch.setattr(os, "replace", replaced)
+    saved(path, 2, writer)
+    order = [step for step, before in zip(done, [None, *done], strict=False) if step != before]
+    assert order == ["sync file", "last.ckpt", "last.previous.ckpt", "sync folder"]
+
+
+def test_where_there_are_no_links_the_old_file_is_renamed(tmp_path, monkeypatch):
+    def refused(*_):
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(os, "link", refused)
+    path = tmp_path / "last.ckpt"
+    for epoch in range(3):
+        saved(path, epoch)
+    assert (epoch_of(path), epoch_of(previous_of(path))) == (2, 1)
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_a_file_system_that_knows_no_fsync_is_no_fault(tmp_path, monkeypatch):
+    def unknown(_):
+        raise OSError(errno.EINVAL, "Invalid argument")
+
+    monkeypatch.setattr(os, "fsync", unknown)
+    saved(tmp_path / "last.ckpt", 3)
+    assert epoch_of(tmp_path / "last.ckpt") == 3
+
+
+def test_a_signal_amid_a_write_stays_what_it_is(tmp_path, monkeypatch):
+    path = tmp_path / "last.ckpt"
+    saved(path, 0)
+
+    def stop(*_):
+        raise Stopped(15, "stopped")
+
+    monkeypatch.setattr(SealingFile, "flush", stop)
+    monkeypatch.setattr("hrseg.seal.bytes", stop, raising=False)
+    with pytest.raises(Stopped):
+        saved(path, 1)
+    assert [file.name for file in tmp_path.iterdir()] == ["last.ckpt"]
 
 
 def test_what_a_killed_process_left_is_swept_away(tmp_path):
@@ -65,8 +195,9 @@ def test_a_full_disk_is_one_clear_line_and_loses_nothing(tmp_path, monkeypatch):
         raise self.fault
 
     monkeypatch.setattr(SealingFile, "write", full)
-    with pytest.raises(ConfigError, match=r"no space left to write .*last.ckpt"):
+    with pytest.raises(ConfigError, match=r"no space left to write .*last.ckpt") as error:
         saved(path, 1)
+    assert "hrseg fit --resume" in str(error.value)
     assert [file.name for file in tmp_path.iterdir()] == ["last.ckpt"]
     assert epoch_of(path) == 0
 

@@ -1,11 +1,14 @@
 import os
 
 import pytest
+import torch
 
 from hrseg.errors import ConfigError
 from hrseg.runfolder import (
     best_checkpoint,
+    checkpoint_at,
     dated_folder,
+    has_state,
     is_first_process,
     newest_run,
     newest_state,
@@ -102,8 +105,25 @@ def test_the_state_to_go_on_from_is_the_newest_one(tmp_path):
     last = run / "checkpoints" / "last.ckpt"
     assert newest_state(run) == last
     saved = run / "hpc_ckpt_1.ckpt"
-    saved.touch()
+    torch.save({}, saved)
     os.utime(last, (1000, 1000))
     assert newest_state(run) == saved
     os.utime(saved, (900, 900))
     assert newest_state(run) == last
+    saved.write_bytes(b"damaged")
+    assert newest_state(run) == last
+
+
+def test_a_run_whose_newest_checkpoint_is_gone_is_found_and_gone_on_in(tmp_path):
+    run = finished(tmp_path, "a", "20260101-000000")
+    last = run / "checkpoints" / "last.ckpt"
+    assert has_state(run)
+    last.unlink()
+    assert not has_state(run)
+    torch.save({"epoch": 3, "global_step": 40}, last.with_name("last.previous.ckpt"))
+    assert has_state(run)
+    assert newest_run(tmp_path) == run
+    said = r"last.ckpt is not there: .* last.previous.ckpt of epoch 4, step 40"
+    for choose in (newest_state, best_checkpoint, lambda run: checkpoint_at(last)):
+        with pytest.warns(UserWarning, match=said):
+            assert choose(run).name == "last.previous.ckpt"

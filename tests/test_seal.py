@@ -6,7 +6,7 @@ import zipfile
 import pytest
 import torch
 
-from hrseg.seal import SealingFile, previous_of, state_of, whole_checkpoint
+from hrseg.seal import SealingFile, previous_of, state_of, whole_checkpoint, whole_ones_beside
 
 
 def sealed(path, value=1.0):
@@ -47,6 +47,20 @@ def test_a_flipped_bit_anywhere_is_damage(tmp_path, share):
     assert state_of(path) == "damaged"
 
 
+def test_a_flipped_bit_in_any_byte_of_the_end_is_damage(tmp_path):
+    data = sealed(tmp_path / "a.ckpt").read_bytes()
+    for where in range(len(data) - 200, len(data)):
+        (tmp_path / "b.ckpt").write_bytes(data)
+        flipped(tmp_path / "b.ckpt", where)
+        assert state_of(tmp_path / "b.ckpt") == "damaged"
+
+
+def test_a_file_that_lost_its_seal_alone_is_damaged(tmp_path):
+    data = sealed(tmp_path / "a.ckpt").read_bytes()
+    (tmp_path / "a.ckpt").write_bytes(data[: -len(zipfile.ZipFile(tmp_path / "a.ckpt").comment)])
+    assert state_of(tmp_path / "a.ckpt") == "damaged"
+
+
 @pytest.mark.parametrize("kept", [0, 1, 4, 100, 0.5, 0.99])
 def test_a_file_without_its_end_is_damaged(tmp_path, kept):
     path = sealed(tmp_path / "a.ckpt")
@@ -72,6 +86,12 @@ def test_of_a_damaged_file_the_one_before_is_taken_with_a_word(tmp_path):
     path.unlink()
     with pytest.warns(UserWarning, match="last.ckpt is not there"):
         assert whole_checkpoint(path) == previous
+
+
+def test_the_whole_ones_beside_a_damaged_one_are_named(tmp_path):
+    path, best = sealed(tmp_path / "last.ckpt"), sealed(tmp_path / "best.ckpt")
+    flipped(sealed(previous_of(path)), 300)
+    assert whole_ones_beside(path) == [best]
 
 
 def test_where_both_are_damaged_the_reader_speaks_of_the_one_that_was_asked_for(tmp_path):

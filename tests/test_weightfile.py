@@ -13,6 +13,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 
+from hrseg.checkpointing import DurableCheckpointIO
 from hrseg.errors import ConfigError
 from hrseg.models import create_model, load_weights, weightfile
 from hrseg.models.weightfile import read_checkpoint, write_safetensors
@@ -25,6 +26,30 @@ def refusal(path):
     with pytest.raises(ConfigError) as error:
         read_checkpoint(path)
     return str(error.value)
+
+
+def test_a_seal_is_asked_whatever_the_file_is_called_and_what_is_whole_is_named(tmp_path):
+    for name in ("a.pth", "last.ckpt"):
+        DurableCheckpointIO().save_checkpoint(OFFICIAL, tmp_path / name)
+    path = tmp_path / "a.pth"
+    assert read_checkpoint(path).keys() == OFFICIAL.keys()
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+    assert "last.ckpt" in refusal(path)
+
+
+def test_weights_of_a_damaged_checkpoint_are_those_of_the_one_before_and_it_is_named(tmp_path):
+    path = tmp_path / "last.ckpt"
+    for _ in range(2):
+        DurableCheckpointIO().save_checkpoint(OFFICIAL, path)
+    path.write_bytes(path.read_bytes()[:-1])
+    model = create_model("hrnet_w18_small_v1", num_classes=19)
+    with pytest.warns(UserWarning, match=r"last.ckpt is damaged: .* last.previous.ckpt"):
+        load_weights(model, path)
+    path.with_name("last.previous.ckpt").unlink()
+    with pytest.raises(ConfigError, match="damaged"):
+        load_weights(model, path)
 
 
 @pytest.fixture(scope="module")

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from hrseg.atomic import cannot_write
 from hrseg.errors import ConfigError
-from hrseg.seal import SEAL_BYTES, previous_of, seal_of, state_of
+from hrseg.seal import SEAL_BYTES, seal_of, state_of, whole_ones_beside
 
 MAX_BYTES = 2**33  # of a file: ten times the largest that training writes
 
@@ -42,7 +42,9 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
             "Expected a .pth, .ckpt or .safetensors file."
         ) from error
     _check_size(path)
-    if path.suffix == ".ckpt" and state_of(path) == "damaged":
+    with path.open("rb") as file:
+        sealed = seal_of(file) is not None
+    if (sealed or path.suffix == ".ckpt") and state_of(path) == "damaged":
         raise _damaged(path)
     raw = _read_safetensors(path) if path.suffix == ".safetensors" else _read_torch(path)
     if not isinstance(raw, dict):
@@ -145,12 +147,11 @@ def _read_torch(path: Path) -> Any:
 
 
 def _damaged(path: Path) -> ConfigError:
-    previous = previous_of(path)
-    before = f"\nThe one before it is there: {previous}" if previous.is_file() else ""
+    others = ", ".join(other.name for other in whole_ones_beside(path))
     return ConfigError(
         f"{path} is damaged, truncated, or not a checkpoint.\n"
         "Expected a file written by torch.save. Copy or download it again, compare its size."
-        f"{before}"
+        + (f"\nWhole ones beside it: {others}" if others else "")
     )
 
 

@@ -16,6 +16,7 @@ from hrseg.models.hrnet import VARIANTS
 from hrseg.models.hub import fetch, is_on_hub
 from hrseg.models.segmenter import Segmenter
 from hrseg.models.weightfile import read_checkpoint
+from hrseg.seal import whole_checkpoint
 
 PURPOSES = {"evaluate": "", "initialise": "backbone."}  # What must match: keys that start so.
 
@@ -84,7 +85,10 @@ def load_weights(
         raw, name = read_checkpoint(fetch(str(path_or_state_dict))), str(path_or_state_dict)
         source = "timm" if source == "auto" else source
     else:
-        raw, name = read_checkpoint(path_or_state_dict), str(path_or_state_dict)
+        given = Path(path_or_state_dict).expanduser()
+        whole = whole_checkpoint(given)
+        name = str(path_or_state_dict if whole == given else whole)
+        raw = read_checkpoint(name)
     found, report = compare(model, raw, source, name, purpose)
     differing = [*report.mismatched, *report.missing, *report.unexpected]
     # Tensors too many are refused as well: all of W18-small-v2 is found inside a W18.
