@@ -3,11 +3,14 @@
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import time
 import warnings
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 from unittest import SkipTest
 
 import torch
@@ -16,44 +19,73 @@ from hrseg.callbacks import write_json
 from hrseg.checkpointing import DurableCheckpointIO
 from hrseg.errors import ConfigError
 from hrseg.models.weightfile import read_checkpoint
-from hrseg.runfolder import best_checkpoint, newest_state
+from hrseg.runfolder import best_checkpoint, checkpoint_at, newest_state
+from hrseg.seal import whole_checkpoint
 from tests.faults import Tally
 
 NAMES = ("last", "best")
 VALUES = 250_000  # a megabyte
+LARGE = 40  # times as much: a small network with its optimiser
 
 
 def killed(count: int, folder: Path, seed: int) -> Tally:
-    """SIGKILL to a process that writes one checkpoint after the other."""
-    draw, tally, known = random.Random(seed), Tally(), dict.fromkeys(NAMES, 0)
+    """SIGKILL to a process that writes one checkpoint after the other.
+
+    Of two sizes; in one of four processes as on a file system without links.
+    """
+    draw, tally, known, amid = random.Random(seed), Tally(), dict.fromkeys(NAMES, 0), 0
     for name in NAMES:
         save(folder, name, 0)
     for _ in range(count):
+        size, linked = draw.choice((1, 1, 1, LARGE)), draw.random() < 0.75
         reader, writer = os.pipe()
         child = os.fork()
         if child == 0:
             os.close(reader)
-            save_for_ever(folder, max(known.values()), writer)
+            if not linked:
+                os.link = no_links
+            save_for_ever(folder, max(known.values()), writer, size)
         os.close(writer)
-        time.sleep(draw.uniform(0, 0.05))
+        time.sleep(draw.uniform(0, 0.05 if size == 1 else 0.8))
         os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
         with os.fdopen(reader) as said:
             for line in said.read().split("\n")[:-1]:
                 name, epoch = line.split()
                 known[name] = int(epoch)
-        tally.record(lost(folder, known))
+        amid += any(folder.glob(".*"))
+        tally.record(lost(folder, known) or read_otherwise(folder, known))
+    if amid < count // 4 and not tally.lost:
+        raise AssertionError(f"{amid} of {count} kills came amid a write: it proves nothing")
     return tally
 
 
-def save_for_ever(folder: Path, epoch: int, writer: int) -> None:
+def no_links(*_: object) -> None:
+    raise PermissionError("Operation not permitted")
+
+
+def save_for_ever(folder: Path, epoch: int, writer: int, size: int) -> None:
     """Save `last`, and now and then `best` with its scores; tell of each when it is done."""
     while True:
         epoch += 1
         for name in NAMES[: 1 + epoch % 2]:
-            save(folder, name, epoch)
+            save(folder, name, epoch, size)
             os.write(writer, f"{name} {epoch}\n".encode())
         write_json(folder / "scores.json", {"epoch": epoch})
+
+
+def read_otherwise(folder: Path, known: dict[str, int]) -> str | None:
+    """Say where what hrseg would take is not what torch alone has found."""
+    for name, epoch in known.items():
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            try:
+                content = read_checkpoint(whole_checkpoint(folder / f"{name}.ckpt"))
+            except ConfigError as error:
+                return f"{name}.ckpt: {error}"
+        if content["epoch"] < epoch:
+            return f"{name}.ckpt: epoch {content['epoch']} would be taken"
+    return None
 
 
 def full_disk(count: int, folder: Path, seed: int) -> Tally:
@@ -99,14 +131,18 @@ def damaged(count: int, folder: Path, seed: int) -> Tally:
         what = harm(checkpoints / f"{name}.ckpt", draw)
         if both:
             what += " and " + harm(checkpoints / f"{name}.previous.ckpt", draw)
-        tally.record(misread(run, name, 0 if both else 1, what))
+        tally.record(misread(run, name, 0 if both else 1, what, draw))
+        shutil.rmtree(run)
     return tally
 
 
 def harm(path: Path, draw: random.Random) -> str:
-    """Damage a file; return how."""
+    """Damage a file, one time of two near its beginning or its end; return how."""
     data = bytearray(path.read_bytes())
-    where, kind = draw.randrange(len(data)), draw.randrange(4)
+    size, kind = len(data), draw.randrange(4)
+    where = draw.choice(
+        (draw.randrange(size),) * 2 + (draw.randrange(900), size - draw.randint(1, 300))
+    )
     if kind == 0:
         data[where] ^= 1 << draw.randrange(8)
     elif kind == 1:
@@ -121,40 +157,46 @@ def harm(path: Path, draw: random.Random) -> str:
     return f"{path.name}: {kinds[kind]} {where}"
 
 
-def misread(run: Path, name: str, epoch: int, what: str) -> str | None:
+def misread(run: Path, name: str, epoch: int, what: str, draw: random.Random) -> str | None:
     """Say what hrseg made of a damaged `name`, if neither `epoch` with a word nor an error.
 
     Epoch 0: an error alone is right.
     """
+    path = run / "checkpoints" / f"{name}.ckpt"
+    ways: list[Callable[[], dict[str, Any]]] = [
+        lambda: read_checkpoint(newest_state(run) if name == "last" else best_checkpoint(run)),
+        lambda: read_checkpoint(checkpoint_at(path)),
+        lambda: DurableCheckpointIO().load_checkpoint(path, weights_only=True),
+    ]
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
         try:
-            path = newest_state(run) if name == "last" else best_checkpoint(run)
-            content = read_checkpoint(path)
+            content = draw.choice(ways[:2] if epoch == 0 else ways)()
         except ConfigError as error:
             return f"{what}: {error}" if epoch else None
-    if path.stem.partition(".")[0] == "last" and name == "best" and not epoch:
+    if epoch == 0 and name == "best" and content["name"] == "last":
         return None  # both are gone: the run's other checkpoint
-    if content["epoch"] == 2 and path.name == f"{name}.ckpt":
-        # Bits behind the seal's reach: of the two bytes of its length, say.
-        return None if content_fault(content) is None else f"{what}: damage was read in silence"
     if content["epoch"] != epoch or not said:
         return f"{what}: epoch {content['epoch']} was read, {len(said)} words were said"
     return content_fault(content)
 
 
-def save(folder: Path, name: str, epoch: int) -> None:
+def save(folder: Path, name: str, epoch: int, size: int = 1) -> None:
     """Save a checkpoint by which its epoch can be told from every value in it."""
-    weights = torch.full((VALUES,), float(epoch))
-    content = {"epoch": epoch, "state_dict": {"a": weights}}
+    weights = {str(part): torch.full((VALUES,), float(epoch)) for part in range(size)}
+    content = {"epoch": epoch, "global_step": 10 * epoch, "name": name, "state_dict": weights}
     DurableCheckpointIO().save_checkpoint(content, folder / f"{name}.ckpt")
 
 
 def lost(folder: Path, known: dict[str, int]) -> str | None:
-    """Say what is missing of what was saved, read by torch alone."""
+    """Say what is missing of what was saved, read by torch alone.
+
+    Where there are no links, a file that is not there yet is the one before it.
+    """
     for name, epoch in known.items():
+        files = [folder / f"{name}{kind}.ckpt" for kind in ("", ".previous")]
         try:
-            content = torch.load(folder / f"{name}.ckpt", weights_only=True)
+            content = torch.load(next(file for file in files if file.exists()), weights_only=True)
         except Exception as error:
             return f"{name}.ckpt cannot be read: {error}"
         if content["epoch"] < epoch:
@@ -169,8 +211,11 @@ def lost(folder: Path, known: dict[str, int]) -> str | None:
 
 def content_fault(content: dict) -> str | None:
     """Say whether the values are not those of the epoch."""
-    values = content["state_dict"]["a"]
-    whole = values.shape == (VALUES,) and bool(values.eq(content["epoch"]).all())
+    weights = content["state_dict"]
+    whole = weights and all(
+        values.shape == (VALUES,) and bool(values.eq(content["epoch"]).all())
+        for values in weights.values()
+    )
     return None if whole else f"the values of epoch {content['epoch']} are others"
 
 

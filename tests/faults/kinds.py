@@ -29,7 +29,7 @@ class Kind:
 KINDS: dict[str, Kind] = {
     "checkpoint_killed": Kind(
         "SIGKILL amid a write: the last that was saved is there, whole",
-        checkpoints.killed, 40, 500,
+        checkpoints.killed, 20, 500,
     ),
     "checkpoint_full_disk": Kind(
         "a full disk: said, the checkpoints that were there are as they were",
