@@ -1,6 +1,7 @@
 """What a command prints: nothing that a stranger named can be a command to the terminal."""
 
 import sys
+import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, TextIO, cast
@@ -14,15 +15,20 @@ from hrseg.errors import printable
 
 @contextmanager
 def plain_output() -> Iterator[None]:
-    """Let only printable text through to stdout and stderr, and rich's own colours and bars."""
+    """Let only printable text through to stdout and stderr, and rich's own colours and bars.
+
+    Warnings become notes of one line, without the line of code that found what they say.
+    """
     streams, console = (sys.stdout, sys.stderr), cast(Any, get_console())
-    kind = console.__class__
+    kind, form = console.__class__, warnings.formatwarning
+    warnings.formatwarning = lambda message, *_: f"note: {message}\n"
     sys.stdout, sys.stderr = (cast(TextIO, _Printable(stream)) for stream in streams)
     console.__class__ = PrintableConsole  # whoever holds it already, holds this one
     try:
         yield
     finally:
         sys.stdout, sys.stderr = streams
+        warnings.formatwarning = form
         console.__class__ = kind
 
 

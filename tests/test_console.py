@@ -1,5 +1,6 @@
 import io
 import sys
+import warnings
 
 import pytest
 from rich import get_console, reconfigure
@@ -21,6 +22,20 @@ def test_print_and_warnings_show_controls_instead_of_sending_them(capsys):
     said = capsys.readouterr()
     assert said.out == f"one {SHOWN}\ttwo\n"
     assert said.err == f"{SHOWN}\n"
+
+
+def test_a_warning_is_a_note_of_one_line_while_a_command_runs(capsys):
+    form = warnings.formatwarning
+    with warnings.catch_warnings(action="always"), plain_output():
+        warnings.showwarning = shown
+        warnings.warn(f"last.ckpt is damaged {EVIL}", stacklevel=1)
+    assert capsys.readouterr().err == f"note: last.ckpt is damaged {SHOWN}\n"
+    assert warnings.formatwarning is form
+
+
+def shown(message, category, filename, lineno, file=None, line=None):
+    # pytest catches warnings itself.
+    sys.stderr.write(warnings.formatwarning(message, category, filename, lineno, line))
 
 
 def test_a_terminal_gets_the_colours_of_rich_and_no_controls_of_names():
