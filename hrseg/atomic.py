@@ -10,6 +10,7 @@ from pathlib import Path
 from hrseg.errors import ConfigError
 
 PARTIAL = ".partial-"
+FULL = (errno.ENOSPC, errno.EDQUOT)
 _ROOM = 2**24  # bytes: with less, what a library could not write had no room
 
 
@@ -49,7 +50,7 @@ def replacing(path: Path, durable: bool = False, previous: Path | None = None) -
         for left in (partial, kept):
             if left is not None:
                 left.unlink(missing_ok=True)
-        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        if isinstance(error, OSError) and error.errno in FULL:
             raise _full_disk(path) from error
         raise
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from hrseg.allocator import keep_memory
 from hrseg.arguments import parse
+from hrseg.atomic import FULL
 from hrseg.choice import (
     check_root,
     check_weights,
@@ -51,7 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"hrseg: {error}", file=sys.stderr)
         return error.exit_code
     except OSError as error:
-        if error.filename is None:
+        if error.filename is None and error.errno not in FULL:
             raise
         print(printable(f"hrseg: {error.filename}: {error.strerror}"), file=sys.stderr)
         return 2

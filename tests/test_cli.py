@@ -1,5 +1,6 @@
 """The command line as a user types it, on a tree that trains in seconds."""
 
+import errno
 import json
 import subprocess
 import sys
@@ -10,6 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
+from hrseg import cli
 from hrseg.cli import main
 from tests.camvid_tree import fit_overrides, make_camvid
 
@@ -482,3 +484,13 @@ def test_a_report_without_its_data_set_says_so_and_has_the_numbers(home, tmp_pat
     assert main(["report", f"data.root={tmp_path / 'empty'}"]) == 0
     said = capsys.readouterr().out
     assert "note: no details and no pictures: " in said and "report: " in said
+
+
+def test_a_disk_that_is_full_is_one_line_whoever_wrote(monkeypatch, capsys):
+    def command(arguments):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setitem(cli._COMMANDS, "doctor", command)
+    assert main(["doctor"]) == 2
+    said = "hrseg: a file could not be written: No space left on device\n"
+    assert capsys.readouterr().err == said
