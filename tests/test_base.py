@@ -14,12 +14,12 @@ from PIL import Image
 from hrseg.data.base import (
     MaskReader,
     find_files,
-    header_size,
     id_table,
     pair_files,
     read_image,
     read_index_mask,
 )
+from hrseg.data.imagefile import header_size
 from hrseg.errors import ConfigError, DataError
 
 RNG = np.random.default_rng(0)

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from hrseg.data.base import read_image, read_index_mask
-from hrseg.data.png import read_png, wrong_checksum
+from hrseg.data.png import broken_chunk, read_png
 from hrseg.errors import DataError
 
 RANDOM = np.random.default_rng(0)
@@ -22,7 +22,7 @@ def saved(path, array, mode=None, **options):
 
 
 def read(path, rgb):
-    return read_png(path, path.read_bytes(), rgb)
+    return read_png(path.read_bytes(), rgb)
 
 
 @pytest.mark.parametrize("size", [(1, 1), (7, 5), (64, 33)])
@@ -123,11 +123,19 @@ def test_a_chunk_with_other_bytes_than_its_checksum_says_is_found(tmp_path):
     path = tmp_path / "a.png"
     Image.fromarray(np.arange(3 * 40 * 50, dtype=np.uint8).reshape(40, 50, 3)).save(path)
     data = path.read_bytes()
-    assert wrong_checksum(data) is None
-    for place in (18, 45, len(data) // 2, len(data) - 20):
+    assert broken_chunk(data) is None
+    for place in range(8, len(data)):
         harmed = bytearray(data)
-        harmed[place] ^= 1
-        assert wrong_checksum(bytes(harmed)) is not None
-    assert wrong_checksum(data + b"rubbish behind the end") is None
-    assert wrong_checksum(data[:-30]) is None  # its end is missing: that is another's to say
-    assert wrong_checksum(b"\xff\xd8 a JPEG") is None
+        harmed[place] ^= 1 << place % 8
+        assert broken_chunk(bytes(harmed)) is not None
+    assert broken_chunk(data + b"rubbish behind the end") is None
+
+
+@pytest.mark.parametrize("tail", [b"", b"\xff\xd9", b"\0\0\0"])
+def test_a_file_that_is_cut_off_anywhere_has_no_end(tmp_path, tail):
+    path = saved(tmp_path / "a.png", RANDOM.integers(0, 256, (9, 9, 4), np.uint8))
+    data = path.read_bytes()
+    for length in range(8, len(data)):
+        assert "cut off" in broken_chunk(data[:length] + tail) or "damaged" in broken_chunk(
+            data[:length] + tail
+        )

@@ -1,6 +1,5 @@
 """From paths to arrays: find and pair files, read images and masks, name what is wrong."""
 
-import io
 import os
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -12,9 +11,10 @@ from typing import Any
 import cv2
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
-from hrseg.data.png import read_png, wrong_checksum
+from hrseg.data.imagefile import decoding, named, opened, read_file, unreadable
+from hrseg.data.png import read_png
 from hrseg.errors import ConfigError, DataError
 
 Array = npt.NDArray[np.uint8]
@@ -22,8 +22,8 @@ ReadMask = Callable[[Path], Array]  # path -> (H, W) train ids, 255 = ignore
 
 IGNORE = 255
 SUFFIXES = (".png", ".jpg", ".jpeg")
-_FORMATS = ("PNG", "JPEG")
-_UNREADABLE = (OSError, SyntaxError, ValueError, Image.DecompressionBombError, cv2.error)
+_END_OF_JPEG = b"\xff\xd9"
+_AS_STORED = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_ANYDEPTH | cv2.IMREAD_IGNORE_ORIENTATION
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class MaskReader:
                 f"{i} ({n} pixels)" for i, n in list(zip(ids, counts, strict=True))[:5]
             )
             raise DataError(
-                f"{path}: unknown id {found}{', ...' if len(ids) > 5 else ''}\n"
+                f"{named(path)}: unknown id {found}{', ...' if len(ids) > 5 else ''}\n"
                 f"expected {_ranges(np.flatnonzero(self.table >= 0))}. {self.repair}"
             )
         return np.asarray(cv2.LUT(raw, self.table.astype(np.uint8)), np.uint8)
@@ -125,38 +125,20 @@ def read_image(path: Path) -> Array:
     Raises:
         DataError: missing, truncated, or not an image.
     """
-    flags = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_ANYDEPTH | cv2.IMREAD_IGNORE_ORIENTATION
-    try:
-        data = _content(path)
-        if not data.rstrip(b"\0").endswith((b"IEND\xaeB`\x82", b"\xff\xd9")):
-            # OpenCV fills a truncated file with blank rows and goes on; Pillow refuses it.
-            with Image.open(io.BytesIO(data), formats=_FORMATS) as opened:
-                opened.load()
-        if (rgb := read_png(path, data, rgb=True)) is not None:
+    data = read_file(path)
+    with opened(path, data) as header:
+        if header.format != "PNG" and not data.rstrip(b"\0").endswith(_END_OF_JPEG):
+            header.load()  # OpenCV fills what is missing with blank rows; Pillow refuses it
+    with decoding(path):
+        if (rgb := read_png(data, rgb=True)) is not None:
             return rgb
-        image = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
-    except _UNREADABLE as error:
-        raise _unreadable(path, error) from error
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), _AS_STORED)
     if image is None or image.dtype not in (np.uint8, np.uint16):
-        raise _unreadable(path, image if image is None else f"its pixels are {image.dtype}")
+        raise unreadable(path, image if image is None else f"its pixels are {image.dtype}")
     if image.dtype == np.uint16:
         warnings.warn("16-bit images are scaled to 8 bits when they are read", stacklevel=2)
         image = (image // 257).astype(np.uint8)
     return np.asarray(image, np.uint8)
-
-
-def header_size(path: Path) -> tuple[int, int]:
-    """Return (height, width) without decoding.
-
-    Raises:
-        DataError: missing, or neither PNG nor JPEG.
-    """
-    _check_file(path)
-    try:
-        with Image.open(path, formats=_FORMATS) as opened:
-            return opened.height, opened.width
-    except _UNREADABLE as error:
-        raise _unreadable(path, error) from error
 
 
 def read_index_mask(path: Path) -> Array:
@@ -167,18 +149,18 @@ def read_index_mask(path: Path) -> Array:
     Raises:
         DataError: unreadable, JPEG, coloured, or with ids above 255.
     """
-    data = _content(path)
-    if (ids := read_png(path, data, rgb=False)) is not None:
+    data = read_file(path)
+    if (ids := read_png(data, rgb=False)) is not None:
         return ids
     mode, mask = _read_mask(path, data, None)
     if mask.ndim != 2:
         raise DataError(
-            f"{path} is a coloured image ({mode}); expected ids: a grey or palette image.\n"
+            f"{named(path)} is a coloured image ({mode}); expected ids: a grey or palette image.\n"
             "Colours per class need the mask format rgb (`mask_format: rgb` and a palette)."
         )
     if mask.dtype != np.uint8 and (mask.min() < 0 or mask.max() > 255):
         raise DataError(
-            f"{path} holds ids up to {mask.max()} ({mode}); expected 0..255.\n"
+            f"{named(path)} holds ids up to {mask.max()} ({mode}); expected 0..255.\n"
             "Save class ids with 8 bits: 16 often hold instances, or ids times 256."
         )
     return np.asarray(mask, np.uint8)
@@ -190,14 +172,14 @@ def read_rgb_mask(path: Path, palette: tuple[tuple[int, int, int], ...]) -> Arra
     Raises:
         DataError: unreadable, JPEG, or with a colour that is not in the palette.
     """
-    colors = _read_mask(path, _content(path), "RGB")[1].astype(np.uint32)
+    colors = _read_mask(path, read_file(path), "RGB")[1].astype(np.uint32)
     codes = colors[..., 0] << 16 | colors[..., 1] << 8 | colors[..., 2]
     ids = _color_table(palette)[codes]
     if (ids < 0).any():
         code, count = np.unique(codes[ids < 0], return_counts=True)
         red, green, blue = (int(code[0]) >> shift & 255 for shift in (16, 8, 0))
         raise DataError(
-            f"{path}: colour ({red}, {green}, {blue}) in {count[0]} pixels "
+            f"{named(path)}: colour ({red}, {green}, {blue}) in {count[0]} pixels "
             f"({len(code)} unknown colours) is not in the palette of {len(palette)}.\n"
             "Add the colour to palette; if it is not a class, also its position to ignore_ids."
         )
@@ -270,40 +252,14 @@ def _image_names(folder: Path) -> list[str]:
     return sorted((name.removeprefix("./") for name in names), key=lambda name: name.split("/"))
 
 
-def _check_file(path: Path) -> None:
-    """Refuse what is no file: to open a pipe would wait for ever."""
-    if not path.is_file():
-        raise _unreadable(path, None)
-
-
-def _content(path: Path) -> bytes:
-    """Return the bytes of a file.
-
-    Raises:
-        DataError: it cannot be read, or is a PNG with a chunk whose checksum is wrong; decoders
-            pass over that, and give other pixels.
-    """
-    _check_file(path)
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise _unreadable(path, error.strerror) from error
-    if (place := wrong_checksum(data)) is not None:
-        raise _unreadable(path, f"damaged at byte {place:,}: a checksum is wrong")
-    return data
-
-
 def _read_mask(path: Path, data: bytes, mode: str | None) -> tuple[str, npt.NDArray[Any]]:
-    try:
-        with Image.open(io.BytesIO(data), formats=_FORMATS) as opened:
-            if opened.format == "JPEG":
-                raise DataError(
-                    f"{path}: a JPEG mask has wrong ids: its compression blends neighbouring "
-                    "values.\nExport the masks as PNG from the annotation tool again."
-                )
-            return opened.mode, np.asarray(opened.convert(mode)) if mode else stored_values(opened)
-    except _UNREADABLE as error:
-        raise _unreadable(path, error) from error
+    with opened(path, data) as image:
+        if image.format != "PNG":
+            raise DataError(
+                f"{named(path)}: a JPEG mask has wrong ids: its compression blends neighbouring "
+                "values.\nExport the masks as PNG from the annotation tool again."
+            )
+        return image.mode, np.asarray(image.convert(mode)) if mode else stored_values(image)
 
 
 def stored_values(image: Image.Image) -> npt.NDArray[Any]:
@@ -322,18 +278,6 @@ def _color_table(palette: tuple[tuple[int, int, int], ...]) -> npt.NDArray[np.in
     for index, (red, green, blue) in enumerate(palette):
         table[red << 16 | green << 8 | blue] = index
     return table
-
-
-def _unreadable(path: Path, reason: object) -> DataError:
-    if not path.is_file():
-        what = "is a folder" if path.is_dir() else "is no file, but a pipe or a device"
-        return DataError(f"{path} {what}" if path.exists() else f"no file {path}")
-    if reason is None or isinstance(reason, UnidentifiedImageError):
-        reason = "damaged, or not an image"
-    return DataError(
-        f"cannot read {path}: {reason}\n"
-        "Expected a whole PNG or JPEG file; copy it again, or remove it and its partner."
-    )
 
 
 def _some(paths: Sequence[Path]) -> str:

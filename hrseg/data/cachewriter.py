@@ -14,7 +14,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 from hrseg.atomic import replacing
-from hrseg.data.base import ReadMask, header_size, read_image
+from hrseg.data.base import ReadMask, read_image
 from hrseg.data.cache import (
     FORMAT,
     INDEX,
@@ -27,6 +27,7 @@ from hrseg.data.cache import (
     sources_of,
     stats_of,
 )
+from hrseg.data.imagefile import header_size
 from hrseg.errors import ConfigError, DataError
 
 Track = Callable[[Iterable[Entry], int], Iterable[Entry]]

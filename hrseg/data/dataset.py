@@ -11,8 +11,9 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from hrseg.data.base import IGNORE, Array, ReadMask, header_size, read_image
+from hrseg.data.base import IGNORE, Array, ReadMask, read_image
 from hrseg.data.cache import Cache
+from hrseg.data.imagefile import header_size, named
 from hrseg.data.manifest import Manifest
 from hrseg.data.worker import at
 from hrseg.errors import DataError
@@ -201,7 +202,7 @@ def _same_size(
 ) -> None:
     if image_size != mask_size:
         raise DataError(
-            f"{mask} is {mask_size[1]}x{mask_size[0]}, its image {image} "
+            f"{named(mask)} is {mask_size[1]}x{mask_size[0]}, its image {named(image)} "
             f"{image_size[1]}x{image_size[0]} (width x height).\n"
             "Expected the same size; export the mask again at the image's size."
         )
