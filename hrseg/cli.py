@@ -54,7 +54,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except OSError as error:
         if error.filename is None and error.errno not in FULL:
             raise
-        print(printable(f"hrseg: {error.filename}: {error.strerror}"), file=sys.stderr)
+        what = error.filename or "a file could not be written"
+        print(printable(f"hrseg: {what}: {error.strerror}"), file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("hrseg: stopped", file=sys.stderr)
