@@ -1,7 +1,8 @@
 """Going on exactly: what Lightning's checkpoints lack, so that a resumed run is the same run."""
 
 import random
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from hrseg.atomic import write_bytes
 from hrseg.errors import ConfigError
 
 _KEY = "resume"
+_DAMAGE = (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
 Random = dict[str, Any]
 
 
@@ -35,6 +37,12 @@ class ExactState(Callback):
         self.metrics = run / "metrics.csv"
         self.random: Random | None = None
         self.resumed = self.between = False  # loaded, and stands between two batches
+        self.patience = 0
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Remember how long to wait for a better score: more than before lets a run go on."""
+        for callback in trainer.early_stopping_callbacks:
+            self.patience = callback.patience
 
     def on_save_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
@@ -56,8 +64,10 @@ class ExactState(Callback):
         self.resumed = True
         if _KEY not in checkpoint:  # of an earlier version
             return
-        self.between = bool(checkpoint[_KEY]["between"])
-        states = checkpoint[_KEY]["random"]
+        with _damage_said():
+            own, loops = checkpoint[_KEY], checkpoint["loops"]["fit_loop"]
+            self.between, states, rows = bool(own["between"]), list(own["random"]), int(own["rows"])
+            step = int(loops["epoch_loop.state_dict"]["_batches_that_stepped"])
         if len(states) == trainer.world_size:
             self.random = states[trainer.global_rank]
         else:
@@ -66,9 +76,8 @@ class ExactState(Callback):
                 "dropout draws other numbers than it would have"
             )
         if trainer.is_global_zero:
-            _cut(self.metrics, checkpoint[_KEY]["rows"])
-            loop = checkpoint["loops"]["fit_loop"]["epoch_loop.state_dict"]
-            _purge_events(trainer, int(loop["_batches_that_stepped"]) + 1)
+            _cut(self.metrics, max(rows, 0))
+            _purge_events(trainer, step + 1)
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Go on as if there had been no interruption."""
@@ -79,12 +88,14 @@ class ExactState(Callback):
         if self.between:
             _skip_validation(trainer)
         for callback in trainer.early_stopping_callbacks:
-            # It had stopped this run; more patience lets it go on.
-            if isinstance(callback, EarlyStopping) and callback.wait_count >= callback.patience:
+            assert isinstance(callback, EarlyStopping)
+            callback.patience = self.patience  # it takes that of the state
+            if callback.wait_count >= callback.patience:
                 trainer.should_stop = True
                 _say("nothing is left to train: early stopping has ended this run.")
         if self.random is not None:
-            set_random_state(self.random, pl_module.device)
+            with _damage_said():
+                set_random_state(self.random, pl_module.device)
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Forget the validation that was begun before the interruption."""
@@ -161,6 +172,18 @@ def set_random_state(state: Random, device: torch.device) -> None:
     torch.set_rng_state(state["torch"].cpu())
     if state["cuda"] is not None and device.type == "cuda":
         torch.cuda.set_rng_state(state["cuda"].cpu(), device)
+
+
+@contextmanager
+def _damage_said() -> Iterator[None]:
+    """Turn what goes wrong with a state that is not as it was written into a word."""
+    try:
+        yield
+    except _DAMAGE as error:
+        raise ConfigError(
+            f"the checkpoint's state of the training is not as hrseg writes it ({error}).\n"
+            "Start a new run from its weights: model.weights=FILE"
+        ) from error
 
 
 def _of_all_processes(trainer: pl.Trainer, state: Random) -> list[Random]:

@@ -137,9 +137,10 @@ def test_two_processes_keep_one_run_and_score_as_one_process_does(launcher, tmp_
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("struck", [0, 1])
 @pytest.mark.parametrize("launcher", ["lightning", "torchrun"])
-@pytest.mark.parametrize("told", [signal.SIGTERM, signal.SIGKILL])
-def test_the_end_of_one_process_is_the_end_of_the_other(launcher, told, tmp_path):
+@pytest.mark.parametrize("told", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
+def test_the_end_of_one_process_is_the_end_of_the_other(launcher, told, struck, tmp_path):
     make_camvid(tmp_path / "camvid", train=8, val=3)
     endless = ["trainer.max_epochs=100000", "trainer.check_val_every_n_epoch=100000"]
     with (tmp_path / "log").open("w") as log:
@@ -149,12 +150,20 @@ def test_the_end_of_one_process_is_the_end_of_the_other(launcher, told, tmp_path
         while "epoch 1/" not in (tmp_path / "log").read_text() and first.poll() is None:
             time.sleep(0.2)
         children = [int(pid) for pid in children_of(first.pid)]
-        os.kill(children[-1], told)
-        assert first.wait(timeout=60) != 0
+        processes = [first.pid, *children] if launcher == "lightning" else children
+        os.kill(processes[struck], told)
+        code = first.wait(timeout=60)
     deadline = time.monotonic() + 30
     while any(Path(f"/proc/{pid}").exists() for pid in children) and time.monotonic() < deadline:
         time.sleep(0.2)
     assert not [pid for pid in children if Path(f"/proc/{pid}").exists()]
+    said = (tmp_path / "log").read_text()
+    if told == signal.SIGKILL:
+        assert code != 0
+        return
+    assert code == (128 + told if launcher == "lightning" else 1)
+    assert said.count(f"hrseg: stopped by {told.name} after step") == 1
+    assert len(list(tmp_path.glob("runs/*/2*/checkpoints/last.ckpt"))) == 1
 
 
 def children_of(pid):

@@ -241,7 +241,15 @@ class SegmentationDataModule(LightningDataModule):
         return position(trainer, len(loader) if loader is not None else 0)._asdict()
 
     def load_state_dict(self, state_dict: dict[str, int]) -> None:
-        """Let the training loaders that are made from now on begin where a checkpoint stands."""
+        """Let the training loaders that are made from now on begin where a checkpoint stands.
+
+        Raises:
+            ConfigError: the state is no place in the data.
+        """
+        values = state_dict.values() if isinstance(state_dict, dict) else ()
+        named = tuple(state_dict) == Position._fields
+        if not named or not all(isinstance(value, int) and value >= 0 for value in values):
+            raise ConfigError(f"the checkpoint's place in the data is none: {state_dict!r:.100}")
         self.resumed = Position(**state_dict)
 
     def _pair(self, stage: str | None) -> None:

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.faults import Tally, checkpoints, dirty, metrics, numbers, resume
+from tests.faults import Tally, checkpoints, dirty, metrics, numbers, resume, signals
 
 Inject = Callable[[int, Path, int], Tally]
 
@@ -54,6 +54,10 @@ KINDS: dict[str, Kind] = {
     "training_interrupted": Kind(
         "a training killed or stopped, resumed: every bit as in one go",
         resume.interrupted, 2, 36,
+    ),
+    "commands_stopped": Kind(
+        "SIGTERM, Ctrl-C: saved, one line, exit 143 or 130 within 10 s",
+        signals.stopped, 2, 32,
     ),
     "dirty_data": Kind(
         "an image or mask that is harmed: read right, or named and left out",

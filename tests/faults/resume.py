@@ -80,6 +80,9 @@ def record(folder: Path, name: str, words: tuple[str, ...], blow: Blow, again: B
     if not list(runs.glob("*/*/checkpoints/last*.ckpt")):
         return resumed(first, log, None, {}, runs)  # killed before the first state was saved
     if requeued:
+        said = (folder / "scontrol.log").read_text().splitlines()
+        if said[-1] != "requeue 77":
+            raise Failed(f"scontrol was told {said[-1]!r}")
         return resumed(first, log, again, {**requeued, "SLURM_RESTART_COUNT": "1"}, runs)
     return resumed(["fit", "--resume", str(train.only_run(runs))], log, again, {}, runs)
 

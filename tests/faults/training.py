@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,8 @@ import hrseg.export
 import hrseg.predict
 import hrseg.run  # noqa: F401  what the commands import, before the fork
 from hrseg.cli import main
+from hrseg.data.datamodule import SegmentationDataModule
+from hrseg.predictor import Predictor
 from hrseg.task import SegmentationTask
 from tests.camvid_tree import make_camvid
 
@@ -32,10 +35,12 @@ class Blow:
 
     Attributes:
         signum: the signal.
-        step: call of `training_step` or `validation_step`, in this process, from 1 on.
+        step: call of what `at` says, in this process, from 1 on.
         delay: seconds after the beginning of that call.
-        at: "training_step" or "validation_step".
+        at: a name in PLACES.
         again: seconds after which the signal comes a second time; None: once.
+        all: whether its workers are struck too, as by a terminal.
+        linger: seconds that the call takes longer.
     """
 
     signum: int
@@ -43,6 +48,16 @@ class Blow:
     delay: float = 0.0
     at: str = "training_step"
     again: float | None = None
+    all: bool = False
+    linger: float = 0.0
+
+
+PLACES = {
+    "training_step": SegmentationTask,
+    "validation_step": SegmentationTask,
+    "check": SegmentationDataModule,
+    "segment": Predictor,
+}
 
 
 @dataclass
@@ -81,7 +96,11 @@ def run(
     environment: Mapping[str, str] | None = None,
 ) -> Ended:
     """Run one command of hrseg in a process of its own; return how it ended."""
-    process = start(words, log, blow, environment)
+    return wait(start(words, log, blow, environment), log)
+
+
+def wait(process: BaseProcess, log: Path) -> Ended:
+    """Return how a process of `start` ended; one that hangs is killed."""
     process.join(LIMIT)
     hangs = process.is_alive()
     process.kill()
@@ -151,24 +170,28 @@ def _command(words: list[str], log: str, blow: Blow | None, environment: dict[st
 
 def _expect(blow: Blow, struck: Path) -> None:
     """Let a thread of this process send the signal at its time."""
-    step, calls = getattr(SegmentationTask, blow.at), [0]
+    owner, calls = PLACES[blow.at], [0]
+    call = getattr(owner, blow.at)
+    strike_once = partial(os.killpg if blow.all else os.kill, os.getpid(), blow.signum)
 
     def strike() -> None:
         time.sleep(blow.delay)
         struck.write_text(repr(time.time()))
-        os.kill(os.getpid(), blow.signum)
+        strike_once()
         if blow.again is not None:
             time.sleep(blow.again)
-            os.kill(os.getpid(), blow.signum)
+            strike_once()
 
-    def counted(self: Any, *arguments: Any) -> Any:
-        sanity = self.trainer.sanity_checking
+    def counted(self: Any, *arguments: Any, **options: Any) -> Any:
+        trainer = getattr(self, "trainer", None)
+        sanity = trainer is not None and trainer.sanity_checking
         calls[0] += not sanity
         if calls[0] == blow.step and not sanity:
             threading.Thread(target=strike, daemon=True).start()
-        return step(self, *arguments)
+            time.sleep(blow.linger)
+        return call(self, *arguments, **options)
 
-    setattr(SegmentationTask, blow.at, counted)
+    setattr(owner, blow.at, counted)
 
 
 def only_run(runs: Path) -> Path:

@@ -1,0 +1,177 @@
+"""A training that is told to stop: what is finished first, what is saved, when it ends."""
+
+import os
+import signal
+import time
+
+import pytest
+import pytorch_lightning as pl
+import torch
+from torch.utils.data import DataLoader
+
+from hrseg import interruption
+from hrseg.interruption import Interruption
+from hrseg.stop import Stopped
+
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
+
+
+@pytest.fixture(autouse=True)
+def handlers():
+    before = {number: signal.getsignal(number) for number in interruption.SIGNALS}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+class Plain(pl.LightningModule):
+    """Calls `struck` in each step with its name and how many there were."""
+
+    def __init__(self, struck=lambda name, count: None):
+        super().__init__()
+        self.layer, self.struck = torch.nn.Linear(2, 1), struck
+        self.trained = self.validated = 0
+
+    def training_step(self, batch, batch_idx):
+        self.trained += 1
+        self.struck("train", self.trained)
+        return self.layer(batch).sum()
+
+    def validation_step(self, batch, batch_idx):
+        self.validated += 1
+        self.struck("validate", self.validated)
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), 0.01)
+
+
+def fit(run, module, every_minutes=None, save=True, **arguments):
+    trainer = pl.Trainer(
+        **{"max_epochs": 2, "num_sanity_val_steps": 0, **arguments}, accelerator="cpu",
+        default_root_dir=run, logger=False, enable_checkpointing=False, enable_progress_bar=False,
+        enable_model_summary=False, callbacks=[Interruption(run, save, every_minutes)],
+    )  # fmt: skip
+    loaders = [DataLoader(torch.randn(count, 2)) for count in (6, 3)]
+    trainer.fit(module, *loaders)
+    return trainer
+
+
+def strike(where, when, signum=signal.SIGTERM):
+    def struck(name, count):
+        if (name, count) == (where, when):
+            os.kill(os.getpid(), signum)
+
+    return struck
+
+
+def saved(run):
+    path = run / "checkpoints" / "last.ckpt"
+    return torch.load(path, weights_only=True)["global_step"] if path.is_file() else None
+
+
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("step", [1, 4, 8])
+def test_the_batch_is_finished_and_saved(step, signum, tmp_path):
+    module = Plain(strike("train", step, signum))
+    with pytest.raises(Stopped) as stop:
+        fit(tmp_path, module)
+    assert module.trained == step == saved(tmp_path)
+    assert stop.value.exit_code == 128 + signum
+    assert str(stop.value) == (
+        f"stopped by {signum.name} after step {step}; to go on: hrseg fit --resume {tmp_path}"
+    )
+
+
+def test_the_last_batch_of_an_epoch_ends_before_the_validation(tmp_path):
+    module = Plain(strike("train", 6))
+    with pytest.raises(Stopped):
+        fit(tmp_path, module)
+    assert (module.trained, module.validated, saved(tmp_path)) == (6, 0, 6)
+
+
+@pytest.mark.parametrize(("struck", "batches"), [(1, 3), (3, 3), (4, 6)])
+def test_accumulated_batches_are_finished_together(struck, batches, tmp_path):
+    module = Plain(strike("train", struck))
+    with pytest.raises(Stopped):
+        fit(tmp_path, module, accumulate_grad_batches=3, limit_val_batches=0)
+    assert module.trained == batches
+    assert saved(tmp_path) == batches // 3
+
+
+def test_a_validation_ends_at_once_since_the_state_of_before_is_saved(tmp_path):
+    module = Plain(strike("validate", 2))
+    with pytest.raises(Stopped, match="after step 6"):
+        fit(tmp_path, module)
+    assert (module.validated, saved(tmp_path)) == (2, 6)
+
+
+def test_the_state_is_saved_before_each_validation(tmp_path):
+    seen = []
+    module = Plain(lambda name, count: seen.append(saved(tmp_path)) if name != "train" else None)
+    fit(tmp_path, module, val_check_interval=3)
+    assert seen == [3] * 3 + [6] * 3 + [9] * 3 + [12] * 3
+
+
+@pytest.mark.parametrize(
+    ("minutes", "steps"), [(1e-9, [0, 1, 2, 3]), (5, [None] * 4), (0, [None] * 4)]
+)
+def test_amid_an_epoch_it_saves_after_so_many_minutes(minutes, steps, tmp_path):
+    seen = []
+    module = Plain(lambda name, count: seen.append(saved(tmp_path)))
+    fit(tmp_path, module, minutes, limit_train_batches=4, max_epochs=1, limit_val_batches=0)
+    assert seen == steps
+
+
+def test_a_second_signal_ends_the_batch_too(tmp_path, monkeypatch):
+    monkeypatch.setattr(interruption, "AGAIN", 0.2)
+
+    def struck(name, count):
+        if count == 3:
+            os.kill(os.getpid(), signal.SIGTERM)
+            os.kill(os.getpid(), signal.SIGTERM)  # as passed on by a launcher
+            time.sleep(0.3)
+            os.kill(os.getpid(), signal.SIGINT)
+
+    module = Plain(struck)
+    with pytest.raises(Stopped, match="stopped by SIGINT at once") as stop:
+        fit(tmp_path, module)
+    assert (module.trained, saved(tmp_path), stop.value.exit_code) == (3, None, 130)
+
+
+def test_a_training_without_checkpoints_says_that_nothing_was_saved(tmp_path):
+    with pytest.raises(Stopped, match="nothing was saved"):
+        fit(tmp_path, Plain(strike("train", 2)), save=False)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_signal_in_the_last_batch_is_not_forgotten(tmp_path):
+    trainer = fit(tmp_path, Plain(strike("train", 12)), limit_val_batches=0)
+    [told] = [callback for callback in trainer.callbacks if isinstance(callback, Interruption)]
+    with pytest.raises(Stopped, match="has ended, its report is not written"):
+        told.finish()
+
+
+def test_the_handlers_of_before_are_put_back(tmp_path):
+    before = [signal.getsignal(number) for number in interruption.SIGNALS]
+    with pytest.raises(Stopped):
+        fit(tmp_path, Plain(strike("train", 2)))
+    assert [signal.getsignal(number) for number in interruption.SIGNALS] == before
+
+
+@pytest.mark.parametrize("where", ["train", "validate"])
+def test_slurm_is_asked_for_another_turn_when_the_state_is_saved(where, tmp_path, monkeypatch):
+    tool = tmp_path / "bin" / "scontrol"
+    tool.parent.mkdir()
+    run = tmp_path / "run"
+    tool.write_text(f'#!/bin/sh\necho "$@" $(ls {run}/checkpoints) > {tmp_path}/said\n')
+    tool.chmod(0o755)
+    job = {"PATH": f"{tool.parent}:/usr/bin:/bin", "SLURM_NTASKS": "1", "SLURM_JOB_NAME": "a",
+           "SLURM_JOB_ID": "77", "SLURM_PROCID": "0", "SLURM_LOCALID": "0", "SLURM_NODEID": "0",
+           "SLURM_NTASKS_PER_NODE": "1"}  # fmt: skip
+    for name, value in job.items():
+        monkeypatch.setenv(name, value)
+    module = Plain(strike(where, 2, signal.SIGUSR1))
+    fit(run, module)
+    assert (tmp_path / "said").read_text() == "requeue 77 last.ckpt\n"
+    assert saved(run) == 12 and not list(run.glob("hpc*"))  # it went on, and saved later
+    assert module.trained == 12

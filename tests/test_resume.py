@@ -1,0 +1,227 @@
+"""Going on exactly. The long proof is tests/faults/resume.py; here is each part by itself."""
+
+import copy
+import io
+import random
+from pathlib import Path
+
+import numpy as np
+import pytest
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.callbacks import EarlyStopping
+from pytorch_lightning.loggers import TensorBoardLogger
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from hrseg.data import CamVid
+from hrseg.errors import ConfigError
+from hrseg.resume import (
+    ExactState,
+    finished_epochs,
+    random_state,
+    set_random_state,
+    settled,
+)
+from tests.camvid_tree import make_camvid
+
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
+CPU = torch.device("cpu")
+
+
+def draws():
+    return random.random(), random.gauss(0, 1), np.random.rand(), np.random.randn(), torch.rand(3)
+
+
+def test_random_numbers_go_on_where_they_were_also_through_a_safe_file():
+    draws()  # leaves the second of a pair of normal numbers in Python's and numpy's state
+    file = io.BytesIO()
+    torch.save(random_state(CPU), file)
+    first = draws()
+    draws()
+    file.seek(0)
+    set_random_state(torch.load(file, weights_only=True), CPU)
+    *numbers, tensor = draws()
+    assert numbers == list(first[:-1]) and torch.equal(tensor, first[-1])
+
+
+def progress(ready, started, processed, completed):
+    return {"ready": ready, "started": started, "processed": processed, "completed": completed}
+
+
+def loops(epoch, batch, validation, last=False):
+    return {
+        "epoch_progress": {"total": progress(*epoch), "current": progress(*epoch)},
+        "epoch_loop.batch_progress": {
+            "total": progress(*(20 + count for count in batch)),
+            "current": progress(*batch),
+            "is_last_batch": last,
+        },
+        "epoch_loop.val_loop.batch_progress": {
+            "total": progress(7, 7, 7, 7),
+            "current": progress(*validation),
+            "is_last_batch": True,
+        },
+        "other": 5,
+    }
+
+
+def test_a_batch_that_is_fetched_and_not_begun_is_not_fetched():
+    given = loops((3, 3, 2, 2), (5, 4, 4, 4), (7, 7, 7, 7), last=True)
+    before = copy.deepcopy(given)
+    assert settled(given) == loops((3, 3, 2, 2), (4, 4, 4, 4), (7, 7, 7, 7)) | {
+        "epoch_loop.val_loop.batch_progress": given["epoch_loop.val_loop.batch_progress"]
+    }
+    assert given == before
+
+
+def test_an_epoch_of_which_no_batch_is_begun_is_not_begun():
+    done = settled(loops((3, 3, 2, 2), (1, 0, 0, 0), (0, 0, 0, 0)))
+    assert done["epoch_progress"]["current"] == progress(2, 2, 2, 2)
+    assert done["epoch_progress"]["total"] == progress(2, 2, 2, 2)
+    assert done["epoch_loop.batch_progress"]["current"] == progress(0, 0, 0, 0)
+
+
+def test_a_validation_that_has_only_begun_is_due():
+    done = settled(loops((3, 3, 2, 2), (5, 5, 5, 5), (0, 0, 0, 0), True), validating=True)
+    validation = done["epoch_loop.val_loop.batch_progress"]
+    assert validation["total"] == progress(8, 8, 7, 7)
+    assert validation["current"] == progress(1, 1, 0, 0)
+    assert done["epoch_loop.batch_progress"]["is_last_batch"]
+
+
+@pytest.mark.parametrize("validating", [False, True])
+def test_the_ends_of_epochs_and_of_validations_stay_as_they_are(validating):
+    given = loops((3, 3, 3, 2), (5, 5, 5, 5), (7, 7, 7, 7), True)
+    assert settled(given, validating) == given
+
+
+def test_a_file_without_a_state_is_no_state(tmp_path):
+    with pytest.raises(ConfigError, match="holds no state of a training"):
+        finished_epochs({"state_dict": {}}, tmp_path / "last.ckpt")
+
+
+class Drawing(pl.LightningModule):
+    """Draws in each training step, and logs it."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight, self.drawn = torch.nn.Parameter(torch.zeros(1)), []
+        self.save_at = None
+
+    def training_step(self, batch, batch_idx):
+        self.drawn.append(torch.rand(1).item())
+        self.log("drawn", self.drawn[-1])
+        return self.weight.sum()
+
+    def on_train_batch_start(self, batch, batch_idx):
+        if self.global_step == self.save_at:
+            self.trainer.save_checkpoint(self.trainer.default_root_dir + "/state.ckpt")
+
+    def validation_step(self, batch, batch_idx):
+        self.log("val/miou", 0.5)
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), 0.1)
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory) -> Path:
+    return make_camvid(tmp_path_factory.mktemp("camvid"), train=8, val=2)
+
+
+def drawn(root, folder, save_at=None, state=None, workers=0, callbacks=(), **arguments):
+    """Train two epochs of four steps; return what was drawn."""
+    pl.seed_everything(5, verbose=False)
+    module = Drawing()
+    module.save_at = save_at
+    data = CamVid(str(root), batch_size=2, crop_size=(32, 32), workers=workers)
+    trainer = pl.Trainer(
+        **{"logger": False, "max_epochs": 2, "enable_checkpointing": False, **arguments},
+        accelerator="cpu", log_every_n_steps=1, default_root_dir=folder, enable_progress_bar=False,
+        enable_model_summary=False, callbacks=[ExactState(Path(folder)), *callbacks],
+    )  # fmt: skip
+    trainer.fit(module, data, ckpt_path=state, weights_only=True)
+    return module.drawn
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_neither_validation_nor_workers_nor_loaders_change_what_training_draws(
+    workers, root, tmp_path
+):
+    without = drawn(root, tmp_path, limit_val_batches=0)
+    assert len(set(without)) == 8
+    for sanity in (0, 2):
+        options = {"num_sanity_val_steps": sanity, "workers": workers, "val_check_interval": 0.5}
+        assert drawn(root, tmp_path, **options) == without
+
+
+@pytest.mark.parametrize("save_at", [0, 1, 4, 6])
+def test_a_resumed_training_draws_on(save_at, root, tmp_path):
+    whole = drawn(root, tmp_path, save_at)
+    torch.rand(7)
+    assert drawn(root, tmp_path, state=tmp_path / "state.ckpt") == whole[save_at:]
+
+
+def test_metrics_of_steps_that_are_done_again_are_dropped(root, tmp_path):
+    rows = [f"{step},{step}.5" for step in range(9)]
+    metrics = tmp_path / "metrics.csv"
+    metrics.write_text("\n".join(["step,drawn", *rows[:3]]) + "\n")
+    drawn(root, tmp_path, save_at=3)
+    metrics.write_text("\n".join(["step,drawn", *rows[:6]]) + "\n7,half a r")
+    drawn(root, tmp_path, state=tmp_path / "state.ckpt")
+    assert metrics.read_text().splitlines() == ["step,drawn", *rows[:3]]
+
+
+def test_tensorboard_shows_each_step_once(root, tmp_path):
+    def board():
+        return TensorBoardLogger(tmp_path, name="", version="")
+
+    drawn(root, tmp_path, save_at=3, logger=board())
+    whole = drawn(root, tmp_path, state=tmp_path / "state.ckpt", logger=board())
+    events = EventAccumulator(str(tmp_path))
+    events.Reload()
+    shown = events.Scalars("drawn")
+    # The first step that is done again is there twice, with one value: a picture of a validation
+    # before it has the same number.
+    assert [event.step for event in shown] == [0, 1, 2, 3, 3, 4, 5, 6, 7]
+    assert [event.value for event in shown][-5:] == [pytest.approx(value) for value in whole]
+
+
+def test_a_run_that_early_stopping_has_ended_trains_no_more_but_with_more_patience(root, tmp_path):
+    def stopping(patience):
+        return [EarlyStopping("val/miou", mode="max", patience=patience)]
+
+    keep = pl.callbacks.ModelCheckpoint(tmp_path, "end", save_on_train_epoch_end=True)
+    ended = drawn(
+        root, tmp_path, callbacks=[*stopping(1), keep], max_epochs=9, enable_checkpointing=True
+    )
+    assert len(ended) == 2 * 4
+    state = {"state": tmp_path / "end.ckpt", "max_epochs": 9}
+    assert drawn(root, tmp_path, callbacks=stopping(1), **state) == []
+    assert len(drawn(root, tmp_path, callbacks=stopping(3), **state)) == 2 * 4
+
+
+@pytest.mark.parametrize(
+    "own",
+    [
+        3, {}, {"between": True, "random": [{}], "rows": 0},
+        {"between": True, "random": [{"python": [3, [1], None], "numpy": 1}], "rows": "x"},
+        {"between": True, "random": [{"python": [3, [1], None], "numpy": 1}], "rows": 2**99},
+    ],
+)  # fmt: skip
+def test_a_state_that_is_none_is_refused(own, root, tmp_path):
+    drawn(root, tmp_path, save_at=3)
+    content = torch.load(tmp_path / "state.ckpt", weights_only=True)
+    content["resume"] = own
+    torch.save(content, tmp_path / "state.ckpt")
+    with pytest.raises(ConfigError, match="not as hrseg writes it"):
+        drawn(root, tmp_path, state=tmp_path / "state.ckpt")
+
+
+def test_another_number_of_processes_is_said(root, tmp_path, capsys):
+    drawn(root, tmp_path, save_at=3)
+    content = torch.load(tmp_path / "state.ckpt", weights_only=True)
+    content["resume"]["random"] *= 2
+    torch.save(content, tmp_path / "state.ckpt")
+    assert len(drawn(root, tmp_path, state=tmp_path / "state.ckpt")) == 5
+    assert "2 processes wrote the state, 1 go on" in capsys.readouterr().out

@@ -1,0 +1,70 @@
+"""Signals to a command: one word, one exit code, the handlers of before put back."""
+
+import os
+import signal
+import threading
+
+import pytest
+
+from hrseg import cli, stop
+from hrseg.stop import Handler, Stopped, stoppable
+
+
+@pytest.mark.parametrize(("signum", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_command_that_is_told_to_stop_says_so_in_one_line(signum, code, monkeypatch, capsys):
+    def command(arguments):
+        os.kill(os.getpid(), signum)
+        raise AssertionError("it went on")
+
+    monkeypatch.setitem(cli._COMMANDS, "doctor", command)
+    before = [signal.getsignal(number) for number in stop.SIGNALS]
+    assert cli.main(["doctor"]) == code
+    assert capsys.readouterr().err == "hrseg: stopped\n"
+    assert [signal.getsignal(number) for number in stop.SIGNALS] == before
+
+
+def test_of_several_processes_one_speaks(monkeypatch, capsys):
+    def command(arguments):
+        raise Stopped(signal.SIGTERM, "stopped after step 3")
+
+    monkeypatch.setitem(cli._COMMANDS, "doctor", command)
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    assert cli.main(["doctor"]) == 143
+    assert capsys.readouterr().err == ""
+
+
+def test_nothing_that_catches_faults_catches_it():
+    with pytest.raises(Stopped), stoppable():
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+        except Exception:  # what a library does with a fault
+            pytest.fail("it was taken for a fault")
+
+
+def test_the_same_signal_passed_on_twice_counts_once_and_one_later_ends_the_process(monkeypatch):
+    handler, ends = Handler(), []
+    monkeypatch.setattr(stop.os, "_exit", ends.append)
+    monkeypatch.setattr(stop.time, "monotonic", lambda: clock)
+    clock = 100.0
+    with pytest.raises(Stopped):
+        handler(signal.SIGTERM, None)
+    clock = 100.5
+    handler(signal.SIGTERM, None)
+    assert ends == []
+    clock = 102.0
+    handler(signal.SIGINT, None)
+    assert ends == [130]
+
+
+def test_in_another_thread_nothing_is_changed():
+    seen = []
+
+    def work():
+        with stoppable():
+            seen.append(signal.getsignal(signal.SIGTERM))
+
+    before = signal.getsignal(signal.SIGTERM)
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert seen == [before]
