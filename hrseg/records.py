@@ -115,6 +115,13 @@ class ImageScores(ClassScores):
         if trainer.is_global_zero:
             shutil.rmtree(self._fresh, ignore_errors=True)
 
+    def on_exception(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException
+    ) -> None:
+        """Leave no masks of a validation that did not come to its end."""
+        if trainer.is_global_zero:
+            shutil.rmtree(self._fresh, ignore_errors=True)
+
     def write(self, folder: Path, scores: dict[str, Any]) -> None:
         """Write the scores and what they are made of."""
         masks = folder / "masks"
