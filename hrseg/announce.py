@@ -28,7 +28,7 @@ def announce_fit(
     height, width = config.data.crop_size
     epochs = f"{trainer.max_epochs} epochs" if (trainer.max_epochs or -1) > 0 else "epochs"
     say(
-        f"fit [bold]{config.name}[/]: {train} training and {val} validation images of "
+        f"fit {config.name}: {train} training and {val} validation images of "
         f"{config.data.name}, {data.num_classes} classes, crop {height}x{width}",
         f"{config.model.backbone} + {config.model.head.name}, {parameters / 1e6:.2f} M parameters, "
         f"from {config.model.weights or 'scratch'}; {device(trainer, chosen)}",
@@ -55,9 +55,9 @@ def _memory(config: Config, task: SegmentationTask, trainer: pl.Trainer) -> str:
 
 
 def say(*lines: str) -> None:
-    """Print lines, unbroken."""
+    """Print lines, unbroken; names in them stay what they are, [brackets] too."""
     if lines:
-        get_console().print("\n".join(lines), highlight=False, soft_wrap=True)
+        get_console().print("\n".join(lines), highlight=False, markup=False, soft_wrap=True)
 
 
 def device(trainer: pl.Trainer, chosen: str = "") -> str:

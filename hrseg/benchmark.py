@@ -23,7 +23,6 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Callback
 from rich import get_console
-from rich.markup import escape
 from rich.table import Table
 from torch.utils.data import DataLoader
 
@@ -170,7 +169,7 @@ def header(result: Mapping[str, Any]) -> str:
     """Return the lines above a table: what was measured, on which machine."""
     of = result["machine"]
     return (
-        f"hrseg {result['command']} [bold]{escape(result['config'])}[/]\n"
+        f"hrseg {result['command']} {result['config']}\n"
         f"{of['processor']}, {of['threads']} threads on {of['processors']} processors; "
         f"device {of['device']}; torch {of['torch']}"
     )

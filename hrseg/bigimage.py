@@ -29,6 +29,7 @@ Array = NDArray[np.uint8]
 _DRIVERS = {b"II": "GTiff", b"MM": "GTiff", b"\x89P": "PNG", b"\xff\xd8": "JPEG"}
 _CACHE = 2**26  # bytes of GDAL's own cache of blocks
 _BLOCK = 512
+_WIDEST = 2**18  # pixels; bands of wider images do not fit into the memory
 _PREVIEW = 2048  # longest side of the overlay, in pixels
 
 # What GDAL has to say comes back as an error of ours.
@@ -58,6 +59,12 @@ class BigImage:
             reason = "" if isinstance(error, KeyError) else f": {_cause(error)}"
             raise DataError(f"{path} is no readable TIFF, PNG or JPEG{reason}") from error
         self.size = self.file.height, self.file.width
+        if self.size[1] > _WIDEST:
+            self.file.close()
+            raise DataError(
+                f"{path} is {self.size[1]:,} pixels wide; expected at most {_WIDEST:,}.\n"
+                "Cut it: gdal_translate -srcwin 0 0 100000 HEIGHT in.tif part.tif"
+            )
         self.upright: Array | None = None
         if _is_turned(path):
             self.upright, self.notes = read_pixels(path)

@@ -69,7 +69,7 @@ class ClassScores(Callback):
 
 def show_scores(scores: Mapping[str, Any]) -> None:
     """Print the summary and the per-class table of `scores` (the layout of scores.json)."""
-    get_console().print(_summary(scores), highlight=False, soft_wrap=True)
+    get_console().print(_summary(scores), highlight=False, markup=False, soft_wrap=True)
     get_console().print(_table(scores))
     if "scale_report" in scores:
         get_console().print(_scale_table(scores["scale_report"]))

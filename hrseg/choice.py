@@ -23,12 +23,13 @@ def config_name(arguments: argparse.Namespace) -> str:
 def run_to_resume(arguments: argparse.Namespace) -> Path:
     """Return the run folder that `fit --resume` goes on in; its own config rules."""
     from hrseg.config import load_config
-    from hrseg.runfolder import has_state, newest_run
+    from hrseg.runfolder import has_state, newest_run, refuse_links
 
     if arguments.resume:
         run = Path(arguments.resume).resolve()  # `latest` is a link to the run, not its name
         if not has_state(run):
             raise ConfigError(f"{run} is no run folder: it has no checkpoints/last.ckpt.")
+        refuse_links(run)
         return run
     if arguments.config:
         config = load_config(arguments.config, arguments.overrides)
@@ -47,18 +48,21 @@ def run_of_arguments(arguments: argparse.Namespace) -> Path:
 def checkpoint_to_score(arguments: argparse.Namespace) -> tuple["Config", Path, Path]:
     """Return the config, the checkpoint, and the folder of the run that it belongs to."""
     from hrseg.config import load_config
-    from hrseg.runfolder import checkpoint_at, newest_run, run_of
+    from hrseg.runfolder import checkpoint_at, newest_run, refuse_links, run_of
 
     checkpoint = Path(arguments.checkpoint) if arguments.checkpoint else None
     run = run_of(checkpoint) if checkpoint else None
     if arguments.config:
         config = load_config(arguments.config, arguments.overrides)
         run = run or (None if checkpoint else newest_run(Path(config.runs), config.name))
+    elif checkpoint and not run:
+        raise ConfigError(f"{checkpoint} lies in no run folder: say --config as well.")
     else:
-        if checkpoint and not run:
-            raise ConfigError(f"{checkpoint} lies in no run folder: say --config as well.")
         run = run or run_of_arguments(arguments)
-        config = load_config(run / "config.yaml", arguments.overrides)
+    if run is not None:
+        refuse_links(run)
+        if not arguments.config:
+            config = load_config(run / "config.yaml", arguments.overrides)
     checkpoint = checkpoint_at(checkpoint or run or Path())
     if not checkpoint.is_file():
         raise ConfigError(f"no such checkpoint: {checkpoint.absolute()}")

@@ -20,7 +20,7 @@ from hrseg.choice import (
     run_to_resume,
 )
 from hrseg.errors import ConfigError, DataError, HrsegError, printable
-from hrseg.runfolder import is_first_process
+from hrseg.runfolder import is_first_process, refuse_links
 from hrseg.startup import spare_imports
 from hrseg.stop import Stopped, stoppable
 from hrseg.subcommands import SUBCOMMANDS
@@ -183,6 +183,8 @@ def _export(arguments: argparse.Namespace) -> None:
     if not checkpoint.is_file():
         raise ConfigError(f"no such checkpoint: {checkpoint.absolute()}")
     run = run_of(checkpoint)
+    if run is not None:
+        refuse_links(run)
     described = arguments.config or (run and run / "config.yaml")
     if arguments.overrides and not described:
         raise ConfigError(
@@ -211,6 +213,7 @@ def _report(arguments: argparse.Namespace) -> None:
     folder = Path(arguments.run) if arguments.run else run_of_arguments(arguments)
     if not folder.is_dir():
         raise ConfigError(f"no such folder: {folder.absolute()}")
+    refuse_links(folder)
     from hrseg.details import write_details
     from hrseg.records import open_evaluation
     from hrseg.report import write_report

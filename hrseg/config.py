@@ -275,8 +275,7 @@ def _refuse_depth(path: Path) -> None:
         elif isinstance(event, yaml.CollectionEndEvent):
             depth -= 1
         if depth > _DEPTH:
-            line = event.start_mark.line + 1
-            raise yaml.YAMLError(f"line {line} lies {depth} levels deep, no config has as many")
+            raise yaml.YAMLError(f"its sections lie more than {_DEPTH} deep: {event.start_mark}")
 
 
 def _names_a_folder(name: str) -> bool:

@@ -70,7 +70,9 @@ def _find(pattern: str) -> dict[Path, str]:
         found = {
             file: file.relative_to(path).with_suffix("").as_posix()
             for file in sorted(path.rglob("*"))
-            if file.suffix.lower() in IMAGES + VIDEOS and not _is_hidden(file.relative_to(path))
+            if file.suffix.lower() in IMAGES + VIDEOS
+            and not _is_hidden(file.relative_to(path))
+            and file.is_file()  # no folder, and no pipe or device, which never ends
         }
     else:
         matches = sorted(glob.glob(pattern, recursive=True))

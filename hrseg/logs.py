@@ -56,9 +56,20 @@ def metrics_csv(run: Path) -> CSVLogger:
         writer = logger.experiment
     if kept.is_file():
         os.replace(kept, path)
-        with path.open(encoding="utf-8", newline="") as file:
-            writer.metrics_keys = next(csv.reader(file), [])
+        writer.metrics_keys = _header(path)
     return logger
+
+
+def _header(path: Path) -> list[str]:
+    """Return the names of the columns of a record that can be gone on with."""
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            rows = list(csv.reader(file))
+    except (csv.Error, UnicodeDecodeError) as error:
+        raise ConfigError(
+            f"{path} is damaged: {error}.\nRemove it: training goes on without what was recorded."
+        ) from error
+    return rows[0] if rows else []
 
 
 def quieten() -> None:

@@ -61,7 +61,7 @@ def colors(evaluation: Evaluation) -> list[list[int]]:
     """Return the colours of the masks; without masks, colours that can be told apart."""
     try:
         return evaluation.palette
-    except (OSError, SyntaxError, ValueError):
+    except (DataError, OSError, SyntaxError, ValueError, Image.DecompressionBombError):
         return [list(color) for color in default_palette(len(evaluation.class_names))]
 
 

@@ -162,7 +162,7 @@ class _Run:
         self.outcome = Outcome()
         self.began = time.monotonic()
         self.bar = Progress(
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=None),
             MofNCompleteColumn(),
             TextColumn("{task.speed:.1f}/s"),

@@ -1,6 +1,5 @@
 """What an evaluation saw, image by image: `images.json`, masks and config beside scores.json."""
 
-import json
 import os
 import shutil
 from collections.abc import Sequence
@@ -23,6 +22,7 @@ from hrseg.data.dataset import SegmentationDataset
 from hrseg.errors import ConfigError, DataError
 from hrseg.metrics import count_pairs
 from hrseg.schema import Config
+from hrseg.stored import read_records, read_scores
 from hrseg.visualize import indexed
 
 
@@ -157,12 +157,12 @@ class Evaluation:
     def __init__(self, folder: Path, config: Config) -> None:
         """Read the numbers; images and masks are read when they are asked for."""
         self.folder, self.config = folder, config
-        self.scores: dict[str, Any] = _read_json(folder / "scores.json")
+        self.scores = read_scores(folder / "scores.json")
+        self.class_names: list[str] = [row["name"] for row in self.scores["classes"]]
         self.records = [
             ImageRecord(row["name"], tuple(row["size"]), tuple(map(tuple, row["counts"])))
-            for row in _read_json(folder / "images.json")
+            for row in read_records(folder / "images.json", len(self.class_names))
         ]
-        self.class_names: list[str] = [row["name"] for row in self.scores["classes"]]
         self.checkpoint = Path(self.scores.get("checkpoint", ""))
 
     @cached_property
@@ -205,15 +205,22 @@ class Evaluation:
         try:
             with Image.open(path, formats=("PNG",)) as mask:
                 return np.array(mask)
-        except (OSError, SyntaxError, ValueError) as error:
+        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
             raise DataError(
                 f"{path}: no readable mask ({error}).\n"
                 "`hrseg validate` writes the masks of an evaluation."
             ) from error
 
     def mask_path(self, name: str) -> Path:
-        """Return where the predicted mask of an image lies."""
-        return self.folder / "masks" / f"{name}.png"
+        """Return where the predicted mask of an image lies.
+
+        Raises:
+            DataError: the name leads to another folder, and so is none that hrseg gave.
+        """
+        path = self.folder / "masks" / f"{name}.png"
+        if path.name != f"{name}.png" or "\0" in name:
+            raise DataError(f"{self.folder}: {name!r} is no name of an image. Evaluate again.")
+        return path
 
     @cached_property
     def _dataset(self) -> SegmentationDataset:
@@ -257,10 +264,3 @@ def open_evaluation(folder: str | Path, overrides: Sequence[str] = ()) -> Evalua
 
 
 _FILES = ("config.yaml", "scores.json", "images.json")
-
-
-def _read_json(path: Path) -> Any:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} is damaged: {error}.\nEvaluate again.") from error

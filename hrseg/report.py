@@ -55,7 +55,8 @@ def write_report(folder: str | Path, overrides: Sequence[str] = (), images: int 
         "versions": f"report by hrseg {hrseg.__version__}, torch {version('torch')}",
     }
     path = evaluation.folder / "report.html"
-    write_bytes(path, page(data).encode())
+    # Half a character, of a name that is no UTF-8, is written as JSON writes it.
+    write_bytes(path, page(data).encode("utf-8", "backslashreplace"))
     return path
 
 
@@ -123,7 +124,10 @@ def _metrics(folder: Path) -> dict[str, list[float | None]] | None:
     if path is None:
         return None
     text = path.read_text(encoding="utf-8", errors="replace")
-    rows = list(csv.DictReader(text.splitlines()))
+    try:
+        rows = list(csv.DictReader(text.replace("\0", "").splitlines()))
+    except csv.Error:  # a cell of megabytes
+        return None
     names = [name for name in (rows[0] if rows else ()) if name]
     return {name: [_finite(row.get(name)) for row in rows] for name in names}
 

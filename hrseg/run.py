@@ -41,6 +41,7 @@ from hrseg.resume import ExactState, finished_epochs
 from hrseg.runfolder import newest_state, point_latest, requeued_run
 from hrseg.schema import Config
 from hrseg.skipped import SkippedFiles
+from hrseg.state import check_state, restoring
 from hrseg.stop import Handler, Stopped
 from hrseg.submission import Submission
 from hrseg.task import SegmentationTask
@@ -70,7 +71,7 @@ def fit(config: Config, resume: Path | None = None) -> Path:
         last = _checked_last(config, task, trainer, run) if resume else None
         _check_interval(trainer, len(data.train_dataset or ()) // config.data.batch_size)
         announce_fit(config, data, task, trainer, chosen)
-        with _user_errors(trainer):
+        with _user_errors(trainer), restoring(last):
             trainer.fit(task, data, ckpt_path=last, weights_only=True)
         interruption.finish()
         if trainer.is_global_zero:
@@ -97,7 +98,7 @@ def validate(config: Config, checkpoint: Path, folder: Path) -> dict[str, Any]:
     ]
     trainer, chosen = _scorer(config, task, folder, watch)
     say(
-        f"validate [bold]{config.name}[/]: {checkpoint} on {len(data.val_dataset or ())} images; "
+        f"validate {config.name}: {checkpoint} on {len(data.val_dataset or ())} images; "
         f"{device(trainer, chosen)}"
     )
     with _user_errors(trainer):
@@ -117,7 +118,7 @@ def _report(folder: Path, config: Config) -> None:
             write_details(open_evaluation(folder))
         print(f"report: {write_report(folder)}")
     except HrsegError as error:
-        get_console().print(f"note: no report: {error}", highlight=False, soft_wrap=True)
+        say(f"note: no report: {error}")
 
 
 def test(config: Config, checkpoint: Path, folder: Path) -> Path:
@@ -142,7 +143,7 @@ def test(config: Config, checkpoint: Path, folder: Path) -> Path:
     submission = Submission(folder, images, data.test_dataset.names, data.submission_ids)
     trainer, chosen = _scorer(config, task, folder, [submission])
     say(
-        f"test [bold]{config.name}[/]: {checkpoint} on {len(images)} images; "
+        f"test {config.name}: {checkpoint} on {len(images)} images; "
         f"{device(trainer, chosen)}",
         str(task.protocol),
     )
@@ -197,7 +198,7 @@ def _exported_task(config: Config, data: SegmentationDataModule, path: Path) -> 
     task = build_task(config, data, weights=False, engine=engine)
     engine.check(task.protocol)
     _check_facts(task, engine.facts, path)
-    get_console().print(f"{path}: {engine.extra_repr()}, precision {precision}", soft_wrap=True)
+    say(f"{path}: {engine.extra_repr()}, precision {precision}")
     return task
 
 
@@ -281,6 +282,7 @@ def _checked_last(config: Config, task: SegmentationTask, trainer: pl.Trainer, r
             "For other settings start a new run, from model.weights="
             f"{last}"
         )
+    check_state(content, last)
     done = finished_epochs(content, last)
     if 0 < (trainer.max_epochs or -1) <= done:
         get_console().print(

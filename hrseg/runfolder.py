@@ -103,6 +103,24 @@ def checkpoint_at(path: Path) -> Path:
     return best_checkpoint(path) if path.is_dir() else whole_checkpoint(path)
 
 
+def refuse_links(run: Path) -> None:
+    """Refuse a run folder, maybe another's, in which hrseg would write through a link out of it.
+
+    Raises:
+        ConfigError: a link in it leads out.
+    """
+    home = run.resolve()
+    for where, folders, files in os.walk(home):
+        for name in (*folders, *files):
+            link = Path(where, name)
+            goal = Path(os.path.realpath(link)) if link.is_symlink() else home
+            if not goal.is_relative_to(home):
+                raise ConfigError(
+                    f"{link} leads out of its run, to {goal}: hrseg writes in there.\n"
+                    "Put what it leads to in its place, or remove it."
+                )
+
+
 def run_of(checkpoint: Path) -> Path | None:
     """Return the run folder that a checkpoint lies in, if any."""
     run = checkpoint.absolute().parent.parent

@@ -1,5 +1,6 @@
 """Videos in, videos out: the classes laid over each frame."""
 
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -13,6 +14,12 @@ from hrseg.parallel import ahead
 from hrseg.predictor import Prediction, Predictor
 
 Array = NDArray[np.uint8]
+
+# MP4 and MOV, AVI, Matroska and WebM, MPEG program and transport streams.
+_VIDEO = re.compile(
+    rb"....(ftyp|moov|mdat|free|skip|wide|pnot)|RIFF....AVI |\x1aE\xdf\xa3|\0\0\x01[\xb3\xba]|G",
+    re.DOTALL,
+)
 
 
 def predict_video(
@@ -76,9 +83,11 @@ class Frames:
         Raises:
             DataError: it is no video.
         """
-        self.capture = cv2.VideoCapture(str(path.absolute()))
+        self.capture = _open_capture(path)
         if not self.capture.isOpened():
-            raise DataError(f"{path} is no readable video.")
+            raise DataError(
+                f"{path} is no readable video.\nExpected MP4, MOV, AVI, MKV, WebM or MPEG."
+            )
         self.rate = self.capture.get(cv2.CAP_PROP_FPS) or 25.0
         self.claimed = max(0, int(self.capture.get(cv2.CAP_PROP_FRAME_COUNT)))
 
@@ -96,11 +105,21 @@ class Frames:
 
 def count_frames(path: Path) -> int:
     """Return how many frames a file claims to hold; 0 for what is no video."""
-    capture = cv2.VideoCapture(str(path.absolute()))
+    capture = _open_capture(path)
     try:
         return int(capture.get(cv2.CAP_PROP_FRAME_COUNT)) if capture.isOpened() else 0
     finally:
         capture.release()
+
+
+def _open_capture(path: Path) -> cv2.VideoCapture:
+    """Open a file that starts as a video does; no list of other files, which FFmpeg would open."""
+    with path.open("rb") as file:
+        head = file.read(12)
+    if not _VIDEO.match(head):
+        return cv2.VideoCapture()
+    # By FFmpeg alone: others take a file for a camera, or its name for a row of images.
+    return cv2.VideoCapture(str(path.absolute()), cv2.CAP_FFMPEG)
 
 
 def _open(writer: cv2.VideoWriter, path: Path, rate: float, frame: Array) -> None:

@@ -13,6 +13,7 @@ from hrseg.runfolder import (
     newest_run,
     newest_state,
     point_latest,
+    refuse_links,
     requeued_run,
     run_of,
 )
@@ -127,3 +128,23 @@ def test_a_run_whose_newest_checkpoint_is_gone_is_found_and_gone_on_in(tmp_path)
     for choose in (newest_state, best_checkpoint, lambda run: checkpoint_at(last)):
         with pytest.warns(UserWarning, match=said):
             assert choose(run).name == "last.previous.ckpt"
+
+
+def test_a_link_out_of_a_run_is_refused_and_one_within_is_not(tmp_path):
+    run = tmp_path / "runs" / "a"
+    (run / "checkpoints").mkdir(parents=True)
+    (run / "checkpoints" / "best.ckpt").write_bytes(b"x")
+    (run / "checkpoints" / "link.ckpt").symlink_to("best.ckpt")
+    (tmp_path / "other").symlink_to(run)
+    refuse_links(run)
+    refuse_links(tmp_path / "other")
+    for name, goal in (("report.html", "/etc/passwd"), ("masks", tmp_path), ("x", "../../y")):
+        (run / name).symlink_to(goal)
+        with pytest.raises(ConfigError, match=f"{name} leads out of its run"):
+            refuse_links(run)
+        (run / name).unlink()
+
+
+def test_a_link_to_itself_leads_nowhere(tmp_path):
+    (tmp_path / "a").symlink_to(tmp_path / "a")
+    refuse_links(tmp_path)

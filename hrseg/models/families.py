@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
-from hrseg.errors import ConfigError
+from hrseg.errors import ConfigError, one_line
 from hrseg.lookup import find
 from hrseg.models.mmseg import RESTORE, from_mmseg, refuse_other_heads
 
@@ -225,4 +225,4 @@ def _without(state: State, before: str, parts: tuple[str, ...], what: str) -> Re
 def some(names: Collection[str], count: int = 3) -> str:
     """List the first `count` names, and say how many more there are."""
     first, rest = [*names][:count], len(names) - count
-    return ", ".join(first) + (f" and {rest} more" if rest > 0 else "")
+    return ", ".join(map(one_line, first)) + (f" and {rest} more" if rest > 0 else "")

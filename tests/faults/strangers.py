@@ -117,14 +117,14 @@ class Ground:
         (self.place.outside / "victim.txt").write_text("untouched")
         artefact.make(self.place)
         self.canaries.touched()  # by the maker
-        seen = self.run(words, out)
+        seen = self.run(words, out, artefact.name.startswith("run: "))
         wrong = [*seen.events, *self.canaries.touched(), *_endings(seen), *self._leaks(seen, out)]
         if not wrong:
             return None
         return f"{artefact.name}; {' '.join(words)[:150]}: {'; '.join(wrong)[:1500]}"
 
-    def run(self, words: Words, out: Path) -> Seen:
-        """Run a command in the folder `out` under the hook."""
+    def run(self, words: Words, out: Path, run: bool = False) -> Seen:
+        """Run a command in the folder `out` under the hook; a `run` is given to be written to."""
         names = {
             **{"given": self.place.given, "photo": self.place.photo, "data": self.data},
             **{"checkpoint": self.place.checkpoint, "port": self.place.port},
@@ -134,9 +134,7 @@ class Ground:
         own = self.folder / "own"
         environment = {**SECRETS, "HRSEG_DATA": str(self.data), "HOME": str(out)}
         call = partial(_in, out, tuple(filled))
-        # A run that is gone on in, or reported, is the folder to write to.
-        writable = [out, self.place.given] if "run" in " ".join(words) else [out]
-        writable += [self.data]
+        writable = [out, self.data, *([self.place.given] if run else [])]
         return watch(call, [self.place.given, own], writable, environment)
 
     def _leaks(self, seen: Seen, out: Path) -> list[str]:

@@ -1,0 +1,77 @@
+import copy
+import json
+
+import pytest
+
+from hrseg.errors import ConfigError
+from hrseg.protocols import Protocol
+from hrseg.stored import read_records, read_scores
+
+CLASS = {"name": "road", "iou": 0.5, "accuracy": None, "pixels": 7}
+SCORES = {
+    "miou": 0.5,
+    "pixel_accuracy": 1.0,
+    "mean_accuracy": None,
+    "classes": [CLASS, {**CLASS, "name": "sky"}],
+    "confusion_matrix": [[1, 2], [0, 4]],
+    "absent_classes": "skipped",
+    "protocol": Protocol().to_dict(),
+    "checkpoint": "/runs/a/checkpoints/best.ckpt",
+    "per_scale": {"1.0": {}},
+}
+ROW = {"name": "a b\x1b道", "size": [3, 4], "counts": [[0, 1, 5], [1, 1, 7]]}
+
+
+def put(folder, content):
+    path = folder / "x.json"
+    path.write_text(content if isinstance(content, str) else json.dumps(content))
+    return path
+
+
+def test_what_hrseg_writes_is_taken_as_it_is(tmp_path):
+    assert read_scores(put(tmp_path, SCORES)) == SCORES
+    assert read_records(put(tmp_path, [ROW]), 2) == [ROW]
+
+
+@pytest.mark.parametrize("text", ["{", "[" * 10**6, "", "[]", "3", "null", '"x"', "9" * 10_000])
+def test_what_is_no_table_of_scores_is_answered(text, tmp_path):
+    with pytest.raises(ConfigError, match=r"x\.json is damaged"):
+        read_scores(put(tmp_path, text))
+
+
+WRONG = [
+    ("miou", ["x", float("nan"), 2, -1, [1]]),
+    ("classes", ["x", [], [3], [CLASS] * 256, [{**CLASS, "name": "a\x1b[2J"}], [{"name": "a"}],
+                 [{**CLASS, "name": 3}, CLASS], [{**CLASS, "iou": "<b>"}, CLASS],
+                 [{**CLASS, "pixels": 1.5}, CLASS]]),
+    ("confusion_matrix", [[["x"]], [[1]], [[1, 2], [3]], [[1, 2], [3, -4]], [[1, 2], [3, 10**30]]]),
+    ("absent_classes", ["other", None, 3]),
+    ("protocol", ["x", {"scales": ["x"]}, {"unknown": 1}, {"name": 3}]),
+    ("checkpoint", [3, "a" * 10_000]),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("key", "value"), [(key, value) for key, row in WRONG for value in row])
+def test_scores_of_the_wrong_kind_are_refused_by_name(key, value, tmp_path):
+    with pytest.raises(ConfigError, match=rf"{key} is not|NaN is no number"):
+        read_scores(put(tmp_path, {**SCORES, key: value}))
+
+
+@pytest.mark.parametrize("key", list(SCORES)[:6])
+def test_scores_that_are_missing_are_named(key, tmp_path):
+    scores = copy.deepcopy(SCORES)
+    del scores[key]
+    with pytest.raises(ConfigError, match=key):
+        read_scores(put(tmp_path, scores))
+
+
+@pytest.mark.parametrize(
+    "row",
+    ["x", {}, {**ROW, "name": 3}, {**ROW, "name": "a" * 10**6}, {**ROW, "size": "ab"},
+     {**ROW, "size": [3]}, {**ROW, "size": [3, -4]}, {**ROW, "counts": "abc"},
+     {**ROW, "counts": [[0, 1]]}, {**ROW, "counts": [[0, 2, 5]]}, {**ROW, "counts": [[-1, 0, 5]]},
+     {**ROW, "counts": [[0, 0, 10**30]]}, {**ROW, "counts": [[0, True, 5]]}]
+)  # fmt: skip
+def test_records_of_the_wrong_kind_are_refused_by_number(row, tmp_path):
+    with pytest.raises(ConfigError, match="image 1 is not"):
+        read_records(put(tmp_path, [ROW, row]), 2)
