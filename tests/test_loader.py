@@ -128,15 +128,27 @@ def test_without_a_timeout_nothing_hangs_and_the_dead_are_still_found(forever):
     assert SAMPLE_5 in error_of(made({5: killed}, forever))
 
 
-def test_time_in_which_the_whole_job_was_suspended_does_not_count():
-    watch = iter(made({0: asleep}, patience=1))
-    while watch._desk[0] != 0:
+def test_time_in_which_the_whole_job_is_suspended_does_not_count():
+    child = os.fork()
+    if not child:
+        os.setpgid(0, 0)
+        os._exit(len(list(made(dict.fromkeys(range(12), slow), patience=0.6))))
+    time.sleep(0.3)
+    os.killpg(child, signal.SIGSTOP)
+    time.sleep(1.5)
+    os.killpg(child, signal.SIGCONT)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 6
+
+
+def test_a_worker_that_is_stopped_amid_passing_on_its_batch_holds_up_nobody():
+    batches = iter(made(patience=0.5))
+    while batches._worker_result_queue.empty():  # its memory is still to be fetched from it
         time.sleep(0.01)
-    for _ in range(4):
-        watch._count(3600.0)
-    with pytest.raises(DataError, match="has been"):
-        for _ in range(4):
-            watch._count(3600.0)
+    time.sleep(0.1)
+    for worker in batches._workers:
+        os.kill(worker.pid, signal.SIGSTOP)
+    with pytest.raises(DataError, match="was stopped"):
+        next(batches)
 
 
 def test_a_worker_that_dies_between_epochs_is_found_in_the_next():

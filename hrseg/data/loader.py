@@ -7,12 +7,12 @@ import shutil
 import signal
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from multiprocessing import RawArray, process
 from pathlib import Path
 from typing import Any, TypeVar
-from weakref import WeakSet
+from weakref import WeakSet, ref
 
 import cv2
 from torch._C import _remove_worker_pids
@@ -27,6 +27,7 @@ T = TypeVar("T")
 
 POLL = 1.0  # seconds between two looks at the workers
 GRACE = 2.0  # seconds that workers get to leave
+STOPPED = " (it was stopped)"
 _SHM = Path("/dev/shm")
 
 
@@ -86,7 +87,8 @@ class _Watch(_MultiProcessingDataLoaderIter):
         self._shutdown = True  # there is nothing to shut down yet
         self._desk, self._patience = loader.desk, loader.patience
         self._files: Sequence[Any] = getattr(loader.dataset, "files", ())
-        self._waited, self._seen = 0.0, [0]
+        self._waiting, self._still, self._seen = False, 0.0, [0]
+        self._verdict: DataError | None = None
         for worker in range(loader.num_workers):
             self._desk[2 * worker] = STARTING
         context = loader.multiprocessing_context or multiprocessing
@@ -96,41 +98,51 @@ class _Watch(_MultiProcessingDataLoaderIter):
         super().__init__(loader)
         _remove_worker_pids(id(self))  # from the list of torch's signal handler
         self._worker_pids_set = False
+        if self._patience:
+            threading.Thread(target=_watch_over, args=(ref(self),), daemon=True).start()
 
     def _get_data(self) -> Any:
-        while True:
-            began = time.monotonic()
-            try:
-                found, data = self._try_get_data(  # type: ignore[no-untyped-call]
-                    min(POLL, self._patience or POLL)
-                )
-            except (RuntimeError, OSError, EOFError) as error:
-                # torch has seen a dead worker, or the memory of a batch has gone with one.
-                raise self._fault(error) from error
-            if found:
-                return data
-            if self._pin_memory and not self._pin_memory_thread.is_alive():
-                raise self._fault(RuntimeError("the thread that pins memory has ended"))
-            self._count(time.monotonic() - began)
+        self._waiting = True
+        try:
+            while self._verdict is None:
+                found, data = self._try_get_data(POLL)  # type: ignore[no-untyped-call]
+                if found:
+                    return data
+                if self._pin_memory and not self._pin_memory_thread.is_alive():
+                    raise RuntimeError("the thread that pins memory has ended")
+        except (RuntimeError, OSError, EOFError) as error:
+            # torch has seen a dead worker, or the memory of a batch has gone with one.
+            raise self._fault(error) from error
+        finally:
+            self._waiting = False
+        self._end()
+        raise self._verdict
 
-    def _count(self, seconds: float) -> None:
-        """Add to the time without progress of the worker whose batch is the next one."""
+    def _look(self) -> None:
+        """Count how long the worker whose batch is the next one has made no progress."""
+        if not self._waiting:
+            return
         owed = self._task_info.get(self._rcvd_idx)
-        worker = owed[0] if owed else None
+        worker = owed[0] if owed else None  # at the start of an epoch all of them are waited for
         progress = self._desk[:] if worker is None else self._desk[2 * worker : 2 * worker + 2]
         if progress != self._seen:
-            self._seen, self._waited = progress, 0.0
-        # A process that was stopped has not waited all the while.
-        self._waited += min(seconds, 2 * POLL)
-        if not self._patience or self._waited < self._patience:
+            self._seen, self._still = progress, 0.0
             return
-        states = [_state(each.pid) for each in self._workers]
-        if worker is None:  # at the start of an epoch all of them are waited for
-            worker = max(range(len(states)), key=lambda at: (states[at], self._desk[2 * at]))
-        said = f"{self._name(worker)} has been {self._doing(worker)} for {self._waited:.0f} s"
-        self._end()
-        raise DataError(
-            f"{said}{states[worker]}.\nIs the disk or the network that holds the file alive? "
+        self._still += POLL
+        if self._still >= self._patience:
+            self._verdict = self._hanging(worker)
+            self._kill()  # which wakes a main process that waits for a worker in another way
+
+    def _hanging(self, owed: int | None) -> DataError:
+        """Return what to raise for a worker that is waited for."""
+        states = [_state(worker.pid) for worker in self._workers]
+        worker = max(
+            range(len(states)),
+            key=lambda at: (states[at] == STOPPED, at == owed, self._desk[2 * at]),
+        )
+        return DataError(
+            f"{self._name(worker)} has been {self._doing(worker)} for {self._still:.0f} s"
+            f"{states[worker]}.\nIs the disk or the network that holds the file alive? "
             "data.worker_timeout sets the seconds, null waits for ever.\n"
             f"{_AGAIN}"
         )
@@ -138,6 +150,9 @@ class _Watch(_MultiProcessingDataLoaderIter):
     def _fault(self, error: Exception) -> Exception:
         """Return what to raise for an error of torch's: who died, of what, at which sample."""
         deadline = time.monotonic() + 2 * POLL
+        if self._verdict:
+            self._end()
+            return self._verdict
         while not (dead := self._dead()) and time.monotonic() < deadline:
             time.sleep(0.01)
         if not dead:
@@ -187,6 +202,17 @@ class _Watch(_MultiProcessingDataLoaderIter):
             super()._shutdown_workers()
         finally:
             late.cancel()
+
+
+def _watch_over(watch: Callable[[], _Watch | None]) -> None:
+    """Look at workers as long as there are any; in a thread, since what waits can be stuck.
+
+    Counts its looks, not the clock, which goes on while a job is suspended.
+    """
+    while (alive := watch()) is not None and not alive._shutdown:
+        alive._look()
+        del alive
+        time.sleep(POLL)
 
 
 _watches: WeakSet[_Watch] = WeakSet()
@@ -241,4 +267,4 @@ def _state(pid: int) -> str:
         state = Path(f"/proc/{pid}/stat").read_text("ascii", errors="replace").rpartition(") ")[2]
     except OSError:
         return ""
-    return {"T": " (it was stopped)", "D": " (it waits for a disk or a network)"}.get(state[0], "")
+    return {"T": STOPPED, "D": " (it waits for a disk or a network)"}.get(state[0], "")
