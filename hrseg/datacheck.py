@@ -3,7 +3,6 @@
 import os
 import time
 from collections.abc import Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +16,9 @@ from hrseg.callbacks import write_json
 from hrseg.data.base import IGNORE
 from hrseg.data.check import Split, find_split, look_through
 from hrseg.data.datamodule import SegmentationDataModule
+from hrseg.data.imagefile import named
 from hrseg.data.look import Fault, Look, fault
-from hrseg.data.manifest import NAME, Manifest, digest_of, name_below, write_manifest
+from hrseg.data.manifest import NAME, Manifest, write_manifest
 from hrseg.data.stats import split_stats
 from hrseg.errors import DataError
 from hrseg.schema import Config
@@ -153,32 +153,22 @@ def _manifest(data: SegmentationDataModule, splits: Sequence[Split]) -> str:
     What differs becomes a fault of its split. A manifest is written of faultless files alone.
     """
     path = data.manifest or data.root / NAME
-    files = {file: split for split in splits for pair in split.files for file in pair if file}
+    digests = {file: digest for split in splits for file, digest in split.digests.items()}
     if not path.is_file():
         if any(split.faults for split in splits):
             return f"no manifest was written to {path}: repair the faults first."
-        with ThreadPoolExecutor() as pool:  # hashing and reading leave Python's lock alone
-            write_manifest(path, data.root, zip(files, pool.map(digest_of, files), strict=True))
-        return f"wrote {path}: {len(files):,} files. data.manifest={path} compares what is read."
+        write_manifest(path, data.root, digests.items())
+        return f"wrote {path}: {len(digests):,} files. data.manifest={path} compares what is read."
     manifest = Manifest.read(path, data.root)
-
-    def difference(file: Path) -> str | None:
-        try:
-            manifest.check(file)
-        except DataError as error:
-            return str(error)
-        return None
-
-    with ThreadPoolExecutor() as pool:
-        for file, message in zip(files, pool.map(difference, files), strict=True):
-            if message:
-                files[file].faults.append(fault(file, message))
-    names = {name_below(file, data.root) for file in files}
-    gone = [name for name in manifest.digests if not (data.root / name).exists()]
-    if gone and splits:
-        message = f"{len(gone)} files of the manifest {path} are gone, e.g. {gone[0]}"
-        splits[0].faults.append(Fault(path, message))
-    return f"compared {len(names & set(manifest.digests)):,} files with {path}"
+    for split in splits:
+        for file, digest in split.digests.items():
+            try:
+                manifest.compare(file, digest)
+            except DataError as error:
+                split.faults.append(fault(file, str(error)))
+    gone = [file for name in manifest.digests if not (file := data.root / name).exists()]
+    splits[0].faults += [Fault(file, f"is gone: the manifest {path} lists it.") for file in gone]
+    return f"compared {len(digests):,} files with {path}"
 
 
 def _split_report(data: SegmentationDataModule, split: Split) -> dict[str, Any]:
@@ -272,7 +262,7 @@ def _size_text(sizes: Sequence[dict[str, int]]) -> str:
 
 
 def _sentence(file: Path, message: str) -> str:
-    return message if str(file) in message else f"{file}: {message}"
+    return message if named(file) in message else f"{named(file)}: {message}"
 
 
 def _percent(part: int, whole: int) -> str:

@@ -1,5 +1,6 @@
 """A look through splits: sums, files that repeat, workers."""
 
+import hashlib
 import os
 import shutil
 import signal
@@ -128,3 +129,26 @@ def test_a_killed_worker_is_an_error_and_no_hang(root):
     with pytest.raises(DataError, match=r"killed \(SIGKILL\), at sample 0: .*000\.png") as error:
         look_through(splits, killed, (), 1)
     assert "lower data.workers" in str(error.value)
+
+
+def test_links_out_of_the_root_are_followed_and_noted(root, tmp_path):
+    elsewhere = tmp_path / "elsewhere"
+    (root / "train" / "002.png").rename(elsewhere)
+    os.symlink(elsewhere, root / "train" / "002.png")
+    os.rename(root / "valannot", tmp_path / "masks")
+    os.symlink(tmp_path / "masks", root / "valannot")
+    os.rename(root / "val" / "000.png", root / "first.png")
+    os.symlink("../first.png", root / "val" / "000.png")  # one within is no news
+    train, val = looked(root)
+    note = "links that lead out of data.root, followed"
+    assert train.faults == val.faults == []
+    assert f"{note}: {root / 'train' / '002.png'}" in train.remarks([])
+    assert f"{note}: 2, e.g. {root / 'valannot' / '000.png'}" in val.remarks([])
+
+
+def test_the_sums_are_those_of_hashlib(root):
+    (root / "trainannot" / "001.png").write_bytes(b"")
+    (train,) = looked(root, ["train"])
+    expected = {f: hashlib.sha256(f.read_bytes()).hexdigest() for p in train.files for f in p}
+    del expected[root / "trainannot" / "001.png"]  # not read
+    assert train.digests == expected

@@ -80,3 +80,17 @@ def test_healthy_files_warn_about_nothing(tmp_path):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         check_files(SegmentationDataset(make_pairs(tmp_path, 3), READ_3))
+
+
+def test_a_bad_pair_is_counted_once_before_training(tmp_path):
+    """One of ten, whose header is missing as well, is a tenth, and that may be skipped."""
+    pairs = make_pairs(tmp_path, 10)
+    pairs[0][0].write_bytes(b"")
+    dataset = SegmentationDataset(pairs, READ_3)
+    dataset.skips = True
+    with pytest.warns(UserWarning, match=r"1 of 10 images cannot be read, the first: .*0\.png"):
+        check_files(dataset)
+    pairs[9][1].unlink()
+    with pytest.raises(DataError, match="2 of 10 images") as error:
+        check_files(dataset)
+    assert len(str(error.value).splitlines()) <= 4

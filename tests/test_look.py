@@ -55,7 +55,7 @@ def test_the_sums_are_exact_beyond_32_bits(tmp_path):
 
 def test_a_look_goes_to_a_spawned_worker_and_back(files):
     looks = pickle.loads(pickle.dumps(Looks([files], READER, CamVid.palette)))
-    assert pickle.loads(pickle.dumps(looks[0])).digest == look(*files).digest
+    assert pickle.loads(pickle.dumps(looks[0])).digests == look(*files).digests
 
 
 def test_without_a_mask_only_the_image_is_looked_at(files):

@@ -62,6 +62,15 @@ def test_a_file_elsewhere_is_named_from_the_root(root, tmp_path):
     assert list(Manifest.read(root / NAME, root).digests) == ["../else.png"]
 
 
+@pytest.mark.skipif(not shutil.which("sha256sum"), reason="no sha256sum")
+def test_a_manifest_that_others_wrote_is_read(root):
+    command = "find . -type f -print0 | xargs -0 sha256sum > ../sums && mv ../sums " + NAME
+    subprocess.run(command, shell=True, cwd=root, check=True)
+    manifest = Manifest.read(root / NAME, root)
+    for path in root.rglob("*.png"):
+        manifest.check(path)
+
+
 @pytest.mark.parametrize("line", ["abc  a.png", "0" * 64 + " a.png", "z" * 64 + "  a.png"])
 def test_a_damaged_line_is_named(root, line):
     (root / NAME).write_text("0" * 64 + f"  a.png\n{line}\n")

@@ -105,7 +105,9 @@ def test_files_that_are_gone_and_a_manifest_of_faulty_data(tmp_path, data, capsy
     for kind in ("images", "masks"):
         (tmp_path / "data" / kind / "train" / "01.png").unlink()
     assert main(check) == 3
-    assert "2 files of the manifest" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    for kind in ("images", "masks"):  # each by its name
+        assert f"{kind}/train/01.png: is gone: the manifest" in printed
 
 
 def test_the_list_is_text_to_a_spreadsheet():

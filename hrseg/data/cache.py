@@ -121,6 +121,10 @@ class Cache:
             return rgb, np.full((height, width), IGNORE, np.uint8)
         return rgb, data[3 * pixels :].reshape(height, width)
 
+    def sources(self, image: Path) -> tuple[str, ...]:
+        """Return the sha256 of the files that a pair was decoded from."""
+        return self._entry(image).sources
+
     def is_whole(self, entry: Entry) -> bool:
         """Tell whether the bytes of a pair are those that were written."""
         data = np.frombuffer(self._map(entry.shard), np.uint8, entry.length, entry.offset)

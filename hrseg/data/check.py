@@ -1,5 +1,6 @@
 """Look at every file of a data set: what each split holds, and what is wrong with it."""
 
+import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
@@ -10,6 +11,7 @@ import numpy as np
 
 from hrseg.data.datamodule import SegmentationDataModule
 from hrseg.data.dataset import Files
+from hrseg.data.imagefile import named
 from hrseg.data.loader import WatchedLoader
 from hrseg.data.look import Colors, Counts, Fault, Look, Looks, Read, fault
 from hrseg.errors import DataError
@@ -32,6 +34,7 @@ class Split:
         sums: sum of each channel over all pixels, RGB.
         squares: sum of their squares.
         odd: what is no fault, and the files that it was seen in.
+        digests: sha256 of each file that was read.
         notes: remarks about the split as a whole.
         faults: what is wrong.
     """
@@ -46,6 +49,7 @@ class Split:
     sums: list[int] = field(default_factory=lambda: [0, 0, 0])
     squares: list[int] = field(default_factory=lambda: [0, 0, 0])
     odd: dict[str, list[Path]] = field(default_factory=dict)
+    digests: dict[Path, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     faults: list[Fault] = field(default_factory=list)
 
@@ -61,6 +65,7 @@ class Split:
             self.surroundings += (look.counts > 0) * look.counts.sum()
         for note, file in look.notes:
             self.odd.setdefault(note, []).append(file)
+        self.digests |= look.digests
         self.faults += look.faults
 
     def remarks(self, names: Sequence[str]) -> list[str]:
@@ -69,7 +74,7 @@ class Split:
         if never := [row["name"] for row in self.class_rows(names) if not row["pixels"]]:
             lines.append(f"never seen: {', '.join(never)}")
         for note, files in self.odd.items():
-            lines.append(f"{note}: {f'{len(files):,}, e.g. ' * (len(files) > 1)}{files[0]}")
+            lines.append(f"{note}: {f'{len(files):,}, e.g. ' * (len(files) > 1)}{named(files[0])}")
         return lines
 
     def size_rows(self) -> list[dict[str, int]]:
@@ -99,6 +104,8 @@ def find_split(data: SegmentationDataModule, name: str) -> Split:
     except DataError as error:
         split.faults.append(fault(data.root, str(error)))
         return split
+    if links := [file for pair in split.files for file in pair if file and _leads_out(file, data)]:
+        split.odd["links that lead out of data.root, followed"] = links
     if note := data.shortfall(name, len(split.files)):
         split.notes.append(note.removeprefix(f"split {name} in {data.root}: "))
     if bare := sum(mask is None for _, mask in split.files):
@@ -132,17 +139,24 @@ def look_through(
     """
     jobs = [(split, image) for split in splits for image, _ in split.files]
     looks = Looks([pair for split in splits for pair in split.files], read_mask, palette)
-    first: dict[bytes, tuple[Split, Path]] = {}
+    first: dict[str, tuple[Split, Path]] = {}
     ahead = _AHEAD if workers else None
     loader = WatchedLoader(
         looks, patience, batch_size=None, num_workers=workers, prefetch_factor=ahead
     )
     for look, (split, image) in zip(track(loader, len(jobs)), jobs, strict=True):
         split.add(look)
-        if look.digest in first:
-            _note_repeat(split, image, *first[look.digest])
-        elif look.digest:
-            first[look.digest] = split, image
+        digest = look.digests.get(image, "")
+        if digest in first:
+            _note_repeat(split, image, *first[digest])
+        elif digest:
+            first[digest] = split, image
+
+
+def _leads_out(file: Path, data: SegmentationDataModule) -> bool:
+    """Tell whether a file below the root lies elsewhere, by a link of its own or of a folder."""
+    real, root = os.path.realpath(file), os.path.realpath(data.root)
+    return file.is_relative_to(data.root) and not Path(real).is_relative_to(root)
 
 
 def _note_repeat(split: Split, image: Path, other: Split, first: Path) -> None:
@@ -153,7 +167,7 @@ def _note_repeat(split: Split, image: Path, other: Split, first: Path) -> None:
     split.faults.append(
         Fault(
             image,
-            f"{same} {first} of split {other.name}.\n"
+            f"{same} {named(first)} of split {other.name}.\n"
             "Scores would be flattering: remove it from one of the two.",
         )
     )

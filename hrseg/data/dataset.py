@@ -156,17 +156,17 @@ def check_files(dataset: SegmentationDataset, sample: int = 16) -> None:
         DataError: the first file that is unreadable, of another size, or holds an unknown id; of
             a data set that skips, where these are too many.
     """
-    faults: list[DataError] = []
-    for image, mask in dataset.files:
+    faults: dict[int, DataError] = {}
+    for index, (image, mask) in enumerate(dataset.files):
         if mask is not None:
-            with _kept(faults, dataset):
+            with _kept(faults, index, dataset):
                 _same_size(image, header_size(image), mask, header_size(mask))
     seen: set[int] = set()
     for index in np.unique(np.linspace(0, len(dataset) - 1, sample).astype(int)):
-        with _kept(faults, dataset):
+        with _kept(faults, index, dataset):
             seen.update(np.unique(dataset.read(int(index))[1]).tolist())
     if faults:
-        _check_rest(faults, len(dataset))
+        _check_rest(list(faults.values()), len(dataset))
     if any(mask for _, mask in dataset.files) and len(seen - {IGNORE}) < 2:
         warnings.warn(
             f"a sample of masks beside {dataset.files[0][1]} holds only the class ids "
@@ -176,19 +176,20 @@ def check_files(dataset: SegmentationDataset, sample: int = 16) -> None:
 
 
 @contextmanager
-def _kept(faults: list[DataError], dataset: SegmentationDataset) -> Iterator[None]:
-    """Keep an error of a data set that skips."""
+def _kept(faults: dict[int, DataError], index: int, dataset: SegmentationDataset) -> Iterator[None]:
+    """Keep the error of an image, if the data set skips."""
     try:
         yield
     except DataError as error:
         if not dataset.skips:
             raise
-        faults.append(error)
+        faults[int(index)] = error
 
 
 def _check_rest(faults: Sequence[DataError], count: int) -> None:
     """Say what will be skipped; too many faults are an error."""
-    said = f"{len(faults)} faults in {count} images, the first: {faults[0]}"
+    first = str(faults[0]).partition("\n")[0]
+    said = f"{len(faults)} of {count} images cannot be read, the first: {first}"
     if len(faults) > MOST * count:
         raise DataError(
             f"{said}\nThat is more than data.on_error=skip passes over ({100 * MOST:.0f} %). "

@@ -15,6 +15,7 @@ from torch.utils.data import Dataset
 
 from hrseg.data.base import IGNORE, Array, read_image, read_index_mask
 from hrseg.data.dataset import Files
+from hrseg.data.imagefile import named
 from hrseg.data.worker import at
 from hrseg.errors import DataError
 
@@ -37,7 +38,7 @@ class Look:
 
     Attributes:
         size: (height, width) of the image; None if it cannot be read.
-        digest: hash of the image's file.
+        digests: sha256 of each file that was read; the image comes first.
         sums: sum of each channel's values, RGB.
         squares: sum of their squares.
         counts: pixels of each train id, 256 of them; None without a mask that can be read.
@@ -46,7 +47,7 @@ class Look:
     """
 
     size: tuple[int, int] | None = None
-    digest: bytes = b""
+    digests: dict[Path, str] = field(default_factory=dict)
     sums: tuple[int, ...] = (0, 0, 0)
     squares: tuple[int, ...] = (0, 0, 0)
     counts: Counts | None = None
@@ -87,6 +88,7 @@ class Looks(Dataset[Look]):
                 )
             look.faults.append(fault(path, message))
             return
+        look.digests[path] = hashlib.sha256(path.read_bytes()).hexdigest()
         look.counts = np.bincount(ids.ravel(), minlength=256)
         if look.size is not None and look.size != ids.shape:
             (height, width), (rows, columns) = look.size, ids.shape
@@ -108,7 +110,7 @@ def _look_at_image(look: Look, path: Path) -> None:
         return
     look.notes += [(str(warning.message), path) for warning in said]
     data = path.read_bytes()
-    look.digest = hashlib.blake2b(data, digest_size=16).digest()
+    look.digests[path] = hashlib.sha256(data).hexdigest()
     look.size = (image.shape[0], image.shape[1])
     # OpenCV's doubles are whole numbers but for the square of a square root in some builds' norm.
     look.sums = tuple(round(value) for value in cv2.sumElems(image)[:3])
@@ -142,6 +144,6 @@ def _grey_of_colors(path: Path, palette: Colors) -> bool:
 
 def fault(file: Path, message: str) -> Fault:
     """Return a fault without the file's name at the head of its message."""
-    for head in (f"{file}: ", f"{file} is ", f"{file} "):
+    for head in (f"{named(file)}: ", f"{named(file)} is ", f"{named(file)} "):
         message = message.removeprefix(head)
     return Fault(file, message)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hrseg.atomic import write_bytes
+from hrseg.data.imagefile import named
 from hrseg.errors import ConfigError, DataError
 
 NAME = "hrseg.sha256"  # in the root of a data set
@@ -50,11 +51,16 @@ class Manifest:
                     f"{path}, line {number}: expected a sha256, two blanks and a name.\n"
                     "Remove the file and let `hrseg data check --hash` write it again."
                 )
-            digests[_unescaped(name) if line[0] == "\\" else name] = digest
+            name = _unescaped(name) if line[0] == "\\" else name
+            digests[os.path.normpath(name).replace(os.sep, "/")] = digest
         return cls(path, root, digests)
 
     def check(self, file: Path) -> None:
-        """Compare a file with its line.
+        """Read a file and compare it with its line; errors as `compare`."""
+        self.compare(file, digest_of(file))
+
+    def compare(self, file: Path, digest: str) -> None:
+        """Compare the sha256 of a file with its line.
 
         Raises:
             DataError: it has other bytes, or no line.
@@ -63,12 +69,12 @@ class Manifest:
         said = self.digests.get(name)
         if said is None:
             raise DataError(
-                f"{file} is not in the manifest {self.path}: it came later.\n"
+                f"{named(file)} is not in the manifest {self.path}: it came later.\n"
                 "If it is right, remove the manifest: `hrseg data check --hash` writes it again."
             )
-        if digest_of(file) != said:
+        if digest != said:
             raise DataError(
-                f"{file} has changed: its bytes are not those in the manifest {self.path}.\n"
+                f"{named(file)} has changed: its bytes are not those in the manifest {self.path}.\n"
                 "Copy the file again. If the new one is right, remove the manifest and let "
                 "`hrseg data check --hash` write it again."
             )
@@ -98,12 +104,12 @@ def digest_of(file: Path) -> str:
         DataError: it cannot be read.
     """
     if not file.is_file():  # to open a pipe would wait for ever
-        raise DataError(f"cannot read {file}: no file")
+        raise DataError(f"cannot read {named(file)}: no file")
     try:
         with file.open("rb") as opened:
             return hashlib.file_digest(opened, "sha256").hexdigest()
     except OSError as error:
-        raise DataError(f"cannot read {file}: {error.strerror}") from error
+        raise DataError(f"cannot read {named(file)}: {error.strerror}") from error
 
 
 def name_below(file: Path, root: Path) -> str:
