@@ -1,6 +1,8 @@
 """Memory that does not suffice: how it is recognised, and said."""
 
 import re
+from collections.abc import Sequence
+from pathlib import Path
 
 import torch
 
@@ -10,15 +12,33 @@ from hrseg.errors import ConfigError
 _SAID = "(?i)out of memory|(can't|cannot|failed to) allocate|bad_alloc|bad allocation"
 
 
-OUT_OF_MEMORY = (
-    "out of memory.\nLess is taken by a smaller data.batch_size or data.crop_size, more devices, "
-    "trainer.precision=bf16-mixed, or model.activation_checkpointing=true.\n"
-    "A run that had begun goes on from its last checkpoint: hrseg fit --resume."
-)
-
-
 class OutOfMemory(ConfigError):
     """The memory of the machine, or of the device, did not suffice."""
+
+
+def of_training(images: int, crop_size: Sequence[int], last: Path) -> OutOfMemory:
+    """Return the error of a training step.
+
+    Args:
+        images: of a device and a forward pass.
+        crop_size: (height, width).
+        last: the state of a run, `<run>/checkpoints/last.ckpt`, if there is one.
+    """
+    again = f"\nThen go on: hrseg fit --resume {last.parents[1]}" if last.is_file() else ""
+    return OutOfMemory(
+        f"out of memory: {images} crops of {crop_size[0]}x{crop_size[1]} at once on a device.\n"
+        "Less is taken by a smaller data.batch_size or data.crop_size, a larger "
+        "trainer.accumulate_grad_batches, trainer.precision=bf16-mixed, or "
+        f"model.activation_checkpointing=true.{again}"
+    )
+
+
+def of_evaluation(protocol: str) -> OutOfMemory:
+    """Return the error of an evaluation, where it was not the network that took too much."""
+    return OutOfMemory(
+        f"out of memory: an image by the protocol {protocol}.\nLess is taken by smaller "
+        "inference.scales, trainer.precision=bf16-mixed, or inference.scale_report=false."
+    )
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -1,6 +1,6 @@
 """Losses that are no number: the step is not taken, the batch is kept, and it is said."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
@@ -21,18 +21,25 @@ Policy = Literal["stop", "skip"]
 POLICIES: dict[str, Policy] = {"stop": "stop", "skip": "skip"}
 IN_A_ROW = 10  # skipped steps after which training is over
 KEPT_BATCHES = 3
+NAMED = 8  # images of a message
+SINGLE = (
+    "batch norm cannot normalise a single value: the smallest feature map of this crop has one "
+    "pixel, and the batch of a device one image.\n"
+    "Enlarge data.crop_size beyond 32 pixels, or the batch of a device to 2 or more."
+)
 REPAIR = "Lower optimizer.lr, or add schedule.warmup_steps or trainer.gradient_clip_val."
 
 
 class LossGuard(Callback):
     """Keeps a loss that is NaN or infinite from the weights, and from the checkpoints.
 
-    The optimiser takes no step with it. "stop" ends the run; "skip" goes on with the next batch,
-    the batch norm statistics as they were, and counts. Either way the batch is kept in the run's
-    `bad_batches/`: its tensors, pictures of its images and masks. Batches that hold nothing but
-    ignored pixels, whose loss is 0, are counted as well.
+    The optimiser takes no step with it, nor with gradients that are no numbers. "stop" ends the
+    run; "skip" goes on with the next batch, the batch norm statistics as they were, and counts.
+    Either way the batch is kept in the run's `bad_batches/`: its tensors, pictures of its images
+    and masks. Batches that hold nothing but ignored pixels, whose loss is 0, are counted as well.
 
-    The loss is looked at when the backward pass is under way, so that a GPU does not wait for it.
+    Losses and gradients are looked at once per step, after the backward pass, as float16's scaler
+    does. Where there is one, infinite gradients are its business: it lowers its scale.
     """
 
     def __init__(self, policy: Policy = "stop") -> None:
@@ -73,24 +80,23 @@ class LossGuard(Callback):
         """
         losses, batches = torch.stack(self._losses), self._batches
         self._losses, self._batches = [], []
-        bad = ~losses.isfinite()
-        if not _anywhere(bad.any(), trainer):
+        good = losses.isfinite().all()
+        if getattr(trainer.precision_plugin, "scaler", None) is None:
+            good &= _largest_gradient(optimizer).isfinite()
+        if not _anywhere(~good, trainer):
             self._in_a_row = 0
             return
         optimizer.zero_grad()  # a parameter without a gradient is left as it is
-        here = [batch for batch, worse in zip(batches, bad.tolist(), strict=True) if worse]
-        names = ", ".join(name for batch in here for name in batch["name"]) or "another process's"
-        fault = f"the loss is {losses[bad][:1].sum().item()} at step {trainer.global_step}"
+        fault, here = _blame(losses, batches, trainer)
         where = self._keep(here, trainer)
         self.skipped, self._in_a_row = self.skipped + 1, self._in_a_row + 1
         if self.policy == "stop" or self._in_a_row >= IN_A_ROW:
             steps = "" if self.policy == "stop" else f", the {IN_A_ROW}th in a row"
             raise ProofError(
-                f"{fault}{steps} (images: {names}).\n"
-                f"The weights are those of before it{where}.\n{REPAIR}"
+                f"{fault}{steps}.\nThe weights are those of before it{where}.\n{REPAIR}"
             )
         torch._foreach_copy_(_statistics(pl_module), self._statistics)
-        _note(f"{fault}: skipped ({names}{where})")
+        _note(f"{fault}: skipped{where}")
 
     def on_save_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
@@ -109,11 +115,12 @@ class LossGuard(Callback):
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Say how many batches held nothing to learn from, and how many steps were skipped."""
-        empty = int(self._empty or 0)
-        notes = [f"{empty} batches of this epoch held only ignored pixels"] * (empty > 0)
-        notes += [f"{self.skipped} steps without a finite loss were skipped"] * (self.skipped > 0)
-        for note in notes:
-            _note(note)
+        empty = torch.zeros((), device=pl_module.device) if self._empty is None else self._empty
+        count = int(trainer.strategy.reduce(empty.float(), reduce_op="sum"))
+        if count:
+            _note(f"{count} of this epoch's batches held only ignored pixels: their loss is 0")
+        if self.skipped:
+            _note(f"steps of this epoch that were skipped, without a finite loss: {self.skipped}")
         self._empty, self.skipped = None, 0
 
     def _keep(self, batches: list[dict[str, Any]], trainer: pl.Trainer) -> str:
@@ -147,11 +154,22 @@ def enough_values() -> Iterator[None]:
     except ValueError as error:
         if "more than 1 value per channel" not in str(error):
             raise
-        raise ConfigError(
-            "batch norm cannot normalise a single value: the smallest feature map of this crop has "
-            "one pixel, and the batch of a device one image.\n"
-            "Enlarge data.crop_size beyond 32 pixels, or the batch of a device to 2 or more."
-        ) from error
+        raise ConfigError(SINGLE) from error
+
+
+def check_crop(crop_size: Sequence[int], images: int) -> None:
+    """Refuse a crop whose smallest feature map batch norm cannot normalise.
+
+    Args:
+        crop_size: (height, width).
+        images: that are normalised together.
+
+    Raises:
+        ConfigError: it has one pixel, of one image.
+    """
+    height, width = crop_size
+    if images * -(-height // 32) * -(-width // 32) == 1:
+        raise ConfigError(SINGLE)
 
 
 def _note(text: str) -> None:
@@ -164,8 +182,39 @@ def _statistics(module: nn.Module) -> list[Tensor]:
     return [buffer for norm in norms for buffer in norm.buffers()]
 
 
+def _blame(
+    losses: Tensor, batches: list[dict[str, Any]], trainer: pl.Trainer
+) -> tuple[str, list[dict[str, Any]]]:
+    """Return what is wrong, and of which images; and the batches of this process among them."""
+    bad = ~losses.isfinite()
+    here = [batch for batch, worse in zip(batches, bad.tolist(), strict=True) if worse]
+    values = _of_all(losses[bad].tolist(), trainer)
+    what = f"the loss is {values[0]}" if values else "the loss is finite, but not its gradients,"
+    here = here if values else batches  # gradients are of all batches of the step
+    names = _of_all([name for batch in here for name in batch["name"]], trainer)
+    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+    images = ", ".join(names[:NAMED]) + more
+    return f"{what} at step {trainer.global_step} (images: {images})", here
+
+
+def _largest_gradient(optimizer: Optimizer) -> Tensor:
+    """Return the largest absolute value of a gradient; NaN, where one is."""
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    return nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None], torch.inf)
+
+
 def _anywhere(flag: Tensor, trainer: pl.Trainer) -> bool:
     """Return whether a flag is set in any process."""
+    count = flag.float()
+    if trainer.world_size > 1:
+        torch.distributed.all_reduce(count)
+    return bool(count)
+
+
+def _of_all(items: list[Any], trainer: pl.Trainer) -> list[Any]:
+    """Return the items of all processes."""
     if trainer.world_size == 1:
-        return bool(flag)
-    return bool(trainer.strategy.reduce(flag.float(), reduce_op="sum"))
+        return items
+    everywhere: list[Any] = [None] * trainer.world_size
+    torch.distributed.all_gather_object(everywhere, items)
+    return [item for of_one in everywhere for item in of_one]

@@ -12,6 +12,7 @@ import pytorch_lightning as pl
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.callbacks import Callback, EarlyStopping, EMAWeightAveraging
+from pytorch_lightning.trainer.states import TrainerFn
 from rich import get_console
 
 from hrseg.announce import announce_fit, device, say
@@ -30,10 +31,11 @@ from hrseg.facts import check_facts
 from hrseg.interruption import Interruption
 from hrseg.launch import SameStatistics, another_ended, end_others, new_folder, scout
 from hrseg.logs import quieten
-from hrseg.memory import OUT_OF_MEMORY, OutOfMemory, is_out_of_memory
+from hrseg.memory import OutOfMemory, is_out_of_memory, of_evaluation, of_training
 from hrseg.models.hub import is_on_hub
 from hrseg.models.weightfile import read_checkpoint
 from hrseg.models.weights import load_weights
+from hrseg.numerics import check_crop
 from hrseg.progress import Progress
 from hrseg.records import ImageScores, open_evaluation
 from hrseg.report import write_report
@@ -69,9 +71,10 @@ def fit(config: Config, resume: Path | None = None) -> Path:
         callbacks = [record, *_training_callbacks(config, run), interruption]
         trainer = build_trainer(config, run, callbacks)
         last = _checked_last(config, task, trainer, run) if resume else None
+        _check_norms(config, trainer)
         _check_interval(trainer, len(data.train_dataset or ()) // config.data.batch_size)
         announce_fit(config, data, task, trainer, chosen)
-        with _user_errors(trainer), restoring(last):
+        with _user_errors(config, trainer), restoring(last):
             trainer.fit(task, data, ckpt_path=last, weights_only=True)
         interruption.finish()
         if trainer.is_global_zero:
@@ -101,7 +104,7 @@ def validate(config: Config, checkpoint: Path, folder: Path) -> dict[str, Any]:
         f"validate {config.name}: {checkpoint} on {len(data.val_dataset or ())} images; "
         f"{device(trainer, chosen)}"
     )
-    with _user_errors(trainer):
+    with _user_errors(config, trainer):
         trainer.validate(task, data, verbose=False)
     if trainer.is_global_zero:
         write_bytes(folder / "config.yaml", _portable_yaml(config).encode())
@@ -143,11 +146,10 @@ def test(config: Config, checkpoint: Path, folder: Path) -> Path:
     submission = Submission(folder, images, data.test_dataset.names, data.submission_ids)
     trainer, chosen = _scorer(config, task, folder, [submission])
     say(
-        f"test {config.name}: {checkpoint} on {len(images)} images; "
-        f"{device(trainer, chosen)}",
+        f"test {config.name}: {checkpoint} on {len(images)} images; {device(trainer, chosen)}",
         str(task.protocol),
     )
-    with _user_errors(trainer):
+    with _user_errors(config, trainer):
         trainer.test(task, data, verbose=False)
     return folder / "submission.zip"
 
@@ -200,6 +202,15 @@ def _exported_task(config: Config, data: SegmentationDataModule, path: Path) -> 
     _check_facts(task, engine.facts, path)
     say(f"{path}: {engine.extra_repr()}, precision {precision}")
     return task
+
+
+def _check_norms(config: Config, trainer: pl.Trainer) -> None:
+    """Refuse crops and batches of which batch norm gets a single value."""
+    if not config.model.freeze_backbone:
+        shares = trainer.accumulate_grad_batches
+        if not config.trainer.get("sync_batchnorm"):
+            shares *= trainer.world_size
+        check_crop(config.data.crop_size, config.data.batch_size // shares)
 
 
 def _check_interval(trainer: pl.Trainer, steps_per_epoch: int) -> None:
@@ -319,7 +330,7 @@ def _check_facts(task: SegmentationTask, facts: Any, checkpoint: Path) -> None:
 
 
 @contextmanager
-def _user_errors(trainer: pl.Trainer) -> Iterator[None]:
+def _user_errors(config: Config, trainer: pl.Trainer) -> Iterator[None]:
     """Pass on what is the user's: signals, which Lightning answers in its way; bad arguments."""
     # Lightning's answer to SIGTERM waits for all processes from within the signal's handler.
     trainer._signal_connector._sigterm_notifier_fn = Handler()  # type: ignore[method-assign, assignment]
@@ -335,7 +346,7 @@ def _user_errors(trainer: pl.Trainer) -> Iterator[None]:
         raise ConfigError(f"trainer: {str(error).strip()}") from error
     except (MemoryError, RuntimeError) as error:
         if is_out_of_memory(error):
-            raise OutOfMemory(OUT_OF_MEMORY) from error
+            raise _memory_spent(config, trainer) from error
         if ended := another_ended(trainer, error):
             raise ended from error
         raise
@@ -343,3 +354,12 @@ def _user_errors(trainer: pl.Trainer) -> Iterator[None]:
         if trainer.interrupted:
             raise KeyboardInterrupt from None
         raise
+
+
+def _memory_spent(config: Config, trainer: pl.Trainer) -> OutOfMemory:
+    """Return the error that says what took more memory than there is."""
+    if trainer.state.fn != TrainerFn.FITTING:
+        return of_evaluation(config.inference.protocol)
+    shares = trainer.world_size * trainer.accumulate_grad_batches
+    last = Path(trainer.default_root_dir) / "checkpoints" / "last.ckpt"
+    return of_training(config.data.batch_size // shares, config.data.crop_size, last)

@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader
 
 import hrseg
 from hrseg.errors import ConfigError, ProofError
-from hrseg.numerics import IN_A_ROW, LossGuard
+from hrseg.numerics import IN_A_ROW, LossGuard, check_crop
 
 
 class Noise:
@@ -97,14 +97,114 @@ def test_skip_goes_on_as_if_the_batch_had_not_been_there(tmp_path, capsys):
     assert same(harm.before[1], harm.before[2])
     assert not same(harm.before[2], harm.before[3])
     said = capsys.readouterr().out
-    assert "the loss is nan at step 1: skipped (1.png" in said
-    assert "1 steps without a finite loss were skipped" in said
+    assert "the loss is nan at step 1 (images: 1.png): skipped; the batch is kept" in said
+    assert "skipped, without a finite loss: 1\n" in said
 
 
 def test_with_accumulation_the_step_of_a_bad_batch_is_left_out(tmp_path):
     module, harm = task(on_bad_loss="skip"), Harm(1)
     fit(module, tmp_path, harm, accumulate_grad_batches=2)
     assert same(harm.before[0], harm.before[2])
+
+
+class BadGradient(Harm):
+    """Leaves the loss as it is and makes a gradient infinite."""
+
+    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+        super().on_train_batch_start(trainer, pl_module, batch, batch_idx)
+        self.hook.remove() if self.hook else None
+        bias = pl_module.model.head.last_layer[3].bias
+        scale = torch.inf if batch_idx in self.steps else 1.0
+        self.hook = bias.register_hook(lambda gradient: gradient * scale)
+
+
+@pytest.mark.parametrize("clip", [None, 1.0])
+def test_gradients_that_are_no_numbers_are_no_step_either(tmp_path, clip, capsys):
+    module, harm = task(on_bad_loss="skip"), BadGradient(2)
+    fit(module, tmp_path, harm, gradient_clip_val=clip)
+    assert same(harm.before[2], harm.before[3])
+    said = capsys.readouterr().out
+    assert "the loss is finite, but not its gradients, at step 2 (images: 2.png): skipped" in said
+    with pytest.raises(ProofError, match="not its gradients"):
+        fit(task(), tmp_path, BadGradient(2))
+
+
+def test_many_names_are_cut_short(tmp_path):
+    loader = DataLoader(Noise(12), 12)
+    with pytest.raises(ProofError, match=r"images: 0.png, 1.png, .*7.png and 4 more\)"):
+        fit(task(), tmp_path, Harm(0), loader)
+
+
+class Keep(pl.Callback):
+    """Writes down the weights before and after each step of the first process."""
+
+    def __init__(self, folder):
+        self.folder = folder
+
+    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+        if trainer.is_global_zero:
+            torch.save(pl_module.model.state_dict(), self.folder / f"{batch_idx}.pt")
+
+    def on_train_end(self, trainer, pl_module):
+        if trainer.is_global_zero:
+            torch.save(pl_module.model.state_dict(), self.folder / "end.pt")
+
+
+class InSecondProcess(Harm):
+    """NaN in the second process alone."""
+
+    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+        self.hook = None
+        if trainer.global_rank == 1:
+            super().on_train_batch_start(trainer, pl_module, batch, batch_idx)
+
+
+class Share:
+    """Every second image: even ones for the first process, odd ones for the second."""
+
+    def __init__(self, count):
+        self.count = count
+
+    def __len__(self):
+        return self.count // 2
+
+    def __iter__(self):
+        return iter(range(torch.distributed.get_rank(), self.count, 2))
+
+
+def in_two(module, folder, images, harm):
+    """Train in two processes."""
+    trainer = pl.Trainer(
+        accelerator="cpu", devices=2, strategy="ddp_fork", max_epochs=1, logger=False,
+        enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,
+        default_root_dir=folder, callbacks=[harm, Keep(folder)], use_distributed_sampler=False,
+    )  # fmt: skip
+    trainer.fit(module, DataLoader(images, 1, sampler=Share(len(images))))
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_loss_of_one_process_is_skipped_by_all_and_named_by_the_first(tmp_path, capfd):
+    module = task(on_bad_loss="skip")
+    in_two(module, tmp_path, Noise(6), InSecondProcess(1))
+    states = [torch.load(tmp_path / f"{step}.pt") for step in range(3)]
+    assert same(states[1], states[2]) and not same(states[0], states[1])
+    assert "at step 1 (images: 3.png): skipped" in capfd.readouterr().out
+    assert [path.name for path in tmp_path.glob("bad_batches/*.pt")] == ["step1-1-1.pt"]
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_process_with_nothing_to_learn_from_counts_in_the_mean_and_hangs_none(tmp_path, capfd):
+    images = [Noise()[1], Noise()[0]]  # the second is ignored everywhere
+    plain = {"momentum": 0.0, "weight_decay": 0.0, "name": "sgd"}
+    steady = {"name": "poly", "power": 0.0}
+    module = task(optimizer={**plain, "lr": 0.2}, schedule=steady)
+    in_two(module, tmp_path, images, Harm())
+    alone = task(optimizer={**plain, "lr": 0.1}, schedule=steady)
+    fit(alone, tmp_path, Harm(), DataLoader(images[:1], 1))
+    both = torch.load(tmp_path / "end.pt")
+    for name, weight in alone.model.named_parameters():
+        torch.testing.assert_close(both[name], weight, rtol=1e-5, atol=1e-7)
+    assert "1 of this epoch's batches held only ignored pixels" in capfd.readouterr().out
 
 
 def test_skipping_for_ever_is_an_end(tmp_path):
@@ -116,7 +216,7 @@ def test_skipping_for_ever_is_an_end(tmp_path):
 
 def test_batches_of_ignored_pixels_alone_are_counted(tmp_path, capsys):
     fit(task(), tmp_path, Harm())
-    assert "1 batches of this epoch held only ignored pixels" in capsys.readouterr().out
+    assert "1 of this epoch's batches held only ignored pixels" in capsys.readouterr().out
 
 
 def test_weights_that_are_no_numbers_are_not_saved(tmp_path):
@@ -136,6 +236,17 @@ def test_a_single_value_for_batch_norm_is_a_message(tmp_path):
              for item in Noise()]  # fmt: skip
     with pytest.raises(ConfigError, match=r"one pixel(.|\n)*data.crop_size beyond 32"):
         fit(task(), tmp_path, Harm(), DataLoader(crops, 1))
+
+
+@pytest.mark.parametrize(
+    ("crop", "images", "refused"),
+    [((32, 32), 1, True), ((32, 32), 2, False), ((33, 32), 1, False), ((20, 7), 1, True)],
+)
+def test_crops_that_batch_norm_cannot_take_are_known_before(crop, images, refused):
+    if not refused:
+        return check_crop(crop, images)
+    with pytest.raises(ConfigError, match="one pixel"):
+        check_crop(crop, images)
 
 
 def test_an_unknown_policy_is_refused():
