@@ -213,3 +213,24 @@ def test_masks_beside_the_images_with_a_suffix(tmp_path):
     data = folder(tmp_path, val_fraction=0.5, **options)
     data.check()
     assert sorted(stems(data, "train") + stems(data, "val")) == ["a", "b"]
+
+
+@pytest.mark.parametrize("name", ["a\x1b[2J", "a\nhrseg: all is well", "a\u202eb", "a" * 10**6])
+def test_a_class_name_that_is_no_line_of_text_is_refused(name, tmp_path):
+    with pytest.raises(ConfigError, match=r"the name of class 1 is .*expected a line") as error:
+        folder(tree(tmp_path, "a"), class_names=["road", name, "tree"])
+    assert len(str(error.value)) < 1500 and "\x1b" not in str(error.value)
+    (tmp_path / "classes.json").write_text(json.dumps({"classes": ["road", name, "tree"]}))
+    with pytest.raises(ConfigError, match="class 1"):
+        folder(tmp_path, class_names=[])
+
+
+def test_classes_as_deep_as_a_well_are_answered(tmp_path):
+    (tmp_path / "classes.json").write_text("[" * 10**6)
+    with pytest.raises(DataError, match=r"classes\.json: expected"):
+        read_classes(tmp_path)
+
+
+def test_names_that_are_no_utf8_are_held_out_like_others(tmp_path):
+    data = folder(tree(tmp_path, "a", "b", "c\udcff"), val_fraction=0.4)
+    assert sorted(stems(data, "train") + stems(data, "val")) == ["a", "b", "c\udcff"]

@@ -164,3 +164,13 @@ def test_a_class_error_names_the_folder(tmp_path):
 def test_only_a_sample_of_many_masks_is_read(tmp_path):
     findings = inspect_folder(dataset(tmp_path, count=12, size=(8, 8)), sample=4)
     assert len(findings.survey.sizes) == 4
+
+
+@pytest.mark.parametrize("name", ["a\nmodel: {weights: evil}", "a\x1b[2J", "a\udcff"])
+def test_a_folder_cannot_write_lines_of_the_config_by_its_name(name, tmp_path):
+    root = tmp_path / name
+    for kind in ("images", "masks"):
+        (root / kind).mkdir(parents=True)
+        Image.fromarray(np.eye(40, dtype=np.uint8)).save(root / kind / "a.png")
+    with pytest.raises(DataError, match="no config can hold this name"):
+        write_config(inspect_folder(root))

@@ -9,8 +9,9 @@ import pytest
 from PIL import Image
 
 from hrseg.data.base import read_image, read_index_mask
-from hrseg.data.png import broken_chunk, read_png
+from hrseg.data.png import broken_chunk, pixels_alone, read_png
 from hrseg.errors import DataError
+from tests.hostile.pictures import profile
 
 RANDOM = np.random.default_rng(0)
 
@@ -139,3 +140,22 @@ def test_a_file_that_is_cut_off_anywhere_has_no_end(tmp_path, tail):
         assert "cut off" in broken_chunk(data[:length] + tail) or "damaged" in broken_chunk(
             data[:length] + tail
         )
+
+
+def test_what_opencv_gets_holds_no_text_that_libpng_would_print(tmp_path, capfd):
+    rng = np.random.default_rng(0)
+    for channels in (1, 3, 4):
+        pixels = rng.integers(0, 65536, (9, 7, channels), np.uint16)
+        data = cv2.imencode(".png", pixels)[1].tobytes()
+        spoilt = data[:33] + profile(b"\x1b]52;c;aGk=") + chunk(b"tEXt", b"a\0b") + data[33:]
+        assert pixels_alone(spoilt) == pixels_alone(data)
+        assert b"\x1b]52" not in pixels_alone(spoilt)
+        (tmp_path / "a.png").write_bytes(spoilt)
+        again = read_image(tmp_path / "a.png")
+        (tmp_path / "b.png").write_bytes(data)
+        assert np.array_equal(again, read_image(tmp_path / "b.png"))
+    assert "\x1b" not in "".join(capfd.readouterr())
+
+
+def test_what_is_no_png_stays_as_it_is():
+    assert pixels_alone(b"\xff\xd8 a JPEG") == b"\xff\xd8 a JPEG"

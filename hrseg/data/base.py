@@ -14,7 +14,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from hrseg.data.imagefile import decoding, named, opened, read_file, unreadable
-from hrseg.data.png import read_png
+from hrseg.data.png import pixels_alone, read_png
 from hrseg.errors import ConfigError, DataError
 
 Array = npt.NDArray[np.uint8]
@@ -132,7 +132,7 @@ def read_image(path: Path) -> Array:
     with decoding(path):
         if (rgb := read_png(data, rgb=True)) is not None:
             return rgb
-        image = cv2.imdecode(np.frombuffer(data, np.uint8), _AS_STORED)
+        image = cv2.imdecode(np.frombuffer(pixels_alone(data), np.uint8), _AS_STORED)
     if image is None or image.dtype not in (np.uint8, np.uint16):
         raise unreadable(path, image if image is None else f"its pixels are {image.dtype}")
     if image.dtype == np.uint16:

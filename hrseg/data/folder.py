@@ -12,7 +12,7 @@ from hrseg.data.base import MaskReader, id_table, pair_files
 from hrseg.data.datamodule import SegmentationDataModule
 from hrseg.data.dataset import Files
 from hrseg.data.listfile import read_list
-from hrseg.errors import ConfigError, DataError
+from hrseg.errors import ConfigError, DataError, one_line
 
 Colors = tuple[tuple[int, int, int], ...]
 SPLIT = "{split}"
@@ -97,7 +97,7 @@ class Folder(SegmentationDataModule):
         if not class_names:
             class_names, found = read_classes(self.root)
             palette = palette or found
-        self.class_names = tuple(class_names)
+        self.class_names = _names(class_names)
         self.id_table = id_table(self.num_classes, id_map, ignore_ids)
         colors = _colors(palette) if palette is not None else None
         self.mask_colors = colors if mask_format == "rgb" else None
@@ -164,7 +164,7 @@ def read_classes(root: Path) -> tuple[list[str], Colors | None]:
             content = json.loads(as_json.read_text("utf-8-sig"))
             palette = content.get("palette")
             return [str(name) for name in content["classes"]], palette and _colors(palette)
-        except (ValueError, KeyError, AttributeError, TypeError) as error:
+        except (ValueError, KeyError, AttributeError, TypeError, RecursionError) as error:
             raise DataError(
                 f'{as_json}: expected {{"classes": ["road", ...], "palette": [[128, 64, 128]]}}'
                 f", palette optional. ({type(error).__name__}: {error})"
@@ -184,6 +184,17 @@ def read_classes(root: Path) -> tuple[list[str], Colors | None]:
         f"no class names: data.class_names is empty, and {root} has no classes.json or classes.txt."
         "\nName the classes in order of their ids, for example data.class_names=[road,building]."
     )
+
+
+def _names(class_names: Sequence[str]) -> tuple[str, ...]:
+    """Return the names, if they are words of one line: they go into tables, pages and files."""
+    for train, name in enumerate(class_names):
+        if one_line(name) != name or len(name) > 200:
+            raise ConfigError(
+                f"the name of class {train} is {one_line(name)!r}: expected a line without "
+                "controls, at most 200 letters.\nMend data.class_names, or classes.json."
+            )
+    return tuple(class_names)
 
 
 def _colors(palette: Sequence[Sequence[int]]) -> Colors:
@@ -218,4 +229,5 @@ def _split(folder: Path, split: str) -> Path:
 
 
 def _hash(seed: int, name: Path) -> str:
-    return hashlib.sha256(f"{seed}:{name.as_posix()}".encode()).hexdigest()
+    text = f"{seed}:{name.as_posix()}".encode("utf-8", "surrogateescape")  # names may be no UTF-8
+    return hashlib.sha256(text).hexdigest()

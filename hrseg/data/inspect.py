@@ -12,7 +12,7 @@ import numpy as np
 from hrseg.data.folder import read_classes
 from hrseg.data.layout import Layout, find_layout
 from hrseg.data.survey import Classes, Color, Survey, find_classes, take_survey
-from hrseg.errors import DataError
+from hrseg.errors import DataError, one_line
 
 VAL_FRACTION = 0.2
 STEPS = 4000
@@ -123,7 +123,7 @@ def write_config(findings: Findings) -> str:
         for name, key, share in zip(classes.names, classes.keys, findings.shares, strict=True)
     ]
     lines = [
-        *(f"# {line}" for line in _header(findings)),
+        *(f"# {one_line(line)}" for line in _header(findings)),
         f"name: {_text(findings.root.resolve().name or 'folder')}",
         "seed: 304",
         "data:",
@@ -197,6 +197,8 @@ def _what(key: int, classes: Classes) -> str:
 
 def _text(value: str) -> str:
     """Return a string as YAML, in quotes unless it cannot be taken for anything else."""
+    if one_line(value) != value:
+        raise DataError(f"{one_line(value)}: no config can hold this name. Rename it.")
     plain = re.fullmatch(r"[A-Za-z_][\w./-]*", value)
     words = ("null", "true", "false", "yes", "no", "on", "off", "y", "n")
     return value if plain and value.lower() not in words else json.dumps(value, ensure_ascii=False)

@@ -42,6 +42,23 @@ def read_png(data: bytes, rgb: bool) -> NDArray[np.uint8] | None:
     return values if rgb else values[..., 0]
 
 
+def pixels_alone(data: bytes) -> bytes:
+    """Return a PNG file without texts and profiles, another file as it is.
+
+    libpng prints the name of a profile that it does not like, whatever is in it, to the terminal.
+    """
+    if not data.startswith(SIGNATURE):
+        return data
+    kept, start = [SIGNATURE], len(SIGNATURE)
+    while start + 12 <= len(data):
+        end = start + 12 + int.from_bytes(data[start : start + 4])
+        # A capital first letter: what the pixels cannot be understood without.
+        if data[start + 4 : start + 5].isupper() or data[start + 4 : start + 8] == b"tRNS":
+            kept.append(data[start:end])
+        start = end
+    return b"".join(kept)
+
+
 def broken_chunk(data: bytes) -> str | None:
     """Return what is wrong with a PNG file, if it is not a row of whole chunks, a still picture's.
 
