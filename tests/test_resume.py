@@ -3,7 +3,9 @@
 import copy
 import io
 import random
+import signal
 from pathlib import Path
+from types import SimpleNamespace as Space
 
 import numpy as np
 import pytest
@@ -23,6 +25,10 @@ from hrseg.resume import (
     settled,
 )
 from tests.camvid_tree import make_camvid
+from tests.faults import training as train
+from tests.faults.resume import KINDS
+from tests.faults.signals import free_port, torchrun
+from tests.faults.training import Blow
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
 CPU = torch.device("cpu")
@@ -225,3 +231,36 @@ def test_another_number_of_processes_is_said(root, tmp_path, capsys):
     torch.save(content, tmp_path / "state.ckpt")
     assert len(drawn(root, tmp_path, state=tmp_path / "state.ckpt")) == 5
     assert "2 processes wrote the state, 1 go on" in capsys.readouterr().out
+
+
+def test_each_process_takes_its_own_random_numbers(tmp_path):
+    own = {"between": True, "random": ["of 0", "of 1"], "rows": 0}
+    loops = {"fit_loop": {"epoch_loop.state_dict": {"_batches_that_stepped": 1}}}
+    state = ExactState(tmp_path)
+    place = Space(world_size=2, global_rank=1, is_global_zero=False)
+    state.on_load_checkpoint(place, None, {"resume": own, "loops": loops})
+    assert state.random == "of 1"
+
+
+@pytest.mark.slow
+def test_two_processes_go_on_exactly(tmp_path):
+    train.prepare(tmp_path)
+    words = ["trainer.devices=2", "data.batch_size=4", *KINDS["dropout"]]
+
+    def fit(name, command, blow=None):
+        port, logs = free_port(), [tmp_path / f"{name}{rank}.log" for rank in range(2)]
+        blows = [None, blow]
+        processes = [
+            train.start(command, log, blows[rank], torchrun(rank, port))
+            for rank, log in enumerate(logs)
+        ]
+        return [train.wait(process, log).code for process, log in zip(processes, logs, strict=True)]
+
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    assert fit("whole", train.command(tmp_path, whole, *words)) == [0, 0]
+    blow = Blow(signal.SIGTERM, 3)
+    assert fit("parts", train.command(tmp_path, parts, *words), blow) == [143, 143]
+    run = train.only_run(parts)
+    assert fit("parts", ["fit", "--resume", str(run)]) == [0, 0]
+    record = train.record_of(train.only_run(whole))
+    assert train.difference(record, train.record_of(run)) is None
