@@ -42,7 +42,6 @@ from hrseg.report import write_report
 from hrseg.resume import ExactState, finished_epochs
 from hrseg.runfolder import newest_state, point_latest, requeued_run
 from hrseg.schema import Config
-from hrseg.skipped import SkippedFiles
 from hrseg.state import check_state, restoring
 from hrseg.stop import Handler, Stopped
 from hrseg.submission import Submission
@@ -96,7 +95,6 @@ def validate(config: Config, checkpoint: Path, folder: Path) -> dict[str, Any]:
     data, task = _to_score(config, checkpoint, "validate")
     watch = [
         ImageScores(folder, checkpoint),
-        SkippedFiles(folder),
         PredictionImages(config.prediction_images, folder),
     ]
     trainer, chosen = _scorer(config, task, folder, watch)
@@ -241,7 +239,6 @@ class _Record(Callback):
 def _training_callbacks(config: Config, run: Path) -> list[Callback]:
     callbacks: list[Callback] = [
         ImageScores(run, run / "checkpoints" / "best.ckpt"),
-        SkippedFiles(run),
         PredictionImages(config.prediction_images, run),
     ]
     if config.trainer.get("enable_progress_bar", True):

@@ -12,15 +12,18 @@ from rich import get_console
 
 from hrseg.atomic import write_bytes
 from hrseg.data.dataset import MOST
-from hrseg.errors import DataError
+from hrseg.errors import DataError, one_line
 
 
 class SkippedFiles(Callback):
-    """Says at the end of each epoch what `data.on_error: skip` has left out; writes skipped.csv."""
+    """Says at the end of each epoch what `data.on_error: skip` has left out.
 
-    def __init__(self, folder: Path) -> None:
-        """Write `folder/skipped.csv`, a line per image: its name, and what is wrong."""
-        self.folder = folder
+    Lists it in `skipped.csv` in the trainer's `default_root_dir`, a line per image: the split, its
+    name, and what is wrong.
+    """
+
+    def __init__(self) -> None:
+        """Begin with nothing."""
         self.faults: dict[str, dict[str, str]] = {"train": {}, "val": {}}
         self._said = 0
 
@@ -48,17 +51,29 @@ class SkippedFiles(Callback):
 
     on_validation_end = on_train_epoch_end
 
+    def state_dict(self) -> dict[str, Any]:
+        """Remember what was left out, for a resumed run."""
+        return {"faults": {split: dict(found) for split, found in self.faults.items()}}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on with the list of the run that is resumed."""
+        for split, found in state_dict["faults"].items():
+            self.faults[split].update(found)
+
     def _note(self, batch: Any, split: str, loader: Any) -> None:
         found = self.faults[split]
         for name, fault in zip(batch["name"], batch.get("fault", ()), strict=False):
             if not fault or name in found:
                 continue
             found[name] = fault
-            if len(found) > MOST * len(loader.dataset):
+            loaders = loader if isinstance(loader, list | tuple) else [loader]
+            total = sum(len(part.dataset) for part in loaders)
+            if len(found) > MOST * total:
                 raise DataError(
-                    f"{len(found)} of {len(loader.dataset)} images could not be read, the last: "
-                    f"{fault}\nThat is more than data.on_error=skip passes over "
-                    f"({100 * MOST:.0f} %). `hrseg data check` lists them all."
+                    f"{len(found)} of {total} images could not be read, the last: "
+                    f"{one_line(fault.partition(chr(10))[0])}\nThat is more than "
+                    f"data.on_error=skip passes over ({100 * MOST:.0f} %). `hrseg data check` "
+                    "lists them all."
                 )
 
     def _say(self, trainer: pl.Trainer) -> None:
@@ -77,10 +92,10 @@ class SkippedFiles(Callback):
         if not trainer.is_global_zero or len(rows) == self._said:
             return
         self._said = len(rows)
-        path = self.folder / "skipped.csv"
+        path = Path(trainer.default_root_dir) / "skipped.csv"
         write_bytes(path, _csv([(*key, fault) for key, fault in sorted(rows.items())]))
         get_console().print(
-            f"note: {len(rows)} images could not be read and were left out so far: {path}",
+            f"note: images that could not be read and were left out: {len(rows)}, see {path}",
             highlight=False, markup=False, soft_wrap=True,
         )  # fmt: skip
 
@@ -91,6 +106,6 @@ def _csv(rows: list[tuple[str, str, str]]) -> bytes:
     writer = csv.writer(text, quoting=csv.QUOTE_ALL, lineterminator="\n")
     writer.writerow(("split", "image", "fault"))
     for row in rows:
-        cells = (" ".join(cell.split()) for cell in row)
+        cells = (one_line(" ".join(cell.split())) for cell in row)
         writer.writerow([f"'{cell}" if cell[:1] in "=+-@" else cell for cell in cells])
     return text.getvalue().encode("utf-8", "replace")

@@ -13,7 +13,7 @@ from pytorch_lightning.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 
 from hrseg.engine import Engine
-from hrseg.errors import ConfigError
+from hrseg.errors import ConfigError, DataError
 from hrseg.facts import stamp
 from hrseg.geometry import seen_pixels
 from hrseg.inference import Evaluator
@@ -33,6 +33,7 @@ from hrseg.numerics import POLICIES, LossGuard, Policy, enough_values
 from hrseg.optim import OPTIMIZERS, SCHEDULES
 from hrseg.protocols import PROTOCOLS, Protocol
 from hrseg.scale_report import scale_report
+from hrseg.skipped import SkippedFiles
 from hrseg.visualize import default_palette
 
 Spec = str | Mapping[str, Any]
@@ -139,8 +140,8 @@ class SegmentationTask(pl.LightningModule):
             self.compiled = compiled_for_training(self.model)
 
     def configure_callbacks(self) -> list[Callback]:
-        """Watch over the losses of every training."""
-        return [LossGuard(self.on_bad_loss)]
+        """Watch over the losses of every training, and over what its data leaves out."""
+        return [LossGuard(self.on_bad_loss), SkippedFiles()]
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
         """Return the weighted sum of the losses."""
@@ -208,6 +209,11 @@ class SegmentationTask(pl.LightningModule):
         self.scores["images"] = self._images() - skipped
         if skipped:
             self.scores["skipped"] = skipped
+            if not self.scores["images"] and not self.trainer.sanity_checking:
+                raise DataError(
+                    f"none of the {skipped} validation images could be read: there is no score.\n"
+                    "`hrseg data check` says what is wrong with each."
+                )
         self.log("val/miou", self.scores["miou"] or 0.0)
         self.log("val/pixel_accuracy", self.scores["pixel_accuracy"] or 0.0)
 

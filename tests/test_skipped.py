@@ -5,10 +5,13 @@ import json
 
 import numpy as np
 import pytest
+import pytorch_lightning as pl
 from PIL import Image
 
+from hrseg.build import build_data, build_task
 from hrseg.cli import main
-from hrseg.skipped import _csv
+from hrseg.config import load_config
+from hrseg.skipped import SkippedFiles, _csv
 
 
 @pytest.fixture
@@ -71,7 +74,7 @@ def test_skip_trains_and_scores_the_rest_and_lists_what_was_left_out(tmp_path, d
     assert [(row["split"], row["image"]) for row in rows] == [("train", "03"), ("val", "05")]
     assert "03.png" in rows[0]["fault"] and "masks" in rows[1]["fault"]
     assert len(json.loads((run / "images.json").read_text())) == 10
-    assert "2 images could not be read and were left out" in capsys.readouterr().out
+    assert "could not be read and were left out: 2, see" in capsys.readouterr().out
 
 
 def test_more_than_a_tenth_is_an_error_before_training(tmp_path, data, capsys):
@@ -91,7 +94,7 @@ def test_rot_that_comes_amid_the_data_is_found_by_the_manifest(tmp_path, data, c
     assert fit(data, f"data.manifest={manifest}", "trainer.max_epochs=1") == 3
     assert "07.png has changed" in capsys.readouterr().err
     assert fit(data, f"data.manifest={manifest}", "data.on_error=skip") == 0
-    assert "1 images could not be read" in capsys.readouterr().out
+    assert "could not be read and were left out: 1, see" in capsys.readouterr().out
 
 
 def test_files_that_are_gone_and_a_manifest_of_faulty_data(tmp_path, data, capsys):
@@ -111,5 +114,55 @@ def test_files_that_are_gone_and_a_manifest_of_faulty_data(tmp_path, data, capsy
 
 
 def test_the_list_is_text_to_a_spreadsheet():
-    text = _csv([("val", "=HYPERLINK(1)", 'a "quoted"\nfault')]).decode()
+    text = _csv([("val", "=HYPERLINK(1)", 'a "quoted"\nfault'), ("val", "\x1b[2J", "")]).decode()
+    assert "\x1b" not in text
     assert text.splitlines()[1] == '"val","\'=HYPERLINK(1)","a ""quoted"" fault"'
+
+
+def test_a_validation_of_which_nothing_can_be_read_is_an_error_and_no_score(tmp_path, data, capsys):
+    """One image is less than a tenth of 11, and all that is validated on."""
+    damage(tmp_path, "images/val/00.png")
+    few = ["data.on_error=skip", "trainer.limit_val_batches=1"]
+    assert fit(data, *few) == 3
+    assert "none of the 1 validation images could be read" in capsys.readouterr().err
+    assert not list(tmp_path.glob("runs/*/*/scores.json"))
+
+
+def test_a_server_wants_every_image_so_that_a_test_split_is_not_skipped(tmp_path, data):
+    module = build_data(load_config("folder", [*data, "data.on_error=skip", "data.test_split=val"]))
+    module.setup("test")
+    module.setup("validate")
+    assert module.val_dataset.skips and not module.test_dataset.skips
+
+
+def test_without_the_command_line_the_list_is_written_too(tmp_path, data):
+    damage(tmp_path, "images/train/03.png")
+    config = load_config("folder", [*data, "data.on_error=skip"])
+    module = build_data(config)
+    trainer = pl.Trainer(
+        accelerator="cpu", max_epochs=1, logger=False, enable_checkpointing=False,
+        enable_progress_bar=False, default_root_dir=tmp_path / "own",
+    )  # fmt: skip
+    trainer.fit(build_task(config, module), module)
+    assert "03.png" in (tmp_path / "own" / "skipped.csv").read_text()
+
+
+def test_a_resumed_run_goes_on_with_the_list():
+    before, after = SkippedFiles(), SkippedFiles()
+    before.faults["val"]["05"] = "cannot read 05.png"
+    after.load_state_dict(before.state_dict())
+    after.faults["train"]["03"] = "no file 03.png"
+    assert after.faults == {"train": {"03": "no file 03.png"}, "val": {"05": "cannot read 05.png"}}
+    assert before.faults["train"] == {}
+
+
+def test_a_cache_of_other_files_than_the_manifest_says_is_refused(tmp_path, data, capsys):
+    check = ["data", "check", "--config", "folder", data[0], "--hash"]
+    assert main(check) == 0
+    path = tmp_path / "data" / "images" / "train" / "07.png"
+    Image.fromarray(255 - np.asarray(Image.open(path))).save(path)
+    cache = f"data.cache={tmp_path / 'cache'}"
+    assert main(["data", "cache", "--config", "folder", data[0], cache]) == 0
+    manifest = f"data.manifest={tmp_path / 'data' / 'hrseg.sha256'}"
+    assert fit(data, cache, manifest) == 3
+    assert "07.png has changed" in capsys.readouterr().err

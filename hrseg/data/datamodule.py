@@ -255,6 +255,7 @@ class SegmentationDataModule(LightningDataModule):
     def _pair(self, stage: str | None) -> None:
         if stage == "test":
             self.test_dataset = self.test_dataset or self.dataset(self.test_split)
+            self.test_dataset.skips = False  # a server wants a mask of every image
             return
         if self.val_dataset is None:
             self.val_dataset = self._cached(self.dataset(self.val_split))
@@ -266,6 +267,11 @@ class SegmentationDataModule(LightningDataModule):
         if self.cache is not None:
             cache = Cache(self.cache, self.root, dataset.read_mask)
             cache.check(dataset.files)
+            if dataset.manifest is not None:
+                for pair in dataset.files:
+                    for path, digest in zip(pair, cache.sources(pair[0]), strict=False):
+                        if path is not None:
+                            dataset.manifest.compare(path, digest)
             dataset.cache = cache
         return dataset
 
