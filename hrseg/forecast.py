@@ -1,19 +1,21 @@
-"""How much memory training will take, before it begins: counted on tensors without content."""
+"""How much memory training will take, before it begins: counted on a small image."""
 
 from collections.abc import Sequence
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from hrseg.models import Segmenter, create_model
+from hrseg.models import Segmenter
 
 GIB = 2**30
-# Measured, on a CPU: what is there at the peak for each byte that the forward pass keeps (gradients
-# on their way), maps of logits at full size around the loss, and what of the activations is there
-# where they are computed twice.
-AMID_BACKWARD, AROUND_LOSS, RECOMPUTED = 1.15, 9, 0.45
+# Fitted to what was measured on a CPU: what is there at the peak for each byte that the forward
+# pass keeps (gradients on their way), maps of logits at full size around the loss, what libraries
+# work with, and what of the activations is there where they are computed twice.
+AMID_BACKWARD, AROUND_LOSS, WORKSPACE, RECOMPUTED = 1.25, 5, 80 * 2**20, 0.45
+SMALL = 2, 3, 32, 64  # the image that is counted on
 _STATES = {"sgd": 1, "adamw": 2}  # values that an optimiser keeps of each parameter
 
 
@@ -23,8 +25,7 @@ def training_bytes(
     """Return about how many bytes of a device training takes at its peak.
 
     Parameters, their gradients, what the optimiser keeps, what the backward pass needs of the
-    forward one (counted, without computing it), and the loss at full size. What a library takes
-    to work with comes on top.
+    forward one, and the loss at full size: within a fifth of what was measured.
 
     Args:
         model: the network, on any device.
@@ -36,13 +37,14 @@ def training_bytes(
     trained = [p for p in model.parameters() if p.requires_grad]
     parameters = sum(p.numel() * p.element_size() for p in model.parameters())
     states = sum(p.numel() * p.element_size() for p in trained) * (1 + _STATES.get(optimizer, 2))
-    kept, logits = _kept_for_backward(model, images, crop_size)
+    kept, logits = _kept_for_backward(model)
     if precision.startswith(("16", "bf16")):
-        kept //= 2
+        kept /= 2
+        parameters += parameters // 2  # a copy in this precision
     if model.backbone.recompute:
-        kept = int(RECOMPUTED * kept)
-    loss = AROUND_LOSS * 4 * logits * images * crop_size[0] * crop_size[1]
-    return int(parameters + states + AMID_BACKWARD * kept + loss)
+        kept *= RECOMPUTED
+    pixel = AMID_BACKWARD * kept + AROUND_LOSS * 4 * logits
+    return int(parameters + states + WORKSPACE + pixel * images * crop_size[0] * crop_size[1])
 
 
 def free_bytes(device: torch.device) -> int | None:
@@ -74,24 +76,29 @@ def forecast(needed: int, free: int | None) -> str:
     )
 
 
-def _kept_for_backward(model: Segmenter, images: int, crop_size: Sequence[int]) -> tuple[int, int]:
-    """Return the bytes that a forward pass in float32 keeps, and the channels of all logits."""
-    with torch.device("meta"):
-        copy = create_model(**model.architecture).train()
-        image = torch.empty(images, 3, *crop_size)
-    frozen = not next(model.backbone.parameters()).requires_grad
-    copy.backbone.requires_grad_(not frozen)
-    own = {id(p) for p in copy.parameters()}
+def _kept_for_backward(model: Segmenter) -> tuple[float, int]:
+    """Return the bytes that a forward pass in float32 keeps of a pixel, and the logits of one.
+
+    Counted on a small image, since each grows with the number of pixels.
+    """
+    copy = deepcopy(model).train()
+    copy.backbone.recompute = False
+    own = {t.untyped_storage()._cdata for t in (*copy.parameters(), *copy.buffers())}
     storages: dict[int, int] = {}
     alive: list[Any] = []  # a storage that went could lend its number to the next
 
     def keep(tensor: Tensor) -> Tensor:
-        if id(tensor) not in own and not isinstance(tensor, nn.Parameter):
-            storage = tensor.untyped_storage()
+        storage = tensor.untyped_storage()
+        if storage._cdata not in own:
             storages[storage._cdata] = storage.nbytes()
             alive.append(storage)
         return tensor
 
-    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+    image = torch.zeros(SMALL, device=next(copy.parameters()).device)
+    with (
+        torch.random.fork_rng(devices=[]),  # dropout draws
+        torch.autograd.graph.saved_tensors_hooks(keep, lambda kept: kept),
+    ):
         outputs = copy.outputs(image)
-    return sum(storages.values()), sum(output.shape[1] for output in outputs.values())
+    logits = sum(output.shape[1] for output in outputs.values())
+    return sum(storages.values()) / image[:, 0].numel(), logits

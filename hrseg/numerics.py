@@ -82,7 +82,7 @@ class LossGuard(Callback):
         self._losses, self._batches = [], []
         good = losses.isfinite().all()
         if getattr(trainer.precision_plugin, "scaler", None) is None:
-            good &= _largest_gradient(optimizer).isfinite()
+            good &= _gradient_norm(optimizer).isfinite()
         if not _anywhere(~good, trainer):
             self._in_a_row = 0
             return
@@ -197,10 +197,10 @@ def _blame(
     return f"{what} at step {trainer.global_step} (images: {images})", here
 
 
-def _largest_gradient(optimizer: Optimizer) -> Tensor:
-    """Return the largest absolute value of a gradient; NaN, where one is."""
+def _gradient_norm(optimizer: Optimizer) -> Tensor:
+    """Return the Euclidean norm of all gradients, which is finite where they are."""
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
-    return nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None], torch.inf)
+    return nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
 
 
 def _anywhere(flag: Tensor, trainer: pl.Trainer) -> bool:
