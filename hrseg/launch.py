@@ -142,8 +142,8 @@ def another_ended(trainer: pl.Trainer, error: Exception) -> HrsegError | None:
     ended = HrsegError("another process of this run has ended: see what it has said.")
     for process in getattr(trainer.strategy.launcher, "procs", ()):
         with suppress(TimeoutExpired):
-            code = process.wait(5)
-            ended.exit_code = code if code > 0 else 128 - code
+            if code := process.wait(5):
+                ended.exit_code = code if code > 0 else 128 - code
     return ended
 
 

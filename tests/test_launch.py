@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -15,7 +16,7 @@ import torch
 import hrseg
 from hrseg.cli import main
 from hrseg.errors import ConfigError
-from hrseg.launch import averaging, scout
+from hrseg.launch import another_ended, averaging, scout
 from tests.camvid_tree import make_camvid
 
 CPU = {"accelerator": "cpu"}
@@ -136,6 +137,41 @@ def test_two_processes_keep_one_run_and_score_as_one_process_does(launcher, tmp_
     check_run_of_two(tmp_path, capsys, done.stdout)
 
 
+@pytest.mark.parametrize(("end", "code"), [("exit 3", 3), ("kill -9 $$", 137), ("exit 0", 1)])
+def test_an_error_that_comes_of_another_process_s_end_has_its_exit_code(end, code):
+    launcher = SimpleNamespace(procs=[subprocess.Popen(["sh", "-c", end])])
+    run = SimpleNamespace(world_size=2, strategy=SimpleNamespace(launcher=launcher))
+    closed = RuntimeError("[gloo/transport/tcp/pair.cc:553] Connection closed by peer [127.0.0.1]")
+    ended = another_ended(run, closed)
+    assert ended.exit_code == code and "another process" in str(ended)
+    assert another_ended(run, RuntimeError("size mismatch")) is None
+    run.world_size = 1
+    assert another_ended(run, closed) is None
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("struck", [0, 1])
+def test_a_dead_worker_of_one_process_ends_all_with_its_message(struck, tmp_path):
+    make_camvid(tmp_path / "camvid", train=8, val=3)
+    endless = ["trainer.max_epochs=100000", "trainer.check_val_every_n_epoch=100000"]
+    words = command("lightning", tmp_path, *endless, "data.workers=1")
+    with (tmp_path / "log").open("w") as log:
+        first = subprocess.Popen(words, env=environment(tmp_path), stdout=log, stderr=log)
+        while "epoch 1/" not in (tmp_path / "log").read_text() and first.poll() is None:
+            time.sleep(0.2)
+        [second] = [pid for pid in children_of(first.pid) if children_of(pid)]
+        workers = {0: set(children_of(first.pid)) - {second}, 1: children_of(second)}[struck]
+        for worker in workers:
+            os.kill(int(worker), signal.SIGKILL)
+        assert first.wait(timeout=60) in (3, -signal.SIGKILL)  # or Lightning's watch was first
+    said = (tmp_path / "log").read_text()
+    assert said.count("was killed (SIGKILL)") == 1
+    deadline = time.monotonic() + 30
+    while Path(f"/proc/{second}").exists() and time.monotonic() < deadline:
+        time.sleep(0.2)
+    assert not Path(f"/proc/{second}").exists()
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("struck", [0, 1])
 @pytest.mark.parametrize("launcher", ["lightning", "torchrun"])
@@ -167,4 +203,5 @@ def test_the_end_of_one_process_is_the_end_of_the_other(launcher, told, struck, 
 
 
 def children_of(pid):
-    return Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    lists = Path(f"/proc/{pid}/task").glob("*/children")
+    return [child for each in lists for child in each.read_text().split()]
