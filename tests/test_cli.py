@@ -133,8 +133,9 @@ def test_resume_goes_on_in_the_same_folder_and_keeps_the_history(
     assert main(["fit", "--resume", str(run), "trainer.max_epochs=5"]) == 0
     best = torch.load(run / "checkpoints" / "best.ckpt", weights_only=True)
     assert best["epoch"] == read(run / "scores.json")["epoch"]
-    last = run / "checkpoints" / "last.ckpt"
-    last.write_bytes(last.read_bytes()[:1000])
+    for name in ("last.ckpt", "last.previous.ckpt"):
+        damaged = run / "checkpoints" / name
+        damaged.write_bytes(damaged.read_bytes()[:1000])
     assert main(["fit", "--resume"]) == 2
     assert "last.ckpt is damaged" in capsys.readouterr().err
 
