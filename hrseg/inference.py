@@ -25,7 +25,7 @@ Model = Callable[[Tensor], Tensor]
 Rule = Callable[[Tensor], Tensor]
 Scales = tuple[float, ...]
 BAND_BYTES = 2**22  # of one scale's scores: what a processor's cache takes
-OVERFLOW = 80.0  # exp(89) is infinite in float32, and sums of several scales come before that
+EXPONENTS = 80.0  # in float32 exp(89) is infinite, with the scales' sum before that; exp(-104) is 0
 
 AVERAGES: dict[str, Rule] = {
     "softmax": lambda logits: logits.softmax(1),
@@ -120,7 +120,8 @@ class Evaluator:
     ) -> dict[float, Rows]:
         """Return the scores (1, K, *size) of each scale; `size` as in a call.
 
-        Where exp overflows they are relative to the image's peak, a factor that all scales share.
+        Where exp would overflow, or classes vanish, they are in float64 and relative to the image's
+        peak, a factor that all scales share.
 
         Args:
             image: uint8 RGB, (1, 3, H, W).
@@ -160,8 +161,8 @@ class Evaluator:
             return AVERAGES["logits"]
         if self.protocol.average == "exp_logits":
             peak = max(float(logits.max()) for logits in everything)
-            if peak > OVERFLOW:
-                return lambda logits: (logits.double() - peak).exp()
+            if max(peak, *(-float(logits.min()) for logits in everything)) > EXPONENTS:
+                return lambda logits: _exponential(logits.double() - peak)
         return AVERAGES[self.protocol.average]
 
     def _crops(self, image: Tensor, windows: Windows | None) -> list[Tensor]:
@@ -293,6 +294,21 @@ def _bands(maps: Mapping[float, Rows]) -> Iterator[dict[float, Tensor]]:
     for first in range(0, height, step):
         end = min(first + step, height)
         yield {scale: rows.read(first, end) for scale, rows in maps.items()}
+
+
+def _exponential(logits: Tensor) -> Tensor:
+    """Return exp of float64 logits (V, K, h, w).
+
+    Raises:
+        ProofError: all classes of a pixel vanish, so that none would be the largest.
+    """
+    scores = logits.exp()
+    if not scores.amax(1).all():
+        raise ProofError(
+            "the model's logits differ by more than exp can hold: its weights are damaged, or "
+            "inference.average=softmax is what they were trained for."
+        )
+    return scores
 
 
 def _mean_of_views(views: Tensor) -> Tensor:

@@ -189,6 +189,8 @@ class SegmentationTask(pl.LightningModule):
 
     def on_validation_epoch_end(self) -> None:
         """Turn the counts of all processes into scores."""
+        assert self.evaluator is not None
+        self.window_batch = self.evaluator.batch  # what the memory sufficed for
         self.evaluator = None  # gives back the memory of its copy of the model
         summaries = {
             scales: summarize(matrix.compute(), self.class_names, self.protocol.absent_classes)

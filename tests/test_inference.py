@@ -289,3 +289,34 @@ def test_scores_that_are_no_numbers_are_refused():
     for rule in RULES:
         with pytest.raises(ProofError, match="not finite"):
             evaluate(lambda x: logits, image(32, 32), Protocol(average=rule))
+
+
+class Steep:
+    """Logits at full size, so far apart that float32 does not hold their exponentials."""
+
+    def __init__(self, low, high, dtype=torch.float32):
+        draw = torch.Generator().manual_seed(0)
+        self.logits = low + (high - low) * torch.rand(1, 4, 36, 48, generator=draw).to(dtype)
+
+    def __call__(self, image):
+        return self.logits.expand(len(image), -1, -1, -1)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize(("low", "high"), [(-1, 1), (-300, -100), (200, 600), (-350, 350)])
+@pytest.mark.parametrize("rule", RULES)
+def test_logits_of_any_size_and_precision_give_the_scores_of_float64(rule, low, high, dtype):
+    model = Steep(low, high, dtype)
+    protocol = Protocol(scales=(1.0, 2.0), average=rule, scores_at="window")
+    result = evaluate(model, image(36, 48), protocol, keep_scores=True)
+    logits = model.logits.double()
+    total = RULES[rule](logits) + bilinear(RULES[rule](bilinear(logits, (72, 96))), (36, 48))
+    best, chosen = total.amax(1), total.gather(1, result.pred.long()[None, None])[:, 0]
+    assert (best - chosen <= 1e-4 * best.abs()).all()
+    assert result.scores.isfinite().all()
+
+
+def test_a_pixel_whose_classes_all_vanish_is_an_error_and_not_the_first_class():
+    protocol = Protocol(scales=(1.0, 2.0), average="exp_logits")
+    with pytest.raises(ProofError, match="differ by more than exp can hold"):
+        evaluate(Steep(-3000, 3000), image(36, 48), protocol)

@@ -102,7 +102,8 @@ class _ObjectAttention(nn.Module):
         query = self.f_pixel(pixels).flatten(2).transpose(1, 2)  # (B, HW, key)
         key = self.f_object(objects).flatten(2)  # (B, key, K)
         value = self.f_down(objects).flatten(2).transpose(1, 2)  # (B, K, key)
-        attention = (KEY**-0.5 * (query @ key)).float().softmax(2).to(value.dtype)
+        # Scaled by 1/16 before the product, which float16 could not hold; the same to the bit.
+        attention = (query @ (KEY**-0.5 * key)).float().softmax(2).to(value.dtype)
         context = (attention @ value).transpose(1, 2).unflatten(2, pixels.shape[-2:])
         return self.f_up(context)  # type: ignore[no-any-return]
 
