@@ -19,7 +19,7 @@ from hrseg.choice import (
     run_of_arguments,
     run_to_resume,
 )
-from hrseg.errors import ConfigError, DataError, HrsegError, printable
+from hrseg.errors import ConfigError, DataError, HrsegError, one_line
 from hrseg.runfolder import is_first_process, refuse_links
 from hrseg.startup import spare_imports
 from hrseg.stop import Stopped, stoppable
@@ -55,7 +55,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if error.filename is None and error.errno not in FULL:
             raise
         what = error.filename or "a file could not be written"
-        print(printable(f"hrseg: {what}: {error.strerror}"), file=sys.stderr)
+        print(f"hrseg: {one_line(str(what))}: {error.strerror}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("hrseg: stopped", file=sys.stderr)

@@ -4,6 +4,7 @@
 """
 
 import json
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -22,6 +23,9 @@ from hrseg.lookup import find
 from hrseg.memory import is_out_of_memory
 from hrseg.models.normalize import Normalize
 from hrseg.protocols import Protocol
+
+# ONNX Runtime, once imported, tells its makers of every session and keeps a data base for that.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 Array = NDArray[Any]
 Run = Callable[[Array], Array]

@@ -254,3 +254,13 @@ def test_a_disk_without_room_is_said(tmp_path, monkeypatch):
     monkeypatch.setattr(weightfile, "save_file", full)
     with pytest.raises(ConfigError, match=r"/w.safetensors could not be written: .*No space"):
         write_safetensors(tmp_path / ".partial-w.safetensors", {}, {})
+
+
+@pytest.mark.parametrize("kind", ["pipe", "device"])
+def test_what_never_ends_is_not_waited_for(kind, tmp_path):
+    path = tmp_path / "w.pth"
+    if kind == "pipe":
+        os.mkfifo(path)
+    else:
+        path.symlink_to("/dev/zero")
+    assert "a pipe or a device, no file" in refusal(path)

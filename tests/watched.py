@@ -77,16 +77,17 @@ def watch(
         environment: variables that are set for it.
         network: whether sockets are no event.
     """
-    said, events = tempfile.TemporaryFile(), tempfile.TemporaryFile()
     began = time.monotonic()
-    child = os.fork()
-    if child == 0:
-        _child(call, said.fileno(), events.fileno(), readable, writable, environment, network)
-    status = _wait(child, began + SECONDS)
-    said.seek(0)
-    events.seek(0)
-    lines = [line.decode() for line in events.read().split(b"\0") if line]
-    seen = Seen(os.waitstatus_to_exitcode(status), said.read(), lines, time.monotonic() - began)
+    with tempfile.TemporaryFile() as said, tempfile.TemporaryFile() as events:
+        child = os.fork()
+        if child == 0:
+            _child(call, said.fileno(), events.fileno(), readable, writable, environment, network)
+        status = _wait(child, began + SECONDS)
+        said.seek(0)
+        events.seek(0)
+        lines = [line.decode() for line in events.read().split(b"\0") if line]
+        seen = Seen(os.waitstatus_to_exitcode(status), said.read(), lines)
+    seen.seconds = time.monotonic() - began
     if seen.seconds >= SECONDS:
         seen.events.append(f"it took more than {SECONDS} s")
     return seen
@@ -257,7 +258,7 @@ class Canaries:
             while at < len(data):
                 _, mask, _, length = struct.unpack_from("iIII", data, at)
                 name = data[at + 16 : at + 16 + length].rstrip(b"\0").decode(errors="replace")
-                if not mask & 0x40000000 or mask & 0x2C2:  # of the folder itself: listing is no harm
+                if not mask & 0x40000000 or mask & 0x2C2:
                     found.append(f"canary {name or 'folder'} was touched ({mask:#x})")
                 at += 16 + length
         try:

@@ -35,6 +35,8 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
         raise ConfigError(f"{path} is a URL.\nDownload the file, check its origin, give its path.")
     path = Path(path).expanduser()
     try:
+        if path.is_fifo() or path.is_char_device() or path.is_block_device():  # without an end
+            raise OSError(0, "a pipe or a device, no file")
         path.open("rb").close()
     except OSError as error:
         raise ConfigError(

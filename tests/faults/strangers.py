@@ -118,7 +118,11 @@ class Ground:
         artefact.make(self.place)
         self.canaries.touched()  # by the maker
         seen = self.run(words, out, artefact.name.startswith("run: "))
-        wrong = [*seen.events, *self.canaries.touched(), *_endings(seen), *self._leaks(seen, out)]
+        events = [*seen.events, *self.canaries.touched()]
+        if artefact.follows:
+            read = ("open for reading", "canary secret.txt was touched (0x20)")
+            events = [event for event in events if not event.startswith(read)]
+        wrong = [*events, *_endings(seen), *self._leaks(seen, out)]
         if not wrong:
             return None
         return f"{artefact.name}; {' '.join(words)[:150]}: {'; '.join(wrong)[:1500]}"

@@ -51,18 +51,21 @@ class Artefact:
         make: writes it.
         commands: words of command lines, or `load FILE`, `load_weights FILE` for the functions;
             {given}, {photo}, {checkpoint}, {data} stand for paths.
+        follows: whether a link that the user unpacked may be followed, to read: data sets and
+            caches of models are made of links.
     """
 
     name: str
     make: Callable[[Place], object]
     commands: tuple[Words, ...]
+    follows: bool = False
 
 
 def artefacts() -> list[Artefact]:
     """Return all of them."""
-    from tests.hostile import configs, exported, pictures, runs, tensors, weights
+    from tests.hostile import configs, datasets, exported, pictures, runs, tensors, weights
 
-    modules = (weights, tensors, configs, pictures, exported, runs)
+    modules = (weights, tensors, configs, pictures, datasets, exported, runs)
     found = [artefact for module in modules for artefact in module.ARTEFACTS]
     assert len({artefact.name for artefact in found}) == len(found)
     return found

@@ -1,6 +1,6 @@
 """Configs that read what is not theirs, or never end."""
 
-from tests.hostile import CONTROL, FORMULA, MARKUP, SCRIPT, Artefact
+from tests.hostile import CONTROL, MARKUP, Artefact
 
 FIT = ("fit", "--config", "{given}/c.yaml")
 SHOWN = (*FIT, "--print-config")
@@ -107,12 +107,21 @@ VALUES = {
     "barebones": _section("accelerator: cpu", "accelerator: cpu, barebones: true"),
     "weights by URL": _section("small_v1", "small_v1, weights: 'URL'"),
     "weights that are a device": _section("small_v1", "small_v1, weights: /dev/zero"),
-    "weights that are the environment": _section("small_v1", "small_v1, weights: /proc/self/environ"),
+    "weights that are the environment": _section(
+        "small_v1", "small_v1, weights: /proc/self/environ"),
     "crop of 10^9": _section("crop_size: [32, 32]", "crop_size: [1000000000, 1000000000]"),
     "scale of 10^9": _section("scales: [1.0, 1.0]", "scales: [1.0e9, 1.0e9]"),
     "cache that is no cache": _section("workers: 0", "workers: 0, cache: OUTSIDE"),
 }  # fmt: skip
-NAMES = {"markup": MARKUP.replace("/", ""), "script": "<img src=x onerror=alert(1)>", "formula": "=1+1"}
+NAMES = {
+    "markup": MARKUP.replace("/", ""),
+    "script": "<img src=x onerror=alert(1)>",
+    "formula": "=1+1",
+}
+
+
+def _binary(place):
+    (place.given / "c.yaml").write_bytes(b"\0\x89PNG\r\n")
 
 
 def _latin(place):
@@ -134,8 +143,7 @@ ARTEFACTS = [
     *(Artefact(f"config: name of {key}", _text(tiny(name=f"'{name}'")), (SHOWN, REAL))
       for key, name in NAMES.items()),
     Artefact("config: no UTF-8", _latin, (FIT,)),
-    Artefact("config: binary", lambda p: (p.given / "c.yaml").write_bytes(b"\0\x89PNG\r\n"), (FIT,)),
+    Artefact("config: binary", _binary, (FIT,)),
     Artefact("config: an environment value that is allowed", _text(
         tiny(root="${oc.env:HRSEG_DATA}")), (SHOWN, (*FIT, "runs=out/runs"))),
 ]  # fmt: skip
-_ = (SCRIPT, FORMULA)

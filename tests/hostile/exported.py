@@ -34,7 +34,9 @@ def _onnx(nodes, tensors=(), said=None, opsets=None, functions=()):
         logits = helper.make_tensor_value_info("logits", TensorProto.FLOAT, None)
         made = [tensor(place) if callable(tensor) else tensor for tensor in tensors]
         graph = helper.make_graph([node() for node in nodes], "g", [image], [logits], made)
-        imports = [helper.make_opsetid(name, number) for name, number in (opsets or {"": 18}).items()]
+        imports = [
+            helper.make_opsetid(name, number) for name, number in (opsets or {"": 18}).items()
+        ]
         model = helper.make_model(graph, opset_imports=imports, functions=list(functions))
         model.ir_version = 10
         text = said(place) if callable(said) else said or json.dumps(facts(place))
@@ -114,14 +116,16 @@ def _neighbour(place):
 
 
 IR = """<?xml version="1.0"?>{head}<net name="m" version="11"><layers>
-<layer id="0" name="image" type="Parameter" version="opset1"><data shape="?,3,?,?" element_type="f32"/>
-<output><port id="0" precision="FP32"><dim>-1</dim><dim>3</dim><dim>-1</dim><dim>-1</dim></port></output></layer>
-{layers}<layer id="9" name="out" type="Result" version="opset1"><input><port id="0" precision="FP32">
-<dim>-1</dim><dim>3</dim><dim>-1</dim><dim>-1</dim></port></input></layer></layers>
+<layer id="0" name="image" type="Parameter" version="opset1"><data shape="?,3,?,?"
+ element_type="f32"/><output><port id="0" precision="FP32"><dim>-1</dim><dim>3</dim><dim>-1</dim>
+<dim>-1</dim></port></output></layer>
+{layers}<layer id="9" name="out" type="Result" version="opset1"><input><port id="0"
+ precision="FP32"><dim>-1</dim><dim>3</dim><dim>-1</dim><dim>-1</dim></port></input></layer></layers>
 <edges><edge from-layer="0" from-port="0" to-layer="9" to-port="0"/></edges>
 <rt_info><hrseg value="{facts}"/></rt_info></net>"""
-HUGE = """<layer id="1" name="x" type="Const" version="opset1"><data element_type="f32" shape="{shape}"
- offset="{offset}" size="{size}"/><output><port id="0" precision="FP32"><dim>{shape}</dim></port></output></layer>"""
+HUGE = """<layer id="1" name="x" type="Const" version="opset1"><data element_type="f32"
+ shape="{shape}" offset="{offset}" size="{size}"/><output><port id="0" precision="FP32">
+<dim>{shape}</dim></port></output></layer>"""
 
 
 def _ir(layers="", head="", said=None, bin=b"\0" * 64):
@@ -183,7 +187,6 @@ GRAPHS = {
 NETS = {
     "an entity": _ir(head=ENTITY),
     "entities that laugh": _ir(head=LAUGHS),
-    "weights behind a link": _ir_linked,
     "a constant beyond the file": _ir(HUGE.format(shape=2**40, offset=0, size=2**42)),
     "a constant at an offset beyond the file": _ir(HUGE.format(shape=16, offset=2**60, size=64)),
     "a foreign layer": _ir('<layer id="1" name="x" type="os.system" version="hostile"/>'),
@@ -194,4 +197,5 @@ NETS = {
 ARTEFACTS = [
     *(Artefact(f"onnx: {name}", make, ONNX) for name, make in GRAPHS.items()),
     *(Artefact(f"openvino: {name}", make, XML) for name, make in NETS.items()),
+    Artefact("openvino: weights behind a link", _ir_linked, XML, follows=True),
 ]

@@ -5,7 +5,6 @@ import os
 import shutil
 
 import torch
-from PIL import Image
 
 from tests.hostile import CONTROL, FORMULA, MARKUP, SCRIPT, Artefact
 from tests.hostile.pictures import EVIL, chunk, png, profile
@@ -158,7 +157,8 @@ STATES = {
     "no loops": _remove("loops"),
     "no optimizer": _remove("optimizer_states"),
     "optimizer of words": _set("optimizer_states", ["os.system"]),
-    "optimizer that laughs": _set("optimizer_states", [{"state": {0: laughs()}, "param_groups": []}]),
+    "optimizer that laughs": _set(
+        "optimizer_states", [{"state": {0: laughs()}, "param_groups": []}]),
     "schedule of words": _set("lr_schedulers", [{"_step_count": "x", "lr_lambdas": [{"a": 1}]}]),
     "callbacks of words": _set("callbacks", {"ImageScores": "x", "RunCheckpoint": 3}),
     "callbacks of paths outside": _state(_callbacks),
@@ -224,7 +224,9 @@ LINKS = {
     "masks that wait": _link(".masks", "OUTSIDE"),
     "validations": _link("validate", "OUTSIDE"),
     "checkpoints": _link("exported", "OUTSIDE"),
-    "a checkpoint while it is written": _link("checkpoints/.partial-last.ckpt", "OUTSIDE/victim.txt"),
+    "a checkpoint while it is written": _link(
+        "checkpoints/.partial-last.ckpt", "OUTSIDE/victim.txt"
+    ),
     "the config": _link("config.yaml", "OUTSIDE/victim.txt"),
     "the images": _link("images.json", "OUTSIDE/secret.txt"),
 }
@@ -236,6 +238,13 @@ CONFIGS = {
     "another class": _line("backbone: hrnet_w18_small_v1", "backbone: os.system"),
     "a root of /": _line("workers: 0", "workers: 0\n  cache: /"),
 }
+METRICS = {
+    "a long cell": "step,a\n1," + "a" * 10**6,
+    "formulas": f'step,{FORMULA}\n1,"{FORMULA}"\n',
+    "nothing": b"\xff\0\n\n",
+}
+HUGE = png((40000, 40000), claimed=True, kind=3, before=chunk(b"PLTE", bytes(9)))
+
 ARTEFACTS = [
     *(Artefact(f"run: state with {key}", make, (RESUME,)) for key, make in STATES.items()),
     *(Artefact(f"run: scores of {key}", make, (REPORT,)) for key, make in SCORES.items()),
@@ -244,11 +253,9 @@ ARTEFACTS = [
       for key, make in LINKS.items()),
     *(Artefact(f"run: a config with {key}", make, (VALIDATE, REPORT, RESUME))
       for key, make in CONFIGS.items()),
-    Artefact("run: metrics of a long cell", _raw("metrics.csv", "step,a\n1," + "a" * 10**6), (REPORT, RESUME)),
-    Artefact("run: metrics of formulas", _raw("metrics.csv", f'step,{FORMULA}\n1,"{FORMULA}"\n'), (REPORT, RESUME)),
-    Artefact("run: metrics of nothing", _raw("metrics.csv", b"\xff\0\n\n"), (REPORT, RESUME)),
-    Artefact("run: masks of 40000 x 40000", _mask(png((40000, 40000), claimed=True, kind=3, before=chunk(
-        b"PLTE", bytes(9)))), (REPORT,)),
+    *(Artefact(f"run: metrics of {key}", _raw("metrics.csv", text), (REPORT, RESUME))
+      for key, text in METRICS.items()),
+    Artefact("run: masks of 40000 x 40000", _mask(HUGE), (REPORT,)),
     Artefact("run: masks that print", _mask(png(before=profile(EVIL))), (REPORT,)),
     Artefact("run: masks of text", _mask(SCRIPT.encode()), (REPORT,)),
     Artefact("run: pipes", copied(_pipes), (REPORT, VALIDATE, PREDICT, LOAD)),
@@ -256,6 +263,6 @@ ARTEFACTS = [
         ("report", f"{{given}}/{CONTROL}x", "data.root={data}"),
         ("predict", "{photo}", "--checkpoint", f"{{given}}/{CONTROL}x", "--out", "out"))),
     Artefact("run: a folder of markup", _moved("[;red][bold]x[]"), (
-        ("validate", "--checkpoint", "{given}/[;red][bold]x[]/checkpoints/best.ckpt", "data.root={data}"),)),
+        ("validate", "--checkpoint", "{given}/[;red][bold]x[]/checkpoints/best.ckpt",
+         "data.root={data}"),)),
 ]  # fmt: skip
-_ = Image

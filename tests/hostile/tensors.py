@@ -98,7 +98,8 @@ SHOWN = {
     "formula": [FORMULA, "@SUM(1)", "+1"],
 }
 FACTS = {
-    **{f"class names of {key}": {"class_names": value} for key, value in {**NAMES, **SHOWN}.items()},
+    **{f"class names of {key}": {"class_names": value} for key, value in NAMES.items()},
+    **{f"class names of {key}": {"class_names": value} for key, value in SHOWN.items()},
     "class names as a dict": {"class_names": {"a": 1, "b": 2, "c": 3}},
     "a million class names": {"class_names": ["a"] * 10**6, "palette": [[0, 0, 0]] * 10**6,
                               "architecture": {"num_classes": 10**6}},

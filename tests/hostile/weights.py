@@ -192,9 +192,8 @@ ARTEFACTS = [
     *(_both(f"opcode {n}", _opcodes(t), LOADED) for n, t in POPCODES.items()),
     _both("torchscript archive", _torchscript, _given("w.pt")),
     _both("torch.export archive", _pt2, _given("w.pt2")),
-    _both("pickle as .safetensors", _named("w.safetensors", _bare(_system)), _given("w.safetensors")),
-    _both("pickle as .onnx", _named("w.onnx", _bare(_system)), _given("w.onnx")),
-    _both("pickle as .xml", _named("w.xml", _bare(_system)), _given("w.xml")),
+    *(_both(f"pickle as .{suffix}", _named(f"w.{suffix}", _bare(_system)), _given(f"w.{suffix}"))
+      for suffix in ("safetensors", "onnx", "xml")),
     _both("zip that leads out", _zip_slip, TRY),
     _both("pipe", _fifo, LOADED),
     _both("url", lambda place: None, (("load", "http://127.0.0.1:{port}/w.pth"),)),

@@ -1,0 +1,118 @@
+"""No network: nothing that is imported or run opens a socket, in Python or below it."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from tests.faults import Tally
+
+# The hook comes first: what imports do is seen as well.
+CHILD = r"""
+import json, socket, sys
+seen, out = [], sys.argv[1]
+calls = ("socket.", "urllib.", "http.", "ftplib.", "smtplib.", "webbrowser.")
+def hook(event, arguments):
+    if not event.startswith(calls) or event == "socket.gethostname":
+        return
+    family = arguments[1] if event == "socket.__new__" else getattr(arguments[0], "family", None)
+    if family != socket.AF_UNIX:  # data workers pass their memory through files of this kind
+        seen.append(f"{event} {arguments[1:]}"[:300])
+sys.addaudithook(hook)
+code, fault = 0, ""
+try:
+    if sys.argv[2:] == ["import"]:
+        import importlib, pkgutil, hrseg
+        for module in pkgutil.walk_packages(hrseg.__path__, "hrseg."):
+            if module.name != "hrseg.__main__":
+                importlib.import_module(module.name)
+        from hrseg.engine import import_openvino
+        for name in ("onnx", "onnxruntime", "tensorboard", "ipywidgets"):
+            try:
+                importlib.import_module(name)
+            except ImportError:
+                pass
+        try:
+            import_openvino()
+        except ImportError:
+            pass
+    else:
+        from hrseg.cli import main
+        code = main(sys.argv[2:])
+except BaseException as error:
+    code, fault = 1, repr(error)
+with open(out, "w") as file:
+    json.dump({"code": code, "fault": fault, "seen": seen}, file)
+"""
+TINY = """\
+name: tiny
+data: {name: synthetic, root: data, num_train: 4, num_val: 2, image_size: [64, 64], batch_size: 2,
+  crop_size: [32, 32], scales: [0.75, 1.5], photometric: 0.5, workers: 2}
+model: {backbone: hrnet_w18_small_v1}
+optimizer: {name: sgd}
+trainer: {max_epochs: 1, accelerator: cpu, enable_progress_bar: false}
+loggers: [tensorboard]
+"""
+RUN = "runs/tiny/latest"
+CHECKPOINT = f"{RUN}/checkpoints/best.ckpt"
+COMMANDS = (
+    ("import",),
+    ("fit", "--config", "tiny.yaml"),
+    ("validate", "--checkpoint", CHECKPOINT),
+    ("report", RUN),
+    ("predict", "data", "--checkpoint", RUN, "--polygons", "--probabilities"),
+    ("fit", "--resume", RUN, "trainer.max_epochs=2"),
+    ("export", RUN, "--format", "onnx", "--images", "1"),
+    ("export", RUN, "--format", "openvino", "--images", "1"),
+    ("validate", "--checkpoint", f"{RUN}/exported/tiny.onnx"),
+    ("predict", "data", "--checkpoint", f"{RUN}/exported/tiny.xml", "--out", "other"),
+    ("export", RUN, "--format", "openvino", "--int8", "--images", "1", "--out", "int8.xml"),
+    ("export", RUN, "--format", "torch-export", "--images", "0"),
+    ("weights", "inspect", CHECKPOINT, "--config", "tiny.yaml"),
+    ("weights", "convert", CHECKPOINT, "--to", "official", "--out", "w.pth"),
+    ("data", "check", "--config", "tiny.yaml"),
+    ("data", "stats", "--config", "tiny.yaml"),
+    ("data", "cache", "--config", "tiny.yaml"),
+    ("benchmark", "model", "--config", "tiny.yaml", "--steps", "2"),
+    ("init", "data/train"),
+    ("doctor",),
+    ("configs",),
+)
+
+
+def inject(count: int, folder: Path, seed: int) -> Tally:
+    """Run `count` commands, a whole offline training among the first, and watch for sockets."""
+    tally = Tally()
+    (folder / "tiny.yaml").write_text(TINY)
+    for words in COMMANDS[:count]:
+        tally.record(_fault(words, folder))
+    return tally
+
+
+def _fault(words: tuple[str, ...], folder: Path) -> str | None:
+    answer, calls = folder / "answer.json", folder / "calls.txt"
+    answer.unlink(missing_ok=True)
+    command = [sys.executable, "-P", "-c", CHILD, str(answer), *words]
+    strace = shutil.which("strace")
+    if strace:  # it sees what C libraries do as well
+        watched = [strace, "-f", "--seccomp-bpf", "-e", "trace=%network", "-o", str(calls)]
+        command = [*watched, *command]
+    house = str(Path(__file__).parents[2])
+    environment = {**os.environ, "HOME": str(folder), "PYTHONPATH": house, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        command, cwd=folder, env=environment, capture_output=True, text=True, timeout=600
+    )
+    name = " ".join(words)
+    if not answer.is_file():
+        return f"{name}: did not come to its end: {done.stderr[-500:]}"
+    told = json.loads(answer.read_text())
+    below = calls.read_text().splitlines() if strace else []
+    sockets = [line for line in below if re.search(r"AF_INET|AF_NETLINK|AF_PACKET", line)]
+    if told["seen"] or sockets:
+        return f"{name}: {'; '.join([*told['seen'], *sockets])[:800]}"
+    if told["code"] not in (0, *((3,) if words[0] == "init" else ())):
+        return f"{name}: exit code {told['code']} {told['fault']} {done.stderr[-500:]}"
+    return None
