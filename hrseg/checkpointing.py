@@ -120,6 +120,6 @@ class RunCheckpoint(ModelCheckpoint):
         said = callbacks.get(self.state_key) if isinstance(callbacks, dict) else None
         score = said.get("best_model_score") if isinstance(said, dict) else None
         if isinstance(score, torch.Tensor) and score.numel() == 1:
-            self.best_model_score = self.kth_value = score
+            self.best_model_score = self.kth_value = self.current_score = score
             self.best_model_path = self.kth_best_model_path = str(kept)
             self.best_k_models = {str(kept): score}

@@ -52,7 +52,7 @@ def test_a_best_that_is_newer_than_the_state_is_not_overwritten_by_a_worse(tmp_p
     # Killed after best.ckpt was saved and before last.ckpt was.
     save_best(tmp_path, 0.6)
     after = resumed(tmp_path, checkpoint(tmp_path, known))
-    assert after.best_model_score == torch.tensor(0.6)
+    assert after.best_model_score == after.current_score == torch.tensor(0.6)
     assert after.best_k_models == {str(tmp_path / "best.ckpt"): torch.tensor(0.6)}
 
 

@@ -4,7 +4,17 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.faults import Tally, checkpoints, dirty, metrics, numbers, resume, signals
+from tests.faults import (
+    Tally,
+    checkpoints,
+    dirty,
+    metrics,
+    numbers,
+    resume,
+    signals,
+    windows,
+    workers,
+)
 
 Inject = Callable[[int, Path, int], Tally]
 
@@ -39,13 +49,21 @@ KINDS: dict[str, Kind] = {
         "a damaged checkpoint: the one before it is taken, with a word",
         checkpoints.damaged, 25, 300,
     ),
+    "best_killed": Kind(
+        "SIGKILL between any two files: the best and its scores, resumed, agree",
+        windows.inject, 1, 48,
+    ),
     "no_numbers": Kind(
         "NaN, infinity: no step with it, none saved, its batch named and kept",
-        numbers.no_numbers, 4, 80,
+        numbers.no_numbers, 8, 96,
     ),
     "no_memory": Kind(
         "out of memory in evaluation: it goes on, to the same scores",
         numbers.no_memory, 20, 1000,
+    ),
+    "data_workers": Kind(
+        "workers killed, crashed, hanging: their file named, no process left",
+        workers.inject, 3, 60,
     ),
     "metrics_layout": Kind(
         "any processes, workers, order, windows: the same count of every pixel",
