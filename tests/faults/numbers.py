@@ -1,11 +1,14 @@
 """Numbers that are none, and memory that does not suffice."""
 
 import copy
+import os
 import random
+import resource
 import warnings
 from contextlib import redirect_stdout, suppress
 from io import StringIO
 from pathlib import Path
+from typing import Any
 
 import pytorch_lightning as pl
 import torch
@@ -23,41 +26,54 @@ STEPS = 4
 
 
 class Noise:
-    """Random images and masks of two classes."""
+    """Random images and masks of two classes; with a step given, its mask is ignored everywhere."""
 
-    def __init__(self, seed: int) -> None:
-        self.draw = torch.Generator().manual_seed(seed)
+    def __init__(self, seed: int, void: int | None = None) -> None:
+        draw = torch.Generator().manual_seed(seed)
         shape = (STEPS, 3, 40, 40)
-        self.images = torch.randint(0, 256, shape, dtype=torch.uint8, generator=self.draw)
+        self.images = torch.randint(0, 256, shape, dtype=torch.uint8, generator=draw)
+        self.void = void
 
     def __len__(self) -> int:
         return STEPS
 
     def __getitem__(self, index: int) -> dict:
         mask = (self.images[index, 0] > 127).byte()
+        if index == self.void:
+            mask.fill_(255)
         return {"image": self.images[index], "mask": mask, "name": f"{index}.png"}
 
 
-class Harm(pl.Callback):
-    """Puts NaN or infinity into the network at a step: into what passes through, or the weights."""
+# Where a number is spoilt: the image, features, logits, the loss, its gradient, the weights.
+PLACES = ["normalize", "model.backbone.bn1", "model.backbone.layer1", "model.head.last_layer",
+          "loss_terms.0", "gradient", "weights", "nothing but ignored pixels"]  # fmt: skip
 
-    def __init__(self, step: int, value: float, where: str) -> None:
-        self.step, self.value, self.where = step, value, where
+
+class Harm(pl.Callback):
+    """Puts NaN or infinity into the network at a step, and keeps a checkpoint of before it."""
+
+    def __init__(self, step: int, value: float, where: str, last: Path) -> None:
+        self.step, self.value, self.where, self.last = step, value, where, last
         self.before: dict = {}
+        self.hook: Any = None
 
     def on_train_batch_start(self, trainer, pl_module, batch, batch_idx) -> None:
         if batch_idx != self.step:
             return
+        trainer.save_checkpoint(self.last)
         self.before = copy.deepcopy(pl_module.model.state_dict())
+        stem = pl_module.model.backbone.conv2.weight
         if self.where == "weights":
             with torch.no_grad():
-                pl_module.model.backbone.conv2.weight[0, 0] = self.value
-        else:
-            module = pl_module.model.get_submodule(self.where)
+                stem[0, 0] = self.value
+        elif self.where == "gradient":
+            self.hook = stem.register_hook(lambda gradient: gradient * self.value)
+        elif self.where in dict(pl_module.named_modules()):
+            module = pl_module.get_submodule(self.where)
             self.hook = module.register_forward_hook(lambda _, __, out: out * self.value)
 
     def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx) -> None:
-        if batch_idx == self.step and self.where != "weights":
+        if self.hook is not None:
             self.hook.remove()
 
 
@@ -65,53 +81,72 @@ def no_numbers(count: int, folder: Path, seed: int) -> Tally:
     """NaN and infinity at a random step and place, under both policies, in float32 and bf16."""
     draw, tally = random.Random(seed), Tally()
     for number in range(count):
-        places = ["weights", "backbone.bn1", "backbone.layer1", "backbone.conv2"]
-        harm = Harm(draw.randrange(STEPS), draw.choice([torch.nan, torch.inf]), draw.choice(places))
+        value = draw.choice([torch.nan, torch.inf, -torch.inf])
+        last = folder / str(number) / "last.ckpt"
+        harm = Harm(draw.randrange(STEPS), value, PLACES[number % len(PLACES)], last)
         policy, precision = draw.choice(["stop", "skip"]), draw.choice(["32-true", "bf16-mixed"])
-        what = f"{harm.value} in {harm.where} at step {harm.step}, {policy}, {precision}"
-        fault = train(folder / str(number), harm, policy, precision)
+        what = f"{value} in {harm.where} at step {harm.step}, {policy}, {precision}"
+        fault = train(harm, policy, precision)
         tally.record(fault and f"{what}: {fault}")
     return tally
 
 
-def train(folder: Path, harm: Harm, policy: str, precision: str) -> str | None:
+def train(harm: Harm, policy: str, precision: str) -> str | None:
     """Train a few steps with one that is harmed; say what of the promise did not hold."""
     torch.manual_seed(0)
     model = hrseg.create_model("hrnet_w18_small_v1", num_classes=2)
     task = hrseg.SegmentationTask(model, ["dark", "bright"], on_bad_loss=policy)
+    folder, void = harm.last.parent, harm.where == "nothing but ignored pixels"
     trainer = pl.Trainer(
         accelerator="cpu", max_epochs=1, precision=precision, logger=False, callbacks=[harm],
         enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,
         default_root_dir=folder, plugins=[DurableCheckpointIO()],
     )  # fmt: skip
-    said, last = StringIO(), folder / "last.ckpt"
-    error: ProofError | None = None
+    said, error = StringIO(), None
     try:
         with redirect_stdout(said), warnings.catch_warnings(action="ignore"):
-            trainer.fit(task, DataLoader(Noise(0), 1))
+            trainer.fit(task, DataLoader(Noise(0, harm.step if void else None), 1))
     except ProofError as raised:
         error = raised
-    named = f"{harm.step}.png" in (str(error) if error else said.getvalue())
-    if not named:
-        return f"the batch is not named: {error or said.getvalue()!r}"
-    if not list((folder / "bad_batches").glob("*.pt")):
+    before = harm.last.read_bytes()
+    with suppress(ProofError):
+        trainer.save_checkpoint(harm.last)
+    if harm.where == "weights" and harm.last.read_bytes() != before:
+        return "weights that are no numbers were saved"
+    if not_finite(harm.last):
+        return "what was saved is not whole, or not finite"
+    if void:
+        counted = "1 of this epoch's batches held only ignored pixels" in said.getvalue()
+        return None if counted and not error else f"not counted: {error or said.getvalue()!r}"
+    return unsaid(harm, policy, error, said.getvalue(), model)
+
+
+def unsaid(
+    harm: Harm, policy: str, error: ProofError | None, said: str, model: torch.nn.Module
+) -> str | None:
+    """Say whether the batch was not named or kept, or the policy not followed."""
+    if f"(images: {harm.step}.png)" not in (str(error) if error else said):
+        return f"the batch is not named: {error or said!r}"
+    kept = list((harm.last.parent / "bad_batches").glob(f"step{harm.step}-*.pt"))
+    if not kept:
         return "the batch is not kept"
-    if harm.where == "weights":
-        with suppress(ProofError):
-            trainer.save_checkpoint(last)
-        return "weights that are no numbers were saved" if last.exists() else None
-    if policy == "stop":
-        return compare(model.named_parameters(), harm.before) if error else "it went on"
-    trainer.save_checkpoint(last)
-    state = torch.load(last, weights_only=True)["state_dict"]
+    batch = torch.load(kept[0], weights_only=True)
+    if not batch["image"][0].equal(Noise(0)[harm.step]["image"]):
+        return "another batch is kept"
+    if policy == "skip" and harm.where != "weights":
+        return f"it was not skipped: {error}" if error else None
+    changed = [name for name, value in model.named_parameters()
+               if not torch.equal(value, harm.before[name])]  # fmt: skip
+    if harm.where != "weights" and changed:
+        return f"changed: {changed[:3]}"
+    return None if error or policy == "skip" else "it went on"
+
+
+def not_finite(checkpoint: Path) -> bool:
+    """Tell whether a checkpoint is damaged, or holds weights that are no numbers."""
+    state = torch.load(checkpoint, weights_only=True)["state_dict"]
     finite = all(t.isfinite().all() for t in state.values() if t.is_floating_point())
-    return None if finite and state_of(last) == "whole" else "what was saved is not finite"
-
-
-def compare(parameters, before: dict) -> str | None:
-    """Say which parameter is not as it was."""
-    other = [name for name, value in parameters if not torch.equal(value, before[name])]
-    return f"changed: {other[:3]}" if other else None
+    return not finite or state_of(checkpoint) != "whole"
 
 
 class Narrow:
@@ -132,6 +167,9 @@ class Narrow:
 def no_memory(count: int, folder: Path, seed: int) -> Tally:
     """Allocations that fail at random points of an evaluation by windows, scales and flips."""
     draw, tally = random.Random(seed), Tally()
+    for number in range(max(1, count // 50)):
+        fault = in_little_memory(draw.randrange(100, 200))
+        tally.record(fault and f"limit {number}: {fault}")
     while tally.injected < count:
         protocol = Protocol(
             scales=(0.5, 1.0), window=(32, 32), stride=(draw.randrange(12, 33),) * 2,
@@ -151,6 +189,44 @@ def no_memory(count: int, folder: Path, seed: int) -> Tally:
         for _ in range(failed):
             tally.record(fault)
     return tally
+
+
+def in_little_memory(mib: int) -> str | None:
+    """Evaluate windows in a process that is given so much more address space than it has.
+
+    Four of the windows take 256 MiB at once, one takes 64.
+    """
+    image = torch.randint(0, 256, (1, 3, 1024, 1024), dtype=torch.uint8)
+    protocol = Protocol(window=(512, 512), stride=(512, 512))
+    expected = Evaluator(wide, scaled, protocol)(image).pred
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child == 0:
+        status = 1
+        try:
+            held = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+            resource.setrlimit(resource.RLIMIT_AS, (held + mib * 2**20,) * 2)
+            work = Evaluator(wide, scaled, protocol)
+            with warnings.catch_warnings(action="ignore"):
+                same = work(image).pred.equal(expected)
+            os.write(writer, f"{work.batch} {same}".encode())
+            status = 0
+        finally:
+            os._exit(status)
+    os.close(writer)
+    with os.fdopen(reader) as pipe:
+        answer = pipe.read()
+    _, status = os.waitpid(child, 0)
+    batch, _, same = answer.partition(" ")
+    if status != 0 or same != "True":
+        return f"in {mib} MiB: status {status}, {answer!r}"
+    return None if int(batch) < 4 else f"{mib} MiB were enough: no fault"
+
+
+def wide(image: torch.Tensor) -> torch.Tensor:
+    """64 channels at full size, and two logits of them."""
+    layers = image[:, :1].repeat(1, 64, 1, 1)
+    return torch.cat([layers[:, :1], 1 - layers[:, 1:2]], 1)[..., ::4, ::4]
 
 
 def scaled(image: torch.Tensor) -> torch.Tensor:
