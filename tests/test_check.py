@@ -4,6 +4,7 @@ import hashlib
 import os
 import shutil
 import signal
+import time
 
 import numpy as np
 import pytest
@@ -129,6 +130,16 @@ def test_a_killed_worker_is_an_error_and_no_hang(root):
     with pytest.raises(DataError, match=r"killed \(SIGKILL\), at sample 0: .*000\.png") as error:
         look_through(splits, killed, (), 1)
     assert "lower data.workers" in str(error.value)
+
+
+def never_read(path):
+    time.sleep(1000)
+
+
+def test_a_file_that_is_never_read_is_named_and_no_hang(root):
+    splits = [find_split(CamVid(str(root)), "train")]
+    with pytest.raises(DataError, match=r"has been at sample 0: .*000\.png, mask .* for 1 s"):
+        look_through(splits, never_read, (), 1, patience=1)
 
 
 def test_links_out_of_the_root_are_followed_and_noted(root, tmp_path):
