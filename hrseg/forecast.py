@@ -63,10 +63,10 @@ def free_bytes(device: torch.device) -> int | None:
 
 def forecast(needed: int, free: int | None) -> str:
     """Return what to say before training."""
-    about = f"about {needed / GIB:.1f} GiB of memory"
+    about = f"about {needed / GIB:.1f} GiB needed"
     if free is None:
         return about
-    said = f"{about}, {free / GIB:.1f} GiB are free"
+    said = f"{about}, {free / GIB:.1f} GiB free"
     if needed <= free:
         return said
     return (

@@ -62,10 +62,10 @@ def test_an_optimiser_that_keeps_more_takes_more_and_a_frozen_backbone_less():
 
 
 def test_too_little_memory_is_said_with_what_takes_less():
-    assert forecast(3 * GIB, 8 * GIB) == "about 3.0 GiB of memory, 8.0 GiB are free"
+    assert forecast(3 * GIB, 8 * GIB) == "about 3.0 GiB needed, 8.0 GiB free"
     assert "too little" in forecast(9 * GIB, 8 * GIB)
     assert "data.batch_size" in forecast(9 * GIB, 8 * GIB)
-    assert forecast(GIB, None) == "about 1.0 GiB of memory"
+    assert forecast(GIB, None) == "about 1.0 GiB needed"
 
 
 def test_this_machine_tells_what_is_free():
