@@ -4,13 +4,13 @@ import sys
 import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any, TextIO, cast
-
-from rich import get_console
-from rich.console import Console, ConsoleOptions, RenderableType
-from rich.segment import Segment
+from functools import cache
+from typing import TYPE_CHECKING, Any, TextIO, cast
 
 from hrseg.errors import printable
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 
 @contextmanager
@@ -19,41 +19,59 @@ def plain_output() -> Iterator[None]:
 
     Warnings become notes of one line, without the line of code that found what they say.
     """
-    streams, console = (sys.stdout, sys.stderr), cast(Any, get_console())
-    kind, form = console.__class__, warnings.formatwarning
+    streams, form = (sys.stdout, sys.stderr), warnings.formatwarning
     warnings.formatwarning = lambda message, *_: f"note: {message}\n"
     sys.stdout, sys.stderr = (cast(TextIO, _Printable(stream)) for stream in streams)
-    console.__class__ = PrintableConsole  # whoever holds it already, holds this one
+    _set_console(printable=True)
     try:
         yield
     finally:
         sys.stdout, sys.stderr = streams
         warnings.formatwarning = form
-        console.__class__ = kind
+        _set_console(printable=False)
 
 
-class PrintableConsole(Console):
-    """Rich's console, which writes the text that it is given as `printable` returns it."""
+def _set_console(printable: bool) -> None:
+    """Let rich's console print printable text, or as before; not before somebody imports rich."""
+    console = cast(Any, getattr(sys.modules.get("rich"), "_console", None))
+    if console is not None:
+        # Whoever holds it already, holds this one.
+        console.__class__ = _console_class() if printable else _console_class().__base__
 
-    def render(
-        self, renderable: RenderableType, options: ConsoleOptions | None = None
-    ) -> Iterable[Segment]:
-        """Return what is written for `renderable`."""
-        for segment in super().render(renderable, options):
-            text, style, control = segment
-            # With `control` it is rich itself that moves the cursor.
-            yield segment if control else Segment(printable(text), style)
+
+@cache
+def _console_class() -> "type[Console]":
+    """Return rich's console, which writes the text that it is given as `printable` returns it."""
+    from rich.console import Console, ConsoleOptions, RenderableType
+    from rich.segment import Segment
+
+    class PrintableConsole(Console):
+        def render(
+            self, renderable: RenderableType, options: ConsoleOptions | None = None
+        ) -> Iterable[Segment]:
+            for segment in super().render(renderable, options):
+                text, style, control = segment
+                # With `control` it is rich itself that moves the cursor.
+                yield segment if control else Segment(printable(text), style)
+
+    return PrintableConsole
 
 
 class _Printable:
-    """A stream whose text is made printable; `rich_proxied_file` is where rich writes instead."""
+    """A stream whose text is made printable."""
 
     def __init__(self, stream: TextIO) -> None:
-        self.rich_proxied_file = stream
+        self._stream = stream
+
+    @property
+    def rich_proxied_file(self) -> TextIO:
+        """Where rich writes instead, which asks for it before it prints for the first time."""
+        _set_console(printable=True)
+        return self._stream
 
     def write(self, text: str) -> int:
         again = "\r" * text.startswith("\r")  # as bars write their line once more
-        self.rich_proxied_file.write(again + printable(text[len(again) :]))
+        self._stream.write(again + printable(text[len(again) :]))
         return len(text)
 
     def writelines(self, lines: Iterable[str]) -> None:
@@ -61,4 +79,4 @@ class _Printable:
             self.write(line)
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self.rich_proxied_file, name)
+        return getattr(self._stream, name)

@@ -1,4 +1,5 @@
 import io
+import subprocess
 import sys
 import warnings
 
@@ -76,3 +77,13 @@ def test_a_command_shows_a_name_from_a_file_as_text(tmp_path, monkeypatch, capsy
     said = capsys.readouterr().err
     assert r"\x1b[2J\x07\n\n" in said and printable(said) == said
     assert len(said.splitlines()) <= 4
+
+
+def test_a_console_that_is_made_later_prints_printable_text_too():
+    script = (
+        "import sys\nfrom hrseg.console import plain_output\n"
+        "with plain_output():\n    assert 'rich' not in sys.modules\n"
+        "    from rich import get_console\n    get_console().print('a\\x9b2J', soft_wrap=True)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True)
+    assert done.stdout == b"a\\x9b2J\n", done.stderr
