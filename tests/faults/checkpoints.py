@@ -33,10 +33,10 @@ def killed(count: int, folder: Path, seed: int) -> Tally:
 
     Of two sizes; in one of four processes as on a file system without links.
     """
-    draw, tally, known, amid = random.Random(seed), Tally(), dict.fromkeys(NAMES, 0), 0
+    draw, tally, known = random.Random(seed), Tally(), dict.fromkeys(NAMES, 0)
     for name in NAMES:
         save(folder, name, 0)
-    for _ in range(count):
+    while tally.injected < count:
         size, linked = draw.choice((1, 1, 1, LARGE)), draw.random() < 0.75
         reader, writer = os.pipe()
         child = os.fork()
@@ -44,19 +44,22 @@ def killed(count: int, folder: Path, seed: int) -> Tally:
             os.close(reader)
             if not linked:
                 os.link = no_links
-            save_for_ever(folder, max(known.values()), writer, size)
+            try:
+                save_for_ever(folder, max(known.values()), writer, size)
+            finally:
+                os._exit(1)
         os.close(writer)
-        time.sleep(draw.uniform(0, 0.05 if size == 1 else 0.8))
+        heard = os.read(reader, 4096).decode()  # it is at its second save, however busy the machine
+        time.sleep(draw.uniform(0, 0.05 if size == 1 else 0.5))
         os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
         with os.fdopen(reader) as said:
-            for line in said.read().split("\n")[:-1]:
+            for line in (heard + said.read()).split("\n")[:-1]:
                 name, epoch = line.split()
                 known[name] = int(epoch)
-        amid += any(folder.glob(".*"))
-        tally.record(lost(folder, known) or read_otherwise(folder, known))
-    if amid < count // 4 and not tally.lost:
-        raise AssertionError(f"{amid} of {count} kills came amid a write: it proves nothing")
+        fault = lost(folder, known) or read_otherwise(folder, known)
+        if fault or any(folder.glob(".*")):  # one that comes between two writes proves nothing
+            tally.record(fault)
     return tally
 
 
