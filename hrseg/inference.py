@@ -41,7 +41,8 @@ class Result:
     Attributes:
         pred: fused ids (H, W), uint8.
         preds: ids by the scales that they come from: each alone, and all.
-        scores: fused scores (1, K, H, W), float32, if they were asked for.
+        scores: fused scores (1, K, H, W), float32, if they were asked for; where their exponentials
+            are beyond float32, relative to the pixel's largest.
     """
 
     pred: Tensor
@@ -96,7 +97,7 @@ class Evaluator:
             if len(band) > 1:
                 parts[self.protocol.scales].append(class_ids(fused))
             if keep_scores:
-                sums.append(fused.float())
+                sums.append(_in_float32(fused))
         preds = {scales: torch.cat(ids) for scales, ids in parts.items()}
         return Result(
             preds[self.protocol.scales], preds, torch.cat(sums, 2) if keep_scores else None
@@ -242,8 +243,8 @@ class Evaluator:
         if count == 1:
             raise OutOfMemory(
                 f"out of memory: not even one image of {size} (width x height) fits into that of "
-                f"{crop.device}.\nTake a device with more, trainer.precision=bf16-mixed, or an "
-                "inference.protocol with smaller windows, which gives other scores."
+                f"{crop.device}.\nTake a device with more, a lower precision (bf16), or smaller "
+                "windows or tiles (inference.window, --tile), which give other scores."
             )
         self.batch = count // 2
         warnings.warn(
@@ -309,6 +310,13 @@ def _exponential(logits: Tensor) -> Tensor:
             "inference.average=softmax is what they were trained for."
         )
     return scores
+
+
+def _in_float32(scores: Tensor) -> Tensor:
+    """Return scores; of those in float64 what share they are of the pixel's largest."""
+    if scores.dtype == torch.float64:
+        scores = scores / scores.amax(1, keepdim=True)
+    return scores.float()
 
 
 def _mean_of_views(views: Tensor) -> Tensor:

@@ -17,6 +17,7 @@ from hrseg.atomic import PARTIAL, write_bytes
 from hrseg.engine import is_exported
 from hrseg.errors import ConfigError, DataError, HrsegError
 from hrseg.inputs import Source
+from hrseg.memory import OutOfMemory
 from hrseg.outputs import ENCODERS, Wanted, is_finished, mask_png, png, to_json
 from hrseg.parallel import Behind, map_ahead
 from hrseg.pixels import read_pixels
@@ -181,7 +182,7 @@ class _Run:
                 try:
                     pixels, notes = read.result()
                     prediction = self.predictor.segment(pixels, self.wanted.probabilities)
-                except DataError as error:
+                except (DataError, OutOfMemory) as error:
                     self._fault(source, error)
                 else:
                     writing.submit(self._write, source, prediction)
@@ -196,7 +197,7 @@ class _Run:
                 notes = self._video(source, paths["overlays"])
             else:
                 notes = self._tiles(source, paths)
-        except DataError as error:
+        except (DataError, OutOfMemory) as error:
             self._fault(source, error)
         else:
             asked = [what for what in ("probabilities", "polygons") if getattr(self.wanted, what)]
@@ -237,7 +238,7 @@ class _Run:
             write_bytes(path, ENCODERS[what](prediction))
         self.outcome.done.append(source.name)
 
-    def _fault(self, source: Source, error: DataError) -> None:
+    def _fault(self, source: Source, error: HrsegError) -> None:
         self.outcome.faults[str(source.path)] = str(error)
 
     def _note(self, source: Source, notes: Sequence[str]) -> None:

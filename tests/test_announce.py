@@ -3,7 +3,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from hrseg.announce import batch, lonely_norms, scaled_lr
+from hrseg.announce import batch, lonely_norms, say, scaled_lr
 from hrseg.config import load_config
 
 
@@ -55,3 +55,10 @@ def test_few_images_per_device_without_syncbn_are_said():
     together = load_config("cityscapes_w48")
     assert lonely_norms(together, trainer(4)) == ""
     assert "needs GPUs" in lonely_norms(together, trainer(4, kind="cpu"))
+
+
+def test_names_in_what_is_said_are_no_markup(capsys):
+    say("fit [red]a[/nothing]: runs/[bold]x", "note: [link=http://x.invalid]")
+    assert capsys.readouterr().out == (
+        "fit [red]a[/nothing]: runs/[bold]x\nnote: [link=http://x.invalid]\n"
+    )

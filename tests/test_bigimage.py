@@ -15,6 +15,7 @@ import hrseg
 from hrseg.atomic import replacing
 from hrseg.bigimage import BigImage, _environment, _writing, predict_big
 from hrseg.errors import ConfigError, DataError
+from tests.hostile.pictures import tiff
 from tests.untrained import PALETTE, save_untrained
 
 pytestmark = pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
@@ -201,3 +202,9 @@ def test_a_full_disk_is_one_clear_line_and_leaves_nothing(tmp_path):
         assert list(tmp_path.iterdir()) == []
     finally:
         subprocess.run(["umount", str(tmp_path)], check=True)
+
+
+def test_an_image_too_wide_for_bands_is_refused(tmp_path):
+    (tmp_path / "a.tif").write_bytes(tiff(2**31 - 1, 32))
+    with pytest.raises(DataError, match=r"2,147,483,647 pixels wide; expected at most 262,144"):
+        BigImage(tmp_path / "a.tif")

@@ -1,5 +1,7 @@
 """What `hrseg predict` is pointed at becomes a list of files with names for their outputs."""
 
+import os
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -78,3 +80,11 @@ def test_large_and_georeferenced_images_go_in_tiles(photos):
 def test_an_unreadable_file_is_found_and_left_to_the_reader(photos):
     (photos / "bad.png").write_text("no image")
     assert find_sources(["bad.png"])[0].kind == "image"
+
+
+def test_pipes_folders_and_loops_of_links_are_no_images(photos):
+    os.mkfifo(photos / "photos" / "pipe.png")
+    (photos / "photos" / "folder.png").mkdir()
+    (photos / "photos" / "loop.png").symlink_to("loop.png")
+    (photos / "photos" / "device.png").symlink_to("/dev/zero")
+    assert names(find_sources(["photos"])) == ["a", "clip", "deep/a"]

@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader
 
 from hrseg.callbacks import PredictionImages
 from hrseg.inference import Evaluator
-from hrseg.memory import OutOfMemory, is_out_of_memory
+from hrseg.memory import OutOfMemory, is_out_of_memory, of_training
 from hrseg.models import create_model
 from hrseg.protocols import Protocol
 from hrseg.records import ImageScores
@@ -70,6 +70,35 @@ def test_one_window_that_does_not_fit_is_an_error_that_says_what_to_change():
         pytest.raises(OutOfMemory, match=r"not even one image of 32x32(.|\n)*precision"),
     ):
         small(picture())
+
+
+class Narrowed(pl.Callback):
+    """Lets the memory suffice for one window at once."""
+
+    def on_validation_batch_start(self, trainer, pl_module, batch, batch_idx, dataloader_idx=0):
+        pl_module.evaluator.batch = 1
+
+
+def test_the_next_validation_begins_with_what_the_memory_sufficed_for(tmp_path):
+    model = create_model("hrnet_w18_small_v1", num_classes=2)
+    task = SegmentationTask(model, ["a", "b"])
+    image = {"image": picture(32, 32)[0], "mask": torch.zeros(32, 32).byte(), "name": "0"}
+    trainer = pl.Trainer(
+        accelerator="cpu", logger=False, callbacks=[Narrowed()], default_root_dir=tmp_path,
+        enable_progress_bar=False,
+    )  # fmt: skip
+    trainer.validate(task, DataLoader([image], 1), verbose=False)
+    assert task.window_batch == 1
+
+
+def test_out_of_memory_in_training_says_how_much_was_asked_for_and_how_to_go_on(tmp_path):
+    last = tmp_path / "run" / "checkpoints" / "last.ckpt"
+    said = str(of_training(8, (512, 1024), last))
+    assert "8 crops of 512x1024 at once" in said and "data.batch_size" in said
+    assert "--resume" not in said
+    last.parent.mkdir(parents=True)
+    last.touch()
+    assert f"hrseg fit --resume {tmp_path / 'run'}" in str(of_training(8, (512, 1024), last))
 
 
 def test_other_errors_of_a_model_are_passed_on():

@@ -10,6 +10,7 @@ from PIL import Image
 from torch.utils.data import DataLoader
 
 import hrseg
+from hrseg.cli import main
 from hrseg.errors import ConfigError, ProofError
 from hrseg.numerics import IN_A_ROW, LossGuard, check_crop
 
@@ -247,6 +248,15 @@ def test_crops_that_batch_norm_cannot_take_are_known_before(crop, images, refuse
         return check_crop(crop, images)
     with pytest.raises(ConfigError, match="one pixel"):
         check_crop(crop, images)
+
+
+def test_fit_refuses_such_a_crop_before_training_and_leaves_no_run(tmp_path, capsys):
+    crop = ["data.crop_size=[32,32]", "data.batch_size=1", f"data.root={tmp_path / 'data'}"]
+    small = ["model.backbone=hrnet_w18_small_v1", "data.num_train=1", "data.num_val=1"]
+    runs = tmp_path / "runs"
+    assert main(["fit", "--config", "synthetic_tiny", *crop, *small, f"runs={runs}"]) == 2
+    assert "batch norm cannot normalise a single value" in capsys.readouterr().err
+    assert not list(runs.glob("*/*"))
 
 
 def test_an_unknown_policy_is_refused():

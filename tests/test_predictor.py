@@ -6,6 +6,7 @@ from PIL import Image
 
 import hrseg
 from hrseg.errors import ConfigError, DataError
+from hrseg.memory import OutOfMemory
 
 
 @pytest.fixture(scope="module")
@@ -171,3 +172,16 @@ def test_reduced_precision_ends_at_the_logits(checkpoint):
     )
     assert half.dtype == np.float32
     assert 0 < abs(full - half).max() < 0.01
+
+
+def test_an_image_that_the_memory_does_not_suffice_for_is_said(checkpoint, monkeypatch):
+    predictor = hrseg.load(checkpoint[0])
+
+    def full(*arguments, **options):
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 TB")
+
+    monkeypatch.setattr(predictor, "evaluator", full)
+    with pytest.raises(
+        OutOfMemory, match=r"out of memory: an image of 56x40 by the protocol"
+    ):
+        predictor.segment(picture())

@@ -211,9 +211,10 @@ def _same_size(
 
 def _names(images: Sequence[Path]) -> list[str]:
     """Return the stems, with as many folders in front as it takes to tell the images apart."""
-    depth = 1
-    while True:
-        names = ["_".join(path.with_suffix("").parts[-depth:]) for path in images]
-        if len(set(names)) == len(set(images)) or depth > 20:
+    parts = [path.relative_to(path.anchor).with_suffix("").parts for path in images]
+    for depth in range(1, 21):
+        names = ["_".join(part[-depth:]) for part in parts]
+        if len(set(names)) == len(set(images)):
             return names
-        depth += 1
+    # a_b/c and a/b_c
+    return [f"{names[place]}-{place}" for place in range(len(images))]

@@ -24,7 +24,7 @@ def read_file(path: Path) -> bytes:
         DataError: missing, no file, larger than any image, or a PNG whose chunks are damaged;
             decoders look at some of them alone, and go on.
     """
-    with _regular(path) as file:
+    with open_file(path) as file:
         data = file.read()
     if data.startswith(SIGNATURE) and (fault := broken_chunk(data)) is not None:
         raise unreadable(path, fault)
@@ -59,7 +59,7 @@ def header_size(path: Path) -> tuple[int, int]:
     Raises:
         DataError: missing, no file, neither PNG nor JPEG, or more than 179 megapixels.
     """
-    with _regular(path) as file, decoding(path), Image.open(file, formats=FORMATS) as image:
+    with open_file(path) as file, decoding(path), Image.open(file, formats=FORMATS) as image:
         return image.height, image.width
 
 
@@ -82,8 +82,12 @@ def unreadable(path: Path, reason: object) -> DataError:
 
 
 @contextmanager
-def _regular(path: Path) -> Iterator[IO[bytes]]:
-    """Open what is a file; a pipe would be waited for, and a device never ends."""
+def open_file(path: Path) -> Iterator[IO[bytes]]:
+    """Open what is a file; a pipe would be waited for, and a device never ends.
+
+    Raises:
+        DataError: missing, no file, or larger than any image.
+    """
     try:
         found = os.stat(path)
         if stat.S_ISREG(found.st_mode) and found.st_size <= LARGEST:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hrseg.atomic import write_bytes
-from hrseg.data.imagefile import named
+from hrseg.data.imagefile import named, open_file
 from hrseg.errors import ConfigError, DataError
 
 NAME = "hrseg.sha256"  # in the root of a data set
@@ -101,15 +101,10 @@ def digest_of(file: Path) -> str:
     """Return the sha256 of a file in hexadecimal.
 
     Raises:
-        DataError: it cannot be read.
+        DataError: it cannot be read, or is no file that could be an image.
     """
-    if not file.is_file():  # to open a pipe would wait for ever
-        raise DataError(f"cannot read {named(file)}: no file")
-    try:
-        with file.open("rb") as opened:
-            return hashlib.file_digest(opened, "sha256").hexdigest()
-    except OSError as error:
-        raise DataError(f"cannot read {named(file)}: {error.strerror}") from error
+    with open_file(file) as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()
 
 
 def name_below(file: Path, root: Path) -> str:

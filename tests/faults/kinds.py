@@ -9,9 +9,11 @@ from tests.faults import (
     checkpoints,
     dirty,
     metrics,
+    network,
     numbers,
     resume,
     signals,
+    strangers,
     windows,
     workers,
 )
@@ -80,5 +82,13 @@ KINDS: dict[str, Kind] = {
     "dirty_data": Kind(
         "an image or mask that is harmed: read right, or named and left out",
         dirty.pairs, 60, 1200,
+    ),
+    "strangers": Kind(
+        "hostile files: nothing runs, leaves its folder, calls out or hangs",
+        strangers.inject, 13, 1000,
+    ),
+    "network": Kind(
+        "imports, training, every command: no socket, in C libraries either",
+        network.inject, 3, 21,
     ),
 }  # fmt: skip

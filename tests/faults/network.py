@@ -6,14 +6,16 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from tests.faults import Tally
 
 # The hook comes first: what imports do is seen as well.
 CHILD = r"""
 import json, socket, sys
-seen, out = [], sys.argv[1]
+seen, told = [], []
 calls = ("socket.", "urllib.", "http.", "ftplib.", "smtplib.", "webbrowser.")
 def hook(event, arguments):
     if not event.startswith(calls) or event == "socket.gethostname":
@@ -22,30 +24,25 @@ def hook(event, arguments):
     if family != socket.AF_UNIX:  # data workers pass their memory through files of this kind
         seen.append(f"{event} {arguments[1:]}"[:300])
 sys.addaudithook(hook)
-code, fault = 0, ""
-try:
-    if sys.argv[2:] == ["import"]:
-        import importlib, pkgutil, hrseg
-        for module in pkgutil.walk_packages(hrseg.__path__, "hrseg."):
-            if module.name != "hrseg.__main__":
-                importlib.import_module(module.name)
-        from hrseg.engine import import_openvino
-        for name in ("onnx", "onnxruntime", "tensorboard", "ipywidgets"):
-            try:
-                importlib.import_module(name)
-            except ImportError:
-                pass
-        try:
-            import_openvino()
-        except ImportError:
-            pass
-    else:
-        from hrseg.cli import main
-        code = main(sys.argv[2:])
-except BaseException as error:
-    code, fault = 1, repr(error)
-with open(out, "w") as file:
-    json.dump({"code": code, "fault": fault, "seen": seen}, file)
+def everything():
+    import importlib, pkgutil, hrseg
+    for module in pkgutil.walk_packages(hrseg.__path__, "hrseg."):
+        if module.name != "hrseg.__main__":
+            importlib.import_module(module.name)
+def run(words):
+    if words == ["import"]:
+        return everything()
+    from hrseg.cli import main
+    return main(words)
+for words in json.loads(sys.argv[2]):
+    seen.clear()
+    try:
+        code = run(words) or 0
+    except BaseException as error:
+        code = repr(error)
+    told.append({"code": code, "seen": list(seen)})
+with open(sys.argv[1], "w") as file:
+    json.dump(told, file)
 """
 TINY = """\
 name: tiny
@@ -83,19 +80,25 @@ COMMANDS = (
 )
 
 
+TOGETHER = 3  # in one process, which imports once
+
+
 def inject(count: int, folder: Path, seed: int) -> Tally:
     """Run `count` commands, a whole offline training among the first, and watch for sockets."""
     tally = Tally()
     (folder / "tiny.yaml").write_text(TINY)
-    for words in COMMANDS[:count]:
-        tally.record(_fault(words, folder))
+    commands = COMMANDS[:count]
+    for group in (commands[:TOGETHER], *([one] for one in commands[TOGETHER:])):
+        for fault in _faults(group, folder):
+            tally.record(fault)
     return tally
 
 
-def _fault(words: tuple[str, ...], folder: Path) -> str | None:
+def _faults(group: Sequence[tuple[str, ...]], folder: Path) -> list[str | None]:
+    """Return what was wrong with each of some commands, in a process of their own."""
     answer, calls = folder / "answer.json", folder / "calls.txt"
     answer.unlink(missing_ok=True)
-    command = [sys.executable, "-P", "-c", CHILD, str(answer), *words]
+    command = [sys.executable, "-P", "-c", CHILD, str(answer), json.dumps(group)]
     strace = shutil.which("strace")
     if strace:  # it sees what C libraries do as well
         watched = [strace, "-f", "--seccomp-bpf", "-e", "trace=%network", "-o", str(calls)]
@@ -105,14 +108,18 @@ def _fault(words: tuple[str, ...], folder: Path) -> str | None:
     done = subprocess.run(
         command, cwd=folder, env=environment, capture_output=True, text=True, timeout=600
     )
-    name = " ".join(words)
+    names = [" ".join(words) for words in group]
     if not answer.is_file():
-        return f"{name}: did not come to its end: {done.stderr[-500:]}"
-    told = json.loads(answer.read_text())
+        return [f"{name}: did not come to its end: {done.stderr[-500:]}" for name in names]
     below = calls.read_text().splitlines() if strace else []
     sockets = [line for line in below if re.search(r"AF_INET|AF_NETLINK|AF_PACKET", line)]
+    told = json.loads(answer.read_text())
+    return [_fault(name, one, sockets, done.stderr) for name, one in zip(names, told, strict=True)]
+
+
+def _fault(name: str, told: dict[str, Any], sockets: list[str], stderr: str) -> str | None:
     if told["seen"] or sockets:
         return f"{name}: {'; '.join([*told['seen'], *sockets])[:800]}"
-    if told["code"] not in (0, *((3,) if words[0] == "init" else ())):
-        return f"{name}: exit code {told['code']} {told['fault']} {done.stderr[-500:]}"
+    if told["code"] != 0:
+        return f"{name}: exit code {told['code']}: {stderr[-500:]}"
     return None

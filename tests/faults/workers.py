@@ -147,9 +147,10 @@ class Run:
         return None
 
     def places(self, worker: int) -> list[str]:
-        """Return where the worker may say that it is; between two notes it may be at either."""
+        """Return where the worker may be said to be: at what it noted last, or not yet there."""
         read = (self.notes / str(worker)).read_text().splitlines()[-2:]
-        return [rf"process {worker}\) .* sample \d: {re.escape(path)}, mask" for path in read]
+        places = [rf"process {worker}\) .* sample \d: {re.escape(path)}, mask" for path in read]
+        return places if len(read) == 2 else [*places, rf"process {worker}\) .* starting"]
 
     def _all(self) -> list[Path]:
         return sorted(self.notes.glob("[0-9]*"))
@@ -175,16 +176,22 @@ class Run:
 
 def _noted(words: list[str], log: str, notes: str) -> None:
     """Train, with storage that is slow, notes what workers read, and at one file never answers."""
-    read, hang = dataset.read_image, Path(notes) / "hang"
+    read, read_image = dataset.SegmentationDataset.read, dataset.read_image
+    hang = Path(notes) / "hang"
+
+    def noting(self: dataset.SegmentationDataset, index: int) -> Any:
+        if get_worker_info() is not None:  # before the worker says so itself
+            with open(f"{notes}/{os.getpid()}", "a") as file:
+                file.write(f"{self.files[index][0]}\n")
+        return read(self, index)
 
     def slow(path: Path) -> Any:
         if get_worker_info() is not None:
-            with open(f"{notes}/{os.getpid()}", "a") as file:
-                file.write(f"{path}\n")
             time.sleep(0.02)
             if hang.exists() and hang.read_text() == str(path):
                 hang.with_name("dead").read_bytes()
-        return read(path)
+        return read_image(path)
 
+    dataset.SegmentationDataset.read = noting  # type: ignore[method-assign]
     dataset.read_image = slow  # type: ignore[attr-defined]
     training._command(words, log, None, {})
