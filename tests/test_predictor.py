@@ -181,7 +181,5 @@ def test_an_image_that_the_memory_does_not_suffice_for_is_said(checkpoint, monke
         raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 TB")
 
     monkeypatch.setattr(predictor, "evaluator", full)
-    with pytest.raises(
-        OutOfMemory, match=r"out of memory: an image of 56x40 by the protocol"
-    ):
+    with pytest.raises(OutOfMemory, match=r"out of memory: an image of 56x40 by the protocol"):
         predictor.segment(picture())

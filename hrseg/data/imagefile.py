@@ -5,8 +5,8 @@ import os
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import BufferedReader
 from pathlib import Path
-from typing import IO
 
 from PIL import Image, UnidentifiedImageError
 
@@ -82,7 +82,7 @@ def unreadable(path: Path, reason: object) -> DataError:
 
 
 @contextmanager
-def open_file(path: Path) -> Iterator[IO[bytes]]:
+def open_file(path: Path) -> Iterator[BufferedReader]:
     """Open what is a file; a pipe would be waited for, and a device never ends.
 
     Raises:
