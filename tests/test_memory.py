@@ -17,6 +17,7 @@ from hrseg.models import create_model
 from hrseg.protocols import Protocol
 from hrseg.records import ImageScores
 from hrseg.task import SegmentationTask
+from tests.faults.numbers import fresh_memory_alone
 
 
 class Limited:
@@ -143,6 +144,7 @@ def test_a_real_limit_is_lived_with():
         status = 1
         try:
             now = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+            fresh_memory_alone()
             resource.setrlimit(resource.RLIMIT_AS, (now + 180 * 2**20,) * 2)
             work = evaluator(wide, window=(512, 512), stride=(512, 512), flip=False)
             pred = work(picture(1024, 1024)).pred

@@ -1,6 +1,7 @@
 """Numbers that are none, and memory that does not suffice."""
 
 import copy
+import ctypes
 import os
 import random
 import resource
@@ -205,6 +206,7 @@ def in_little_memory(mib: int) -> str | None:
         status = 1
         try:
             held = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+            fresh_memory_alone()
             resource.setrlimit(resource.RLIMIT_AS, (held + mib * 2**20,) * 2)
             work = Evaluator(wide, scaled, protocol)
             with warnings.catch_warnings(action="ignore"):
@@ -221,6 +223,13 @@ def in_little_memory(mib: int) -> str | None:
     if status != 0 or same != "True":
         return f"in {mib} MiB: status {status}, {answer!r}"
     return None if int(batch) < 4 else f"{mib} MiB were enough: no fault"
+
+
+def fresh_memory_alone() -> None:
+    """Let large blocks come from the system, not from what this process has freed and holds."""
+    libc = ctypes.CDLL(None)
+    libc.mallopt(-4, 65536)  # M_MMAP_MAX
+    libc.mallopt(-3, 65536)  # M_MMAP_THRESHOLD
 
 
 def wide(image: torch.Tensor) -> torch.Tensor:
