@@ -136,6 +136,7 @@ def test_what_they_really_raise_is_recognised(make):
     assert is_out_of_memory(error.value)
 
 
+@pytest.mark.slow  # what other tests have freed would be enough for it
 def test_a_real_limit_is_lived_with():
     """180 MB are less than the 4 x 64 x 512 x 512 float32 values of four windows."""
     reader, writer = os.pipe()
