@@ -291,8 +291,9 @@ def _check_settings(manifest: Path, settings: dict[str, Any]) -> None:
         return
     try:
         earlier = json.loads(manifest.read_text(encoding="utf-8"))
-    except ValueError:
+    except (ValueError, RecursionError):
         earlier = {}
+    earlier = earlier if isinstance(earlier, dict) else {}
     for key in ("sha256", "model", "class_names", "precision", "protocol", "wanted"):
         if earlier.get(key) != settings[key]:
             named = "checkpoint" if key == "sha256" else key

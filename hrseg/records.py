@@ -224,6 +224,9 @@ class Evaluation:
 
     @cached_property
     def _dataset(self) -> SegmentationDataset:
+        root = Path(self.config.data.root).expanduser()
+        if not root.is_dir():  # nor is one drawn: what is looked at is another's
+            raise DataError(f"data.root: no folder {root}.\nSay where it is: data.root=/path")
         dataset = build_data(self.config).dataset(self.config.data.val_split)
         missing = [seen.name for seen in self.records if seen.name not in dataset.names]
         if missing:

@@ -22,6 +22,7 @@ from hrseg.models.hub import fetch, is_on_hub
 from hrseg.models.mmseg import RESTORE, to_mmseg
 from hrseg.models.weightfile import read_checkpoint, write_safetensors
 from hrseg.models.weights import Report, compare, describe, load_weights
+from hrseg.protocols import Protocol
 from hrseg.schema import Config
 from hrseg.seal import state_of
 
@@ -199,11 +200,11 @@ def _said(facts: Any, path: Path) -> list[tuple[str, str]]:
     if facts is None:
         return []
     check_facts(facts, path)
-    architecture, protocol = facts["architecture"], facts["protocol"]
+    architecture = facts["architecture"]
     return [
         ("network", f"{architecture['backbone']} + {architecture.get('head', 'fcn')}"),
         ("classes", ", ".join(facts["class_names"])),
-        ("protocol", f"{protocol['name']}: scales {protocol['scales']}, flip {protocol['flip']}"),
+        ("protocol", str(Protocol(**facts["protocol"]))),
     ]
 
 
@@ -212,7 +213,9 @@ def _said_by_mmseg(meta: Any) -> list[tuple[str, str]]:
     meta = meta if isinstance(meta, Mapping) else {}
     data = meta.get("dataset_meta")
     names = data.get("classes") if isinstance(data, Mapping) else meta.get("CLASSES")
-    return [("classes", ", ".join(map(str, names)))] if isinstance(names, list | tuple) else []
+    if not isinstance(names, list | tuple) or not all(isinstance(name, str) for name in names):
+        return []
+    return [("classes", some(names, 255))]
 
 
 def _use(found: Found, complete: bool) -> str:

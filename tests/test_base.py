@@ -170,6 +170,13 @@ def test_unknown_colour_names_file_colour_and_repair(tmp_path):
         read(save(tmp_path / "a.png", image))
 
 
+def test_a_colour_mask_of_16_bits_is_refused_not_taken_for_white(tmp_path):
+    read = MaskReader(id_table(2), "", ((0, 0, 0), (255, 255, 255)))
+    path = save(tmp_path / "a.png", np.full((4, 5), 4000, np.uint16))
+    with pytest.raises(DataError, match=r"a\.png has 16 bits a pixel"):
+        read(path)
+
+
 def test_id_map_has_the_last_word_over_ignore_ids():
     table = id_table(2, {0: 0, 255: 1}, ignore_ids=[255, 7])
     assert (table[0], table[255], table[7], table[1]) == (0, 1, 255, -1)

@@ -57,7 +57,7 @@ MAY_IMPORT = {
     "formats": {"engine", "models"},
     "proof": {"engine", "metrics", "predictor", "protocols"},
     "export": {"build", "data", "facts", "formats", "models", "predictor", "proof", "schema"},
-    "weights": {"build", "engine", "facts", "models", "schema"},
+    "weights": {"build", "engine", "facts", "models", "protocols", "schema"},
     "predictor": {"engine", "facts", "memory", "models", "pixels", "visualize", "runfolder",
                   *EVALUATION},
     "logs": {"runfolder", "schema"},

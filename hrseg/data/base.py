@@ -259,6 +259,11 @@ def _read_mask(path: Path, data: bytes, mode: str | None) -> tuple[str, npt.NDAr
                 f"{named(path)}: a JPEG mask has wrong ids: its compression blends neighbouring "
                 "values.\nExport the masks as PNG from the annotation tool again."
             )
+        if mode and image.mode.startswith("I"):  # Pillow would make 255 of all above it
+            raise DataError(
+                f"{named(path)} has 16 bits a pixel ({image.mode}); expected colours of 8 bits.\n"
+                "Export the masks as RGB or palette PNGs of 8 bits."
+            )
         return image.mode, np.asarray(image.convert(mode)) if mode else stored_values(image)
 
 

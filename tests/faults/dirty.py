@@ -43,7 +43,7 @@ def pairs(count: int, folder: Path, seed: int) -> Tally:
     spoil(made, folder / "data")
     found = in_a_process(made, folder)
     if isinstance(found, str):
-        tally.injected, tally.lost = count, [f"all of them: {found}"] * count
+        tally.injected, tally.lost = count, [f"all of them: {found}", *["as it"] * (count - 1)]
         return tally
     for pair, bare, item in zip(made, found["bare"], found["manifest"], strict=True):
         names = {one_line(str(pair.image)), one_line(str(pair.mask))}

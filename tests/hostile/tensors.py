@@ -6,8 +6,10 @@ import struct
 import torch
 from safetensors.torch import save_file
 
+from tests.golden_weights import official_weights
 from tests.hostile import CONTROL, FORMULA, MARKUP, SCRIPT, Artefact
 from tests.hostile.weights import content
+from tests.weight_files import mmseg
 
 FILE = "{given}/w.safetensors"
 SAFE = (("weights", "inspect", FILE), ("load", FILE))
@@ -122,6 +124,7 @@ FACTS = {
     "std of next to nothing": {"std": [1e-300] * 3},
     "format 10^4000": {"format": 10**4000, "version": CONTROL},
     "facts that laugh": {"more": laughs()},
+    "no protocol": {"protocol": None},
 }  # fmt: skip
 
 
@@ -141,6 +144,14 @@ WEIGHTS = {
     "scalar weights": {"model.head.last_layer.3.bias": torch.zeros(())},
 }
 
+
+def _mmseg(place):
+    """Class names of mmsegmentation's that never end."""
+    state = mmseg(official_weights("w18_small_v1"))
+    meta = {"CLASSES": laughs(), "dataset_meta": {"classes": laughs()}}
+    torch.save({"meta": meta, "state_dict": state}, place.given / "w.pth")
+
+
 ARTEFACTS = [
     *(Artefact(f"safetensors: {name}", make, SAFE) for name, make in HEADERS.items()),
     *(Artefact(f"safetensors: facts that are {name}", _metadata(text), SAFE) for name, text in {
@@ -148,6 +159,7 @@ ARTEFACTS = [
         "NaN": '{"mean": NaN, "class_names": 1}', "a list": "[]",
     }.items()),
     *(Artefact(f"facts: {name}", _facts(**changed), CHECKPOINT) for name, changed in FACTS.items()),
+    Artefact("tensors: class names of mmseg that laugh", _mmseg, CHECKPOINT[1:2]),
     *(Artefact(f"tensors: {name}", _weights(**changed), CHECKPOINT)
       for name, changed in WEIGHTS.items()),
 ]  # fmt: skip
