@@ -106,10 +106,12 @@ def judge_rot(pair: Pair, item: Item, bare: Item) -> str | None:
 def in_a_process(made: Sequence[Pair], folder: Path) -> dict[str, Any] | str:
     """Return what a process reads, or what became of that."""
     out = folder / "found.pickle"
-    process = multiprocessing.get_context("fork").Process(target=_read, args=(made, folder, out))
+    context = multiprocessing.get_context("forkserver")  # no fork of what other kinds have begun
+    context.set_forkserver_preload([__name__])
+    process = context.Process(target=_read, args=(made, folder, out))
     began = time.monotonic()
     process.start()
-    process.join(60 + 2 * len(made))
+    process.join(60 + len(made) / 4)
     hangs = process.is_alive()
     process.kill()
     process.join()
