@@ -51,6 +51,14 @@ class LossGuard(Callback):
         self._statistics: list[Tensor] = []
         self._empty: Tensor | None = None
 
+    def state_dict(self) -> dict[str, Any]:
+        """Return what was skipped, the same in all processes, so that a resumed run counts on."""
+        return {"skipped": self.skipped, "in_a_row": self._in_a_row}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Count on."""
+        self.skipped, self._in_a_row = int(state_dict["skipped"]), int(state_dict["in_a_row"])
+
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
     ) -> None:

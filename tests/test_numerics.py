@@ -55,7 +55,7 @@ class Harm(pl.Callback):
             self.hook.remove()
 
 
-def fit(module, folder, harm, loader=None, **arguments):
+def fit(module, folder, harm, loader=None, ckpt_path=None, **arguments):
     trainer = pl.Trainer(
         accelerator="cpu",
         default_root_dir=folder,
@@ -67,7 +67,7 @@ def fit(module, folder, harm, loader=None, **arguments):
         callbacks=[harm],
     )
     try:
-        trainer.fit(module, loader or DataLoader(Noise(), 1))
+        trainer.fit(module, loader or DataLoader(Noise(), 1), ckpt_path=ckpt_path)
     finally:
         for stem in [module.model.backbone.bn1]:
             stem._forward_pre_hooks.clear()
@@ -213,6 +213,17 @@ def test_skipping_for_ever_is_an_end(tmp_path):
     loader = DataLoader(Noise(1 + IN_A_ROW), 1)
     with pytest.raises(ProofError, match=f"the {IN_A_ROW}th in a row"):
         fit(task(on_bad_loss="skip"), tmp_path, harm, loader)
+
+
+def test_skipping_for_ever_is_an_end_across_a_resumption(tmp_path):
+    """Nine steps are skipped, the run is stopped and resumed; the next one is the tenth."""
+    module, harm = task(on_bad_loss="skip"), Harm(*range(IN_A_ROW - 1))
+    trainer = fit(module, tmp_path, harm, DataLoader(Noise(IN_A_ROW - 1), 1))
+    trainer.save_checkpoint(tmp_path / "last.ckpt")
+    loader = DataLoader(Noise(IN_A_ROW - 1), 1)
+    with pytest.raises(ProofError, match=f"the {IN_A_ROW}th in a row"):
+        resumed = task(on_bad_loss="skip")
+        fit(resumed, tmp_path, Harm(0), loader, max_epochs=2, ckpt_path=tmp_path / "last.ckpt")
 
 
 def test_batches_of_ignored_pixels_alone_are_counted(tmp_path, capsys):
