@@ -54,6 +54,8 @@ data:
   class_uniform: 0.5
   workers: 0
   ignore_ids: [255]
+  on_error: skip
+  worker_timeout: 60
 model: {backbone: hrnet_w18_small_v1, head: ocr, align_corners: true, bn_momentum: 0.1}
 losses:
   - cross_entropy
@@ -69,6 +71,8 @@ ema_decay: 0.9
 early_stopping_patience: 5
 prediction_images: 1
 loggers: []
+on_bad_loss: skip
+save_every_minutes: 10
 trainer: {max_epochs: 1, accelerator: cpu, precision: 32, accumulate_grad_batches: 2}
 """,
     # Stopped amid its second epoch, with settings under which the weights stay by their formula.
@@ -106,6 +110,7 @@ def write_corpus() -> None:
     for name, text in CONFIGS.items():
         Path("configs", f"{name}.yaml").write_text(text, encoding="utf-8")
         run("fit", "--config", f"configs/{name}.yaml", ends_with=130 if name == "stopped" else 0)
+    run("data", "check", "--config", "configs/minimal.yaml", "--hash")
     run("data", "cache", "--config", "configs/minimal.yaml", "data.cache=cache")
     best = "runs/minimal/latest/checkpoints/best.ckpt"
     Path("weights").mkdir()

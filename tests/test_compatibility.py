@@ -175,6 +175,17 @@ def test_a_cache_is_used_as_it_is(corpus):
                 assert np.array_equal(ours, theirs)
 
 
+def test_a_manifest_is_compared_with_the_files(corpus, tmp_path, capsys):
+    data = shutil.copytree(corpus / "data", tmp_path / "data")
+    command = ["data", "check", "--config", str(corpus / "configs" / "minimal.yaml"), "--hash"]
+    assert main([*command, f"data.root={data}"]) == 0
+    image = next(iter(sorted((data / "images" / "val").iterdir())))
+    shutil.copy(next(iter(sorted((data / "images" / "train").iterdir()))), image)
+    assert main([*command, f"data.root={data}"]) == 3
+    said = " ".join(capsys.readouterr().out.split())
+    assert "its bytes are not those in the manifest" in said and image.name in said
+
+
 @pytest.mark.parametrize("name", ["checkpoints/last.ckpt", "hrseg.safetensors", "exported.onnx"])
 def test_a_file_of_a_later_version_is_refused_by_name(corpus, monkeypatch, capsys, name):
     # To a hrseg whose format is 0 the files of today are those of a later one.
