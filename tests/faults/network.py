@@ -74,7 +74,7 @@ COMMANDS = (
     ("data", "stats", "--config", "tiny.yaml"),
     ("data", "cache", "--config", "tiny.yaml"),
     ("benchmark", "model", "--config", "tiny.yaml", "--steps", "2"),
-    ("init", "data/train"),
+    ("init", "data"),
     ("doctor",),
     ("configs",),
 )
