@@ -15,23 +15,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from hrseg.errors import ProofError
 from hrseg.geometry import Size, Windows, find_windows, prepare, scaled_size
+from hrseg.logits import Rule, class_ids, in_float32, rule_of
 from hrseg.memory import OutOfMemory, give_back, is_out_of_memory
 from hrseg.protocols import Protocol
 from hrseg.rows import Rows, cropped, held, joined, mapped, resized
 
 Model = Callable[[Tensor], Tensor]
-Rule = Callable[[Tensor], Tensor]
 Scales = tuple[float, ...]
 BAND_BYTES = 2**22  # of one scale's scores: what a processor's cache takes
-EXPONENTS = 80.0  # in float32 exp(89) is infinite, with the scales' sum before that; exp(-104) is 0
-
-AVERAGES: dict[str, Rule] = {
-    "softmax": lambda logits: logits.softmax(1),
-    "exp_logits": torch.exp,
-    "logits": lambda logits: logits,
-}
 
 
 @dataclass
@@ -97,7 +89,7 @@ class Evaluator:
             if len(band) > 1:
                 parts[self.protocol.scales].append(class_ids(fused))
             if keep_scores:
-                sums.append(_in_float32(fused))
+                sums.append(in_float32(fused))
         preds = {scales: torch.cat(ids) for scales, ids in parts.items()}
         return Result(
             preds[self.protocol.scales], preds, torch.cat(sums, 2) if keep_scores else None
@@ -144,7 +136,7 @@ class Evaluator:
             seen[scale] = scaled_shape, windows, views
         direct = [s == content == size and windows is None for s, windows, _ in seen.values()]
         everything = [logits for *_, views in seen.values() for logits in views]
-        rule = self._rule(everything, skip=ranks_suffice and direct == [True])
+        rule = rule_of(self.protocol, everything, ranks_suffice and direct == [True])
         maps = {}
         for scale, (scaled_shape, windows, views) in seen.items():
             rows = self._joined(views, windows, scaled_shape, rule)
@@ -154,17 +146,6 @@ class Evaluator:
                 rows = mapped(rows, rule)
             maps[scale] = mapped(rows, _mean_of_views)
         return maps
-
-    def _rule(self, everything: Sequence[Tensor], skip: bool) -> Rule:
-        """Return what turns logits into scores; nothing, where only their order is asked for."""
-        # Every rule rises with the logit, so the order is the same unless scores are averaged.
-        if skip and not (self.protocol.flip and self.protocol.flip_average == "scores"):
-            return AVERAGES["logits"]
-        if self.protocol.average == "exp_logits":
-            peak = max(float(logits.max()) for logits in everything)
-            if max(peak, *(-float(logits.min()) for logits in everything)) > EXPONENTS:
-                return lambda logits: _exponential(logits.double() - peak)
-        return AVERAGES[self.protocol.average]
 
     def _crops(self, image: Tensor, windows: Windows | None) -> list[Tensor]:
         if windows is None:
@@ -264,27 +245,6 @@ class Evaluator:
         return padded
 
 
-def class_ids(scores: Tensor) -> Tensor:
-    """Return the channel of the largest score (1, K, H, W), the first of equals, (H, W) uint8.
-
-    Raises:
-        ProofError: a score is not finite.
-    """
-    _, classes, height, width = scores.shape
-    if scores.is_cpu:
-        # max(1) takes six times as long as pooling over a column of classes, pixels as channels.
-        columns = scores.reshape(1, classes, 1, height * width).permute(0, 3, 1, 2)
-        best, ids = F.max_pool2d(columns, (classes, 1), return_indices=True)
-    else:
-        best, ids = scores.max(1)
-    if not best.isfinite().all():
-        raise ProofError(
-            "the model's scores are not finite: its weights are damaged, or float16 overflowed "
-            "(try trainer.precision=32)."
-        )
-    return ids.view(height, width).to(torch.uint8)
-
-
 def _bands(maps: Mapping[float, Rows]) -> Iterator[dict[float, Tensor]]:
     """Yield the scores of all scales, a band of rows at a time, from top to bottom."""
     first_map = next(iter(maps.values()))
@@ -295,28 +255,6 @@ def _bands(maps: Mapping[float, Rows]) -> Iterator[dict[float, Tensor]]:
     for first in range(0, height, step):
         end = min(first + step, height)
         yield {scale: rows.read(first, end) for scale, rows in maps.items()}
-
-
-def _exponential(logits: Tensor) -> Tensor:
-    """Return exp of float64 logits (V, K, h, w).
-
-    Raises:
-        ProofError: all classes of a pixel vanish, so that none would be the largest.
-    """
-    scores = logits.exp()
-    if not scores.amax(1).all():
-        raise ProofError(
-            "the model's logits differ by more than exp can hold: its weights are damaged, or "
-            "inference.average=softmax is what they were trained for."
-        )
-    return scores
-
-
-def _in_float32(scores: Tensor) -> Tensor:
-    """Return scores; of those in float64 what share they are of the pixel's largest."""
-    if scores.dtype == torch.float64:
-        scores = scores / scores.amax(1, keepdim=True)
-    return scores.float()
 
 
 def _mean_of_views(views: Tensor) -> Tensor:

@@ -20,6 +20,7 @@ from hrseg.atomic import write_bytes
 from hrseg.build import build_data, build_task, build_trainer
 from hrseg.callbacks import PredictionImages
 from hrseg.checkpointing import RunCheckpoint
+from hrseg.checks import check_interval, check_norms, check_settings, checked_last
 from hrseg.config import load_config, to_dict, to_yaml
 from hrseg.data import DATASETS
 from hrseg.data.datamodule import SegmentationDataModule
@@ -27,7 +28,6 @@ from hrseg.details import write_details
 from hrseg.devices import choose_precision
 from hrseg.engine import Engine, is_exported, open_engine
 from hrseg.errors import ConfigError, HrsegError
-from hrseg.facts import check_facts
 from hrseg.interruption import Interruption
 from hrseg.launch import SameStatistics, another_ended, end_others, new_folder, scout
 from hrseg.logs import quieten
@@ -35,14 +35,13 @@ from hrseg.memory import OutOfMemory, is_out_of_memory, of_evaluation, of_traini
 from hrseg.models.hub import is_on_hub
 from hrseg.models.weightfile import read_checkpoint
 from hrseg.models.weights import load_weights
-from hrseg.numerics import check_crop
 from hrseg.progress import Progress
 from hrseg.records import ImageScores, open_evaluation
 from hrseg.report import write_report
-from hrseg.resume import ExactState, finished_epochs
-from hrseg.runfolder import newest_state, point_latest, requeued_run
+from hrseg.resume import ExactState
+from hrseg.runfolder import point_latest, requeued_run
 from hrseg.schema import Config
-from hrseg.state import check_state, restoring
+from hrseg.state import restoring
 from hrseg.stop import Handler, Stopped
 from hrseg.submission import Submission
 from hrseg.task import SegmentationTask
@@ -69,9 +68,9 @@ def fit(config: Config, resume: Path | None = None) -> Path:
     try:
         callbacks = [record, *_training_callbacks(config, run), interruption]
         trainer = build_trainer(config, run, callbacks)
-        last = _checked_last(config, task, trainer, run) if resume else None
-        _check_norms(config, trainer)
-        _check_interval(trainer, len(data.train_dataset or ()) // config.data.batch_size)
+        last = checked_last(config, task, trainer, run) if resume else None
+        check_norms(config, trainer)
+        check_interval(trainer, len(data.train_dataset or ()) // config.data.batch_size)
         announce_fit(config, data, task, trainer, chosen)
         with _user_errors(config, trainer), restoring(last):
             trainer.fit(task, data, ckpt_path=last, weights_only=True)
@@ -184,7 +183,7 @@ def _to_score(
         return data, _exported_task(config, data, checkpoint)
     task = build_task(config, data, weights=False)
     content = read_checkpoint(checkpoint)
-    _check_facts(task, content.get("hrseg"), checkpoint)
+    check_settings(task, content.get("hrseg"), checkpoint)
     report = load_weights(task.model, content, purpose="evaluate", origin=checkpoint)
     get_console().print(str(report), highlight=False, markup=False, soft_wrap=True)
     return data, task
@@ -197,29 +196,9 @@ def _exported_task(config: Config, data: SegmentationDataModule, path: Path) -> 
     engine = open_engine(path, precision=precision)
     task = build_task(config, data, weights=False, engine=engine)
     engine.check(task.protocol)
-    _check_facts(task, engine.facts, path)
+    check_settings(task, engine.facts, path)
     say(f"{path}: {engine.extra_repr()}, precision {precision}")
     return task
-
-
-def _check_norms(config: Config, trainer: pl.Trainer) -> None:
-    """Refuse crops and batches of which batch norm gets a single value."""
-    if not config.model.freeze_backbone:
-        shares = trainer.accumulate_grad_batches
-        if not config.trainer.get("sync_batchnorm"):
-            shares *= trainer.world_size
-        check_crop(config.data.crop_size, config.data.batch_size // shares)
-
-
-def _check_interval(trainer: pl.Trainer, steps_per_epoch: int) -> None:
-    """Refuse a validation interval that no training of this length reaches."""
-    epochs, interval = trainer.max_epochs or -1, trainer.val_check_interval
-    batches = steps_per_epoch * trainer.accumulate_grad_batches * epochs
-    if isinstance(interval, int) and 0 < batches < interval:
-        raise ConfigError(
-            f"trainer.val_check_interval: {interval} batches are more than the {batches} of this "
-            "training, which would end without a score."
-        )
 
 
 class _Record(Callback):
@@ -277,53 +256,10 @@ def _portable_yaml(config: Config) -> str:
     return OmegaConf.to_yaml(copy)
 
 
-def _checked_last(config: Config, task: SegmentationTask, trainer: pl.Trainer, run: Path) -> Path:
-    """Return the newest state of a run; refuse a damaged one, and settings that it does not fit."""
-    last = newest_state(run)
-    content = read_checkpoint(last)
-    _check_facts(task, content.get("hrseg"), last)
-    load_weights(task.model, content, purpose="evaluate", origin=last)
-    started = to_dict(load_config(run / "config.yaml").optimizer)
-    if to_dict(config.optimizer) != started:
-        raise ConfigError(
-            f"optimizer: {run} was started with {started}, which its state goes on with.\n"
-            "For other settings start a new run, from model.weights="
-            f"{last}"
-        )
-    check_state(content, last)
-    done = finished_epochs(content, last)
-    if 0 < (trainer.max_epochs or -1) <= done:
-        get_console().print(
-            f"nothing is left to train: the run has finished {done} epochs. "
-            "Raise trainer.max_epochs to go on.",
-            soft_wrap=True,
-        )
-    return last
-
-
 def _forget_requeues(run: Path) -> None:
     """Remove what was saved for going on after SLURM took the machine back."""
     for state in run.glob("hpc_ckpt_*.ckpt"):
         state.unlink()
-
-
-def _check_facts(task: SegmentationTask, facts: Any, checkpoint: Path) -> None:
-    """Refuse to score a checkpoint under settings that it was not trained with, if it says any."""
-    if facts is None:
-        return
-    check_facts(facts, checkpoint)
-    aligned = facts["architecture"].get("align_corners")
-    for what, theirs, ours in (
-        ("model.align_corners", aligned, task.model.align_corners),
-        ("class names", facts["class_names"], task.class_names),
-        ("mean", facts["mean"], list(task.normalize.mean)),
-        ("std", facts["std"], list(task.normalize.std)),
-    ):
-        if theirs is not None and theirs != ours:
-            raise ConfigError(
-                f"{checkpoint} was trained with {what} {theirs}, the config says {ours}.\n"
-                "The result would mean nothing: keep to the config of the checkpoint's own run."
-            )
 
 
 @contextmanager

@@ -13,7 +13,8 @@ from torch import Tensor
 
 from hrseg.errors import ConfigError, DataError
 from hrseg.geometry import MIN_SIZE, Size
-from hrseg.inference import Evaluator, class_ids
+from hrseg.inference import Evaluator
+from hrseg.logits import class_ids
 from hrseg.protocols import Protocol
 
 Array = NDArray[np.uint8]

@@ -6,7 +6,8 @@ import torch
 import torch.nn.functional as F
 
 from hrseg.errors import ProofError
-from hrseg.inference import AVERAGES, Evaluator
+from hrseg.inference import Evaluator
+from hrseg.logits import AVERAGES
 from hrseg.models import create_model
 from hrseg.models.normalize import Normalize
 from hrseg.models.weights import load_weights

@@ -22,7 +22,7 @@ LEAVES = {
     "optim",
 }
 ANYONE = {"errors", "lookup", "atomic", "seal", "hrseg"}
-EVALUATION = {"inference", "geometry", "protocols"}
+EVALUATION = {"inference", "geometry", "logits", "protocols"}
 MAY_IMPORT = {
     "allocator": set(),
     "console": set(),
@@ -40,7 +40,8 @@ MAY_IMPORT = {
     "outputs": {"inputs", "polygons", "predictor", "visualize"},
     "predict": {"bigimage", "build", "engine", "inputs", "memory", "outputs", "parallel", "pixels",
                 "predictor", "schema", "stop", "tiles", "video", "visualize"},
-    "inference": {"geometry", "memory", "protocols", "rows"},
+    "inference": {"geometry", "logits", "memory", "protocols", "rows"},
+    "logits": {"protocols"},
     "rows": {"geometry"},
     "geometry": {"protocols"},
     "memory": set(),
@@ -79,10 +80,12 @@ MAY_IMPORT = {
     "choice": {"config", "runfolder", "schema"},
     "build": {"checkpointing", "config", "data", "engine", "facts", "launch", "logs", "models",
               "predictor", "protocols", "schema", "task", "visualize"},
-    "run": {"announce", "build", "callbacks", "checkpointing", "config", "data", "details",
-            "devices", "engine", "facts", "interruption", "launch", "logs", "memory", "models",
-            "numerics", "progress", "records", "report", "resume", "runfolder", "schema", "state",
-            "stop", "submission", "task"},
+    "checks": {"config", "facts", "models", "numerics", "resume", "runfolder", "schema", "state",
+               "task"},
+    "run": {"announce", "build", "callbacks", "checkpointing", "checks", "config", "data",
+            "details", "devices", "engine", "interruption", "launch", "logs", "memory", "models",
+            "progress", "records", "report", "resume", "runfolder", "schema", "state", "stop",
+            "submission", "task"},
     "measure": {"allocator", "memory", "launch", "logs", "schema"},
     "benchmark": {"announce", "build", "callbacks", "devices", "logs", "measure", "memory",
                   "models", "schema"},
