@@ -45,7 +45,7 @@ def test_other_settings_than_the_checkpoints_are_refused(task, facts, tmp_path, 
 
 def test_another_rule_of_interpolation_is_refused(task, facts, tmp_path):
     other = {**facts, "architecture": {**facts["architecture"], "align_corners": True}}
-    with pytest.raises(ConfigError, match="model.align_corners True, the config says False"):
+    with pytest.raises(ConfigError, match=r"model\.align_corners True, the config says False"):
         check_settings(task, other, tmp_path / "a.ckpt")
 
 
