@@ -39,7 +39,7 @@ class Progress(ProgressBar):
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Open the bar."""
         self._first_step = trainer.global_step
-        self._started = time.monotonic()
+        self._started = self._mark = time.monotonic()  # a resumed epoch does not start again
         if self._enabled and get_console().is_terminal:
             columns = TextColumn("{task.description}"), BarColumn(bar_width=None)
             self._bar = Bar(*columns, console=get_console(), transient=True)

@@ -2,7 +2,7 @@
 """Faults injected into hrseg, a table of what survived; see tests/faults.
 
     scripts/torture.py --quick                  every kind, in minutes
-    scripts/torture.py --all --json F           every kind at full length; hours on two cores
+    scripts/torture.py --all --json F           every kind at full length: half an hour
     scripts/torture.py checkpoint_killed dirty_data [--quick]
 
 JSON: {kind: {"injected", "survived", "lost"}}. Exit 4 where anything was lost.

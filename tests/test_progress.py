@@ -48,6 +48,15 @@ def test_waiting_training_and_validation_are_told_apart(clock, capsys):
     assert "validated for 0:00:50" in printed
 
 
+def test_a_run_resumed_amid_an_epoch_counts_from_its_own_start(clock):
+    """Lightning begins no epoch then."""
+    progress = Progress(every_seconds=1e9)
+    progress.on_train_start(trainer(5), None)
+    clock.time += 2
+    progress.on_train_batch_start(trainer(5), None, None, 1)
+    assert progress.train_seconds == progress.wait_seconds == 2
+
+
 def test_other_processes_stay_silent(clock, capsys):
     progress = Progress(every_seconds=0)
     progress.disable()

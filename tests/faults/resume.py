@@ -73,8 +73,8 @@ def record(folder: Path, name: str, words: tuple[str, ...], blow: Blow, again: B
     first = train.command(folder, runs, *words)
     requeued = slurm(folder) if blow.signum == signal.SIGUSR1 else {}
     ended = train.run(first, log, blow, requeued)
-    if ended.lingered is None:
-        expect(ended, 0)  # it was too short to be struck
+    if unstopped(ended, blow):
+        expect(ended, 0)
         return train.record_of(train.only_run(runs))
     expect(ended, CODES[signal.Signals(blow.signum)])
     if not list(runs.glob("*/*/checkpoints/last*.ckpt")):
@@ -92,12 +92,20 @@ def resumed(
 ) -> Any:
     """Go on until the end; return what is left."""
     ended = train.run(words, log, again, environment)
-    if again is not None and ended.lingered is not None:
+    if again is not None and not unstopped(ended, again):
         expect(ended, CODES[signal.Signals(again.signum)])
         ended = train.run(words, log, None, environment)
     expect(ended, 0)
     finished = [run for run in runs.glob("*/2*") if (run / "report.html").is_file()]
     return train.record_of(finished[0])
+
+
+def unstopped(ended: Ended, blow: Blow) -> bool:
+    """Tell whether a training was too short to be struck, or at its end when asked to go on later.
+
+    A job that has nothing left to do is not queued again.
+    """
+    return ended.lingered is None or (blow.signum == signal.SIGUSR1 and ended.code == 0)
 
 
 def expect(ended: Ended, code: int) -> None:
