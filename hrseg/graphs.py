@@ -29,6 +29,8 @@ def check_onnx(path: Path) -> None:
             raise _refusal(path, f"holds an operator {node.op_type}")
         for attribute in node.attribute:
             _check_tensors(path, [attribute.t, *attribute.tensors])
+            if attribute.HasField("sparse_tensor") or attribute.sparse_tensors:
+                raise _refusal(path, "holds sparse weights")
     _check_tensors(path, model.graph.initializer)
     if model.graph.sparse_initializer:
         raise _refusal(path, "holds sparse weights")

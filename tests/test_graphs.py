@@ -20,6 +20,7 @@ def place(tmp_path_factory):
         ("a loop without end", "an operator Loop"),
         ("data outside", r"weights in another file, '\.\./outside/secret.txt'"),
         ("data at an absolute path", "weights in another file"),
+        ("sparse data outside", "sparse weights"),
     ],
 )
 def test_graphs_that_read_elsewhere_or_never_end_are_refused(name, said, place):

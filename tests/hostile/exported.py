@@ -1,6 +1,7 @@
 """Files of other runtimes: graphs that read, call, or grow."""
 
 import json
+from types import SimpleNamespace
 
 import torch
 
@@ -76,6 +77,16 @@ def _external(location):
 def _reads(location):
     total = _node("ReduceSum", ["x"], ["s"], keepdims=0)
     return _onnx([total, _node("Add", ["image", "s"], ["logits"])], [_external(location)])
+
+
+def _sparse_constant():
+    """Constant whose sparse values are read from a file outside."""
+    from onnx import TensorProto, helper
+
+    values = _external("../outside/secret.txt")(SimpleNamespace(outside="", url=""))
+    places = helper.make_tensor("at", TensorProto.INT64, [SIZE // 4], list(range(SIZE // 4)))
+    sparse = helper.make_sparse_tensor(values, places, [SIZE])
+    return helper.make_node("Constant", [], ["x"], sparse_value=sparse)
 
 
 def _sized(count):
@@ -160,6 +171,8 @@ GRAPHS = {
     "data at an address": _reads("URL"),
     "data in a pipe or device": _reads("/dev/zero"),
     "data behind a link": _neighbour,
+    "sparse data outside": _onnx([_sparse_constant, _node("ReduceSum", ["x"], ["s"], keepdims=0),
+                                  _node("Add", ["image", "s"], ["logits"])]),
     "a foreign operator": _onnx([_node("Run", ["image"], ["logits"], domain="hostile.code")],
                                 opsets={"": 18, "hostile.code": 1}),
     "a Python operator": _onnx([_node("PyOp", ["image"], ["logits"], domain="ai.onnx.contrib",
