@@ -1,5 +1,7 @@
 """What a run says before its first step: what is trained, on what, where, by which batch."""
 
+from pathlib import Path
+
 import pytorch_lightning as pl
 import torch
 from rich import get_console
@@ -21,8 +23,19 @@ def announce_fit(
     task: SegmentationTask,
     trainer: pl.Trainer,
     chosen: str = "",
+    last: Path | None = None,
 ) -> None:
-    """Say what is trained, on what, where, and how much; `chosen`: why it is this precision."""
+    """Say what is trained, on what, where, and how much.
+
+    Args:
+        config: all of it.
+        data: what is trained on.
+        task: what is trained.
+        trainer: where.
+        chosen: why it is this precision.
+        last: the state that is gone on from.
+    """
+    start = last.name if last else config.model.weights or "scratch"
     parameters = sum(parameter.numel() for parameter in task.model.parameters())
     train, val = len(data.train_dataset or ()), len(data.val_dataset or ())
     height, width = config.data.crop_size
@@ -31,7 +44,7 @@ def announce_fit(
         f"fit {config.name}: {train} training and {val} validation images of "
         f"{config.data.name}, {data.num_classes} classes, crop {height}x{width}",
         f"{config.model.backbone} + {config.model.head.name}, {parameters / 1e6:.2f} M parameters, "
-        f"from {config.model.weights or 'scratch'}; {device(trainer, chosen)}",
+        f"from {start}; {device(trainer, chosen)}",
         batch(config, trainer.world_size, trainer.accumulate_grad_batches),
         f"{epochs} of {train // config.data.batch_size} steps; "
         f"run folder {trainer.default_root_dir}",

@@ -71,7 +71,7 @@ def fit(config: Config, resume: Path | None = None) -> Path:
         last = checked_last(config, task, trainer, run) if resume else None
         check_norms(config, trainer)
         check_interval(trainer, len(data.train_dataset or ()) // config.data.batch_size)
-        announce_fit(config, data, task, trainer, chosen)
+        announce_fit(config, data, task, trainer, chosen, last)
         with _user_errors(config, trainer), restoring(last):
             trainer.fit(task, data, ckpt_path=last, weights_only=True)
         interruption.finish()

@@ -115,7 +115,9 @@ def test_resume_goes_on_in_the_same_folder_and_keeps_the_history(
     assert {"1", "3", "5"} <= steps
     assert read(run / "scores.json")["miou"] >= first
     assert main(["fit", "--resume"]) == 0
-    assert "nothing is left to train: the run has finished 3 epochs" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "nothing is left to train: the run has finished 3 epochs" in said
+    assert "M parameters, from scratch" in said and "M parameters, from last.ckpt" in said
     assert main(["fit", "--resume", "model.backbone=hrnet_w18"]) == 2
     assert "W18-small-v1" in capsys.readouterr().err
     for override, word in (
