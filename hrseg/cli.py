@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from hrseg.allocator import keep_memory
 from hrseg.arguments import parse
-from hrseg.atomic import FULL
+from hrseg.atomic import FULL, PARTIAL
 from hrseg.choice import (
     check_root,
     check_weights,
@@ -29,10 +29,14 @@ if TYPE_CHECKING:
     from hrseg.schema import Config
 
 
+_ELSEWHERE = "If it is to be written, choose a place that can be: runs=FOLDER, --out PATH."
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; return the exit code.
 
-    0 ok, 1 fault, 2 config, 3 data, 4 failed proof, 130 and 143 stopped by Ctrl-C and SIGTERM.
+    0 ok, 1 fault, 2 config, 3 data, 4 failed proof, 130 and 143 stopped by Ctrl-C and SIGTERM,
+    141 nobody reads on.
     """
     try:
         with stoppable():
@@ -45,7 +49,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             with plain_output():
                 return int(_COMMANDS[arguments.command](arguments) or 0)
     except Stopped as stop:
-        if is_first_process():
+        if is_first_process() and str(stop):
             print(f"hrseg: {stop}", file=sys.stderr)
         return stop.exit_code
     except HrsegError as error:
@@ -54,8 +58,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except OSError as error:
         if error.filename is None and error.errno not in FULL:
             raise
-        what = error.filename or "a file could not be written"
-        print(f"hrseg: {one_line(str(what))}: {error.strerror}", file=sys.stderr)
+        what = one_line(str(error.filename or "a file could not be written")).replace(PARTIAL, "")
+        print(f"hrseg: {what}: {error.strerror}\n{_ELSEWHERE}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("hrseg: stopped", file=sys.stderr)

@@ -1,23 +1,31 @@
 """What a command prints: nothing that a stranger named can be a command to the terminal."""
 
+import os
 import sys
 import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from functools import cache
-from typing import TYPE_CHECKING, Any, TextIO, cast
+from typing import TYPE_CHECKING, Any, NoReturn, TextIO, cast
 
 from hrseg.errors import printable
+from hrseg.stop import Stopped
 
 if TYPE_CHECKING:
     from rich.console import Console
+
+_SIGPIPE = 13
 
 
 @contextmanager
 def plain_output() -> Iterator[None]:
     """Let only printable text through to stdout and stderr, and rich's own colours and bars.
 
-    Warnings become notes of one line, without the line of code that found what they say.
+    Warnings become notes of one line, without the line of code that found what they say. Where
+    nobody reads on, as after `| head`, the command stops without a word.
+
+    Raises:
+        Stopped: nobody reads on.
     """
     streams, form = (sys.stdout, sys.stderr), warnings.formatwarning
     warnings.formatwarning = lambda message, *_: f"note: {message}\n"
@@ -25,6 +33,7 @@ def plain_output() -> Iterator[None]:
     _set_console(printable=True)
     try:
         yield
+        sys.stdout.flush()
     finally:
         sys.stdout, sys.stderr = streams
         warnings.formatwarning = form
@@ -54,6 +63,9 @@ def _console_class() -> "type[Console]":
                 # With `control` it is rich itself that moves the cursor.
                 yield segment if control else Segment(printable(text), style)
 
+        def on_broken_pipe(self) -> None:
+            _stop_unheard(cast(TextIO, self.file))
+
     return PrintableConsole
 
 
@@ -71,8 +83,17 @@ class _Printable:
 
     def write(self, text: str) -> int:
         again = "\r" * text.startswith("\r")  # as bars write their line once more
-        self._stream.write(again + printable(text[len(again) :]))
+        try:
+            self._stream.write(again + printable(text[len(again) :]))
+        except BrokenPipeError:
+            _stop_unheard(self._stream)
         return len(text)
+
+    def flush(self) -> None:
+        try:
+            self._stream.flush()
+        except BrokenPipeError:
+            _stop_unheard(self._stream)
 
     def writelines(self, lines: Iterable[str]) -> None:
         for line in lines:
@@ -80,3 +101,10 @@ class _Printable:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)
+
+
+def _stop_unheard(stream: TextIO) -> NoReturn:
+    """Stop where nobody reads on; what is still in the stream goes nowhere."""
+    with open(os.devnull, "w") as nowhere:
+        os.dup2(nowhere.fileno(), stream.fileno())
+    raise Stopped(_SIGPIPE, "")

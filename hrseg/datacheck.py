@@ -55,6 +55,9 @@ def check_data(
         DataError: a worker process was killed, or hangs.
     """
     data = build_data(config)
+    manifest = data.manifest or data.root / NAME
+    if hashes:
+        data.manifest = None  # all is compared at the end, and it may not be there yet
     names = splits or (data.train_split, data.val_split)
     parts = dict.fromkeys(part for name in names for part in data.unions.get(name, (name,)))
     found = [find_split(data, part) for part in parts]
@@ -66,7 +69,7 @@ def check_data(
             _say(f"no test split: {test.faults[0].message.splitlines()[0]}")
     seconds = _look(data, found, workers)
     if hashes:
-        _say(_manifest(data, found))
+        _say(_manifest(manifest, data.root, found))
     faults = sum(len(split.faults) for split in found)
     images = sum(len(split.files) for split in found)
     result = {
@@ -147,26 +150,25 @@ def _look(data: SegmentationDataModule, splits: Sequence[Split], workers: int | 
     return time.monotonic() - began
 
 
-def _manifest(data: SegmentationDataModule, splits: Sequence[Split]) -> str:
+def _manifest(path: Path, root: Path, splits: Sequence[Split]) -> str:
     """Compare all files with the manifest, or write it where there is none; return what was done.
 
     What differs becomes a fault of its split. A manifest is written of faultless files alone.
     """
-    path = data.manifest or data.root / NAME
     digests = {file: digest for split in splits for file, digest in split.digests.items()}
     if not path.is_file():
         if any(split.faults for split in splits):
             return f"no manifest was written to {path}: repair the faults first."
-        write_manifest(path, data.root, digests.items())
+        write_manifest(path, root, digests.items())
         return f"wrote {path}: {len(digests):,} files. data.manifest={path} compares what is read."
-    manifest = Manifest.read(path, data.root)
+    manifest = Manifest.read(path, root)
     for split in splits:
         for file, digest in split.digests.items():
             try:
                 manifest.compare(file, digest)
             except DataError as error:
                 split.faults.append(fault(file, str(error)))
-    gone = [file for name in manifest.digests if not (file := data.root / name).exists()]
+    gone = [file for name in manifest.digests if not (file := root / name).exists()]
     splits[0].faults += [Fault(file, f"is gone: the manifest {path} lists it.") for file in gone]
     return f"compared {len(digests):,} files with {path}"
 

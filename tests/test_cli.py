@@ -495,5 +495,22 @@ def test_a_disk_that_is_full_is_one_line_whoever_wrote(monkeypatch, capsys):
 
     monkeypatch.setitem(cli._COMMANDS, "doctor", command)
     assert main(["doctor"]) == 2
-    said = "hrseg: a file could not be written: No space left on device\n"
-    assert capsys.readouterr().err == said
+    said = capsys.readouterr().err
+    assert said.startswith("hrseg: a file could not be written: No space left on device\n")
+    assert len(said.splitlines()) == 2
+
+
+def test_a_place_that_cannot_be_written_is_named_with_what_to_say(home, capsys):
+    (home / "file").touch()
+    image = next((home / "camvid" / "val").iterdir())
+    assert main(["predict", str(image), "--out", "file/out"]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("hrseg: file/out") and "Not a directory\nIf it is to be written" in said
+
+
+def test_where_nobody_reads_on_the_command_stops_without_a_word():
+    command = [sys.executable, "-m", "hrseg", "configs"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        process.stdout.close()
+        assert process.stderr.read() == b""
+    assert process.returncode == 141

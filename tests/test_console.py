@@ -87,3 +87,22 @@ def test_a_console_that_is_made_later_prints_printable_text_too():
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True)
     assert done.stdout == b"a\\x9b2J\n", done.stderr
+
+
+@pytest.mark.parametrize("how", ["print", "rich.get_console().print", "sys.stdout.write"])
+def test_output_that_nobody_reads_ends_the_command(how):
+    """As `hrseg ... | head` does: no traceback, neither then nor when Python ends."""
+    script = (
+        "import sys, rich\nfrom hrseg.console import plain_output\n"
+        "from hrseg.stop import Stopped\n"
+        "try:\n    with plain_output():\n        sys.stdin.read()\n"
+        f"        for _ in range(9999):\n            {how}('a line')\n"
+        "except Stopped as stop:\n    sys.exit(stop.exit_code)\n"
+    )
+    command = [sys.executable, "-c", script]
+    pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
+    with subprocess.Popen(command, **pipes) as process:
+        process.stdout.close()
+        process.stdin.close()
+        assert process.stderr.read() == b""
+    assert process.returncode == 141

@@ -97,6 +97,17 @@ def test_rot_that_comes_amid_the_data_is_found_by_the_manifest(tmp_path, data, c
     assert "could not be read and were left out: 1, see" in capsys.readouterr().out
 
 
+def test_a_manifest_lies_where_the_config_says_for_data_that_cannot_be_written_to(tmp_path, data):
+    elsewhere = tmp_path / "sums" / "data.sha256"
+    place = [*data[:1], f"data.manifest={elsewhere}"]
+    check = ["data", "check", "--config", "folder", *place, "--hash"]
+    assert main(check) == 0
+    assert not (tmp_path / "data" / "hrseg.sha256").exists()
+    path = tmp_path / "data" / "images" / "train" / "07.png"
+    Image.fromarray(255 - np.asarray(Image.open(path))).save(path)
+    assert main(check) == 3
+
+
 def test_files_that_are_gone_and_a_manifest_of_faulty_data(tmp_path, data, capsys):
     damage(tmp_path, "images/train/00.png")
     check = ["data", "check", "--config", "folder", *data[:1], "--hash"]

@@ -25,7 +25,7 @@ ANYONE = {"errors", "lookup", "atomic", "seal", "hrseg"}
 EVALUATION = {"inference", "geometry", "logits", "protocols"}
 MAY_IMPORT = {
     "allocator": set(),
-    "console": set(),
+    "console": {"stop"},
     "lookup": set(),
     "errors": set(),
     "atomic": set(),
