@@ -4,7 +4,7 @@ import argparse
 import shutil
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -36,7 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; return the exit code.
 
     0 ok, 1 fault, 2 config, 3 data, 4 failed proof, 130 and 143 stopped by Ctrl-C and SIGTERM,
-    141 nobody reads on.
+    129 by the terminal's end, 141 where nobody reads on.
     """
     try:
         with stoppable():
@@ -50,20 +50,25 @@ def main(argv: Sequence[str] | None = None) -> int:
                 return int(_COMMANDS[arguments.command](arguments) or 0)
     except Stopped as stop:
         if is_first_process() and str(stop):
-            print(f"hrseg: {stop}", file=sys.stderr)
+            _complain(str(stop))
         return stop.exit_code
     except HrsegError as error:
-        print(f"hrseg: {error}", file=sys.stderr)
+        _complain(str(error))
         return error.exit_code
     except OSError as error:
         if error.filename is None and error.errno not in FULL:
             raise
         what = one_line(str(error.filename or "a file could not be written")).replace(PARTIAL, "")
-        print(f"hrseg: {what}: {error.strerror}\n{_ELSEWHERE}", file=sys.stderr)
+        _complain(f"{what}: {error.strerror}\n{_ELSEWHERE}")
         return 2
     except KeyboardInterrupt:
-        print("hrseg: stopped", file=sys.stderr)
+        _complain("stopped")
         return 130
+
+
+def _complain(text: str) -> None:
+    with suppress(OSError):  # the terminal may be gone
+        print(f"hrseg: {text}", file=sys.stderr)
 
 
 def _fit(arguments: argparse.Namespace) -> None:

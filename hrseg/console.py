@@ -1,20 +1,19 @@
 """What a command prints: nothing that a stranger named can be a command to the terminal."""
 
+import errno
 import os
 import sys
 import warnings
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
-from typing import TYPE_CHECKING, Any, NoReturn, TextIO, cast
+from typing import TYPE_CHECKING, Any, TextIO, cast
 
 from hrseg.errors import printable
-from hrseg.stop import Stopped
+from hrseg.stop import SIGPIPE, tell
 
 if TYPE_CHECKING:
     from rich.console import Console
-
-_SIGPIPE = 13
 
 
 @contextmanager
@@ -22,10 +21,7 @@ def plain_output() -> Iterator[None]:
     """Let only printable text through to stdout and stderr, and rich's own colours and bars.
 
     Warnings become notes of one line, without the line of code that found what they say. Where
-    nobody reads on, as after `| head`, the command stops without a word.
-
-    Raises:
-        Stopped: nobody reads on.
+    nobody reads on, as after `| head`, the command is told to stop.
     """
     streams, form = (sys.stdout, sys.stderr), warnings.formatwarning
     warnings.formatwarning = lambda message, *_: f"note: {message}\n"
@@ -63,8 +59,20 @@ def _console_class() -> "type[Console]":
                 # With `control` it is rich itself that moves the cursor.
                 yield segment if control else Segment(printable(text), style)
 
-        def on_broken_pipe(self) -> None:
-            _stop_unheard(cast(TextIO, self.file))
+        def _written(self) -> TextIO:
+            # A bar puts a stream of its own before ours, and rich looks behind one alone.
+            file = Console.file.fget(self)  # type: ignore[attr-defined]
+            while (behind := getattr(file, "rich_proxied_file", None)) is not None:
+                file = behind
+            return cast(TextIO, file)
+
+        file = property(_written, Console.file.fset)  # type: ignore[attr-defined]
+
+        def _write_buffer(self) -> None:
+            try:
+                super()._write_buffer()
+            except OSError as error:
+                _fall_silent(cast(TextIO, self.file), error)
 
     return PrintableConsole
 
@@ -85,15 +93,15 @@ class _Printable:
         again = "\r" * text.startswith("\r")  # as bars write their line once more
         try:
             self._stream.write(again + printable(text[len(again) :]))
-        except BrokenPipeError:
-            _stop_unheard(self._stream)
+        except OSError as error:
+            _fall_silent(self._stream, error)
         return len(text)
 
     def flush(self) -> None:
         try:
             self._stream.flush()
-        except BrokenPipeError:
-            _stop_unheard(self._stream)
+        except OSError as error:
+            _fall_silent(self._stream, error)
 
     def writelines(self, lines: Iterable[str]) -> None:
         for line in lines:
@@ -103,8 +111,17 @@ class _Printable:
         return getattr(self._stream, name)
 
 
-def _stop_unheard(stream: TextIO) -> NoReturn:
-    """Stop where nobody reads on; what is still in the stream goes nowhere."""
+def _fall_silent(stream: TextIO, error: OSError) -> None:
+    """Write to nowhere from now on; where nobody reads on (`| head`), stop.
+
+    A terminal that is gone stops a command by SIGHUP, unless `nohup` was to prevent that.
+    """
+    if error.errno not in (errno.EPIPE, errno.EIO):
+        raise error
     with open(os.devnull, "w") as nowhere:
-        os.dup2(nowhere.fileno(), stream.fileno())
-    raise Stopped(_SIGPIPE, "")
+        for place in (1, 2):
+            with suppress(OSError):
+                if os.path.sameopenfile(place, stream.fileno()):
+                    os.dup2(nowhere.fileno(), place)
+    if error.errno == errno.EPIPE:
+        tell(SIGPIPE)

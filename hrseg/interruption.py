@@ -4,7 +4,7 @@ import os
 import signal
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from threading import current_thread, main_thread
 from types import FrameType
@@ -18,7 +18,7 @@ from pytorch_lightning.trainer.connectors.signal_connector import _HandlersCompo
 from pytorch_lightning.trainer.states import TrainerFn
 
 from hrseg.runfolder import is_first_process
-from hrseg.stop import AGAIN, SIGNALS, Stopped
+from hrseg.stop import AGAIN, Stopped, stop_signals
 
 _STOP, _REQUEUE, _DUE = range(3)  # what a process is told: the signal, and two yes or no
 
@@ -26,10 +26,10 @@ _STOP, _REQUEUE, _DUE = range(3)  # what a process is told: the signal, and two 
 class Interruption(Callback):
     """Save the state and end the training when a signal comes; save it now and then as well.
 
-    SIGTERM and SIGINT end the training after the batch that is under way, in all processes after
-    the same one, whichever of them was told. Amid a validation they end it at once: the state was
-    saved before it. SLURM's requeue signal, which Lightning answers amid a batch, is answered
-    between two.
+    SIGTERM, SIGINT, the end of the terminal, and that of whoever reads what is printed, end the
+    training after the batch that is under way, in all processes after the same one, whichever of
+    them was told. Amid a validation they end it at once: the state was saved before it. SLURM's
+    requeue signal, which Lightning answers amid a batch, is answered between two.
     """
 
     def __init__(self, run: Path, save: bool = True, every_minutes: float | None = None) -> None:
@@ -65,7 +65,7 @@ class Interruption(Callback):
         if trainer.world_size > 1:
             self._group = torch.distributed.new_group(backend="gloo")
         if current_thread() is main_thread():
-            for signum in SIGNALS:
+            for signum in stop_signals():
                 signal.signal(signum, self._hear)
             self._take_requeue(trainer)
 
@@ -137,7 +137,8 @@ class Interruption(Callback):
         if self.validating and self._trainer.world_size == 1:
             raise self._stopped(signum)
         if is_first_process():
-            os.write(2, b"hrseg: stopping after this batch; once more stops at once\n")
+            with suppress(OSError):  # the terminal may be gone
+                os.write(2, b"hrseg: stopping after this batch; once more stops at once\n")
 
     def _take_requeue(self, trainer: pl.Trainer) -> None:
         """Put a note in the place of the handler that Lightning has set for SLURM's signal."""

@@ -1,4 +1,4 @@
-"""SIGTERM and Ctrl-C end a command with one line and an exit code, never with a traceback."""
+"""SIGTERM, Ctrl-C and the like end a command with one line and an exit code, never a traceback."""
 
 import os
 import signal
@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from threading import current_thread, main_thread
 from types import FrameType
 
-SIGNALS = (signal.SIGTERM, signal.SIGINT)
+SIGPIPE = 13  # nobody reads what is printed; Python does not let this signal come
 AGAIN = 1.0  # seconds; a terminal, torchrun and srun may each pass on the same one
 
 
@@ -16,14 +16,31 @@ class Stopped(BaseException):
     """The command was told to stop; no Exception, so that nothing takes it for a fault.
 
     Attributes:
-        exit_code: 143 for SIGTERM, 130 for SIGINT.
+        exit_code: 143 for SIGTERM, 130 for SIGINT, 129 for SIGHUP, 141 where nobody reads on.
     """
 
-    def __init__(self, signum: int, message: str = "stopped") -> None:
-        """Take the signal, and what to say."""
-        super().__init__(message)
+    def __init__(self, signum: int, message: str | None = None) -> None:
+        """Take the signal, and what to say; by default nothing where nobody reads on."""
+        super().__init__(message or ("" if signum == SIGPIPE else "stopped"))
         self.signum = signum
         self.exit_code = 128 + signum
+
+
+def stop_signals() -> tuple[int, ...]:
+    """Return the signals that stop a command: a terminal's end too, unless `nohup` is before it."""
+    always = signal.SIGTERM, signal.SIGINT
+    hangup = getattr(signal, "SIGHUP", None)
+    if hangup is None or signal.getsignal(hangup) == signal.SIG_IGN:
+        return always
+    return *always, hangup
+
+
+def tell(signum: int) -> None:
+    """Stop as if a signal had come: whoever listens to SIGTERM is told."""
+    listener = signal.getsignal(signal.SIGTERM)
+    if not callable(listener):
+        raise Stopped(signum)
+    listener(signum, None)
 
 
 @contextmanager
@@ -33,7 +50,7 @@ def stoppable() -> Iterator[None]:
         yield
         return
     stop = Handler()
-    before = {signum: signal.signal(signum, stop) for signum in SIGNALS}
+    before = {signum: signal.signal(signum, stop) for signum in stop_signals()}
     try:
         yield
     finally:

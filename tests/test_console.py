@@ -1,4 +1,5 @@
 import io
+import os
 import subprocess
 import sys
 import warnings
@@ -53,6 +54,28 @@ def test_a_terminal_gets_the_colours_of_rich_and_no_controls_of_names():
     assert said.count(r"a\x1b]52") >= 3  # \x07 rich leaves out itself
     assert "\x1b[31m" in said
     for control in ("\x1b]", "\x07", "\x9b", "\u202e", "\udcff"):
+        assert control not in said
+
+
+def test_a_bar_on_a_terminal_has_its_colours_and_no_controls_of_names():
+    """On a terminal proper: there rich puts a stream of its own before stdout."""
+    script = (
+        "from hrseg.console import plain_output\n"
+        "with plain_output():\n"
+        "    from rich.progress import Progress\n    from rich import get_console\n"
+        "    with Progress(console=get_console()) as bar:\n"
+        "        bar.update(bar.add_task('bar', total=2), advance=1)\n"
+        f"        print({EVIL!r})\n"
+    )
+    leader, follower = os.openpty()
+    plain = {**os.environ, "TERM": "xterm-256color"}
+    subprocess.run([sys.executable, "-c", script], stdout=follower, env=plain, check=True)
+    os.close(follower)
+    said = os.read(leader, 2**16).decode()
+    os.close(leader)
+    assert "\x1b[38;5;" in said and "\x1b[2K" in said
+    assert "egnp" in said and "\\x1b[" not in said
+    for control in ("\x1b]", "\x07", "\x9b", "\u202e"):
         assert control not in said
 
 

@@ -11,14 +11,14 @@ from torch.utils.data import DataLoader
 
 from hrseg import interruption
 from hrseg.interruption import Interruption
-from hrseg.stop import Stopped
+from hrseg.stop import SIGPIPE, Stopped, stop_signals, tell
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
 
 
 @pytest.fixture(autouse=True)
 def handlers():
-    before = {number: signal.getsignal(number) for number in interruption.SIGNALS}
+    before = {number: signal.getsignal(number) for number in stop_signals()}
     yield
     for number, handler in before.items():
         signal.signal(number, handler)
@@ -69,7 +69,7 @@ def saved(run):
     return torch.load(path, weights_only=True)["global_step"] if path.is_file() else None
 
 
-@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 @pytest.mark.parametrize("step", [1, 4, 8])
 def test_the_batch_is_finished_and_saved(step, signum, tmp_path):
     module = Plain(strike("train", step, signum))
@@ -80,6 +80,13 @@ def test_the_batch_is_finished_and_saved(step, signum, tmp_path):
     assert str(stop.value) == (
         f"stopped by {signum.name} after step {step}; to go on: hrseg fit --resume {tmp_path}"
     )
+
+
+def test_a_training_whose_output_nobody_reads_any_more_is_saved(tmp_path):
+    module = Plain(lambda name, count: tell(SIGPIPE) if (name, count) == ("train", 4) else None)
+    with pytest.raises(Stopped, match="stopped by SIGPIPE after step 4; to go on") as stop:
+        fit(tmp_path, module)
+    assert (module.trained, saved(tmp_path), stop.value.exit_code) == (4, 4, 141)
 
 
 def test_the_last_batch_of_an_epoch_ends_before_the_validation(tmp_path):
@@ -152,10 +159,10 @@ def test_a_signal_in_the_last_batch_is_not_forgotten(tmp_path):
 
 
 def test_the_handlers_of_before_are_put_back(tmp_path):
-    before = [signal.getsignal(number) for number in interruption.SIGNALS]
+    before = [signal.getsignal(number) for number in stop_signals()]
     with pytest.raises(Stopped):
         fit(tmp_path, Plain(strike("train", 2)))
-    assert [signal.getsignal(number) for number in interruption.SIGNALS] == before
+    assert [signal.getsignal(number) for number in stop_signals()] == before
 
 
 @pytest.mark.parametrize("where", ["train", "validate"])

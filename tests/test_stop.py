@@ -10,17 +10,37 @@ from hrseg import cli, stop
 from hrseg.stop import Handler, Stopped, stoppable
 
 
-@pytest.mark.parametrize(("signum", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+@pytest.mark.parametrize(
+    ("signum", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGHUP, 129)]
+)
 def test_a_command_that_is_told_to_stop_says_so_in_one_line(signum, code, monkeypatch, capsys):
     def command(arguments):
         os.kill(os.getpid(), signum)
         raise AssertionError("it went on")
 
     monkeypatch.setitem(cli._COMMANDS, "doctor", command)
-    before = [signal.getsignal(number) for number in stop.SIGNALS]
+    before = [signal.getsignal(number) for number in stop.stop_signals()]
     assert cli.main(["doctor"]) == code
     assert capsys.readouterr().err == "hrseg: stopped\n"
-    assert [signal.getsignal(number) for number in stop.SIGNALS] == before
+    assert [signal.getsignal(number) for number in stop.stop_signals()] == before
+
+
+def test_what_nohup_has_switched_off_stays_off(monkeypatch):
+    monkeypatch.setitem(cli._COMMANDS, "doctor", lambda _: os.kill(os.getpid(), signal.SIGHUP))
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        assert cli.main(["doctor"]) == 0
+        assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def test_where_nobody_reads_on_whoever_listens_is_told_and_a_short_command_says_nothing(
+    monkeypatch, capsys
+):
+    monkeypatch.setitem(cli._COMMANDS, "doctor", lambda _: stop.tell(stop.SIGPIPE))
+    assert cli.main(["doctor"]) == 141
+    assert capsys.readouterr().err == ""
 
 
 def test_of_several_processes_one_speaks(monkeypatch, capsys):

@@ -43,7 +43,7 @@ def start_worker(desk: Any, worker: int) -> None:
     global _desk, _place
     _desk, _place = desk, 2 * worker
     cv2.setNumThreads(0)  # OpenCV's threads deadlock in forked workers, and fight for the cores
-    for name in ("SIGINT", "SIGTERM", "SIGUSR1"):
+    for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1"):
         # A terminal and SLURM tell everyone; to answer, and to save, is the main process's.
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), signal.SIG_IGN)

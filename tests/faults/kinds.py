@@ -76,7 +76,7 @@ KINDS: dict[str, Kind] = {
         resume.interrupted, 2, 36,
     ),
     "commands_stopped": Kind(
-        "SIGTERM, Ctrl-C: saved, one line, exit 143 or 130 within 10 s",
+        "SIGTERM, Ctrl-C, a lost terminal: saved, one line, within 10 s",
         signals.stopped, 2, 32,
     ),
     "dirty_data": Kind(

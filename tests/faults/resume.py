@@ -27,8 +27,14 @@ KINDS = {
         OCR, "save_every_minutes=0.001", "trainer.gradient_clip_val=1.0",
     ),
 }  # fmt: skip
-SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGKILL, signal.SIGINT, signal.SIGUSR1)
-CODES = {signal.SIGKILL: -9, signal.SIGTERM: 143, signal.SIGINT: 130, signal.SIGUSR1: 143}
+SIGNALS = (
+    signal.SIGKILL, signal.SIGTERM, signal.SIGKILL, signal.SIGINT, signal.SIGUSR1, signal.SIGHUP,
+    signal.SIGKILL,
+)  # fmt: skip
+CODES = {
+    signal.SIGKILL: -9, signal.SIGTERM: 143, signal.SIGINT: 130, signal.SIGUSR1: 143,
+    signal.SIGHUP: 129,
+}  # fmt: skip
 
 
 def interrupted(count: int, folder: Path, seed: int) -> Tally:

@@ -1,4 +1,4 @@
-"""SIGTERM and SIGINT to commands: one line, an exit code, in time; nothing half done is left."""
+"""SIGTERM, SIGINT, SIGHUP to commands: one line, an exit code, in time; nothing half done."""
 
 import random
 import signal
@@ -46,7 +46,7 @@ def stopped(count: int, folder: Path, seed: int) -> Tally:
     trained = train.only_run(folder / "trained")
     for number in range(count):
         case = list(CASES)[number % len(CASES)]
-        signum = draw.choice([signal.SIGTERM, signal.SIGINT])
+        signum = draw.choice([signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
         place = Place(folder, number, trained)
         fault = CASES[case](place, signum, draw) or rest(place)
         tally.record(fault and f"{number}: {signum.name} {case}: {fault}")
