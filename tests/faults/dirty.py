@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import multiprocessing
 import os
 import pickle
 import random
@@ -16,7 +15,6 @@ from typing import Any
 import numpy as np
 import torch
 
-import hrseg.datacheck  # noqa: F401  what the child needs, before the fork
 from hrseg.build import build_data
 from hrseg.config import load_config
 from hrseg.data.folder import Folder
@@ -25,6 +23,7 @@ from hrseg.datacheck import check_data
 from hrseg.errors import one_line
 from tests.faults import Tally
 from tests.faults.harms import CLASSES, HARMS, NAMED, RIGHT, ROT, SIZE, Pair, make, rotten
+from tests.faults.training import forked
 
 PATIENCE = 20.0  # seconds for a pair
 MEMORY = 2 * 2**30  # bytes that reading may take beyond what the process has
@@ -106,11 +105,8 @@ def judge_rot(pair: Pair, item: Item, bare: Item) -> str | None:
 def in_a_process(made: Sequence[Pair], folder: Path) -> dict[str, Any] | str:
     """Return what a process reads, or what became of that."""
     out = folder / "found.pickle"
-    context = multiprocessing.get_context("forkserver")  # no fork of what other kinds have begun
-    context.set_forkserver_preload([__name__])
-    process = context.Process(target=_read, args=(made, folder, out))
     began = time.monotonic()
-    process.start()
+    process = forked(_read, made, folder, out)
     process.join(60 + len(made) / 4)
     hangs = process.is_alive()
     process.kill()

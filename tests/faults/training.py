@@ -7,7 +7,7 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from multiprocessing.process import BaseProcess
@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 
+import hrseg.datacheck
 import hrseg.export
 import hrseg.predict
 import hrseg.run  # noqa: F401  what the commands import, before the fork
@@ -122,11 +123,14 @@ def start(
     environment: Mapping[str, str] | None = None,
 ) -> BaseProcess:
     """Start one command of hrseg in a process of its own, the head of its session."""
+    return forked(_command, list(words), str(log), blow, dict(environment or {}))
+
+
+def forked(target: Callable[..., None], *arguments: Any) -> BaseProcess:
+    """Start a process, forked from one that has imported what commands need, and begun nothing."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([__name__])
-    process = context.Process(
-        target=_command, args=(list(words), str(log), blow, dict(environment or {}))
-    )
+    process = context.Process(target=target, args=arguments)
     process.start()
     return process
 

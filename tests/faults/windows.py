@@ -1,7 +1,6 @@
 """Trainings killed just before and just after a file takes the place of another."""
 
 import json
-import multiprocessing
 import os
 import random
 import signal
@@ -44,11 +43,7 @@ def fit(
 ) -> train.Ended:
     """Train in a process of its own that lists its replacements, or dies at one."""
     words, log = train.command(folder, runs, *LEARNS), runs.with_suffix(".log")
-    process = multiprocessing.get_context("forkserver").Process(
-        target=_watched, args=(words, str(log), list_of, window)
-    )
-    process.start()
-    return train.wait(process, log)
+    return train.wait(train.forked(_watched, words, str(log), list_of, window), log)
 
 
 def _watched(

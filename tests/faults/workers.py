@@ -7,7 +7,6 @@ import signal
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -106,10 +105,7 @@ class Run:
             folder, folder / f"runs{number}", "data.workers=2", f"data.worker_timeout={TIMEOUT}",
             "trainer.max_epochs=1000",
         )  # fmt: skip
-        context = get_context("forkserver")
-        context.set_forkserver_preload([training.__name__])
-        self.process = context.Process(target=_noted, args=(words, str(self.log), str(self.notes)))
-        self.process.start()
+        self.process = training.forked(_noted, words, str(self.log), str(self.notes))
         assert self.process.pid is not None
         self.pid = self.process.pid
 
