@@ -31,8 +31,9 @@ from hrseg.build import build_data
 from hrseg.callbacks import write_json
 from hrseg.data.datamodule import SegmentationDataModule
 from hrseg.data.sampler import EpochSampler
+from hrseg.devices import processors
 from hrseg.logs import quieten
-from hrseg.measure import device_of, in_process, machine, on_one_device, processors, spread
+from hrseg.measure import device_of, in_process, machine, on_one_device, spread
 from hrseg.schema import Config
 
 T = TypeVar("T")

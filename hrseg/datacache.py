@@ -1,16 +1,16 @@
 """`hrseg data cache`: decode a data set once, so that training reads pixels instead of files."""
 
-import os
 from collections.abc import Iterable
 from pathlib import Path
 
 from rich import get_console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from hrseg.bars import Bar
 from hrseg.build import build_data
 from hrseg.data.cache import Entry, Pair
 from hrseg.data.cachewriter import verify_cache, write_cache
 from hrseg.data.datamodule import SegmentationDataModule
+from hrseg.devices import processors
 from hrseg.errors import DataError
 from hrseg.schema import Config
 
@@ -39,13 +39,13 @@ def cache_data(config: Config, workers: int | None = None, verify: bool = False)
     files: list[Pair] = list(
         dict.fromkeys(pair for split in splits for pair in data.dataset(split).files)
     )
-    with _bar("decoding") as bar:
+    with Bar() as bar:
 
         def track(entries: Iterable[Entry], total: int) -> Iterable[Entry]:
-            return bar.track(entries, total=total)
+            return bar.track(entries, total=total, description="decoding")
 
         reader = data.mask_reader()
-        count = write_cache(folder, data.root, files, reader, workers or _cores(), track)
+        count = write_cache(folder, data.root, files, reader, workers or processors(), track)
     size = sum(path.stat().st_size for path in folder.glob("shard-*.bin")) / 2**30
     _say(
         f"{folder}: {len(files):,} images and masks, {count:,} of them written now; "
@@ -56,10 +56,10 @@ def cache_data(config: Config, workers: int | None = None, verify: bool = False)
 
 
 def _verify(data: SegmentationDataModule, folder: Path) -> None:
-    with _bar("reading") as bar:
+    with Bar() as bar:
 
         def track(entries: Iterable[Entry], total: int) -> Iterable[Entry]:
-            return bar.track(entries, total=total)
+            return bar.track(entries, total=total, description="reading")
 
         damaged = verify_cache(folder, data.root, data.mask_reader(), track)
     if damaged:
@@ -70,22 +70,6 @@ def _verify(data: SegmentationDataModule, folder: Path) -> None:
             "Decode them again: the same command without --verify. Is the disk failing?"
         )
     _say(f"{folder}: every byte is as it was written")
-
-
-def _bar(what: str) -> Progress:
-    console = get_console()
-    columns = (TextColumn(what), BarColumn(bar_width=None), MofNCompleteColumn())
-    return Progress(
-        *columns,
-        TimeRemainingColumn(),
-        console=console,
-        transient=True,
-        disable=not console.is_terminal,
-    )
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _say(text: str) -> None:

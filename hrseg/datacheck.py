@@ -1,6 +1,5 @@
 """`hrseg data check` and `hrseg data stats`: look at every file, print tables, write JSON."""
 
-import os
 import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -8,9 +7,9 @@ from typing import Any
 
 from rich import get_console
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from hrseg.bars import Bar
 from hrseg.build import build_data
 from hrseg.callbacks import write_json
 from hrseg.data.base import IGNORE
@@ -20,6 +19,7 @@ from hrseg.data.imagefile import named
 from hrseg.data.look import Fault, Look, fault
 from hrseg.data.manifest import NAME, Manifest, write_manifest
 from hrseg.data.stats import split_stats
+from hrseg.devices import processors
 from hrseg.errors import DataError
 from hrseg.schema import Config
 
@@ -124,26 +124,12 @@ def data_stats(
 def _look(data: SegmentationDataModule, splits: Sequence[Split], workers: int | None) -> float:
     """Look at all files behind a progress bar; return the seconds that it took."""
     if workers is None:
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-        workers = min(cores or 1, sum(len(split.files) for split in splits))
+        workers = min(processors(), sum(len(split.files) for split in splits))
     began = time.monotonic()
-    with Progress(
-        TextColumn("looking at files"),
-        BarColumn(bar_width=None),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[rate]:.0f} images/s"),
-        TimeRemainingColumn(),
-        console=get_console(),
-        transient=True,
-        disable=not get_console().is_terminal,
-    ) as bar:
+    with Bar() as bar:
 
         def track(looks: Iterable[Look], total: int) -> Iterable[Look]:
-            task = bar.add_task("", total=total, rate=0.0)
-            for done, look in enumerate(looks, 1):
-                yield look
-                rate = done / (time.monotonic() - began)
-                bar.update(task, completed=done, rate=rate)
+            return bar.track(looks, total=total, description="looking at files")
 
         patience = data.worker_timeout
         look_through(splits, data.mask_reader(), data.palette, workers, patience, track)

@@ -1,5 +1,6 @@
-"""The precision that a run computes in where its config says nothing: chosen for the device."""
+"""What there is to compute on, and the precision where a config says none: that of the device."""
 
+import os
 import time
 from collections.abc import Callable
 from typing import NamedTuple
@@ -15,6 +16,13 @@ class Choice(NamedTuple):
 
     precision: str
     reason: str
+
+
+def processors() -> int:
+    """Return how many logical processors this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def choose_precision(kind: str, processes: int = 1) -> Choice:

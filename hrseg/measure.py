@@ -23,6 +23,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from hrseg import __version__
 from hrseg.allocator import keep_memory
+from hrseg.devices import processors
 from hrseg.errors import HrsegError
 from hrseg.launch import scout, trainer_refusals
 from hrseg.logs import quieten
@@ -157,13 +158,6 @@ def machine(device: torch.device) -> dict[str, Any]:
         "hrseg": __version__,
         "system": platform.platform(),
     }
-
-
-def processors() -> int:
-    """Return how many logical processors this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def on_one_device(config: Config) -> Config:

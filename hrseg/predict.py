@@ -11,9 +11,9 @@ from typing import Any
 
 import torch
 from rich import get_console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from hrseg.atomic import PARTIAL, write_bytes
+from hrseg.bars import Bar
 from hrseg.engine import is_exported
 from hrseg.errors import ConfigError, DataError, HrsegError
 from hrseg.inputs import Source
@@ -162,16 +162,7 @@ class _Run:
         self.predictor, self.out, self.wanted = predictor, out, wanted
         self.outcome = Outcome()
         self.began = time.monotonic()
-        self.bar = Progress(
-            TextColumn("{task.description}", markup=False),
-            BarColumn(bar_width=None),
-            MofNCompleteColumn(),
-            TextColumn("{task.speed:.1f}/s"),
-            TimeRemainingColumn(),
-            console=get_console(),
-            transient=True,
-            disable=not get_console().is_terminal,
-        )
+        self.bar = Bar()
 
     def images(self, sources: Sequence[Source]) -> None:
         """Predict images: two threads read ahead of the model, two write behind it."""
