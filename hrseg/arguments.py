@@ -113,7 +113,7 @@ def _add_predict(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--frames", action="store_true", help="a mask per frame of a video")
     parser.add_argument("--resume", action="store_true", help="leave out what is finished")
     parser.add_argument("--tile", type=int, default=1024, help="side of tiles of large images")
-    parser.add_argument("--overlap", type=int, default=256, help="of neighbouring tiles, in pixels")
+    parser.add_argument("--overlap", type=int, help="of tiles, in pixels; default: a quarter")
     parser.add_argument("--device", help="cpu, cuda, cuda:1, mps; default: cuda if there is one")
     parser.add_argument("--precision", choices=("32", "bf16", "16"), default="32")
     parser.add_argument("--threads", type=int, help="of the processor; default: one per core")

@@ -152,6 +152,7 @@ def _predict(arguments: argparse.Namespace) -> int:
         raise ConfigError(f"no such checkpoint: {checkpoint.absolute()}")
     from hrseg.outputs import Wanted
     from hrseg.predict import predict
+    from hrseg.tiles import default_overlap
 
     _set_threads(arguments.threads)
     wanted = Wanted(
@@ -160,7 +161,7 @@ def _predict(arguments: argparse.Namespace) -> int:
         polygons=arguments.polygons,
         frames=arguments.frames,
         tile=arguments.tile,
-        overlap=arguments.overlap,
+        overlap=default_overlap(arguments.tile) if arguments.overlap is None else arguments.overlap,
     )
     where = {"device": arguments.device, "precision": arguments.precision}
     resume = arguments.resume

@@ -69,6 +69,11 @@ def predict_bands(
         yield from band.pixels(finished, last)
 
 
+def default_overlap(tile: int) -> int:
+    """Return about a quarter of a tile's side, on the network's grid."""
+    return tile // 4 // GRID * GRID
+
+
 def check_tiles(tile: int, overlap: int) -> None:
     """Raise ConfigError if tiles of this side and overlap do not lie on the network's grid."""
     if tile % GRID or overlap % GRID or tile < 2 * GRID or not 0 <= 2 * overlap <= tile:

@@ -192,7 +192,7 @@ def test_the_protocol_can_be_changed(run, photos, tmp_path, capsys):
         (["photos", "data.batch_size=2"], "data.batch_size plays no part in a prediction"),
         (["photos", "--checkpoint", "none.ckpt"], "no such checkpoint"),
         (["photos", "--device", "gpu"], "device 'gpu'"),
-        (["photos", "--tile", "500"], "tiles of 500 that overlap by 256: expected multiples of 32"),
+        (["photos", "--tile", "500"], "tiles of 500 that overlap by 96: expected multiples of 32"),
         (["photos", "--tiles", "3"], "unknown argument '--tiles'"),
     ],
 )

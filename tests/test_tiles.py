@@ -11,7 +11,7 @@ from hrseg.inference import Evaluator
 from hrseg.models import create_model
 from hrseg.models.normalize import Normalize
 from hrseg.protocols import PROTOCOLS, Protocol
-from hrseg.tiles import _starts, _weights, not_applied, predict_bands
+from hrseg.tiles import _starts, _weights, check_tiles, default_overlap, not_applied, predict_bands
 
 
 def network(align_corners):
@@ -150,3 +150,9 @@ def test_what_of_a_protocol_is_left_out_is_said():
         "predicted in tiles at scale 1, without the protocol's resize"
     )
     assert "scales, base_size" in not_applied(PROTOCOLS["official_cityscapes"])
+
+
+@pytest.mark.parametrize(("tile", "overlap"), [(64, 0), (256, 64), (480, 96), (1024, 256)])
+def test_tiles_of_any_side_overlap_by_a_quarter_on_the_grid(tile, overlap):
+    assert default_overlap(tile) == overlap
+    check_tiles(tile, overlap)
