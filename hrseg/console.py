@@ -25,15 +25,16 @@ def plain_output() -> Iterator[None]:
     """
     streams, form = (sys.stdout, sys.stderr), warnings.formatwarning
     warnings.formatwarning = lambda message, *_: f"note: {message}\n"
-    sys.stdout, sys.stderr = (cast(TextIO, _Printable(stream)) for stream in streams)
-    _set_console(printable=True)
-    try:
-        yield
-        sys.stdout.flush()
-    finally:
-        sys.stdout, sys.stderr = streams
-        warnings.formatwarning = form
-        _set_console(printable=False)
+    with open(os.devnull, "w") as nowhere:  # for a stream that was closed before Python began
+        sys.stdout, sys.stderr = (cast(TextIO, _Printable(one or nowhere)) for one in streams)
+        _set_console(printable=True)
+        try:
+            yield
+            sys.stdout.flush()
+        finally:
+            sys.stdout, sys.stderr = streams
+            warnings.formatwarning = form
+            _set_console(printable=False)
 
 
 def _set_console(printable: bool) -> None:

@@ -129,3 +129,11 @@ def test_output_that_nobody_reads_ends_the_command(how):
         process.stdin.close()
         assert process.stderr.read() == b""
     assert process.returncode == 141
+
+
+@pytest.mark.parametrize("closed", ["1", "2"])
+def test_a_stream_that_was_closed_before_is_no_fault(closed):
+    command = f"{sys.executable} -m hrseg configs {closed}>&-"
+    done = subprocess.run(command, shell=True, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert ("camvid_w18_small" in done.stdout) == (closed == "2")
