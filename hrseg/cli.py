@@ -67,8 +67,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _complain(text: str) -> None:
-    with suppress(OSError):  # the terminal may be gone
-        print(f"hrseg: {text}", file=sys.stderr)
+    if sys.stderr is not None:  # print would take stdout for one that was closed
+        with suppress(OSError):  # the terminal may be gone
+            print(f"hrseg: {text}", file=sys.stderr)
 
 
 def _fit(arguments: argparse.Namespace) -> None:

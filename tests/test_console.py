@@ -137,3 +137,9 @@ def test_a_stream_that_was_closed_before_is_no_fault(closed):
     done = subprocess.run(command, shell=True, capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
     assert ("camvid_w18_small" in done.stdout) == (closed == "2")
+
+
+def test_an_error_is_not_printed_as_a_result_where_stderr_is_closed():
+    command = f"{sys.executable} -m hrseg weights inspect nowhere.pth 2>&-"
+    done = subprocess.run(command, shell=True, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (2, "")

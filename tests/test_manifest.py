@@ -28,7 +28,9 @@ def written(root):
 def test_what_was_written_is_what_is_found(root):
     manifest = written(root)
     assert len(manifest.digests) == 4
-    for path in root.rglob("*.png"):
+    images = list(root.rglob("*.png"))
+    assert {f"{path.relative_to(root)}" for path in images} <= manifest.digests.keys() and images
+    for path in images:
         manifest.check(path)
 
 
@@ -67,7 +69,9 @@ def test_a_manifest_that_others_wrote_is_read(root):
     command = "find . -type f -print0 | xargs -0 sha256sum > ../sums && mv ../sums " + NAME
     subprocess.run(command, shell=True, cwd=root, check=True)
     manifest = Manifest.read(root / NAME, root)
-    for path in root.rglob("*.png"):
+    images = list(root.rglob("*.png"))
+    assert {f"{path.relative_to(root)}" for path in images} <= manifest.digests.keys() and images
+    for path in images:
         manifest.check(path)
 
 
