@@ -6,6 +6,8 @@ The names below load on first use, so that `import hrseg` stays instant and need
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from hrseg.utils.constants import __version__ as __version__
+
 if TYPE_CHECKING:
     from hrseg import data as data
     from hrseg import losses as losses
@@ -17,8 +19,6 @@ if TYPE_CHECKING:
     from hrseg.predictor import load as load
     from hrseg.protocols import Protocol as Protocol
     from hrseg.task import SegmentationTask as SegmentationTask
-
-__version__ = "0.1.0"
 
 _HOME = {
     "ClassScores": "hrseg.callbacks",

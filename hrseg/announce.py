@@ -4,7 +4,6 @@ from pathlib import Path
 
 import pytorch_lightning as pl
 import torch
-from rich import get_console
 
 from hrseg.config import load_config, shipped_configs
 from hrseg.data.datamodule import SegmentationDataModule
@@ -12,6 +11,7 @@ from hrseg.forecast import forecast, free_bytes, training_bytes
 from hrseg.models import Segmenter
 from hrseg.schema import Config
 from hrseg.task import SegmentationTask
+from hrseg.utils.console import say
 
 # Fewer images than this per device, and a batch norm of its own learns too little.
 FEW_IMAGES = 4
@@ -65,12 +65,6 @@ def _memory(config: Config, task: SegmentationTask, trainer: pl.Trainer) -> str:
         config.optimizer.name,
     )
     return forecast(needed, free_bytes(trainer.strategy.root_device))
-
-
-def say(*lines: str) -> None:
-    """Print lines, unbroken; names in them stay what they are, [brackets] too."""
-    if lines:
-        get_console().print("\n".join(lines), highlight=False, markup=False, soft_wrap=True)
 
 
 def device(trainer: pl.Trainer, chosen: str = "") -> str:

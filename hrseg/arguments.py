@@ -4,8 +4,8 @@ import argparse
 import re
 from collections.abc import Sequence
 
-from hrseg import __version__
 from hrseg.errors import ConfigError
+from hrseg.utils.constants import __version__
 
 _PREDICTS = r"(inference|data|model)\.[\w.]+="  # else a word is a file, whatever its name
 OVERRIDES = "key=value pairs that change the config, e.g. data.batch_size=4 trainer.devices=2"

@@ -26,9 +26,7 @@ from rich import get_console
 from rich.table import Table
 from torch.utils.data import DataLoader
 
-from hrseg.announce import say
 from hrseg.build import build_data, build_model, build_task
-from hrseg.callbacks import write_json
 from hrseg.devices import choose_precision
 from hrseg.logs import quieten
 from hrseg.measure import (
@@ -44,10 +42,12 @@ from hrseg.measure import (
     trainer_for,
     wait_for,
 )
-from hrseg.memory import OutOfMemory
 from hrseg.models.fold import inference_network
 from hrseg.models.normalize import Normalize
 from hrseg.schema import Config
+from hrseg.utils.console import say
+from hrseg.utils.files import write_json
+from hrseg.utils.memory import OutOfMemory
 
 _OF_TRAINER = {"32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed"}
 

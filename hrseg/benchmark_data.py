@@ -25,16 +25,16 @@ import cv2
 from rich import get_console
 from rich.table import Column, Table
 
-from hrseg.announce import say
 from hrseg.benchmark import header, milliseconds, three_digits, train_step, trained_in
 from hrseg.build import build_data
-from hrseg.callbacks import write_json
 from hrseg.data.datamodule import SegmentationDataModule
 from hrseg.data.sampler import EpochSampler
-from hrseg.devices import processors
 from hrseg.logs import quieten
 from hrseg.measure import device_of, in_process, machine, on_one_device, spread
 from hrseg.schema import Config
+from hrseg.utils.console import say
+from hrseg.utils.files import write_json
+from hrseg.utils.system import processors
 
 T = TypeVar("T")
 MARGIN = 1.2  # of the recommended workers, over what training takes

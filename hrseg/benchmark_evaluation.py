@@ -25,10 +25,8 @@ from rich.table import Table
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from hrseg.announce import say
 from hrseg.benchmark import header, memory_note, memory_text, milliseconds, trained_in
 from hrseg.build import build_data, build_task
-from hrseg.callbacks import write_json
 from hrseg.config import to_dict
 from hrseg.data.datamodule import SegmentationDataModule
 from hrseg.engine import is_exported, open_engine
@@ -48,6 +46,8 @@ from hrseg.models.weights import load_weights
 from hrseg.protocols import Protocol, make_protocol
 from hrseg.schema import Config
 from hrseg.task import SegmentationTask
+from hrseg.utils.console import say
+from hrseg.utils.files import write_json
 
 _PARTS = {"network": "network", "after_network": "after the network", "reading": "reading"}
 

@@ -16,11 +16,11 @@ from rasterio.enums import ColorInterp
 from rasterio.errors import NotGeoreferencedWarning, RasterioError, RasterioIOError
 from rasterio.windows import Window
 
-from hrseg.atomic import cannot_write, replacing, write_bytes
 from hrseg.errors import DataError
 from hrseg.pixels import FORMATS, read_pixels
 from hrseg.predictor import Predictor
 from hrseg.tiles import predict_bands
+from hrseg.utils.files import cannot_write, replacing, write_bytes
 from hrseg.visualize import overlay as lay_over
 
 Array = NDArray[np.uint8]

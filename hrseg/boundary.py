@@ -12,11 +12,12 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from hrseg.utils.constants import IGNORE_INDEX
+
 Array = NDArray[np.uint8]
 Bools = NDArray[np.bool_]
 
 WIDTHS = (3, 5, 9, 12)  # pixels: those of Gated-SCNN (arXiv 1907.05740) on Cityscapes
-IGNORE = 255
 
 
 class BoundaryCounts:
@@ -60,12 +61,12 @@ class BoundaryCounts:
         """
         if pred.shape != truth.shape:
             raise ValueError(f"pred is {pred.shape}, truth is {truth.shape}")
-        scored = truth != IGNORE
+        scored = truth != IGNORE_INDEX
         for ids in (pred, truth):
             highest = int(ids.max(initial=0, where=scored))
             if highest >= self.num_classes:
                 raise ValueError(f"id {highest}: expected 0..{self.num_classes - 1}")
-        pred = np.where(scored, pred, IGNORE).astype(np.uint8)
+        pred = np.where(scored, pred, IGNORE_INDEX).astype(np.uint8)
         wrong = (pred != truth) & scored
         self.pixels += self._count(truth[scored])
         self.wrong += self._count(truth[wrong])
@@ -81,9 +82,9 @@ class BoundaryCounts:
         self._update_contours(pred, truth)
 
     def _update_contours(self, pred: Array, truth: Array) -> None:
-        edges = [np.where(band(ids, 1), ids, IGNORE) for ids in (pred, truth)]
+        edges = [np.where(band(ids, 1), ids, IGNORE_INDEX) for ids in (pred, truth)]
         for side, (edge, other) in enumerate((edges, edges[::-1])):
-            places = np.flatnonzero(edge != IGNORE)
+            places = np.flatnonzero(edge != IGNORE_INDEX)
             labels = edge.ravel()[places]
             self.contours[:, side] += self._count(labels)
             squares = _squared_distances(edge, other, places, max(self.widths))
@@ -154,7 +155,7 @@ def band(ids: Array, width: int) -> Bools:
     """
     side = 2 * width + 1
     square = np.ones((side, side), np.uint8)
-    void = ids == IGNORE
+    void = ids == IGNORE_INDEX
     # A void pixel is never the smallest as 255, nor the largest as 0.
     low = cv2.erode(ids, square, borderType=cv2.BORDER_REPLICATE)
     high = cv2.dilate(np.where(void, 0, ids), square, borderType=cv2.BORDER_REPLICATE)
@@ -184,7 +185,7 @@ def _squared_distances(
         limit: distance in pixels from which on the result is limit ** 2 + 1.
     """
     width = edge.shape[1]
-    padded = np.pad(other, limit, constant_values=IGNORE).ravel()
+    padded = np.pad(other, limit, constant_values=IGNORE_INDEX).ravel()
     row, column = places // width, places % width
     stride = width + 2 * limit
     place = (row + limit) * stride + column + limit

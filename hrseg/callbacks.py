@@ -1,6 +1,5 @@
 """What a run writes while it goes: scores per class, pictures."""
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
@@ -15,8 +14,9 @@ from rich import get_console
 from rich.markup import escape
 from rich.table import Table
 
-from hrseg.atomic import write_bytes
 from hrseg.protocols import Protocol
+from hrseg.utils.files import write_json
+from hrseg.utils.text import percent
 from hrseg.visualize import colorize, error_map, legend, side_by_side
 
 
@@ -93,14 +93,14 @@ def _table(scores: Mapping[str, Any]) -> Table:
     table.add_column("pixels", justify="right")
     total = sum(row["pixels"] for row in scores["classes"])
     for index, row in enumerate(scores["classes"]):
-        values = [_percent(block["classes"][index][key]) for _, block, key in columns]
+        values = [percent(block["classes"][index][key]) for _, block, key in columns]
         table.add_row(escape(row["name"]), *values, f"{100 * row['pixels'] / (total or 1):.2f} %")
     table.add_section()
     mean_of = {"iou": "miou", "accuracy": "mean_accuracy"}
-    means = [_percent(block[mean_of[key]]) for _, block, key in columns]
+    means = [percent(block[mean_of[key]]) for _, block, key in columns]
     table.add_row("mean", *means, f"{total:,}", style="bold")
     pixels = [
-        _percent(block["pixel_accuracy"]) if key == "accuracy" else "" for _, block, key in columns
+        percent(block["pixel_accuracy"]) if key == "accuracy" else "" for _, block, key in columns
     ]
     table.add_row("all pixels", *pixels)
     return table
@@ -116,14 +116,9 @@ def _scale_table(report: Mapping[str, Any]) -> Table:
             table.add_section()
         scales = ", ".join(f"{scale:g}" for scale in row["scales"])
         note = "  (cheapest within 0.1 point)" * bool(style)
-        cells = (scales + note, _percent(row["miou"]), f"{100 * row['cost']:.0f} %")
+        cells = (scales + note, percent(row["miou"]), f"{100 * row['cost']:.0f} %")
         table.add_row(*cells, style=style)
     return table
-
-
-def write_json(path: Path, content: Any, indent: int | None = 1) -> None:
-    """Write JSON so that a reader sees the old file or the new one, never half of it."""
-    write_bytes(path, json.dumps(content, indent=indent).encode())
 
 
 class PredictionImages(Callback):
@@ -173,15 +168,11 @@ class PredictionImages(Callback):
 def _summary(scores: Mapping[str, Any]) -> str:
     protocol = scores.get("protocol", {})
     parts = [
-        f"mIoU {_percent(scores['miou'])}",
-        f"pixel accuracy {_percent(scores['pixel_accuracy'])}",
+        f"mIoU {percent(scores['miou'])}",
+        f"pixel accuracy {percent(scores['pixel_accuracy'])}",
     ]
     if protocol:
         parts.append(str(Protocol(**protocol)))
     if "epoch" in scores:
         parts.insert(0, f"epoch {scores['epoch'] + 1}")
     return "   ".join(parts)
-
-
-def _percent(ratio: float | None) -> str:
-    return "-" if ratio is None else f"{100 * ratio:.2f}"

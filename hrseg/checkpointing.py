@@ -9,11 +9,11 @@ import torch
 from lightning_fabric.plugins.io.torch_io import TorchCheckpointIO
 from pytorch_lightning.callbacks import ModelCheckpoint
 
-from hrseg.atomic import PARTIAL, cannot_write, replacing
 from hrseg.errors import ConfigError
 from hrseg.models.weightfile import read_checkpoint
 from hrseg.runfolder import run_of
 from hrseg.seal import SealingFile, previous_of, state_of, whole_checkpoint
+from hrseg.utils.files import PARTIAL, cannot_write, replacing
 
 
 class DurableCheckpointIO(TorchCheckpointIO):

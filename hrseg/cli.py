@@ -8,9 +8,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hrseg.allocator import keep_memory
 from hrseg.arguments import parse
-from hrseg.atomic import FULL, PARTIAL
 from hrseg.choice import (
     check_root,
     check_weights,
@@ -19,11 +17,14 @@ from hrseg.choice import (
     run_of_arguments,
     run_to_resume,
 )
-from hrseg.errors import ConfigError, DataError, HrsegError, one_line
+from hrseg.errors import ConfigError, DataError, HrsegError
 from hrseg.runfolder import is_first_process, refuse_links
 from hrseg.startup import spare_imports
-from hrseg.stop import Stopped, stoppable
 from hrseg.subcommands import SUBCOMMANDS
+from hrseg.utils.files import FULL, PARTIAL
+from hrseg.utils.signals import Stopped, stoppable
+from hrseg.utils.system import keep_memory
+from hrseg.utils.text import one_line, printable_message
 
 if TYPE_CHECKING:
     from hrseg.schema import Config
@@ -44,7 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             spare_imports()
             if arguments.command in _COMPUTE:
                 keep_memory()
-            from hrseg.console import plain_output
+            from hrseg.utils.console import plain_output
 
             with plain_output():
                 return int(_COMMANDS[arguments.command](arguments) or 0)
@@ -53,7 +54,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             _complain(str(stop))
         return stop.exit_code
     except HrsegError as error:
-        _complain(str(error))
+        _complain(printable_message(str(error)))
         return error.exit_code
     except OSError as error:
         if error.filename is None and error.errno not in FULL:
@@ -263,7 +264,7 @@ def _init(arguments: argparse.Namespace) -> None:
 
 def _configs(arguments: argparse.Namespace) -> None:
     from hrseg.config import shipped_configs
-    from hrseg.lookup import find
+    from hrseg.utils.registry import find
 
     configs = shipped_configs()
     if not arguments.name:

@@ -15,8 +15,7 @@ import yaml
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from hrseg.errors import ConfigError, one_line
-from hrseg.lookup import did_you_mean, find
+from hrseg.errors import ConfigError
 from hrseg.protocols import PROTOCOLS, make_protocol
 from hrseg.schema import (
     OWN_TRAINER_NAMES,
@@ -25,6 +24,8 @@ from hrseg.schema import (
     WHOLE_TRAINER_NUMBERS,
     Config,
 )
+from hrseg.utils.registry import did_you_mean, find
+from hrseg.utils.text import one_line
 
 _DEPTH = 40  # of lists and sections in a file
 

@@ -3,16 +3,14 @@
 from collections.abc import Iterable
 from pathlib import Path
 
-from rich import get_console
-
-from hrseg.bars import Bar
 from hrseg.build import build_data
 from hrseg.data.cache import Entry, Pair
 from hrseg.data.cachewriter import verify_cache, write_cache
 from hrseg.data.datamodule import SegmentationDataModule
-from hrseg.devices import processors
 from hrseg.errors import DataError
 from hrseg.schema import Config
+from hrseg.utils.console import progress_bar, say
+from hrseg.utils.system import processors
 
 FOLDER = ".hrseg_cache"  # below the data set's root
 
@@ -39,7 +37,7 @@ def cache_data(config: Config, workers: int | None = None, verify: bool = False)
     files: list[Pair] = list(
         dict.fromkeys(pair for split in splits for pair in data.dataset(split).files)
     )
-    with Bar() as bar:
+    with progress_bar() as bar:
 
         def track(entries: Iterable[Entry], total: int) -> Iterable[Entry]:
             return bar.track(entries, total=total, description="decoding")
@@ -47,7 +45,7 @@ def cache_data(config: Config, workers: int | None = None, verify: bool = False)
         reader = data.mask_reader()
         count = write_cache(folder, data.root, files, reader, workers or processors(), track)
     size = sum(path.stat().st_size for path in folder.glob("shard-*.bin")) / 2**30
-    _say(
+    say(
         f"{folder}: {len(files):,} images and masks, {count:,} of them written now; "
         f"{size:.1f} GiB\n"
         f"use it: hrseg fit --config {config.name} data.cache={folder}"
@@ -56,7 +54,7 @@ def cache_data(config: Config, workers: int | None = None, verify: bool = False)
 
 
 def _verify(data: SegmentationDataModule, folder: Path) -> None:
-    with Bar() as bar:
+    with progress_bar() as bar:
 
         def track(entries: Iterable[Entry], total: int) -> Iterable[Entry]:
             return bar.track(entries, total=total, description="reading")
@@ -69,8 +67,4 @@ def _verify(data: SegmentationDataModule, folder: Path) -> None:
             f"{some}{', ...' if len(damaged) > 5 else ''}\n"
             "Decode them again: the same command without --verify. Is the disk failing?"
         )
-    _say(f"{folder}: every byte is as it was written")
-
-
-def _say(text: str) -> None:
-    get_console().print(text, highlight=False, markup=False, soft_wrap=True)
+    say(f"{folder}: every byte is as it was written")

@@ -9,19 +9,19 @@ from rich import get_console
 from rich.markup import escape
 from rich.table import Table
 
-from hrseg.bars import Bar
 from hrseg.build import build_data
-from hrseg.callbacks import write_json
-from hrseg.data.base import IGNORE
 from hrseg.data.check import Split, find_split, look_through
 from hrseg.data.datamodule import SegmentationDataModule
 from hrseg.data.imagefile import named
 from hrseg.data.look import Fault, Look, fault
 from hrseg.data.manifest import NAME, Manifest, write_manifest
 from hrseg.data.stats import split_stats
-from hrseg.devices import processors
 from hrseg.errors import DataError
 from hrseg.schema import Config
+from hrseg.utils.console import progress_bar, say
+from hrseg.utils.constants import IGNORE_INDEX
+from hrseg.utils.files import write_json
+from hrseg.utils.system import processors
 
 _WEIGHTS = {
     "enet": "ENet: 1 / ln(1.02 + share)",
@@ -66,10 +66,10 @@ def check_data(
         if test.files:
             found.append(test)
         else:
-            _say(f"no test split: {test.faults[0].message.splitlines()[0]}")
+            say(f"no test split: {test.faults[0].message.splitlines()[0]}")
     seconds = _look(data, found, workers)
     if hashes:
-        _say(_manifest(manifest, data.root, found))
+        say(_manifest(manifest, data.root, found))
     faults = sum(len(split.faults) for split in found)
     images = sum(len(split.files) for split in found)
     result = {
@@ -81,7 +81,7 @@ def check_data(
     _show_check(found, data.class_names)
     end = f"{images:,} images, {seconds:.0f} s, {images / seconds:.0f} images/s"
     files = len({fault.file for split in found for fault in split.faults})
-    _say(f"{_many(faults, 'fault')} in {_many(files, 'file')} of {end}" if faults else
+    say(f"{_many(faults, 'fault')} in {_many(files, 'file')} of {end}" if faults else
          f"no faults in {end}")  # fmt: skip
     if out is not None:
         write_json(out, result)
@@ -126,7 +126,7 @@ def _look(data: SegmentationDataModule, splits: Sequence[Split], workers: int | 
     if workers is None:
         workers = min(processors(), sum(len(split.files) for split in splits))
     began = time.monotonic()
-    with Bar() as bar:
+    with progress_bar() as bar:
 
         def track(looks: Iterable[Look], total: int) -> Iterable[Look]:
             return bar.track(looks, total=total, description="looking at files")
@@ -165,7 +165,7 @@ def _split_report(data: SegmentationDataModule, split: Split) -> dict[str, Any]:
         "expected": split.expected,
         "sizes": split.size_rows(),
         "classes": split.class_rows(data.class_names),
-        "ignored_pixels": int(split.pixels[IGNORE]),
+        "ignored_pixels": int(split.pixels[IGNORE_INDEX]),
         "notes": split.remarks(data.class_names),
         "faults": [{"file": str(f.file), "message": f.message} for f in split.faults],
     }
@@ -178,7 +178,7 @@ def _show_check(splits: Sequence[Split], names: Sequence[str]) -> None:
         table.add_column(header, justify="right")
     for split in splits:
         official = "-" if split.expected is None else f"{split.expected:,}"
-        ignored = _percent(int(split.pixels[IGNORE]), int(split.pixels.sum()))
+        ignored = _percent(int(split.pixels[IGNORE_INDEX]), int(split.pixels.sum()))
         cells = (f"{len(split.files):,}", official, _size_text(split.size_rows()), ignored)
         table.add_row(escape(split.name), *cells, str(len(split.faults)))
     get_console().print(table)
@@ -187,12 +187,12 @@ def _show_check(splits: Sequence[Split], names: Sequence[str]) -> None:
         get_console().print(_class_table(with_masks, names))
     for split in splits:
         for note in split.remarks(names):
-            _say(f"note: {split.name}: {note}")
+            say(f"note: {split.name}: {note}")
     faults = [found for split in splits for found in split.faults]
     for found in faults[:_ON_SCREEN]:
-        _say(f"fault: {_sentence(found.file, found.message)}")
+        say(f"fault: {_sentence(found.file, found.message)}")
     if len(faults) > _ON_SCREEN:
-        _say(f"... and {len(faults) - _ON_SCREEN} more; --json FILE writes all of them")
+        say(f"... and {len(faults) - _ON_SCREEN} more; --json FILE writes all of them")
 
 
 def _class_table(splits: Sequence[Split], names: Sequence[str]) -> Table:
@@ -203,7 +203,7 @@ def _class_table(splits: Sequence[Split], names: Sequence[str]) -> Table:
     for i, name in enumerate(names):
         cells: list[str] = []
         for split in splits:
-            labelled = int(split.pixels[:IGNORE].sum())
+            labelled = int(split.pixels[:IGNORE_INDEX].sum())
             images = int(split.images[i])
             cells += [_percent(int(split.pixels[i]), labelled), f"{images:,}" if images else "-"]
         table.add_row(escape(name), *cells)
@@ -223,20 +223,20 @@ def _show_stats(result: dict[str, Any]) -> None:
         table.add_row(escape(row["name"]), share, f"{row['images']:,}", *weights)
     if rows:
         get_console().print(table)
-    _say(
+    say(
         f"split {result['split']}: {_many(result['images'], 'image')}, width x height "
         f"{_size_text(result['sizes'])}, ignored pixels "
         f"{_percent(result['ignored_pixels'], labelled + result['ignored_pixels'])}"
     )
     for what in ("mean", "std"):
-        _say(f"{what}: [{', '.join(f'{value:.4f}' for value in result[what])}]   # RGB, in 0..1")
+        say(f"{what}: [{', '.join(f'{value:.4f}' for value in result[what])}]   # RGB, in 0..1")
     if not rows:
-        _say("no masks, so no class weights")
+        say("no masks, so no class weights")
     for kind, meaning in _WEIGHTS.items() if rows else ():
         values = (1.0 if row[kind] is None else row[kind] for row in rows)
-        _say(f"# {meaning}\nclass_weights: [{', '.join(f'{value:.4g}' for value in values)}]")
+        say(f"# {meaning}\nclass_weights: [{', '.join(f'{value:.4g}' for value in values)}]")
     if never := [row["name"] for row in rows if not row["pixels"]]:
-        _say(
+        say(
             f"never seen in {result['split']}: {', '.join(never)}. Their weights mean nothing; "
             "1 stands for them, as 0 would switch the class off where it does occur."
         )
@@ -259,7 +259,3 @@ def _percent(part: int, whole: int) -> str:
 
 def _many(count: int, noun: str) -> str:
     return f"{count:,} {noun}{'s' * (count != 1)}"
-
-
-def _say(text: str) -> None:
-    get_console().print(text, highlight=False, markup=False, soft_wrap=True)

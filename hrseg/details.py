@@ -11,9 +11,10 @@ from rich.progress import track
 from rich.table import Table
 
 from hrseg.boundary import BoundaryCounts
-from hrseg.callbacks import write_json
 from hrseg.errors import DataError
 from hrseg.records import Evaluation, ImageRecord
+from hrseg.utils.files import write_json
+from hrseg.utils.text import percent
 
 Floats = NDArray[np.float64]
 T = TypeVar("T")
@@ -146,9 +147,9 @@ def show_details(found: Mapping[str, Any], scores: Mapping[str, Any]) -> None:
     between = _between(found["bootstrap"]["miou"])
     spread = found["image_iou"]
     get_console().print(
-        f"mIoU {_percent(scores['miou'])}, 95 % interval {between}; "
-        f"images: median {_percent(spread['median'])}, half of them {_percent(spread['q1'])} to "
-        f"{_percent(spread['q3'])}, worst {_percent(spread['min'])}",
+        f"mIoU {percent(scores['miou'])}, 95 % interval {between}; "
+        f"images: median {percent(spread['median'])}, half of them {percent(spread['q1'])} to "
+        f"{percent(spread['q3'])}, worst {percent(spread['min'])}",
         highlight=False,
         soft_wrap=True,
     )
@@ -159,12 +160,12 @@ def show_details(found: Mapping[str, Any], scores: Mapping[str, Any]) -> None:
         interval = _between(found["bootstrap"]["classes"][k]["iou"])
         near, inner, far = (at["classes"][k] for at in (at3, at5, at9))
         values = (near["iou"], far["iou"], near["f_score"], inner["share_of_errors"])
-        table.add_row(escape(row["name"]), _percent(row["iou"]), interval, *map(_percent, values))
+        table.add_row(escape(row["name"]), percent(row["iou"]), interval, *map(percent, values))
     table.add_section()
     means = (at3["mean_iou"], at9["mean_iou"], at3["mean_f_score"])
-    cells = (_percent(scores["miou"]), between, *map(_percent, means))
+    cells = (percent(scores["miou"]), between, *map(percent, means))
     table.add_row("mean", *cells, style="bold")
-    table.add_row("all pixels", *[""] * 5, _percent(at5["share_of_errors"]))
+    table.add_row("all pixels", *[""] * 5, percent(at5["share_of_errors"]))
     get_console().print(table)
 
 
@@ -181,8 +182,4 @@ def _interval(values: Floats) -> list[float] | None:
 
 
 def _between(interval: Sequence[float] | None) -> str:
-    return "-" if interval is None else " to ".join(map(_percent, interval))
-
-
-def _percent(ratio: float | None) -> str:
-    return "-" if ratio is None else f"{100 * ratio:.2f}"
+    return "-" if interval is None else " to ".join(map(percent, interval))

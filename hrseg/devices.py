@@ -1,6 +1,5 @@
 """What there is to compute on, and the precision where a config says none: that of the device."""
 
-import os
 import time
 from collections.abc import Callable
 from typing import NamedTuple
@@ -16,13 +15,6 @@ class Choice(NamedTuple):
 
     precision: str
     reason: str
-
-
-def processors() -> int:
-    """Return how many logical processors this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def choose_precision(kind: str, processes: int = 1) -> Choice:

@@ -11,8 +11,8 @@ from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from packaging.version import InvalidVersion
 
-from hrseg import __version__
-from hrseg.machine import Finding, Part, machine
+from hrseg.utils.constants import __version__
+from hrseg.utils.system import Finding, Part, machine
 
 MALWARE = "malware (April 2026): uninstall it, renew this machine's credentials"
 KNOWN_BAD = (
@@ -74,7 +74,20 @@ def report() -> Part:
         repair = "hrseg does not need it: pip uninstall torchvision, or install torch's match"
         findings += _check_import("torchvision", repair)
     more_facts, more_findings = machine()
-    return facts + more_facts, findings + more_findings
+    return [*facts, *more_facts, *_precision()], [*findings, *more_findings]
+
+
+def _precision() -> list[tuple[str, str]]:
+    """Return the default of `trainer.precision` on this machine, with its reason."""
+    try:
+        import torch
+
+        from hrseg.devices import choose_precision
+    except Exception:  # `machine` reports it
+        return []
+    mps = torch.backends.mps.is_available()
+    choice = choose_precision("cuda" if torch.cuda.is_available() else "mps" if mps else "cpu")
+    return [("trainer.precision", f"{choice.precision} by default: {choice.reason}")]
 
 
 def installed_versions() -> dict[str, str]:

@@ -16,13 +16,13 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from hrseg.errors import ConfigError, ProofError
+from hrseg.errors import ConfigError, VerificationError
 from hrseg.facts import check_facts
 from hrseg.graphs import check_onnx, check_openvino
-from hrseg.lookup import find
-from hrseg.memory import is_out_of_memory
 from hrseg.models.normalize import Normalize
 from hrseg.protocols import Protocol
+from hrseg.utils.memory import is_out_of_memory
+from hrseg.utils.registry import find
 
 # ONNX Runtime, once imported, tells its makers of every session and keeps a data base for that.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
@@ -89,7 +89,7 @@ class Engine(nn.Module):
         Raises:
             ConfigError: the file takes bytes, and the image has values between them; or it does
                 not run on the image.
-            ProofError: it does not give what it says.
+            VerificationError: it does not give what it says.
         """
         array = self._bytes(image) if self.kind["input"] == "uint8" else image.float()
         classes = int(self.architecture["num_classes"])
@@ -98,7 +98,7 @@ class Engine(nn.Module):
             return {"out": F.one_hot(out.long(), classes).permute(0, 3, 1, 2).float()}
         if out.ndim != 4 or out.shape[:2] != (len(image), classes):
             size = tuple(image.shape[-2:])
-            raise ProofError(
+            raise VerificationError(
                 f"{self.path} gives {tuple(out.shape)} for an image of {size}, "
                 f"expected {(len(image), classes, *size)}.\nIt does not do what it says: export it "
                 "anew."

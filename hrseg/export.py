@@ -10,8 +10,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hrseg import __version__
-from hrseg.atomic import replacing
 from hrseg.errors import ConfigError
 from hrseg.facts import stamp
 from hrseg.formats import Form, write
@@ -20,6 +18,8 @@ from hrseg.models.weightfile import read_checkpoint
 from hrseg.predictor import Predictor, load
 from hrseg.proof import Comparison, open_candidate, prove
 from hrseg.schema import Config
+from hrseg.utils.constants import __version__
+from hrseg.utils.files import replacing
 
 if TYPE_CHECKING:
     from hrseg.data.datamodule import SegmentationDataModule
@@ -49,7 +49,7 @@ def export_checkpoint(
     Raises:
         ConfigError: see `export` and `hrseg.load`.
         DataError: the data set is there, and something is wrong with it.
-        ProofError: see `export`.
+        VerificationError: see `export`.
     """
     form.check(target)
     if config is not None and "hrseg" not in read_checkpoint(checkpoint):
@@ -97,7 +97,7 @@ def export(
 
     Raises:
         ConfigError: something does not go together, or is not installed.
-        ProofError: the file does not do what the model does.
+        VerificationError: the file does not do what the model does.
     """
     form.check(target)
     model = predictor.model

@@ -6,10 +6,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from hrseg import __version__
-from hrseg.errors import ConfigError, one_line
+from hrseg.errors import ConfigError
 from hrseg.models import create_model
 from hrseg.protocols import Protocol
+from hrseg.utils.constants import __version__
+from hrseg.utils.text import one_line
 
 NAMES = ("architecture", "class_names", "palette", "flip_pairs", "mean", "std", "protocol")
 _MOST = 20_000  # things in what a file says, a hundred times what it takes

@@ -19,10 +19,10 @@ from torch import Tensor, nn
 
 from hrseg.engine import INSTALL, METADATA, import_openvino
 from hrseg.errors import ConfigError
-from hrseg.lookup import find
 from hrseg.models import Segmenter
 from hrseg.models.fold import fold
 from hrseg.models.weightfile import write_safetensors
+from hrseg.utils.registry import find
 
 Pixels = NDArray[np.uint8]
 

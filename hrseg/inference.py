@@ -17,9 +17,9 @@ from torch import Tensor
 
 from hrseg.geometry import Size, Windows, find_windows, prepare, scaled_size
 from hrseg.logits import Rule, class_ids, in_float32, rule_of
-from hrseg.memory import OutOfMemory, give_back, is_out_of_memory
 from hrseg.protocols import Protocol
 from hrseg.rows import Rows, cropped, held, joined, mapped, resized
+from hrseg.utils.memory import OutOfMemory, give_back, is_out_of_memory
 
 Model = Callable[[Tensor], Tensor]
 Scales = tuple[float, ...]
@@ -76,7 +76,7 @@ class Evaluator:
 
         Raises:
             ValueError: `image` is not one image.
-            ProofError: the scores are not finite.
+            VerificationError: the scores are not finite.
         """
         parts: dict[Scales, list[Tensor]] = defaultdict(list)
         sums: list[Tensor] = []

@@ -18,7 +18,7 @@ from pytorch_lightning.trainer.connectors.signal_connector import _HandlersCompo
 from pytorch_lightning.trainer.states import TrainerFn
 
 from hrseg.runfolder import is_first_process
-from hrseg.stop import AGAIN, Stopped, stop_signals
+from hrseg.utils.signals import AGAIN, Stopped, stop_signals
 
 _STOP, _REQUEUE, _DUE = range(3)  # what a process is told: the signal, and two yes or no
 

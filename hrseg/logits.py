@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from hrseg.errors import ProofError
+from hrseg.errors import VerificationError
 from hrseg.protocols import Protocol
 
 Rule = Callable[[Tensor], Tensor]
@@ -42,7 +42,7 @@ def class_ids(scores: Tensor) -> Tensor:
     """Return the channel of the largest score (1, K, H, W), the first of equals, (H, W) uint8.
 
     Raises:
-        ProofError: a score is not finite.
+        VerificationError: a score is not finite.
     """
     _, classes, height, width = scores.shape
     if scores.is_cpu:
@@ -52,7 +52,7 @@ def class_ids(scores: Tensor) -> Tensor:
     else:
         best, ids = scores.max(1)
     if not best.isfinite().all():
-        raise ProofError(
+        raise VerificationError(
             "the model's scores are not finite: its weights are damaged, or float16 overflowed "
             "(try trainer.precision=32)."
         )
@@ -70,11 +70,11 @@ def _exponential(logits: Tensor) -> Tensor:
     """Return exp of float64 logits (V, K, h, w).
 
     Raises:
-        ProofError: all classes of a pixel vanish, so that none would be the largest.
+        VerificationError: all classes of a pixel vanish, so that none would be the largest.
     """
     scores = logits.exp()
     if not scores.amax(1).all():
-        raise ProofError(
+        raise VerificationError(
             "the model's logits differ by more than exp can hold: its weights are damaged, or "
             "inference.average=softmax is what they were trained for."
         )

@@ -18,9 +18,9 @@ from pytorch_lightning.loggers import (
 from rich import get_console
 
 from hrseg.errors import ConfigError
-from hrseg.lookup import find
 from hrseg.runfolder import is_first_process
 from hrseg.schema import Config
+from hrseg.utils.registry import find
 
 
 def build_loggers(config: Config, run: Path) -> list[Logger]:

@@ -21,14 +21,13 @@ from pytorch_lightning.callbacks import Callback
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from hrseg import __version__
-from hrseg.allocator import keep_memory
-from hrseg.devices import processors
 from hrseg.errors import HrsegError
 from hrseg.launch import scout, trainer_refusals
 from hrseg.logs import quieten
-from hrseg.memory import OutOfMemory, is_out_of_memory
 from hrseg.schema import Config
+from hrseg.utils.constants import __version__
+from hrseg.utils.memory import OutOfMemory, is_out_of_memory
+from hrseg.utils.system import keep_memory, processors
 
 T = TypeVar("T")
 WARM_UP = 2  # steps that are not counted: they compile, and allocate what stays

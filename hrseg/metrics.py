@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
-from hrseg.lookup import find
+from hrseg.utils.registry import find
 
 # What a class without a pixel does to a mean: cityscapesScripts and mmsegmentation skip it, the
 # authors' code counts it as 0.

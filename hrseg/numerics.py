@@ -9,14 +9,14 @@ import pytorch_lightning as pl
 import torch
 from PIL import Image
 from pytorch_lightning.callbacks import Callback
-from rich import get_console
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from hrseg.atomic import replacing
-from hrseg.errors import ConfigError, ProofError
+from hrseg.errors import ConfigError, VerificationError
+from hrseg.utils.console import note
+from hrseg.utils.constants import IGNORE_INDEX
+from hrseg.utils.files import replacing
 
-IGNORE = 255
 Policy = Literal["stop", "skip"]
 POLICIES: dict[str, Policy] = {"stop": "stop", "skip": "skip"}
 IN_A_ROW = 10  # skipped steps after which training is over
@@ -69,7 +69,7 @@ class LossGuard(Callback):
                 self._statistics = [buffer.clone() for buffer in buffers]
             torch._foreach_copy_(self._statistics, buffers)
         self._batches.append(batch)
-        empty = (batch["mask"] == IGNORE).all().int()
+        empty = (batch["mask"] == IGNORE_INDEX).all().int()
         self._empty = empty if self._empty is None else self._empty + empty
 
     def on_before_backward(
@@ -84,7 +84,8 @@ class LossGuard(Callback):
         """Look at the losses of the step, in all processes.
 
         Raises:
-            ProofError: one is no number, and the policy is to stop, or too many steps were skipped.
+            VerificationError: a loss is NaN or infinite, and the policy is to stop or too many
+                steps in a row were skipped.
         """
         losses, batches = torch.stack(self._losses), self._batches
         self._losses, self._batches = [], []
@@ -100,11 +101,11 @@ class LossGuard(Callback):
         self.skipped, self._in_a_row = self.skipped + 1, self._in_a_row + 1
         if self.policy == "stop" or self._in_a_row >= IN_A_ROW:
             steps = "" if self.policy == "stop" else f", the {IN_A_ROW}th in a row"
-            raise ProofError(
+            raise VerificationError(
                 f"{fault}{steps}.\nThe weights are those of before it{where}.\n{REPAIR}"
             )
         torch._foreach_copy_(_statistics(pl_module), self._statistics)
-        _note(f"{fault}: skipped{where}")
+        note(f"{fault}: skipped{where}")
 
     def on_save_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
@@ -112,11 +113,11 @@ class LossGuard(Callback):
         """Refuse to write weights that are no numbers over good ones.
 
         Raises:
-            ProofError: there are some.
+            VerificationError: there are some.
         """
         floats = (t for t in pl_module.state_dict().values() if t.is_floating_point())
         if not all(bool(tensor.isfinite().all()) for tensor in floats):
-            raise ProofError(
+            raise VerificationError(
                 f"the weights are not finite at step {trainer.global_step}: they were not saved, "
                 f"the checkpoint before stays.\n{REPAIR}"
             )
@@ -126,9 +127,9 @@ class LossGuard(Callback):
         empty = torch.zeros((), device=pl_module.device) if self._empty is None else self._empty
         count = int(trainer.strategy.reduce(empty.float(), reduce_op="sum"))
         if count:
-            _note(f"{count} of this epoch's batches held only ignored pixels: their loss is 0")
+            note(f"{count} of this epoch's batches held only ignored pixels: their loss is 0")
         if self.skipped:
-            _note(f"steps of this epoch that were skipped, without a finite loss: {self.skipped}")
+            note(f"steps of this epoch that were skipped, without a finite loss: {self.skipped}")
         self._empty, self.skipped = None, 0
 
     def _keep(self, batches: list[dict[str, Any]], trainer: pl.Trainer) -> str:
@@ -178,10 +179,6 @@ def check_crop(crop_size: Sequence[int], images: int) -> None:
     height, width = crop_size
     if images * -(-height // 32) * -(-width // 32) == 1:
         raise ConfigError(SINGLE)
-
-
-def _note(text: str) -> None:
-    get_console().print(f"note: {text}", highlight=False, markup=False, soft_wrap=True)
 
 
 def _statistics(module: nn.Module) -> list[Tensor]:

@@ -11,14 +11,8 @@ from PIL import Image
 
 from hrseg.errors import DataError, HrsegError
 from hrseg.records import Evaluation
-from hrseg.visualize import (
-    IGNORE,
-    RIGHT_COLOR,
-    VOID_COLOR,
-    WRONG_COLOR,
-    default_palette,
-    indexed,
-)
+from hrseg.utils.constants import IGNORE_INDEX
+from hrseg.visualize import RIGHT_COLOR, VOID_COLOR, WRONG_COLOR, default_palette, indexed
 
 PANEL_WIDTH = 480
 
@@ -96,7 +90,7 @@ def _panel(evaluation: Evaluation, name: str) -> dict[str, str]:
         )
     photo = Image.fromarray(evaluation.image(name))
     photo.thumbnail((PANEL_WIDTH, 4 * PANEL_WIDTH))
-    errors = np.where(truth == IGNORE, 2, truth != pred).astype(np.uint8)
+    errors = np.where(truth == IGNORE_INDEX, 2, truth != pred).astype(np.uint8)
     pictures: dict[str, str] = {"image": _uri(photo, "JPEG", quality=80)}
     palettes = {"truth": (truth, colors(evaluation)), "pred": (pred, colors(evaluation))}
     palettes["errors"] = (errors, [[*RIGHT_COLOR], [*WRONG_COLOR], [*VOID_COLOR]])

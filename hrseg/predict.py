@@ -10,21 +10,20 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from rich import get_console
 
-from hrseg.atomic import PARTIAL, write_bytes
-from hrseg.bars import Bar
 from hrseg.engine import is_exported
 from hrseg.errors import ConfigError, DataError, HrsegError
 from hrseg.inputs import Source
-from hrseg.memory import OutOfMemory
 from hrseg.outputs import ENCODERS, Wanted, is_finished, mask_png, png, to_json
 from hrseg.parallel import Behind, map_ahead
 from hrseg.pixels import read_pixels
 from hrseg.predictor import Prediction, Predictor, load
 from hrseg.schema import Config
-from hrseg.stop import Stopped
 from hrseg.tiles import check_tiles, not_applied
+from hrseg.utils.console import progress_bar, say
+from hrseg.utils.files import PARTIAL, write_bytes
+from hrseg.utils.memory import OutOfMemory
+from hrseg.utils.signals import Stopped
 from hrseg.video import predict_video
 from hrseg.visualize import legend
 
@@ -92,11 +91,11 @@ def predict(
     kinds = Counter(source.kind for source in sources)
     counts = ", ".join(f"{count} {_KINDS[kind][count > 1]}" for kind, count in kinds.items())
     threads = f", {torch.get_num_threads()} threads" if device == "cpu" else ""
-    _say(f"predict {counts} by {checkpoint}; {device}{threads}, precision {precision}")
-    _say(str(predictor.protocol))
+    say(f"predict {counts} by {checkpoint}; {device}{threads}, precision {precision}")
+    say(str(predictor.protocol))
     outcome = predict_sources(predictor, sources, out, wanted, checkpoint, resume)
     show_outcome(outcome)
-    _say(f"predictions: {out}")
+    say(f"predictions: {out}")
     return outcome
 
 
@@ -135,7 +134,7 @@ def predict_sources(
         for partial in out.rglob(f"{PARTIAL}*"):
             partial.unlink()
         left = [source for source in sources if not is_finished(source, wanted.paths(out, source))]
-        _say(f"{len(sources) - len(left)} of {len(sources)} inputs are finished already")
+        say(f"{len(sources) - len(left)} of {len(sources)} inputs are finished already")
     write_bytes(out / _MANIFEST, to_json(settings))
     write_bytes(out / "legend.png", png(legend(predictor.class_names, predictor.palette)))
     run = _Run(predictor, out, wanted)
@@ -148,7 +147,7 @@ def predict_sources(
         except HrsegError as error:
             raise type(error)(f"{error}\n{run.where_it_stands()}") from error
         except (KeyboardInterrupt, Stopped):
-            _say(run.where_it_stands())
+            say(run.where_it_stands())
             raise
     outcome = run.finish()
     write_bytes(out / _MANIFEST, to_json({**settings, **_report(outcome, len(sources))}))
@@ -162,7 +161,7 @@ class _Run:
         self.predictor, self.out, self.wanted = predictor, out, wanted
         self.outcome = Outcome()
         self.began = time.monotonic()
-        self.bar = Bar()
+        self.bar = progress_bar()
 
     def images(self, sources: Sequence[Source]) -> None:
         """Predict images: two threads read ahead of the model, two write behind it."""
@@ -250,15 +249,15 @@ def show_outcome(outcome: Outcome) -> None:
     """Say what was done to inputs, which could not be read, and how fast it was."""
     for note, paths in outcome.notes.items():
         more = f" and {len(paths) - 1} more" if len(paths) > 1 else ""
-        _say(f"note: {note}: {paths[0]}{more}")
+        say(f"note: {note}: {paths[0]}{more}")
     for path, fault in list(outcome.faults.items())[:_ON_SCREEN]:
-        _say(f"fault: {fault if path in fault else f'{path}: {fault}'}")
+        say(f"fault: {fault if path in fault else f'{path}: {fault}'}")
     if len(outcome.faults) > _ON_SCREEN:
-        _say(f"... and {len(outcome.faults) - _ON_SCREEN} more, in {_MANIFEST}")
+        say(f"... and {len(outcome.faults) - _ON_SCREEN} more, in {_MANIFEST}")
     count, rate = len(outcome.done), len(outcome.done) / (outcome.seconds or 1.0)
     failed = f", {len(outcome.faults)} could not be read" if outcome.faults else ""
     images = "image" if count == 1 else "images"
-    _say(f"{count} {images} in {outcome.seconds:.0f} s, {rate:.3g} images/s{failed}")
+    say(f"{count} {images} in {outcome.seconds:.0f} s, {rate:.3g} images/s{failed}")
 
 
 def _settings(predictor: Predictor, wanted: Wanted, checkpoint: Path) -> dict[str, Any]:
@@ -297,7 +296,3 @@ def _check_settings(manifest: Path, settings: dict[str, Any]) -> None:
 
 def _report(outcome: Outcome, count: int) -> dict[str, Any]:
     return {"inputs": count, "faults": outcome.faults, "notes": dict(outcome.notes)}
-
-
-def _say(text: str) -> None:
-    get_console().print(text, highlight=False, markup=False, soft_wrap=True)

@@ -21,8 +21,6 @@ from hrseg.engine import Engine, is_exported, open_engine
 from hrseg.errors import ConfigError
 from hrseg.facts import check_facts
 from hrseg.inference import Evaluator
-from hrseg.lookup import find
-from hrseg.memory import OutOfMemory, is_out_of_memory
 from hrseg.models import Segmenter, create_model
 from hrseg.models.fold import PRECISIONS, inference_network
 from hrseg.models.normalize import Normalize
@@ -31,6 +29,8 @@ from hrseg.models.weights import load_weights
 from hrseg.pixels import Input, read_pixels
 from hrseg.protocols import PROTOCOLS, Protocol
 from hrseg.runfolder import checkpoint_at
+from hrseg.utils.memory import OutOfMemory, is_out_of_memory
+from hrseg.utils.registry import find
 from hrseg.visualize import colorize, indexed, overlay
 
 PLAIN = Protocol()

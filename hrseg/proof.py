@@ -16,10 +16,11 @@ from rich.table import Table
 from torch import Tensor
 
 from hrseg.engine import Engine, is_exported, open_engine
-from hrseg.errors import ConfigError, ProofError
+from hrseg.errors import ConfigError, VerificationError
 from hrseg.metrics import ConfusionMatrix, summarize
 from hrseg.predictor import Predictor, load
 from hrseg.protocols import Protocol
+from hrseg.utils.console import say
 
 Pixels = NDArray[np.uint8]
 
@@ -60,8 +61,8 @@ def prove(
         comparison: images to compare mIoU on.
 
     Raises:
-        ProofError: they differ by more than MAX_DIFFERENCE, MIN_AGREEMENT or MAX_LOSS allow; in
-            int8 mIoU alone decides.
+        VerificationError: they differ by more than MAX_DIFFERENCE, MIN_AGREEMENT or MAX_LOSS
+            allow; in int8 only mIoU decides.
     """
     rows = [_compare(predictor, candidate, shape) for shape in _track(SHAPES, "shapes")]
     differences = [row["max_difference"] for row in rows if row["max_difference"] is not None]
@@ -106,7 +107,7 @@ def _compare(
     image = predictor.normalize(_picture(shape))
     expected, found = predictor.model(image), candidate.model(image)
     if expected.shape != found.shape:
-        raise ProofError(
+        raise VerificationError(
             f"the exported file gives {tuple(found.shape)} for {shape}, expected "
             f"{tuple(expected.shape)}. It was not kept."
         )
@@ -188,7 +189,7 @@ def _judge(proof: dict[str, Any], int8: bool) -> None:
         change = f"{100 * (miou['original'] or 0):.2f} to {100 * (miou['exported'] or 0):.2f}"
         faults.append(f"mIoU went from {change}, {100 * MAX_LOSS[int8]:g} points are allowed")
     if faults:
-        raise ProofError(
+        raise VerificationError(
             f"the exported file is not the model: {'; '.join(faults)}.\n"
             "It was not kept. "
             + ("Export without --int8." if int8 else "Try another --format; please report this.")
@@ -207,10 +208,10 @@ def _show(proof: dict[str, Any]) -> None:
             "-" if difference is None else f"{difference:.1e}",
             f"{row['agreement']:.4%}",
         )
-    _say("exported file against the model:")
+    say("exported file against the model:")
     get_console().print(table)
     if miou := proof["miou"]:
-        _say(f"{miou['images']} images, same class on {miou['agreement']:.4%} of the pixels; "
+        say(f"{miou['images']} images, same class on {miou['agreement']:.4%} of the pixels; "
             f"{Protocol(**miou['protocol'])}")  # fmt: skip
         get_console().print(_miou_table(miou))
 
@@ -231,11 +232,6 @@ def _change(row: dict[str, Any]) -> list[str]:
     if None in values:
         return ["-", "-", ""]
     return [*(f"{100 * value:.2f}" for value in values), f"{100 * (values[1] - values[0]):+.2f}"]
-
-
-def _say(text: str) -> None:
-    """Print a line that is not wrapped."""
-    get_console().print(text, highlight=False, markup=False, soft_wrap=True)
 
 
 def _track(items: Sequence[Any], what: str) -> Any:

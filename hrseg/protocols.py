@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from hrseg.errors import ConfigError
-from hrseg.lookup import did_you_mean, find
+from hrseg.utils.registry import did_you_mean, find
 
 Color = tuple[int, int, int]
 

@@ -14,11 +14,11 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-import hrseg
-from hrseg.atomic import write_bytes
 from hrseg.errors import HrsegError
 from hrseg.panels import choose_images, colors, draw_panels
 from hrseg.records import open_evaluation
+from hrseg.utils.constants import __version__
+from hrseg.utils.files import write_bytes
 
 
 def write_report(folder: str | Path, overrides: Sequence[str] = (), images: int = 60) -> Path:
@@ -52,7 +52,7 @@ def write_report(folder: str | Path, overrides: Sequence[str] = (), images: int 
         "fault": _fault(faults),
         "metrics": _metrics(evaluation.folder),
         "config": (evaluation.folder / "config.yaml").read_text(encoding="utf-8"),
-        "versions": f"report by hrseg {hrseg.__version__}, torch {version('torch')}",
+        "versions": f"report by hrseg {__version__}, torch {version('torch')}",
     }
     path = evaluation.folder / "report.html"
     # Half a character, of a name that is no UTF-8, is written as JSON writes it.
@@ -106,10 +106,6 @@ def _plain_page(name: str, scores: Mapping[str, Any]) -> str:
     )
 
 
-def _percent(ratio: float | None) -> str:
-    return "none" if ratio is None else f"{100 * ratio:.2f} %"
-
-
 def _fault(faults: Sequence[HrsegError]) -> str | None:
     if not faults:
         return None
@@ -159,3 +155,7 @@ def _in_words(protocol: Mapping[str, Any]) -> str:
     size = f"at {several}" if len(scales) > 1 else f"at scale {scales[0]}"
     mirror = "with" if protocol.get("flip") else "without"
     return f"{protocol.get('name', '')}: {what} {size}, {mirror} mirror image"
+
+
+def _percent(ratio: float | None) -> str:
+    return "none" if ratio is None else f"{100 * ratio:.2f} %"

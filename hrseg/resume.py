@@ -14,10 +14,10 @@ from pytorch_lightning.loggers import TensorBoardLogger
 from pytorch_lightning.loops.loop import _Loop
 from pytorch_lightning.loops.progress import _ProcessedTracker
 from pytorch_lightning.utilities import rank_zero_only
-from rich import get_console
 
-from hrseg.atomic import write_bytes
 from hrseg.errors import ConfigError
+from hrseg.utils.console import note, say
+from hrseg.utils.files import write_bytes
 
 _KEY = "resume"
 _DAMAGE = (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
@@ -71,8 +71,8 @@ class ExactState(Callback):
         if len(states) == trainer.world_size:
             self.random = states[trainer.global_rank]
         else:
-            _say(
-                f"note: {len(states)} processes wrote the state, {trainer.world_size} go on: "
+            rank_zero_only(note)(
+                f"{len(states)} processes wrote the state, {trainer.world_size} go on: "
                 "dropout draws other numbers than it would have"
             )
         if trainer.is_global_zero:
@@ -92,7 +92,7 @@ class ExactState(Callback):
             callback.patience = self.patience  # it takes that of the state
             if callback.wait_count >= callback.patience:
                 trainer.should_stop = True
-                _say("nothing is left to train: early stopping has ended this run.")
+                rank_zero_only(say)("nothing is left to train: early stopping has ended this run.")
         if self.random is not None:
             with _damage_said():
                 set_random_state(self.random, pl_module.device)
@@ -244,11 +244,6 @@ def _purge_events(trainer: pl.Trainer, step: int) -> None:
             start = SessionLog(status=SessionLog.START)
             writer = logger.experiment._get_file_writer()
             writer.add_event(Event(step=step, session_log=start), step)
-
-
-@rank_zero_only
-def _say(line: str) -> None:
-    get_console().print(line, highlight=False, soft_wrap=True)
 
 
 def _copy(progress: Mapping[str, Any]) -> dict[str, Any]:

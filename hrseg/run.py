@@ -15,8 +15,7 @@ from pytorch_lightning.callbacks import Callback, EarlyStopping, EMAWeightAverag
 from pytorch_lightning.trainer.states import TrainerFn
 from rich import get_console
 
-from hrseg.announce import announce_fit, device, say
-from hrseg.atomic import write_bytes
+from hrseg.announce import announce_fit, device
 from hrseg.build import build_data, build_task, build_trainer
 from hrseg.callbacks import PredictionImages
 from hrseg.checkpointing import RunCheckpoint
@@ -31,7 +30,6 @@ from hrseg.errors import ConfigError, HrsegError
 from hrseg.interruption import Interruption
 from hrseg.launch import SameStatistics, another_ended, end_others, new_folder, scout
 from hrseg.logs import quieten
-from hrseg.memory import OutOfMemory, is_out_of_memory, of_evaluation, of_training
 from hrseg.models.hub import is_on_hub
 from hrseg.models.weightfile import read_checkpoint
 from hrseg.models.weights import load_weights
@@ -42,9 +40,12 @@ from hrseg.resume import ExactState
 from hrseg.runfolder import point_latest, requeued_run
 from hrseg.schema import Config
 from hrseg.state import restoring
-from hrseg.stop import Handler, Stopped
 from hrseg.submission import Submission
 from hrseg.task import SegmentationTask
+from hrseg.utils.console import say
+from hrseg.utils.files import write_bytes
+from hrseg.utils.memory import OutOfMemory, is_out_of_memory, of_evaluation, of_training
+from hrseg.utils.signals import Handler, Stopped
 
 
 def fit(config: Config, resume: Path | None = None) -> Path:
@@ -129,7 +130,7 @@ def test(config: Config, checkpoint: Path, folder: Path) -> Path:
 
     Raises:
         ConfigError: the data set has no server.
-        ProofError: the masks are not what the server expects.
+        VerificationError: the masks are not what the server expects.
     """
     if DATASETS[config.data.name].submission_ids is None:
         raise ConfigError(

@@ -11,8 +11,8 @@ import warnings
 from pathlib import Path
 from typing import BinaryIO, Literal
 
-from hrseg.atomic import sync
 from hrseg.errors import ConfigError
+from hrseg.utils.files import sync
 
 State = Literal["whole", "damaged", "unsealed"]
 

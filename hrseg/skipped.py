@@ -10,9 +10,10 @@ import torch
 from pytorch_lightning.callbacks import Callback
 from rich import get_console
 
-from hrseg.atomic import write_bytes
 from hrseg.data.dataset import MOST
-from hrseg.errors import DataError, one_line
+from hrseg.errors import DataError
+from hrseg.utils.files import write_bytes
+from hrseg.utils.text import one_line
 
 
 class SkippedFiles(Callback):

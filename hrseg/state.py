@@ -7,8 +7,9 @@ from pathlib import Path
 from traceback import walk_tb
 from typing import Any
 
-from hrseg.errors import ConfigError, HrsegError, one_line
-from hrseg.memory import is_out_of_memory
+from hrseg.errors import ConfigError, HrsegError
+from hrseg.utils.memory import is_out_of_memory
+from hrseg.utils.text import one_line
 
 
 def check_state(content: Mapping[str, Any], path: Path) -> None:

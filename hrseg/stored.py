@@ -5,8 +5,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from hrseg.errors import ConfigError, one_line
+from hrseg.errors import ConfigError
 from hrseg.protocols import Protocol
+from hrseg.utils.text import one_line
 
 _COUNT = 2**53  # pixels: what a page can count
 

@@ -12,8 +12,8 @@ from PIL import Image
 from pytorch_lightning.callbacks import Callback
 from rich import get_console
 
-from hrseg.atomic import replacing
-from hrseg.errors import ProofError
+from hrseg.errors import VerificationError
+from hrseg.utils.files import replacing
 
 
 class Submission(Callback):
@@ -76,7 +76,7 @@ def check_submission(
         raw_ids: the ids that may occur.
 
     Raises:
-        ProofError: a mask is missing, one too many, of another size or kind, or with another id.
+        VerificationError: a mask is missing or superfluous, or has another size, type or id.
     """
     expected = {f"{name}.png" for name in names}
     found = {path.name for path in masks.iterdir()}
@@ -86,7 +86,7 @@ def check_submission(
         if f"{name}.png" in found:
             faults += _faults(masks / f"{name}.png", image, raw_ids)
     if faults:
-        raise ProofError(
+        raise VerificationError(
             f"the submission in {masks} is not what the server expects, {len(faults)} faults:\n"
             + "\n".join(faults[:3])
         )

@@ -17,7 +17,6 @@ from hrseg.errors import ConfigError, DataError
 from hrseg.facts import stamp
 from hrseg.geometry import seen_pixels
 from hrseg.inference import Evaluator
-from hrseg.lookup import build, find
 from hrseg.losses import LOSSES
 from hrseg.metrics import ConfusionMatrix, summarize
 from hrseg.models import Segmenter
@@ -34,6 +33,7 @@ from hrseg.optim import OPTIMIZERS, SCHEDULES
 from hrseg.protocols import PROTOCOLS, Protocol
 from hrseg.scale_report import scale_report
 from hrseg.skipped import SkippedFiles
+from hrseg.utils.registry import build, find
 from hrseg.visualize import default_palette
 
 Spec = str | Mapping[str, Any]

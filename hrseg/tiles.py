@@ -49,7 +49,7 @@ def predict_bands(
     Raises:
         ConfigError: a tile or overlap that does not fit the grid.
         DataError: an image below 32 pixels a side.
-        ProofError: the scores are not finite.
+        VerificationError: the scores are not finite.
     """
     check_tiles(tile, overlap)
     if min(size) < MIN_SIZE:

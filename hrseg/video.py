@@ -8,10 +8,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from hrseg.atomic import cannot_write, replacing
 from hrseg.errors import DataError
 from hrseg.parallel import ahead
 from hrseg.predictor import Prediction, Predictor
+from hrseg.utils.files import cannot_write, replacing
 
 Array = NDArray[np.uint8]
 

@@ -8,10 +8,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
+from hrseg.utils.constants import IGNORE_INDEX
+
 Array = NDArray[np.uint8]
 Palette = Sequence[Sequence[int]]
 
-IGNORE = 255
 VOID_COLOR = (0, 0, 0)
 RIGHT_COLOR = (225, 225, 225)
 WRONG_COLOR = (214, 39, 40)
@@ -46,7 +47,7 @@ def overlay(image: Array, mask: Array, palette: Palette, alpha: float = 0.5) -> 
         alpha: opacity of the classes, 0..1.
     """
     mixed = cv2.addWeighted(image, 1 - alpha, colorize(mask, palette), alpha, 0)
-    void = mask >= (len(palette) or IGNORE)
+    void = mask >= (len(palette) or IGNORE_INDEX)
     mixed[void] = image[void]
     return np.asarray(mixed, np.uint8)
 
@@ -54,7 +55,7 @@ def overlay(image: Array, mask: Array, palette: Palette, alpha: float = 0.5) -> 
 def error_map(truth: Array, pred: Array) -> Array:
     """Return where `pred` (H, W) is right (light grey), wrong (red), or not scored (black)."""
     colors = np.asarray((RIGHT_COLOR, WRONG_COLOR, VOID_COLOR), np.uint8)
-    return colors[np.where(truth == IGNORE, 2, truth != pred)]
+    return colors[np.where(truth == IGNORE_INDEX, 2, truth != pred)]
 
 
 def side_by_side(
@@ -119,7 +120,7 @@ def default_palette(count: int) -> tuple[tuple[int, int, int], ...]:
 def _color_table(palette: Palette) -> Array:
     """Return 256 colours, black where there is no class."""
     table = np.full((256, 3), VOID_COLOR, np.uint8)
-    colors = palette if len(palette) else default_palette(IGNORE)
+    colors = palette if len(palette) else default_palette(IGNORE_INDEX)
     table[: len(colors)] = colors
     return table
 

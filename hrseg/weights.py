@@ -13,11 +13,10 @@ from rich.table import Table
 from rich.text import Text
 from torch import Tensor
 
-from hrseg.atomic import cannot_write, replacing
 from hrseg.engine import is_exported, open_engine
 from hrseg.errors import ConfigError
 from hrseg.facts import check_facts
-from hrseg.models.families import FAMILIES, Found, recognise, some
+from hrseg.models.families import FAMILIES, Found, recognise
 from hrseg.models.hub import fetch, is_on_hub
 from hrseg.models.mmseg import RESTORE, to_mmseg
 from hrseg.models.weightfile import read_checkpoint, write_safetensors
@@ -25,6 +24,8 @@ from hrseg.models.weights import Report, compare, describe, load_weights
 from hrseg.protocols import Protocol
 from hrseg.schema import Config
 from hrseg.seal import state_of
+from hrseg.utils.files import cannot_write, replacing
+from hrseg.utils.text import some
 
 State = dict[str, Tensor]
 STATISTICS = ("running_mean", "running_var", "num_batches_tracked")  # no parameters

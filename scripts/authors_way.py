@@ -21,8 +21,7 @@ from hrseg.geometry import Windows, find_windows, prepare, scaled_size
 from hrseg.models import Segmenter
 from hrseg.models.normalize import IMAGENET_MEAN, IMAGENET_STD, Normalize
 from hrseg.protocols import Protocol
-
-IGNORE = 255
+from hrseg.utils.constants import IGNORE_INDEX
 
 
 def training_step(
@@ -30,7 +29,7 @@ def training_step(
 ) -> Tensor:
     """Return the loss of a step on normalised images (B, 3, H, W) and masks (B, H, W)."""
     logits = bilinear(model.outputs(image)["out"], mask.shape[-2:])
-    loss = F.cross_entropy(logits, mask, ignore_index=IGNORE)
+    loss = F.cross_entropy(logits, mask, ignore_index=IGNORE_INDEX)
     optimizer.zero_grad()
     loss.backward()
     optimizer.step()
@@ -64,7 +63,7 @@ def sample(
     if down or right:
         border = (0, down, 0, right, cv2.BORDER_CONSTANT)
         image = cv2.copyMakeBorder(image, *border, value=(0.0, 0.0, 0.0))
-        mask = cv2.copyMakeBorder(mask, *border, value=(IGNORE,))
+        mask = cv2.copyMakeBorder(mask, *border, value=(IGNORE_INDEX,))
     y = random.randint(0, mask.shape[0] - crop_size[0])
     x = random.randint(0, mask.shape[1] - crop_size[1])
     image = image[y : y + crop_size[0], x : x + crop_size[1]]
@@ -86,7 +85,7 @@ def confusion(logits: Tensor, mask: NDArray[np.int64]) -> NDArray[np.float64]:
 
 def count(pred: NDArray[np.uint8], mask: NDArray[np.int64], classes: int) -> NDArray[np.float64]:
     """Return the confusion matrix of ids (H, W)."""
-    scored = mask != IGNORE
+    scored = mask != IGNORE_INDEX
     index = (mask[scored] * classes + pred[scored]).astype("int32")
     counts = np.bincount(index, minlength=classes**2)
     return counts.reshape(classes, classes).astype(np.float64)

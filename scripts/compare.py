@@ -42,7 +42,6 @@ from rich.table import Table
 from torch import Tensor, nn
 
 import hrseg
-from hrseg.allocator import keep_memory
 from hrseg.build import build_data
 from hrseg.config import load_config
 from hrseg.data.base import MaskReader, id_table
@@ -61,6 +60,7 @@ from hrseg.models.fold import inference_network
 from hrseg.models.normalize import Normalize
 from hrseg.optim import sgd
 from hrseg.protocols import PROTOCOLS, Protocol
+from hrseg.utils.system import keep_memory
 
 Work = Callable[[], Any]
 Pair = tuple[Work, Work]  # ours, the authors' way

@@ -26,11 +26,11 @@ import torch
 from pytorch_lightning.trainer.states import TrainerFn
 from torch import Tensor, nn
 
-from hrseg import __version__
 from hrseg.cli import main as hrseg_main
 from hrseg.config import load_config, shipped_configs, to_yaml
 from hrseg.data import Synthetic
 from hrseg.task import SegmentationTask
+from hrseg.utils.constants import __version__
 
 ARCHIVE = Path(__file__).parents[1] / "tests" / "compat" / f"{__version__}.tar.xz"
 CONFIGS = {

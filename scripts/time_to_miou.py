@@ -34,6 +34,7 @@ from hrseg.metrics import mean_iou
 from hrseg.models.normalize import Normalize
 from hrseg.schema import Config
 from hrseg.task import SegmentationTask
+from hrseg.utils.constants import IGNORE_INDEX
 
 EVERY = 4  # epochs between two scores
 BOUND = 60 * 60  # seconds after which a way is given up
@@ -128,7 +129,7 @@ class WholeImages(Dataset[tuple[Array, Array]]):
         assert mask is not None
         low, high = self.scales[0], self.scales[-1]
         pixels, ids = authors_way.sample(image, mask, self.crop, None, (low, high))
-        ids[ids == self.void] = authors_way.IGNORE
+        ids[ids == self.void] = IGNORE_INDEX
         return pixels, ids
 
 
@@ -149,7 +150,7 @@ def train_authors_way(
         model.parameters(), lr=settings.lr, weight_decay=settings.weight_decay
     )
     weights = torch.tensor(config.losses[0].class_weights)  # type: ignore[attr-defined]
-    criterion = torch.nn.CrossEntropyLoss(weights, ignore_index=authors_way.IGNORE)
+    criterion = torch.nn.CrossEntropyLoss(weights, ignore_index=IGNORE_INDEX)
     loader = DataLoader(
         WholeImages(data), config.data.batch_size, shuffle=True, drop_last=True, num_workers=2,
         worker_init_fn=start_worker, persistent_workers=True,

@@ -3,10 +3,10 @@
 import torch
 from omegaconf import OmegaConf
 
-from hrseg.callbacks import write_json
 from hrseg.config import load_config
 from hrseg.metrics import summarize
 from hrseg.records import write_records
+from hrseg.utils.files import write_json
 
 PALETTE = [[70, 130, 180], [128, 64, 128], [220, 20, 60]]
 PROTOCOL = {"name": "plain", "scales": [1.0], "flip": False, "window": []}

@@ -3,12 +3,12 @@ import sys
 
 import pytest
 
-from hrseg import allocator
+from hrseg.utils import system as allocator
 
 # How many pages are cleared by the system when a block of 64 MiB is taken and freed ten times more.
 FAULTS = """
 import resource, sys, torch
-from hrseg.allocator import keep_memory
+from hrseg.utils.system import keep_memory
 kept = sys.argv[1] == "keep" and keep_memory()
 assert kept == (sys.argv[1] == "keep")
 def faults():

@@ -5,8 +5,8 @@ import os
 
 import pytest
 
-from hrseg.atomic import cannot_write, replacing, write_bytes
 from hrseg.errors import ConfigError
+from hrseg.utils.files import cannot_write, replacing, write_bytes
 
 
 def test_a_file_is_replaced_when_all_went_well(tmp_path):

@@ -9,7 +9,7 @@ import sys
 import pytest
 from rich import get_console, reconfigure
 
-from hrseg.bars import Bar
+from hrseg.utils.console import Bar
 from tests.camvid_tree import fit_overrides, make_camvid
 
 

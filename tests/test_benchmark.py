@@ -11,7 +11,7 @@ from hrseg import benchmark
 from hrseg.benchmark import benchmark_model, train_step
 from hrseg.cli import main
 from hrseg.config import load_config
-from hrseg.memory import OutOfMemory
+from hrseg.utils.memory import OutOfMemory
 
 CONFIG = ["--config", "camvid_w18_small"]
 

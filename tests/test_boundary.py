@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from hrseg.boundary import IGNORE, WIDTHS, BoundaryCounts, band, border
+from hrseg.boundary import WIDTHS, BoundaryCounts, band, border
+from hrseg.utils.constants import IGNORE_INDEX
 
 
 def square(size, top, left, side):
@@ -19,7 +20,7 @@ def blobs(seed, shape=(60, 47), num_classes=4, void=True):
     """Ids in smooth regions; some are ignored."""
     noise = np.random.default_rng(seed).normal(size=(num_classes + void, *shape))
     ids = ndimage.gaussian_filter(noise, (0, 4, 4)).argmax(0).astype(np.uint8)
-    return np.where(ids == num_classes, IGNORE, ids).astype(np.uint8)
+    return np.where(ids == num_classes, IGNORE_INDEX, ids).astype(np.uint8)
 
 
 def test_boundary_iou_worked_by_hand():
@@ -84,7 +85,7 @@ def test_the_border_of_the_image_counts_in_the_bands_of_the_paper_alone():
 
 def test_an_edge_to_ignored_pixels_is_no_contour():
     ids = np.zeros((9, 9), np.uint8)
-    ids[:, 5:] = IGNORE
+    ids[:, 5:] = IGNORE_INDEX
     assert not band(ids, 2).any()
     ids[0, 0] = 1
     assert np.argwhere(band(ids, 1)).tolist() == [[0, 0], [0, 1], [1, 0], [1, 1]]
@@ -104,7 +105,7 @@ def test_bands_are_those_of_the_paper_class_by_class(width, seed):
 
 def eroded_away(ids, label, width, border):
     """Which pixels of a class erosion takes, as if every ignored one were of the class."""
-    allowed = (ids == label) | (ids == IGNORE)
+    allowed = (ids == label) | (ids == IGNORE_INDEX)
     inside = ndimage.binary_erosion(
         allowed, np.ones((3, 3)), iterations=width, border_value=not border
     )
@@ -124,7 +125,7 @@ def test_every_count_is_that_of_erosions_class_by_class(seed):
     pred, truth = blobs(seed, void=False), blobs(seed + 100)
     counts = BoundaryCounts(4)
     counts.update(pred, truth)
-    pred = np.where(truth == IGNORE, IGNORE, pred)
+    pred = np.where(truth == IGNORE_INDEX, IGNORE_INDEX, pred)
     for label, (index, width) in itertools.product(range(4), enumerate(WIDTHS)):
         ours, theirs = (eroded_away(ids, label, width, True) for ids in (pred, truth))
         expected = [(ours & theirs).sum(), theirs.sum(), ours.sum()]
@@ -140,7 +141,7 @@ def test_contours_are_matched_as_distances_say(seed):
     pred, truth = blobs(seed, void=False), blobs(seed + 100)
     counts = BoundaryCounts(4)
     counts.update(pred, truth)
-    pred = np.where(truth == IGNORE, IGNORE, pred)
+    pred = np.where(truth == IGNORE_INDEX, IGNORE_INDEX, pred)
     for label in range(4):
         edges = [eroded_away(ids, label, 1, False) for ids in (pred, truth)]
         assert counts.contours[label].tolist() == [edge.sum() for edge in edges]
@@ -155,16 +156,16 @@ def test_counts_are_pooled_over_images_in_any_order():
     pairs = [(blobs(seed), blobs(seed + 50)) for seed in range(3)]
     forth, back = BoundaryCounts(4), BoundaryCounts(4)
     for pred, truth in pairs:
-        forth.update(np.where(pred == IGNORE, 0, pred), truth)
+        forth.update(np.where(pred == IGNORE_INDEX, 0, pred), truth)
     for pred, truth in reversed(pairs):
-        back.update(np.where(pred == IGNORE, 0, pred), truth)
+        back.update(np.where(pred == IGNORE_INDEX, 0, pred), truth)
     assert forth.summary("abcd") == back.summary("abcd")
 
 
 def test_what_is_ignored_changes_nothing():
     truth = blobs(3)
     pred = blobs(4, void=False)
-    other = np.where(truth == IGNORE, 3 - pred, pred).astype(np.uint8)
+    other = np.where(truth == IGNORE_INDEX, 3 - pred, pred).astype(np.uint8)
     one, two = BoundaryCounts(4), BoundaryCounts(4)
     one.update(pred, truth)
     two.update(other, truth)
@@ -174,7 +175,7 @@ def test_what_is_ignored_changes_nothing():
 def test_a_perfect_prediction_scores_1_and_an_absent_class_nothing():
     truth = blobs(1, num_classes=3)
     counts = BoundaryCounts(4)
-    counts.update(np.where(truth == IGNORE, 0, truth).astype(np.uint8), truth)
+    counts.update(np.where(truth == IGNORE_INDEX, 0, truth).astype(np.uint8), truth)
     for row in counts.summary("abcd")["5"]["classes"][:3]:
         assert (row["iou"], row["f_score"], row["share_of_errors"]) == (1.0, 1.0, None)
     absent = counts.summary("abcd")["5"]["classes"][3]
@@ -188,19 +189,19 @@ def test_a_class_that_is_only_predicted_scores_0():
     assert counts.iou()[:, 1].tolist() == [0, 0, 0, 0]
 
 
-@pytest.mark.parametrize("label", [2, IGNORE])
+@pytest.mark.parametrize("label", [2, IGNORE_INDEX])
 def test_an_id_that_is_no_class_is_refused_except_where_the_truth_is_ignored(label):
     pred, truth = np.full((3, 4), label, np.uint8), np.zeros((3, 4), np.uint8)
     counts = BoundaryCounts(2)
     with pytest.raises(ValueError, match=rf"id {label}: expected 0\.\.1"):
         counts.update(pred, truth)
-    counts.update(pred, np.full((3, 4), IGNORE, np.uint8))
+    counts.update(pred, np.full((3, 4), IGNORE_INDEX, np.uint8))
     assert counts.pixels.sum() == 0
 
 
 def test_without_a_scored_pixel_every_score_is_none():
     counts = BoundaryCounts(1)
-    counts.update(np.zeros((5, 6), np.uint8), np.full((5, 6), IGNORE, np.uint8))
+    counts.update(np.zeros((5, 6), np.uint8), np.full((5, 6), IGNORE_INDEX, np.uint8))
     block = counts.summary("a")["3"]
     assert {block[key] for key in block if key != "classes"} == {None}
     assert block["classes"][0] == {

@@ -6,7 +6,8 @@ import torch
 from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.trainer.states import TrainerFn
 
-from hrseg.callbacks import ClassScores, show_scores, write_json
+from hrseg.callbacks import ClassScores, show_scores
+from hrseg.utils.files import write_json
 
 SCORES = {
     "miou": 0.5,

@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from hrseg.atomic import PARTIAL
 from hrseg.checkpointing import DurableCheckpointIO, RunCheckpoint
 from hrseg.errors import ConfigError
 from hrseg.seal import SealingFile, previous_of
-from hrseg.stop import Stopped
+from hrseg.utils.files import PARTIAL
+from hrseg.utils.signals import Stopped
 
 
 def checkpoint(folder, score=None):

@@ -10,8 +10,8 @@ from rich.progress import Progress, TextColumn
 from rich.table import Table
 
 from hrseg.cli import main
-from hrseg.console import plain_output
-from hrseg.errors import printable
+from hrseg.utils.console import plain_output
+from hrseg.utils.text import printable
 
 EVIL = "a\x1b]52;c;aGk=\x07\x9b2J\u202egnp\udcff"
 SHOWN = r"a\x1b]52;c;aGk=\x07\x9b2J\u202egnp\udcff"
@@ -60,7 +60,7 @@ def test_a_terminal_gets_the_colours_of_rich_and_no_controls_of_names():
 def test_a_bar_on_a_terminal_has_its_colours_and_no_controls_of_names():
     """On a terminal proper: there rich puts a stream of its own before stdout."""
     script = (
-        "from hrseg.console import plain_output\n"
+        "from hrseg.utils.console import plain_output\n"
         "with plain_output():\n"
         "    from rich.progress import Progress\n    from rich import get_console\n"
         "    with Progress(console=get_console()) as bar:\n"
@@ -104,7 +104,7 @@ def test_a_command_shows_a_name_from_a_file_as_text(tmp_path, monkeypatch, capsy
 
 def test_a_console_that_is_made_later_prints_printable_text_too():
     script = (
-        "import sys\nfrom hrseg.console import plain_output\n"
+        "import sys\nfrom hrseg.utils.console import plain_output\n"
         "with plain_output():\n    assert 'rich' not in sys.modules\n"
         "    from rich import get_console\n    get_console().print('a\\x9b2J', soft_wrap=True)\n"
     )
@@ -116,8 +116,8 @@ def test_a_console_that_is_made_later_prints_printable_text_too():
 def test_output_that_nobody_reads_ends_the_command(how):
     """As `hrseg ... | head` does: no traceback, neither then nor when Python ends."""
     script = (
-        "import sys, rich\nfrom hrseg.console import plain_output\n"
-        "from hrseg.stop import Stopped\n"
+        "import sys, rich\nfrom hrseg.utils.console import plain_output\n"
+        "from hrseg.utils.signals import Stopped\n"
         "try:\n    with plain_output():\n        sys.stdin.read()\n"
         f"        for _ in range(9999):\n            {how}('a line')\n"
         "except Stopped as stop:\n    sys.exit(stop.exit_code)\n"

@@ -5,7 +5,7 @@ from packaging.requirements import Requirement
 
 from hrseg import doctor
 from hrseg.doctor import check_cv2, check_versions, diagnose, installed_versions
-from hrseg.machine import Finding
+from hrseg.utils.system import Finding
 
 GOOD = {
     "torch": "2.13.0+cpu",

@@ -1,7 +1,8 @@
 import pytest
 from torch.utils.data import DataLoader
 
-from hrseg.errors import ConfigError, DataError, HrsegError, ProofError, one_line, printable
+from hrseg.errors import ConfigError, DataError, HrsegError, VerificationError
+from hrseg.utils.text import one_line, printable
 
 
 class Broken:
@@ -13,7 +14,7 @@ class Broken:
 
 
 def test_exit_codes_are_those_of_the_command_line():
-    codes = [error.exit_code for error in (HrsegError, ConfigError, DataError, ProofError)]
+    codes = [error.exit_code for error in (HrsegError, ConfigError, DataError, VerificationError)]
     assert codes == [1, 2, 3, 4]
 
 

@@ -9,7 +9,7 @@ import torch
 import hrseg
 from hrseg import proof
 from hrseg.cli import main
-from hrseg.errors import ConfigError, ProofError
+from hrseg.errors import ConfigError, VerificationError
 from hrseg.export import centre, export
 from hrseg.formats import Form
 from hrseg.models.weightfile import read_checkpoint
@@ -130,7 +130,7 @@ def test_ocr_on_the_high_resolution_stream_alone(format, suffix, checkpoint, tmp
 def test_a_failed_proof_leaves_what_stood_there(checkpoint, tmp_path, monkeypatch):
     monkeypatch.setattr(proof, "MAX_DIFFERENCE", -1.0)
     (tmp_path / "w.safetensors").write_bytes(b"the good one")
-    with pytest.raises(ProofError, match="It was not kept"):
+    with pytest.raises(VerificationError, match="It was not kept"):
         export(hrseg.load(checkpoint), tmp_path / "w.safetensors", Form("safetensors"))
     assert (tmp_path / "w.safetensors").read_bytes() == b"the good one"
     assert [path.name for path in tmp_path.iterdir()] == ["w.safetensors"]

@@ -5,7 +5,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from hrseg.errors import ProofError
+from hrseg.errors import VerificationError
 from hrseg.inference import Evaluator
 from hrseg.logits import AVERAGES
 from hrseg.models import create_model
@@ -288,7 +288,7 @@ def test_large_logits_keep_their_order_under_exp_logits(second, first):
 def test_scores_that_are_no_numbers_are_refused():
     logits = torch.full((1, 3, 32, 32), float("nan"))
     for rule in RULES:
-        with pytest.raises(ProofError, match="not finite"):
+        with pytest.raises(VerificationError, match="not finite"):
             evaluate(lambda x: logits, image(32, 32), Protocol(average=rule))
 
 
@@ -322,5 +322,5 @@ def test_logits_of_any_size_and_precision_give_the_scores_of_float64(rule, low, 
 
 def test_a_pixel_whose_classes_all_vanish_is_an_error_and_not_the_first_class():
     protocol = Protocol(scales=(1.0, 2.0), average="exp_logits")
-    with pytest.raises(ProofError, match="differ by more than exp can hold"):
+    with pytest.raises(VerificationError, match="differ by more than exp can hold"):
         evaluate(Steep(-3000, 3000), image(36, 48), protocol)

@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader
 
 from hrseg import interruption
 from hrseg.interruption import Interruption
-from hrseg.stop import SIGPIPE, Stopped, stop_signals, tell
+from hrseg.utils.signals import SIGPIPE, Stopped, stop_signals, tell
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
 

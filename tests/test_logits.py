@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from hrseg.errors import ProofError
+from hrseg.errors import VerificationError
 from hrseg.logits import AVERAGES, class_ids, in_float32, rule_of
 from hrseg.protocols import Protocol
 
@@ -22,7 +22,7 @@ def test_the_largest_score_wins_and_of_equals_the_first():
 
 @pytest.mark.parametrize("value", [torch.nan, torch.inf])
 def test_scores_that_are_no_numbers_give_no_classes(value):
-    with pytest.raises(ProofError, match="not finite"):
+    with pytest.raises(VerificationError, match="not finite"):
         class_ids(scores([0.1, 0.2], [0.3, value]))
 
 
@@ -50,5 +50,5 @@ def test_exponentials_beyond_float32_keep_their_shares(high):
 def test_a_pixel_whose_classes_all_vanish_is_refused():
     logits = scores([2000.0, 0.0], [0.0, 1.0])
     rule = rule_of(Protocol(average="exp_logits"), [logits])
-    with pytest.raises(ProofError, match="differ by more than exp can hold"):
+    with pytest.raises(VerificationError, match="differ by more than exp can hold"):
         rule(logits)

@@ -1,7 +1,7 @@
 import pytest
 
 from hrseg.errors import ConfigError
-from hrseg.lookup import build, find
+from hrseg.utils.registry import build, find
 
 
 def make(size: int = 1) -> int:

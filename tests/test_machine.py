@@ -5,15 +5,15 @@ from pathlib import Path
 
 import pytest
 
-from hrseg import machine
-from hrseg.machine import Finding
+from hrseg.utils import system as machine
+from hrseg.utils.system import Finding
 
 
 def test_the_precision_that_fit_would_choose_is_shown_with_its_reason(monkeypatch):
-    from hrseg import devices
+    from hrseg import devices, doctor
 
     monkeypatch.setattr(devices, "choose_precision", lambda kind: devices.Choice("16-mixed", kind))
-    facts = dict(machine._torch()[0])
+    facts = dict(doctor.report()[0])
     kind = "cuda" if "device cuda:0" in facts else "mps" if "device mps" in facts else "cpu"
     assert facts["trainer.precision"] == f"16-mixed by default: {kind}"
 

@@ -28,7 +28,7 @@ from hrseg.measure import (
     on_one_device,
     spread,
 )
-from hrseg.memory import OutOfMemory
+from hrseg.utils.memory import OutOfMemory
 
 ROOT = Path(__file__).parents[1]
 CPU = torch.device("cpu")

@@ -12,11 +12,11 @@ from torch.utils.data import DataLoader
 
 from hrseg.callbacks import PredictionImages
 from hrseg.inference import Evaluator
-from hrseg.memory import OutOfMemory, is_out_of_memory, of_training
 from hrseg.models import create_model
 from hrseg.protocols import Protocol
 from hrseg.records import ImageScores
 from hrseg.task import SegmentationTask
+from hrseg.utils.memory import OutOfMemory, is_out_of_memory, of_training
 from tests.faults.numbers import fresh_memory_alone
 
 

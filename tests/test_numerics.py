@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader
 
 import hrseg
 from hrseg.cli import main
-from hrseg.errors import ConfigError, ProofError
+from hrseg.errors import ConfigError, VerificationError
 from hrseg.numerics import IN_A_ROW, LossGuard, check_crop
 
 
@@ -80,7 +80,7 @@ def same(a, b):
 
 def test_stop_leaves_the_weights_of_the_step_before_and_keeps_the_batch(tmp_path):
     module, harm = task(), Harm(2)
-    with pytest.raises(ProofError, match=r"the loss is nan at step 2 \(images: 2.png\)"):
+    with pytest.raises(VerificationError, match=r"the loss is nan at step 2 \(images: 2.png\)"):
         fit(module, tmp_path, harm)
     parameters = dict(module.model.named_parameters())
     assert all(torch.equal(harm.before[2][name], p) for name, p in parameters.items())
@@ -126,13 +126,13 @@ def test_gradients_that_are_no_numbers_are_no_step_either(tmp_path, clip, capsys
     assert same(harm.before[2], harm.before[3])
     said = capsys.readouterr().out
     assert "the loss is finite, but not its gradients, at step 2 (images: 2.png): skipped" in said
-    with pytest.raises(ProofError, match="not its gradients"):
+    with pytest.raises(VerificationError, match="not its gradients"):
         fit(task(), tmp_path, BadGradient(2))
 
 
 def test_many_names_are_cut_short(tmp_path):
     loader = DataLoader(Noise(12), 12)
-    with pytest.raises(ProofError, match=r"images: 0.png, 1.png, .*7.png and 4 more\)"):
+    with pytest.raises(VerificationError, match=r"images: 0.png, 1.png, .*7.png and 4 more\)"):
         fit(task(), tmp_path, Harm(0), loader)
 
 
@@ -211,7 +211,7 @@ def test_a_process_with_nothing_to_learn_from_counts_in_the_mean_and_hangs_none(
 def test_skipping_for_ever_is_an_end(tmp_path):
     harm = Harm(*range(1, 1 + IN_A_ROW))
     loader = DataLoader(Noise(1 + IN_A_ROW), 1)
-    with pytest.raises(ProofError, match=f"the {IN_A_ROW}th in a row"):
+    with pytest.raises(VerificationError, match=f"the {IN_A_ROW}th in a row"):
         fit(task(on_bad_loss="skip"), tmp_path, harm, loader)
 
 
@@ -221,7 +221,7 @@ def test_skipping_for_ever_is_an_end_across_a_resumption(tmp_path):
     trainer = fit(module, tmp_path, harm, DataLoader(Noise(IN_A_ROW - 1), 1))
     trainer.save_checkpoint(tmp_path / "last.ckpt")
     loader = DataLoader(Noise(IN_A_ROW - 1), 1)
-    with pytest.raises(ProofError, match=f"the {IN_A_ROW}th in a row"):
+    with pytest.raises(VerificationError, match=f"the {IN_A_ROW}th in a row"):
         resumed = task(on_bad_loss="skip")
         fit(resumed, tmp_path, Harm(0), loader, max_epochs=2, ckpt_path=tmp_path / "last.ckpt")
 
@@ -238,7 +238,7 @@ def test_weights_that_are_no_numbers_are_not_saved(tmp_path):
     before = (tmp_path / "last.ckpt").read_bytes()
     with torch.no_grad():
         module.model.backbone.conv1.weight[0] = torch.inf
-    with pytest.raises(ProofError, match="not finite at step 4: they were not saved"):
+    with pytest.raises(VerificationError, match="not finite at step 4: they were not saved"):
         trainer.save_checkpoint(tmp_path / "last.ckpt")
     assert (tmp_path / "last.ckpt").read_bytes() == before
 

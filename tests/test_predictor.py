@@ -6,7 +6,7 @@ from PIL import Image
 
 import hrseg
 from hrseg.errors import ConfigError, DataError
-from hrseg.memory import OutOfMemory
+from hrseg.utils.memory import OutOfMemory
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,7 @@ import torch
 from rich import get_console
 
 import hrseg
-from hrseg.errors import ProofError
+from hrseg.errors import VerificationError
 from hrseg.predictor import Predictor
 from hrseg.proof import SHAPES, Comparison, open_candidate, prove
 from hrseg.protocols import PROTOCOLS
@@ -66,21 +66,23 @@ def test_there_are_twenty_shapes_odd_ones_and_batches_among_them():
     ],
 )
 def test_a_file_that_differs_is_refused_with_by_how_much(predictor, change, message):
-    with pytest.raises(ProofError, match=message) as error:
+    with pytest.raises(VerificationError, match=message) as error:
         prove(predictor, behind_an_engine(predictor, change), False, None)
     assert "not kept" in str(error.value) and error.value.exit_code == 4
 
 
 def test_a_file_of_another_size_is_refused(predictor):
     candidate = behind_an_engine(predictor, lambda logits: logits[:, :2])
-    with pytest.raises(ProofError, match=r"gives \(1, 2, 33, 33\) .*expected \(1, 3, 33, 33\)"):
+    with pytest.raises(
+        VerificationError, match=r"gives \(1, 2, 33, 33\) .*expected \(1, 3, 33, 33\)"
+    ):
         prove(predictor, candidate, False, None)
 
 
 def test_in_int8_the_loss_of_miou_decides(predictor, images):
     close = prove(predictor, behind_an_engine(predictor, lambda x: x * 1.05), True, images)
     assert close["max_difference"] > 0.04
-    with pytest.raises(ProofError, match=r"mIoU went from .* to .*, 2 points are allowed"):
+    with pytest.raises(VerificationError, match=r"mIoU went from .* to .*, 2 points are allowed"):
         wrong = behind_an_engine(predictor, lambda x: x * torch.tensor([1.0, 1, -9]).view(3, 1, 1))
         prove(predictor, wrong, True, images)
 

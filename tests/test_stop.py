@@ -6,8 +6,9 @@ import threading
 
 import pytest
 
-from hrseg import cli, stop
-from hrseg.stop import Handler, Stopped, stoppable
+from hrseg import cli
+from hrseg.utils import signals as stop
+from hrseg.utils.signals import Handler, Stopped, stoppable
 
 
 @pytest.mark.parametrize(

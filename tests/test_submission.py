@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from hrseg.errors import ProofError
+from hrseg.errors import VerificationError
 from hrseg.submission import check_submission, write_zip
 
 RAW_IDS = [7, 8, 33]
@@ -52,5 +52,5 @@ def test_a_whole_submission_passes_and_is_zipped_flat(submission, tmp_path):
 )
 def test_what_a_server_would_refuse_is_named(submission, spoil, message):
     spoil(submission[0])
-    with pytest.raises(ProofError, match=message):
+    with pytest.raises(VerificationError, match=message):
         check(submission)

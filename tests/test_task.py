@@ -5,7 +5,7 @@ import torch
 from torch.utils.data import DataLoader
 
 import hrseg
-from hrseg.errors import ConfigError, ProofError
+from hrseg.errors import ConfigError, VerificationError
 from hrseg.protocols import Protocol
 
 NAMES = ["left", "right"]
@@ -154,7 +154,7 @@ def test_a_checkpoint_alone_says_what_it_is_and_holds_only_data(tmp_path):
 
 def test_a_loss_that_is_no_number_stops_and_names_images_and_repair(tmp_path):
     module = task(optimizer={"name": "sgd", "lr": 1e30})
-    with pytest.raises(ProofError, match="the loss is nan") as error:
+    with pytest.raises(VerificationError, match="the loss is nan") as error:
         trainer(tmp_path, max_epochs=5).fit(module, loader())
     assert "0.png" in str(error.value)
     assert "lr" in str(error.value)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from hrseg.errors import ConfigError, DataError, ProofError
+from hrseg.errors import ConfigError, DataError, VerificationError
 from hrseg.inference import Evaluator
 from hrseg.models import create_model
 from hrseg.models.normalize import Normalize
@@ -140,7 +140,7 @@ def test_an_image_too_small_for_the_network_is_refused():
 
 def test_scores_that_are_no_numbers_are_an_error():
     evaluator = Evaluator(lambda x: x[:, :2, ::4, ::4] * float("nan"), Normalize(), Protocol())
-    with pytest.raises(ProofError, match="not finite"):
+    with pytest.raises(VerificationError, match="not finite"):
         tiled(evaluator, image(64, 64))
 
 

@@ -4,12 +4,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import ClassVar
 
-from hrseg.data.base import IGNORE, MaskReader, id_table, pair_files
+from hrseg.data.base import MaskReader, id_table, pair_files
 from hrseg.data.datamodule import SegmentationDataModule
 from hrseg.data.dataset import Files
 from hrseg.data.listfile import read_official_list
 from hrseg.data.root import suggest_root
 from hrseg.errors import DataError
+from hrseg.utils.constants import IGNORE_INDEX
 
 _FOLDERS = {"train": "training", "val": "validation"}
 _TEST = "release_test"
@@ -91,9 +92,9 @@ class ADE20K(SegmentationDataModule):
 
     def mask_reader(self) -> MaskReader:
         """Return a reader of ids 0..150: k becomes k - 1, 0 is ignored."""
-        ids = {0: IGNORE} | {raw: raw - 1 for raw in range(1, 151)}
+        ids = {0: IGNORE_INDEX} | {raw: raw - 1 for raw in range(1, 151)}
         repair = f"ADE20K has ids 0 (ignored) and 1..150. {_UNPACK}"
-        return MaskReader(id_table(self.num_classes, ids, [IGNORE]), repair)
+        return MaskReader(id_table(self.num_classes, ids, [IGNORE_INDEX]), repair)
 
     def _test_files(self, root: Path) -> Files:
         homes = [home / "testing" for home in (root, root / _TEST, root.parent / _TEST)]

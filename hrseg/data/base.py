@@ -16,11 +16,12 @@ from PIL import Image
 from hrseg.data.imagefile import decoding, named, opened, read_file, unreadable
 from hrseg.data.png import pixels_alone, read_png
 from hrseg.errors import ConfigError, DataError
+from hrseg.utils.constants import IGNORE_INDEX
+from hrseg.utils.text import some
 
 Array = npt.NDArray[np.uint8]
 ReadMask = Callable[[Path], Array]  # path -> (H, W) train ids, 255 = ignore
 
-IGNORE = 255
 SUFFIXES = (".png", ".jpg", ".jpeg")
 _END_OF_JPEG = b"\xff\xd9"
 _AS_STORED = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_ANYDEPTH | cv2.IMREAD_IGNORE_ORIENTATION
@@ -104,11 +105,11 @@ def id_table(
     """
     if not 0 < num_classes <= 255:
         raise ConfigError(f"{num_classes} classes: between 1 and 255 can be told apart.")
-    ignored = dict.fromkeys(ignore_ids, IGNORE)
+    ignored = dict.fromkeys(ignore_ids, IGNORE_INDEX)
     pairs = {i: i for i in range(num_classes)} | ignored if id_map is None else ignored | {**id_map}
     table = np.full(256, -1, np.int16)
     for raw, train in pairs.items():
-        if not 0 <= raw <= 255 or not (0 <= train < num_classes or train == IGNORE):
+        if not 0 <= raw <= 255 or not (0 <= train < num_classes or train == IGNORE_INDEX):
             raise ConfigError(
                 f"id map {raw} -> {train}: raw ids are 0..255, train ids 0..{num_classes - 1} "
                 f"for {num_classes} classes, or 255 to ignore."
@@ -206,13 +207,13 @@ def pair_files(images: Path, masks: Path, mask_suffix: str = "") -> list[tuple[P
     if lonely:
         example = f"{lonely[0].stem}{mask_suffix}.png"
         raise DataError(
-            f"{len(lonely)} of {len(image_of)} images in {images} have no mask: {_some(lonely)}\n"
+            f"{len(lonely)} of {len(image_of)} images in {images} have no mask: {_names(lonely)}\n"
             f"expected each mask under the image's name in {masks}, e.g. {example}"
         )
     lonely = [mask for stem, mask in mask_of.items() if stem not in image_of]
     if lonely:
         raise DataError(
-            f"{len(lonely)} of {len(mask_of)} masks in {masks} have no image: {_some(lonely)}\n"
+            f"{len(lonely)} of {len(mask_of)} masks in {masks} have no image: {_names(lonely)}\n"
             f"expected each image under the mask's name in {images}; add it or remove the mask."
         )
     return [(image, mask_of[stem]) for stem, image in image_of.items()]
@@ -285,11 +286,11 @@ def _color_table(palette: tuple[tuple[int, int, int], ...]) -> npt.NDArray[np.in
     return table
 
 
-def _some(paths: Sequence[Path]) -> str:
-    return ", ".join(path.name for path in paths[:3]) + (", ..." if len(paths) > 3 else "")
-
-
 def _ranges(ids: npt.NDArray[Any]) -> str:
     """Write sorted ids as "0..10, 255"."""
     groups = np.split(ids, np.flatnonzero(np.diff(ids) > 1) + 1)
     return ", ".join(f"{g[0]}..{g[-1]}" if len(g) > 1 else str(g[0]) for g in groups if len(g))
+
+
+def _names(paths: Sequence[Path]) -> str:
+    return some([path.name for path in paths])

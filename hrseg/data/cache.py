@@ -14,8 +14,9 @@ from typing import Any
 
 import numpy as np
 
-from hrseg.data.base import IGNORE, Array, ReadMask
+from hrseg.data.base import Array, ReadMask
 from hrseg.errors import ConfigError, DataError
+from hrseg.utils.constants import IGNORE_INDEX
 
 Pair = tuple[Path, Path | None]
 
@@ -118,7 +119,7 @@ class Cache:
         data = np.frombuffer(self._map(entry.shard), np.uint8, entry.length, entry.offset)
         rgb = data[: 3 * pixels].reshape(height, width, 3)
         if len(entry.files) == 1:
-            return rgb, np.full((height, width), IGNORE, np.uint8)
+            return rgb, np.full((height, width), IGNORE_INDEX, np.uint8)
         return rgb, data[3 * pixels :].reshape(height, width)
 
     def sources(self, image: Path) -> tuple[str, ...]:

@@ -13,7 +13,6 @@ from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
 
-from hrseg.atomic import replacing
 from hrseg.data.base import ReadMask, read_image
 from hrseg.data.cache import (
     FORMAT,
@@ -29,6 +28,7 @@ from hrseg.data.cache import (
 )
 from hrseg.data.imagefile import header_size
 from hrseg.errors import ConfigError, DataError
+from hrseg.utils.files import replacing
 
 Track = Callable[[Iterable[Entry], int], Iterable[Entry]]
 

@@ -5,12 +5,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar
 
-from hrseg.data.base import IGNORE, MaskReader, MaskReaderBySuffix, ReadMask, id_table
+from hrseg.data.base import MaskReader, MaskReaderBySuffix, ReadMask, id_table
 from hrseg.data.datamodule import SegmentationDataModule
 from hrseg.data.dataset import Files
 from hrseg.data.listfile import read_official_list
 from hrseg.data.root import suggest_root
 from hrseg.errors import DataError
+from hrseg.utils.constants import IGNORE_INDEX
 
 LABEL_KINDS = ("labelIds", "labelTrainIds")
 _ARCHIVES = {
@@ -85,10 +86,10 @@ class Cityscapes(SegmentationDataModule):
     def _reader(self, kind: str) -> MaskReader:
         repair = f"This is no {kind} file of Cityscapes: unpack gtFine_trainvaltest.zip again."
         if kind == "labelTrainIds":
-            return MaskReader(id_table(self.num_classes, ignore_ids=[IGNORE]), repair)
+            return MaskReader(id_table(self.num_classes, ignore_ids=[IGNORE_INDEX]), repair)
         ids = {raw: train for train, raw in enumerate(self.submission_ids)}
         # Ids 0 to 33 exist; 255 is how some tools write the license plate's -1.
-        return MaskReader(id_table(self.num_classes, ids, [*range(34), IGNORE]), repair)
+        return MaskReader(id_table(self.num_classes, ids, [*range(34), IGNORE_INDEX]), repair)
 
     def _find(self, folder: str, split: str, suffixes: Sequence[str], kind: str) -> dict[str, Path]:
         """Return files as `<city>/<stem without suffix>`, sorted; the first suffix goes first."""

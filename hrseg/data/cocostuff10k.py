@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from typing import ClassVar
 
 from hrseg.data.base import (
-    IGNORE,
     MaskReader,
     MaskReaderBySuffix,
     ReadMask,
@@ -17,6 +16,7 @@ from hrseg.data.dataset import Files
 from hrseg.data.listfile import read_official_list
 from hrseg.data.root import suggest_root
 from hrseg.errors import DataError
+from hrseg.utils.constants import IGNORE_INDEX
 
 _FOLDERS = {"train": "train2014", "val": "test2014"}
 # The categories of COCO that exist: the number of each class of COCO-Stuff, in their order.
@@ -114,7 +114,7 @@ class COCOStuff10K(SegmentationDataModule):
 
     def mask_reader(self) -> ReadMask:
         """Return a reader of both kinds of ids, which it tells apart by the file name."""
-        ids = {0: IGNORE, IGNORE: IGNORE}
+        ids = {0: IGNORE_INDEX, IGNORE_INDEX: IGNORE_INDEX}
         by_category = {raw: train for train, raw in enumerate(CATEGORIES)}
         of_coco = MaskReader(
             id_table(self.num_classes, ids | by_category), f"Ids of COCO. {_PREPARE}"

@@ -20,7 +20,7 @@ from hrseg.data.presence import ClassDraw, images_by_class
 from hrseg.data.sampler import EpochSampler, EvaluationSampler, TrainSampler
 from hrseg.data.transforms import TrainTransform
 from hrseg.errors import ConfigError, DataError
-from hrseg.lookup import find
+from hrseg.utils.registry import find
 
 ON_ERROR = {"fail": "fail", "skip": "skip"}
 

@@ -11,12 +11,13 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from hrseg.data.base import IGNORE, Array, ReadMask, read_image
+from hrseg.data.base import Array, ReadMask, read_image
 from hrseg.data.cache import Cache
 from hrseg.data.imagefile import header_size, named
 from hrseg.data.manifest import Manifest
 from hrseg.data.worker import at
 from hrseg.errors import DataError
+from hrseg.utils.constants import IGNORE_INDEX
 
 MOST = 0.1  # share of a data set that may be skipped; beyond it the data set is another
 Files = Sequence[tuple[Path, Path | None]]
@@ -102,10 +103,10 @@ class SegmentationDataset(Dataset[dict[str, Any]]):
             if not self.skips:
                 raise
             fault = "" if key.repeat else str(error)
-            image, mask = np.zeros((64, 64, 3), np.uint8), np.full((64, 64), IGNORE, np.uint8)
+            image, mask = np.zeros((64, 64, 3), np.uint8), np.full((64, 64), IGNORE_INDEX, np.uint8)
             key = replace(key, wanted=None)
         if key.repeat:
-            mask = np.full_like(mask, IGNORE)
+            mask = np.full_like(mask, IGNORE_INDEX)
         if self.transform is not None:
             image, mask = self.transform(image, mask, key.seeds(self.seed), key.wanted)
         elif self.cache is not None:
@@ -132,7 +133,7 @@ class SegmentationDataset(Dataset[dict[str, Any]]):
                 self.manifest.check(path)
         image = read_image(image_path)
         if mask_path is None:
-            return image, np.full(image.shape[:2], IGNORE, np.uint8)
+            return image, np.full(image.shape[:2], IGNORE_INDEX, np.uint8)
         mask = self.read_mask(mask_path)
         _same_size(image_path, image.shape[:2], mask_path, mask.shape)
         return image, mask
@@ -144,7 +145,7 @@ class SegmentationDataset(Dataset[dict[str, Any]]):
         except DataError:
             if not self.skips:
                 raise
-            return np.full((1, 1), IGNORE, np.uint8)
+            return np.full((1, 1), IGNORE_INDEX, np.uint8)
 
 
 def check_files(dataset: SegmentationDataset, sample: int = 16) -> None:
@@ -167,10 +168,11 @@ def check_files(dataset: SegmentationDataset, sample: int = 16) -> None:
             seen.update(np.unique(dataset.read(int(index))[1]).tolist())
     if faults:
         _check_rest(list(faults.values()), len(dataset))
-    if any(mask for _, mask in dataset.files) and len(seen - {IGNORE}) < 2:
+    if any(mask for _, mask in dataset.files) and len(seen - {IGNORE_INDEX}) < 2:
         warnings.warn(
             f"a sample of masks beside {dataset.files[0][1]} holds only the class ids "
-            f"{sorted(seen - {IGNORE})} ({IGNORE} is ignored). Do the masks need an id_map?",
+            f"{sorted(seen - {IGNORE_INDEX})} ({IGNORE_INDEX} is ignored). "
+            "Do the masks need an id_map?",
             stacklevel=2,
         )
 

@@ -12,7 +12,8 @@ from hrseg.data.base import MaskReader, id_table, pair_files
 from hrseg.data.datamodule import SegmentationDataModule
 from hrseg.data.dataset import Files
 from hrseg.data.listfile import read_list
-from hrseg.errors import ConfigError, DataError, one_line
+from hrseg.errors import ConfigError, DataError
+from hrseg.utils.text import one_line
 
 Colors = tuple[tuple[int, int, int], ...]
 SPLIT = "{split}"

@@ -11,7 +11,8 @@ from pathlib import Path
 from PIL import Image, UnidentifiedImageError
 
 from hrseg.data.png import SIGNATURE, broken_chunk
-from hrseg.errors import DataError, one_line
+from hrseg.errors import DataError
+from hrseg.utils.text import one_line
 
 FORMATS = ("PNG", "JPEG")
 LARGEST = 2**30  # bytes of a file

@@ -12,7 +12,8 @@ import numpy as np
 from hrseg.data.folder import read_classes
 from hrseg.data.layout import Layout, find_layout
 from hrseg.data.survey import Classes, Color, Survey, find_classes, take_survey
-from hrseg.errors import DataError, one_line
+from hrseg.errors import DataError
+from hrseg.utils.text import one_line, some
 
 VAL_FRACTION = 0.2
 STEPS = 4000
@@ -80,9 +81,9 @@ class Findings:
         absent = [name for name, share in shares if share == 0]
         rare = [f"{name} {share:.3%}" for name, share in shares if 0 < share < RARE]
         if absent:
-            lines.append(f"in none of {sum(survey.kinds.values())} masks: {_some(absent)}")
+            lines.append(f"in none of {sum(survey.kinds.values())} masks: {some(absent, 5)}")
         if rare:
-            lines.append(f"rare, by pixels: {_some(rare)}")
+            lines.append(f"rare, by pixels: {some(rare, 5)}")
         return lines
 
 
@@ -183,10 +184,6 @@ def _header(findings: Findings) -> list[str]:
 def _crop(length: float) -> int:
     wanted = min(max(length / 2, 256), 512, length)
     return max(32, int(wanted) // 32 * 32)
-
-
-def _some(words: Sequence[str]) -> str:
-    return ", ".join(words[:5]) + (f" and {len(words) - 5} more" if len(words) > 5 else "")
 
 
 def _what(key: int, classes: Classes) -> str:

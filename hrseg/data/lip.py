@@ -4,12 +4,13 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import ClassVar
 
-from hrseg.data.base import IGNORE, MaskReader, find_files, id_table
+from hrseg.data.base import MaskReader, find_files, id_table
 from hrseg.data.datamodule import SegmentationDataModule
 from hrseg.data.dataset import Files
 from hrseg.data.listfile import read_official_list
 from hrseg.data.root import suggest_root
 from hrseg.errors import DataError
+from hrseg.utils.constants import IGNORE_INDEX
 
 # The archives unpack into a folder of their own name or beside it, mmsegmentation has one level.
 IMAGE_HOMES = ("TrainVal_images", "TrainVal_images/TrainVal_images", "", "Testing_images",
@@ -83,7 +84,7 @@ class LIP(SegmentationDataModule):
     def mask_reader(self) -> MaskReader:
         """Return a reader of ids 0..19; 255, which the download does not have, is ignored."""
         repair = "These are not LIP's masks: unpack TrainVal_parsing_annotations.zip again."
-        return MaskReader(id_table(self.num_classes, ignore_ids=[IGNORE]), repair)
+        return MaskReader(id_table(self.num_classes, ignore_ids=[IGNORE_INDEX]), repair)
 
     def _listed(self, split: str) -> Files:
         images = self._homes(IMAGE_HOMES, "images")

@@ -21,7 +21,7 @@ from torch.utils.data._utils.collate import default_collate, default_convert
 from torch.utils.data.dataloader import _BaseDataLoaderIter, _MultiProcessingDataLoaderIter
 
 from hrseg.data.worker import ROOM, STARTING, collate_noted, start_worker
-from hrseg.errors import DataError
+from hrseg.errors import DataError, HrsegError
 
 T = TypeVar("T")
 
@@ -100,6 +100,12 @@ class _Watch(_MultiProcessingDataLoaderIter):
         self._worker_pids_set = False
         if self._patience:
             threading.Thread(target=_watch_over, args=(ref(self),), daemon=True).start()
+
+    def __next__(self) -> Any:
+        try:
+            return super().__next__()
+        except HrsegError as error:
+            raise type(error)(_message_of(error)) from error
 
     def _get_data(self) -> Any:
         self._waiting = True
@@ -202,6 +208,11 @@ class _Watch(_MultiProcessingDataLoaderIter):
             super()._shutdown_workers()
         finally:
             late.cancel()
+
+
+def _message_of(error: HrsegError) -> str:
+    """Return the message of an error from a worker, without torch's "Caught ... in" traceback."""
+    return str(error).rpartition(f"{type(error).__name__}: ")[2].strip()
 
 
 def _watch_over(watch: Callable[[], _Watch | None]) -> None:

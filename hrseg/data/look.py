@@ -13,11 +13,12 @@ import numpy.typing as npt
 from PIL import ExifTags, Image
 from torch.utils.data import Dataset
 
-from hrseg.data.base import IGNORE, Array, read_image, read_index_mask
+from hrseg.data.base import Array, read_image, read_index_mask
 from hrseg.data.dataset import Files
 from hrseg.data.imagefile import named
 from hrseg.data.worker import at
 from hrseg.errors import DataError
+from hrseg.utils.constants import IGNORE_INDEX
 
 Counts = npt.NDArray[np.int64]
 Read = Callable[[Path], Array]
@@ -95,7 +96,7 @@ class Looks(Dataset[Look]):
             wrong = f"{columns}x{rows}, its image {width}x{height} (width x height)."
             repair = "Expected the same size; export the mask again at the image's size."
             look.faults.append(Fault(path, f"{wrong}\n{repair}"))
-        classes = np.count_nonzero(look.counts[:IGNORE])
+        classes = np.count_nonzero(look.counts[:IGNORE_INDEX])
         if classes < 2:
             look.notes.append((("masks all ignored", "masks of a single class")[classes], path))
 

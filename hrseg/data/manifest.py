@@ -6,9 +6,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from hrseg.atomic import write_bytes
 from hrseg.data.imagefile import named, open_file
 from hrseg.errors import ConfigError, DataError
+from hrseg.utils.files import write_bytes
 
 NAME = "hrseg.sha256"  # in the root of a data set
 

@@ -10,12 +10,13 @@ from typing import ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from hrseg.data.base import IGNORE, MaskReader, find_files, id_table, read_index_mask
+from hrseg.data.base import MaskReader, find_files, id_table, read_index_mask
 from hrseg.data.datamodule import SegmentationDataModule
 from hrseg.data.dataset import Files
 from hrseg.data.listfile import read_official_list
 from hrseg.data.root import suggest_root
 from hrseg.errors import ConfigError, DataError
+from hrseg.utils.constants import IGNORE_INDEX
 
 CLASS_NAMES = (
     "background", "aeroplane", "bag", "bed", "bedclothes", "bench", "bicycle", "bird", "boat",
@@ -122,7 +123,8 @@ class PascalContext(SegmentationDataModule):
     def mask_reader(self) -> MaskReader:
         """Return a reader of ids 0..59; the background is ignored unless it is a class."""
         first = 60 - self.num_classes
-        ids = {raw: raw - first if raw >= first else IGNORE for raw in range(60)} | {IGNORE: IGNORE}
+        ids = {raw: raw - first if raw >= first else IGNORE_INDEX for raw in range(60)}
+        ids[IGNORE_INDEX] = IGNORE_INDEX
         return MaskReader(id_table(self.num_classes, ids), f"Ids of PASCAL-Context. {PREPARE}")
 
     def shortfall(self, split: str, count: int) -> str | None:
@@ -169,7 +171,7 @@ class PascalContext(SegmentationDataModule):
                     stacklevel=2,
                 )
             return False
-        if not counts[21:IGNORE].any():
+        if not counts[21:IGNORE_INDEX].any():
             raise DataError(
                 f"{seen} masks in {self.masks} have ids up to 20 only: these are the 20 classes of "
                 f"VOC (SegmentationClass);\nexpected the 59 of PASCAL-Context. {PREPARE}"

@@ -10,11 +10,11 @@ from typing import TypeVar
 
 import numpy as np
 from pytorch_lightning.utilities import rank_zero_only
-from rich import get_console
 
 from hrseg.data.base import ReadMask
 from hrseg.data.dataset import Files
 from hrseg.errors import DataError
+from hrseg.utils.console import say
 
 T = TypeVar("T")
 
@@ -92,10 +92,7 @@ def _said_if_slow(items: Iterable[T], count: int) -> Iterator[T]:
     for item in items:
         if time.monotonic() > due:
             due = float("inf")
-            _say(f"class_uniform: reading {count:,} training masks once, for their classes")
+            rank_zero_only(say)(
+                f"class_uniform: reading {count:,} training masks once, for their classes"
+            )
         yield item
-
-
-@rank_zero_only
-def _say(line: str) -> None:
-    get_console().print(line, highlight=False, soft_wrap=True)

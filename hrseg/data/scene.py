@@ -4,7 +4,7 @@ from functools import partial
 
 import numpy as np
 
-from hrseg.data.base import IGNORE, Array
+from hrseg.data.base import Array
 from hrseg.data.canvas import (
     BUILDING,
     DARK_GLASS,
@@ -18,6 +18,7 @@ from hrseg.data.canvas import (
     strip,
 )  # fmt: skip
 from hrseg.data.figures import car, crown, person, pole, tree
+from hrseg.utils.constants import IGNORE_INDEX
 
 WALLS = np.array([
     (205, 190, 165), (180, 110, 85), (165, 160, 155), (222, 212, 198), (190, 150, 105),
@@ -174,5 +175,5 @@ def _bonnet(canvas: Canvas) -> None:
     rise = height * rng.uniform(0.05, 0.1) * np.sin(np.pi * np.linspace(0.02, 0.98, 24)) ** 0.5
     curve = np.stack([columns * width, height - rise], 1)
     canvas.fill_pixels(
-        np.vstack([curve, [(width, height), (0, height)]]), rng.uniform(25, 120, 3), IGNORE
+        np.vstack([curve, [(width, height), (0, height)]]), rng.uniform(25, 120, 3), IGNORE_INDEX
     )

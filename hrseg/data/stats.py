@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from hrseg.data.base import IGNORE
 from hrseg.data.check import Split
+from hrseg.utils.constants import IGNORE_INDEX
 
 Floats = npt.NDArray[np.float64]
 
@@ -36,7 +36,7 @@ def split_stats(split: Split, names: Sequence[str]) -> dict[str, Any]:
         "sizes": split.size_rows(),
         "mean": mean.tolist(),
         "std": std.tolist(),
-        "ignored_pixels": int(split.pixels[IGNORE]),
+        "ignored_pixels": int(split.pixels[IGNORE_INDEX]),
         "classes": rows,
     }
 

@@ -9,8 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from hrseg.data.base import IGNORE, stored_values
+from hrseg.data.base import stored_values
 from hrseg.errors import DataError
+from hrseg.utils.constants import IGNORE_INDEX
 
 Color = tuple[int, int, int]
 
@@ -63,7 +64,7 @@ class Classes:
     mask_format: str = "index"
     palette: list[Color] | None = None
     id_map: dict[int, int] | None = None
-    ignore_ids: tuple[int, ...] = (IGNORE,)
+    ignore_ids: tuple[int, ...] = (IGNORE_INDEX,)
     warnings: list[str] = field(default_factory=list)
 
 
@@ -134,17 +135,17 @@ def _value_counts(values: NDArray[np.int32]) -> dict[int, int]:
 
 def _ids(survey: Survey, names: Sequence[str], palette: Sequence[Color] | None) -> Classes:
     """Return the classes of index masks; `palette` has a colour per name."""
-    found = sorted(set(survey.pixels) - {IGNORE})
-    if not found or found[-1] > IGNORE:
+    found = sorted(set(survey.pixels) - {IGNORE_INDEX})
+    if not found or found[-1] > IGNORE_INDEX:
         raise DataError(
             f"the masks hold {f'ids up to {found[-1]}' if found else 'nothing but 255'}; "
             "expected ids 0..254 of classes, and 255 for ignored pixels."
         )
-    if set(survey.pixels) == {0, IGNORE}:
+    if set(survey.pixels) == {0, IGNORE_INDEX}:
         warning = "masks hold 0 and 255 alone: 255 is taken for a class, not for ignored"
         pair = list(names) if len(names) == 2 else ["background", "foreground"]
-        id_map = {0: 0, IGNORE: 1}
-        return Classes(pair, [0, IGNORE], id_map=id_map, ignore_ids=(), warnings=[warning])
+        id_map = {0: 0, IGNORE_INDEX: 1}
+        return Classes(pair, [0, IGNORE_INDEX], id_map=id_map, ignore_ids=(), warnings=[warning])
     named, warnings = _named(found, names)
     void = [key for key, name in named.items() if name.lower() in VOID_NAMES]
     kept = {key: name for key, name in named.items() if key not in void}
@@ -154,7 +155,7 @@ def _ids(survey: Survey, names: Sequence[str], palette: Sequence[Color] | None) 
         list(kept),
         palette=[colors[key] for key in kept] if set(kept) <= set(colors) else None,
         id_map=_id_map(list(kept)),
-        ignore_ids=tuple(sorted({*void, IGNORE})),
+        ignore_ids=tuple(sorted({*void, IGNORE_INDEX})),
         warnings=warnings,
     )
 
@@ -181,10 +182,11 @@ def _png_colors(survey: Survey) -> dict[int, Color]:
 
 def _colors(survey: Survey, names: Sequence[str], palette: Sequence[Color] | None) -> Classes:
     """Return the classes of colour masks, whose raw id is a colour's place in the palette."""
-    if len(survey.pixels) > IGNORE:
+    if len(survey.pixels) > IGNORE_INDEX:
         raise DataError(
             f"the masks hold {len(survey.pixels)} colours; expected one per class, at most "
-            f"{IGNORE}.\nWere they resized or smoothed? Export them again without interpolation."
+            f"{IGNORE_INDEX}.\nWere they resized or smoothed? Export them again without "
+            "interpolation."
         )
     warnings = []
     if survey.kinds["grey"] or survey.kinds["palette"]:

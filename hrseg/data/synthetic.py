@@ -9,12 +9,13 @@ from pathlib import Path
 
 import cv2
 
-from hrseg.data.base import IGNORE, MaskReader, id_table, pair_files
+from hrseg.data.base import MaskReader, id_table, pair_files
 from hrseg.data.canvas import CLASS_NAMES
 from hrseg.data.datamodule import SegmentationDataModule
 from hrseg.data.dataset import Files
 from hrseg.data.scene import generate_scene
 from hrseg.errors import DataError
+from hrseg.utils.constants import IGNORE_INDEX
 
 _log = logging.getLogger(__name__)
 _VERSION = 1  # of the drawing: raise it when the same arguments draw other scenes
@@ -105,7 +106,7 @@ class Synthetic(SegmentationDataModule):
 
     def mask_reader(self) -> MaskReader:
         """Return a reader of ids 0..8; 255 (the camera's own car) is ignored."""
-        table = id_table(self.num_classes, ignore_ids=[IGNORE])
+        table = id_table(self.num_classes, ignore_ids=[IGNORE_INDEX])
         return MaskReader(table, f"Delete {self.root}; it is drawn again.")
 
     def _holds(self, wanted: dict[str, object]) -> bool:

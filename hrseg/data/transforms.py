@@ -12,8 +12,9 @@ import albumentations as A
 import cv2
 import numpy as np
 
-from hrseg.data.base import IGNORE, Array
+from hrseg.data.base import Array
 from hrseg.errors import ConfigError, DataError
+from hrseg.utils.constants import IGNORE_INDEX
 
 Size = tuple[int, int]
 
@@ -153,7 +154,7 @@ def crop_mask(mask: Array, window: Window) -> Array:
     )
     if window.flip:
         columns = columns[::-1]
-    return _pad(mask.take(rows, 0).take(columns, 1), window, IGNORE)
+    return _pad(mask.take(rows, 0).take(columns, 1), window, IGNORE_INDEX)
 
 
 def _filled(window: Window) -> tuple[int, int]:

@@ -4,8 +4,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hrseg.errors import ConfigError
-from hrseg.losses.cross_entropy import IGNORE
 from hrseg.losses.dice import mean_over_present, regions
+from hrseg.utils.constants import IGNORE_INDEX
 
 
 class Boundary(nn.Module):
@@ -36,7 +36,7 @@ class Boundary(nn.Module):
         """
         probability, truth = regions(logits, mask)
         # Nobody knows where a contour runs beside an ignored pixel.
-        known = 1 - _dilate((mask == IGNORE).float().unsqueeze(1), 1)
+        known = 1 - _dilate((mask == IGNORE_INDEX).float().unsqueeze(1), 1)
         pred, true = _contour(probability) * known, _contour(truth) * known
         size = true.sum((0, 2, 3))
         near_true, near_pred = _dilate(true, self.tolerance), _dilate(pred, self.tolerance)

@@ -7,8 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hrseg.errors import ConfigError
-
-IGNORE = 255
+from hrseg.utils.constants import IGNORE_INDEX
 
 
 class CrossEntropy(nn.Module):
@@ -41,9 +40,9 @@ class CrossEntropy(nn.Module):
         loss = F.cross_entropy(
             logits.float(),
             # Also void: a class of weight 0, since PyTorch divides by the sum of weights.
-            target.masked_fill(~counts, IGNORE),
+            target.masked_fill(~counts, IGNORE_INDEX),
             weight=self.class_weights,
-            ignore_index=IGNORE,
+            ignore_index=IGNORE_INDEX,
         )
         # PyTorch's mean over no pixel is NaN; its gradient is 0.
         return torch.where(counts.any(), loss, 0)
@@ -55,7 +54,7 @@ def pixel_weights(target: Tensor, class_weights: Tensor | None, num_classes: int
     Raises:
         ConfigError: the number of class weights is not `num_classes`.
     """
-    weights = (target != IGNORE).float()
+    weights = (target != IGNORE_INDEX).float()
     if class_weights is None:
         return weights
     if len(class_weights) != num_classes:

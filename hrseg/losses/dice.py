@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from hrseg.losses.cross_entropy import IGNORE
+from hrseg.utils.constants import IGNORE_INDEX
 
 
 class Dice(nn.Module):
@@ -42,7 +42,7 @@ def regions(logits: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
     classes = torch.arange(logits.shape[1], device=mask.device).view(-1, 1, 1)
     truth = (mask.unsqueeze(1) == classes).float()
     # A product, not a selection: a NaN logit must reach the loss.
-    return logits.float().softmax(1) * (mask != IGNORE).unsqueeze(1), truth
+    return logits.float().softmax(1) * (mask != IGNORE_INDEX).unsqueeze(1), truth
 
 
 def mean_over_present(losses: Tensor, size: Tensor) -> Tensor:

@@ -7,7 +7,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hrseg.errors import ConfigError
-from hrseg.losses.cross_entropy import IGNORE, pixel_weights, weight_tensor
+from hrseg.losses.cross_entropy import pixel_weights, weight_tensor
+from hrseg.utils.constants import IGNORE_INDEX
 
 
 class OHEM(nn.Module):
@@ -57,9 +58,11 @@ class OHEM(nn.Module):
         """
         target = mask.long()
         weights = pixel_weights(target, self.class_weights, logits.shape[1])
-        losses = F.cross_entropy(logits.float(), target, ignore_index=IGNORE, reduction="none")
+        losses = F.cross_entropy(
+            logits.float(), target, ignore_index=IGNORE_INDEX, reduction="none"
+        )
         # An ignored pixel is never hard.
-        probability = torch.exp(-losses.detach()).masked_fill(target == IGNORE, torch.inf)
+        probability = torch.exp(-losses.detach()).masked_fill(target == IGNORE_INDEX, torch.inf)
         hard = probability < self._raised_threshold(probability)
         # A product, not a selection: a NaN logit must reach the loss.
         return (losses * weights * hard).sum() / hard.sum().clamp(min=1)

@@ -5,8 +5,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hrseg.errors import ConfigError
-from hrseg.losses.cross_entropy import IGNORE
 from hrseg.losses.dice import regions
+from hrseg.utils.constants import IGNORE_INDEX
 
 RADIUS = 3  # side of the squares of pixels that are looked at together
 REGULARIZER = 5e-4  # on the diagonal, as the authors'
@@ -51,7 +51,7 @@ class RMI(nn.Module):
             for x in regions(logits, mask)
         )
         loss = information_loss(probability, truth).float()
-        return torch.where((mask != IGNORE).any(), loss, 0)
+        return torch.where((mask != IGNORE_INDEX).any(), loss, 0)
 
 
 def squares(x: Tensor) -> Tensor:

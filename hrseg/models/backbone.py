@@ -5,9 +5,9 @@ from collections import OrderedDict
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from hrseg.lookup import find
 from hrseg.models.fcn import concatenate
 from hrseg.models.hrnet import HRNet
+from hrseg.utils.registry import find
 
 REPRESENTATIONS = {"v1": "v1", "v2": "v2", "v2p": "v2"}  # -> the streams they are made of
 PYRAMID = {"0": 1, "1": 2, "2": 4, "3": 8, "pool": 16}  # name of a level -> pooling of stride 4

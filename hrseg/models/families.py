@@ -1,15 +1,16 @@
 """Whose weights a file holds: told by its keys, and brought to the names of hrseg."""
 
 import re
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from torch import Tensor
 
-from hrseg.errors import ConfigError, one_line
-from hrseg.lookup import find
+from hrseg.errors import ConfigError
 from hrseg.models.mmseg import RESTORE, from_mmseg, refuse_other_heads
+from hrseg.utils.registry import find
+from hrseg.utils.text import some
 
 State = dict[str, Tensor]
 Renamed = tuple[State, list[str]]
@@ -220,9 +221,3 @@ def _without(state: State, before: str, parts: tuple[str, ...], what: str) -> Re
     kept = {name: tensor for name, tensor in state.items() if not name.startswith(starts)}
     unused = len(state) - len(kept)
     return kept, [f"{what}, {unused} tensors not used"] if unused else []
-
-
-def some(names: Collection[str], count: int = 3) -> str:
-    """List the first `count` names, and say how many more there are."""
-    first, rest = [*names][:count], len(names) - count
-    return ", ".join(map(one_line, first)) + (f" and {rest} more" if rest > 0 else "")

@@ -6,7 +6,6 @@ from typing import Any, NamedTuple
 from torch import Tensor, nn
 
 from hrseg.errors import ConfigError
-from hrseg.lookup import find
 from hrseg.models.blocks import (
     BasicBlock,
     Bottleneck,
@@ -16,6 +15,7 @@ from hrseg.models.blocks import (
     resize,
 )
 from hrseg.models.recompute import recomputed
+from hrseg.utils.registry import find
 
 
 class Variant(NamedTuple):

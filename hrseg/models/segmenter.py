@@ -7,11 +7,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hrseg.errors import ConfigError
-from hrseg.lookup import find
 from hrseg.models.fcn import FCNHead
 from hrseg.models.hrnet import VARIANTS, HRNet
 from hrseg.models.ocr import OCRHead
 from hrseg.models.recompute import recomputed
+from hrseg.utils.registry import find
 
 HEADS: dict[str, type[FCNHead] | type[OCRHead]] = {"fcn": FCNHead, "ocr": OCRHead}
 

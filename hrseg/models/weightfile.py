@@ -14,9 +14,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from hrseg.atomic import cannot_write
 from hrseg.errors import ConfigError
 from hrseg.seal import SEAL_BYTES, seal_of, state_of, whole_ones_beside
+from hrseg.utils.files import cannot_write
 
 MAX_BYTES = 2**33  # of a file: ten times the largest that training writes
 

@@ -9,14 +9,15 @@ from typing import Any
 from torch import Tensor, nn
 
 from hrseg.errors import ConfigError
-from hrseg.lookup import find
 from hrseg.models.backbone import Backbone
-from hrseg.models.families import FAMILIES, MARK, Found, State, recognise, some
+from hrseg.models.families import FAMILIES, MARK, Found, State, recognise
 from hrseg.models.hrnet import VARIANTS
 from hrseg.models.hub import fetch, is_on_hub
 from hrseg.models.segmenter import Segmenter
 from hrseg.models.weightfile import read_checkpoint
 from hrseg.seal import whole_checkpoint
+from hrseg.utils.registry import find
+from hrseg.utils.text import some
 
 PURPOSES = {"evaluate": "", "initialise": "backbone."}  # What must match: keys that start so.
 

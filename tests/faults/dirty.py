@@ -20,7 +20,7 @@ from hrseg.config import load_config
 from hrseg.data.folder import Folder
 from hrseg.data.manifest import write_manifest
 from hrseg.datacheck import check_data
-from hrseg.errors import one_line
+from hrseg.utils.text import one_line
 from tests.faults import Tally
 from tests.faults.harms import CLASSES, HARMS, NAMED, RIGHT, ROT, SIZE, Pair, make, rotten
 from tests.faults.training import forked

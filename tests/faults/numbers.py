@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader
 
 import hrseg
 from hrseg.checkpointing import DurableCheckpointIO
-from hrseg.errors import ProofError
+from hrseg.errors import VerificationError
 from hrseg.inference import Evaluator
 from hrseg.protocols import Protocol
 from hrseg.seal import state_of
@@ -107,10 +107,10 @@ def train(harm: Harm, policy: str, precision: str) -> str | None:
     try:
         with redirect_stdout(said), warnings.catch_warnings(action="ignore"):
             trainer.fit(task, DataLoader(Noise(0, harm.step if void else None), 1))
-    except ProofError as raised:
+    except VerificationError as raised:
         error = raised
     before = harm.last.read_bytes()
-    with suppress(ProofError):
+    with suppress(VerificationError):
         trainer.save_checkpoint(harm.last)
     if harm.where == "weights" and harm.last.read_bytes() != before:
         return "weights that are no numbers were saved"
@@ -123,7 +123,7 @@ def train(harm: Harm, policy: str, precision: str) -> str | None:
 
 
 def unsaid(
-    harm: Harm, policy: str, error: ProofError | None, said: str, model: torch.nn.Module
+    harm: Harm, policy: str, error: VerificationError | None, said: str, model: torch.nn.Module
 ) -> str | None:
     """Say whether the batch was not named or kept, or the policy not followed."""
     if f"(images: {harm.step}.png)" not in (str(error) if error else said):

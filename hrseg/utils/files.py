@@ -1,11 +1,13 @@
-"""Files that are whole or not there."""
+"""Atomic writes: a file has its old content or its new one, never half of it."""
 
 import errno
+import json
 import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 from hrseg.errors import ConfigError
 
@@ -59,6 +61,11 @@ def write_bytes(path: Path, data: bytes, durable: bool = False) -> None:
     """Write a file at once, as `replacing` does."""
     with replacing(path, durable) as partial:
         partial.write_bytes(data)
+
+
+def write_json(path: Path, content: Any, indent: int | None = 1) -> None:
+    """Write JSON so that a reader sees the old file or the new one, never half of it."""
+    write_bytes(path, json.dumps(content, indent=indent).encode())
 
 
 def sync(handle: int) -> None:

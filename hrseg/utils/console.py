@@ -1,4 +1,4 @@
-"""What a command prints: nothing that a stranger named can be a command to the terminal."""
+"""Terminal output: messages, progress bars, and printable text only."""
 
 import errno
 import os
@@ -9,11 +9,55 @@ from contextlib import contextmanager, suppress
 from functools import cache
 from typing import TYPE_CHECKING, Any, TextIO, cast
 
-from hrseg.errors import printable
-from hrseg.stop import SIGPIPE, tell
+from hrseg.utils.signals import SIGPIPE, tell
+from hrseg.utils.text import printable
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.progress import Progress
+
+
+def say(*lines: str) -> None:
+    """Print lines without wrapping; names in them stay as they are, [brackets] included."""
+    from rich import get_console
+
+    if lines:
+        get_console().print("\n".join(lines), highlight=False, markup=False, soft_wrap=True)
+
+
+def note(text: str) -> None:
+    """Print a note: a fact that the user may want to act on."""
+    say(f"note: {text}")
+
+
+def progress_bar() -> "Progress":
+    """Return a bar with count, rate and time left; it shows on a terminal only, until its end."""
+    from rich import get_console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        ProgressColumn,
+        Task,
+        TextColumn,
+        TimeRemainingColumn,
+    )
+    from rich.text import Text
+
+    class Rate(ProgressColumn):
+        def render(self, task: Task) -> Text:
+            return Text("" if task.speed is None else f"{task.speed:.1f}/s")
+
+    return Progress(
+        TextColumn("{task.description}", markup=False),
+        BarColumn(bar_width=None),
+        MofNCompleteColumn(),
+        Rate(),
+        TimeRemainingColumn(),
+        console=get_console(),
+        transient=True,
+        disable=not get_console().is_terminal,
+    )
 
 
 @contextmanager

@@ -1,0 +1,47 @@
+"""Text for messages and tables: printable characters, shortened lists, percentages."""
+
+import re
+from collections.abc import Collection
+
+# Control characters except tab and newline, direction overrides, and lone surrogates.
+_UNPRINTABLE = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
+)
+_LONGEST_LINE = 1000  # characters
+
+
+def printable(text: str) -> str:
+    r"""Return `text` with every control character escaped as Python writes it (`\x1b`).
+
+    File and class names come from other people, and a terminal obeys control characters. Newlines
+    and tabs stay.
+    """
+    return _UNPRINTABLE.sub(lambda match: ascii(match[0])[1:-1], text)
+
+
+def one_line(text: str) -> str:
+    """Return a printable name on one line: newlines escaped, shortened if it is very long."""
+    return _shorten(printable(text).replace("\n", "\\n"))
+
+
+def printable_message(text: str) -> str:
+    """Return an error message for the terminal: printable, with very long lines shortened."""
+    return "\n".join(map(_shorten, printable(text).split("\n")))
+
+
+def some(names: Collection[object], count: int = 3) -> str:
+    """Return the first names of a list and the number of the others: "a, b, c and 4 more"."""
+    first = list(names)[:count]
+    rest = len(names) - len(first)
+    return ", ".join(one_line(str(name)) for name in first) + (f" and {rest} more" if rest else "")
+
+
+def percent(ratio: float | None) -> str:
+    """Return a ratio as a percentage with two decimals, "-" for an undefined one."""
+    return "-" if ratio is None else f"{100 * ratio:.2f}"
+
+
+def _shorten(line: str) -> str:
+    if len(line) <= _LONGEST_LINE:
+        return line
+    return f"{line[: _LONGEST_LINE // 2]} ... {line[-_LONGEST_LINE // 4 :]}"
