@@ -13,17 +13,17 @@ if TYPE_CHECKING:
     from hrseg import losses as losses
     from hrseg import models as models
     from hrseg.callbacks import ClassScores as ClassScores
+    from hrseg.config.protocols import Protocol as Protocol
     from hrseg.metrics import ConfusionMatrix as ConfusionMatrix
     from hrseg.models import create_model as create_model
     from hrseg.models.weights import load_weights as load_weights
     from hrseg.predictor import load as load
-    from hrseg.protocols import Protocol as Protocol
     from hrseg.task import SegmentationTask as SegmentationTask
 
 _HOME = {
     "ClassScores": "hrseg.callbacks",
     "ConfusionMatrix": "hrseg.metrics",
-    "Protocol": "hrseg.protocols",
+    "Protocol": "hrseg.config.protocols",
     "SegmentationTask": "hrseg.task",
     "create_model": "hrseg.models",
     "load": "hrseg.predictor",

@@ -5,11 +5,11 @@ from pathlib import Path
 import pytorch_lightning as pl
 import torch
 
-from hrseg.config import load_config, shipped_configs
+from hrseg.config.loader import load_config, shipped_configs
+from hrseg.config.schema import Config
 from hrseg.data.datamodule import SegmentationDataModule
 from hrseg.forecast import forecast, free_bytes, training_bytes
 from hrseg.models import Segmenter
-from hrseg.schema import Config
 from hrseg.task import SegmentationTask
 from hrseg.utils.console import say
 

@@ -27,6 +27,7 @@ from rich.table import Table
 from torch.utils.data import DataLoader
 
 from hrseg.build import build_data, build_model, build_task
+from hrseg.config.schema import Config
 from hrseg.devices import choose_precision
 from hrseg.logs import quieten
 from hrseg.measure import (
@@ -44,7 +45,6 @@ from hrseg.measure import (
 )
 from hrseg.models.fold import inference_network
 from hrseg.models.normalize import Normalize
-from hrseg.schema import Config
 from hrseg.utils.console import say
 from hrseg.utils.files import write_json
 from hrseg.utils.memory import OutOfMemory

@@ -27,11 +27,11 @@ from rich.table import Column, Table
 
 from hrseg.benchmark import header, milliseconds, three_digits, train_step, trained_in
 from hrseg.build import build_data
+from hrseg.config.schema import Config
 from hrseg.data.datamodule import SegmentationDataModule
 from hrseg.data.sampler import EpochSampler
 from hrseg.logs import quieten
 from hrseg.measure import device_of, in_process, machine, on_one_device, spread
-from hrseg.schema import Config
 from hrseg.utils.console import say
 from hrseg.utils.files import write_json
 from hrseg.utils.system import processors

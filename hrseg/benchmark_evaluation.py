@@ -27,7 +27,9 @@ from torch.utils.data import DataLoader, Dataset
 
 from hrseg.benchmark import header, memory_note, memory_text, milliseconds, trained_in
 from hrseg.build import build_data, build_task
-from hrseg.config import to_dict
+from hrseg.config.loader import to_dict
+from hrseg.config.protocols import Protocol, make_protocol
+from hrseg.config.schema import Config
 from hrseg.data.datamodule import SegmentationDataModule
 from hrseg.engine import is_exported, open_engine
 from hrseg.logs import quieten
@@ -43,8 +45,6 @@ from hrseg.measure import (
 )
 from hrseg.models.weightfile import read_checkpoint
 from hrseg.models.weights import load_weights
-from hrseg.protocols import Protocol, make_protocol
-from hrseg.schema import Config
 from hrseg.task import SegmentationTask
 from hrseg.utils.console import say
 from hrseg.utils.files import write_json

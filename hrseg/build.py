@@ -8,7 +8,9 @@ from pytorch_lightning.callbacks import Callback
 from rich import get_console
 
 from hrseg.checkpointing import DurableCheckpointIO
-from hrseg.config import to_dict
+from hrseg.config.loader import to_dict
+from hrseg.config.protocols import make_protocol
+from hrseg.config.schema import Config
 from hrseg.data import DATASETS
 from hrseg.data.datamodule import SegmentationDataModule
 from hrseg.engine import Engine
@@ -21,8 +23,6 @@ from hrseg.models.normalize import IMAGENET_MEAN, IMAGENET_STD
 from hrseg.models.weightfile import read_checkpoint
 from hrseg.models.weights import load_weights
 from hrseg.predictor import Predictor
-from hrseg.protocols import make_protocol
-from hrseg.schema import Config
 from hrseg.task import SegmentationTask
 from hrseg.visualize import default_palette
 

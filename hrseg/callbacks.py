@@ -14,7 +14,7 @@ from rich import get_console
 from rich.markup import escape
 from rich.table import Table
 
-from hrseg.protocols import Protocol
+from hrseg.config.protocols import Protocol
 from hrseg.utils.files import write_json
 from hrseg.utils.text import percent
 from hrseg.visualize import colorize, error_map, legend, side_by_side

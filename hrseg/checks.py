@@ -6,7 +6,8 @@ from typing import Any
 import pytorch_lightning as pl
 from rich import get_console
 
-from hrseg.config import load_config, to_dict
+from hrseg.config.loader import load_config, to_dict
+from hrseg.config.schema import Config
 from hrseg.errors import ConfigError
 from hrseg.facts import check_facts
 from hrseg.models.weightfile import read_checkpoint
@@ -14,7 +15,6 @@ from hrseg.models.weights import load_weights
 from hrseg.numerics import check_crop
 from hrseg.resume import finished_epochs
 from hrseg.runfolder import newest_state
-from hrseg.schema import Config
 from hrseg.state import check_state
 from hrseg.task import SegmentationTask
 

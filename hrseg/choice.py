@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from hrseg.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
-    from hrseg.schema import Config
+    from hrseg.config.schema import Config
 
 
 def config_name(arguments: argparse.Namespace) -> str:
@@ -22,7 +22,7 @@ def config_name(arguments: argparse.Namespace) -> str:
 
 def run_to_resume(arguments: argparse.Namespace) -> Path:
     """Return the run folder that `fit --resume` goes on in; its own config rules."""
-    from hrseg.config import load_config
+    from hrseg.config.loader import load_config
     from hrseg.runfolder import has_state, newest_run, refuse_links
 
     if arguments.resume:
@@ -47,7 +47,7 @@ def run_of_arguments(arguments: argparse.Namespace) -> Path:
 
 def checkpoint_to_score(arguments: argparse.Namespace) -> tuple["Config", Path, Path]:
     """Return the config, the checkpoint, and the folder of the run that it belongs to."""
-    from hrseg.config import load_config
+    from hrseg.config.loader import load_config
     from hrseg.runfolder import checkpoint_at, newest_run, refuse_links, run_of
 
     checkpoint = Path(arguments.checkpoint) if arguments.checkpoint else None

@@ -27,7 +27,7 @@ from hrseg.utils.system import keep_memory
 from hrseg.utils.text import one_line, printable_message
 
 if TYPE_CHECKING:
-    from hrseg.schema import Config
+    from hrseg.config.schema import Config
 
 
 _ELSEWHERE = "If it is to be written, choose a place that can be: runs=FOLDER, --out PATH."
@@ -74,7 +74,7 @@ def _complain(text: str) -> None:
 
 
 def _fit(arguments: argparse.Namespace) -> None:
-    from hrseg.config import load_config, to_yaml
+    from hrseg.config.loader import load_config, to_yaml
 
     if arguments.resume and "=" in arguments.resume:
         arguments.overrides.insert(0, arguments.resume)
@@ -139,7 +139,7 @@ def _new_folder(config: "Config", home: Path) -> Iterator[Path]:
 
 
 def _predict(arguments: argparse.Namespace) -> int:
-    from hrseg.config import load_config, protocol_changes
+    from hrseg.config.loader import load_config, protocol_changes
     from hrseg.inputs import find_sources
     from hrseg.runfolder import checkpoint_at, newest_run
 
@@ -184,7 +184,7 @@ def _set_threads(threads: int | None) -> None:
 
 
 def _export(arguments: argparse.Namespace) -> None:
-    from hrseg.config import load_config
+    from hrseg.config.loader import load_config
     from hrseg.runfolder import checkpoint_at, run_of
 
     if arguments.run and "=" in arguments.run and not Path(arguments.run).exists():
@@ -239,7 +239,7 @@ def _report(arguments: argparse.Namespace) -> None:
 
 
 def _score(arguments: argparse.Namespace) -> None:
-    from hrseg.config import load_config
+    from hrseg.config.loader import load_config
 
     config = load_config(config_name(arguments), arguments.overrides)
     from hrseg.score import score_folders
@@ -263,7 +263,7 @@ def _init(arguments: argparse.Namespace) -> None:
 
 
 def _configs(arguments: argparse.Namespace) -> None:
-    from hrseg.config import shipped_configs
+    from hrseg.config.loader import shipped_configs
     from hrseg.utils.registry import find
 
     configs = shipped_configs()

@@ -4,11 +4,11 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from hrseg.build import build_data
+from hrseg.config.schema import Config
 from hrseg.data.cache import Entry, Pair
 from hrseg.data.cachewriter import verify_cache, write_cache
 from hrseg.data.datamodule import SegmentationDataModule
 from hrseg.errors import DataError
-from hrseg.schema import Config
 from hrseg.utils.console import progress_bar, say
 from hrseg.utils.system import processors
 

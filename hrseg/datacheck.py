@@ -10,6 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from hrseg.build import build_data
+from hrseg.config.schema import Config
 from hrseg.data.check import Split, find_split, look_through
 from hrseg.data.datamodule import SegmentationDataModule
 from hrseg.data.imagefile import named
@@ -17,7 +18,6 @@ from hrseg.data.look import Fault, Look, fault
 from hrseg.data.manifest import NAME, Manifest, write_manifest
 from hrseg.data.stats import split_stats
 from hrseg.errors import DataError
-from hrseg.schema import Config
 from hrseg.utils.console import progress_bar, say
 from hrseg.utils.constants import IGNORE_INDEX
 from hrseg.utils.files import write_json

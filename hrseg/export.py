@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from hrseg.config.schema import Config
 from hrseg.errors import ConfigError
 from hrseg.facts import stamp
 from hrseg.formats import Form, write
@@ -17,7 +18,6 @@ from hrseg.models import Segmenter
 from hrseg.models.weightfile import read_checkpoint
 from hrseg.predictor import Predictor, load
 from hrseg.proof import Comparison, open_candidate, prove
-from hrseg.schema import Config
 from hrseg.utils.constants import __version__
 from hrseg.utils.files import replacing
 

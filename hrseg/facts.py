@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from hrseg.config.protocols import Protocol
 from hrseg.errors import ConfigError
 from hrseg.models import create_model
-from hrseg.protocols import Protocol
 from hrseg.utils.constants import __version__
 from hrseg.utils.text import one_line
 

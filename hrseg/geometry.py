@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from hrseg.config.protocols import Protocol
 from hrseg.errors import ConfigError
-from hrseg.protocols import Protocol
 
 Size = tuple[int, int]
 MIN_SIZE = 32  # of an image, as the network needs

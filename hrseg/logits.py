@@ -6,8 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from hrseg.config.protocols import Protocol
 from hrseg.errors import VerificationError
-from hrseg.protocols import Protocol
 
 Rule = Callable[[Tensor], Tensor]
 EXPONENTS = 80.0  # in float32 exp(89) is infinite, with the scales' sum before that; exp(-104) is 0

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from hrseg.config.schema import Config
 from hrseg.engine import is_exported
 from hrseg.errors import ConfigError, DataError, HrsegError
 from hrseg.inputs import Source
@@ -18,7 +19,6 @@ from hrseg.outputs import ENCODERS, Wanted, is_finished, mask_png, png, to_json
 from hrseg.parallel import Behind, map_ahead
 from hrseg.pixels import read_pixels
 from hrseg.predictor import Prediction, Predictor, load
-from hrseg.schema import Config
 from hrseg.tiles import check_tiles, not_applied
 from hrseg.utils.console import progress_bar, say
 from hrseg.utils.files import PARTIAL, write_bytes

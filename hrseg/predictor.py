@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from hrseg.config.protocols import PROTOCOLS, Protocol
 from hrseg.engine import Engine, is_exported, open_engine
 from hrseg.errors import ConfigError
 from hrseg.facts import check_facts
@@ -27,7 +28,6 @@ from hrseg.models.normalize import Normalize
 from hrseg.models.weightfile import read_checkpoint
 from hrseg.models.weights import load_weights
 from hrseg.pixels import Input, read_pixels
-from hrseg.protocols import PROTOCOLS, Protocol
 from hrseg.runfolder import checkpoint_at
 from hrseg.utils.memory import OutOfMemory, is_out_of_memory
 from hrseg.utils.registry import find

@@ -15,11 +15,11 @@ from rich.progress import track
 from rich.table import Table
 from torch import Tensor
 
+from hrseg.config.protocols import Protocol
 from hrseg.engine import Engine, is_exported, open_engine
 from hrseg.errors import ConfigError, VerificationError
 from hrseg.metrics import ConfusionMatrix, summarize
 from hrseg.predictor import Predictor, load
-from hrseg.protocols import Protocol
 from hrseg.utils.console import say
 
 Pixels = NDArray[np.uint8]

@@ -16,12 +16,12 @@ from PIL import Image
 
 from hrseg.build import build_data
 from hrseg.callbacks import ClassScores
-from hrseg.config import load_config
+from hrseg.config.loader import load_config
+from hrseg.config.schema import Config
 from hrseg.data.base import Array
 from hrseg.data.dataset import SegmentationDataset
 from hrseg.errors import ConfigError, DataError
 from hrseg.metrics import count_pairs
-from hrseg.schema import Config
 from hrseg.stored import read_records, read_scores
 from hrseg.utils.files import write_json
 from hrseg.visualize import indexed

@@ -20,7 +20,8 @@ from hrseg.build import build_data, build_task, build_trainer
 from hrseg.callbacks import PredictionImages
 from hrseg.checkpointing import RunCheckpoint
 from hrseg.checks import check_interval, check_norms, check_settings, checked_last
-from hrseg.config import load_config, to_dict, to_yaml
+from hrseg.config.loader import load_config, to_dict, to_yaml
+from hrseg.config.schema import Config
 from hrseg.data import DATASETS
 from hrseg.data.datamodule import SegmentationDataModule
 from hrseg.details import write_details
@@ -38,7 +39,6 @@ from hrseg.records import ImageScores, open_evaluation
 from hrseg.report import write_report
 from hrseg.resume import ExactState
 from hrseg.runfolder import point_latest, requeued_run
-from hrseg.schema import Config
 from hrseg.state import restoring
 from hrseg.submission import Submission
 from hrseg.task import SegmentationTask

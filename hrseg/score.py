@@ -9,12 +9,12 @@ from rich.progress import track
 
 from hrseg.build import build_data
 from hrseg.callbacks import show_scores
-from hrseg.config import to_dict
+from hrseg.config.loader import to_dict
+from hrseg.config.protocols import make_protocol
+from hrseg.config.schema import Config
 from hrseg.data.base import MaskReader, ReadMask, find_files, id_table
 from hrseg.errors import DataError
 from hrseg.metrics import ConfusionMatrix, summarize
-from hrseg.protocols import make_protocol
-from hrseg.schema import Config
 from hrseg.utils.files import write_json
 
 

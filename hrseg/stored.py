@@ -5,8 +5,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from hrseg.config.protocols import Protocol
 from hrseg.errors import ConfigError
-from hrseg.protocols import Protocol
 from hrseg.utils.text import one_line
 
 _COUNT = 2**53  # pixels: what a page can count

@@ -12,7 +12,7 @@ from hrseg.choice import check_root, config_name
 from hrseg.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
-    from hrseg.schema import Config
+    from hrseg.config.schema import Config
 
 
 def _data_check(arguments: argparse.Namespace) -> int:
@@ -41,7 +41,7 @@ def _data_cache(arguments: argparse.Namespace) -> None:
 
 def _data_config(arguments: argparse.Namespace) -> tuple["Config", Path | None]:
     """Return the config to look at the data of, and the file for the result."""
-    from hrseg.config import load_config
+    from hrseg.config.loader import load_config
 
     if arguments.workers is not None and arguments.workers < 0:
         raise ConfigError(f"--workers {arguments.workers}: expected 0 or more.")
@@ -70,7 +70,7 @@ def _weights_convert(arguments: argparse.Namespace) -> None:
 
 def _described(arguments: argparse.Namespace) -> "Config | None":
     """Return the config that says what the weights are, if one is named."""
-    from hrseg.config import load_config
+    from hrseg.config.loader import load_config
 
     if arguments.overrides and not arguments.config:
         raise ConfigError(f"{arguments.overrides[0]} changes a config: name it with --config.")
@@ -107,7 +107,7 @@ def _benchmark_evaluation(arguments: argparse.Namespace) -> None:
 
 def _benchmark_config(arguments: argparse.Namespace) -> tuple["Config", Path | None]:
     """Return the config to measure, and the file for the result; options are checked."""
-    from hrseg.config import load_config
+    from hrseg.config.loader import load_config
 
     for name in ("batch", "steps", "seconds", "images"):
         value = getattr(arguments, name, None)

@@ -12,6 +12,7 @@ from pytorch_lightning.trainer.states import TrainerFn
 from pytorch_lightning.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 
+from hrseg.config.protocols import PROTOCOLS, Protocol
 from hrseg.engine import Engine
 from hrseg.errors import ConfigError, DataError
 from hrseg.facts import stamp
@@ -30,7 +31,6 @@ from hrseg.models.fold import fold
 from hrseg.models.normalize import IMAGENET_MEAN, IMAGENET_STD, Normalize
 from hrseg.numerics import POLICIES, LossGuard, Policy, enough_values
 from hrseg.optim import OPTIMIZERS, SCHEDULES
-from hrseg.protocols import PROTOCOLS, Protocol
 from hrseg.scale_report import scale_report
 from hrseg.skipped import SkippedFiles
 from hrseg.utils.registry import build, find

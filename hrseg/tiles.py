@@ -11,11 +11,11 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+from hrseg.config.protocols import Protocol
 from hrseg.errors import ConfigError, DataError
 from hrseg.geometry import MIN_SIZE, Size
 from hrseg.inference import Evaluator
 from hrseg.logits import class_ids
-from hrseg.protocols import Protocol
 
 Array = NDArray[np.uint8]
 ReadRows = Callable[[int, int], Array]  # (first, end) -> RGB uint8 (end - first, W, 3)

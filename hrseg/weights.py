@@ -13,6 +13,8 @@ from rich.table import Table
 from rich.text import Text
 from torch import Tensor
 
+from hrseg.config.protocols import Protocol
+from hrseg.config.schema import Config
 from hrseg.engine import is_exported, open_engine
 from hrseg.errors import ConfigError
 from hrseg.facts import check_facts
@@ -21,8 +23,6 @@ from hrseg.models.hub import fetch, is_on_hub
 from hrseg.models.mmseg import RESTORE, to_mmseg
 from hrseg.models.weightfile import read_checkpoint, write_safetensors
 from hrseg.models.weights import Report, compare, describe, load_weights
-from hrseg.protocols import Protocol
-from hrseg.schema import Config
 from hrseg.seal import state_of
 from hrseg.utils.files import cannot_write, replacing
 from hrseg.utils.text import some

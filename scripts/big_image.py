@@ -103,8 +103,8 @@ def predict(source: Path, target: Path, classes: int, tile: int, overlap: int) -
 
     import hrseg
     from hrseg.bigimage import predict_big
+    from hrseg.config.protocols import Protocol
     from hrseg.predictor import Predictor
-    from hrseg.protocols import Protocol
     from hrseg.visualize import default_palette
 
     torch.manual_seed(0)

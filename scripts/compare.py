@@ -43,7 +43,8 @@ from torch import Tensor, nn
 
 import hrseg
 from hrseg.build import build_data
-from hrseg.config import load_config
+from hrseg.config.loader import load_config
+from hrseg.config.protocols import PROTOCOLS, Protocol
 from hrseg.data.base import MaskReader, id_table
 from hrseg.data.cache import Cache
 from hrseg.data.cachewriter import write_cache
@@ -59,7 +60,6 @@ from hrseg.models.compiled import compiled_for_training
 from hrseg.models.fold import inference_network
 from hrseg.models.normalize import Normalize
 from hrseg.optim import sgd
-from hrseg.protocols import PROTOCOLS, Protocol
 from hrseg.utils.system import keep_memory
 
 Work = Callable[[], Any]

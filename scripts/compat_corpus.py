@@ -27,7 +27,7 @@ from pytorch_lightning.trainer.states import TrainerFn
 from torch import Tensor, nn
 
 from hrseg.cli import main as hrseg_main
-from hrseg.config import load_config, shipped_configs, to_yaml
+from hrseg.config.loader import load_config, shipped_configs, to_yaml
 from hrseg.data import Synthetic
 from hrseg.task import SegmentationTask
 from hrseg.utils.constants import __version__

@@ -21,9 +21,9 @@ import numpy as np
 from hrseg.benchmark import train_step
 from hrseg.benchmark_evaluation import evaluation
 from hrseg.build import build_data
-from hrseg.config import load_config
+from hrseg.config.loader import load_config
+from hrseg.config.schema import Config
 from hrseg.measure import in_process, machine
-from hrseg.schema import Config
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt

@@ -26,13 +26,13 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from hrseg.build import build_data, build_task
-from hrseg.config import load_config
+from hrseg.config.loader import load_config
+from hrseg.config.schema import Config
 from hrseg.data.base import Array
 from hrseg.data.cachewriter import write_cache
 from hrseg.data.datamodule import SegmentationDataModule
 from hrseg.metrics import mean_iou
 from hrseg.models.normalize import Normalize
-from hrseg.schema import Config
 from hrseg.task import SegmentationTask
 from hrseg.utils.constants import IGNORE_INDEX
 

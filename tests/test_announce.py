@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from hrseg.announce import batch, lonely_norms, say, scaled_lr
-from hrseg.config import load_config
+from hrseg.config.loader import load_config
 
 
 def trainer(devices, accumulated=1, kind="cuda"):

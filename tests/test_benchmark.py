@@ -10,7 +10,7 @@ import hrseg
 from hrseg import benchmark
 from hrseg.benchmark import benchmark_model, train_step
 from hrseg.cli import main
-from hrseg.config import load_config
+from hrseg.config.loader import load_config
 from hrseg.utils.memory import OutOfMemory
 
 CONFIG = ["--config", "camvid_w18_small"]

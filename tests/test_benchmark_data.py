@@ -17,7 +17,7 @@ from hrseg.benchmark_data import (
     worker_counts,
 )
 from hrseg.build import build_data
-from hrseg.config import load_config
+from hrseg.config.loader import load_config
 from hrseg.data import dataset
 from hrseg.datacache import cache_data
 from tests.camvid_tree import fit_overrides, make_camvid

@@ -9,7 +9,7 @@ from rich import reconfigure
 from hrseg import benchmark_evaluation as module
 from hrseg.benchmark_evaluation import benchmark_evaluation, evaluation
 from hrseg.build import build_data, build_task
-from hrseg.config import load_config
+from hrseg.config.loader import load_config
 from hrseg.errors import ConfigError
 from hrseg.task import SegmentationTask
 from tests.camvid_tree import fit_overrides, make_camvid

@@ -6,7 +6,7 @@ import pytest
 
 import hrseg
 from hrseg.checks import check_interval, check_norms, check_settings
-from hrseg.config import load_config
+from hrseg.config.loader import load_config
 from hrseg.errors import ConfigError
 from hrseg.task import SegmentationTask
 

@@ -12,7 +12,7 @@ from hrseg.choice import (
     run_of_arguments,
     run_to_resume,
 )
-from hrseg.config import load_config
+from hrseg.config.loader import load_config
 from hrseg.errors import ConfigError, DataError
 
 
@@ -37,7 +37,7 @@ def runs(tmp_path, monkeypatch):
 
 
 def _yaml():
-    from hrseg.config import to_yaml
+    from hrseg.config.loader import to_yaml
 
     return to_yaml(load_config("synthetic_tiny", ["trainer.limit_val_batches=2"]))
 

@@ -19,7 +19,7 @@ import hrseg
 from hrseg import facts
 from hrseg.build import build_data
 from hrseg.cli import main
-from hrseg.config import load_config, to_yaml
+from hrseg.config.loader import load_config, to_yaml
 from hrseg.models.weightfile import read_checkpoint
 
 ARCHIVES = sorted((Path(__file__).parent / "compat").glob("*.tar.xz"))

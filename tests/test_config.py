@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 import pytorch_lightning as pl
 
-from hrseg.config import find_config, load_config, shipped_configs, to_dict, to_yaml
+from hrseg.config.loader import find_config, load_config, shipped_configs, to_dict, to_yaml
+from hrseg.config.schema import OWN_TRAINER_NAMES, TRAINER_NAMES
 from hrseg.errors import ConfigError
-from hrseg.schema import OWN_TRAINER_NAMES, TRAINER_NAMES
 
 MINIMAL = """\
 name: mine

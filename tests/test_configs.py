@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from hrseg.cli import main
-from hrseg.config import load_config, shipped_configs
+from hrseg.config.loader import load_config, shipped_configs
 from tests.trees import (
     make_ade20k,
     make_cityscapes,

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from rich import reconfigure
 
-from hrseg.config import load_config, to_dict
+from hrseg.config.loader import load_config, to_dict
 from hrseg.data.camvid import CamVid
 from hrseg.datacheck import check_data, data_stats
 from hrseg.errors import DataError

@@ -9,10 +9,10 @@ import torch
 import torch.nn.functional as F
 
 import hrseg
+from hrseg.config.protocols import PROTOCOLS, Protocol
 from hrseg.engine import Engine, is_exported, open_engine
 from hrseg.errors import ConfigError
 from hrseg.predictor import Predictor
-from hrseg.protocols import PROTOCOLS, Protocol
 from tests.untrained import NAMES, PALETTE
 
 MEAN, STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]

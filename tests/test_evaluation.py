@@ -11,7 +11,7 @@ from cityscapesscripts.evaluation import evalPixelLevelSemanticLabeling as their
 
 from hrseg.build import build_data, build_task
 from hrseg.cli import main
-from hrseg.config import load_config
+from hrseg.config.loader import load_config
 from hrseg.data import DATASETS
 from tests.golden_weights import GOLDEN, official_weights, relative_error
 from tests.trees import make_cityscapes, save

@@ -3,6 +3,7 @@ import numpy as np
 import pytest
 import torch
 
+from hrseg.config.protocols import PROTOCOLS, Protocol
 from hrseg.errors import ConfigError
 from hrseg.geometry import (
     Windows,
@@ -12,7 +13,6 @@ from hrseg.geometry import (
     scaled_size,
     seen_pixels,
 )
-from hrseg.protocols import PROTOCOLS, Protocol
 
 CITYSCAPES = PROTOCOLS["official_cityscapes"]
 PASCAL = PROTOCOLS["official_pascal_context"]

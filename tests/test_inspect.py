@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from hrseg.config import load_config, to_dict
+from hrseg.config.loader import load_config, to_dict
 from hrseg.data import Folder
 from hrseg.data.inspect import inspect_folder, write_config
 from hrseg.errors import DataError

@@ -3,9 +3,9 @@
 import pytest
 import torch
 
+from hrseg.config.protocols import Protocol
 from hrseg.errors import VerificationError
 from hrseg.logits import AVERAGES, class_ids, in_float32, rule_of
-from hrseg.protocols import Protocol
 
 ORDER_ONLY = AVERAGES["logits"]
 

@@ -16,7 +16,7 @@ from torch import nn
 
 import hrseg
 from hrseg import measure
-from hrseg.config import load_config
+from hrseg.config.loader import load_config
 from hrseg.errors import ConfigError
 from hrseg.measure import (
     PeakMemory,

@@ -11,9 +11,9 @@ import torch
 from torch.utils.data import DataLoader
 
 from hrseg.callbacks import PredictionImages
+from hrseg.config.protocols import Protocol
 from hrseg.inference import Evaluator
 from hrseg.models import create_model
-from hrseg.protocols import Protocol
 from hrseg.records import ImageScores
 from hrseg.task import SegmentationTask
 from hrseg.utils.memory import OutOfMemory, is_out_of_memory, of_training

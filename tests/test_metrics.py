@@ -15,6 +15,7 @@ from pytorch_lightning.callbacks import EMAWeightAveraging
 from torch.utils.data import DataLoader
 
 import hrseg
+from hrseg.config.protocols import CHOICES, Protocol
 from hrseg.data.sampler import EvaluationSampler
 from hrseg.errors import ConfigError
 from hrseg.inference import Evaluator
@@ -30,7 +31,6 @@ from hrseg.metrics import (
     summarize,
 )
 from hrseg.models.normalize import Normalize
-from hrseg.protocols import CHOICES, Protocol
 from tests.faults.metrics import Looked, whole
 
 # Class 0: 3 of 4 pixels found, class 1: 2 of 4, class 2: nowhere.

@@ -4,10 +4,10 @@ import torch
 from rich import get_console
 
 import hrseg
+from hrseg.config.protocols import PROTOCOLS
 from hrseg.errors import VerificationError
 from hrseg.predictor import Predictor
 from hrseg.proof import SHAPES, Comparison, open_candidate, prove
-from hrseg.protocols import PROTOCOLS
 from tests.test_engine import engine
 from tests.untrained import save_untrained
 

@@ -1,7 +1,7 @@
 import pytest
 
+from hrseg.config.protocols import PROTOCOLS, Protocol
 from hrseg.errors import ConfigError
-from hrseg.protocols import PROTOCOLS, Protocol
 
 
 @pytest.mark.parametrize("name", PROTOCOLS)

@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 from hrseg.arguments import parse
-from hrseg.config import load_config, shipped_configs
+from hrseg.config.loader import load_config, shipped_configs
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")

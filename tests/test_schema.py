@@ -6,14 +6,14 @@ from typing import get_args
 
 import pytest
 
+from hrseg.config.protocols import PROTOCOLS, Protocol
+from hrseg.config.schema import SECTIONS, Backbone, Config, InferenceConfig, ModelConfig
 from hrseg.data import DATASETS
 from hrseg.losses import LOSSES
 from hrseg.models import create_model
 from hrseg.models.hrnet import VARIANTS
 from hrseg.models.segmenter import HEADS
 from hrseg.optim import OPTIMIZERS, SCHEDULES
-from hrseg.protocols import PROTOCOLS, Protocol
-from hrseg.schema import SECTIONS, Backbone, Config, InferenceConfig, ModelConfig
 
 
 def names(schema):

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from hrseg.config import load_config
+from hrseg.config.loader import load_config
 from hrseg.errors import DataError
 from hrseg.score import score_folders
 from tests.trees import make_cityscapes

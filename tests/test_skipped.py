@@ -10,7 +10,7 @@ from PIL import Image
 
 from hrseg.build import build_data, build_task
 from hrseg.cli import main
-from hrseg.config import load_config
+from hrseg.config.loader import load_config
 from hrseg.skipped import SkippedFiles, _csv
 
 

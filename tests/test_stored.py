@@ -3,8 +3,8 @@ import json
 
 import pytest
 
+from hrseg.config.protocols import Protocol
 from hrseg.errors import ConfigError
-from hrseg.protocols import Protocol
 from hrseg.stored import read_records, read_scores
 
 CLASS = {"name": "road", "iou": 0.5, "accuracy": None, "pixels": 7}

@@ -5,8 +5,8 @@ import torch
 from torch.utils.data import DataLoader
 
 import hrseg
+from hrseg.config.protocols import Protocol
 from hrseg.errors import ConfigError, VerificationError
-from hrseg.protocols import Protocol
 
 NAMES = ["left", "right"]
 

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import torch
 
+from hrseg.config.protocols import PROTOCOLS, Protocol
 from hrseg.errors import ConfigError, DataError, VerificationError
 from hrseg.inference import Evaluator
 from hrseg.models import create_model
 from hrseg.models.normalize import Normalize
-from hrseg.protocols import PROTOCOLS, Protocol
 from hrseg.tiles import _starts, _weights, check_tiles, default_overlap, not_applied, predict_bands
 
 

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from hrseg.build import build_data
-from hrseg.config import load_config
+from hrseg.config.loader import load_config
 from hrseg.data.folder import Folder
 from hrseg.data.manifest import write_manifest
 from hrseg.datacheck import check_data

@@ -17,10 +17,10 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from hrseg.config.protocols import Protocol
 from hrseg.data.folder import Folder
 from hrseg.inference import Evaluator
 from hrseg.models.normalize import IMAGENET_MEAN, IMAGENET_STD
-from hrseg.protocols import Protocol
 from hrseg.task import SegmentationTask
 from tests.faults import Tally
 

@@ -17,9 +17,9 @@ from torch.utils.data import DataLoader
 
 import hrseg
 from hrseg.checkpointing import DurableCheckpointIO
+from hrseg.config.protocols import Protocol
 from hrseg.errors import VerificationError
 from hrseg.inference import Evaluator
-from hrseg.protocols import Protocol
 from hrseg.seal import state_of
 from tests.faults import Tally
 

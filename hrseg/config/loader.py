@@ -15,15 +15,15 @@ import yaml
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from hrseg.errors import ConfigError
-from hrseg.protocols import PROTOCOLS, make_protocol
-from hrseg.schema import (
+from hrseg.config.protocols import PROTOCOLS, make_protocol
+from hrseg.config.schema import (
     OWN_TRAINER_NAMES,
     SECTIONS,
     TRAINER_NAMES,
     WHOLE_TRAINER_NUMBERS,
     Config,
 )
+from hrseg.errors import ConfigError
 from hrseg.utils.registry import did_you_mean, find
 from hrseg.utils.text import one_line
 
