@@ -43,8 +43,8 @@ from hrseg.measure import (
     trainer_for,
     wait_for,
 )
-from hrseg.models.fold import inference_network
 from hrseg.models.normalize import Normalize
+from hrseg.models.optimize import inference_network
 from hrseg.utils.console import say
 from hrseg.utils.files import write_json
 from hrseg.utils.memory import OutOfMemory
@@ -127,7 +127,7 @@ def inference(
     Args:
         config: says size, batch and network, whose weights are random.
         device: as torch names it.
-        precision: a key of `hrseg.models.fold.PRECISIONS`.
+        precision: a key of `hrseg.models.optimize.PRECISIONS`.
         steps: as for `train_step`, and so is what is returned.
     """
     where = torch.device(device)

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from hrseg.engine import INSTALL, METADATA, import_openvino
 from hrseg.errors import ConfigError
 from hrseg.models import Segmenter
-from hrseg.models.fold import fold
+from hrseg.models.optimize import fold
 from hrseg.models.weightfile import write_safetensors
 from hrseg.utils.registry import find
 

@@ -23,8 +23,8 @@ from hrseg.errors import ConfigError
 from hrseg.facts import check_facts
 from hrseg.inference import Evaluator
 from hrseg.models import Segmenter, create_model
-from hrseg.models.fold import PRECISIONS, inference_network
 from hrseg.models.normalize import Normalize
+from hrseg.models.optimize import PRECISIONS, inference_network
 from hrseg.models.weightfile import read_checkpoint
 from hrseg.models.weights import load_weights
 from hrseg.pixels import Input, read_pixels

@@ -21,14 +21,14 @@ from hrseg.inference import Evaluator
 from hrseg.losses import LOSSES
 from hrseg.metrics import ConfusionMatrix, summarize
 from hrseg.models import Segmenter
-from hrseg.models.compiled import (
+from hrseg.models.normalize import IMAGENET_MEAN, IMAGENET_STD, Normalize
+from hrseg.models.optimize import (
     Outputs,
     check_compiler,
     compiled_for_inference,
     compiled_for_training,
+    fold,
 )
-from hrseg.models.fold import fold
-from hrseg.models.normalize import IMAGENET_MEAN, IMAGENET_STD, Normalize
 from hrseg.numerics import POLICIES, LossGuard, Policy, enough_values
 from hrseg.optim import OPTIMIZERS, SCHEDULES
 from hrseg.scale_report import scale_report

@@ -56,9 +56,8 @@ from hrseg.losses.cross_entropy import CrossEntropy
 from hrseg.measure import PeakMemory
 from hrseg.metrics import ConfusionMatrix, mean_iou
 from hrseg.models import Segmenter
-from hrseg.models.compiled import compiled_for_training
-from hrseg.models.fold import inference_network
 from hrseg.models.normalize import Normalize
+from hrseg.models.optimize import compiled_for_training, inference_network
 from hrseg.optim import sgd
 from hrseg.utils.system import keep_memory
 

@@ -3,9 +3,14 @@ import pytorch_lightning as pl
 import torch
 
 from hrseg.errors import ConfigError
-from hrseg.models import compiled, create_model
-from hrseg.models.compiled import check_compiler, compiled_for_inference, compiled_for_training
-from hrseg.models.fold import fold
+from hrseg.models import create_model
+from hrseg.models import optimize as compiled
+from hrseg.models.optimize import (
+    check_compiler,
+    compiled_for_inference,
+    compiled_for_training,
+    fold,
+)
 from hrseg.task import SegmentationTask
 
 needs_compiler = pytest.mark.skipif(

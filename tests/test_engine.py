@@ -107,7 +107,7 @@ def test_what_it_can_do_is_let_pass_and_done():
 
 def test_a_copy_is_the_file_itself():
     model = engine(brightest)
-    assert hrseg.models.fold.fold(model) is model
+    assert hrseg.models.optimize.fold(model) is model
 
 
 @pytest.mark.parametrize(("name", "runtime"), [("w.onnx", "ONNX Runtime"), ("w.xml", "OpenVINO")])

@@ -1,6 +1,6 @@
 """Networks, and the way in and out for their weights."""
 
-from hrseg.models.backbone import Backbone, create_backbone
+from hrseg.models.pyramid import Backbone, create_backbone
 from hrseg.models.segmenter import Segmenter, create_model
 from hrseg.models.weights import load_weights, to_official
 

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 from torch import Tensor, nn
 
 from hrseg.errors import ConfigError
+from hrseg.models.activation_checkpointing import recomputed
 from hrseg.models.blocks import (
     BasicBlock,
     Bottleneck,
@@ -14,7 +15,6 @@ from hrseg.models.blocks import (
     initialise,
     resize,
 )
-from hrseg.models.recompute import recomputed
 from hrseg.utils.registry import find
 
 

@@ -7,10 +7,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hrseg.errors import ConfigError
+from hrseg.models.activation_checkpointing import recomputed
 from hrseg.models.fcn import FCNHead
 from hrseg.models.hrnet import VARIANTS, HRNet
 from hrseg.models.ocr import OCRHead
-from hrseg.models.recompute import recomputed
 from hrseg.utils.registry import find
 
 HEADS: dict[str, type[FCNHead] | type[OCRHead]] = {"fcn": FCNHead, "ocr": OCRHead}

@@ -9,10 +9,10 @@ from typing import Any
 from torch import Tensor, nn
 
 from hrseg.errors import ConfigError
-from hrseg.models.backbone import Backbone
 from hrseg.models.families import FAMILIES, MARK, Found, State, recognise
 from hrseg.models.hrnet import VARIANTS
 from hrseg.models.hub import fetch, is_on_hub
+from hrseg.models.pyramid import Backbone
 from hrseg.models.segmenter import Segmenter
 from hrseg.models.weightfile import read_checkpoint
 from hrseg.seal import whole_checkpoint
