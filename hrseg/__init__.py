@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from hrseg import models as models
     from hrseg.callbacks import ClassScores as ClassScores
     from hrseg.config.protocols import Protocol as Protocol
-    from hrseg.metrics import ConfusionMatrix as ConfusionMatrix
+    from hrseg.metrics.confusion import ConfusionMatrix as ConfusionMatrix
     from hrseg.models import create_model as create_model
     from hrseg.models.weights import load_weights as load_weights
     from hrseg.predictor import load as load
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 _HOME = {
     "ClassScores": "hrseg.callbacks",
-    "ConfusionMatrix": "hrseg.metrics",
+    "ConfusionMatrix": "hrseg.metrics.confusion",
     "Protocol": "hrseg.config.protocols",
     "SegmentationTask": "hrseg.task",
     "create_model": "hrseg.models",

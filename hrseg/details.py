@@ -10,8 +10,8 @@ from rich.markup import escape
 from rich.progress import track
 from rich.table import Table
 
-from hrseg.boundary import BoundaryCounts
 from hrseg.errors import DataError
+from hrseg.metrics.boundary import BoundaryCounts
 from hrseg.records import Evaluation, ImageRecord
 from hrseg.utils.files import write_json
 from hrseg.utils.text import percent

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from hrseg.errors import ConfigError, HrsegError
-from hrseg.metrics import mean_iou
+from hrseg.metrics.confusion import mean_iou
 from hrseg.predictor import Predictor, load
 from hrseg.records import Evaluation, ImageRecord, open_evaluation, record
 from hrseg.utils.registry import find

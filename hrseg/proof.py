@@ -18,7 +18,7 @@ from torch import Tensor
 from hrseg.config.protocols import Protocol
 from hrseg.engine import Engine, is_exported, open_engine
 from hrseg.errors import ConfigError, VerificationError
-from hrseg.metrics import ConfusionMatrix, summarize
+from hrseg.metrics.confusion import ConfusionMatrix, summarize
 from hrseg.predictor import Predictor, load
 from hrseg.utils.console import say
 

@@ -21,7 +21,7 @@ from hrseg.config.schema import Config
 from hrseg.data.base import Array
 from hrseg.data.dataset import SegmentationDataset
 from hrseg.errors import ConfigError, DataError
-from hrseg.metrics import count_pairs
+from hrseg.metrics.confusion import count_pairs
 from hrseg.stored import read_records, read_scores
 from hrseg.utils.files import write_json
 from hrseg.visualize import indexed

@@ -14,7 +14,7 @@ from hrseg.config.protocols import make_protocol
 from hrseg.config.schema import Config
 from hrseg.data.base import MaskReader, ReadMask, find_files, id_table
 from hrseg.errors import DataError
-from hrseg.metrics import ConfusionMatrix, summarize
+from hrseg.metrics.confusion import ConfusionMatrix, summarize
 from hrseg.utils.files import write_json
 
 

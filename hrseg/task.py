@@ -19,7 +19,8 @@ from hrseg.facts import stamp
 from hrseg.geometry import seen_pixels
 from hrseg.inference import Evaluator
 from hrseg.losses import LOSSES
-from hrseg.metrics import ConfusionMatrix, summarize
+from hrseg.metrics.confusion import ConfusionMatrix, summarize
+from hrseg.metrics.scale_selection import scale_report
 from hrseg.models import Segmenter
 from hrseg.models.normalize import IMAGENET_MEAN, IMAGENET_STD, Normalize
 from hrseg.models.optimize import (
@@ -31,7 +32,6 @@ from hrseg.models.optimize import (
 )
 from hrseg.numerics import POLICIES, LossGuard, Policy, enough_values
 from hrseg.optim import OPTIMIZERS, SCHEDULES
-from hrseg.scale_report import scale_report
 from hrseg.skipped import SkippedFiles
 from hrseg.utils.registry import build, find
 from hrseg.visualize import default_palette

@@ -54,7 +54,7 @@ from hrseg.data.transforms import TrainTransform
 from hrseg.inference import Evaluator
 from hrseg.losses.cross_entropy import CrossEntropy
 from hrseg.measure import PeakMemory
-from hrseg.metrics import ConfusionMatrix, mean_iou
+from hrseg.metrics.confusion import ConfusionMatrix, mean_iou
 from hrseg.models import Segmenter
 from hrseg.models.normalize import Normalize
 from hrseg.models.optimize import compiled_for_training, inference_network

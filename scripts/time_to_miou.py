@@ -31,7 +31,7 @@ from hrseg.config.schema import Config
 from hrseg.data.base import Array
 from hrseg.data.cachewriter import write_cache
 from hrseg.data.datamodule import SegmentationDataModule
-from hrseg.metrics import mean_iou
+from hrseg.metrics.confusion import mean_iou
 from hrseg.models.normalize import Normalize
 from hrseg.task import SegmentationTask
 from hrseg.utils.constants import IGNORE_INDEX

@@ -4,7 +4,7 @@ import torch
 from omegaconf import OmegaConf
 
 from hrseg.config.loader import load_config
-from hrseg.metrics import summarize
+from hrseg.metrics.confusion import summarize
 from hrseg.records import write_records
 from hrseg.utils.files import write_json
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from hrseg.boundary import WIDTHS, BoundaryCounts, band, border
+from hrseg.metrics.boundary import WIDTHS, BoundaryCounts, band, border
 from hrseg.utils.constants import IGNORE_INDEX
 
 

@@ -19,7 +19,7 @@ from hrseg.config.protocols import CHOICES, Protocol
 from hrseg.data.sampler import EvaluationSampler
 from hrseg.errors import ConfigError
 from hrseg.inference import Evaluator
-from hrseg.metrics import (
+from hrseg.metrics.confusion import (
     ConfusionMatrix,
     accuracy,
     dice,

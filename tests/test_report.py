@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from hrseg.errors import ConfigError
-from hrseg.metrics import summarize
+from hrseg.metrics.confusion import summarize
 from hrseg.records import ImageRecord, record
 from hrseg.report import script_json, write_report
 from hrseg.visualize import indexed

@@ -1,4 +1,4 @@
-from hrseg.scale_report import scale_report
+from hrseg.metrics.scale_selection import scale_report
 
 
 def test_the_cheapest_subset_within_a_tenth_of_a_point_is_found():
