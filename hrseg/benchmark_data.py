@@ -29,7 +29,7 @@ from hrseg.benchmark import header, milliseconds, three_digits, train_step, trai
 from hrseg.build import build_data
 from hrseg.config.schema import Config
 from hrseg.data.datamodule import SegmentationDataModule
-from hrseg.data.sampler import EpochSampler
+from hrseg.data.samplers import EpochSampler
 from hrseg.logs import quieten
 from hrseg.measure import device_of, in_process, machine, on_one_device, spread
 from hrseg.utils.console import say

@@ -250,7 +250,7 @@ def _score(arguments: argparse.Namespace) -> None:
 
 
 def _init(arguments: argparse.Namespace) -> None:
-    from hrseg.data.inspect import inspect_folder, write_config
+    from hrseg.data.analysis.suggest_config import inspect_folder, write_config
 
     root = Path(arguments.folder)
     out = Path(arguments.out or f"{root.resolve().name}.yaml")

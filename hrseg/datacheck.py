@@ -11,12 +11,11 @@ from rich.table import Table
 
 from hrseg.build import build_data
 from hrseg.config.schema import Config
-from hrseg.data.check import Split, find_split, look_through
+from hrseg.data.analysis.check import Fault, Look, Split, fault, find_split, look_through
+from hrseg.data.analysis.statistics import split_stats
+from hrseg.data.checksums import NAME, Manifest, write_manifest
 from hrseg.data.datamodule import SegmentationDataModule
-from hrseg.data.imagefile import named
-from hrseg.data.look import Fault, Look, fault
-from hrseg.data.manifest import NAME, Manifest, write_manifest
-from hrseg.data.stats import split_stats
+from hrseg.data.images import named
 from hrseg.errors import DataError
 from hrseg.utils.console import progress_bar, say
 from hrseg.utils.constants import IGNORE_INDEX

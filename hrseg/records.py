@@ -18,8 +18,8 @@ from hrseg.build import build_data
 from hrseg.callbacks import ClassScores
 from hrseg.config.loader import load_config
 from hrseg.config.schema import Config
-from hrseg.data.base import Array
 from hrseg.data.dataset import SegmentationDataset
+from hrseg.data.images import Array
 from hrseg.errors import ConfigError, DataError
 from hrseg.metrics.confusion import count_pairs
 from hrseg.stored import read_records, read_scores

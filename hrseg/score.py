@@ -12,7 +12,8 @@ from hrseg.callbacks import show_scores
 from hrseg.config.loader import to_dict
 from hrseg.config.protocols import make_protocol
 from hrseg.config.schema import Config
-from hrseg.data.base import MaskReader, ReadMask, find_files, id_table
+from hrseg.data.masks import MaskReader, ReadMask, id_table
+from hrseg.data.pairing import find_files
 from hrseg.errors import DataError
 from hrseg.metrics.confusion import ConfusionMatrix, summarize
 from hrseg.utils.files import write_json

@@ -45,11 +45,11 @@ import hrseg
 from hrseg.build import build_data
 from hrseg.config.loader import load_config
 from hrseg.config.protocols import PROTOCOLS, Protocol
-from hrseg.data.base import MaskReader, id_table
 from hrseg.data.cache import Cache
-from hrseg.data.cachewriter import write_cache
+from hrseg.data.cache_writer import write_cache
 from hrseg.data.dataset import Key, SegmentationDataset
-from hrseg.data.scene import generate_scene
+from hrseg.data.masks import MaskReader, id_table
+from hrseg.data.synthetic.scene import generate_scene
 from hrseg.data.transforms import TrainTransform
 from hrseg.inference import Evaluator
 from hrseg.losses.cross_entropy import CrossEntropy

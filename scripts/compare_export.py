@@ -19,7 +19,7 @@ import torch.nn.functional as F
 
 import hrseg
 from hrseg.config.protocols import Protocol
-from hrseg.data.scene import generate_scene
+from hrseg.data.synthetic.scene import generate_scene
 from hrseg.engine import open_engine
 from hrseg.formats import Form, write
 from hrseg.models.normalize import IMAGENET_MEAN, IMAGENET_STD, Normalize

@@ -28,9 +28,9 @@ from torch.utils.data import DataLoader, Dataset
 from hrseg.build import build_data, build_task
 from hrseg.config.loader import load_config
 from hrseg.config.schema import Config
-from hrseg.data.base import Array
-from hrseg.data.cachewriter import write_cache
+from hrseg.data.cache_writer import write_cache
 from hrseg.data.datamodule import SegmentationDataModule
+from hrseg.data.images import Array
 from hrseg.metrics.confusion import mean_iou
 from hrseg.models.normalize import Normalize
 from hrseg.task import SegmentationTask

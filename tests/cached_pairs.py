@@ -3,9 +3,9 @@
 import numpy as np
 from PIL import Image
 
-from hrseg.data.base import MaskReader, id_table
 from hrseg.data.cache import Cache
 from hrseg.data.dataset import SegmentationDataset
+from hrseg.data.masks import MaskReader, id_table
 
 READER = MaskReader(id_table(5, {9: 0, 1: 1, 2: 2, 3: 3, 4: 4}), "")
 

@@ -11,15 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from hrseg.data.base import (
-    MaskReader,
-    find_files,
-    id_table,
-    pair_files,
-    read_image,
-    read_index_mask,
-)
-from hrseg.data.imagefile import header_size
+from hrseg.data.images import header_size, read_image
+from hrseg.data.masks import MaskReader, id_table, read_index_mask
+from hrseg.data.pairing import find_files, pair_files
 from hrseg.errors import ConfigError, DataError
 
 RNG = np.random.default_rng(0)

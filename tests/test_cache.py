@@ -7,9 +7,9 @@ import pytest
 from PIL import Image
 
 from hrseg.data.cache import INDEX, Cache
-from hrseg.data.cachewriter import PAGE, write_cache
+from hrseg.data.cache_writer import PAGE, write_cache
 from hrseg.data.dataset import Key
-from hrseg.data.folder import Folder
+from hrseg.data.datasets.folder import Folder
 from hrseg.data.transforms import TrainTransform
 from hrseg.errors import ConfigError, DataError
 from tests.cached_pairs import READER, datasets, pairs

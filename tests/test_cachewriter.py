@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from hrseg.data import cachewriter as module
-from hrseg.data.base import MaskReader, id_table
+from hrseg.data import cache_writer as module
 from hrseg.data.cache import INDEX, Cache
-from hrseg.data.cachewriter import PAGE, verify_cache, write_cache
+from hrseg.data.cache_writer import PAGE, verify_cache, write_cache
+from hrseg.data.masks import MaskReader, id_table
 from hrseg.errors import ConfigError, DataError
 from tests.cached_pairs import READER, datasets, pairs
 
@@ -122,7 +122,7 @@ def test_a_writer_that_is_killed_at_any_moment_can_go_on(tmp_path):
     code = textwrap.dedent("""
         import sys
         from pathlib import Path
-        from hrseg.data.cachewriter import write_cache
+        from hrseg.data.cache_writer import write_cache
         from tests.cached_pairs import READER
         root = Path(sys.argv[1]) / "data"
         files = [(root / f"{i}.png", root / f"{i}_mask.png") for i in range(40)]

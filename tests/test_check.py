@@ -9,8 +9,8 @@ import time
 import numpy as np
 import pytest
 
-from hrseg.data.camvid import CamVid
-from hrseg.data.check import Split, find_split, look_through
+from hrseg.data.analysis.check import Split, find_split, look_through
+from hrseg.data.datasets.camvid import CamVid
 from hrseg.errors import DataError
 from tests.camvid_tree import make_camvid
 from tests.trees import save

@@ -8,7 +8,7 @@ from cityscapesscripts.helpers.labels import labels
 from PIL import Image
 
 from hrseg.data import Cityscapes
-from hrseg.data.cityscapes import LABEL_KINDS
+from hrseg.data.datasets.cityscapes import LABEL_KINDS
 from hrseg.errors import DataError
 from tests.trees import make_cityscapes
 

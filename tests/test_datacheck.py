@@ -8,7 +8,7 @@ import pytest
 from rich import reconfigure
 
 from hrseg.config.loader import load_config, to_dict
-from hrseg.data.camvid import CamVid
+from hrseg.data.datasets.camvid import CamVid
 from hrseg.datacheck import check_data, data_stats
 from hrseg.errors import DataError
 from tests.camvid_tree import make_camvid

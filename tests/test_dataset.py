@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from hrseg.data.base import MaskReader, id_table
 from hrseg.data.dataset import Key, SegmentationDataset, check_files
+from hrseg.data.masks import MaskReader, id_table
 from hrseg.errors import DataError
 
 RNG = np.random.default_rng(0)

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from hrseg.data import Folder
-from hrseg.data.folder import read_classes
+from hrseg.data.datasets.folder import read_classes
 from hrseg.errors import ConfigError, DataError
 
 NAMES = ["road", "car", "tree"]

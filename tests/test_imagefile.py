@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from hrseg.data.base import read_image, read_index_mask
-from hrseg.data.imagefile import LARGEST, header_size, read_file
+from hrseg.data.images import LARGEST, header_size, read_file, read_image
+from hrseg.data.masks import read_index_mask
 from hrseg.errors import DataError
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (12, 16, 3), np.uint8)

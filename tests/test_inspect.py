@@ -10,7 +10,7 @@ from PIL import Image
 
 from hrseg.config.loader import load_config, to_dict
 from hrseg.data import Folder
-from hrseg.data.inspect import inspect_folder, write_config
+from hrseg.data.analysis.suggest_config import inspect_folder, write_config
 from hrseg.errors import DataError
 
 RNG = np.random.default_rng(0)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from hrseg.data.layout import find_layout
+from hrseg.data.analysis.folder_layout import find_layout
 from hrseg.errors import DataError
 
 PHOTO = np.random.default_rng(0).integers(0, 256, (20, 24, 3), np.uint8)

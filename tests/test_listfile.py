@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from hrseg.data.listfile import read_list, read_official_list
+from hrseg.data.pairing import read_list, read_official_list
 from hrseg.errors import DataError
 
 

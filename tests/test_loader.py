@@ -12,9 +12,8 @@ import pytorch_lightning as pl
 import torch
 from torch.utils.data import Dataset
 
-from hrseg.data import loader as module
-from hrseg.data.loader import WatchedLoader
-from hrseg.data.worker import at
+from hrseg.data import workers as module
+from hrseg.data.workers import WatchedLoader, at
 from hrseg.errors import DataError
 
 

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from hrseg.data.base import MaskReader, id_table
-from hrseg.data.camvid import CamVid
-from hrseg.data.look import Looks, fault
+from hrseg.data.analysis.check import Looks, fault
+from hrseg.data.datasets.camvid import CamVid
+from hrseg.data.masks import MaskReader, id_table
 from tests.trees import picture, save
 
 SIZE = (24, 32)

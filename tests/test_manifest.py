@@ -6,7 +6,7 @@ import subprocess
 
 import pytest
 
-from hrseg.data.manifest import NAME, Manifest, digest_of, write_manifest
+from hrseg.data.checksums import NAME, Manifest, digest_of, write_manifest
 from hrseg.errors import ConfigError, DataError
 
 

@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader
 
 import hrseg
 from hrseg.config.protocols import CHOICES, Protocol
-from hrseg.data.sampler import EvaluationSampler
+from hrseg.data.samplers import EvaluationSampler
 from hrseg.errors import ConfigError
 from hrseg.inference import Evaluator
 from hrseg.metrics.confusion import (

@@ -6,8 +6,8 @@ import pytest
 from PIL import Image
 
 from hrseg.data import PascalContext
-from hrseg.data.check import find_split
-from hrseg.data.pascal_context import CLASS_NAMES, FREQUENT, FREQUENT_IN_FCN_ORDER
+from hrseg.data.analysis.check import find_split
+from hrseg.data.datasets.pascal_context import CLASS_NAMES, FREQUENT, FREQUENT_IN_FCN_ORDER
 from hrseg.errors import ConfigError, DataError
 from tests.trees import make_pascal_context, save
 

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from hrseg.data.base import read_image, read_index_mask
-from hrseg.data.png import broken_chunk, pixels_alone, read_png
+from hrseg.data.images import broken_chunk, pixels_alone, read_image, read_png
+from hrseg.data.masks import read_index_mask
 from hrseg.errors import DataError
 from tests.hostile.pictures import profile
 
@@ -108,7 +108,7 @@ def test_a_file_beside_it_changes_nothing(tmp_path):
 
 
 def test_gdal_is_imported_only_when_a_png_is_read():
-    code = "import sys, hrseg.data.base; assert 'rasterio' not in sys.modules"
+    code = "import sys, hrseg.data.masks; assert 'rasterio' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
 
 

@@ -8,7 +8,7 @@ import torch
 from pytorch_lightning.loops.progress import _BatchProgress, _ProcessedTracker, _Progress
 
 from hrseg.data import CamVid
-from hrseg.data.position import Position, position
+from hrseg.data.samplers import Position, position
 from hrseg.errors import ConfigError
 from tests.camvid_tree import make_camvid
 

@@ -9,10 +9,11 @@ import pytest
 import rich
 import torch
 
-from hrseg.data import CamVid, Folder, presence
-from hrseg.data.base import MaskReader, id_table
+from hrseg.data import CamVid, Folder
+from hrseg.data import samplers as presence
 from hrseg.data.dataset import Key
-from hrseg.data.presence import ClassDraw, images_by_class
+from hrseg.data.masks import MaskReader, id_table
+from hrseg.data.samplers import ClassDraw, images_by_class
 from hrseg.errors import ConfigError, DataError
 from tests.camvid_tree import make_camvid
 from tests.trees import picture, save

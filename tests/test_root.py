@@ -1,6 +1,6 @@
 import pytest
 
-from hrseg.data.root import suggest_root
+from hrseg.data.pairing import suggest_root
 
 
 def holds(path):

@@ -3,8 +3,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hrseg.data.dataset import Key
-from hrseg.data.presence import ClassDraw
-from hrseg.data.sampler import EvaluationSampler, TrainSampler
+from hrseg.data.samplers import ClassDraw, EvaluationSampler, TrainSampler
 
 
 @settings(max_examples=40, deadline=None)

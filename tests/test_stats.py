@@ -6,15 +6,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from hrseg.data.camvid import CamVid
-from hrseg.data.check import find_split, look_through
-from hrseg.data.stats import (
+from hrseg.data.analysis.check import find_split, look_through
+from hrseg.data.analysis.statistics import (
     enet_weights,
     mean_and_std,
     median_frequency_weights,
     split_stats,
     sqrt_weights,
 )
+from hrseg.data.datasets.camvid import CamVid
 from tests.camvid_tree import make_camvid
 from tests.trees import picture, save
 

@@ -108,7 +108,7 @@ MAY_IMPORT = {
 
 
 def part(module):
-    """hrseg.data.base -> data; hrseg -> hrseg."""
+    """hrseg.data.masks -> data; hrseg -> hrseg."""
     names = module.split(".")
     return names[1] if len(names) > 1 else "hrseg"
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from hrseg.data.survey import Survey, code, find_classes, take_survey
+from hrseg.data.analysis.class_discovery import Survey, code, find_classes, take_survey
 from hrseg.errors import DataError
 
 RNG = np.random.default_rng(0)

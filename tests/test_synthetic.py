@@ -7,8 +7,8 @@ import pytest
 from PIL import Image
 
 from hrseg.data import Synthetic
-from hrseg.data.canvas import CLASS_NAMES, ROAD, SKY
-from hrseg.data.scene import generate_scene
+from hrseg.data.synthetic.canvas import CLASS_NAMES, ROAD, SKY
+from hrseg.data.synthetic.scene import generate_scene
 from hrseg.errors import DataError
 
 SMALL = {"num_train": 3, "num_val": 2, "image_size": (48, 64), "workers": 0, "batch_size": 2}
@@ -80,7 +80,7 @@ def test_interrupted_drawing_leaves_nothing(tmp_path, monkeypatch):
     def stop(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("hrseg.data.synthetic.generate_scene", stop)
+    monkeypatch.setattr("hrseg.data.synthetic.dataset.generate_scene", stop)
     with pytest.raises(KeyboardInterrupt):
         Synthetic(str(tmp_path / "scenes"), **SMALL).prepare_data()
     assert list(tmp_path.iterdir()) == []

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from hrseg.data import worker
-from hrseg.data.worker import at, collate_noted
+from hrseg.data import workers as worker
+from hrseg.data.workers import at, collate_noted
 from hrseg.errors import DataError
 from tests.test_loader import is_running, made
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from hrseg.data.base import Array
+from hrseg.data.images import Array
 
 Size = tuple[int, int]
 

@@ -3,15 +3,15 @@
 A new one is one file beside these, a row in `DATASETS`, a dataclass in schema.py and a config.
 """
 
-from hrseg.data.ade20k import ADE20K
-from hrseg.data.camvid import CamVid
-from hrseg.data.cityscapes import Cityscapes
-from hrseg.data.cocostuff10k import COCOStuff10K
 from hrseg.data.datamodule import SegmentationDataModule
-from hrseg.data.folder import Folder
-from hrseg.data.lip import LIP
-from hrseg.data.pascal_context import PascalContext
-from hrseg.data.synthetic import Synthetic
+from hrseg.data.datasets.ade20k import ADE20K
+from hrseg.data.datasets.camvid import CamVid
+from hrseg.data.datasets.cityscapes import Cityscapes
+from hrseg.data.datasets.cocostuff10k import COCOStuff10K
+from hrseg.data.datasets.folder import Folder
+from hrseg.data.datasets.lip import LIP
+from hrseg.data.datasets.pascal_context import PascalContext
+from hrseg.data.synthetic.dataset import Synthetic
 
 DATASETS: dict[str, type[SegmentationDataModule]] = {
     "camvid": CamVid,

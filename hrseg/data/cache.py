@@ -14,7 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from hrseg.data.base import Array, ReadMask
+from hrseg.data.images import Array
+from hrseg.data.masks import ReadMask
 from hrseg.errors import ConfigError, DataError
 from hrseg.utils.constants import IGNORE_INDEX
 

@@ -10,15 +10,21 @@ from pytorch_lightning import LightningDataModule
 from pytorch_lightning.trainer.states import TrainerFn
 from torch.utils.data import DataLoader
 
-from hrseg.data.base import ReadMask
 from hrseg.data.cache import Cache
+from hrseg.data.checksums import Manifest
 from hrseg.data.dataset import Files, SegmentationDataset, check_files
-from hrseg.data.loader import WatchedLoader
-from hrseg.data.manifest import Manifest
-from hrseg.data.position import Position, position
-from hrseg.data.presence import ClassDraw, images_by_class
-from hrseg.data.sampler import EpochSampler, EvaluationSampler, TrainSampler
+from hrseg.data.masks import ReadMask
+from hrseg.data.samplers import (
+    ClassDraw,
+    EpochSampler,
+    EvaluationSampler,
+    Position,
+    TrainSampler,
+    images_by_class,
+    position,
+)
 from hrseg.data.transforms import TrainTransform
+from hrseg.data.workers import WatchedLoader
 from hrseg.errors import ConfigError, DataError
 from hrseg.utils.registry import find
 

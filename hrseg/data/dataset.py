@@ -11,11 +11,11 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from hrseg.data.base import Array, ReadMask, read_image
 from hrseg.data.cache import Cache
-from hrseg.data.imagefile import header_size, named
-from hrseg.data.manifest import Manifest
-from hrseg.data.worker import at
+from hrseg.data.checksums import Manifest
+from hrseg.data.images import Array, header_size, named, read_image
+from hrseg.data.masks import ReadMask
+from hrseg.data.workers import at
 from hrseg.errors import DataError
 from hrseg.utils.constants import IGNORE_INDEX
 

@@ -12,7 +12,7 @@ import albumentations as A
 import cv2
 import numpy as np
 
-from hrseg.data.base import Array
+from hrseg.data.images import Array
 from hrseg.errors import ConfigError, DataError
 from hrseg.utils.constants import IGNORE_INDEX
 

@@ -17,8 +17,8 @@ import torch
 
 from hrseg.build import build_data
 from hrseg.config.loader import load_config
-from hrseg.data.folder import Folder
-from hrseg.data.manifest import write_manifest
+from hrseg.data.checksums import write_manifest
+from hrseg.data.datasets.folder import Folder
 from hrseg.datacheck import check_data
 from hrseg.utils.text import one_line
 from tests.faults import Tally

@@ -18,7 +18,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from hrseg.config.protocols import Protocol
-from hrseg.data.folder import Folder
+from hrseg.data.datasets.folder import Folder
 from hrseg.inference import Evaluator
 from hrseg.models.normalize import IMAGENET_MEAN, IMAGENET_STD
 from hrseg.task import SegmentationTask

@@ -4,8 +4,8 @@ from functools import partial
 
 import numpy as np
 
-from hrseg.data.base import Array
-from hrseg.data.canvas import (
+from hrseg.data.images import Array
+from hrseg.data.synthetic.canvas import (
     BUILDING,
     DARK_GLASS,
     FAR,
@@ -17,7 +17,7 @@ from hrseg.data.canvas import (
     front,
     strip,
 )  # fmt: skip
-from hrseg.data.figures import car, crown, person, pole, tree
+from hrseg.data.synthetic.objects import car, crown, person, pole, tree
 from hrseg.utils.constants import IGNORE_INDEX
 
 WALLS = np.array([

@@ -1,8 +1,9 @@
 """CamVid with 11 classes, as distributed with SegNet."""
 
-from hrseg.data.base import MaskReader, id_table, pair_files
 from hrseg.data.datamodule import SegmentationDataModule
 from hrseg.data.dataset import Files
+from hrseg.data.masks import MaskReader, id_table
+from hrseg.data.pairing import pair_files
 
 
 class CamVid(SegmentationDataModule):

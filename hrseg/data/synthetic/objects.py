@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from hrseg.data.canvas import (
+from hrseg.data.synthetic.canvas import (
     CAR,
     DARK_GLASS,
     PERSON,

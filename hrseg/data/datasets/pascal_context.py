@@ -10,11 +10,10 @@ from typing import ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from hrseg.data.base import MaskReader, find_files, id_table, read_index_mask
 from hrseg.data.datamodule import SegmentationDataModule
 from hrseg.data.dataset import Files
-from hrseg.data.listfile import read_official_list
-from hrseg.data.root import suggest_root
+from hrseg.data.masks import MaskReader, id_table, read_index_mask
+from hrseg.data.pairing import find_files, read_official_list, suggest_root
 from hrseg.errors import ConfigError, DataError
 from hrseg.utils.constants import IGNORE_INDEX
 

@@ -4,11 +4,10 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import ClassVar
 
-from hrseg.data.base import MaskReader, find_files, id_table
 from hrseg.data.datamodule import SegmentationDataModule
 from hrseg.data.dataset import Files
-from hrseg.data.listfile import read_official_list
-from hrseg.data.root import suggest_root
+from hrseg.data.masks import MaskReader, id_table
+from hrseg.data.pairing import find_files, read_official_list, suggest_root
 from hrseg.errors import DataError
 from hrseg.utils.constants import IGNORE_INDEX
 

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from PIL import Image
 
-from hrseg.data.base import SUFFIXES, find_files
-from hrseg.data.listfile import read_list
+from hrseg.data.images import SUFFIXES
+from hrseg.data.pairing import find_files, read_list
 from hrseg.errors import DataError
 
 SPLIT = "{split}"

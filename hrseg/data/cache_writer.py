@@ -13,7 +13,6 @@ from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
 
-from hrseg.data.base import ReadMask, read_image
 from hrseg.data.cache import (
     FORMAT,
     INDEX,
@@ -26,7 +25,8 @@ from hrseg.data.cache import (
     sources_of,
     stats_of,
 )
-from hrseg.data.imagefile import header_size
+from hrseg.data.images import header_size, read_image
+from hrseg.data.masks import ReadMask
 from hrseg.errors import ConfigError, DataError
 from hrseg.utils.files import replacing
 

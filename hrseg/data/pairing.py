@@ -1,10 +1,84 @@
 """Splits given as a text file: a line for each image."""
 
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
-from hrseg.data.base import SUFFIXES, find_files
+from hrseg.data.images import (
+    SUFFIXES,
+)
 from hrseg.errors import DataError
+from hrseg.utils.text import some
+
+
+def pair_files(images: Path, masks: Path, mask_suffix: str = "") -> list[tuple[Path, Path]]:
+    """Return (image, mask) paths below two folders, matched by name without extension, sorted.
+
+    Args:
+        images: folder, searched with its subfolders.
+        masks: folder of the same layout; with a suffix it may be the same folder.
+        mask_suffix: what a mask's stem has after the image's, for example "_mask".
+
+    Raises:
+        DataError: a folder is missing, no images, or anything without its partner.
+    """
+    image_of, mask_of = find_files(images), find_files(masks, mask_suffix)
+    if images == masks and mask_suffix:
+        image_of = {s: path for s, path in image_of.items() if not s.endswith(mask_suffix)}
+    if not image_of:
+        raise DataError(f"{images} holds no images; expected {', '.join(SUFFIXES)} files.")
+    lonely = [image for stem, image in image_of.items() if stem not in mask_of]
+    if lonely:
+        example = f"{lonely[0].stem}{mask_suffix}.png"
+        raise DataError(
+            f"{len(lonely)} of {len(image_of)} images in {images} have no mask: {_names(lonely)}\n"
+            f"expected each mask under the image's name in {masks}, e.g. {example}"
+        )
+    lonely = [mask for stem, mask in mask_of.items() if stem not in image_of]
+    if lonely:
+        raise DataError(
+            f"{len(lonely)} of {len(mask_of)} masks in {masks} have no image: {_names(lonely)}\n"
+            f"expected each image under the mask's name in {images}; add it or remove the mask."
+        )
+    return [(image, mask_of[stem]) for stem, image in image_of.items()]
+
+
+def find_files(folder: Path, suffix: str = "") -> dict[str, Path]:
+    """Return the images below a folder by their relative path, extension and `suffix` cut off.
+
+    Raises:
+        DataError: no such folder, or two images that differ in their extension only.
+    """
+    if not folder.is_dir():
+        raise DataError(
+            f"no folder {folder.absolute()}\nexpected images in it; is data.root right?"
+        )
+    found: dict[str, Path] = {}
+    for name in _image_names(folder):
+        stem, path = os.path.splitext(name)[0], folder / name
+        if not stem.endswith(suffix):
+            continue
+        first = found.setdefault(stem.removesuffix(suffix), path)
+        if first is not path:
+            raise DataError(
+                f"{first} and {path.name} have the same name; expected one file for each stem.\n"
+                "Rename or remove one of them."
+            )
+    return found
+
+
+def _image_names(folder: Path) -> list[str]:
+    """Return relative paths with slashes, sorted: as strings, faster than by `Path`."""
+    names: list[str] = []
+    for where, _, files in os.walk(folder):
+        home = Path(where).relative_to(folder).as_posix()
+        images = [name for name in files if os.path.splitext(name)[1].lower() in SUFFIXES]
+        names += [f"{home}/{name}" for name in images if not name.startswith(".")]
+    return sorted((name.removeprefix("./") for name in names), key=lambda name: name.split("/"))
+
+
+def _names(paths: Sequence[Path]) -> str:
+    return some([path.name for path in paths])
 
 
 def read_list(
@@ -122,3 +196,18 @@ def _existing(name: str, folders: Sequence[Path], where: str) -> Path:
         if path.is_file():
             return path
     raise DataError(f"{where}: no file {name}\nexpected it below {' or '.join(map(str, folders))}.")
+
+
+def suggest_root(root: Path, holds: Callable[[Path], bool]) -> str:
+    """Return "Did you mean data.root=...?" for a folder up to two levels away, "" if none is right.
+
+    Args:
+        root: the folder that was given.
+        holds: whether a folder holds the data set; nothing is suggested if `root` does.
+    """
+    if holds(root):
+        return ""
+    # The outer one first: archives that unpack into a folder of their own name nest.
+    above, below = (root.parent.parent, root.parent), (*root.glob("*/"), *root.glob("*/*/"))
+    near = next((path for path in (*above, *sorted(below)) if holds(path)), None)
+    return f"Did you mean data.root={near}?" if near else ""

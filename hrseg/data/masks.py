@@ -1,8 +1,6 @@
 """From paths to arrays: find and pair files, read images and masks, name what is wrong."""
 
-import os
-import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -13,18 +11,11 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from hrseg.data.imagefile import decoding, named, opened, read_file, unreadable
-from hrseg.data.png import pixels_alone, read_png
+from hrseg.data.images import Array, named, opened, read_file, read_png
 from hrseg.errors import ConfigError, DataError
 from hrseg.utils.constants import IGNORE_INDEX
-from hrseg.utils.text import some
 
-Array = npt.NDArray[np.uint8]
 ReadMask = Callable[[Path], Array]  # path -> (H, W) train ids, 255 = ignore
-
-SUFFIXES = (".png", ".jpg", ".jpeg")
-_END_OF_JPEG = b"\xff\xd9"
-_AS_STORED = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_ANYDEPTH | cv2.IMREAD_IGNORE_ORIENTATION
 
 
 @dataclass(frozen=True)
@@ -118,30 +109,6 @@ def id_table(
     return table
 
 
-def read_image(path: Path) -> Array:
-    """Return an image as RGB uint8 (H, W, 3), never rotated by EXIF, as its mask is not either.
-
-    16-bit images are scaled to 8 bits, and a warning says so.
-
-    Raises:
-        DataError: missing, truncated, or not an image.
-    """
-    data = read_file(path)
-    with opened(path, data) as header:
-        if header.format != "PNG" and not data.rstrip(b"\0").endswith(_END_OF_JPEG):
-            header.load()  # OpenCV fills what is missing with blank rows; Pillow refuses it
-    with decoding(path):
-        if (rgb := read_png(data, rgb=True)) is not None:
-            return rgb
-        image = cv2.imdecode(np.frombuffer(pixels_alone(data), np.uint8), _AS_STORED)
-    if image is None or image.dtype not in (np.uint8, np.uint16):
-        raise unreadable(path, image if image is None else f"its pixels are {image.dtype}")
-    if image.dtype == np.uint16:
-        warnings.warn("16-bit images are scaled to 8 bits when they are read", stacklevel=2)
-        image = (image // 257).astype(np.uint8)
-    return np.asarray(image, np.uint8)
-
-
 def read_index_mask(path: Path) -> Array:
     """Return a mask's raw ids (H, W): grey values, or the indices of a palette image.
 
@@ -187,72 +154,6 @@ def read_rgb_mask(path: Path, palette: tuple[tuple[int, int, int], ...]) -> Arra
     return np.asarray(ids, np.uint8)
 
 
-def pair_files(images: Path, masks: Path, mask_suffix: str = "") -> list[tuple[Path, Path]]:
-    """Return (image, mask) paths below two folders, matched by name without extension, sorted.
-
-    Args:
-        images: folder, searched with its subfolders.
-        masks: folder of the same layout; with a suffix it may be the same folder.
-        mask_suffix: what a mask's stem has after the image's, for example "_mask".
-
-    Raises:
-        DataError: a folder is missing, no images, or anything without its partner.
-    """
-    image_of, mask_of = find_files(images), find_files(masks, mask_suffix)
-    if images == masks and mask_suffix:
-        image_of = {s: path for s, path in image_of.items() if not s.endswith(mask_suffix)}
-    if not image_of:
-        raise DataError(f"{images} holds no images; expected {', '.join(SUFFIXES)} files.")
-    lonely = [image for stem, image in image_of.items() if stem not in mask_of]
-    if lonely:
-        example = f"{lonely[0].stem}{mask_suffix}.png"
-        raise DataError(
-            f"{len(lonely)} of {len(image_of)} images in {images} have no mask: {_names(lonely)}\n"
-            f"expected each mask under the image's name in {masks}, e.g. {example}"
-        )
-    lonely = [mask for stem, mask in mask_of.items() if stem not in image_of]
-    if lonely:
-        raise DataError(
-            f"{len(lonely)} of {len(mask_of)} masks in {masks} have no image: {_names(lonely)}\n"
-            f"expected each image under the mask's name in {images}; add it or remove the mask."
-        )
-    return [(image, mask_of[stem]) for stem, image in image_of.items()]
-
-
-def find_files(folder: Path, suffix: str = "") -> dict[str, Path]:
-    """Return the images below a folder by their relative path, extension and `suffix` cut off.
-
-    Raises:
-        DataError: no such folder, or two images that differ in their extension only.
-    """
-    if not folder.is_dir():
-        raise DataError(
-            f"no folder {folder.absolute()}\nexpected images in it; is data.root right?"
-        )
-    found: dict[str, Path] = {}
-    for name in _image_names(folder):
-        stem, path = os.path.splitext(name)[0], folder / name
-        if not stem.endswith(suffix):
-            continue
-        first = found.setdefault(stem.removesuffix(suffix), path)
-        if first is not path:
-            raise DataError(
-                f"{first} and {path.name} have the same name; expected one file for each stem.\n"
-                "Rename or remove one of them."
-            )
-    return found
-
-
-def _image_names(folder: Path) -> list[str]:
-    """Return relative paths with slashes, sorted: as strings, faster than by `Path`."""
-    names: list[str] = []
-    for where, _, files in os.walk(folder):
-        home = Path(where).relative_to(folder).as_posix()
-        images = [name for name in files if os.path.splitext(name)[1].lower() in SUFFIXES]
-        names += [f"{home}/{name}" for name in images if not name.startswith(".")]
-    return sorted((name.removeprefix("./") for name in names), key=lambda name: name.split("/"))
-
-
 def _read_mask(path: Path, data: bytes, mode: str | None) -> tuple[str, npt.NDArray[Any]]:
     with opened(path, data) as image:
         if image.format != "PNG":
@@ -290,7 +191,3 @@ def _ranges(ids: npt.NDArray[Any]) -> str:
     """Write sorted ids as "0..10, 255"."""
     groups = np.split(ids, np.flatnonzero(np.diff(ids) > 1) + 1)
     return ", ".join(f"{g[0]}..{g[-1]}" if len(g) > 1 else str(g[0]) for g in groups if len(g))
-
-
-def _names(paths: Sequence[Path]) -> str:
-    return some([path.name for path in paths])

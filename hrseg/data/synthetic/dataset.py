@@ -9,11 +9,12 @@ from pathlib import Path
 
 import cv2
 
-from hrseg.data.base import MaskReader, id_table, pair_files
-from hrseg.data.canvas import CLASS_NAMES
 from hrseg.data.datamodule import SegmentationDataModule
 from hrseg.data.dataset import Files
-from hrseg.data.scene import generate_scene
+from hrseg.data.masks import MaskReader, id_table
+from hrseg.data.pairing import pair_files
+from hrseg.data.synthetic.canvas import CLASS_NAMES
+from hrseg.data.synthetic.scene import generate_scene
 from hrseg.errors import DataError
 from hrseg.utils.constants import IGNORE_INDEX
 

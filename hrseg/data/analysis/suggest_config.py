@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from hrseg.data.folder import read_classes
-from hrseg.data.layout import Layout, find_layout
-from hrseg.data.survey import Classes, Color, Survey, find_classes, take_survey
+from hrseg.data.analysis.class_discovery import Classes, Color, Survey, find_classes, take_survey
+from hrseg.data.analysis.folder_layout import Layout, find_layout
+from hrseg.data.datasets.folder import read_classes
 from hrseg.errors import DataError
 from hrseg.utils.text import one_line, some
 

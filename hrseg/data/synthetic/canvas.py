@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from hrseg.data.base import Array
+from hrseg.data.images import Array
 
 CLASS_NAMES = (
     "sky", "building", "road", "pavement", "vegetation", "pole", "sign", "car", "person",

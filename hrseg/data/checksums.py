@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from hrseg.data.imagefile import named, open_file
+from hrseg.data.images import named, open_file
 from hrseg.errors import ConfigError, DataError
 from hrseg.utils.files import write_bytes
 

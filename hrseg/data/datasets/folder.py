@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from hrseg.data.base import MaskReader, id_table, pair_files
 from hrseg.data.datamodule import SegmentationDataModule
 from hrseg.data.dataset import Files
-from hrseg.data.listfile import read_list
+from hrseg.data.masks import MaskReader, id_table
+from hrseg.data.pairing import pair_files, read_list
 from hrseg.errors import ConfigError, DataError
 from hrseg.utils.text import one_line
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from hrseg.data.check import Split
+from hrseg.data.analysis.check import Split
 from hrseg.utils.constants import IGNORE_INDEX
 
 Floats = npt.NDArray[np.float64]

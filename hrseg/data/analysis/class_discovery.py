@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from hrseg.data.base import stored_values
+from hrseg.data.masks import stored_values
 from hrseg.errors import DataError
 from hrseg.utils.constants import IGNORE_INDEX
 

@@ -1,0 +1,1 @@
+"""Analysis of data sets: file checks, statistics, folder layouts, and config suggestions."""

@@ -1,0 +1,1 @@
+"""Data sets: one file each, with its classes, ids, palette and file layout."""
