@@ -13,10 +13,10 @@ if TYPE_CHECKING:
     from hrseg import losses as losses
     from hrseg import models as models
     from hrseg.callbacks import ClassScores as ClassScores
+    from hrseg.checkpoints.loading import load_weights as load_weights
     from hrseg.config.protocols import Protocol as Protocol
     from hrseg.metrics.confusion import ConfusionMatrix as ConfusionMatrix
     from hrseg.models import create_model as create_model
-    from hrseg.models.weights import load_weights as load_weights
     from hrseg.predictor import load as load
     from hrseg.task import SegmentationTask as SegmentationTask
 
@@ -27,7 +27,7 @@ _HOME = {
     "SegmentationTask": "hrseg.task",
     "create_model": "hrseg.models",
     "load": "hrseg.predictor",
-    "load_weights": "hrseg.models.weights",
+    "load_weights": "hrseg.checkpoints.loading",
 }
 _MODULES = ("data", "losses", "models")
 __all__ = [*_HOME, *_MODULES]

@@ -27,6 +27,8 @@ from torch.utils.data import DataLoader, Dataset
 
 from hrseg.benchmark import header, memory_note, memory_text, milliseconds, trained_in
 from hrseg.build import build_data, build_task
+from hrseg.checkpoints.loading import load_weights
+from hrseg.checkpoints.reading import read_checkpoint
 from hrseg.config.loader import to_dict
 from hrseg.config.protocols import Protocol, make_protocol
 from hrseg.config.schema import Config
@@ -43,8 +45,6 @@ from hrseg.measure import (
     trainer_for,
     wait_for,
 )
-from hrseg.models.weightfile import read_checkpoint
-from hrseg.models.weights import load_weights
 from hrseg.task import SegmentationTask
 from hrseg.utils.console import say
 from hrseg.utils.files import write_json

@@ -8,6 +8,9 @@ from pytorch_lightning.callbacks import Callback
 from rich import get_console
 
 from hrseg.checkpointing import DurableCheckpointIO
+from hrseg.checkpoints.loading import load_weights
+from hrseg.checkpoints.metadata import stamp
+from hrseg.checkpoints.reading import read_checkpoint
 from hrseg.config.loader import to_dict
 from hrseg.config.protocols import make_protocol
 from hrseg.config.schema import Config
@@ -15,13 +18,10 @@ from hrseg.data import DATASETS
 from hrseg.data.datamodule import SegmentationDataModule
 from hrseg.engine import Engine
 from hrseg.errors import ConfigError
-from hrseg.facts import stamp
 from hrseg.launch import averaging, scout, trainer_refusals
 from hrseg.logs import build_loggers
 from hrseg.models import Segmenter, create_model
 from hrseg.models.normalize import IMAGENET_MEAN, IMAGENET_STD
-from hrseg.models.weightfile import read_checkpoint
-from hrseg.models.weights import load_weights
 from hrseg.predictor import Predictor
 from hrseg.task import SegmentationTask
 from hrseg.visualize import default_palette

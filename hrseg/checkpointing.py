@@ -9,10 +9,10 @@ import torch
 from lightning_fabric.plugins.io.torch_io import TorchCheckpointIO
 from pytorch_lightning.callbacks import ModelCheckpoint
 
+from hrseg.checkpoints.integrity import SealingFile, previous_of, state_of, whole_checkpoint
+from hrseg.checkpoints.reading import read_checkpoint
+from hrseg.checkpoints.runs import run_of
 from hrseg.errors import ConfigError
-from hrseg.models.weightfile import read_checkpoint
-from hrseg.runfolder import run_of
-from hrseg.seal import SealingFile, previous_of, state_of, whole_checkpoint
 from hrseg.utils.files import PARTIAL, cannot_write, replacing
 
 

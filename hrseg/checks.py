@@ -6,15 +6,15 @@ from typing import Any
 import pytorch_lightning as pl
 from rich import get_console
 
+from hrseg.checkpoints.loading import load_weights
+from hrseg.checkpoints.metadata import check_facts
+from hrseg.checkpoints.reading import read_checkpoint
+from hrseg.checkpoints.runs import newest_state
 from hrseg.config.loader import load_config, to_dict
 from hrseg.config.schema import Config
 from hrseg.errors import ConfigError
-from hrseg.facts import check_facts
-from hrseg.models.weightfile import read_checkpoint
-from hrseg.models.weights import load_weights
 from hrseg.numerics import check_crop
 from hrseg.resume import finished_epochs
-from hrseg.runfolder import newest_state
 from hrseg.state import check_state
 from hrseg.task import SegmentationTask
 

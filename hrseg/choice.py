@@ -22,8 +22,8 @@ def config_name(arguments: argparse.Namespace) -> str:
 
 def run_to_resume(arguments: argparse.Namespace) -> Path:
     """Return the run folder that `fit --resume` goes on in; its own config rules."""
+    from hrseg.checkpoints.runs import has_state, newest_run, refuse_links
     from hrseg.config.loader import load_config
-    from hrseg.runfolder import has_state, newest_run, refuse_links
 
     if arguments.resume:
         run = Path(arguments.resume).resolve()  # `latest` is a link to the run, not its name
@@ -39,7 +39,7 @@ def run_to_resume(arguments: argparse.Namespace) -> Path:
 
 def run_of_arguments(arguments: argparse.Namespace) -> Path:
     """Return the newest run where `runs=` and `name=` say, or under runs/."""
-    from hrseg.runfolder import newest_run
+    from hrseg.checkpoints.runs import newest_run
 
     said = dict(pair.split("=", 1) for pair in arguments.overrides if "=" in pair)
     return newest_run(Path(said.get("runs", "runs")), said.get("name", "*"))
@@ -47,8 +47,8 @@ def run_of_arguments(arguments: argparse.Namespace) -> Path:
 
 def checkpoint_to_score(arguments: argparse.Namespace) -> tuple["Config", Path, Path]:
     """Return the config, the checkpoint, and the folder of the run that it belongs to."""
+    from hrseg.checkpoints.runs import checkpoint_at, newest_run, refuse_links, run_of
     from hrseg.config.loader import load_config
-    from hrseg.runfolder import checkpoint_at, newest_run, refuse_links, run_of
 
     checkpoint = Path(arguments.checkpoint) if arguments.checkpoint else None
     run = run_of(checkpoint) if checkpoint else None

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hrseg.arguments import parse
+from hrseg.checkpoints.runs import is_first_process, refuse_links
 from hrseg.choice import (
     check_root,
     check_weights,
@@ -18,7 +19,6 @@ from hrseg.choice import (
     run_to_resume,
 )
 from hrseg.errors import ConfigError, DataError, HrsegError
-from hrseg.runfolder import is_first_process, refuse_links
 from hrseg.startup import spare_imports
 from hrseg.subcommands import SUBCOMMANDS
 from hrseg.utils.files import FULL, PARTIAL
@@ -139,9 +139,9 @@ def _new_folder(config: "Config", home: Path) -> Iterator[Path]:
 
 
 def _predict(arguments: argparse.Namespace) -> int:
+    from hrseg.checkpoints.runs import checkpoint_at, newest_run
     from hrseg.config.loader import load_config, protocol_changes
     from hrseg.inputs import find_sources
-    from hrseg.runfolder import checkpoint_at, newest_run
 
     config = load_config(arguments.config, arguments.overrides) if arguments.config else None
     if config and not arguments.checkpoint:
@@ -184,8 +184,8 @@ def _set_threads(threads: int | None) -> None:
 
 
 def _export(arguments: argparse.Namespace) -> None:
+    from hrseg.checkpoints.runs import checkpoint_at, run_of
     from hrseg.config.loader import load_config
-    from hrseg.runfolder import checkpoint_at, run_of
 
     if arguments.run and "=" in arguments.run and not Path(arguments.run).exists():
         arguments.overrides.insert(0, arguments.run)

@@ -16,9 +16,9 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from hrseg.checkpoints.metadata import check_facts
 from hrseg.config.protocols import Protocol
 from hrseg.errors import ConfigError, VerificationError
-from hrseg.facts import check_facts
 from hrseg.graphs import check_onnx, check_openvino
 from hrseg.models.normalize import Normalize
 from hrseg.utils.memory import is_out_of_memory

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from hrseg.checkpoints.metadata import stamp
+from hrseg.checkpoints.reading import read_checkpoint
 from hrseg.config.schema import Config
 from hrseg.errors import ConfigError
-from hrseg.facts import stamp
 from hrseg.formats import Form, write
 from hrseg.models import Segmenter
-from hrseg.models.weightfile import read_checkpoint
 from hrseg.predictor import Predictor, load
 from hrseg.proof import Comparison, open_candidate, prove
 from hrseg.utils.constants import __version__

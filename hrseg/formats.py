@@ -17,11 +17,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from hrseg.checkpoints.reading import write_safetensors
 from hrseg.engine import INSTALL, METADATA, import_openvino
 from hrseg.errors import ConfigError
 from hrseg.models import Segmenter
 from hrseg.models.optimize import fold
-from hrseg.models.weightfile import write_safetensors
 from hrseg.utils.registry import find
 
 Pixels = NDArray[np.uint8]

@@ -17,7 +17,7 @@ from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.trainer.connectors.signal_connector import _HandlersCompose
 from pytorch_lightning.trainer.states import TrainerFn
 
-from hrseg.runfolder import is_first_process
+from hrseg.checkpoints.runs import is_first_process
 from hrseg.utils.signals import AGAIN, Stopped, stop_signals
 
 _STOP, _REQUEUE, _DUE = range(3)  # what a process is told: the signal, and two yes or no

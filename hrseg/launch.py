@@ -21,8 +21,8 @@ from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.strategies import DDPStrategy, Strategy
 from torch.nn.parallel import DistributedDataParallel
 
+from hrseg.checkpoints.runs import dated_folder
 from hrseg.errors import ConfigError, HrsegError
-from hrseg.runfolder import dated_folder
 
 _PLACE = "accelerator devices num_nodes strategy plugins accumulate_grad_batches".split()
 _AGREED = "HRSEG_RUN"

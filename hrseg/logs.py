@@ -17,9 +17,9 @@ from pytorch_lightning.loggers import (
 )
 from rich import get_console
 
+from hrseg.checkpoints.runs import is_first_process
 from hrseg.config.schema import Config
 from hrseg.errors import ConfigError
-from hrseg.runfolder import is_first_process
 from hrseg.utils.registry import find
 
 

@@ -17,18 +17,18 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from hrseg.checkpoints.loading import load_weights
+from hrseg.checkpoints.metadata import check_facts
+from hrseg.checkpoints.reading import read_checkpoint
+from hrseg.checkpoints.runs import checkpoint_at
 from hrseg.config.protocols import PROTOCOLS, Protocol
 from hrseg.engine import Engine, is_exported, open_engine
 from hrseg.errors import ConfigError
-from hrseg.facts import check_facts
 from hrseg.inference import Evaluator
 from hrseg.models import Segmenter, create_model
 from hrseg.models.normalize import Normalize
 from hrseg.models.optimize import PRECISIONS, inference_network
-from hrseg.models.weightfile import read_checkpoint
-from hrseg.models.weights import load_weights
 from hrseg.pixels import Input, read_pixels
-from hrseg.runfolder import checkpoint_at
 from hrseg.utils.memory import OutOfMemory, is_out_of_memory
 from hrseg.utils.registry import find
 from hrseg.visualize import colorize, indexed, overlay

@@ -19,6 +19,9 @@ from hrseg.announce import announce_fit, device
 from hrseg.build import build_data, build_task, build_trainer
 from hrseg.callbacks import PredictionImages
 from hrseg.checkpointing import RunCheckpoint
+from hrseg.checkpoints.loading import load_weights
+from hrseg.checkpoints.reading import is_on_hub, read_checkpoint
+from hrseg.checkpoints.runs import point_latest, requeued_run
 from hrseg.checks import check_interval, check_norms, check_settings, checked_last
 from hrseg.config.loader import load_config, to_dict, to_yaml
 from hrseg.config.schema import Config
@@ -31,14 +34,10 @@ from hrseg.errors import ConfigError, HrsegError
 from hrseg.interruption import Interruption
 from hrseg.launch import SameStatistics, another_ended, end_others, new_folder, scout
 from hrseg.logs import quieten
-from hrseg.models.hub import is_on_hub
-from hrseg.models.weightfile import read_checkpoint
-from hrseg.models.weights import load_weights
 from hrseg.progress import Progress
 from hrseg.records import ImageScores, open_evaluation
 from hrseg.report import write_report
 from hrseg.resume import ExactState
-from hrseg.runfolder import point_latest, requeued_run
 from hrseg.state import restoring
 from hrseg.submission import Submission
 from hrseg.task import SegmentationTask

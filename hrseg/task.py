@@ -12,10 +12,10 @@ from pytorch_lightning.trainer.states import TrainerFn
 from pytorch_lightning.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 
+from hrseg.checkpoints.metadata import stamp
 from hrseg.config.protocols import PROTOCOLS, Protocol
 from hrseg.engine import Engine
 from hrseg.errors import ConfigError, DataError
-from hrseg.facts import stamp
 from hrseg.geometry import seen_pixels
 from hrseg.inference import Evaluator
 from hrseg.losses import LOSSES

@@ -13,17 +13,16 @@ from rich.table import Table
 from rich.text import Text
 from torch import Tensor
 
+from hrseg.checkpoints.integrity import state_of
+from hrseg.checkpoints.loading import Report, compare, describe, load_weights
+from hrseg.checkpoints.metadata import check_facts
+from hrseg.checkpoints.mmseg import RESTORE, to_mmseg
+from hrseg.checkpoints.origins import FAMILIES, Found, recognise
+from hrseg.checkpoints.reading import fetch, is_on_hub, read_checkpoint, write_safetensors
 from hrseg.config.protocols import Protocol
 from hrseg.config.schema import Config
 from hrseg.engine import is_exported, open_engine
 from hrseg.errors import ConfigError
-from hrseg.facts import check_facts
-from hrseg.models.families import FAMILIES, Found, recognise
-from hrseg.models.hub import fetch, is_on_hub
-from hrseg.models.mmseg import RESTORE, to_mmseg
-from hrseg.models.weightfile import read_checkpoint, write_safetensors
-from hrseg.models.weights import Report, compare, describe, load_weights
-from hrseg.seal import state_of
 from hrseg.utils.files import cannot_write, replacing
 from hrseg.utils.text import some
 

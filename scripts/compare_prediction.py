@@ -19,10 +19,10 @@ import torch.nn.functional as F
 from PIL import Image
 
 import hrseg
+from hrseg.checkpoints.loading import load_weights
+from hrseg.checkpoints.reading import read_checkpoint
 from hrseg.inputs import find_sources
 from hrseg.models import Segmenter, create_model
-from hrseg.models.weightfile import read_checkpoint
-from hrseg.models.weights import load_weights
 from hrseg.outputs import Wanted
 from hrseg.predict import predict_sources
 from hrseg.predictor import Predictor

@@ -3,8 +3,9 @@ import importlib
 import pytest
 import torch
 
+from hrseg.checkpoints.loading import load_weights
 from hrseg.errors import ConfigError
-from hrseg.models import create_backbone, load_weights
+from hrseg.models import create_backbone
 from tests.golden_weights import official_weights
 from tests.weight_files import imagenet
 

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from hrseg.checkpointing import DurableCheckpointIO, RunCheckpoint
+from hrseg.checkpoints.integrity import SealingFile, previous_of
 from hrseg.errors import ConfigError
-from hrseg.seal import SealingFile, previous_of
 from hrseg.utils.files import PARTIAL
 from hrseg.utils.signals import Stopped
 
@@ -173,7 +173,7 @@ def test_a_signal_amid_a_write_stays_what_it_is(tmp_path, monkeypatch):
         raise Stopped(15, "stopped")
 
     monkeypatch.setattr(SealingFile, "flush", stop)
-    monkeypatch.setattr("hrseg.seal.bytes", stop, raising=False)
+    monkeypatch.setattr("hrseg.checkpoints.integrity.bytes", stop, raising=False)
     with pytest.raises(Stopped):
         saved(path, 1)
     assert [file.name for file in tmp_path.iterdir()] == ["last.ckpt"]

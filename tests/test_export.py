@@ -8,11 +8,11 @@ import torch
 
 import hrseg
 from hrseg import proof
+from hrseg.checkpoints.reading import read_checkpoint
 from hrseg.cli import main
 from hrseg.errors import ConfigError, VerificationError
 from hrseg.export import centre, export
 from hrseg.formats import Form
-from hrseg.models.weightfile import read_checkpoint
 from hrseg.predictor import Predictor
 from hrseg.proof import Comparison
 from tests.untrained import NAMES, save_untrained

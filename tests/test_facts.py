@@ -3,9 +3,9 @@ import json
 import pytest
 
 import hrseg
+from hrseg.checkpoints.metadata import FORMAT, check_facts, stamp
 from hrseg.config.protocols import Protocol
 from hrseg.errors import ConfigError
-from hrseg.facts import FORMAT, check_facts, stamp
 
 FACTS = {
     "architecture": {"backbone": "hrnet_w18", "head": "fcn", "num_classes": 2, "bn_momentum": 0.1},

@@ -5,8 +5,9 @@ import pytest
 import torch
 from torch import nn
 
+from hrseg.checkpoints.loading import load_weights, to_official
 from hrseg.errors import ConfigError
-from hrseg.models import create_model, load_weights, to_official
+from hrseg.models import create_model
 from tests import weight_files
 from tests.golden_weights import image, official_keys, official_weights, relative_error
 

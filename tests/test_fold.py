@@ -2,10 +2,10 @@ import pytest
 import torch
 from torch import nn
 
+from hrseg.checkpoints.loading import load_weights
 from hrseg.models import create_model
 from hrseg.models.hrnet import VARIANTS
 from hrseg.models.optimize import fold, inference_network
-from hrseg.models.weights import load_weights
 from tests.golden_weights import image, official_weights, relative_error
 
 

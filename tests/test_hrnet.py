@@ -2,8 +2,9 @@ import numpy as np
 import pytest
 import torch
 
+from hrseg.checkpoints.loading import load_weights, to_official
 from hrseg.errors import ConfigError
-from hrseg.models import create_model, load_weights, to_official
+from hrseg.models import create_model
 from hrseg.models.hrnet import VARIANTS, HRNet
 from tests.golden_weights import GOLDEN, image, official_keys, official_weights, relative_error
 

@@ -7,9 +7,10 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from hrseg.checkpoints import reading as hub
+from hrseg.checkpoints.loading import compare, load_weights
 from hrseg.errors import ConfigError
-from hrseg.models import create_model, hub, load_weights
-from hrseg.models.weights import compare
+from hrseg.models import create_model
 from tests.golden_weights import GOLDEN, official_keys, official_weights
 from tests.weight_files import imagenet
 

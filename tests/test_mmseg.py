@@ -3,10 +3,11 @@
 import pytest
 import torch
 
+from hrseg.checkpoints.loading import load_weights
+from hrseg.checkpoints.mmseg import OCR, RESTORE, from_mmseg, to_mmseg
+from hrseg.checkpoints.origins import recognise
 from hrseg.errors import ConfigError
-from hrseg.models import create_model, load_weights
-from hrseg.models.families import recognise
-from hrseg.models.mmseg import OCR, RESTORE, from_mmseg, to_mmseg
+from hrseg.models import create_model
 from tests.golden_weights import image, official_weights, relative_error
 
 NAMES = {"fcn": "w18_small_v2", "ocr": "w18_small_v2+ocr"}

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from hrseg.models import create_model, load_weights
+from hrseg.checkpoints.loading import load_weights
+from hrseg.models import create_model
 from hrseg.models.ocr import OCRHead, gather
 from tests.golden_weights import GOLDEN, image, official_weights, relative_error
 

@@ -3,8 +3,7 @@ import os
 import pytest
 import torch
 
-from hrseg.errors import ConfigError
-from hrseg.runfolder import (
+from hrseg.checkpoints.runs import (
     best_checkpoint,
     checkpoint_at,
     dated_folder,
@@ -17,6 +16,7 @@ from hrseg.runfolder import (
     requeued_run,
     run_of,
 )
+from hrseg.errors import ConfigError
 
 
 def finished(home, name, date):

@@ -6,7 +6,13 @@ import zipfile
 import pytest
 import torch
 
-from hrseg.seal import SealingFile, previous_of, state_of, whole_checkpoint, whole_ones_beside
+from hrseg.checkpoints.integrity import (
+    SealingFile,
+    previous_of,
+    state_of,
+    whole_checkpoint,
+    whole_ones_beside,
+)
 
 
 def sealed(path, value=1.0):

@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 import torch
 
+from hrseg.checkpoints.loading import load_weights
 from hrseg.errors import ConfigError
 from hrseg.losses import OHEM, CrossEntropy
-from hrseg.models import create_model, load_weights
+from hrseg.models import create_model
 from tests.golden_weights import (
     CITYSCAPES_WEIGHTS,
     GOLDEN,

@@ -14,9 +14,11 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 
 from hrseg.checkpointing import DurableCheckpointIO
+from hrseg.checkpoints import reading as weightfile
+from hrseg.checkpoints.loading import load_weights
+from hrseg.checkpoints.reading import read_checkpoint, write_safetensors
 from hrseg.errors import ConfigError
-from hrseg.models import create_model, load_weights, weightfile
-from hrseg.models.weightfile import read_checkpoint, write_safetensors
+from hrseg.models import create_model
 from tests.golden_weights import official_weights
 
 OFFICIAL = official_weights("w18_small_v1")
@@ -178,7 +180,7 @@ def test_code_in_a_file_is_refused_and_never_runs(hostile):
         from pathlib import Path
         import hrseg, torch
         from hrseg.errors import ConfigError
-        from hrseg.models.weightfile import read_checkpoint
+        from hrseg.checkpoints.reading import read_checkpoint
 
         seen = []
         watched = ("os.system", "os.mkdir", "subprocess.Popen", "os.exec", "os.posix_spawn")

@@ -8,11 +8,11 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from hrseg.checkpoints.loading import compare, load_weights, to_official
+from hrseg.checkpoints.mmseg import RESTORE, to_mmseg
+from hrseg.checkpoints.reading import read_checkpoint
 from hrseg.errors import ConfigError
-from hrseg.models import create_model, load_weights, to_official
-from hrseg.models.mmseg import RESTORE, to_mmseg
-from hrseg.models.weightfile import read_checkpoint
-from hrseg.models.weights import compare
+from hrseg.models import create_model
 from tests.golden_weights import GOLDEN, official_keys, official_weights
 
 VARIANT = "hrnet_w18_small_v1"

@@ -2,13 +2,10 @@
 
 from hrseg.models.pyramid import Backbone, create_backbone
 from hrseg.models.segmenter import Segmenter, create_model
-from hrseg.models.weights import load_weights, to_official
 
 __all__ = [
     "Backbone",
     "Segmenter",
     "create_backbone",
     "create_model",
-    "load_weights",
-    "to_official",
 ]

@@ -17,10 +17,10 @@ from torch.utils.data import DataLoader
 
 import hrseg
 from hrseg.checkpointing import DurableCheckpointIO
+from hrseg.checkpoints.integrity import state_of
 from hrseg.config.protocols import Protocol
 from hrseg.errors import VerificationError
 from hrseg.inference import Evaluator
-from hrseg.seal import state_of
 from tests.faults import Tally
 
 STEPS = 4

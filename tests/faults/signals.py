@@ -9,8 +9,8 @@ from pathlib import Path
 
 import torch
 
-from hrseg.runfolder import newest_state
-from hrseg.seal import state_of
+from hrseg.checkpoints.integrity import state_of
+from hrseg.checkpoints.runs import newest_state
 from tests.faults import Tally
 from tests.faults import training as train
 from tests.faults.training import Blow, Ended

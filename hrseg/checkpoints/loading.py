@@ -8,14 +8,13 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from hrseg.checkpoints.integrity import whole_checkpoint
+from hrseg.checkpoints.origins import FAMILIES, MARK, Found, State, recognise
+from hrseg.checkpoints.reading import fetch, is_on_hub, read_checkpoint
 from hrseg.errors import ConfigError
-from hrseg.models.families import FAMILIES, MARK, Found, State, recognise
 from hrseg.models.hrnet import VARIANTS
-from hrseg.models.hub import fetch, is_on_hub
 from hrseg.models.pyramid import Backbone
 from hrseg.models.segmenter import Segmenter
-from hrseg.models.weightfile import read_checkpoint
-from hrseg.seal import whole_checkpoint
 from hrseg.utils.registry import find
 from hrseg.utils.text import some
 

@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
+from hrseg.checkpoints.mmseg import RESTORE, from_mmseg, refuse_other_heads
 from hrseg.errors import ConfigError
-from hrseg.models.mmseg import RESTORE, from_mmseg, refuse_other_heads
 from hrseg.utils.registry import find
 from hrseg.utils.text import some
 

@@ -6,8 +6,8 @@ from datetime import datetime
 from itertools import count
 from pathlib import Path
 
+from hrseg.checkpoints.integrity import previous_of, state_of, whole_checkpoint
 from hrseg.errors import ConfigError
-from hrseg.seal import previous_of, state_of, whole_checkpoint
 
 _KEPT = ("best", "last")
 _REQUEUED = "hpc_ckpt_*.ckpt"
