@@ -15,9 +15,9 @@ if TYPE_CHECKING:
     from hrseg.callbacks import ClassScores as ClassScores
     from hrseg.checkpoints.loading import load_weights as load_weights
     from hrseg.config.protocols import Protocol as Protocol
+    from hrseg.inference.predictor import load as load
     from hrseg.metrics.confusion import ConfusionMatrix as ConfusionMatrix
     from hrseg.models import create_model as create_model
-    from hrseg.predictor import load as load
     from hrseg.task import SegmentationTask as SegmentationTask
 
 _HOME = {
@@ -26,7 +26,7 @@ _HOME = {
     "Protocol": "hrseg.config.protocols",
     "SegmentationTask": "hrseg.task",
     "create_model": "hrseg.models",
-    "load": "hrseg.predictor",
+    "load": "hrseg.inference.predictor",
     "load_weights": "hrseg.checkpoints.loading",
 }
 _MODULES = ("data", "losses", "models")

@@ -33,7 +33,7 @@ from hrseg.config.loader import to_dict
 from hrseg.config.protocols import Protocol, make_protocol
 from hrseg.config.schema import Config
 from hrseg.data.datamodule import SegmentationDataModule
-from hrseg.engine import is_exported, open_engine
+from hrseg.inference.exported_model import is_exported, open_engine
 from hrseg.logs import quieten
 from hrseg.measure import (
     PeakMemory,

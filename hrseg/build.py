@@ -16,13 +16,13 @@ from hrseg.config.protocols import make_protocol
 from hrseg.config.schema import Config
 from hrseg.data import DATASETS
 from hrseg.data.datamodule import SegmentationDataModule
-from hrseg.engine import Engine
 from hrseg.errors import ConfigError
+from hrseg.inference.exported_model import Engine
+from hrseg.inference.predictor import Predictor
 from hrseg.launch import averaging, scout, trainer_refusals
 from hrseg.logs import build_loggers
 from hrseg.models import Segmenter, create_model
 from hrseg.models.normalize import IMAGENET_MEAN, IMAGENET_STD
-from hrseg.predictor import Predictor
 from hrseg.task import SegmentationTask
 from hrseg.visualize import default_palette
 

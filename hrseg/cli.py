@@ -141,7 +141,7 @@ def _new_folder(config: "Config", home: Path) -> Iterator[Path]:
 def _predict(arguments: argparse.Namespace) -> int:
     from hrseg.checkpoints.runs import checkpoint_at, newest_run
     from hrseg.config.loader import load_config, protocol_changes
-    from hrseg.inputs import find_sources
+    from hrseg.inference.inputs import find_sources
 
     config = load_config(arguments.config, arguments.overrides) if arguments.config else None
     if config and not arguments.checkpoint:
@@ -152,9 +152,9 @@ def _predict(arguments: argparse.Namespace) -> int:
     checkpoint = checkpoint_at(Path(arguments.checkpoint or newest_run(Path("runs"))))
     if not checkpoint.is_file():
         raise ConfigError(f"no such checkpoint: {checkpoint.absolute()}")
-    from hrseg.outputs import Wanted
-    from hrseg.predict import predict
-    from hrseg.tiles import default_overlap
+    from hrseg.inference.outputs import Wanted
+    from hrseg.inference.predict_files import predict
+    from hrseg.inference.tiling import default_overlap
 
     _set_threads(arguments.threads)
     wanted = Wanted(

@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from hrseg.checkpoints.reading import write_safetensors
-from hrseg.engine import INSTALL, METADATA, import_openvino
 from hrseg.errors import ConfigError
+from hrseg.inference.exported_model import INSTALL, METADATA, import_openvino
 from hrseg.models import Segmenter
 from hrseg.models.optimize import fold
 from hrseg.utils.registry import find

@@ -16,10 +16,10 @@ from rich.table import Table
 from torch import Tensor
 
 from hrseg.config.protocols import Protocol
-from hrseg.engine import Engine, is_exported, open_engine
 from hrseg.errors import ConfigError, VerificationError
+from hrseg.inference.exported_model import Engine, is_exported, open_engine
+from hrseg.inference.predictor import Predictor, load
 from hrseg.metrics.confusion import ConfusionMatrix, summarize
-from hrseg.predictor import Predictor, load
 from hrseg.utils.console import say
 
 Pixels = NDArray[np.uint8]

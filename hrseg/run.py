@@ -29,8 +29,8 @@ from hrseg.data import DATASETS
 from hrseg.data.datamodule import SegmentationDataModule
 from hrseg.details import write_details
 from hrseg.devices import choose_precision
-from hrseg.engine import Engine, is_exported, open_engine
 from hrseg.errors import ConfigError, HrsegError
+from hrseg.inference.exported_model import Engine, is_exported, open_engine
 from hrseg.interruption import Interruption
 from hrseg.launch import SameStatistics, another_ended, end_others, new_folder, scout
 from hrseg.logs import quieten

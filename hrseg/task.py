@@ -14,10 +14,10 @@ from torch import Tensor, nn
 
 from hrseg.checkpoints.metadata import stamp
 from hrseg.config.protocols import PROTOCOLS, Protocol
-from hrseg.engine import Engine
 from hrseg.errors import ConfigError, DataError
-from hrseg.geometry import seen_pixels
-from hrseg.inference import Evaluator
+from hrseg.inference.evaluator import Evaluator
+from hrseg.inference.exported_model import Engine
+from hrseg.inference.windows import seen_pixels
 from hrseg.losses import LOSSES
 from hrseg.metrics.confusion import ConfusionMatrix, summarize
 from hrseg.metrics.scale_selection import scale_report

@@ -21,8 +21,8 @@ from hrseg.checkpoints.origins import FAMILIES, Found, recognise
 from hrseg.checkpoints.reading import fetch, is_on_hub, read_checkpoint, write_safetensors
 from hrseg.config.protocols import Protocol
 from hrseg.config.schema import Config
-from hrseg.engine import is_exported, open_engine
 from hrseg.errors import ConfigError
+from hrseg.inference.exported_model import is_exported, open_engine
 from hrseg.utils.files import cannot_write, replacing
 from hrseg.utils.text import some
 

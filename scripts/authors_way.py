@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from hrseg.config.protocols import Protocol
-from hrseg.geometry import Windows, find_windows, prepare, scaled_size
+from hrseg.inference.windows import Windows, find_windows, prepare, scaled_size
 from hrseg.models import Segmenter
 from hrseg.models.normalize import IMAGENET_MEAN, IMAGENET_STD, Normalize
 from hrseg.utils.constants import IGNORE_INDEX

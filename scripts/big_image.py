@@ -102,9 +102,9 @@ def predict(source: Path, target: Path, classes: int, tile: int, overlap: int) -
     import torch
 
     import hrseg
-    from hrseg.bigimage import predict_big
     from hrseg.config.protocols import Protocol
-    from hrseg.predictor import Predictor
+    from hrseg.inference.large_images import predict_big
+    from hrseg.inference.predictor import Predictor
     from hrseg.visualize import default_palette
 
     torch.manual_seed(0)
@@ -131,7 +131,7 @@ def predict(source: Path, target: Path, classes: int, tile: int, overlap: int) -
 def agreement(run: Path, photos: Path, tile: int, overlap: int) -> list[dict[str, float]]:
     """Compare tiles with the whole image on mosaics and enlargements of photos."""
     import hrseg
-    from hrseg.tiles import predict_bands
+    from hrseg.inference.tiling import predict_bands
 
     predictor = hrseg.load(run).with_protocol("plain")
     rows = []

@@ -51,7 +51,7 @@ from hrseg.data.dataset import Key, SegmentationDataset
 from hrseg.data.masks import MaskReader, id_table
 from hrseg.data.synthetic.scene import generate_scene
 from hrseg.data.transforms import TrainTransform
-from hrseg.inference import Evaluator
+from hrseg.inference.evaluator import Evaluator
 from hrseg.losses.cross_entropy import CrossEntropy
 from hrseg.measure import PeakMemory
 from hrseg.metrics.confusion import ConfusionMatrix, mean_iou

@@ -20,8 +20,8 @@ import torch.nn.functional as F
 import hrseg
 from hrseg.config.protocols import Protocol
 from hrseg.data.synthetic.scene import generate_scene
-from hrseg.engine import open_engine
 from hrseg.formats import Form, write
+from hrseg.inference.exported_model import open_engine
 from hrseg.models.normalize import IMAGENET_MEAN, IMAGENET_STD, Normalize
 
 ROUNDS = 7
@@ -83,7 +83,7 @@ def exported(
     precision: str,
     height: int,
     width: int,
-) -> hrseg.engine.Engine:
+) -> hrseg.inference.exported_model.Engine:
     """Write the model as a file, and open it."""
     facts = {
         "architecture": model.architecture,

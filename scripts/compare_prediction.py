@@ -21,11 +21,11 @@ from PIL import Image
 import hrseg
 from hrseg.checkpoints.loading import load_weights
 from hrseg.checkpoints.reading import read_checkpoint
-from hrseg.inputs import find_sources
+from hrseg.inference.inputs import find_sources
+from hrseg.inference.outputs import Wanted
+from hrseg.inference.predict_files import predict_sources
+from hrseg.inference.predictor import Predictor
 from hrseg.models import Segmenter, create_model
-from hrseg.outputs import Wanted
-from hrseg.predict import predict_sources
-from hrseg.predictor import Predictor
 from hrseg.visualize import indexed, overlay
 
 

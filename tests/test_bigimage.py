@@ -12,8 +12,8 @@ from PIL import Image
 from rasterio.transform import from_origin
 
 import hrseg
-from hrseg.bigimage import BigImage, _environment, _writing, predict_big
 from hrseg.errors import ConfigError, DataError
+from hrseg.inference.large_images import BigImage, _environment, _writing, predict_big
 from hrseg.utils.files import replacing
 from tests.hostile.pictures import tiff
 from tests.untrained import PALETTE, save_untrained

@@ -10,9 +10,9 @@ import torch.nn.functional as F
 
 import hrseg
 from hrseg.config.protocols import PROTOCOLS, Protocol
-from hrseg.engine import Engine, is_exported, open_engine
 from hrseg.errors import ConfigError
-from hrseg.predictor import Predictor
+from hrseg.inference.exported_model import Engine, is_exported, open_engine
+from hrseg.inference.predictor import Predictor
 from tests.untrained import NAMES, PALETTE
 
 MEAN, STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
@@ -41,7 +41,7 @@ def brightest(image):
 
 
 def engine(run, path="model.onnx", **arguments):
-    return Engine(hrseg.engine.Path(path), facts(**arguments), run)
+    return Engine(hrseg.inference.exported_model.Path(path), facts(**arguments), run)
 
 
 def test_a_file_of_bytes_gets_the_bytes_that_the_image_was_made_of():
@@ -145,7 +145,7 @@ def test_the_runtimes_are_imported_without_a_word_to_their_makers(tmp_path):
         "seen = []\n"
         "sys.addaudithook(lambda event, a: seen.append(event) if event.startswith(\n"
         "    ('socket.', 'urllib.', 'http.', 'subprocess.', 'os.fork')) else None)\n"
-        "from hrseg.engine import import_openvino\n"
+        "from hrseg.inference.exported_model import import_openvino\n"
         "import onnxruntime\n"
         "import_openvino().Core()\n"
         "assert not seen, seen\n"

@@ -20,7 +20,7 @@ from hrseg.explore import (
     panels,
     rank,
 )
-from hrseg.predictor import load
+from hrseg.inference.predictor import load
 from hrseg.records import ImageRecord, open_evaluation, record
 
 NAMES = ["road", "car", "tree"]

@@ -13,7 +13,7 @@ from hrseg.cli import main
 from hrseg.errors import ConfigError, VerificationError
 from hrseg.export import centre, export
 from hrseg.formats import Form
-from hrseg.predictor import Predictor
+from hrseg.inference.predictor import Predictor
 from hrseg.proof import Comparison
 from tests.untrained import NAMES, save_untrained
 

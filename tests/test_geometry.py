@@ -5,7 +5,7 @@ import torch
 
 from hrseg.config.protocols import PROTOCOLS, Protocol
 from hrseg.errors import ConfigError
-from hrseg.geometry import (
+from hrseg.inference.windows import (
     Windows,
     check_cost,
     find_windows,

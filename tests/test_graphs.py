@@ -1,7 +1,7 @@
 import pytest
 
 from hrseg.errors import ConfigError
-from hrseg.graphs import check_onnx, check_openvino
+from hrseg.inference.exported_model import check_onnx, check_openvino
 from tests.hostile import Place
 from tests.hostile.exported import ENTITY, GRAPHS, IR, LAUGHS
 from tests.untrained import save_untrained

@@ -8,8 +8,8 @@ import torch.nn.functional as F
 from hrseg.checkpoints.loading import load_weights
 from hrseg.config.protocols import CHOICES, PROTOCOLS, Protocol
 from hrseg.errors import VerificationError
-from hrseg.inference import Evaluator
-from hrseg.logits import AVERAGES
+from hrseg.inference.averaging import AVERAGES
+from hrseg.inference.evaluator import Evaluator
 from hrseg.models import create_model
 from hrseg.models.normalize import Normalize
 from tests.golden_weights import GOLDEN, official_weights, relative_error

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from hrseg.errors import ConfigError
-from hrseg.inputs import Source, find_sources
+from hrseg.inference.inputs import Source, find_sources
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ import torch
 
 from hrseg.config.protocols import Protocol
 from hrseg.errors import VerificationError
-from hrseg.logits import AVERAGES, class_ids, in_float32, rule_of
+from hrseg.inference.averaging import AVERAGES, class_ids, in_float32, rule_of
 
 ORDER_ONLY = AVERAGES["logits"]
 

@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader
 
 from hrseg.callbacks import PredictionImages
 from hrseg.config.protocols import Protocol
-from hrseg.inference import Evaluator
+from hrseg.inference.evaluator import Evaluator
 from hrseg.models import create_model
 from hrseg.records import ImageScores
 from hrseg.task import SegmentationTask

@@ -18,7 +18,7 @@ import hrseg
 from hrseg.config.protocols import CHOICES, Protocol
 from hrseg.data.samplers import EvaluationSampler
 from hrseg.errors import ConfigError
-from hrseg.inference import Evaluator
+from hrseg.inference.evaluator import Evaluator
 from hrseg.metrics.confusion import (
     ConfusionMatrix,
     accuracy,

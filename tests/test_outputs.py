@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from hrseg.inputs import Source
-from hrseg.outputs import ENCODERS, Wanted, is_finished
-from hrseg.predictor import Prediction
+from hrseg.inference.inputs import Source
+from hrseg.inference.outputs import ENCODERS, Wanted, is_finished
+from hrseg.inference.predictor import Prediction
 
 OUT = Path("out")
 

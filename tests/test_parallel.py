@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from hrseg.parallel import Behind, ahead, map_ahead
+from hrseg.inference.prefetch import Behind, ahead, map_ahead
 
 
 def test_items_come_in_order_and_at_most_so_many_are_fetched_ahead():

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from hrseg.errors import DataError
-from hrseg.pixels import read_pixels
+from hrseg.inference.inputs import read_pixels
 
 RGB = np.arange(2 * 3 * 3, dtype=np.uint8).reshape(2, 3, 3) * 10
 

@@ -3,7 +3,7 @@
 import numpy as np
 from rasterio.features import rasterize
 
-from hrseg.polygons import polygons
+from hrseg.inference.outputs import polygons
 
 NAMES = ["road", "car", "tree"]
 

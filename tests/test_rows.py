@@ -2,8 +2,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from hrseg.geometry import Windows
-from hrseg.rows import cropped, held, joined, mapped, resized
+from hrseg.inference.score_maps import cropped, held, joined, mapped, resized
+from hrseg.inference.windows import Windows
 
 
 def some(height, width, views=2, classes=3):

@@ -8,10 +8,17 @@ import torch
 
 from hrseg.config.protocols import PROTOCOLS, Protocol
 from hrseg.errors import ConfigError, DataError, VerificationError
-from hrseg.inference import Evaluator
+from hrseg.inference.evaluator import Evaluator
+from hrseg.inference.tiling import (
+    _starts,
+    _weights,
+    check_tiles,
+    default_overlap,
+    not_applied,
+    predict_bands,
+)
 from hrseg.models import create_model
 from hrseg.models.normalize import Normalize
-from hrseg.tiles import _starts, _weights, check_tiles, default_overlap, not_applied, predict_bands
 
 
 def network(align_corners):

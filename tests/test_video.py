@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 
 from hrseg.errors import DataError
-from hrseg.predictor import Prediction
-from hrseg.video import Frames, count_frames, predict_video
+from hrseg.inference.predictor import Prediction
+from hrseg.inference.video import Frames, count_frames, predict_video
 
 
 class Brightness:

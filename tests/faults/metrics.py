@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from hrseg.config.protocols import Protocol
 from hrseg.data.datasets.folder import Folder
-from hrseg.inference import Evaluator
+from hrseg.inference.evaluator import Evaluator
 from hrseg.models.normalize import IMAGENET_MEAN, IMAGENET_STD
 from hrseg.task import SegmentationTask
 from tests.faults import Tally

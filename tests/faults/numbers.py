@@ -20,7 +20,7 @@ from hrseg.checkpointing import DurableCheckpointIO
 from hrseg.checkpoints.integrity import state_of
 from hrseg.config.protocols import Protocol
 from hrseg.errors import VerificationError
-from hrseg.inference import Evaluator
+from hrseg.inference.evaluator import Evaluator
 from tests.faults import Tally
 
 STEPS = 4

@@ -61,11 +61,11 @@ class Ground:
         """Make them."""
         # Once, here, and not in each of the processes that are forked.
         import hrseg.benchmark
-        import hrseg.bigimage
         import hrseg.cli
         import hrseg.datacheck
         import hrseg.export
-        import hrseg.predict
+        import hrseg.inference.large_images
+        import hrseg.inference.predict_files
         import hrseg.run
         import hrseg.weights  # noqa: F401
         from tests.untrained import save_untrained

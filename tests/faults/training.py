@@ -18,11 +18,11 @@ import torch
 
 import hrseg.datacheck
 import hrseg.export
-import hrseg.predict
+import hrseg.inference.predict_files
 import hrseg.run  # noqa: F401  what the commands import, before the fork
 from hrseg.cli import main
 from hrseg.data.datamodule import SegmentationDataModule
-from hrseg.predictor import Predictor
+from hrseg.inference.predictor import Predictor
 from hrseg.task import SegmentationTask
 from tests.camvid_tree import make_camvid
 

@@ -22,13 +22,13 @@ from hrseg.checkpoints.metadata import check_facts
 from hrseg.checkpoints.reading import read_checkpoint
 from hrseg.checkpoints.runs import checkpoint_at
 from hrseg.config.protocols import PROTOCOLS, Protocol
-from hrseg.engine import Engine, is_exported, open_engine
 from hrseg.errors import ConfigError
-from hrseg.inference import Evaluator
+from hrseg.inference.evaluator import Evaluator
+from hrseg.inference.exported_model import Engine, is_exported, open_engine
+from hrseg.inference.inputs import Input, read_pixels
 from hrseg.models import Segmenter, create_model
 from hrseg.models.normalize import Normalize
 from hrseg.models.optimize import PRECISIONS, inference_network
-from hrseg.pixels import Input, read_pixels
 from hrseg.utils.memory import OutOfMemory, is_out_of_memory
 from hrseg.utils.registry import find
 from hrseg.visualize import colorize, indexed, overlay

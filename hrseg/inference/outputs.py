@@ -2,17 +2,18 @@
 
 import io
 import json
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
-from hrseg.inputs import Source
-from hrseg.polygons import polygons
-from hrseg.predictor import Prediction
+from hrseg.inference.inputs import Source
+from hrseg.inference.predictor import Prediction
 from hrseg.visualize import Array
 
 
@@ -101,3 +102,47 @@ def png(picture: Image.Image | Array) -> bytes:
 def to_json(content: Any, indent: int | None = 1) -> bytes:
     """Return plain data as JSON."""
     return json.dumps(content, indent=indent).encode()
+
+
+def polygons(mask: NDArray[np.uint8], class_names: Sequence[str]) -> dict[str, Any]:
+    """Return a GeoJSON FeatureCollection: a polygon, holes included, per connected region.
+
+    Regions are joined over edges, not over corners. Coordinates are pixels, x to the right, y
+    down, (0, 0) the upper left corner of the first pixel.
+
+    Args:
+        mask: ids (H, W).
+        class_names: a name per id.
+    """
+    # GDAL is in no other command's way.
+    from rasterio.errors import NotGeoreferencedWarning
+    from rasterio.features import shapes
+
+    warnings.simplefilter("ignore", NotGeoreferencedWarning)  # pixels are what is wanted
+
+    features = [
+        {
+            "type": "Feature",
+            "properties": {"class": class_names[int(i)], "id": int(i), "pixels": _pixels(shape)},
+            "geometry": {"type": "Polygon", "coordinates": shape["coordinates"]},
+        }
+        for shape, i in shapes(mask, connectivity=4)
+    ]
+    return {
+        "type": "FeatureCollection",
+        "width": mask.shape[1],
+        "height": mask.shape[0],
+        "coordinates": "pixels",
+        "features": features,
+    }
+
+
+def _pixels(shape: dict[str, Any]) -> int:
+    """Return the area of a polygon without its holes."""
+    outer, *holes = (abs(_signed_area(ring)) for ring in shape["coordinates"])
+    return round(outer - sum(holes))
+
+
+def _signed_area(ring: Sequence[tuple[float, float]]) -> float:
+    x, y = np.array(ring).T
+    return float(x[:-1] @ y[1:] - x[1:] @ y[:-1]) / 2

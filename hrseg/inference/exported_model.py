@@ -6,9 +6,10 @@
 import json
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from xml.parsers import expat
 
 import numpy as np
 import torch
@@ -19,10 +20,87 @@ from torch import Tensor, nn
 from hrseg.checkpoints.metadata import check_facts
 from hrseg.config.protocols import Protocol
 from hrseg.errors import ConfigError, VerificationError
-from hrseg.graphs import check_onnx, check_openvino
 from hrseg.models.normalize import Normalize
 from hrseg.utils.memory import is_out_of_memory
 from hrseg.utils.registry import find
+
+# What runs other graphs, as often as it likes; no network of hrseg has one.
+LOOPS = ("Loop", "Scan", "SequenceMap", "TensorIterator", "If")
+
+
+def check_onnx(path: Path) -> None:
+    """Refuse a graph that keeps its weights elsewhere, or that may never end.
+
+    Raises:
+        ConfigError: this, or no ONNX file.
+    """
+    import onnx
+
+    try:
+        model = onnx.load(path, load_external_data=False)
+    except Exception as error:  # protobuf's own, which derives from Exception alone
+        raise _unreadable(path, "invalid ONNX file") from error
+    graphs = [model.graph, *model.functions]
+    for node in (node for graph in graphs for node in graph.node):
+        if node.op_type in LOOPS:
+            raise _refusal(path, f"holds an operator {node.op_type}")
+        for attribute in node.attribute:
+            _check_tensors(path, [attribute.t, *attribute.tensors])
+            if attribute.HasField("sparse_tensor") or attribute.sparse_tensors:
+                raise _refusal(path, "holds sparse weights")
+    _check_tensors(path, model.graph.initializer)
+    if model.graph.sparse_initializer:
+        raise _refusal(path, "holds sparse weights")
+
+
+def _check_tensors(path: Path, tensors: Any) -> None:
+    from onnx import TensorProto
+
+    for tensor in tensors:
+        if tensor.data_location == TensorProto.EXTERNAL:
+            where = next((e.value for e in tensor.external_data if e.key == "location"), "")
+            raise _refusal(path, f"keeps weights in another file, {where!r}")
+
+
+def check_openvino(path: Path) -> None:
+    """Refuse a file that is no network of OpenVINO, or one that may never end.
+
+    Raises:
+        ConfigError: this.
+    """
+    for name, attributes in _elements(path):
+        if name == "layer" and attributes.get("type") in LOOPS:
+            raise _refusal(path, f"holds a layer {attributes['type']}")
+
+
+def _elements(path: Path) -> Iterator[tuple[str, dict[str, str]]]:
+    """Yield the elements of an XML file; another file, or a DOCTYPE, is refused."""
+    found: list[tuple[str, dict[str, str]]] = []
+
+    def refuse_doctype(*_: Any) -> None:
+        raise _refusal(path, "declares entities")
+
+    parser = expat.ParserCreate()
+    parser.StartElementHandler = lambda name, attributes: found.append((name, attributes))
+    parser.StartDoctypeDeclHandler = refuse_doctype
+    try:
+        with path.open("rb") as file:
+            while data := file.read(2**20):
+                parser.Parse(data, False)
+                yield from found
+                found.clear()
+            parser.Parse(b"", True)
+    except expat.ExpatError as error:
+        raise _unreadable(path, f"invalid XML file, {error}") from error
+
+
+def _refusal(path: Path, what: str) -> ConfigError:
+    """Return the error for a file that hrseg did not write so."""
+    return ConfigError(
+        f"{path} {what}: hrseg writes no such file, and does not run one.\n"
+        "Copy the file again, or export the checkpoint anew: hrseg export."
+    )
+
 
 # ONNX Runtime, once imported, tells its makers of every session and keeps a data base for that.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
@@ -193,7 +271,7 @@ def _open_onnx(path: Path, threads: int, precision: str) -> tuple[dict[str, Any]
     try:
         session = onnxruntime.InferenceSession(path, options, ["CPUExecutionProvider"])
     except Exception as error:  # the runtime's own classes, which all derive from Exception alone
-        raise _unreadable(path, error) from error
+        raise _unreadable(path, _reason(error)) from error
     facts = _facts(path, session.get_modelmeta().custom_metadata_map.get(METADATA))
     return facts, lambda image: np.asarray(session.run(None, {"image": image})[0])
 
@@ -214,7 +292,7 @@ def _open_openvino(path: Path, threads: int, precision: str) -> tuple[dict[str, 
         said = model.get_rt_info(METADATA).astype(str) if model.has_rt_info(METADATA) else None
         compiled = core.compile_model(model, "CPU", settings)
     except Exception as error:  # RuntimeError mostly
-        raise _unreadable(path, error) from error
+        raise _unreadable(path, _reason(error)) from error
     return _facts(path, said), lambda image: np.array(compiled([image])[0])
 
 
@@ -247,10 +325,10 @@ def _facts(path: Path, text: str | None) -> dict[str, Any]:
     return facts
 
 
-def _unreadable(path: Path, error: Exception) -> ConfigError:
+def _unreadable(path: Path, reason: str) -> ConfigError:
     beside = " and its .bin file" if path.suffix.lower() == ".xml" else ""
     return ConfigError(
-        f"{SUFFIXES[path.suffix.lower()]} cannot read {path}: {_reason(error)}\n"
+        f"{SUFFIXES[path.suffix.lower()]} cannot read {path}: {reason}\n"
         f"Copy the file{beside} again, or export it anew: hrseg export."
     )
 

@@ -17,9 +17,9 @@ from rasterio.errors import NotGeoreferencedWarning, RasterioError, RasterioIOEr
 from rasterio.windows import Window
 
 from hrseg.errors import DataError
-from hrseg.pixels import FORMATS, read_pixels
-from hrseg.predictor import Predictor
-from hrseg.tiles import predict_bands
+from hrseg.inference.inputs import FORMATS, read_pixels
+from hrseg.inference.predictor import Predictor
+from hrseg.inference.tiling import predict_bands
 from hrseg.utils.files import cannot_write, replacing, write_bytes
 from hrseg.visualize import overlay as lay_over
 

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from hrseg.geometry import Size, Windows
+from hrseg.inference.windows import Size, Windows
 
 
 @dataclass(frozen=True)

@@ -13,9 +13,9 @@ from torch import Tensor
 
 from hrseg.config.protocols import Protocol
 from hrseg.errors import ConfigError, DataError
-from hrseg.geometry import MIN_SIZE, Size
-from hrseg.inference import Evaluator
-from hrseg.logits import class_ids
+from hrseg.inference.averaging import class_ids
+from hrseg.inference.evaluator import Evaluator
+from hrseg.inference.windows import MIN_SIZE, Size
 
 Array = NDArray[np.uint8]
 ReadRows = Callable[[int, int], Array]  # (first, end) -> RGB uint8 (end - first, W, 3)

@@ -16,9 +16,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from hrseg.config.protocols import Protocol
-from hrseg.geometry import Size, Windows, find_windows, prepare, scaled_size
-from hrseg.logits import Rule, class_ids, in_float32, rule_of
-from hrseg.rows import Rows, cropped, held, joined, mapped, resized
+from hrseg.inference.averaging import Rule, class_ids, in_float32, rule_of
+from hrseg.inference.score_maps import Rows, cropped, held, joined, mapped, resized
+from hrseg.inference.windows import Size, Windows, find_windows, prepare, scaled_size
 from hrseg.utils.memory import OutOfMemory, give_back, is_out_of_memory
 
 Model = Callable[[Tensor], Tensor]

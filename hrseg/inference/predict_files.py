@@ -12,19 +12,18 @@ from typing import Any
 import torch
 
 from hrseg.config.schema import Config
-from hrseg.engine import is_exported
 from hrseg.errors import ConfigError, DataError, HrsegError
-from hrseg.inputs import Source
-from hrseg.outputs import ENCODERS, Wanted, is_finished, mask_png, png, to_json
-from hrseg.parallel import Behind, map_ahead
-from hrseg.pixels import read_pixels
-from hrseg.predictor import Prediction, Predictor, load
-from hrseg.tiles import check_tiles, not_applied
+from hrseg.inference.exported_model import is_exported
+from hrseg.inference.inputs import Source, read_pixels
+from hrseg.inference.outputs import ENCODERS, Wanted, is_finished, mask_png, png, to_json
+from hrseg.inference.predictor import Prediction, Predictor, load
+from hrseg.inference.prefetch import Behind, map_ahead
+from hrseg.inference.tiling import check_tiles, not_applied
+from hrseg.inference.video import predict_video
 from hrseg.utils.console import progress_bar, say
 from hrseg.utils.files import PARTIAL, write_bytes
 from hrseg.utils.memory import OutOfMemory
 from hrseg.utils.signals import Stopped
-from hrseg.video import predict_video
 from hrseg.visualize import legend
 
 _MANIFEST = "predict.json"
@@ -207,7 +206,7 @@ class _Run:
 
     def _tiles(self, source: Source, paths: dict[str, Path]) -> list[str]:
         # GDAL is in no smaller image's way.
-        from hrseg.bigimage import predict_big
+        from hrseg.inference.large_images import predict_big
 
         task = self.bar.add_task(source.path.name, total=None)
         notes = predict_big(

@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hrseg.errors import DataError
-from hrseg.parallel import ahead
-from hrseg.predictor import Prediction, Predictor
+from hrseg.inference.predictor import Prediction, Predictor
+from hrseg.inference.prefetch import ahead
 from hrseg.utils.files import cannot_write, replacing
 
 Array = NDArray[np.uint8]

@@ -1,0 +1,1 @@
+"""Inference: evaluation by a protocol, prediction of images, videos and large images."""
