@@ -12,19 +12,19 @@ if TYPE_CHECKING:
     from hrseg import data as data
     from hrseg import losses as losses
     from hrseg import models as models
-    from hrseg.callbacks import ClassScores as ClassScores
     from hrseg.checkpoints.loading import load_weights as load_weights
     from hrseg.config.protocols import Protocol as Protocol
     from hrseg.inference.predictor import load as load
     from hrseg.metrics.confusion import ConfusionMatrix as ConfusionMatrix
     from hrseg.models import create_model as create_model
-    from hrseg.task import SegmentationTask as SegmentationTask
+    from hrseg.training.callbacks import ClassScores as ClassScores
+    from hrseg.training.task import SegmentationTask as SegmentationTask
 
 _HOME = {
-    "ClassScores": "hrseg.callbacks",
+    "ClassScores": "hrseg.training.callbacks",
     "ConfusionMatrix": "hrseg.metrics.confusion",
     "Protocol": "hrseg.config.protocols",
-    "SegmentationTask": "hrseg.task",
+    "SegmentationTask": "hrseg.training.task",
     "create_model": "hrseg.models",
     "load": "hrseg.inference.predictor",
     "load_weights": "hrseg.checkpoints.loading",

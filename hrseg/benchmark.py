@@ -26,10 +26,7 @@ from rich import get_console
 from rich.table import Table
 from torch.utils.data import DataLoader
 
-from hrseg.build import build_data, build_model, build_task
 from hrseg.config.schema import Config
-from hrseg.devices import choose_precision
-from hrseg.logs import quieten
 from hrseg.measure import (
     WARM_UP,
     PeakMemory,
@@ -45,6 +42,9 @@ from hrseg.measure import (
 )
 from hrseg.models.normalize import Normalize
 from hrseg.models.optimize import inference_network
+from hrseg.training.factory import build_data, build_model, build_task
+from hrseg.training.loggers import quieten
+from hrseg.training.trainer import choose_precision
 from hrseg.utils.console import say
 from hrseg.utils.files import write_json
 from hrseg.utils.memory import OutOfMemory

@@ -26,12 +26,12 @@ from rich import get_console
 from rich.table import Column, Table
 
 from hrseg.benchmark import header, milliseconds, three_digits, train_step, trained_in
-from hrseg.build import build_data
 from hrseg.config.schema import Config
 from hrseg.data.datamodule import SegmentationDataModule
 from hrseg.data.samplers import EpochSampler
-from hrseg.logs import quieten
 from hrseg.measure import device_of, in_process, machine, on_one_device, spread
+from hrseg.training.factory import build_data
+from hrseg.training.loggers import quieten
 from hrseg.utils.console import say
 from hrseg.utils.files import write_json
 from hrseg.utils.system import processors

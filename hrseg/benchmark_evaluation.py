@@ -26,7 +26,6 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from hrseg.benchmark import header, memory_note, memory_text, milliseconds, trained_in
-from hrseg.build import build_data, build_task
 from hrseg.checkpoints.loading import load_weights
 from hrseg.checkpoints.reading import read_checkpoint
 from hrseg.config.loader import to_dict
@@ -34,7 +33,6 @@ from hrseg.config.protocols import Protocol, make_protocol
 from hrseg.config.schema import Config
 from hrseg.data.datamodule import SegmentationDataModule
 from hrseg.inference.exported_model import is_exported, open_engine
-from hrseg.logs import quieten
 from hrseg.measure import (
     PeakMemory,
     device_of,
@@ -45,7 +43,9 @@ from hrseg.measure import (
     trainer_for,
     wait_for,
 )
-from hrseg.task import SegmentationTask
+from hrseg.training.factory import build_data, build_task
+from hrseg.training.loggers import quieten
+from hrseg.training.task import SegmentationTask
 from hrseg.utils.console import say
 from hrseg.utils.files import write_json
 

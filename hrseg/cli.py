@@ -126,8 +126,8 @@ def _test(arguments: argparse.Namespace) -> None:
 @contextmanager
 def _new_folder(config: "Config", home: Path) -> Iterator[Path]:
     """Make a dated folder; one that a refusal leaves behind is removed."""
-    from hrseg.launch import new_folder, scout
-    from hrseg.logs import quieten
+    from hrseg.training.distributed import new_folder, scout
+    from hrseg.training.loggers import quieten
 
     quieten()
     folder = new_folder(scout(config.trainer), home)

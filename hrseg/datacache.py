@@ -3,12 +3,12 @@
 from collections.abc import Iterable
 from pathlib import Path
 
-from hrseg.build import build_data
 from hrseg.config.schema import Config
 from hrseg.data.cache import Entry, Pair
 from hrseg.data.cache_writer import verify_cache, write_cache
 from hrseg.data.datamodule import SegmentationDataModule
 from hrseg.errors import DataError
+from hrseg.training.factory import build_data
 from hrseg.utils.console import progress_bar, say
 from hrseg.utils.system import processors
 

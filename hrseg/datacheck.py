@@ -9,7 +9,6 @@ from rich import get_console
 from rich.markup import escape
 from rich.table import Table
 
-from hrseg.build import build_data
 from hrseg.config.schema import Config
 from hrseg.data.analysis.check import Fault, Look, Split, fault, find_split, look_through
 from hrseg.data.analysis.statistics import split_stats
@@ -17,6 +16,7 @@ from hrseg.data.checksums import NAME, Manifest, write_manifest
 from hrseg.data.datamodule import SegmentationDataModule
 from hrseg.data.images import named
 from hrseg.errors import DataError
+from hrseg.training.factory import build_data
 from hrseg.utils.console import progress_bar, say
 from hrseg.utils.constants import IGNORE_INDEX
 from hrseg.utils.files import write_json

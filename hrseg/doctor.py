@@ -82,7 +82,7 @@ def _precision() -> list[tuple[str, str]]:
     try:
         import torch
 
-        from hrseg.devices import choose_precision
+        from hrseg.training.trainer import choose_precision
     except Exception:  # `machine` reports it
         return []
     mps = torch.backends.mps.is_available()

@@ -53,7 +53,7 @@ def export_checkpoint(
     """
     form.check(target)
     if config is not None and "hrseg" not in read_checkpoint(checkpoint):
-        from hrseg.build import build_predictor  # brings Lightning
+        from hrseg.training.factory import build_predictor  # brings Lightning
 
         predictor = build_predictor(config, checkpoint, "cpu", "32")
     else:
@@ -125,7 +125,7 @@ def export(
 
 def _data(config: Config, predictor: Predictor) -> "SegmentationDataModule | None":
     """Return the data set of a config, checked; None, and say so, where it is not there."""
-    from hrseg.build import build_data
+    from hrseg.training.factory import build_data
 
     root = Path(config.data.root).expanduser()
     if config.data.name != "synthetic" and not root.is_dir():

@@ -23,8 +23,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from hrseg.config.schema import Config
 from hrseg.errors import HrsegError
-from hrseg.launch import scout, trainer_refusals
-from hrseg.logs import quieten
+from hrseg.training.distributed import scout, trainer_refusals
+from hrseg.training.loggers import quieten
 from hrseg.utils.constants import __version__
 from hrseg.utils.memory import OutOfMemory, is_out_of_memory
 from hrseg.utils.system import keep_memory, processors

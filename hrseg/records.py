@@ -14,8 +14,6 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from hrseg.build import build_data
-from hrseg.callbacks import ClassScores
 from hrseg.config.loader import load_config
 from hrseg.config.schema import Config
 from hrseg.data.dataset import SegmentationDataset
@@ -23,6 +21,8 @@ from hrseg.data.images import Array
 from hrseg.errors import ConfigError, DataError
 from hrseg.metrics.confusion import count_pairs
 from hrseg.stored import read_records, read_scores
+from hrseg.training.callbacks import ClassScores
+from hrseg.training.factory import build_data
 from hrseg.utils.files import write_json
 from hrseg.visualize import indexed
 

@@ -15,32 +15,37 @@ from pytorch_lightning.callbacks import Callback, EarlyStopping, EMAWeightAverag
 from pytorch_lightning.trainer.states import TrainerFn
 from rich import get_console
 
-from hrseg.announce import announce_fit, device
-from hrseg.build import build_data, build_task, build_trainer
-from hrseg.callbacks import PredictionImages
-from hrseg.checkpointing import RunCheckpoint
 from hrseg.checkpoints.loading import load_weights
 from hrseg.checkpoints.reading import is_on_hub, read_checkpoint
 from hrseg.checkpoints.runs import point_latest, requeued_run
-from hrseg.checks import check_interval, check_norms, check_settings, checked_last
 from hrseg.config.loader import load_config, to_dict, to_yaml
 from hrseg.config.schema import Config
 from hrseg.data import DATASETS
 from hrseg.data.datamodule import SegmentationDataModule
 from hrseg.details import write_details
-from hrseg.devices import choose_precision
 from hrseg.errors import ConfigError, HrsegError
 from hrseg.inference.exported_model import Engine, is_exported, open_engine
-from hrseg.interruption import Interruption
-from hrseg.launch import SameStatistics, another_ended, end_others, new_folder, scout
-from hrseg.logs import quieten
-from hrseg.progress import Progress
 from hrseg.records import ImageScores, open_evaluation
 from hrseg.report import write_report
-from hrseg.resume import ExactState
-from hrseg.state import restoring
 from hrseg.submission import Submission
-from hrseg.task import SegmentationTask
+from hrseg.training.callbacks import PredictionImages
+from hrseg.training.checkpointing import RunCheckpoint
+from hrseg.training.distributed import SameStatistics, another_ended, end_others, new_folder, scout
+from hrseg.training.exact_resume import ExactState, restoring
+from hrseg.training.factory import build_data, build_task, build_trainer
+from hrseg.training.loggers import quieten
+from hrseg.training.preemption import Interruption
+from hrseg.training.preflight import (
+    announce_fit,
+    check_interval,
+    check_norms,
+    check_settings,
+    checked_last,
+    device,
+)
+from hrseg.training.progress_bar import Progress
+from hrseg.training.task import SegmentationTask
+from hrseg.training.trainer import choose_precision
 from hrseg.utils.console import say
 from hrseg.utils.files import write_bytes
 from hrseg.utils.memory import OutOfMemory, is_out_of_memory, of_evaluation, of_training

@@ -7,8 +7,6 @@ from typing import Any
 import torch
 from rich.progress import track
 
-from hrseg.build import build_data
-from hrseg.callbacks import show_scores
 from hrseg.config.loader import to_dict
 from hrseg.config.protocols import make_protocol
 from hrseg.config.schema import Config
@@ -16,6 +14,8 @@ from hrseg.data.masks import MaskReader, ReadMask, id_table
 from hrseg.data.pairing import find_files
 from hrseg.errors import DataError
 from hrseg.metrics.confusion import ConfusionMatrix, summarize
+from hrseg.training.callbacks import show_scores
+from hrseg.training.factory import build_data
 from hrseg.utils.files import write_json
 
 

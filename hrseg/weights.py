@@ -70,7 +70,7 @@ def inspect_weights(file: str, config: Config | None = None) -> None:
     ]
     _show(rows)
     if config is not None:
-        from hrseg.build import build_model  # brings Lightning
+        from hrseg.training.factory import build_model  # brings Lightning
 
         model, _ = build_model(config)
         _show_report(compare(model, raw, origin=str(path))[1])
@@ -141,7 +141,7 @@ def _check_out(out: Path, family: str) -> None:
 def _facts(raw: Mapping[str, Any], config: Config | None, path: Path) -> dict[str, Any]:
     """Return what the new file says of itself: what the old one said, or what a config says."""
     if config is not None:
-        from hrseg.build import build_model  # brings Lightning
+        from hrseg.training.factory import build_model  # brings Lightning
 
         model, facts = build_model(config)
         load_weights(model, raw, origin=path)

@@ -42,7 +42,6 @@ from rich.table import Table
 from torch import Tensor, nn
 
 import hrseg
-from hrseg.build import build_data
 from hrseg.config.loader import load_config
 from hrseg.config.protocols import PROTOCOLS, Protocol
 from hrseg.data.cache import Cache
@@ -58,7 +57,8 @@ from hrseg.metrics.confusion import ConfusionMatrix, mean_iou
 from hrseg.models import Segmenter
 from hrseg.models.normalize import Normalize
 from hrseg.models.optimize import compiled_for_training, inference_network
-from hrseg.optim import sgd
+from hrseg.training.factory import build_data
+from hrseg.training.optimizers import sgd
 from hrseg.utils.system import keep_memory
 
 Work = Callable[[], Any]

@@ -29,7 +29,7 @@ from torch import Tensor, nn
 from hrseg.cli import main as hrseg_main
 from hrseg.config.loader import load_config, shipped_configs, to_yaml
 from hrseg.data import Synthetic
-from hrseg.task import SegmentationTask
+from hrseg.training.task import SegmentationTask
 from hrseg.utils.constants import __version__
 
 ARCHIVE = Path(__file__).parents[1] / "tests" / "compat" / f"{__version__}.tar.xz"

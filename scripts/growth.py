@@ -20,10 +20,10 @@ import numpy as np
 
 from hrseg.benchmark import train_step
 from hrseg.benchmark_evaluation import evaluation
-from hrseg.build import build_data
 from hrseg.config.loader import load_config
 from hrseg.config.schema import Config
 from hrseg.measure import in_process, machine
+from hrseg.training.factory import build_data
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt

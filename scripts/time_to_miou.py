@@ -25,7 +25,6 @@ import pytorch_lightning as pl
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from hrseg.build import build_data, build_task
 from hrseg.config.loader import load_config
 from hrseg.config.schema import Config
 from hrseg.data.cache_writer import write_cache
@@ -33,7 +32,8 @@ from hrseg.data.datamodule import SegmentationDataModule
 from hrseg.data.images import Array
 from hrseg.metrics.confusion import mean_iou
 from hrseg.models.normalize import Normalize
-from hrseg.task import SegmentationTask
+from hrseg.training.factory import build_data, build_task
+from hrseg.training.task import SegmentationTask
 from hrseg.utils.constants import IGNORE_INDEX
 
 EVERY = 4  # epochs between two scores

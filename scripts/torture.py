@@ -23,7 +23,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from rich import get_console
 from rich.table import Column, Table
 
-from hrseg.logs import quieten
+from hrseg.training.loggers import quieten
 from tests.faults import Tally
 from tests.faults.kinds import KINDS
 

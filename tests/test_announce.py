@@ -3,8 +3,8 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from hrseg.announce import batch, lonely_norms, say, scaled_lr
 from hrseg.config.loader import load_config
+from hrseg.training.preflight import batch, lonely_norms, say, scaled_lr
 
 
 def trainer(devices, accumulated=1, kind="cuda"):

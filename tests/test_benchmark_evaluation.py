@@ -8,10 +8,10 @@ from rich import reconfigure
 
 from hrseg import benchmark_evaluation as module
 from hrseg.benchmark_evaluation import benchmark_evaluation, evaluation
-from hrseg.build import build_data, build_task
 from hrseg.config.loader import load_config
 from hrseg.errors import ConfigError
-from hrseg.task import SegmentationTask
+from hrseg.training.factory import build_data, build_task
+from hrseg.training.task import SegmentationTask
 from tests.camvid_tree import fit_overrides, make_camvid
 from tests.untrained import save_untrained
 

@@ -6,7 +6,7 @@ import torch
 from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.trainer.states import TrainerFn
 
-from hrseg.callbacks import ClassScores, show_scores
+from hrseg.training.callbacks import ClassScores, show_scores
 from hrseg.utils.files import write_json
 
 SCORES = {

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from hrseg.checkpointing import DurableCheckpointIO, RunCheckpoint
 from hrseg.checkpoints.integrity import SealingFile, previous_of
 from hrseg.errors import ConfigError
+from hrseg.training.checkpointing import DurableCheckpointIO, RunCheckpoint
 from hrseg.utils.files import PARTIAL
 from hrseg.utils.signals import Stopped
 

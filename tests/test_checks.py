@@ -5,10 +5,10 @@ from types import SimpleNamespace
 import pytest
 
 import hrseg
-from hrseg.checks import check_interval, check_norms, check_settings
 from hrseg.config.loader import load_config
 from hrseg.errors import ConfigError
-from hrseg.task import SegmentationTask
+from hrseg.training.preflight import check_interval, check_norms, check_settings
+from hrseg.training.task import SegmentationTask
 
 
 @pytest.fixture(scope="module")

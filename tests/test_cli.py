@@ -204,7 +204,7 @@ def test_ctrl_c_ends_with_130(home, tmp_path, monkeypatch, capsys):
     def interrupt(*arguments):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("hrseg.task.SegmentationTask.training_step", interrupt)
+    monkeypatch.setattr("hrseg.training.task.SegmentationTask.training_step", interrupt)
     assert main(["fit", *CONFIG, *fit_overrides(home / "camvid"), f"runs={tmp_path}"]) == 130
     assert "stopped" in capsys.readouterr().err
 

@@ -16,11 +16,11 @@ from omegaconf import OmegaConf
 from PIL import Image
 
 import hrseg
-from hrseg.build import build_data
 from hrseg.checkpoints import metadata as facts
 from hrseg.checkpoints.reading import read_checkpoint
 from hrseg.cli import main
 from hrseg.config.loader import load_config, to_yaml
+from hrseg.training.factory import build_data
 
 ARCHIVES = sorted((Path(__file__).parent / "compat").glob("*.tar.xz"))
 RUNS = ("minimal", "full", "stopped")

@@ -11,7 +11,7 @@ from hrseg.models.optimize import (
     compiled_for_training,
     fold,
 )
-from hrseg.task import SegmentationTask
+from hrseg.training.task import SegmentationTask
 
 needs_compiler = pytest.mark.skipif(
     not any(compiled.shutil.which(name) for name in ("g++", "clang++")), reason="no C++ compiler"
@@ -46,8 +46,8 @@ def test_fit_compiles_the_network_once_and_its_evaluations_run_without(
     def recording(name):
         return lambda network: made.append(name) or network.outputs
 
-    monkeypatch.setattr("hrseg.task.compiled_for_training", recording("training"))
-    monkeypatch.setattr("hrseg.task.compiled_for_inference", recording("inference"))
+    monkeypatch.setattr("hrseg.training.task.compiled_for_training", recording("training"))
+    monkeypatch.setattr("hrseg.training.task.compiled_for_inference", recording("inference"))
     batch = {
         "image": torch.zeros(3, 64, 64, dtype=torch.uint8),
         "mask": torch.zeros(64, 64, dtype=torch.uint8),

@@ -2,9 +2,9 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
-from hrseg import devices
 from hrseg.cli import main
-from hrseg.devices import bf16_speedup, choose_precision
+from hrseg.training import trainer as devices
+from hrseg.training.trainer import bf16_speedup, choose_precision
 from tests.camvid_tree import fit_overrides, make_camvid
 
 

@@ -9,10 +9,10 @@ import pytest
 import torch
 from cityscapesscripts.evaluation import evalPixelLevelSemanticLabeling as theirs
 
-from hrseg.build import build_data, build_task
 from hrseg.cli import main
 from hrseg.config.loader import load_config
 from hrseg.data import DATASETS
+from hrseg.training.factory import build_data, build_task
 from tests.golden_weights import GOLDEN, official_weights, relative_error
 from tests.trees import make_cityscapes, save
 

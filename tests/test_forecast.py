@@ -7,8 +7,8 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from hrseg.forecast import GIB, forecast, free_bytes, training_bytes
 from hrseg.models import create_model
+from hrseg.training.preflight import GIB, forecast, free_bytes, training_bytes
 
 MEASURED = [  # backbone, head, images, crop, twice, MiB at the peak of a step in float32 and bf16
     ("hrnet_w18_small_v1", "fcn", 4, (256, 512), False, 805, 489),

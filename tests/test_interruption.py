@@ -9,8 +9,8 @@ import pytorch_lightning as pl
 import torch
 from torch.utils.data import DataLoader
 
-from hrseg import interruption
-from hrseg.interruption import Interruption
+from hrseg.training import preemption as interruption
+from hrseg.training.preemption import Interruption
 from hrseg.utils.signals import SIGPIPE, Stopped, stop_signals, tell
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")

@@ -16,7 +16,7 @@ import torch
 import hrseg
 from hrseg.cli import main
 from hrseg.errors import ConfigError
-from hrseg.launch import another_ended, averaging, scout
+from hrseg.training.distributed import another_ended, averaging, scout
 from tests.camvid_tree import make_camvid
 
 CPU = {"accelerator": "cpu"}

@@ -4,7 +4,7 @@ from types import SimpleNamespace
 import pytest
 
 from hrseg.errors import ConfigError
-from hrseg.logs import build_loggers, metrics_csv
+from hrseg.training.loggers import build_loggers, metrics_csv
 
 
 def rows(run):
@@ -30,7 +30,7 @@ def test_a_metric_that_comes_later_gets_its_column(tmp_path):
 def test_unknown_and_missing_loggers_are_named(tmp_path, monkeypatch):
     with pytest.raises(ConfigError, match="Did you mean: tensorboard"):
         build_loggers(SimpleNamespace(name="x", loggers=["tensorbord"]), tmp_path)
-    monkeypatch.setattr("hrseg.logs.find_spec", lambda name: None)
+    monkeypatch.setattr("hrseg.training.loggers.find_spec", lambda name: None)
     with pytest.raises(ConfigError, match="pip install wandb"):
         build_loggers(SimpleNamespace(name="x", loggers=["wandb"]), tmp_path)
     assert len(build_loggers(SimpleNamespace(name="x", loggers=["tensorboard"]), tmp_path)) == 1

@@ -10,12 +10,12 @@ import pytorch_lightning as pl
 import torch
 from torch.utils.data import DataLoader
 
-from hrseg.callbacks import PredictionImages
 from hrseg.config.protocols import Protocol
 from hrseg.inference.evaluator import Evaluator
 from hrseg.models import create_model
 from hrseg.records import ImageScores
-from hrseg.task import SegmentationTask
+from hrseg.training.callbacks import PredictionImages
+from hrseg.training.task import SegmentationTask
 from hrseg.utils.memory import OutOfMemory, is_out_of_memory, of_training
 from tests.faults.numbers import fresh_memory_alone
 

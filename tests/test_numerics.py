@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader
 import hrseg
 from hrseg.cli import main
 from hrseg.errors import ConfigError, VerificationError
-from hrseg.numerics import IN_A_ROW, LossGuard, check_crop
+from hrseg.training.loss_guard import IN_A_ROW, LossGuard, check_crop
 
 
 class Noise:

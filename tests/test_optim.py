@@ -2,7 +2,7 @@ import pytest
 from torch import nn
 
 from hrseg.errors import ConfigError
-from hrseg.optim import adamw, poly, sgd
+from hrseg.training.optimizers import adamw, poly, sgd
 
 
 class Model(nn.Module):

@@ -2,8 +2,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from hrseg import progress as module
-from hrseg.progress import Progress
+from hrseg.training import progress_bar as module
+from hrseg.training.progress_bar import Progress
 
 
 @pytest.fixture

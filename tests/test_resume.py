@@ -17,7 +17,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from hrseg.data import CamVid
 from hrseg.errors import ConfigError
-from hrseg.resume import (
+from hrseg.training.exact_resume import (
     ExactState,
     finished_epochs,
     random_state,

@@ -13,7 +13,7 @@ from hrseg.losses import LOSSES
 from hrseg.models import create_model
 from hrseg.models.hrnet import VARIANTS
 from hrseg.models.segmenter import HEADS
-from hrseg.optim import OPTIMIZERS, SCHEDULES
+from hrseg.training.optimizers import OPTIMIZERS, SCHEDULES
 
 
 def names(schema):

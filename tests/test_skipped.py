@@ -8,10 +8,10 @@ import pytest
 import pytorch_lightning as pl
 from PIL import Image
 
-from hrseg.build import build_data, build_task
 from hrseg.cli import main
 from hrseg.config.loader import load_config
-from hrseg.skipped import SkippedFiles, _csv
+from hrseg.training.factory import build_data, build_task
+from hrseg.training.skipped_images import SkippedFiles, _csv
 
 
 @pytest.fixture

@@ -59,7 +59,7 @@ def test_what_was_spared_is_there_for_whoever_asks_for_it():
 
 
 def test_other_programs_import_torchmetrics_as_ever():
-    code = "import hrseg.task, torchmetrics\nfrom torchmetrics.utilities import imports"
+    code = "import hrseg.training.task, torchmetrics\nfrom torchmetrics.utilities import imports"
     assert imported(f"{code}\nassert imports._SCIPY_AVAILABLE", ["scipy.signal"]) == [
         "scipy.signal"
     ]

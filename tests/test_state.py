@@ -1,7 +1,7 @@
 import pytest
 
 from hrseg.errors import ConfigError
-from hrseg.state import check_state, restoring
+from hrseg.training.exact_resume import check_state, restoring
 
 STATE = {
     "pytorch-lightning_version": "2.6.6",

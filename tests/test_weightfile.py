@@ -13,12 +13,12 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 
-from hrseg.checkpointing import DurableCheckpointIO
 from hrseg.checkpoints import reading as weightfile
 from hrseg.checkpoints.loading import load_weights
 from hrseg.checkpoints.reading import read_checkpoint, write_safetensors
 from hrseg.errors import ConfigError
 from hrseg.models import create_model
+from hrseg.training.checkpointing import DurableCheckpointIO
 from tests.golden_weights import official_weights
 
 OFFICIAL = official_weights("w18_small_v1")

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from hrseg.cli import main
-from hrseg.task import SegmentationTask
+from hrseg.training.task import SegmentationTask
 
 _begin = SegmentationTask.on_validation_epoch_start
 

@@ -16,7 +16,7 @@ _REQUEUED = "hpc_ckpt_*.ckpt"
 def dated_folder(home: Path) -> Path:
     """Make `home/<date-time>`, or `<date-time>-2` where another was made in this second.
 
-    For one process; `hrseg.launch.new_folder` makes one for all processes of a run.
+    For one process; `hrseg.training.distributed.new_folder` makes one for all processes of a run.
     """
     started = datetime.now().strftime("%Y%m%d-%H%M%S") + _job()
     folder = home / started

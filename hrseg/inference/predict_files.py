@@ -78,7 +78,7 @@ def predict(
     gpu = torch.cuda.is_available() and not is_exported(checkpoint)
     device = device or ("cuda" if gpu else "cpu")
     if config is not None:
-        from hrseg.build import build_predictor  # brings Lightning
+        from hrseg.training.factory import build_predictor  # brings Lightning
 
         predictor = build_predictor(config, checkpoint, device, precision)
     else:

@@ -15,11 +15,11 @@ from unittest import SkipTest
 
 import torch
 
-from hrseg.checkpointing import DurableCheckpointIO
 from hrseg.checkpoints.integrity import whole_checkpoint
 from hrseg.checkpoints.reading import read_checkpoint
 from hrseg.checkpoints.runs import best_checkpoint, checkpoint_at, newest_state
 from hrseg.errors import ConfigError
+from hrseg.training.checkpointing import DurableCheckpointIO
 from hrseg.utils.files import write_json
 from tests.faults import Tally
 

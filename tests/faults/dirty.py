@@ -15,11 +15,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from hrseg.build import build_data
 from hrseg.config.loader import load_config
 from hrseg.data.checksums import write_manifest
 from hrseg.data.datasets.folder import Folder
 from hrseg.datacheck import check_data
+from hrseg.training.factory import build_data
 from hrseg.utils.text import one_line
 from tests.faults import Tally
 from tests.faults.harms import CLASSES, HARMS, NAMED, RIGHT, ROT, SIZE, Pair, make, rotten

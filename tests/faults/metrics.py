@@ -21,7 +21,7 @@ from hrseg.config.protocols import Protocol
 from hrseg.data.datasets.folder import Folder
 from hrseg.inference.evaluator import Evaluator
 from hrseg.models.normalize import IMAGENET_MEAN, IMAGENET_STD
-from hrseg.task import SegmentationTask
+from hrseg.training.task import SegmentationTask
 from tests.faults import Tally
 
 NAMES = ["a", "b", "c", "d", "e"]

@@ -16,11 +16,11 @@ import torch
 from torch.utils.data import DataLoader
 
 import hrseg
-from hrseg.checkpointing import DurableCheckpointIO
 from hrseg.checkpoints.integrity import state_of
 from hrseg.config.protocols import Protocol
 from hrseg.errors import VerificationError
 from hrseg.inference.evaluator import Evaluator
+from hrseg.training.checkpointing import DurableCheckpointIO
 from tests.faults import Tally
 
 STEPS = 4

@@ -23,7 +23,7 @@ import hrseg.run  # noqa: F401  what the commands import, before the fork
 from hrseg.cli import main
 from hrseg.data.datamodule import SegmentationDataModule
 from hrseg.inference.predictor import Predictor
-from hrseg.task import SegmentationTask
+from hrseg.training.task import SegmentationTask
 from tests.camvid_tree import make_camvid
 
 TRAIN, VAL = 8, 3

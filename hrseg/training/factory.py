@@ -7,7 +7,6 @@ import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Callback
 from rich import get_console
 
-from hrseg.checkpointing import DurableCheckpointIO
 from hrseg.checkpoints.loading import load_weights
 from hrseg.checkpoints.metadata import stamp
 from hrseg.checkpoints.reading import read_checkpoint
@@ -19,11 +18,12 @@ from hrseg.data.datamodule import SegmentationDataModule
 from hrseg.errors import ConfigError
 from hrseg.inference.exported_model import Engine
 from hrseg.inference.predictor import Predictor
-from hrseg.launch import averaging, scout, trainer_refusals
-from hrseg.logs import build_loggers
 from hrseg.models import Segmenter, create_model
 from hrseg.models.normalize import IMAGENET_MEAN, IMAGENET_STD
-from hrseg.task import SegmentationTask
+from hrseg.training.checkpointing import DurableCheckpointIO
+from hrseg.training.distributed import averaging, scout, trainer_refusals
+from hrseg.training.loggers import build_loggers
+from hrseg.training.task import SegmentationTask
 from hrseg.visualize import default_palette
 
 

@@ -30,9 +30,9 @@ from hrseg.models.optimize import (
     compiled_for_training,
     fold,
 )
-from hrseg.numerics import POLICIES, LossGuard, Policy, enough_values
-from hrseg.optim import OPTIMIZERS, SCHEDULES
-from hrseg.skipped import SkippedFiles
+from hrseg.training.loss_guard import POLICIES, LossGuard, Policy, enough_values
+from hrseg.training.optimizers import OPTIMIZERS, SCHEDULES
+from hrseg.training.skipped_images import SkippedFiles
 from hrseg.utils.registry import build, find
 from hrseg.visualize import default_palette
 
@@ -75,8 +75,8 @@ class SegmentationTask(pl.LightningModule):
             flip_pairs: ids that trade places in a mirrored image (left arm, right arm).
             losses: entries of `hrseg.losses.LOSSES`, each with optional `on` (an output of the
                 model) and `weight` in the sum that is trained.
-            optimizer: an entry of `hrseg.optim.OPTIMIZERS`.
-            schedule: an entry of `hrseg.optim.SCHEDULES`, stepped per optimiser step.
+            optimizer: an entry of `hrseg.training.optimizers.OPTIMIZERS`.
+            schedule: an entry of `hrseg.training.optimizers.SCHEDULES`, stepped per optimiser step.
             protocol: how images are evaluated.
             scale_report: score every subset of the protocol's scales as well (at most 8 scales);
                 holds the scores of all scales of an image at once.
