@@ -226,9 +226,9 @@ def _report(arguments: argparse.Namespace) -> None:
     if not folder.is_dir():
         raise ConfigError(f"no such folder: {folder.absolute()}")
     refuse_links(folder)
-    from hrseg.details import write_details
-    from hrseg.records import open_evaluation
-    from hrseg.report import write_report
+    from hrseg.evaluation.analysis import write_details
+    from hrseg.evaluation.image_scores import open_evaluation
+    from hrseg.evaluation.report import write_report
 
     evaluation = open_evaluation(folder, arguments.overrides)
     try:
@@ -242,7 +242,7 @@ def _score(arguments: argparse.Namespace) -> None:
     from hrseg.config.loader import load_config
 
     config = load_config(config_name(arguments), arguments.overrides)
-    from hrseg.score import score_folders
+    from hrseg.evaluation.mask_scoring import score_folders
 
     out = Path(arguments.out) if arguments.out else None
     truth, prediction = Path(arguments.truth), Path(arguments.prediction)

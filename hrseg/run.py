@@ -22,12 +22,12 @@ from hrseg.config.loader import load_config, to_dict, to_yaml
 from hrseg.config.schema import Config
 from hrseg.data import DATASETS
 from hrseg.data.datamodule import SegmentationDataModule
-from hrseg.details import write_details
 from hrseg.errors import ConfigError, HrsegError
+from hrseg.evaluation.analysis import write_details
+from hrseg.evaluation.image_scores import ImageScores, open_evaluation
+from hrseg.evaluation.report import write_report
+from hrseg.evaluation.submission import Submission
 from hrseg.inference.exported_model import Engine, is_exported, open_engine
-from hrseg.records import ImageScores, open_evaluation
-from hrseg.report import write_report
-from hrseg.submission import Submission
 from hrseg.training.callbacks import PredictionImages
 from hrseg.training.checkpointing import RunCheckpoint
 from hrseg.training.distributed import SameStatistics, another_ended, end_others, new_folder, scout

@@ -4,8 +4,8 @@ import torch
 from omegaconf import OmegaConf
 
 from hrseg.config.loader import load_config
+from hrseg.evaluation.image_scores import write_records
 from hrseg.metrics.confusion import summarize
-from hrseg.records import write_records
 from hrseg.utils.files import write_json
 
 PALETTE = [[70, 130, 180], [128, 64, 128], [220, 20, 60]]

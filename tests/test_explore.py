@@ -9,7 +9,8 @@ from PIL import Image
 
 from hrseg.cli import main
 from hrseg.errors import ConfigError
-from hrseg.explore import (
+from hrseg.evaluation.image_scores import ImageRecord, open_evaluation, record
+from hrseg.evaluation.notebook import (
     BETTER,
     WORSE,
     browse,
@@ -21,7 +22,6 @@ from hrseg.explore import (
     rank,
 )
 from hrseg.inference.predictor import load
-from hrseg.records import ImageRecord, open_evaluation, record
 
 NAMES = ["road", "car", "tree"]
 

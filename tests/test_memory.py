@@ -11,9 +11,9 @@ import torch
 from torch.utils.data import DataLoader
 
 from hrseg.config.protocols import Protocol
+from hrseg.evaluation.image_scores import ImageScores
 from hrseg.inference.evaluator import Evaluator
 from hrseg.models import create_model
-from hrseg.records import ImageScores
 from hrseg.training.callbacks import PredictionImages
 from hrseg.training.task import SegmentationTask
 from hrseg.utils.memory import OutOfMemory, is_out_of_memory, of_training

@@ -11,9 +11,9 @@ import torch
 from PIL import Image
 
 from hrseg.errors import ConfigError
+from hrseg.evaluation.image_scores import ImageRecord, record
+from hrseg.evaluation.report import script_json, write_report
 from hrseg.metrics.confusion import summarize
-from hrseg.records import ImageRecord, record
-from hrseg.report import script_json, write_report
 from hrseg.visualize import indexed
 from tests.chromium import BINARY, Chromium
 from tests.evaluations import PALETTE, write_evaluation

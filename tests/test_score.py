@@ -4,7 +4,7 @@ from PIL import Image
 
 from hrseg.config.loader import load_config
 from hrseg.errors import DataError
-from hrseg.score import score_folders
+from hrseg.evaluation.mask_scoring import score_folders
 from tests.trees import make_cityscapes
 
 CONFIG = load_config("camvid_w18_small")

@@ -5,7 +5,7 @@ import pytest
 
 from hrseg.config.protocols import Protocol
 from hrseg.errors import ConfigError
-from hrseg.stored import read_records, read_scores
+from hrseg.evaluation.results import read_records, read_scores
 
 CLASS = {"name": "road", "iou": 0.5, "accuracy": None, "pixels": 7}
 SCORES = {

@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from hrseg.errors import VerificationError
-from hrseg.submission import check_submission, write_zip
+from hrseg.evaluation.submission import check_submission, write_zip
 
 RAW_IDS = [7, 8, 33]
 

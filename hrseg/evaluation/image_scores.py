@@ -19,8 +19,8 @@ from hrseg.config.schema import Config
 from hrseg.data.dataset import SegmentationDataset
 from hrseg.data.images import Array
 from hrseg.errors import ConfigError, DataError
+from hrseg.evaluation.results import read_records, read_scores
 from hrseg.metrics.confusion import count_pairs
-from hrseg.stored import read_records, read_scores
 from hrseg.training.callbacks import ClassScores
 from hrseg.training.factory import build_data
 from hrseg.utils.files import write_json

@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from hrseg.errors import ConfigError, HrsegError
+from hrseg.evaluation.image_scores import Evaluation, ImageRecord, open_evaluation, record
 from hrseg.inference.predictor import Predictor, load
 from hrseg.metrics.confusion import mean_iou
-from hrseg.records import Evaluation, ImageRecord, open_evaluation, record
 from hrseg.utils.registry import find
 from hrseg.visualize import colorize, error_map, legend, side_by_side
 

@@ -1,0 +1,1 @@
+"""Evaluation of results: stored scores, analysis, the HTML report, and submissions."""
