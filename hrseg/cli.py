@@ -204,8 +204,8 @@ def _export(arguments: argparse.Namespace) -> None:
             "which data set is meant.\nSay it: --config NAME."
         )
     config = load_config(described, arguments.overrides) if described else None
-    from hrseg.export import export_checkpoint
-    from hrseg.formats import Form
+    from hrseg.export.exporter import export_checkpoint
+    from hrseg.export.writers import Form
 
     if arguments.argmax and arguments.head_resolution:
         raise ConfigError("--argmax gives ids at the size of the image: leave one of the two out.")

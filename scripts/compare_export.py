@@ -20,7 +20,7 @@ import torch.nn.functional as F
 import hrseg
 from hrseg.config.protocols import Protocol
 from hrseg.data.synthetic.scene import generate_scene
-from hrseg.formats import Form, write
+from hrseg.export.writers import Form, write
 from hrseg.inference.exported_model import open_engine
 from hrseg.models.normalize import IMAGENET_MEAN, IMAGENET_STD, Normalize
 

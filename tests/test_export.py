@@ -7,14 +7,14 @@ import pytest
 import torch
 
 import hrseg
-from hrseg import proof
 from hrseg.checkpoints.reading import read_checkpoint
 from hrseg.cli import main
 from hrseg.errors import ConfigError, VerificationError
-from hrseg.export import centre, export
-from hrseg.formats import Form
+from hrseg.export import verification as proof
+from hrseg.export.exporter import centre, export
+from hrseg.export.verification import Comparison
+from hrseg.export.writers import Form
 from hrseg.inference.predictor import Predictor
-from hrseg.proof import Comparison
 from tests.untrained import NAMES, save_untrained
 
 
@@ -184,6 +184,6 @@ def test_an_exported_file_is_not_exported_again(exported):
 
 
 def test_a_missing_package_is_named_with_its_repair(monkeypatch, tmp_path):
-    monkeypatch.setattr("hrseg.formats.find_spec", lambda name: None)
+    monkeypatch.setattr("hrseg.export.writers.find_spec", lambda name: None)
     with pytest.raises(ConfigError, match=r'needs onnx, onnxscript, openvino: pip install "hrseg'):
         Form("openvino").check(tmp_path / "w.xml")

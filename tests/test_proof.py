@@ -6,8 +6,8 @@ from rich import get_console
 import hrseg
 from hrseg.config.protocols import PROTOCOLS
 from hrseg.errors import VerificationError
+from hrseg.export.verification import SHAPES, Comparison, open_candidate, prove
 from hrseg.inference.predictor import Predictor
-from hrseg.proof import SHAPES, Comparison, open_candidate, prove
 from tests.test_engine import engine
 from tests.untrained import save_untrained
 

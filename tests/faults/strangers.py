@@ -63,7 +63,7 @@ class Ground:
         import hrseg.benchmark
         import hrseg.cli
         import hrseg.datacheck
-        import hrseg.export
+        import hrseg.export.exporter
         import hrseg.inference.large_images
         import hrseg.inference.predict_files
         import hrseg.run

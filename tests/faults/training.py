@@ -17,7 +17,7 @@ from typing import Any
 import torch
 
 import hrseg.datacheck
-import hrseg.export
+import hrseg.export.exporter
 import hrseg.inference.predict_files
 import hrseg.run  # noqa: F401  what the commands import, before the fork
 from hrseg.cli import main

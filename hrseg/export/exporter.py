@@ -14,10 +14,10 @@ from hrseg.checkpoints.metadata import stamp
 from hrseg.checkpoints.reading import read_checkpoint
 from hrseg.config.schema import Config
 from hrseg.errors import ConfigError
-from hrseg.formats import Form, write
+from hrseg.export.verification import Comparison, open_candidate, prove
+from hrseg.export.writers import Form, write
 from hrseg.inference.predictor import Predictor, load
 from hrseg.models import Segmenter
-from hrseg.proof import Comparison, open_candidate, prove
 from hrseg.utils.constants import __version__
 from hrseg.utils.files import replacing
 

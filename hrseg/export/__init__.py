@@ -1,0 +1,1 @@
+"""Export to other runtimes, with verification of every written file."""
