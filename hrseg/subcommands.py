@@ -81,7 +81,7 @@ def _benchmark_model(arguments: argparse.Namespace) -> None:
     config, out = _benchmark_config(arguments)
     if arguments.size and min(arguments.size) < 32:
         raise ConfigError(f"--size {arguments.size[0]} {arguments.size[1]}: expected 32 or more.")
-    from hrseg.benchmark import benchmark_model
+    from hrseg.benchmark.model import benchmark_model
 
     benchmark_model(config, arguments.size, arguments.batch, arguments.steps, out)
 
@@ -89,7 +89,7 @@ def _benchmark_model(arguments: argparse.Namespace) -> None:
 def _benchmark_data(arguments: argparse.Namespace) -> None:
     config, out = _benchmark_config(arguments)
     check_root(config)
-    from hrseg.benchmark_data import benchmark_data
+    from hrseg.benchmark.data import benchmark_data
 
     benchmark_data(config, arguments.seconds, not arguments.no_model, out)
 
@@ -100,7 +100,7 @@ def _benchmark_evaluation(arguments: argparse.Namespace) -> None:
     checkpoint = Path(arguments.checkpoint) if arguments.checkpoint else None
     if checkpoint is not None and not checkpoint.is_file():
         raise ConfigError(f"no such checkpoint: {checkpoint.absolute()}")
-    from hrseg.benchmark_evaluation import benchmark_evaluation
+    from hrseg.benchmark.evaluation import benchmark_evaluation
 
     benchmark_evaluation(config, arguments.images, checkpoint, out)
 

@@ -42,6 +42,7 @@ from rich.table import Table
 from torch import Tensor, nn
 
 import hrseg
+from hrseg.benchmark.measure import PeakMemory
 from hrseg.config.loader import load_config
 from hrseg.config.protocols import PROTOCOLS, Protocol
 from hrseg.data.cache import Cache
@@ -52,7 +53,6 @@ from hrseg.data.synthetic.scene import generate_scene
 from hrseg.data.transforms import TrainTransform
 from hrseg.inference.evaluator import Evaluator
 from hrseg.losses.cross_entropy import CrossEntropy
-from hrseg.measure import PeakMemory
 from hrseg.metrics.confusion import ConfusionMatrix, mean_iou
 from hrseg.models import Segmenter
 from hrseg.models.normalize import Normalize

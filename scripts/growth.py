@@ -18,11 +18,11 @@ from typing import Any
 import matplotlib
 import numpy as np
 
-from hrseg.benchmark import train_step
-from hrseg.benchmark_evaluation import evaluation
+from hrseg.benchmark.evaluation import evaluation
+from hrseg.benchmark.measure import in_process, machine
+from hrseg.benchmark.model import train_step
 from hrseg.config.loader import load_config
 from hrseg.config.schema import Config
-from hrseg.measure import in_process, machine
 from hrseg.training.factory import build_data
 
 matplotlib.use("Agg")

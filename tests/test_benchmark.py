@@ -7,8 +7,8 @@ import torch
 from rich import reconfigure
 
 import hrseg
-from hrseg import benchmark
-from hrseg.benchmark import benchmark_model, train_step
+from hrseg.benchmark import model as benchmark
+from hrseg.benchmark.model import benchmark_model, train_step
 from hrseg.cli import main
 from hrseg.config.loader import load_config
 from hrseg.utils.memory import OutOfMemory

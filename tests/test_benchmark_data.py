@@ -7,8 +7,8 @@ import math
 import pytest
 from rich import reconfigure
 
-from hrseg import benchmark_data as module
-from hrseg.benchmark_data import (
+from hrseg.benchmark import data as module
+from hrseg.benchmark.data import (
     benchmark_data,
     loading_rate,
     recommended,

@@ -6,8 +6,8 @@ import pytest
 import torch
 from rich import reconfigure
 
-from hrseg import benchmark_evaluation as module
-from hrseg.benchmark_evaluation import benchmark_evaluation, evaluation
+from hrseg.benchmark import evaluation as module
+from hrseg.benchmark.evaluation import benchmark_evaluation, evaluation
 from hrseg.config.loader import load_config
 from hrseg.errors import ConfigError
 from hrseg.training.factory import build_data, build_task

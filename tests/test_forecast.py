@@ -1,4 +1,4 @@
-"""The forecast of memory: against figures measured with `hrseg.measure.PeakMemory`."""
+"""The forecast of memory: against figures measured with `hrseg.benchmark.measure.PeakMemory`."""
 
 from copy import deepcopy
 from functools import lru_cache

@@ -15,10 +15,8 @@ import torch
 from torch import nn
 
 import hrseg
-from hrseg import measure
-from hrseg.config.loader import load_config
-from hrseg.errors import ConfigError
-from hrseg.measure import (
+from hrseg.benchmark import measure
+from hrseg.benchmark.measure import (
     PeakMemory,
     device_of,
     enough,
@@ -28,6 +26,8 @@ from hrseg.measure import (
     on_one_device,
     spread,
 )
+from hrseg.config.loader import load_config
+from hrseg.errors import ConfigError
 from hrseg.utils.memory import OutOfMemory
 
 ROOT = Path(__file__).parents[1]
@@ -82,7 +82,7 @@ def test_a_process_that_the_system_kills_was_out_of_memory():
 
 def test_the_process_ends_with_the_one_that_started_it(tmp_path):
     note = tmp_path / "process"
-    code = "from hrseg.measure import in_process; from tests.test_measure import sleep; "
+    code = "from hrseg.benchmark.measure import in_process; from tests.test_measure import sleep; "
     run = [sys.executable, "-c", f"{code}in_process(sleep, {str(note)!r})"]
     with subprocess.Popen(run, cwd=ROOT) as parent:
         while not (note.is_file() and note.read_text()):

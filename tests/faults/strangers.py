@@ -60,7 +60,7 @@ class Ground:
     def __init__(self, folder: Path) -> None:
         """Make them."""
         # Once, here, and not in each of the processes that are forked.
-        import hrseg.benchmark
+        import hrseg.benchmark.model
         import hrseg.cli
         import hrseg.datacheck
         import hrseg.export.exporter

@@ -25,11 +25,11 @@ import cv2
 from rich import get_console
 from rich.table import Column, Table
 
-from hrseg.benchmark import header, milliseconds, three_digits, train_step, trained_in
+from hrseg.benchmark.measure import device_of, in_process, machine, on_one_device, spread
+from hrseg.benchmark.model import header, milliseconds, three_digits, train_step, trained_in
 from hrseg.config.schema import Config
 from hrseg.data.datamodule import SegmentationDataModule
 from hrseg.data.samplers import EpochSampler
-from hrseg.measure import device_of, in_process, machine, on_one_device, spread
 from hrseg.training.factory import build_data
 from hrseg.training.loggers import quieten
 from hrseg.utils.console import say

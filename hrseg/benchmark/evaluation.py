@@ -25,15 +25,7 @@ from rich.table import Table
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from hrseg.benchmark import header, memory_note, memory_text, milliseconds, trained_in
-from hrseg.checkpoints.loading import load_weights
-from hrseg.checkpoints.reading import read_checkpoint
-from hrseg.config.loader import to_dict
-from hrseg.config.protocols import Protocol, make_protocol
-from hrseg.config.schema import Config
-from hrseg.data.datamodule import SegmentationDataModule
-from hrseg.inference.exported_model import is_exported, open_engine
-from hrseg.measure import (
+from hrseg.benchmark.measure import (
     PeakMemory,
     device_of,
     in_process,
@@ -43,6 +35,14 @@ from hrseg.measure import (
     trainer_for,
     wait_for,
 )
+from hrseg.benchmark.model import header, memory_note, memory_text, milliseconds, trained_in
+from hrseg.checkpoints.loading import load_weights
+from hrseg.checkpoints.reading import read_checkpoint
+from hrseg.config.loader import to_dict
+from hrseg.config.protocols import Protocol, make_protocol
+from hrseg.config.schema import Config
+from hrseg.data.datamodule import SegmentationDataModule
+from hrseg.inference.exported_model import is_exported, open_engine
 from hrseg.training.factory import build_data, build_task
 from hrseg.training.loggers import quieten
 from hrseg.training.task import SegmentationTask

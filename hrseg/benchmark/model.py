@@ -26,8 +26,7 @@ from rich import get_console
 from rich.table import Table
 from torch.utils.data import DataLoader
 
-from hrseg.config.schema import Config
-from hrseg.measure import (
+from hrseg.benchmark.measure import (
     WARM_UP,
     PeakMemory,
     device_of,
@@ -40,6 +39,7 @@ from hrseg.measure import (
     trainer_for,
     wait_for,
 )
+from hrseg.config.schema import Config
 from hrseg.models.normalize import Normalize
 from hrseg.models.optimize import inference_network
 from hrseg.training.factory import build_data, build_model, build_task
