@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from hrseg.arguments import parse
 from hrseg.checkpoints.runs import is_first_process, refuse_links
-from hrseg.choice import (
+from hrseg.commands._shared import (
     check_root,
     check_weights,
     checkpoint_to_score,
@@ -91,7 +91,7 @@ def _fit(arguments: argparse.Namespace) -> None:
     check_root(config)
     if resume is None:
         check_weights(config, arguments.overrides)
-    from hrseg.run import fit
+    from hrseg.commands.fit import fit
 
     _tell(f"run folder: {fit(config, resume)}")
 
@@ -105,7 +105,7 @@ def _tell(line: str) -> None:
 def _validate(arguments: argparse.Namespace) -> None:
     config, checkpoint, home = checkpoint_to_score(arguments)
     _set_threads(arguments.threads)
-    from hrseg.run import validate
+    from hrseg.commands.fit import validate
 
     with _new_folder(config, home / "validate") as folder:
         validate(config, checkpoint, folder)
@@ -114,7 +114,7 @@ def _validate(arguments: argparse.Namespace) -> None:
 
 def _test(arguments: argparse.Namespace) -> None:
     config, checkpoint, home = checkpoint_to_score(arguments)
-    from hrseg.run import test
+    from hrseg.commands.fit import test
 
     with _new_folder(config, home / "test") as folder:
         submission = test(config, checkpoint, folder)
@@ -282,7 +282,7 @@ def _configs(arguments: argparse.Namespace) -> None:
 
 
 def _doctor(arguments: argparse.Namespace) -> int:
-    from hrseg.doctor import diagnose
+    from hrseg.commands.doctor import diagnose
 
     return diagnose()
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hrseg.choice import check_root, config_name
+from hrseg.commands._shared import check_root, config_name
 from hrseg.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ def _data_check(arguments: argparse.Namespace) -> int:
     splits = arguments.splits and [word for word in arguments.splits if "=" not in word]
     arguments.overrides += [word for word in arguments.splits or () if "=" in word]
     config, out = _data_config(arguments)
-    from hrseg.datacheck import check_data
+    from hrseg.commands.data import check_data
 
     faults = check_data(config, splits, out, arguments.workers, arguments.hash)["faults"]
     return DataError.exit_code if faults else 0
@@ -27,14 +27,14 @@ def _data_check(arguments: argparse.Namespace) -> int:
 
 def _data_stats(arguments: argparse.Namespace) -> None:
     config, out = _data_config(arguments)
-    from hrseg.datacheck import data_stats
+    from hrseg.commands.data import data_stats
 
     data_stats(config, arguments.split, out, arguments.workers)
 
 
 def _data_cache(arguments: argparse.Namespace) -> None:
     config, _ = _data_config(arguments)
-    from hrseg.datacache import cache_data
+    from hrseg.commands.data import cache_data
 
     cache_data(config, arguments.workers, arguments.verify)
 
@@ -53,7 +53,7 @@ def _data_config(arguments: argparse.Namespace) -> tuple["Config", Path | None]:
 
 def _weights_inspect(arguments: argparse.Namespace) -> None:
     config = _described(arguments)
-    from hrseg.weights import inspect_weights
+    from hrseg.commands.weights import inspect_weights
 
     inspect_weights(arguments.file, config)
 
@@ -62,7 +62,7 @@ def _weights_convert(arguments: argparse.Namespace) -> None:
     if arguments.config and arguments.to != "hrseg":
         raise ConfigError(f"--config goes with --to hrseg: files of {arguments.to} hold weights.")
     config = _described(arguments)
-    from hrseg.weights import convert_weights
+    from hrseg.commands.weights import convert_weights
 
     out = Path(arguments.out) if arguments.out else None
     print(f"wrote {convert_weights(arguments.file, arguments.to, out, config)}")

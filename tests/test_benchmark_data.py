@@ -16,9 +16,9 @@ from hrseg.benchmark.data import (
     verdict,
     worker_counts,
 )
+from hrseg.commands.data import cache_data
 from hrseg.config.loader import load_config
 from hrseg.data import dataset
-from hrseg.datacache import cache_data
 from hrseg.training.factory import build_data
 from tests.camvid_tree import fit_overrides, make_camvid
 

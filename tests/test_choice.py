@@ -4,7 +4,7 @@ import argparse
 
 import pytest
 
-from hrseg.choice import (
+from hrseg.commands._shared import (
     check_root,
     check_weights,
     checkpoint_to_score,

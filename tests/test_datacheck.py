@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from rich import reconfigure
 
+from hrseg.commands.data import check_data, data_stats
 from hrseg.config.loader import load_config, to_dict
 from hrseg.data.datasets.camvid import CamVid
-from hrseg.datacheck import check_data, data_stats
 from hrseg.errors import DataError
 from tests.camvid_tree import make_camvid
 from tests.trees import make_cityscapes, save

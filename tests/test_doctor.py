@@ -3,8 +3,8 @@ from importlib import metadata
 import pytest
 from packaging.requirements import Requirement
 
-from hrseg import doctor
-from hrseg.doctor import check_cv2, check_versions, diagnose, installed_versions
+from hrseg.commands import doctor
+from hrseg.commands.doctor import check_cv2, check_versions, diagnose, installed_versions
 from hrseg.utils.system import Finding
 
 GOOD = {

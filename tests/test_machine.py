@@ -10,7 +10,7 @@ from hrseg.utils.system import Finding
 
 
 def test_the_precision_that_fit_would_choose_is_shown_with_its_reason(monkeypatch):
-    from hrseg import doctor
+    from hrseg.commands import doctor
     from hrseg.training import trainer as devices
 
     monkeypatch.setattr(devices, "choose_precision", lambda kind: devices.Choice("16-mixed", kind))

@@ -15,10 +15,10 @@ from typing import Any
 import numpy as np
 import torch
 
+from hrseg.commands.data import check_data
 from hrseg.config.loader import load_config
 from hrseg.data.checksums import write_manifest
 from hrseg.data.datasets.folder import Folder
-from hrseg.datacheck import check_data
 from hrseg.training.factory import build_data
 from hrseg.utils.text import one_line
 from tests.faults import Tally

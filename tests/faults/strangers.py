@@ -60,14 +60,6 @@ class Ground:
     def __init__(self, folder: Path) -> None:
         """Make them."""
         # Once, here, and not in each of the processes that are forked.
-        import hrseg.benchmark.model
-        import hrseg.cli
-        import hrseg.datacheck
-        import hrseg.export.exporter
-        import hrseg.inference.large_images
-        import hrseg.inference.predict_files
-        import hrseg.run
-        import hrseg.weights  # noqa: F401
         from tests.untrained import save_untrained
 
         self.folder = folder

@@ -16,10 +16,6 @@ from typing import Any
 
 import torch
 
-import hrseg.datacheck
-import hrseg.export.exporter
-import hrseg.inference.predict_files
-import hrseg.run  # noqa: F401  what the commands import, before the fork
 from hrseg.cli import main
 from hrseg.data.datamodule import SegmentationDataModule
 from hrseg.inference.predictor import Predictor
