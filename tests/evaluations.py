@@ -4,7 +4,7 @@ import torch
 from omegaconf import OmegaConf
 
 from hrseg.config.loader import load_config
-from hrseg.evaluation.image_scores import write_records
+from hrseg.evaluation.results import write_records
 from hrseg.metrics.confusion import summarize
 from hrseg.utils.files import write_json
 

@@ -9,7 +9,7 @@ from scipy import stats
 
 from hrseg.errors import DataError
 from hrseg.evaluation.analysis import bootstrap, details, image_iou, write_details
-from hrseg.evaluation.image_scores import open_evaluation, record
+from hrseg.evaluation.results import open_evaluation, record
 from hrseg.visualize import indexed
 from tests.evaluations import PALETTE, write_evaluation
 

@@ -4,7 +4,7 @@ import pytest
 from packaging.requirements import Requirement
 
 from hrseg.commands import doctor
-from hrseg.commands.doctor import check_cv2, check_versions, diagnose, installed_versions
+from hrseg.commands.doctor import check_cv2, check_versions, installed_versions, run
 from hrseg.utils.system import Finding
 
 GOOD = {
@@ -63,7 +63,7 @@ def environment(tmp_path, monkeypatch):
 
 def test_an_environment_of_good_releases_has_no_findings(environment, capsys):
     assert installed_versions() == GOOD
-    assert diagnose() == 0
+    assert run(None) == 0
     assert capsys.readouterr().out.splitlines()[-1] == "no known problems"
 
 
@@ -75,7 +75,7 @@ def test_each_known_bad_release_is_found_in_what_is_installed(
         (info / "METADATA").unlink()
         info.rmdir()
     put(environment, name, version)
-    assert diagnose() == 4
+    assert run(None) == 4
     *_, line = capsys.readouterr().out.splitlines()
     assert line.startswith("BAD: ") and reason in line
     assert f"{name.lower().replace('_', '-')} {version}" in line
@@ -140,5 +140,5 @@ def test_the_report_names_versions_devices_and_space():
 )
 def test_the_exit_code_says_whether_anything_is_bad(monkeypatch, capsys, findings, code, last):
     monkeypatch.setattr(doctor, "report", lambda: ([("python", "3.11")], findings))
-    assert diagnose() == code
+    assert run(None) == code
     assert last in capsys.readouterr().out.splitlines()

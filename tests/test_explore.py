@@ -9,7 +9,6 @@ from PIL import Image
 
 from hrseg.cli import main
 from hrseg.errors import ConfigError
-from hrseg.evaluation.image_scores import ImageRecord, open_evaluation, record
 from hrseg.evaluation.notebook import (
     BETTER,
     WORSE,
@@ -21,6 +20,7 @@ from hrseg.evaluation.notebook import (
     panels,
     rank,
 )
+from hrseg.evaluation.results import ImageRecord, open_evaluation, record
 from hrseg.inference.predictor import load
 
 NAMES = ["road", "car", "tree"]

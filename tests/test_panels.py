@@ -6,8 +6,8 @@ import io
 import numpy as np
 from PIL import Image
 
-from hrseg.evaluation.image_scores import ImageRecord, open_evaluation, record
 from hrseg.evaluation.report import choose_images, draw_panels
+from hrseg.evaluation.results import ImageRecord, open_evaluation, record
 from hrseg.visualize import indexed
 from tests.evaluations import PALETTE, write_evaluation
 

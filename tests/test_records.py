@@ -8,7 +8,7 @@ from PIL import Image
 
 from hrseg.cli import main
 from hrseg.errors import ConfigError, DataError
-from hrseg.evaluation.image_scores import ImageRecord, open_evaluation, record
+from hrseg.evaluation.results import ImageRecord, open_evaluation, record
 
 PRED = np.array([[0, 1, 1], [2, 2, 0]], np.uint8)
 TRUTH = np.array([[0, 0, 1], [2, 255, 0]], np.uint8)

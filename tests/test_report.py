@@ -11,8 +11,8 @@ import torch
 from PIL import Image
 
 from hrseg.errors import ConfigError
-from hrseg.evaluation.image_scores import ImageRecord, record
 from hrseg.evaluation.report import script_json, write_report
+from hrseg.evaluation.results import ImageRecord, record
 from hrseg.metrics.confusion import summarize
 from hrseg.visualize import indexed
 from tests.chromium import BINARY, Chromium

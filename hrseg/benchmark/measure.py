@@ -23,7 +23,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from hrseg.config.schema import Config
 from hrseg.errors import HrsegError
-from hrseg.training.distributed import scout, trainer_refusals
+from hrseg.training.distributed import place, trainer_refusals
 from hrseg.training.loggers import quieten
 from hrseg.utils.constants import __version__
 from hrseg.utils.memory import OutOfMemory, is_out_of_memory
@@ -166,7 +166,7 @@ def on_one_device(config: Config) -> Config:
     accelerator = trainer.get("accelerator", "auto")
     devices, nodes = trainer.pop("devices", "auto"), trainer.pop("num_nodes", 1)
     if not isinstance(devices, int) or devices < 1:
-        devices = scout({"accelerator": accelerator, "devices": devices}).world_size
+        devices = place({"accelerator": accelerator, "devices": devices}).processes
     shares = devices * nodes * trainer.pop("accumulate_grad_batches", 1)
     for name in ("strategy", "sync_batchnorm"):
         trainer.pop(name, None)
@@ -180,8 +180,7 @@ def device_of(config: Config) -> torch.device:
     Raises:
         ConfigError: it is not there.
     """
-    place = scout({"accelerator": config.trainer.get("accelerator", "auto"), "devices": 1})
-    return place.strategy.root_device
+    return place({**config.trainer, "devices": 1, "num_nodes": 1}).devices[0]
 
 
 def trainer_for(config: Config, precision: str, watch: Callback, **more: Any) -> pl.Trainer:

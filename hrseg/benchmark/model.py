@@ -39,10 +39,12 @@ from hrseg.benchmark.measure import (
     trainer_for,
     wait_for,
 )
+from hrseg.checkpoints.loading import build_model
+from hrseg.checkpoints.metadata import metadata_from_config
 from hrseg.config.schema import Config
 from hrseg.models.normalize import Normalize
 from hrseg.models.optimize import inference_network
-from hrseg.training.factory import build_data, build_model, build_task
+from hrseg.training.factory import build_data, build_task
 from hrseg.training.loggers import quieten
 from hrseg.training.trainer import choose_precision
 from hrseg.utils.console import say
@@ -132,7 +134,9 @@ def inference(
     """
     where = torch.device(device)
     memory = PeakMemory(where)
-    network = inference_network(build_model(config)[0].to(where), precision, config.model.compile)
+    network = inference_network(
+        build_model(config, build_data(config)).to(where), precision, config.model.compile
+    )
     normalize = Normalize().to(where)
     image = _drawn_batch(2, config.data.crop_size, config.data.batch_size)["image"].to(where)
     seconds: list[float] = []
@@ -198,7 +202,9 @@ def memory_text(measured: Mapping[str, Any]) -> str:
 
 def _facts(config: Config, device: torch.device) -> dict[str, Any]:
     with torch.device("meta"):
-        model, facts = build_model(config)
+        data = build_data(config)
+        model = build_model(config, data)
+        facts = metadata_from_config(config, data, model.architecture)
     height, width = config.data.crop_size
     macs = multiply_adds(model, (height, width))
     return {

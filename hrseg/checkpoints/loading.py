@@ -4,19 +4,24 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 
+from hrseg.checkpoints.hub import fetch, is_on_hub
 from hrseg.checkpoints.integrity import whole_checkpoint
 from hrseg.checkpoints.origins import FAMILIES, MARK, Found, State, recognise
-from hrseg.checkpoints.reading import fetch, is_on_hub, read_checkpoint
+from hrseg.checkpoints.reading import read_checkpoint
+from hrseg.config.schema import Config
 from hrseg.errors import ConfigError
 from hrseg.models.hrnet import VARIANTS
 from hrseg.models.pyramid import Backbone
-from hrseg.models.segmenter import Segmenter
+from hrseg.models.segmenter import Segmenter, create_model
 from hrseg.utils.registry import find
 from hrseg.utils.text import some
+
+if TYPE_CHECKING:
+    from hrseg.data.datamodule import SegmentationDataModule
 
 PURPOSES = {"evaluate": "", "initialise": "backbone."}  # What must match: keys that start so.
 
@@ -114,6 +119,18 @@ def compare(
     if purpose == "initialise":
         found = _regions_from_fcn(model, found)
     return found, _compare(model.state_dict(), found)
+
+
+def build_model(config: Config, data: "SegmentationDataModule") -> Segmenter:
+    """Return the network of a config for the classes of a data set, with random weights."""
+    return create_model(
+        config.model.backbone,
+        head=config.model.head.name,
+        num_classes=data.num_classes,
+        align_corners=config.model.align_corners,
+        bn_momentum=config.model.bn_momentum,
+        output=config.model.output,
+    )
 
 
 def to_official(model: Segmenter) -> State:

@@ -1,25 +1,75 @@
-"""What a file says of its own model: checked, since anyone can have written it."""
+"""Model metadata stored in checkpoints and exported files: one builder, and validation."""
 
 import inspect
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from hrseg.config.protocols import Protocol
+from hrseg.config.loader import to_dict
+from hrseg.config.protocols import Protocol, make_protocol
+from hrseg.config.schema import Config
 from hrseg.errors import ConfigError
 from hrseg.models import create_model
+from hrseg.models.normalize import IMAGENET_MEAN, IMAGENET_STD
 from hrseg.utils.constants import __version__
 from hrseg.utils.text import one_line
+from hrseg.visualize import default_palette
+
+if TYPE_CHECKING:
+    from hrseg.data.datamodule import SegmentationDataModule
 
 NAMES = ("architecture", "class_names", "palette", "flip_pairs", "mean", "std", "protocol")
 _MOST = 20_000  # things in what a file says, a hundred times what it takes
 FORMAT = 1  # of these and of what lies beside them: raise it where an older hrseg would misread
 
 
-def stamp() -> dict[str, Any]:
-    """Return the format and the version of hrseg that a file is written in."""
-    return {"format": FORMAT, "version": __version__}
+def build_metadata(
+    architecture: Mapping[str, Any],
+    class_names: Sequence[str],
+    palette: Sequence[Sequence[int]],
+    flip_pairs: Sequence[Sequence[int]],
+    mean: Sequence[float],
+    std: Sequence[float],
+    protocol: Protocol,
+) -> dict[str, Any]:
+    """Return, as plain data, everything that prediction with the weights needs.
+
+    Args:
+        architecture: arguments of `create_model`.
+        class_names: one per class.
+        palette: RGB colour of each class.
+        flip_pairs: ids that swap in a mirrored image.
+        mean: of the normalisation, per channel, for images in 0..1.
+        std: of the normalisation.
+        protocol: how images are evaluated.
+    """
+    return {
+        "format": FORMAT,
+        "version": __version__,
+        "architecture": dict(architecture),
+        "class_names": list(class_names),
+        "palette": [list(color) for color in palette],
+        "flip_pairs": [list(pair) for pair in flip_pairs],
+        "mean": list(mean),
+        "std": list(std),
+        "protocol": protocol.to_dict(),
+    }
+
+
+def metadata_from_config(
+    config: Config, data: "SegmentationDataModule", architecture: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Return the metadata of a network that a config and its data set describe."""
+    return build_metadata(
+        architecture,
+        data.class_names,
+        data.palette or default_palette(data.num_classes),
+        data.flip_pairs,
+        IMAGENET_MEAN,
+        IMAGENET_STD,
+        make_protocol(config.inference.protocol, to_dict(config.inference)),
+    )
 
 
 def check_facts(facts: Any, path: str | Path) -> None:

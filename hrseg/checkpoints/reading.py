@@ -186,35 +186,3 @@ def _numpy_float() -> list[Any]:
         (scalar, "numpy._core.multiarray.scalar"),
         *(numpy.dtype, numpy.dtypes.Float64DType),
     ]
-
-
-PREFIX = "timm/"
-
-
-def is_on_hub(path: str | Path) -> bool:
-    """Tell whether a path means timm's repository on the Hub: no file here has that name."""
-    return str(path).startswith(PREFIX) and not Path(path).exists()
-
-
-def fetch(name: str) -> Path:
-    """Download the weights of "timm/<name>" once; return the file in the Hub's cache.
-
-    Raises:
-        ConfigError: huggingface_hub is not installed, there is no such repository, or no network.
-    """
-    try:
-        from huggingface_hub import hf_hub_download
-    except ImportError as error:
-        raise ConfigError(
-            f"{name} lies on the Hugging Face Hub: pip install huggingface_hub\n"
-            "or download its model.safetensors and give its path."
-        ) from error
-    try:
-        return Path(hf_hub_download(name, "model.safetensors"))
-    except Exception as error:  # its own, the network's, and those of files
-        first = str(error).strip().splitlines()[0][:200] if str(error).strip() else ""
-        raise ConfigError(
-            f"{name} could not be downloaded ({type(error).__name__}): {first}\n"
-            "Expected a name such as timm/hrnet_w18.ms_aug_in1k, and a network. "
-            "A downloaded model.safetensors is taken by its path."
-        ) from error

@@ -1,7 +1,9 @@
-"""What a command acts on: the run, the checkpoint and the config that its arguments mean."""
+"""Arguments that several commands share, and their meaning: config, run, checkpoint, threads.
+
+Like every command file, this one imports torch only inside functions.
+"""
 
 import argparse
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,9 +12,32 @@ from hrseg.errors import ConfigError, DataError
 if TYPE_CHECKING:
     from hrseg.config.schema import Config
 
+OVERRIDES = "key=value pairs that change the config, e.g. data.batch_size=4 trainer.devices=2"
+
+# Settings of a training that do not apply to an evaluation of its checkpoint.
+_TRAINING_ONLY = (
+    "limit_val_batches fast_dev_run overfit_batches accelerator devices num_nodes strategy "
+    "sync_batchnorm"
+).split()
+
+
+def add_config(parser: argparse.ArgumentParser, help: str) -> None:
+    """Add `--config` and the overrides."""
+    parser.add_argument("--config", help=help)
+    add_overrides(parser)
+
+
+def add_overrides(parser: argparse.ArgumentParser) -> None:
+    """Add the `key=value` pairs, which may stand anywhere among the options."""
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help=OVERRIDES)
+
 
 def config_name(arguments: argparse.Namespace) -> str:
-    """Return what `--config` names; ConfigError where a command needs one."""
+    """Return the value of `--config`.
+
+    Raises:
+        ConfigError: none was given.
+    """
     if not arguments.config:
         raise ConfigError(
             "which config? Say --config FILE; `hrseg configs` lists the shipped ones."
@@ -20,33 +45,29 @@ def config_name(arguments: argparse.Namespace) -> str:
     return str(arguments.config)
 
 
-def run_to_resume(arguments: argparse.Namespace) -> Path:
-    """Return the run folder that `fit --resume` goes on in; its own config rules."""
-    from hrseg.checkpoints.runs import has_state, newest_run, refuse_links
-    from hrseg.config.loader import load_config
-
-    if arguments.resume:
-        run = Path(arguments.resume).resolve()  # `latest` is a link to the run, not its name
-        if not has_state(run):
-            raise ConfigError(f"{run} is no run folder: it has no checkpoints/last.ckpt.")
-        refuse_links(run)
-        return run
-    if arguments.config:
-        config = load_config(arguments.config, arguments.overrides)
-        return newest_run(Path(config.runs), config.name)
-    return run_of_arguments(arguments)
+def move_override(arguments: argparse.Namespace, name: str) -> None:
+    """Move a `key=value` pair that argparse took for the positional argument `name`."""
+    value = getattr(arguments, name)
+    if value and "=" in value and not Path(value).exists():
+        arguments.overrides.insert(0, value)
+        setattr(arguments, name, None)
 
 
 def run_of_arguments(arguments: argparse.Namespace) -> Path:
-    """Return the newest run where `runs=` and `name=` say, or under runs/."""
+    """Return the newest run by the overrides `runs=` and `name=`, by default below runs/."""
     from hrseg.checkpoints.runs import newest_run
 
-    said = dict(pair.split("=", 1) for pair in arguments.overrides if "=" in pair)
-    return newest_run(Path(said.get("runs", "runs")), said.get("name", "*"))
+    given = dict(pair.split("=", 1) for pair in arguments.overrides if "=" in pair)
+    return newest_run(Path(given.get("runs", "runs")), given.get("name", "*"))
 
 
 def checkpoint_to_score(arguments: argparse.Namespace) -> tuple["Config", Path, Path]:
-    """Return the config, the checkpoint, and the folder of the run that it belongs to."""
+    """Return the config, the checkpoint, and the folder of its run, for `validate` and `test`.
+
+    Raises:
+        ConfigError: no such checkpoint, or a checkpoint outside of a run folder without a config.
+        DataError: the data set is missing.
+    """
     from hrseg.checkpoints.runs import checkpoint_at, newest_run, refuse_links, run_of
     from hrseg.config.loader import load_config
 
@@ -64,24 +85,22 @@ def checkpoint_to_score(arguments: argparse.Namespace) -> tuple["Config", Path, 
         if not arguments.config:
             config = load_config(run / "config.yaml", arguments.overrides)
     checkpoint = checkpoint_at(checkpoint or run or Path())
-    if not checkpoint.is_file():
-        raise ConfigError(f"no such checkpoint: {checkpoint.absolute()}")
+    require_checkpoint(checkpoint)
     check_root(config)
-    # Neither what shortened the training nor the machines that it ran on matter here.
-    for name in _OF_TRAINING:
+    for name in _TRAINING_ONLY:
         if not any(pair.startswith(f"trainer.{name}=") for pair in arguments.overrides):
             config.trainer.pop(name, None)
     return config, checkpoint, run or Path(config.runs) / config.name
 
 
-_OF_TRAINING = (
-    "limit_val_batches fast_dev_run overfit_batches accelerator devices num_nodes strategy "
-    "sync_batchnorm"
-).split()
+def require_checkpoint(checkpoint: Path) -> None:
+    """Raise ConfigError if a checkpoint is missing."""
+    if not checkpoint.is_file():
+        raise ConfigError(f"no such checkpoint: {checkpoint.absolute()}")
 
 
 def check_root(config: "Config") -> None:
-    """Say that the data set is missing before the seconds that torch takes to import."""
+    """Raise DataError if the data set is missing, before torch is imported."""
     root = Path(config.data.root).expanduser()
     if config.data.name != "synthetic" and not root.is_dir():
         raise DataError(
@@ -90,19 +109,19 @@ def check_root(config: "Config") -> None:
         )
 
 
-def check_weights(config: "Config", overrides: Sequence[str]) -> None:
-    """Stop where the weights to start from are missing; a fast_dev_run only tries the way."""
-    file = config.model.weights
-    # timm/<name> lies on a hub, and is looked for there.
-    if file is None or file.startswith("timm/") or Path(file).expanduser().is_file():
-        return
-    said = any(pair.startswith("model.weights=") for pair in overrides)
-    if config.trainer.get("fast_dev_run") and not said:
-        print(f"fast_dev_run: model.weights, {file}, is not there; random ones take its place")
-        config.model.weights = None
-        return
-    raise ConfigError(
-        f"model.weights: no file {Path(file).absolute()}.\n"
-        "Expected a checkpoint to start from. Say where it is: model.weights=/path; "
-        "model.weights=null trains from scratch."
-    )
+def set_threads(threads: int | None) -> None:
+    """Set the number of torch's threads, which the runtimes of exported files follow."""
+    if threads is not None:
+        if threads < 1:
+            raise ConfigError(f"--threads {threads}: expected 1 or more.")
+        import torch
+
+        torch.set_num_threads(threads)
+
+
+def print_once(line: str) -> None:
+    """Print in the first process of a run only."""
+    from hrseg.checkpoints.runs import is_first_process
+
+    if is_first_process():
+        print(line)

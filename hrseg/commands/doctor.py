@@ -1,5 +1,6 @@
-"""What this machine has, and what is known to be wrong with it: `hrseg doctor`."""
+"""`hrseg doctor`: versions, devices and known problems of this environment."""
 
+import argparse
 import platform
 import re
 import subprocess
@@ -40,7 +41,11 @@ RUNTIMES = ("onnxruntime", "openvino", "nncf")
 ALSO_SHOWN = (*CV2_BUILDS, *"torchvision tensorboard wandb mlflow".split(), *RUNTIMES)
 
 
-def diagnose() -> int:
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of the command: none."""
+
+
+def run(arguments: argparse.Namespace) -> int:
     """Print facts and findings; return the exit code, 0, or 4 if anything is bad."""
     facts, findings = report()
     width = max(len(name) for name, _ in facts)

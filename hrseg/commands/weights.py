@@ -1,254 +1,60 @@
-"""`hrseg weights`: what a file of weights is, and the same weights under other names."""
+"""`hrseg weights`: inspect a file of weights, or convert it to other names."""
 
-import hashlib
-import re
-from collections import Counter
-from collections.abc import Mapping
+import argparse
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
-import torch
-from rich import get_console
-from rich.table import Table
-from rich.text import Text
-from torch import Tensor
-
-from hrseg.checkpoints.integrity import state_of
-from hrseg.checkpoints.loading import Report, compare, describe, load_weights
-from hrseg.checkpoints.metadata import check_facts
-from hrseg.checkpoints.mmseg import RESTORE, to_mmseg
-from hrseg.checkpoints.origins import FAMILIES, Found, recognise
-from hrseg.checkpoints.reading import fetch, is_on_hub, read_checkpoint, write_safetensors
-from hrseg.config.protocols import Protocol
-from hrseg.config.schema import Config
+from hrseg.commands._shared import add_config
 from hrseg.errors import ConfigError
-from hrseg.inference.exported_model import is_exported, open_engine
-from hrseg.utils.files import cannot_write, replacing
-from hrseg.utils.text import some
 
-State = dict[str, Tensor]
-STATISTICS = ("running_mean", "running_var", "num_batches_tracked")  # no parameters
-
-# The authors' yaml files, branch HRNet-OCR; seg_hrnet_ocr.py aligns corners whatever they say.
-RELEASED = {
-    "hrnet_ocr": True,
-    "hrnet_cs": False,
-    "hrnet_lip": False,
-    "hrnet_pascal_ctx": False,
-    "hrnet_ade20k": True,
-    "hrnet_cocostuff": True,
-}
+if TYPE_CHECKING:
+    from hrseg.config.schema import Config
 
 
-def inspect_weights(file: str, config: Config | None = None) -> None:
-    """Print what a file is; with a config, what of it the config's model would take.
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add `weights inspect` and `weights convert`; `weights` alone prints its help."""
+    parser.set_defaults(action=lambda arguments: parser.print_help())
+    commands = parser.add_subparsers(metavar="command")
 
-    Raises:
-        ConfigError: unreadable, of no known family, or it does not fit the config's model.
-    """
-    path = fetch(file) if is_on_hub(file) else Path(file).expanduser()
-    if is_exported(path):
-        if config is not None:
-            raise ConfigError(f"{path} says itself what it is: leave --config out.")
-        engine = open_engine(path)
-        what = ("is", f"exported: {engine.extra_repr()}")
-        _show([*_identity(path), what, *_said(engine.facts, path)])
-        return
-    raw = read_checkpoint(path)
-    found = recognise(raw, "timm" if is_on_hub(file) else "auto", str(path))
-    facts = _said(raw.get("hrseg"), path)
-    rows = [
-        *_identity(path),
-        ("seal", "whole, as it was written" if state_of(path) == "whole" else "none"),
-        ("is", f"{FAMILIES[found.family].title} file: {describe(found.state)}"),
-        *_tensors(found.state),
-        ("align_corners", _align_corners(found, raw, path)),
-        *facts,
-        *_said_by_mmseg(raw.get("meta")),
-        *(("note", note) for note in found.notes),
-        ("use", _use(found, raw.get("hrseg") is not None)),
-    ]
-    _show(rows)
-    if config is not None:
-        from hrseg.training.factory import build_model  # brings Lightning
+    inspect = commands.add_parser("inspect", help="say what a file is, and what fits a config")
+    inspect.add_argument("file", help="weights of any family, or an exported file")
+    add_config(inspect, "config whose model the file is compared with")
+    inspect.set_defaults(action=_inspect)
 
-        model, _ = build_model(config)
-        _show_report(compare(model, raw, origin=str(path))[1])
-        load_weights(model, raw, origin=path)
-        print(f"every tensor fits: hrseg validate --config {config.name} --checkpoint {file}")
+    convert = commands.add_parser("convert", help="write weights under another family's names")
+    convert.add_argument("file", help="weights of any family")
+    convert.add_argument("--to", required=True, choices=("official", "mmseg", "hrseg"))
+    convert.add_argument("--out", help="file; default: <name>_<family>.pth beside it")
+    add_config(convert, "with --to hrseg: classes, colours, protocol, so that hrseg.load takes it")
+    convert.set_defaults(action=_convert)
 
 
-def convert_weights(
-    file: str, family: str, out: Path | None = None, config: Config | None = None
-) -> Path:
-    """Write the weights of a file under the names of a family.
-
-    Args:
-        file: weights of any family.
-        family: "official", "mmseg" or "hrseg".
-        out: .pth, or .safetensors for the first and the last; default: beside `file`.
-        config: for "hrseg", what the weights are, so that `hrseg.load` takes the result.
-
-    Returns:
-        The file that was written.
-
-    Raises:
-        ConfigError: unreadable, of no known family, a file there already, or weights that are not
-            those of the config.
-    """
-    path = fetch(file) if is_on_hub(file) else Path(file).expanduser()
-    if is_exported(path):
-        raise ConfigError(f"{path} is exported: convert the checkpoint that it was made of.")
-    out = out or _beside(path, family)
-    _check_out(out, family)
-    raw = read_checkpoint(path)
-    found = recognise(raw, "timm" if is_on_hub(file) else "auto", str(path))
-    facts = _facts(raw, config, path) if family == "hrseg" else {}
-    dropped = family != "hrseg" and "hrseg" in raw
-    said = ["class names, colours, normalisation and protocol left out"] if dropped else []
-    for note in (*found.notes, *said):
-        get_console().print(note, highlight=False, markup=False, soft_wrap=True)
-    with replacing(out) as partial:
-        try:
-            _write(partial, family, found.state, facts)
-        except RuntimeError as error:  # of torch.save
-            raise cannot_write(out, str(error).partition("\n")[0]) from error
-    return out
+def run(arguments: argparse.Namespace) -> None:
+    """Run the subcommand."""
+    arguments.action(arguments)
 
 
-def _beside(path: Path, family: str) -> Path:
-    """Return where the result goes by default, next to the file that it is made of."""
-    stem = path.stem
-    if family == "official":
-        # The rule of torch 0.4 is carried out by now: the old name would ask for it again.
-        stem = re.sub("torch04", "torch11", stem, flags=re.IGNORECASE)
-    return path.with_name(f"{stem}_{family}.pth")
+def _inspect(arguments: argparse.Namespace) -> None:
+    config = _config(arguments)
+    from hrseg.commands._weights import inspect_weights
+
+    inspect_weights(arguments.file, config)
 
 
-def _check_out(out: Path, family: str) -> None:
-    if out.exists():
-        raise ConfigError(f"{out} exists already. Remove it, or name another file with --out.")
-    suffixes = (".pth",) if family == "mmseg" else (".pth", ".safetensors")
-    if out.suffix not in suffixes:
-        raise ConfigError(f"--out {out}: expected a file that ends with {' or '.join(suffixes)}.")
-    if family == "official" and "torch04" in out.name.lower():
-        raise ConfigError(
-            f"--out {out}: a file of this name has its norm weights read as |weight| + 1e-5, and\n"
-            "those that are written are to be taken as they are. Name it without torch04."
-        )
+def _convert(arguments: argparse.Namespace) -> None:
+    if arguments.config and arguments.to != "hrseg":
+        raise ConfigError(f"--config goes with --to hrseg: files of {arguments.to} hold weights.")
+    config = _config(arguments)
+    from hrseg.commands._weights import convert_weights
+
+    out = Path(arguments.out) if arguments.out else None
+    print(f"wrote {convert_weights(arguments.file, arguments.to, out, config)}")
 
 
-def _facts(raw: Mapping[str, Any], config: Config | None, path: Path) -> dict[str, Any]:
-    """Return what the new file says of itself: what the old one said, or what a config says."""
-    if config is not None:
-        from hrseg.training.factory import build_model  # brings Lightning
+def _config(arguments: argparse.Namespace) -> "Config | None":
+    """Return the config that describes the weights, if one is named."""
+    from hrseg.config.loader import load_config
 
-        model, facts = build_model(config)
-        load_weights(model, raw, origin=path)
-        return facts
-    if "hrseg" not in raw:
-        print("without --config the file says nothing of classes, colours and protocol")
-        return {}
-    check_facts(raw["hrseg"], path)
-    return dict(raw["hrseg"])
-
-
-def _write(path: Path, family: str, state: State, facts: dict[str, Any]) -> None:
-    if family == "mmseg":
-        renamed, originals = to_mmseg(state)
-        torch.save({"meta": {}, "state_dict": renamed, RESTORE: originals}, path)
-        return
-    if family == "official":
-        # Attributes below `backbone` and `head` are named as the authors name them.
-        state = {name.partition(".")[2]: tensor for name, tensor in state.items()}
-    if path.suffix == ".safetensors":
-        write_safetensors(path, state, facts)
-    elif family == "official":
-        torch.save(state, path)
-    else:
-        torch.save({"state_dict": state, **({"hrseg": facts} if facts else {})}, path)
-
-
-def _tensors(state: State) -> list[tuple[str, str]]:
-    rows = []
-    for part in ("backbone", "head"):
-        names = [name for name in state if name.startswith(f"{part}.")]
-        count = sum(state[name].numel() for name in names if not name.endswith(STATISTICS))
-        rows.append((part, f"{len(names)} tensors, {count / 1e6:.2f} M parameters"))
-    kinds = Counter(str(tensor.dtype).removeprefix("torch.") for tensor in state.values())
-    rows.append(("types", ", ".join(f"{count} {kind}" for kind, count in kinds.items())))
-    broken = [name for name, tensor in state.items() if not tensor.float().isfinite().all()]
-    if broken:
-        rows.append(("damaged", f"{len(broken)} tensors are not finite: {some(broken)}"))
-    return rows
-
-
-def _align_corners(found: Found, raw: Mapping[str, Any], path: Path) -> str:
-    if raw.get("hrseg") is not None:
-        aligned = raw["hrseg"]["architecture"].get("align_corners", False)
-        return f"{aligned}, the file says so"
-    if found.family == "mmseg" and RESTORE not in raw:
-        return "False, as in mmseg's own configs"
-    for start, aligned in RELEASED.items():
-        if path.name.startswith(start):
-            return f"{aligned}, by the authors' configs for {start}* (the file does not say)"
-    return "not in the file: take the config that it was trained with"
-
-
-def _said(facts: Any, path: Path) -> list[tuple[str, str]]:
-    """Return what a file of hrseg says of itself."""
-    if facts is None:
-        return []
-    check_facts(facts, path)
-    architecture = facts["architecture"]
-    return [
-        ("network", f"{architecture['backbone']} + {architecture.get('head', 'fcn')}"),
-        ("classes", ", ".join(facts["class_names"])),
-        ("protocol", str(Protocol(**facts["protocol"]))),
-    ]
-
-
-def _said_by_mmseg(meta: Any) -> list[tuple[str, str]]:
-    """Return the class names that mmseg keeps beside its weights: before version 1, and since."""
-    meta = meta if isinstance(meta, Mapping) else {}
-    data = meta.get("dataset_meta")
-    names = data.get("classes") if isinstance(data, Mapping) else meta.get("CLASSES")
-    if not isinstance(names, list | tuple) or not all(isinstance(name, str) for name in names):
-        return []
-    return [("classes", some(names, 255))]
-
-
-def _use(found: Found, complete: bool) -> str:
-    if complete:
-        return "hrseg predict, validate, export and hrseg.load take it as it is"
-    if not any(name.startswith("head.") for name in found.state):
-        return "to start a training from: model.weights=FILE"
-    return "hrseg validate and predict --config NAME --checkpoint FILE; model.weights=FILE"
-
-
-def _show(rows: list[tuple[str, str]]) -> None:
-    table = Table.grid(padding=(0, 2))
-    for what, text in rows:
-        # A file can say anything, also what would steer the terminal.
-        table.add_row(what, Text("".join(c if c.isprintable() else "?" for c in text)))
-    get_console().print(table, highlight=False)
-
-
-def _show_report(report: Report) -> None:
-    """Print what of a file a model would take, a row for each kind."""
-    table = Table("tensors", "", "first of them")
-    for what, names in (
-        ("matched", report.matched),
-        ("missing", report.missing),
-        ("unexpected", report.unexpected),
-        ("other shape", report.mismatched),
-    ):
-        table.add_row(what, str(len(names)), Text(some(names) if names else "-"))
-    get_console().print(table)
-
-
-def _identity(path: Path) -> list[tuple[str, str]]:
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    size = f"{path.stat().st_size:,} bytes"
-    return [("file", str(path)), ("size", size), ("sha256", digest)]
+    if arguments.overrides and not arguments.config:
+        raise ConfigError(f"{arguments.overrides[0]} changes a config: name it with --config.")
+    return load_config(arguments.config, arguments.overrides) if arguments.config else None

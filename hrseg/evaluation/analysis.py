@@ -11,7 +11,7 @@ from rich.progress import track
 from rich.table import Table
 
 from hrseg.errors import DataError
-from hrseg.evaluation.image_scores import Evaluation, ImageRecord
+from hrseg.evaluation.results import Evaluation, ImageRecord
 from hrseg.metrics.boundary import BoundaryCounts
 from hrseg.utils.files import write_json
 from hrseg.utils.text import percent

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from hrseg.errors import ConfigError, HrsegError
-from hrseg.evaluation.image_scores import Evaluation, ImageRecord, open_evaluation, record
+from hrseg.evaluation.results import Evaluation, ImageRecord, open_evaluation, record
 from hrseg.inference.predictor import Predictor, load
 from hrseg.metrics.confusion import mean_iou
 from hrseg.utils.registry import find

@@ -20,7 +20,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from hrseg.errors import DataError, HrsegError
-from hrseg.evaluation.image_scores import Evaluation, open_evaluation
+from hrseg.evaluation.analysis import write_details
+from hrseg.evaluation.results import Evaluation, open_evaluation
+from hrseg.utils.console import note
 from hrseg.utils.constants import IGNORE_INDEX, __version__
 from hrseg.utils.files import write_bytes
 from hrseg.visualize import RIGHT_COLOR, VOID_COLOR, WRONG_COLOR, default_palette, indexed
@@ -65,9 +67,26 @@ def write_report(folder: str | Path, overrides: Sequence[str] = (), images: int 
     return path
 
 
+def report_run(folder: Path, details: bool) -> None:
+    """Write the report of an evaluation that has just ended; an error there costs no run.
+
+    Args:
+        folder: of the run or of the validation; nothing is written if it has no images.json.
+        details: whether the analysis per image is written too.
+    """
+    if not (folder / "images.json").is_file():
+        return
+    try:
+        if details:
+            write_details(open_evaluation(folder))
+        print(f"report: {write_report(folder)}")
+    except HrsegError as error:
+        note(f"no report: {error}")
+
+
 def page(data: Mapping[str, Any]) -> str:
     """Return the page that shows `data`, under a policy that lets nothing else run or load."""
-    template = files("hrseg").joinpath("page.html").read_text(encoding="utf-8")
+    template = files("hrseg.evaluation").joinpath("page.html").read_text(encoding="utf-8")
     policy = (
         "default-src 'none'; img-src data:; base-uri 'none'; form-action 'none'; "
         f"style-src '{_hash(template, 'style')}'; script-src '{_hash(template, 'script')}'"

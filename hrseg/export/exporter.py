@@ -5,24 +5,23 @@ import json
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from hrseg.checkpoints.metadata import stamp
+from hrseg.checkpoints.metadata import build_metadata
 from hrseg.checkpoints.reading import read_checkpoint
 from hrseg.config.schema import Config
+from hrseg.data.datamodule import SegmentationDataModule
 from hrseg.errors import ConfigError
 from hrseg.export.verification import Comparison, open_candidate, prove
 from hrseg.export.writers import Form, write
-from hrseg.inference.predictor import Predictor, load
+from hrseg.inference.predictor import Predictor, build_predictor, load
 from hrseg.models import Segmenter
+from hrseg.training.factory import build_data
 from hrseg.utils.constants import __version__
 from hrseg.utils.files import replacing
-
-if TYPE_CHECKING:
-    from hrseg.data.datamodule import SegmentationDataModule
 
 Pixels = NDArray[np.uint8]
 CALIBRATION = 64  # images whose ranges int8 is fitted to
@@ -53,9 +52,7 @@ def export_checkpoint(
     """
     form.check(target)
     if config is not None and "hrseg" not in read_checkpoint(checkpoint):
-        from hrseg.training.factory import build_predictor  # brings Lightning
-
-        predictor = build_predictor(config, checkpoint, "cpu", "32")
+        predictor = build_predictor(config, build_data(config), checkpoint, "cpu", "32")
     else:
         predictor = load(checkpoint)
     data = _data(config, predictor) if config is not None and (images != 0 or form.int8) else None
@@ -123,10 +120,8 @@ def export(
     return proof
 
 
-def _data(config: Config, predictor: Predictor) -> "SegmentationDataModule | None":
+def _data(config: Config, predictor: Predictor) -> SegmentationDataModule | None:
     """Return the data set of a config, checked; None, and say so, where it is not there."""
-    from hrseg.training.factory import build_data
-
     root = Path(config.data.root).expanduser()
     if config.data.name != "synthetic" and not root.is_dir():
         print(f"note: no data set at {root.absolute()}: mIoU was not compared (data.root=/path)")
@@ -141,7 +136,7 @@ def _data(config: Config, predictor: Predictor) -> "SegmentationDataModule | Non
     return data
 
 
-def _calibration(data: "SegmentationDataModule") -> list[Pixels]:
+def _calibration(data: SegmentationDataModule) -> list[Pixels]:
     dataset = data.dataset(data.train_split)
     return [centre(dataset.read(index)[0]) for index in _even(len(dataset), CALIBRATION)]
 
@@ -165,20 +160,20 @@ def centre(image: Pixels) -> Pixels:
 
 def _facts(predictor: Predictor, form: Form, source: Mapping[str, str]) -> dict[str, Any]:
     """Return, as plain data, what it takes to predict with the file alone."""
-    return {
-        **stamp(),
-        "architecture": predictor.model.architecture,
-        "class_names": predictor.class_names,
-        "palette": predictor.palette,
-        "flip_pairs": [list(pair) for pair in predictor.flip_pairs],
-        "mean": list(predictor.normalize.mean),
-        "std": list(predictor.normalize.std),
-        "protocol": predictor.protocol.to_dict(),
-        "export": {
-            "format": form.format,
-            "input": form.input,
-            "output": form.output,
-            "int8": form.int8,
-            "source": dict(source),
-        },
+    metadata = build_metadata(
+        predictor.model.architecture,
+        predictor.class_names,
+        predictor.palette,
+        predictor.flip_pairs,
+        predictor.normalize.mean,
+        predictor.normalize.std,
+        predictor.protocol,
+    )
+    metadata["export"] = {
+        "format": form.format,
+        "input": form.input,
+        "output": form.output,
+        "int8": form.int8,
+        "source": dict(source),
     }
+    return metadata

@@ -4,19 +4,17 @@ import hashlib
 import json
 import time
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from hrseg.config.schema import Config
 from hrseg.errors import ConfigError, DataError, HrsegError
-from hrseg.inference.exported_model import is_exported
 from hrseg.inference.inputs import Source, read_pixels
 from hrseg.inference.outputs import ENCODERS, Wanted, is_finished, mask_png, png, to_json
-from hrseg.inference.predictor import Prediction, Predictor, load
+from hrseg.inference.predictor import Prediction, Predictor
 from hrseg.inference.prefetch import Behind, map_ahead
 from hrseg.inference.tiling import check_tiles, not_applied
 from hrseg.inference.video import predict_video
@@ -47,48 +45,24 @@ class Outcome:
     notes: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
 
 
-def predict(
-    checkpoint: Path,
+def predict_files(
+    predictor: Predictor,
     sources: Sequence[Source],
     out: Path,
     wanted: Wanted,
-    changes: Mapping[str, Any] | None = None,
-    device: str | None = None,
-    precision: str = "32",
+    checkpoint: Path,
     resume: bool = False,
-    config: Config | None = None,
 ) -> Outcome:
-    """Load a checkpoint, predict files into `out`, and say what came of it.
-
-    Args:
-        checkpoint: a file that hrseg wrote, or any weights if `config` says of what.
-        sources: what to predict.
-        out: see `predict_sources`.
-        wanted: what is written.
-        changes: fields of the `inference` section that replace those of the checkpoint's protocol.
-        device: None: the first CUDA device, else the CPU.
-        precision: of the network, see `hrseg.load`.
-        resume: see `predict_sources`.
-        config: the model, classes, colours and protocol of weights that do not say so themselves.
+    """Predict files into `out` and print what was done; arguments as of `predict_sources`.
 
     Raises:
-        ConfigError: see `hrseg.load` and `predict_sources`.
+        ConfigError: tiles that the model cannot do, and as of `predict_sources`.
     """
     check_tiles(wanted.tile, wanted.overlap)
-    gpu = torch.cuda.is_available() and not is_exported(checkpoint)
-    device = device or ("cuda" if gpu else "cpu")
-    if config is not None:
-        from hrseg.training.factory import build_predictor  # brings Lightning
-
-        predictor = build_predictor(config, checkpoint, device, precision)
-    else:
-        predictor = load(checkpoint, device, precision)
-    if changes:
-        fields = dict(changes)
-        predictor = predictor.with_protocol(fields.pop("protocol", None), **fields)
     predictor.check(tiles=any(source.kind == "tiles" for source in sources))
     kinds = Counter(source.kind for source in sources)
     counts = ", ".join(f"{count} {_KINDS[kind][count > 1]}" for kind, count in kinds.items())
+    device, precision = predictor.device, predictor.precision
     threads = f", {torch.get_num_threads()} threads" if device == "cpu" else ""
     say(f"predict {counts} by {checkpoint}; {device}{threads}, precision {precision}")
     say(str(predictor.protocol))

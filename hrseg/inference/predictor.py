@@ -9,7 +9,7 @@ import io
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
@@ -17,11 +17,12 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from hrseg.checkpoints.loading import load_weights
-from hrseg.checkpoints.metadata import check_facts
+from hrseg.checkpoints.loading import build_model, load_weights
+from hrseg.checkpoints.metadata import check_facts, metadata_from_config
 from hrseg.checkpoints.reading import read_checkpoint
 from hrseg.checkpoints.runs import checkpoint_at
 from hrseg.config.protocols import PROTOCOLS, Protocol
+from hrseg.config.schema import Config
 from hrseg.errors import ConfigError
 from hrseg.inference.evaluator import Evaluator
 from hrseg.inference.exported_model import Engine, is_exported, open_engine
@@ -29,9 +30,13 @@ from hrseg.inference.inputs import Input, read_pixels
 from hrseg.models import Segmenter, create_model
 from hrseg.models.normalize import Normalize
 from hrseg.models.optimize import PRECISIONS, inference_network
+from hrseg.utils.console import say
 from hrseg.utils.memory import OutOfMemory, is_out_of_memory
 from hrseg.utils.registry import find
 from hrseg.visualize import colorize, indexed, overlay
+
+if TYPE_CHECKING:
+    from hrseg.data.datamodule import SegmentationDataModule
 
 PLAIN = Protocol()
 
@@ -71,6 +76,30 @@ def load(
     model = create_model(**facts["architecture"])
     load_weights(model, content, purpose="evaluate", origin=checkpoint)
     return Predictor(model, facts, device, precision)
+
+
+def build_predictor(
+    config: Config, data: SegmentationDataModule, checkpoint: Path, device: str, precision: str
+) -> Predictor:
+    """Return a predictor of weights without metadata, such as published ones.
+
+    Args:
+        config: the model and the protocol.
+        data: the data set of the config, for classes and colours.
+        checkpoint: the file of weights.
+        device: see `load`.
+        precision: see `load`.
+
+    Raises:
+        ConfigError: the file lacks weights of the config's model, or has metadata of its own.
+    """
+    content = read_checkpoint(checkpoint)
+    if "hrseg" in content:
+        raise ConfigError(f"{checkpoint} says itself what it is: leave --config out.")
+    model = build_model(config, data)
+    say(str(load_weights(model, content, purpose="evaluate", origin=checkpoint)))
+    metadata = metadata_from_config(config, data, model.architecture)
+    return Predictor(model, metadata, device, precision)
 
 
 class Predictor:

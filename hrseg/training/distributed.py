@@ -1,13 +1,15 @@
-"""The processes of one run: where they compute, what they agree on, how they average gradients.
+"""Distributed training: devices and processes of a run, its folder, DDP, and its end.
 
-Who starts them is Lightning's business: itself (one machine), torchrun, or SLURM's srun.
+The processes are started by Lightning (one machine), torchrun, or SLURM's srun.
 """
 
+import atexit
 import os
 import re
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from inspect import signature
 from pathlib import Path
 from subprocess import Popen, TimeoutExpired
@@ -15,8 +17,14 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from lightning_fabric.plugins.environments.lightning import LightningEnvironment
+from lightning_fabric.plugins.environments import (
+    ClusterEnvironment,
+    LightningEnvironment,
+    SLURMEnvironment,
+    TorchElasticEnvironment,
+)
 from lightning_fabric.utilities.exceptions import MisconfigurationException
+from pytorch_lightning.accelerators import Accelerator, AcceleratorRegistry
 from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.strategies import DDPStrategy, Strategy
 from torch.nn.parallel import DistributedDataParallel
@@ -24,38 +32,62 @@ from torch.nn.parallel import DistributedDataParallel
 from hrseg.checkpoints.runs import dated_folder
 from hrseg.errors import ConfigError, HrsegError
 
-_PLACE = "accelerator devices num_nodes strategy plugins accumulate_grad_batches".split()
-_AGREED = "HRSEG_RUN"
+_RUN_FOLDER = "HRSEG_RUN"  # variable that processes started by Lightning inherit
 _PATIENCE = 2.0  # seconds
 
 
-def scout(arguments: Mapping[str, Any]) -> pl.Trainer:
-    """Return a Trainer that knows where a run computes, and in how many processes; no more.
+@dataclass(frozen=True)
+class Placement:
+    """Devices and processes of a run, decided once from the config's section `trainer`.
+
+    Attributes:
+        devices: of one machine, one per process.
+        nodes: number of machines.
+        environment: how the processes were started: torchrun, SLURM, or Lightning itself.
+    """
+
+    devices: Sequence[torch.device]
+    nodes: int
+    environment: ClusterEnvironment
+
+    @property
+    def kind(self) -> str:
+        """The type of the devices as torch names it: "cpu", "cuda", "mps"."""
+        return self.devices[0].type
+
+    @property
+    def processes(self) -> int:
+        """The number of processes on all machines."""
+        return len(self.devices) * self.nodes
+
+
+def place(arguments: Mapping[str, Any]) -> Placement:
+    """Return the placement that Trainer arguments lead to.
 
     Args:
         arguments: the config's section `trainer`.
 
     Raises:
-        ConfigError: devices that are not there, or processes that nobody starts.
+        ConfigError: missing devices, or processes that were started differently or not at all.
     """
-    given = {name: arguments[name] for name in _PLACE if name in arguments}
-    if arguments.get("fast_dev_run"):
-        given["accumulate_grad_batches"] = 1  # it tries single batches, of any size
     with trainer_refusals(arguments):
-        place = pl.Trainer(
-            **given,
-            logger=False,
-            enable_checkpointing=False,
-            enable_progress_bar=False,
-            enable_model_summary=False,
+        accelerator = _accelerator(arguments.get("accelerator") or "auto")
+        asked = arguments.get("devices", "auto")
+        count = accelerator.auto_device_count() if asked in (None, "auto") else asked
+        devices = accelerator.get_parallel_devices(accelerator.parse_devices(count))
+        placement = Placement(
+            [torch.device(device) for device in devices],
+            arguments.get("num_nodes") or 1,
+            _environment(),
         )
-    _check_started(place)
-    return place
+    if placement.processes > 1:
+        _check_started(placement)
+    return placement
 
 
 @contextmanager
 def trainer_refusals(arguments: Mapping[str, Any]) -> Iterator[None]:
-    """Turn what Lightning says to arguments into a ConfigError that says what to change."""
+    """Turn Lightning's complaints about arguments into a ConfigError with the values to change."""
     try:
         yield
     except (MisconfigurationException, ValueError, TypeError, RuntimeError) as error:
@@ -64,34 +96,32 @@ def trainer_refusals(arguments: Mapping[str, Any]) -> Iterator[None]:
         raise ConfigError(f"trainer: {error} {asked or ''}{hint}") from error
 
 
-def agreed(place: pl.Trainer, decide: Callable[[], str]) -> str:
-    """Return what the first process decides, in every process of the run.
+def new_folder(placement: Placement, home: Path) -> Path:
+    """Create `home/<date-time>`, one folder for all processes.
 
-    torchrun and srun start all of them at once, and each gets here: they meet. Lightning starts
-    the others later, and they inherit the answer.
+    The first process chooses the name. torchrun and srun start all processes at once, and they
+    meet here; processes that Lightning starts later inherit the name.
     """
-    environment = _environment(place)
-    if place.world_size == 1 or environment is None:
-        return decide()
+    if placement.processes == 1:
+        return dated_folder(home)
+    environment = placement.environment
     if isinstance(environment, LightningEnvironment):
         if environment.local_rank() == 0:
-            os.environ[_AGREED] = decide()
-        return os.environ[_AGREED]
-    place.strategy.setup_environment()  # the Trainer that trains takes the same process group
-    answer: str = place.strategy.broadcast(decide() if place.is_global_zero else "")
-    return answer
+            os.environ[_RUN_FOLDER] = str(dated_folder(home))
+        return Path(os.environ[_RUN_FOLDER])
+    _connect(placement)
+    names = [str(dated_folder(home)) if environment.global_rank() == 0 else ""]
+    torch.distributed.broadcast_object_list(names)
+    return Path(names[0])
 
 
-def new_folder(place: pl.Trainer, home: Path) -> Path:
-    """Make `home/<date-time>`, one for all processes."""
-    return Path(agreed(place, lambda: str(dated_folder(home))))
+def ddp_strategy(placement: Placement, arguments: Mapping[str, Any]) -> str | Strategy:
+    """Return the value for `Trainer(strategy=...)`: DDP with options for hrseg's models.
 
-
-def averaging(place: pl.Trainer, arguments: Mapping[str, Any]) -> str | Strategy:
-    """Return what is passed on as `trainer.strategy`: DDP set up for hrseg, where DDP is meant."""
+    A strategy that the config names, other than "auto" and "ddp", is passed on.
+    """
     asked: str = arguments.get("strategy") or "auto"
-    plain = asked in ("auto", "ddp") and isinstance(place.strategy, DDPStrategy)
-    if place.world_size == 1 or not plain:
+    if placement.processes == 1 or asked not in ("auto", "ddp"):
         return asked
     options: dict[str, Any] = {
         "find_unused_parameters": False,  # every parameter of every model gets a gradient
@@ -147,24 +177,61 @@ def another_ended(trainer: pl.Trainer, error: Exception) -> HrsegError | None:
     return ended
 
 
-def _check_started(place: pl.Trainer) -> None:
-    """Refuse processes that nobody starts, and others than were started."""
-    environment, nodes = _environment(place), place.num_nodes
+def _accelerator(name: str) -> Accelerator:
+    """Return the accelerator that Lightning chooses for a name.
+
+    Raises:
+        ValueError: an unknown name, or one that this machine lacks.
+    """
+    known = ["cpu", "cuda", "mps"]
+    available = [kind for kind in known if AcceleratorRegistry[kind]["accelerator"].is_available()]
+    preferred = [kind for kind in ("cuda", "mps") if kind in available]
+    if name in ("auto", "gpu"):
+        name = [*preferred, "cpu" if name == "auto" else "cuda"][0]
+    if name not in available:
+        raise ValueError(f"accelerator {name!r} is not available. Expected: {', '.join(available)}")
+    accelerator: Accelerator = AcceleratorRegistry.get(name)
+    return accelerator
+
+
+def _environment() -> ClusterEnvironment:
+    """Return how the processes were started, by the same rule as the Trainer."""
+    for environment in (TorchElasticEnvironment, SLURMEnvironment):
+        if environment.detect():
+            return environment()
+    return LightningEnvironment()
+
+
+def _check_started(placement: Placement) -> None:
+    """Refuse processes that nobody starts, and another number than was started."""
+    environment, nodes = placement.environment, placement.nodes
     if nodes > 1 and isinstance(environment, LightningEnvironment):
         raise ConfigError(
             f"trainer.num_nodes is {nodes}, but nothing has started processes on the other "
             "machines.\nStart it there too: `torchrun --nnodes ... -m hrseg`, or `srun` "
-            "(scripts/slurm.sbatch)."
+            "(scripts/maintenance/slurm.sbatch)."
         )
-    if environment is not None:
-        try:
-            environment.validate_settings(num_devices=place.num_devices, num_nodes=nodes)
-        except ValueError as error:
-            raise ConfigError(
-                f"trainer: {error}\nSay trainer.devices (of a machine) and trainer.num_nodes as "
-                "torchrun or srun was told."
-            ) from error
+    environment.set_world_size(placement.processes)
+    try:
+        environment.validate_settings(num_devices=len(placement.devices), num_nodes=nodes)
+    except ValueError as error:
+        raise ConfigError(
+            f"trainer: {error}\nGive trainer.devices (of a machine) and trainer.num_nodes the "
+            "values of torchrun or srun."
+        ) from error
 
 
-def _environment(place: pl.Trainer) -> Any:
-    return getattr(place.strategy, "cluster_environment", None)
+def _connect(placement: Placement) -> None:
+    """Join the process group, which the Trainer then uses as well."""
+    environment = placement.environment
+    if torch.distributed.is_initialized():
+        return
+    os.environ["MASTER_ADDR"] = environment.main_address
+    os.environ["MASTER_PORT"] = str(environment.main_port)
+    if placement.kind == "cuda":
+        torch.cuda.set_device(placement.devices[environment.local_rank()])
+        atexit.register(torch.distributed.destroy_process_group)
+    backend = torch.distributed.get_default_backend_for_device(placement.kind)
+    torch.distributed.init_process_group(
+        backend, rank=environment.global_rank(), world_size=placement.processes
+    )

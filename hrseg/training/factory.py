@@ -1,15 +1,8 @@
-"""From a config to objects: the DataModule, the task with its weights, the Trainer, a predictor."""
+"""Construction of the DataModule and the task from a config."""
 
-from pathlib import Path
 from typing import Any
 
-import pytorch_lightning as pl
-from pytorch_lightning.callbacks import Callback
-from rich import get_console
-
-from hrseg.checkpoints.loading import load_weights
-from hrseg.checkpoints.metadata import stamp
-from hrseg.checkpoints.reading import read_checkpoint
+from hrseg.checkpoints.loading import build_model, load_weights
 from hrseg.config.loader import to_dict
 from hrseg.config.protocols import make_protocol
 from hrseg.config.schema import Config
@@ -17,14 +10,9 @@ from hrseg.data import DATASETS
 from hrseg.data.datamodule import SegmentationDataModule
 from hrseg.errors import ConfigError
 from hrseg.inference.exported_model import Engine
-from hrseg.inference.predictor import Predictor
-from hrseg.models import Segmenter, create_model
-from hrseg.models.normalize import IMAGENET_MEAN, IMAGENET_STD
-from hrseg.training.checkpointing import DurableCheckpointIO
-from hrseg.training.distributed import averaging, scout, trainer_refusals
-from hrseg.training.loggers import build_loggers
+from hrseg.models import Segmenter
 from hrseg.training.task import SegmentationTask
-from hrseg.visualize import default_palette
+from hrseg.utils.console import say
 
 
 def build_data(config: Config) -> SegmentationDataModule:
@@ -45,7 +33,7 @@ def build_task(
     With an `engine`, an exported file takes the place of the network: to be scored, not trained.
     """
     model_config = config.model
-    model = engine or _model(config, data)
+    model = engine or build_model(config, data)
     if weights and model_config.freeze_backbone and model_config.weights is None:
         raise ConfigError(
             "model.freeze_backbone keeps the backbone as it is, but model.weights is null: "
@@ -53,7 +41,7 @@ def build_task(
         )
     if weights and isinstance(model, Segmenter) and model_config.weights is not None:
         report = load_weights(model, model_config.weights, purpose="initialise")
-        get_console().print(str(report), highlight=False, markup=False, soft_wrap=True)
+        say(str(report))
     return SegmentationTask(
         model,
         class_names=data.class_names,
@@ -70,90 +58,6 @@ def build_task(
         freeze_backbone=model_config.freeze_backbone and engine is None,
         on_bad_loss=config.on_bad_loss,
     )
-
-
-def build_predictor(config: Config, checkpoint: Path, device: str, precision: str) -> Predictor:
-    """Return a predictor of weights that do not say themselves what they are, as published ones.
-
-    Raises:
-        ConfigError: the file does not hold all weights of the config's model, or says itself what
-            it is.
-    """
-    content = read_checkpoint(checkpoint)
-    if "hrseg" in content:
-        raise ConfigError(f"{checkpoint} says itself what it is: leave --config out.")
-    data = build_data(config)
-    model = _model(config, data)
-    report = load_weights(model, content, purpose="evaluate", origin=checkpoint)
-    get_console().print(str(report), highlight=False, markup=False, soft_wrap=True)
-    return Predictor(model, facts_of(config, data, model), device, precision)
-
-
-def facts_of(config: Config, data: SegmentationDataModule, model: Segmenter) -> dict[str, Any]:
-    """Return, as plain data, what a checkpoint of hrseg says of itself."""
-    protocol = make_protocol(config.inference.protocol, to_dict(config.inference))
-    return {
-        **stamp(),
-        "architecture": dict(model.architecture),
-        "class_names": list(data.class_names),
-        "palette": [list(color) for color in data.palette or default_palette(data.num_classes)],
-        "flip_pairs": [list(pair) for pair in data.flip_pairs],
-        "mean": list(IMAGENET_MEAN),
-        "std": list(IMAGENET_STD),
-        "protocol": protocol.to_dict(),
-    }
-
-
-def build_model(config: Config) -> tuple[Segmenter, dict[str, Any]]:
-    """Return the network that a config describes, with random weights, and its facts."""
-    data = build_data(config)
-    model = _model(config, data)
-    return model, facts_of(config, data, model)
-
-
-def _model(config: Config, data: SegmentationDataModule) -> Segmenter:
-    return create_model(
-        config.model.backbone,
-        head=config.model.head.name,
-        num_classes=len(data.class_names),
-        align_corners=config.model.align_corners,
-        bn_momentum=config.model.bn_momentum,
-        output=config.model.output,
-    )
-
-
-def build_trainer(
-    config: Config, folder: Path, callbacks: list[Callback], train: bool = True
-) -> pl.Trainer:
-    """Return the Trainer with the config's arguments and hrseg's own parts.
-
-    Raises:
-        ConfigError: Lightning refuses an argument, for example devices that are not there.
-    """
-    arguments = {"enable_model_summary": False, **to_dict(config)["trainer"]}
-    if arguments.get("fast_dev_run"):
-        arguments["accumulate_grad_batches"] = 1  # it tries single batches, of any size
-    epochs, every = arguments.get("max_epochs"), arguments.get("check_val_every_n_epoch")
-    if isinstance(epochs, int) and isinstance(every, int) and 0 < epochs < every:
-        arguments["check_val_every_n_epoch"] = epochs
-    interval = arguments.get("val_check_interval")
-    if isinstance(interval, int) and interval > 1:
-        arguments["check_val_every_n_epoch"] = None  # every so many steps, across epochs
-    place = scout(arguments)
-    if place.strategy.root_device.type == "cpu":
-        arguments.pop("sync_batchnorm", None)  # there is none for CPUs
-    arguments["strategy"] = averaging(place, arguments)
-    said = arguments.pop("plugins", None) or []
-    plugins = said if isinstance(said, list | tuple) else [said]
-    with trainer_refusals(arguments):
-        return pl.Trainer(
-            **arguments,
-            logger=build_loggers(config, folder) if train else False,
-            callbacks=callbacks,
-            plugins=[*plugins, DurableCheckpointIO()],
-            default_root_dir=folder,
-            use_distributed_sampler=False,
-        )
 
 
 def _losses(config: Config, data: SegmentationDataModule) -> list[dict[str, Any]]:

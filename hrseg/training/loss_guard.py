@@ -35,16 +35,21 @@ class LossGuard(Callback):
 
     The optimiser takes no step with it, nor with gradients that are no numbers. "stop" ends the
     run; "skip" goes on with the next batch, the batch norm statistics as they were, and counts.
-    Either way the batch is kept in the run's `bad_batches/`: its tensors, pictures of its images
+    With a `folder` the batch is kept in its `bad_batches/`: the tensors, and pictures of the images
     and masks. Batches that hold nothing but ignored pixels, whose loss is 0, are counted as well.
 
     Losses and gradients are looked at once per step, after the backward pass, as float16's scaler
     does. Where there is one, infinite gradients are its business: it lowers its scale.
     """
 
-    def __init__(self, policy: Policy = "stop") -> None:
-        """Take what to do about such a loss."""
-        self.policy = policy
+    def __init__(self, policy: Policy = "stop", folder: Path | None = None) -> None:
+        """Prepare the guard.
+
+        Args:
+            policy: "stop" or "skip".
+            folder: where bad batches are kept; None: they are not.
+        """
+        self.policy, self.folder = policy, folder
         self.skipped = self._in_a_row = self._kept = 0
         self._losses: list[Tensor] = []
         self._batches: list[dict[str, Any]] = []
@@ -133,8 +138,10 @@ class LossGuard(Callback):
         self._empty, self.skipped = None, 0
 
     def _keep(self, batches: list[dict[str, Any]], trainer: pl.Trainer) -> str:
-        """Write the first few bad batches; return where."""
-        folder = Path(trainer.default_root_dir) / "bad_batches"
+        """Write the first few bad batches; return the folder, for the message."""
+        if self.folder is None:
+            return ""
+        folder = self.folder / "bad_batches"
         for batch in batches:
             if self._kept == KEPT_BATCHES:
                 break

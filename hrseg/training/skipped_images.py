@@ -8,23 +8,23 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Callback
-from rich import get_console
 
 from hrseg.data.dataset import MOST
 from hrseg.errors import DataError
+from hrseg.utils.console import note
 from hrseg.utils.files import write_bytes
 from hrseg.utils.text import one_line
 
 
 class SkippedFiles(Callback):
-    """Says at the end of each epoch what `data.on_error: skip` has left out.
+    """Count the images that `data.on_error: skip` leaves out; too many are an error.
 
-    Lists it in `skipped.csv` in the trainer's `default_root_dir`, a line per image: the split, its
-    name, and what is wrong.
+    With a `folder` they are listed in its `skipped.csv`, a line per image: split, name and error.
     """
 
-    def __init__(self) -> None:
-        """Begin with nothing."""
+    def __init__(self, folder: Path | None = None) -> None:
+        """Begin with no images; write into `folder`, if one is given."""
+        self.folder = folder
         self.faults: dict[str, dict[str, str]] = {"train": {}, "val": {}}
         self._said = 0
 
@@ -93,12 +93,12 @@ class SkippedFiles(Callback):
         if not trainer.is_global_zero or len(rows) == self._said:
             return
         self._said = len(rows)
-        path = Path(trainer.default_root_dir) / "skipped.csv"
-        write_bytes(path, _csv([(*key, fault) for key, fault in sorted(rows.items())]))
-        get_console().print(
-            f"note: images that could not be read and were left out: {len(rows)}, see {path}",
-            highlight=False, markup=False, soft_wrap=True,
-        )  # fmt: skip
+        where = ""
+        if self.folder is not None:
+            path = self.folder / "skipped.csv"
+            write_bytes(path, _csv([(*key, fault) for key, fault in sorted(rows.items())]))
+            where = f", see {path}"
+        note(f"images that could not be read and were left out: {len(rows)}{where}")
 
 
 def _csv(rows: list[tuple[str, str, str]]) -> bytes:

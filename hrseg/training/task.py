@@ -12,7 +12,7 @@ from pytorch_lightning.trainer.states import TrainerFn
 from pytorch_lightning.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 
-from hrseg.checkpoints.metadata import stamp
+from hrseg.checkpoints.metadata import build_metadata
 from hrseg.config.protocols import PROTOCOLS, Protocol
 from hrseg.errors import ConfigError, DataError
 from hrseg.inference.evaluator import Evaluator
@@ -140,8 +140,10 @@ class SegmentationTask(pl.LightningModule):
             self.compiled = compiled_for_training(self.model)
 
     def configure_callbacks(self) -> list[Callback]:
-        """Watch over the losses of every training, and over what its data leaves out."""
-        return [LossGuard(self.on_bad_loss), SkippedFiles()]
+        """Guard the losses and count skipped images, unless the Trainer has its own callbacks."""
+        guards = [LossGuard(self.on_bad_loss), SkippedFiles()]
+        present = {type(callback) for callback in self.trainer.callbacks}  # type: ignore[attr-defined]
+        return [guard for guard in guards if type(guard) not in present]
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
         """Return the weighted sum of the losses."""
@@ -277,16 +279,15 @@ class SegmentationTask(pl.LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Write down, as plain data, what it takes to predict with this file alone."""
-        checkpoint["hrseg"] = {
-            **stamp(),
-            "architecture": dict(self.model.architecture),
-            "class_names": self.class_names,
-            "palette": self.palette,
-            "flip_pairs": [list(pair) for pair in self.flip_pairs],
-            "mean": list(self.normalize.mean),
-            "std": list(self.normalize.std),
-            "protocol": self.protocol.to_dict(),
-        }
+        checkpoint["hrseg"] = build_metadata(
+            self.model.architecture,
+            self.class_names,
+            self.palette,
+            self.flip_pairs,
+            self.normalize.mean,
+            self.normalize.std,
+            self.protocol,
+        )
 
 
 class _LossTerm(nn.Module):

@@ -1,10 +1,32 @@
-"""What there is to compute on, and the precision where a config says none: that of the device."""
+"""The Trainer of a command, and the default precision of a device."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from traceback import walk_tb
 from typing import NamedTuple
 
+import pytorch_lightning as pl
 import torch
+from lightning_fabric.utilities.exceptions import MisconfigurationException
+from pytorch_lightning.callbacks import Callback
+from pytorch_lightning.trainer.states import TrainerFn
+
+from hrseg.config.loader import load_config, to_dict
+from hrseg.config.schema import Config
+from hrseg.errors import ConfigError
+from hrseg.training.checkpointing import DurableCheckpointIO
+from hrseg.training.distributed import (
+    Placement,
+    another_ended,
+    ddp_strategy,
+    end_others,
+    trainer_refusals,
+)
+from hrseg.training.loggers import build_loggers
+from hrseg.utils.memory import OutOfMemory, is_out_of_memory, of_evaluation, of_training
+from hrseg.utils.signals import Handler, Stopped
 
 # Convolutions are most of a step, not all of it: a processor must gain this much in them.
 WORTHWHILE = 1.3
@@ -15,6 +37,63 @@ class Choice(NamedTuple):
 
     precision: str
     reason: str
+
+
+def build_trainer(
+    config: Config,
+    placement: Placement,
+    folder: Path,
+    callbacks: list[Callback],
+    train: bool = True,
+) -> pl.Trainer:
+    """Return the Trainer with the config's arguments and hrseg's own parts.
+
+    Args:
+        config: the config; its precision is decided, see `settle_precision`.
+        placement: the devices and processes of the run.
+        folder: the run folder.
+        callbacks: all callbacks, in their order.
+        train: whether metrics are logged.
+
+    Raises:
+        ConfigError: Lightning refuses an argument, for example devices that are not there.
+    """
+    arguments = {"enable_model_summary": False, **to_dict(config)["trainer"]}
+    if arguments.get("fast_dev_run"):
+        arguments["accumulate_grad_batches"] = 1  # it tries single batches, of any size
+    epochs, every = arguments.get("max_epochs"), arguments.get("check_val_every_n_epoch")
+    if isinstance(epochs, int) and isinstance(every, int) and 0 < epochs < every:
+        arguments["check_val_every_n_epoch"] = epochs
+    interval = arguments.get("val_check_interval")
+    if isinstance(interval, int) and interval > 1:
+        arguments["check_val_every_n_epoch"] = None  # every so many steps, across epochs
+    if placement.kind == "cpu":
+        arguments.pop("sync_batchnorm", None)  # it exists for GPUs only
+    arguments["strategy"] = ddp_strategy(placement, arguments)
+    given = arguments.pop("plugins", None) or []
+    plugins = given if isinstance(given, list | tuple) else [given]
+    with trainer_refusals(arguments):
+        return pl.Trainer(
+            **arguments,
+            logger=build_loggers(config, folder) if train else False,
+            callbacks=callbacks,
+            plugins=[*plugins, DurableCheckpointIO()],
+            default_root_dir=folder,
+            use_distributed_sampler=False,
+        )
+
+
+def settle_precision(config: Config, placement: Placement, resume: Path | None = None) -> str:
+    """Write the precision into a config without one; return the reason for the choice.
+
+    A resumed run keeps the precision that it was started with.
+    """
+    if config.trainer.get("precision") is not None:
+        return ""
+    started = load_config(resume / "config.yaml").trainer.get("precision") if resume else None
+    choice = choose_precision(placement.kind, placement.processes)
+    config.trainer["precision"] = started or choice.precision
+    return "as the run was started" if started else choice.reason
 
 
 def choose_precision(kind: str, processes: int = 1) -> Choice:
@@ -76,3 +155,39 @@ def _seconds(work: Callable[[], object]) -> float:
     start = time.perf_counter()
     work()
     return time.perf_counter() - start
+
+
+@contextmanager
+def user_errors(config: Config, trainer: pl.Trainer) -> Iterator[None]:
+    """Turn signals, refused arguments, and memory that ran out into errors for the user."""
+    # Lightning's answer to SIGTERM waits for all processes from within the signal's handler.
+    trainer._signal_connector._sigterm_notifier_fn = Handler()  # type: ignore[method-assign, assignment]
+    try:
+        yield
+    except Stopped:
+        end_others(trainer)
+        raise
+    except (MisconfigurationException, ValueError) as error:
+        *_, (frame, _) = walk_tb(error.__traceback__)
+        if not frame.f_globals["__name__"].startswith(("pytorch_lightning.", "lightning_fabric.")):
+            raise
+        raise ConfigError(f"trainer: {str(error).strip()}") from error
+    except (MemoryError, RuntimeError) as error:
+        if is_out_of_memory(error):
+            raise _out_of_memory(config, trainer) from error
+        if ended := another_ended(trainer, error):
+            raise ended from error
+        raise
+    except SystemExit:
+        if trainer.interrupted:
+            raise KeyboardInterrupt from None
+        raise
+
+
+def _out_of_memory(config: Config, trainer: pl.Trainer) -> OutOfMemory:
+    """Return the error with the settings that take less memory."""
+    if trainer.state.fn != TrainerFn.FITTING:
+        return of_evaluation(config.inference.protocol)
+    shares = trainer.world_size * trainer.accumulate_grad_batches
+    last = Path(trainer.default_root_dir) / "checkpoints" / "last.ckpt"
+    return of_training(config.data.batch_size // shares, config.data.crop_size, last)

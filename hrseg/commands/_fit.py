@@ -1,0 +1,118 @@
+"""Training of a config in a run folder: the work of `hrseg fit`."""
+
+import shutil
+from functools import partial
+from pathlib import Path
+
+import pytorch_lightning as pl
+from pytorch_lightning.callbacks import Callback, EarlyStopping, EMAWeightAveraging
+
+from hrseg.checkpoints.runs import point_latest, requeued_run, write_config
+from hrseg.config.loader import to_dict
+from hrseg.config.schema import Config
+from hrseg.errors import HrsegError
+from hrseg.evaluation.image_scores import ImageScores
+from hrseg.evaluation.report import report_run
+from hrseg.training.callbacks import PredictionImages
+from hrseg.training.checkpointing import RunCheckpoint
+from hrseg.training.distributed import SameStatistics, new_folder, place
+from hrseg.training.exact_resume import ExactState, restoring
+from hrseg.training.factory import build_data, build_task
+from hrseg.training.loggers import quieten
+from hrseg.training.loss_guard import LossGuard
+from hrseg.training.preemption import Interruption
+from hrseg.training.preflight import announce_fit, check_interval, check_norms, checked_last
+from hrseg.training.progress_bar import Progress
+from hrseg.training.skipped_images import SkippedFiles
+from hrseg.training.trainer import build_trainer, settle_precision, user_errors
+from hrseg.utils.signals import Stopped
+
+
+def fit(config: Config, resume: Path | None = None) -> Path:
+    """Train, and return the run folder: a new one, or `resume`, continued from its last state.
+
+    Raises:
+        HrsegError: before the first step, for everything that can be known by then.
+    """
+    quieten()
+    pl.seed_everything(config.seed, workers=True, verbose=False)
+    placement = place(to_dict(config)["trainer"])
+    home = Path(config.runs) / config.name
+    resume = resume or requeued_run(home)
+    reason = settle_precision(config, placement, resume)
+    run = resume or new_folder(placement, home)
+    record = RunRecord(config, run)
+    interruption = Interruption(run, _keeps_checkpoints(config), config.save_every_minutes)
+    try:
+        callbacks = _callbacks(config, run, record, interruption)
+        trainer = build_trainer(config, placement, run, callbacks)
+        data = build_data(config)
+        data.trainer = trainer  # whose processes must be able to share a batch
+        data.check()
+        task = build_task(config, data, weights=resume is None)
+        last = checked_last(config, task, trainer, run) if resume else None
+        check_norms(config, trainer)
+        check_interval(trainer, len(data.train_dataset or ()) // config.data.batch_size)
+        announce_fit(config, data, task, trainer, reason, last)
+        with user_errors(config, trainer), restoring(last):
+            trainer.fit(task, data, ckpt_path=last, weights_only=True)
+        interruption.finish()
+        if trainer.is_global_zero:
+            _remove_requeue_states(run)
+            report_run(run, config.inference.details)
+    except (HrsegError, Stopped):
+        if not resume and not record.written:
+            shutil.rmtree(run, ignore_errors=True)
+        raise
+    return run
+
+
+class RunRecord(Callback):
+    """Write config.yaml and move `latest` when training begins: a refused run leaves no trace."""
+
+    def __init__(self, config: Config, run: Path) -> None:
+        """Write into the run folder."""
+        self.config, self.run, self.written = config, run, False
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Write the config of the run."""
+        if trainer.is_global_zero:
+            write_config(self.config, self.run, durable=True)
+            point_latest(self.run)
+        self.written = True
+
+
+def _callbacks(
+    config: Config, run: Path, record: RunRecord, interruption: Interruption
+) -> list[Callback]:
+    """Return all callbacks of a training, in the order in which Lightning calls them."""
+    checkpoint = partial(RunCheckpoint, dirpath=run / "checkpoints", enable_version_counter=False)
+    patience, ema = config.early_stopping_patience, config.ema_decay
+    ordered: list[Callback | None] = [
+        record,
+        ImageScores(run, run / "checkpoints" / "best.ckpt"),
+        PredictionImages(config.prediction_images, run),
+        Progress() if config.trainer.get("enable_progress_bar", True) else None,
+        EMAWeightAveraging(decay=ema) if ema is not None else None,
+        SameStatistics(),  # after EMA, whose weights it evaluates
+        ExactState(run),
+        EarlyStopping("val/miou", mode="max", patience=patience) if patience is not None else None,
+        interruption,
+        LossGuard(config.on_bad_loss, run),
+        SkippedFiles(run),
+    ]
+    if _keeps_checkpoints(config):
+        ordered.append(checkpoint(filename="best", monitor="val/miou", mode="max"))
+        ordered.append(checkpoint(filename="last", save_on_train_epoch_end=True))
+    return [callback for callback in ordered if callback is not None]
+
+
+def _keeps_checkpoints(config: Config) -> bool:
+    trainer = config.trainer
+    return not trainer.get("fast_dev_run") and bool(trainer.get("enable_checkpointing", True))
+
+
+def _remove_requeue_states(run: Path) -> None:
+    """Remove the states that were saved for a requeue by SLURM."""
+    for state in run.glob("hpc_ckpt_*.ckpt"):
+        state.unlink()

@@ -1,0 +1,64 @@
+"""`hrseg export`: write a model for other runtimes and verify the file."""
+
+import argparse
+from pathlib import Path
+
+from hrseg.commands._shared import (
+    add_overrides,
+    move_override,
+    require_checkpoint,
+    run_of_arguments,
+)
+from hrseg.errors import ConfigError
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of the command."""
+    parser.add_argument("run", nargs="?", help="run folder or checkpoint; default: the newest run")
+    add_overrides(parser)
+    formats = ("onnx", "openvino", "safetensors", "torch-export")
+    parser.add_argument("--format", choices=formats, default="onnx", help="default: %(default)s")
+    parser.add_argument("--out", help="file; default: <run>/exported/<name>, by the format")
+    parser.add_argument("--argmax", action="store_true", help="give ids, uint8 (B, H, W)")
+    parser.add_argument(
+        "--head-resolution", action="store_true", help="give logits of a quarter of the size"
+    )
+    parser.add_argument(
+        "--normalized", action="store_true", help="take normalised float32, not uint8 RGB"
+    )
+    parser.add_argument("--int8", action="store_true", help="8 bits, fitted to the training set")
+    parser.add_argument("--images", type=int, help="compare mIoU on so many; default: all; 0: none")
+    parser.add_argument("--config", help="what other people's weights are, e.g. cityscapes_w48")
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Export the checkpoint of a run, with the data set of its config as far as it is there."""
+    from hrseg.checkpoints.runs import checkpoint_at, refuse_links, run_of
+    from hrseg.config.loader import load_config
+
+    move_override(arguments, "run")
+    given = Path(arguments.run) if arguments.run else run_of_arguments(arguments)
+    checkpoint = checkpoint_at(given)
+    require_checkpoint(checkpoint)
+    folder = run_of(checkpoint)
+    if folder is not None:
+        refuse_links(folder)
+    described = arguments.config or (folder and folder / "config.yaml")
+    if arguments.overrides and not described:
+        raise ConfigError(
+            f"{arguments.overrides[0]}: {checkpoint} lies in no run folder, so that nothing says "
+            "which data set is meant.\nSay it: --config NAME."
+        )
+    config = load_config(described, arguments.overrides) if described else None
+    from hrseg.export.exporter import export_checkpoint
+    from hrseg.export.writers import Form
+
+    if arguments.argmax and arguments.head_resolution:
+        raise ConfigError("--argmax gives ids at the size of the image: leave one of the two out.")
+    if arguments.images is not None and arguments.images < 0:
+        raise ConfigError(f"--images {arguments.images}: expected 0 or more.")
+    output = "ids" if arguments.argmax else "head" if arguments.head_resolution else "logits"
+    taken = "normalized" if arguments.normalized else "uint8"
+    form = Form(arguments.format, taken, output, arguments.int8)
+    target = Path(arguments.out) if arguments.out else form.default_path(checkpoint, folder)
+    export_checkpoint(checkpoint, target, form, config, arguments.images)

@@ -1,0 +1,26 @@
+"""`hrseg init`: look at a folder of images and masks and write a config for it."""
+
+import argparse
+from pathlib import Path
+
+from hrseg.errors import ConfigError
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of the command."""
+    parser.add_argument("folder", help="folder with images and masks")
+    parser.add_argument("--out", help="file to write; default: <folder name>.yaml")
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Write the config and print its findings."""
+    from hrseg.data.analysis.suggest_config import inspect_folder, write_config
+
+    root = Path(arguments.folder)
+    out = Path(arguments.out or f"{root.resolve().name}.yaml")
+    if out.exists():
+        raise ConfigError(f"{out} exists already. Remove it, or name another file with --out.")
+    text = write_config(inspect_folder(root))
+    out.write_text(text, encoding="utf-8")
+    print("".join(line for line in text.splitlines(keepends=True) if line.startswith("#")), end="")
+    print(f"wrote {out}. Look it over, then: hrseg fit --config {out}")

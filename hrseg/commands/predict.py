@@ -1,0 +1,95 @@
+"""`hrseg predict`: masks, overlays and polygons of images, folders, videos and large images."""
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hrseg.commands._shared import require_checkpoint, set_threads
+from hrseg.errors import ConfigError, DataError
+
+if TYPE_CHECKING:
+    from hrseg.config.schema import Config
+    from hrseg.inference.predictor import Predictor
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of the command."""
+    parser.add_argument(
+        "inputs",
+        nargs="+",
+        metavar="input",
+        help="files, folders, 'patterns/*.mp4'; inference.* pairs change the protocol",
+    )
+    parser.add_argument("--checkpoint", help="file or run; default: the best of the newest run")
+    parser.add_argument("--config", help="what other people's weights are, e.g. cityscapes_w48")
+    parser.add_argument(
+        "--out", default="predictions", help="folder to write to; default: %(default)s"
+    )
+    parser.add_argument("--no-overlays", action="store_true", help="masks alone")
+    parser.add_argument("--probabilities", action="store_true", help="per class, float16 .npz")
+    parser.add_argument("--polygons", action="store_true", help="GeoJSON per image")
+    parser.add_argument("--frames", action="store_true", help="a mask per frame of a video")
+    parser.add_argument("--resume", action="store_true", help="leave out what is finished")
+    parser.add_argument("--tile", type=int, default=1024, help="side of tiles of large images")
+    parser.add_argument("--overlap", type=int, help="of tiles, in pixels; default: a quarter")
+    parser.add_argument("--device", help="cpu, cuda, cuda:1, mps; default: cuda if there is one")
+    parser.add_argument("--precision", choices=("32", "bf16", "16"), default="32")
+    parser.add_argument("--threads", type=int, help="of the processor; default: one per core")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Predict the inputs; return 3 if some could not be read."""
+    from hrseg.checkpoints.runs import checkpoint_at, newest_run
+    from hrseg.config.loader import load_config, protocol_changes
+    from hrseg.inference.inputs import find_sources
+
+    config = load_config(arguments.config, arguments.overrides) if arguments.config else None
+    if config and not arguments.checkpoint:
+        raise ConfigError("--config says what the weights of --checkpoint are: name those as well.")
+    changes = {} if config else protocol_changes(arguments.overrides)
+    out = Path(arguments.out)
+    sources = find_sources(arguments.inputs, leave_out=out)
+    checkpoint = checkpoint_at(Path(arguments.checkpoint or newest_run(Path("runs"))))
+    require_checkpoint(checkpoint)
+    from hrseg.inference.outputs import Wanted
+    from hrseg.inference.predict_files import predict_files
+    from hrseg.inference.tiling import check_tiles, default_overlap
+
+    set_threads(arguments.threads)
+    wanted = Wanted(
+        overlays=not arguments.no_overlays,
+        probabilities=arguments.probabilities,
+        polygons=arguments.polygons,
+        frames=arguments.frames,
+        tile=arguments.tile,
+        overlap=default_overlap(arguments.tile) if arguments.overlap is None else arguments.overlap,
+    )
+    check_tiles(wanted.tile, wanted.overlap)
+    predictor = _predictor(arguments, checkpoint, config, changes)
+    outcome = predict_files(predictor, sources, out, wanted, checkpoint, arguments.resume)
+    return DataError.exit_code if outcome.faults else 0
+
+
+def _predictor(
+    arguments: argparse.Namespace,
+    checkpoint: Path,
+    config: "Config | None",
+    changes: dict[str, Any],
+) -> "Predictor":
+    """Load the checkpoint; by default on the first CUDA device, if there is one."""
+    import torch
+
+    from hrseg.inference.exported_model import is_exported
+    from hrseg.inference.predictor import build_predictor, load
+
+    gpu = torch.cuda.is_available() and not is_exported(checkpoint)
+    device = arguments.device or ("cuda" if gpu else "cpu")
+    if config is not None:
+        from hrseg.training.factory import build_data
+
+        data = build_data(config)
+        return build_predictor(config, data, checkpoint, device, arguments.precision)
+    predictor = load(checkpoint, device, arguments.precision)
+    if not changes:
+        return predictor
+    return predictor.with_protocol(changes.pop("protocol", None), **changes)
