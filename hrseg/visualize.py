@@ -1,4 +1,4 @@
-"""Pictures of masks, RGB uint8, from numpy arrays."""
+"""Pictures of masks as numpy arrays: colours, overlays, legends, error maps."""
 
 from collections.abc import Sequence
 from functools import lru_cache

@@ -1,4 +1,4 @@
-"""`hrseg benchmark data`: how fast training samples come, and whether a run waits for them.
+"""Benchmark of the data pipeline: samples per second, and whether training waits for data.
 
 `--json` writes, with times in seconds and rates in samples per second and device:
 

@@ -1,4 +1,4 @@
-"""`hrseg benchmark evaluation`: what scoring a validation image costs, and which part of it.
+"""Benchmark of the evaluation: seconds per validation image, by step.
 
 `--json` writes, with times in seconds per image:
 

@@ -1,4 +1,4 @@
-"""How the benchmarks measure: processes of their own, seconds, peak memory, multiply-adds."""
+"""Measurement for benchmarks: fresh processes, seconds, peak memory, multiply-adds."""
 
 import copy
 import os

@@ -1,4 +1,4 @@
-"""`hrseg benchmark model`: what a training step and inference cost on this machine.
+"""Benchmark of the model: training step and inference on this machine.
 
 Every figure is of a process of its own. `--json` writes, with times in seconds:
 

@@ -1,4 +1,4 @@
-"""Checkpoints that say whether they are whole: a seal inside the file, and the file before it.
+"""Integrity of checkpoints: a checksum inside the file, and the previous file as a fallback.
 
 The seal is a zip comment behind what `torch.save` wrote: the sha256 of all bytes before the two
 that hold the comment's length. Any reader of zips passes over it.

@@ -1,4 +1,4 @@
-"""Weights in and out: what a file holds, what of it fits the model, and what does not."""
+"""Loading of weights into a model, with a report of the tensors that did not fit."""
 
 import re
 from collections.abc import Mapping

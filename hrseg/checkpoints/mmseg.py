@@ -1,4 +1,4 @@
-"""mmsegmentation's names for the same networks, both ways: FCN and OCR heads."""
+"""Conversion of parameter names from and to mmsegmentation: FCN and OCR heads."""
 
 from collections.abc import Mapping
 from typing import Any

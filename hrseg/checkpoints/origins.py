@@ -1,4 +1,4 @@
-"""Whose weights a file holds: told by its keys, and brought to the names of hrseg."""
+"""Origin of a state dict, recognised by its keys, and conversion to hrseg's parameter names."""
 
 import re
 from collections.abc import Callable, Mapping

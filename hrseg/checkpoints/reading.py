@@ -1,4 +1,4 @@
-"""Files of weights: read without running code from them, written with what they are."""
+"""Reading of checkpoints without running code from them, and writing of safetensors."""
 
 import json
 import os

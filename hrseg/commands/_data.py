@@ -1,4 +1,4 @@
-"""`hrseg data check` and `hrseg data stats`: look at every file, print tables, write JSON."""
+"""File checks, statistics and cache of a data set: the work of `hrseg data`."""
 
 import time
 from collections.abc import Iterable, Sequence

@@ -1,4 +1,4 @@
-"""`hrseg weights`: what a file of weights is, and the same weights under other names."""
+"""Inspection and conversion of files of weights: the work of `hrseg weights`."""
 
 import hashlib
 import re

@@ -1,4 +1,4 @@
-"""Find a config, read it, check it: `load_config`.
+"""Config loader: YAML files, overrides, interpolation, and validation against the schema.
 
 The YAML is read untyped, dotted overrides are applied, then every section is checked against its
 dataclass in schema.py. Nothing here imports torch, so a typo is answered at once.

@@ -1,4 +1,4 @@
-"""How an image is evaluated: named presets of explicit fields, printed and stored with each score.
+"""Evaluation protocols: named presets of explicit fields, stored with each score.
 
 One checkpoint scores several points apart under the protocols that are in use, so that a figure
 says something only together with its protocol. `inference.py` carries them out.

@@ -1,4 +1,4 @@
-"""What a config may say: a dataclass per section, a sentence per field.
+"""Schema of the config: a dataclass per section, a sentence of help per field.
 
 Fields of a named section equal the parameters of what the name builds, so a new data set, head,
 loss or optimiser is one dataclass and one row in `SECTIONS`.

@@ -1,4 +1,4 @@
-"""Writes the cache: bytes first, then the line of the index that speaks of them.
+"""Writer of the cache: data first, then the index entry that refers to them.
 
 So a writer that was killed at any moment goes on where it stopped.
 """

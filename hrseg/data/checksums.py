@@ -1,4 +1,4 @@
-"""The sha256 of every file of a data set, in a file that `sha256sum -c` reads as well."""
+"""Checksums of a data set: a manifest of sha256 sums that `sha256sum -c` reads as well."""
 
 import hashlib
 import os

@@ -1,4 +1,4 @@
-"""The DataModule every data set inherits: loaders, samplers, and the check before training."""
+"""Base DataModule of all data sets: loaders, samplers, and checks before training."""
 
 import warnings
 from collections.abc import Mapping, Sequence

@@ -1,4 +1,4 @@
-"""From file pairs to items: the data set, and the look at it before training."""
+"""Dataset of image and mask files, and the check of its files before training."""
 
 import warnings
 from collections.abc import Callable, Iterator, Sequence

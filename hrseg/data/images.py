@@ -1,4 +1,4 @@
-"""Image files as bytes: what is no file, damaged or too large is refused before it is decoded."""
+"""Image reading: RGB arrays from PNG and JPEG files, with errors for damaged or huge files."""
 
 import io
 import os

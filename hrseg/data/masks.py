@@ -1,4 +1,4 @@
-"""From paths to arrays: find and pair files, read images and masks, name what is wrong."""
+"""Mask reading: train ids from index, palette and RGB masks, with errors for unknown ids."""
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Splits given as a text file: a line for each image."""
+"""Pairing of images and masks, by file name or by a list file."""
 
 import os
 from collections.abc import Callable, Mapping, Sequence

@@ -1,4 +1,4 @@
-"""Which images an epoch shows, in which order, and this process's share of them."""
+"""Samplers: the order of an epoch, class-balanced sampling, and the share of each process."""
 
 import time
 import warnings

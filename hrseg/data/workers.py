@@ -1,4 +1,4 @@
-"""A DataLoader whose dead and hanging workers end in one clear error that names the sample."""
+"""DataLoader with supervised workers: a dead or hanging worker is an error with its sample."""
 
 import atexit
 import multiprocessing

@@ -1,4 +1,4 @@
-"""More than mIoU: scores at contours, the distribution over images, confidence intervals."""
+"""Analysis of an evaluation: boundary scores, distribution over images, confidence intervals."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeVar

@@ -1,4 +1,4 @@
-"""What an evaluation saw, image by image: `images.json`, masks and config beside scores.json."""
+"""Callback that stores scores, masks and counts of each validated image."""
 
 import os
 import shutil

@@ -1,4 +1,4 @@
-"""Score masks that exist already: `hrseg score`."""
+"""Scoring of mask files that exist already."""
 
 from collections.abc import Collection, Iterable
 from pathlib import Path, PurePosixPath

@@ -1,4 +1,4 @@
-"""For Jupyter: which images to look at, what is in them, what changed between two runs."""
+"""Exploration of predictions in Jupyter: browse images, compare runs."""
 
 import html
 import io

@@ -1,4 +1,4 @@
-"""A folder with an evaluation -> one self-contained report.html."""
+"""HTML report of an evaluation, in one self-contained file."""
 
 import base64
 import csv

@@ -1,4 +1,4 @@
-"""scores.json and images.json of any folder: checked, since anyone can have written them."""
+"""Stored results of an evaluation: scores.json, images.json and masks, validated."""
 
 import json
 from collections.abc import Callable, Sequence

@@ -1,4 +1,4 @@
-"""Masks for a benchmark's server: written, checked and zipped by `hrseg test`."""
+"""Submission for a benchmark server: masks written, checked and zipped."""
 
 import os
 import zipfile

@@ -1,4 +1,4 @@
-"""`hrseg export`: a model as a file for other runtimes, kept only if it is proven equal."""
+"""Export of a model to a file that is kept only if its verification passes."""
 
 import hashlib
 import json

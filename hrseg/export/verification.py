@@ -1,4 +1,4 @@
-"""Proof that an exported file is the model: logits at many sizes, mIoU on a data set."""
+"""Verification of an exported file: logits at many sizes, mIoU on a data set."""
 
 import time
 from collections.abc import Callable, Sequence

@@ -1,4 +1,4 @@
-"""Files for other runtimes: ONNX, OpenVINO, torch.export, safetensors."""
+"""Writers of export formats: ONNX, OpenVINO, torch.export, safetensors."""
 
 import json
 import logging

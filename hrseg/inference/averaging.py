@@ -1,4 +1,4 @@
-"""What turns logits into scores, and scores into class ids."""
+"""Averaging of logits over windows, scales and flips, and conversion to class ids."""
 
 from collections.abc import Callable, Sequence
 

@@ -1,4 +1,4 @@
-"""From an image to class ids: geometry, scales, windows, mirror images, and how they are joined.
+"""Evaluator: an image to class ids by a protocol, with windows, scales and flips.
 
 Takes a callable from normalised images to logits and knows neither data sets nor models. What is
 done is said by a `Protocol`; the order of the steps is the authors' (HRNet-Semantic-Segmentation,

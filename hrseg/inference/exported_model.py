@@ -1,4 +1,4 @@
-"""An exported file behind the face of a model: normalised images in, logits out.
+"""Exported model in place of a network: ONNX Runtime or OpenVINO on the CPU.
 
 `.onnx` runs in ONNX Runtime, `.xml` (with its `.bin`) in OpenVINO, both on the CPU.
 """

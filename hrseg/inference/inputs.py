@@ -1,4 +1,4 @@
-"""What `hrseg predict` is pointed at: files, folders, patterns; and how each is to be read."""
+"""Inputs of a prediction: files, folders and patterns, and the pixels of each image."""
 
 import glob
 import warnings

@@ -1,4 +1,4 @@
-"""Huge images in bands, with GDAL: read downwards, predict in tiles, write a tiled TIFF."""
+"""Prediction of images larger than memory with GDAL: bands in, tiled TIFF out."""
 
 import contextlib
 import logging

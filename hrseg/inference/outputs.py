@@ -1,4 +1,4 @@
-"""What `hrseg predict` writes of an input: which files, and how they are encoded."""
+"""Outputs of a prediction: files per input, and their encoding."""
 
 import io
 import json

@@ -1,4 +1,4 @@
-"""`hrseg predict`: images, folders, videos and huge images, read and written beside the model."""
+"""Prediction of files: images, videos and large images, with prefetch and resume."""
 
 import hashlib
 import json

@@ -1,4 +1,4 @@
-"""A trained model that takes images: `hrseg.load("runs/...").predict("street.png")`."""
+"""Predictor: a trained model that takes images, and the prediction that it returns."""
 
 from __future__ import annotations
 

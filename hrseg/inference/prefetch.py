@@ -1,4 +1,4 @@
-"""Work that goes on beside the model: read ahead, write behind, in order and bounded."""
+"""Prefetch and background writing: bounded work in threads, in order."""
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator

@@ -1,4 +1,4 @@
-"""Maps of scores whose rows are computed when they are asked for, so that none is held whole.
+"""Score maps whose rows are computed on demand, so that no full map is held in memory.
 
 A 2-megapixel image with 19 classes has 160 MB of scores, most of them interpolated from a sixteenth
 of that. Made a few rows at a time they stay in the processor's cache.

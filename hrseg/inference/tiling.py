@@ -1,4 +1,4 @@
-"""Images larger than memory: tiles that overlap, blended at head resolution, band by band.
+"""Tiling of large images: overlapping tiles, blended at head resolution.
 
 What is held is one row of tiles and one band of pixels, whatever the height of the image.
 """

@@ -1,4 +1,4 @@
-"""Videos in, videos out: the classes laid over each frame."""
+"""Prediction of videos: overlays of the classes on each frame."""
 
 import re
 from collections.abc import Callable, Iterator

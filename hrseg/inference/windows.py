@@ -1,4 +1,4 @@
-"""Where a protocol looks: the size of the prepared image, of each scale, and its windows."""
+"""Windows of a protocol: sizes of the prepared and scaled image, and sliding windows."""
 
 import math
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""Losses by short name. Each takes logits (B, K, H, W) and a mask (B, H, W), 255 = ignore."""
+"""Losses by name, each from logits (B, K, H, W) and a mask (B, H, W) with 255 = ignore."""
 
 from torch import nn
 

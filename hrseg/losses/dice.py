@@ -1,4 +1,4 @@
-"""Dice: the overlap of predicted and true regions, each class counting the same."""
+"""Dice loss: overlap of predicted and true regions, averaged over classes."""
 
 import torch
 from torch import Tensor, nn

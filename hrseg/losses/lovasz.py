@@ -1,4 +1,4 @@
-"""Lovasz-Softmax: a convex stand-in for IoU, exact where predictions are 0 or 1."""
+"""Lovasz-Softmax loss: a convex surrogate of IoU."""
 
 import torch
 from torch import Tensor, nn

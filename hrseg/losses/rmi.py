@@ -1,4 +1,4 @@
-"""Region mutual information: predictions are to depend on the truth of a pixel's surroundings."""
+"""Region mutual information loss, over the neighbourhood of each pixel."""
 
 import torch
 import torch.nn.functional as F

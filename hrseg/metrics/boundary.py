@@ -1,4 +1,4 @@
-"""Scores at contours, streaming over masks: boundary IoU, boundary F-score, where errors lie.
+"""Boundary metrics: boundary IoU, boundary F-score, and distance of errors to contours.
 
 mIoU is ruled by the inside of large objects; these say how well outlines are drawn. All counts are
 pooled over images, as those of mIoU are.

@@ -1,4 +1,4 @@
-"""One integer confusion matrix, and every score as a pure function of it.
+"""Confusion matrix of integer counts, and the scores computed from it.
 
 The benchmark's mIoU is a ratio of pixel counts over the whole data set, not a mean over images, so
 that it does not depend on order, batch size or the number of processes.

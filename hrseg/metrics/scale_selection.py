@@ -1,4 +1,4 @@
-"""Which scales are enough: the score and the cost of every subset of a protocol's scales."""
+"""Selection of scales: score and cost of every subset of a protocol's scales."""
 
 from collections.abc import Mapping
 from typing import Any

@@ -1,4 +1,4 @@
-"""Networks, and the way in and out for their weights."""
+"""Networks: HRNet backbones, FCN and OCR heads, and the segmenter that joins them."""
 
 from hrseg.models.pyramid import Backbone, create_backbone
 from hrseg.models.segmenter import Segmenter, create_model

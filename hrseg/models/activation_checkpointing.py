@@ -1,4 +1,4 @@
-"""Activation checkpointing: keep what goes into a part, compute its inside again when it is due."""
+"""Activation checkpointing of the stages of a backbone."""
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext

@@ -1,4 +1,4 @@
-"""What an HRNet is made of: residual blocks, convolutions, interpolation, first weights."""
+"""Building blocks of HRNet: residual blocks, convolutions, interpolation, initialisation."""
 
 import torch.nn.functional as F
 from torch import Tensor, nn

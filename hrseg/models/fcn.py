@@ -1,4 +1,4 @@
-"""The HRNetV2 segmentation head: all four streams at stride 4, then two 1x1 convolutions."""
+"""FCN head of HRNetV2: all four streams at stride 4, then two 1x1 convolutions."""
 
 import torch
 import torch.nn.functional as F

@@ -1,4 +1,4 @@
-"""From bytes to what the network was trained on; the one place where this happens."""
+"""Normalisation of uint8 images with ImageNet's mean and standard deviation."""
 
 from collections.abc import Sequence
 

@@ -1,4 +1,4 @@
-"""The object-contextual head: each pixel looks at the classes of the image (arXiv 1909.11065)."""
+"""OCR head: object-contextual representations (arXiv 1909.11065)."""
 
 import torch
 from torch import Tensor, nn

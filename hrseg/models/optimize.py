@@ -1,4 +1,4 @@
-"""What runs for inference: a copy whose batch norms are part of their convolutions."""
+"""Optimised networks: folded batch norm for inference, and torch.compile."""
 
 import copy
 import os

@@ -1,4 +1,4 @@
-"""HRNet as a backbone for others: named maps, as torchvision's detection models take them."""
+"""Feature pyramid: HRNet as a backbone with named maps, as torchvision's detectors expect."""
 
 from collections import OrderedDict
 

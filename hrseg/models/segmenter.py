@@ -1,4 +1,4 @@
-"""A model is a backbone and a head; the upsampling to image size happens here and only here."""
+"""Segmenter: a backbone and a head, with the upsampling to image size."""
 
 from collections.abc import Sequence
 from typing import Any

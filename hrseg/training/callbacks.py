@@ -1,4 +1,4 @@
-"""What a run writes while it goes: scores per class, pictures."""
+"""Callbacks for scores: the per-class table, scores.json, and pictures of predictions."""
 
 from collections.abc import Mapping
 from pathlib import Path

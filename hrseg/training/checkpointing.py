@@ -1,4 +1,4 @@
-"""Checkpoints that survive: written whole or not at all; which ones a run keeps."""
+"""Checkpoint callbacks and atomic, durable saving."""
 
 import os
 import warnings

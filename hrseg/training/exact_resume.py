@@ -1,4 +1,4 @@
-"""Going on exactly: what Lightning's checkpoints lack, so that a resumed run is the same run."""
+"""Exact resume: the state that Lightning's checkpoints lack, and validation of a saved state."""
 
 import random
 import re

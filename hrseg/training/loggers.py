@@ -1,4 +1,4 @@
-"""Loggers by name, and Lightning's own chatter turned down."""
+"""Loggers by name, and filters for Lightning's messages and warnings."""
 
 import csv
 import logging

@@ -1,4 +1,4 @@
-"""Losses that are no number: the step is not taken, the batch is kept, and it is said."""
+"""Guard against NaN and infinite losses: skip the step or stop, and save the batch."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager

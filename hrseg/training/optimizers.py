@@ -1,4 +1,4 @@
-"""Optimisers and schedules by name."""
+"""Optimizers and learning rate schedules by name."""
 
 from collections.abc import Callable
 from typing import Any

@@ -1,4 +1,4 @@
-"""A training that is told to stop: saved between two batches, by all processes after the same."""
+"""Preemption: save and stop at a signal, requeue under SLURM, save at intervals."""
 
 import os
 import signal

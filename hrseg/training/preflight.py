@@ -1,4 +1,4 @@
-"""What is refused before a training or an evaluation begins."""
+"""Checks before training, the startup summary, and the memory forecast."""
 
 from collections.abc import Sequence
 from copy import deepcopy

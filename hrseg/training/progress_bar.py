@@ -1,4 +1,4 @@
-"""Where a run stands: loss, learning rate, waiting for data, time left."""
+"""Progress bar of a training: loss, learning rate, data wait, time left."""
 
 import time
 from datetime import timedelta

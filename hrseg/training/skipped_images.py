@@ -1,4 +1,4 @@
-"""Files that could not be read and were left out: counted, listed, and never too many."""
+"""Callback that counts and lists unreadable images that training skips."""
 
 import csv
 import io

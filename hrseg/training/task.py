@@ -1,4 +1,4 @@
-"""SegmentationTask: a model, its losses, its optimiser and its evaluation as a LightningModule."""
+"""SegmentationTask: model, losses, optimizer and evaluation as a LightningModule."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence

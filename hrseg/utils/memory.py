@@ -1,4 +1,4 @@
-"""Memory that does not suffice: how it is recognised, and said."""
+"""Out-of-memory errors: detection, and messages with the settings that take less."""
 
 import re
 from collections.abc import Sequence

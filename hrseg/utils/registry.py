@@ -1,4 +1,4 @@
-"""Short names to things: a plain dict is the registry, these two functions read it."""
+"""Registry lookups: entries by name, with suggestions for misspelt ones."""
 
 import inspect
 from collections.abc import Callable, Iterable, Mapping

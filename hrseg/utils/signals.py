@@ -1,4 +1,4 @@
-"""SIGTERM, Ctrl-C and the like end a command with one line and an exit code, never a traceback."""
+"""Signals: SIGTERM, Ctrl-C and the like end a command with a line and an exit code."""
 
 import os
 import signal

@@ -1,4 +1,4 @@
-"""Look at every file of a data set: what each split holds, and what is wrong with it."""
+"""Check of every file of a data set: contents of each split, and faults."""
 
 import hashlib
 import io

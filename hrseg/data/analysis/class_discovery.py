@@ -1,4 +1,4 @@
-"""Count what a sample of images and masks holds, and conclude which classes that makes."""
+"""Discovery of classes from a sample of images and masks."""
 
 from collections import Counter
 from collections.abc import Iterable, Sequence

@@ -1,4 +1,4 @@
-"""Where a folder keeps its images, masks and splits: guessed from names, proven by what pairs."""
+"""Discovery of the layout of a folder: images, masks and splits."""
 
 import os
 import re

@@ -1,4 +1,4 @@
-"""Figures of a split that a config is made of: class weights, mean and standard deviation."""
+"""Statistics of a split: class weights, mean and standard deviation."""
 
 import math
 from collections.abc import Sequence

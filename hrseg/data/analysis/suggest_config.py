@@ -1,4 +1,4 @@
-"""Look at a folder of images and masks, and write a config that trains on it: `hrseg init`."""
+"""Config suggested for a folder of images and masks."""
 
 import json
 import re

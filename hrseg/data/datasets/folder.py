@@ -1,4 +1,4 @@
-"""The user's own images and masks, without code."""
+"""Folders of images and masks of the user's own, without code."""
 
 import hashlib
 import json

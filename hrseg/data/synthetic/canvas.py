@@ -1,4 +1,4 @@
-"""The paper a street scene is drawn on: a camera, light, texture, and the mask beside the image."""
+"""Canvas of a synthetic scene: camera, light, texture, and the mask beside the image."""
 
 from collections.abc import Sequence
 

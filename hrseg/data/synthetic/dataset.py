@@ -1,4 +1,4 @@
-"""Street-like scenes that hrseg draws itself: data for a first run, for tests and notebooks."""
+"""Data set of synthetic street scenes, drawn on demand."""
 
 import json
 import logging

@@ -1,4 +1,4 @@
-"""What stands and drives in a street scene: trees, poles, signs, cars, people; sizes in metres."""
+"""Objects of a synthetic scene: trees, poles, signs, cars, people; sizes in metres."""
 
 import numpy as np
 

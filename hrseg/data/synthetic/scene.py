@@ -1,4 +1,4 @@
-"""Draw a street scene and its mask: sky, ground, houses, then the small things, far ones first."""
+"""Synthetic street scene with its mask: sky, ground, houses, then objects from far to near."""
 
 from functools import partial
 
