@@ -3,13 +3,13 @@
 import json
 import zlib
 from math import prod, sqrt
-from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
-GOLDEN = Path(__file__).parent / "golden"
+from tests.paths import GOLDEN
+
 CITYSCAPES_WEIGHTS = (
     *(0.8373, 0.918, 0.866, 1.0345, 1.0166, 0.9969, 0.9754, 1.0489, 0.8786, 1.0023),
     *(0.9539, 0.9843, 1.1116, 0.9037, 1.0865, 1.0955, 1.0865, 1.1529, 1.0507),

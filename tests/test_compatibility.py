@@ -8,7 +8,6 @@ import csv
 import json
 import shutil
 import tarfile
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -21,8 +20,9 @@ from hrseg.checkpoints.reading import read_checkpoint
 from hrseg.cli import main
 from hrseg.config.loader import load_config, to_yaml
 from hrseg.training.factory import build_data
+from tests.paths import ROOT
 
-ARCHIVES = sorted((Path(__file__).parent / "compat").glob("*.tar.xz"))
+ARCHIVES = sorted((ROOT / "tests" / "compat").glob("*.tar.xz"))
 RUNS = ("minimal", "full", "stopped")
 
 

@@ -1,12 +1,12 @@
 """What the README says is true."""
 
 import re
-from pathlib import Path
 
 from hrseg.arguments import parse
-from hrseg.config.loader import load_config, shipped_configs
 
-ROOT = Path(__file__).parents[1]
+from hrseg.config.loader import load_config, shipped_configs
+from tests.paths import ROOT
+
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 

@@ -21,11 +21,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from tests.paths import ROOT as _HOUSE
+
 SECONDS = 20
 MEMORY = 2**31  # bytes more than the process that it is forked from
 TOKEN = "hostile_code"  # whatever holds it is a stranger's
 
-_HOUSE = Path(__file__).parents[1]
 _READABLE = (
     *{sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")},
     sys.prefix,

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.faults import Tally
+from tests.paths import ROOT
 
 # The hook comes first: what imports do is seen as well.
 CHILD = r"""
@@ -103,7 +104,7 @@ def _faults(group: Sequence[tuple[str, ...]], folder: Path) -> list[str | None]:
     if strace:  # it sees what C libraries do as well
         watched = [strace, "-f", "--seccomp-bpf", "-e", "trace=%network", "-o", str(calls)]
         command = [*watched, *command]
-    house = str(Path(__file__).parents[2])
+    house = str(ROOT)
     environment = {**os.environ, "HOME": str(folder), "PYTHONPATH": house, "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
         command, cwd=folder, env=environment, capture_output=True, text=True, timeout=600

@@ -8,7 +8,7 @@ from hrseg.config.protocols import PROTOCOLS
 from hrseg.errors import VerificationError
 from hrseg.export.verification import SHAPES, Comparison, open_candidate, prove
 from hrseg.inference.predictor import Predictor
-from tests.test_engine import engine
+from tests.inference.test_exported_model import engine
 from tests.untrained import save_untrained
 
 

@@ -18,6 +18,7 @@ from hrseg.cli import main
 from hrseg.errors import ConfigError
 from hrseg.training.distributed import another_ended, averaging, scout
 from tests.camvid_tree import make_camvid
+from tests.paths import ROOT
 
 CPU = {"accelerator": "cpu"}
 
@@ -89,13 +90,13 @@ def free_port():
 
 def environment(folder):
     (folder / "digests").mkdir(exist_ok=True)
-    root = str(Path(__file__).parents[1])
+    root = str(ROOT)
     return {**os.environ, "OMP_NUM_THREADS": "1", "DIGESTS": str(folder / "digests"),
             "PYTHONPATH": root, "MASTER_PORT": str(free_port())}  # fmt: skip
 
 
 def command(launcher, folder, *more):
-    script = str(Path(__file__).with_name("two_processes.py"))
+    script = str(ROOT / "tests" / "two_processes.py")
     torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
     start = [sys.executable, *(torchrun if launcher == "torchrun" else []), script]
     pairs = tiny(folder, "trainer.devices=2", *more)

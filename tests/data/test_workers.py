@@ -5,7 +5,6 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pytest
 import torch
@@ -13,7 +12,8 @@ import torch
 from hrseg.data import workers as worker
 from hrseg.data.workers import at, collate_noted
 from hrseg.errors import DataError
-from tests.test_loader import is_running, made
+from tests.data.test_supervised_loader import is_running, made
+from tests.paths import ROOT
 
 
 def told_to_stop():
@@ -28,7 +28,7 @@ def test_signals_that_everybody_gets_are_the_main_process_s_to_answer():
 ENDINGS = ["os.kill(os.getpid(), 9)", "sys.exit()", "unkillable(); sys.exit()", "next(batches)"]
 NURSERY = """
 import os, sys, time
-from tests.test_loader import asleep, made
+from tests.data.test_supervised_loader import asleep, made
 def unkillable():
     for worker in batches._workers:
         worker.kill = int
@@ -49,7 +49,7 @@ for number, ending in enumerate(sys.argv[1:]):
 def test_no_worker_outlives_a_parent_that_is_killed_ends_or_is_interrupted():
     done = subprocess.run(
         [sys.executable, "-c", NURSERY, *ENDINGS], capture_output=True, text=True, timeout=300,
-        cwd=Path(__file__).parents[1],
+        cwd=ROOT,
     )  # fmt: skip
     pids = {}
     for line in done.stdout.splitlines():
@@ -78,7 +78,7 @@ def test_a_batch_that_finds_no_shared_memory_is_told_with_its_repair():
 SMALL = """
 from hrseg.errors import DataError
 import torch
-from tests.test_loader import Numbers, WatchedLoader
+from tests.data.test_supervised_loader import Numbers, WatchedLoader
 class Large(Numbers):
     def __getitem__(self, index):
         return torch.zeros(600, 1000, dtype=torch.uint8)
@@ -95,7 +95,7 @@ def test_a_small_dev_shm_is_told_of():
         pytest.skip("no right to mount")
     told = subprocess.run(
         ["unshare", "-m", "sh", "-c", mount], capture_output=True, text=True, timeout=120,
-        cwd=Path(__file__).parents[1],
+        cwd=ROOT,
     )  # fmt: skip
     assert "No space left on device" in told.stdout and "--shm-size" in told.stdout, told
 

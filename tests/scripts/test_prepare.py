@@ -18,9 +18,10 @@ from pycocotools import mask as coco_mask
 from scipy.io import savemat
 
 from hrseg.data import COCOStuff10K, PascalContext
+from tests.paths import ROOT
 from tests.trees import blocks, picture, save
 
-SCRIPTS = Path(__file__).parents[1] / "scripts"
+SCRIPTS = ROOT / "scripts"
 # sky, grass, person, wood and aeroplane among the 459 labels, and what they are in the masks.
 RAW = {360: 47, 187: 29, 284: 37, 458: 59, 2: 1, 0: 0}
 

@@ -4,10 +4,10 @@ import subprocess
 import sys
 
 import pytest
-
 from hrseg.arguments import parse
-from hrseg.cli import main
 from hrseg.subcommands import SUBCOMMANDS
+
+from hrseg.cli import main
 
 WORDS = {
     "data_check": "data check",

@@ -1,6 +1,6 @@
 import pytest
-
 from hrseg.arguments import join_overrides, parse
+
 from hrseg.errors import ConfigError
 
 

@@ -29,8 +29,8 @@ from hrseg.benchmark.measure import (
 from hrseg.config.loader import load_config
 from hrseg.errors import ConfigError
 from hrseg.utils.memory import OutOfMemory
+from tests.paths import ROOT
 
-ROOT = Path(__file__).parents[1]
 CPU = torch.device("cpu")
 
 
@@ -82,7 +82,10 @@ def test_a_process_that_the_system_kills_was_out_of_memory():
 
 def test_the_process_ends_with_the_one_that_started_it(tmp_path):
     note = tmp_path / "process"
-    code = "from hrseg.benchmark.measure import in_process; from tests.test_measure import sleep; "
+    code = (
+        "from hrseg.benchmark.measure import in_process; "
+        "from tests.benchmark.test_measure import sleep; "
+    )
     run = [sys.executable, "-c", f"{code}in_process(sleep, {str(note)!r})"]
     with subprocess.Popen(run, cwd=ROOT) as parent:
         while not (note.is_file() and note.read_text()):

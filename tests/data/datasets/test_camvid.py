@@ -1,8 +1,5 @@
 """CamVid: the class facts are SegNet's, the real data passes its own check."""
 
-import os
-from pathlib import Path
-
 import numpy as np
 import pytest
 from PIL import Image
@@ -10,8 +7,8 @@ from PIL import Image
 from hrseg.data import CamVid
 from hrseg.errors import DataError
 from tests.camvid_tree import make_camvid
+from tests.paths import CAMVID as REAL
 
-REAL = Path(os.environ.get("HRSEG_CAMVID", Path(__file__).parents[2] / "shared/camvid"))
 needs_camvid = pytest.mark.skipif(not REAL.is_dir(), reason="no CamVid: set HRSEG_CAMVID")
 
 

@@ -2,7 +2,6 @@
 
 import collections
 import pickle
-from pathlib import Path
 
 import cv2
 import numpy as np
@@ -12,8 +11,9 @@ from hypothesis import strategies as st
 
 from hrseg.data.transforms import TrainTransform, Window, scale_crop_flip, scaled_size
 from hrseg.errors import ConfigError, DataError
+from tests import paths
 
-GOLDEN = np.load(Path(__file__).parent / "golden/random_scale_crop.npz")
+GOLDEN = np.load(paths.GOLDEN / "random_scale_crop.npz")
 # OpenCV 4 rounds the positions of a warp to 1/32 pixel.
 GREY_LEVELS = 1 if int(cv2.__version__.split(".")[0]) >= 5 else 2
 RNG = np.random.default_rng(0)

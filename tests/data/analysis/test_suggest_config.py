@@ -1,8 +1,6 @@
 """`hrseg init`: the config that it writes must train on the folder it was written for."""
 
 import json
-import os
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,10 +10,10 @@ from hrseg.config.loader import load_config, to_dict
 from hrseg.data import Folder
 from hrseg.data.analysis.suggest_config import inspect_folder, write_config
 from hrseg.errors import DataError
+from tests.paths import CAMVID
 
 RNG = np.random.default_rng(0)
 ROAD, CAR, SKY = (128, 64, 128), (0, 0, 142), (70, 130, 180)
-CAMVID = Path(os.environ.get("HRSEG_CAMVID", Path(__file__).parents[2] / "shared/camvid"))
 
 
 def put(path, array):
