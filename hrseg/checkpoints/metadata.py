@@ -92,8 +92,6 @@ def check_facts(facts: Any, path: str | Path) -> None:
     wrong = missing or [
         name for name, fits in _CHECKS.items() if name in facts and not fits(facts[name], facts)
     ]
-    if not wrong and len(facts["class_names"]) != facts["architecture"].get("num_classes"):
-        wrong = ["class_names"]
     if wrong:
         raise ConfigError(
             f"{path}: what it says of itself is {'incomplete' if missing else 'damaged'}: "
@@ -153,7 +151,9 @@ def _is_architecture(value: Any, facts: Mapping[str, Any]) -> bool:
 
 
 def _are_names(value: Any, facts: Mapping[str, Any]) -> bool:
-    return isinstance(value, list) and len(value) <= 255 and all(map(_is_name, value))
+    architecture = facts["architecture"]
+    count = architecture.get("num_classes") if isinstance(architecture, Mapping) else None
+    return isinstance(value, list) and len(value) == count and all(map(_is_name, value))
 
 
 def _is_name(value: Any) -> bool:

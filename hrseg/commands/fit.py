@@ -34,7 +34,7 @@ def run(arguments: argparse.Namespace) -> None:
     if arguments.resume and "=" in arguments.resume:
         arguments.overrides.insert(0, arguments.resume)
         arguments.resume = ""
-    resume = None if arguments.resume is None else _run_to_resume(arguments)
+    resume = None if arguments.resume is None else run_to_resume(arguments)
     if resume:
         print_once(f"going on in {resume}, by its own config.yaml")
     config = load_config(
@@ -45,13 +45,13 @@ def run(arguments: argparse.Namespace) -> None:
         return
     check_root(config)
     if resume is None:
-        _check_weights(config, arguments.overrides)
+        check_weights(config, arguments.overrides)
     from hrseg.commands._fit import fit
 
     print_once(f"run folder: {fit(config, resume)}")
 
 
-def _run_to_resume(arguments: argparse.Namespace) -> Path:
+def run_to_resume(arguments: argparse.Namespace) -> Path:
     """Return the run folder that `--resume` names, else the newest one of the config."""
     from hrseg.checkpoints.runs import has_state, newest_run, refuse_links
     from hrseg.config.loader import load_config
@@ -68,7 +68,7 @@ def _run_to_resume(arguments: argparse.Namespace) -> Path:
     return run_of_arguments(arguments)
 
 
-def _check_weights(config: "Config", overrides: Sequence[str]) -> None:
+def check_weights(config: "Config", overrides: Sequence[str]) -> None:
     """Raise ConfigError if the initial weights are missing; a fast_dev_run does without."""
     from hrseg.checkpoints.hub import is_on_hub
 

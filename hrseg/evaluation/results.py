@@ -20,6 +20,7 @@ from hrseg.data.images import Array
 from hrseg.errors import ConfigError, DataError
 from hrseg.metrics.confusion import count_pairs
 from hrseg.training.factory import build_data
+from hrseg.utils.constants import IGNORE_INDEX
 from hrseg.utils.files import write_json
 from hrseg.utils.text import one_line
 
@@ -51,7 +52,7 @@ class ImageRecord:
         return matrix
 
 
-def record(name: str, pred: Array, truth: Array, ignore_index: int = 255) -> ImageRecord:
+def record(name: str, pred: Array, truth: Array, ignore_index: int = IGNORE_INDEX) -> ImageRecord:
     """Return the counts of a prediction (H, W) and its truth, both ids 0..255."""
     pairs = count_pairs(*(torch.from_numpy(ids).flatten() for ids in (pred, truth))).numpy()
     pairs[ignore_index] = 0

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
+from hrseg.utils.constants import IGNORE_INDEX
 from hrseg.utils.registry import find
 
 # What a class without a pixel does to a mean: cityscapesScripts and mmsegmentation skip it, the
@@ -27,7 +28,7 @@ class ConfusionMatrix(Metric):
     full_state_update = False
     matrix: Tensor
 
-    def __init__(self, num_classes: int, ignore_index: int = 255) -> None:
+    def __init__(self, num_classes: int, ignore_index: int = IGNORE_INDEX) -> None:
         """Count `num_classes` classes; pixels whose truth is `ignore_index` are left out.
 
         Raises:

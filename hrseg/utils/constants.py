@@ -3,4 +3,3 @@
 __version__ = "0.1.0"
 
 IGNORE_INDEX = 255  # train id of pixels that are neither trained on nor scored
-MAX_CLASSES = 255  # train ids are stored in uint8, beside IGNORE_INDEX

@@ -16,7 +16,7 @@ from hrseg.benchmark.data import (
     verdict,
     worker_counts,
 )
-from hrseg.commands.data import cache_data
+from hrseg.commands._data import cache_data
 from hrseg.config.loader import load_config
 from hrseg.data import dataset
 from hrseg.training.factory import build_data

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from rich import reconfigure
 
-from hrseg.commands.data import check_data, data_stats
+from hrseg.commands._data import check_data, data_stats
 from hrseg.config.loader import load_config, to_dict
 from hrseg.data.datasets.camvid import CamVid
 from hrseg.errors import DataError

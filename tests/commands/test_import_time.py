@@ -50,7 +50,7 @@ def test_training_imports_nothing_that_it_does_not_need(tmp_path):
 
 def test_what_was_spared_is_there_for_whoever_asks_for_it():
     code = (
-        "from hrseg.startup import spare_imports\nspare_imports()\nimport pytorch_lightning\n"
+        "from hrseg.utils.system import spare_imports\nspare_imports()\nimport pytorch_lightning\n"
         "assert 'scipy.signal' not in sys.modules\n"
         "from scipy.signal import find_peaks\n"
         "assert find_peaks([0, 1, 0])[0].tolist() == [1]"

@@ -1,6 +1,6 @@
 import pytest
-from hrseg.arguments import join_overrides, parse
 
+from hrseg.cli import join_overrides, parse
 from hrseg.errors import ConfigError
 
 
@@ -25,12 +25,6 @@ def test_overrides_may_stand_anywhere():
     )
     assert arguments.command == "fit" and arguments.config == "x.yaml" and arguments.print_config
     assert arguments.overrides == ["seed=1", "data.batch_size=2"]
-
-
-def test_commands_of_data_have_their_own_names():
-    assert parse(["data", "check", "--config", "x"]).command == "data_check"
-    assert parse(["data", "stats", "--config", "x"]).command == "data_stats"
-    assert "check" in parse(["data"]).help()
 
 
 @pytest.mark.parametrize("argv", [["fit", "--confg", "x"], ["configs", "a", "b=c"]])

@@ -6,12 +6,11 @@ import pytest
 
 from hrseg.commands._shared import (
     check_root,
-    check_weights,
     checkpoint_to_score,
     config_name,
     run_of_arguments,
-    run_to_resume,
 )
+from hrseg.commands.fit import check_weights, run_to_resume
 from hrseg.config.loader import load_config
 from hrseg.errors import ConfigError, DataError
 

@@ -190,7 +190,7 @@ def test_a_disk_without_room_is_said(official, monkeypatch, capsys):
     def full(*arguments):
         raise RuntimeError("[enforce fail at inline_container.cc:672] . unexpected pos 1 vs 0")
 
-    monkeypatch.setattr("hrseg.commands.weights.torch.save", full)
+    monkeypatch.setattr("hrseg.commands._weights.torch.save", full)
     assert main(["weights", "convert", str(official), "--to", "official"]) == 2
     assert "_official.pth could not be written" in said(capsys)
 

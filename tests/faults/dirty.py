@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from hrseg.commands.data import check_data
+from hrseg.commands._data import check_data
 from hrseg.config.loader import load_config
 from hrseg.data.checksums import write_manifest
 from hrseg.data.datasets.folder import Folder

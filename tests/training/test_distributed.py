@@ -16,7 +16,7 @@ import torch
 import hrseg
 from hrseg.cli import main
 from hrseg.errors import ConfigError
-from hrseg.training.distributed import another_ended, averaging, scout
+from hrseg.training.distributed import another_ended, ddp_strategy, place
 from tests.camvid_tree import make_camvid
 from tests.paths import ROOT
 
@@ -24,7 +24,7 @@ CPU = {"accelerator": "cpu"}
 
 
 def ddp_options(arguments):
-    strategy = averaging(scout(arguments), arguments)
+    strategy = ddp_strategy(place(arguments), arguments)
     return strategy if isinstance(strategy, str) else strategy._ddp_kwargs
 
 
@@ -53,7 +53,7 @@ def test_every_parameter_gets_a_gradient_so_that_none_is_waited_for(head, output
 
 def test_several_machines_want_somebody_who_starts_the_processes():
     with pytest.raises(ConfigError, match=r"torchrun.*srun"):
-        scout({**CPU, "devices": 1, "num_nodes": 2})
+        place({**CPU, "devices": 1, "num_nodes": 2})
 
 
 def test_other_processes_than_torchrun_has_started_are_refused(monkeypatch):
@@ -61,9 +61,9 @@ def test_other_processes_than_torchrun_has_started_are_refused(monkeypatch):
                "TORCHELASTIC_RUN_ID": "x", "MASTER_ADDR": "::1", "MASTER_PORT": 1}  # fmt: skip
     for name, value in started.items():
         monkeypatch.setenv(name, str(value))
-    assert scout({**CPU, "devices": 2}).world_size == 2
+    assert place({**CPU, "devices": 2}).processes == 2
     with pytest.raises(ConfigError, match="world size"):
-        scout({**CPU, "devices": 3})
+        place({**CPU, "devices": 3})
 
 
 def test_a_batch_that_processes_cannot_share_is_refused_before_anything_starts(tmp_path, capsys):

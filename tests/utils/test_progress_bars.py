@@ -9,7 +9,7 @@ import sys
 import pytest
 from rich import get_console, reconfigure
 
-from hrseg.utils.console import Bar
+from hrseg.utils.console import progress_bar
 from tests.camvid_tree import fit_overrides, make_camvid
 
 
@@ -24,7 +24,7 @@ def terminal():
 
 
 def test_it_counts_and_shows_no_rate_before_there_is_one(terminal):
-    with Bar() as bar:
+    with progress_bar() as bar:
         task = bar.add_task("[bold]images", total=3)
         bar.refresh()
         assert "[bold]images" in terminal.getvalue() and "0/3" in terminal.getvalue()
@@ -36,7 +36,7 @@ def test_it_counts_and_shows_no_rate_before_there_is_one(terminal):
 
 
 def test_what_is_no_terminal_is_told_nothing(capsys):
-    with Bar() as bar:
+    with progress_bar() as bar:
         list(bar.track(range(3), description="images"))
     assert capsys.readouterr().out == ""
 
