@@ -1,7 +1,7 @@
 """What earlier versions of hrseg wrote, each in tests/compat, is read by this one.
 
-`scripts/compat_corpus.py` writes the archive of the present version. Where a file cannot be read
-any more, CHANGELOG.md says what to do with it, and its test here leaves that version out.
+`scripts/maintenance/compat_corpus.py` writes the archive of the present version. Where a file
+cannot be read any more, CHANGELOG.md says what to do with it, and its test here leaves that version out.
 """
 
 import csv
@@ -55,7 +55,7 @@ def validation_images(corpus):
 
 def test_this_version_has_an_archive_too():
     assert f"{hrseg.__version__}.tar.xz" in [path.name for path in ARCHIVES], (
-        "scripts/compat_corpus.py writes it"
+        "scripts/maintenance/compat_corpus.py writes it"
     )
 
 

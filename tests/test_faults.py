@@ -1,4 +1,4 @@
-"""The quick version of each kind of fault; the long one is scripts/torture.py."""
+"""The quick version of each kind of fault; the long one is scripts/maintenance/torture.py."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Faults, injected: one module per kind; `scripts/torture.py` and test_faults.py run them.
+"""Fault injection: one module per kind, run by test_faults.py and maintenance/torture.py.
 
 A module has `inject(count, folder, seed) -> Tally`: it does to hrseg what the world does, `count`
 times, below an empty folder, and tells what became of it. KINDS in kinds.py lists them.

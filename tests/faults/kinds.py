@@ -29,7 +29,7 @@ class Kind:
         promise: what holds in spite of it, a sentence of at most 70 characters.
         inject: (count, an empty folder, seed) -> what became of them.
         quick: how many in the tests, seconds of work.
-        full: how many in `scripts/torture.py --all`.
+        full: how many in `scripts/maintenance/torture.py --all`.
     """
 
     promise: str

@@ -73,7 +73,7 @@ class Ground:
         self.place = Place(
             folder / "given", folder / "outside", self.canaries.port, checkpoint, own / "run", photo
         )
-        self._prepare(own, lambda: save_untrained(checkpoint))
+        self._prepare(own, lambda: save_untrained(checkpoint) and None)
         (own / "folder.yaml").write_text(FOLDER)
         (own / "tiny.yaml").write_text(TINY)
         self.data = own / "data"
@@ -92,7 +92,7 @@ class Ground:
                 out = os.open(own / "log", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
                 os.dup2(out, 1)
                 os.dup2(out, 2)
-                code = 0 if call() in (0, None) or True else 1
+                code = int(call() or 0)
             finally:
                 os._exit(code)
         assert os.waitpid(child, 0)[1] == 0, (own / "log").read_text()

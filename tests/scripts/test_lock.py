@@ -1,4 +1,4 @@
-"""requirements.lock holds all of constraints.txt, by content; scripts/audit asks about it."""
+"""requirements.lock holds all of constraints.txt, by content; the audit script asks about it."""
 
 import configparser
 import json
@@ -73,7 +73,7 @@ def test_the_audit_tells_what_it_found_and_whether_it_could_ask(tmp_path, answer
         f"sys.exit({int(code == 4)})\n"
     )
     environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
-    command = [sys.executable, str(ROOT / "scripts" / "audit")]
+    command = [sys.executable, str(ROOT / "scripts" / "maintenance" / "audit")]
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert done.returncode == code, done.stderr
     assert said in done.stdout + done.stderr

@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Time and memory of predicting huge images in tiles, and what the tiles' seams cost.
 
-    scripts/big_image.py --sizes 5000 10000 20000       a generated TIFF of each size, squared
-    scripts/big_image.py --agreement RUN --images DIR   tiles against the whole image, 2048x1024
+    big_image.py --sizes 5000 10000 20000       a generated TIFF of each size, squared
+    big_image.py --agreement RUN --images DIR   tiles against the whole image, 2048x1024
 
 Each size runs in a process of its own, so that the peak of its memory is its own.
 """

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """How cost grows: evaluation and training against pixels, evaluation and memory against images.
 
-    scripts/growth.py --out growth.png --json growth.json
+    scripts/benchmarks/growth.py --out growth.png --json growth.json
 
 Draws its own street scenes. Every point is of a process of its own, the points of a curve take
 turns, and each is the median of its rounds. Time should be a straight line, memory a level one.

@@ -1,24 +1,26 @@
 #!/usr/bin/env python3
 """How long training takes to reach a mIoU on CamVid val: hrseg, and then the authors' way.
 
-    scripts/time_to_miou.py --root CAMVID [--target 0.45] [--json F]
+    scripts/benchmarks/time_to_miou.py --root CAMVID [--target 0.45] [--json F]
 
 Both train the config's network from the same weights with its optimiser, schedule, losses, crops
 and batch, in float32, and are scored every four epochs; the clock runs from the first epoch's start
 to the score that arrives, evaluations included. The authors' way is NCHW and eager, resizes every
-image whole and counts by NumPy (scripts/authors_way.py); hrseg is what `hrseg fit` does, from the
-cache (the seconds of making it are printed apart).
+image whole and counts by NumPy (tests/oracles/authors_way.py); hrseg is what `hrseg fit` does, from
+the cache (the seconds of making it are printed apart).
 """
 
 import argparse
 import copy
 import json
 import random
+import sys
 import tempfile
 import time
 from pathlib import Path
 
-import authors_way
+sys.path.insert(0, str(Path(__file__).parents[2]))
+
 import cv2
 import numpy as np
 import pytorch_lightning as pl
@@ -35,6 +37,7 @@ from hrseg.models.normalize import Normalize
 from hrseg.training.factory import build_data, build_task
 from hrseg.training.task import SegmentationTask
 from hrseg.utils.constants import IGNORE_INDEX
+from tests.oracles import authors_way
 
 EVERY = 4  # epochs between two scores
 BOUND = 60 * 60  # seconds after which a way is given up

@@ -1,4 +1,4 @@
-"""The same work as the authors' code does it, for scripts/compare.py and time_to_miou.py.
+"""The authors' way of training and evaluation, as a reference for tests and benchmarks.
 
 NCHW, eager, float32; each training sample resized whole and normalised on the processor; windows
 one by one, an image and its mirror image apart, brought to full size with all classes; a confusion

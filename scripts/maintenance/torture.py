@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
 """Faults injected into hrseg, a table of what survived; see tests/faults.
 
-    scripts/torture.py --quick                  every kind, in minutes
-    scripts/torture.py --all --json F           every kind at full length: half an hour
-    scripts/torture.py checkpoint_killed dirty_data [--quick]
+    scripts/maintenance/torture.py --quick                  every kind, in minutes
+    scripts/maintenance/torture.py --all --json F           every kind at full length: half an hour
+    scripts/maintenance/torture.py checkpoint_killed dirty_data [--quick]
 
 JSON: {kind: {"injected", "survived", "lost"}}. Exit 4 where anything was lost.
 """
@@ -18,7 +18,7 @@ from pathlib import Path
 from unittest import SkipTest
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
-sys.path.insert(0, str(Path(__file__).parents[1]))
+sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from rich import get_console
 from rich.table import Column, Table

@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
 """hrseg against the authors' way: the same work, in turns; ratios with spread.
 
-    scripts/compare.py                                  all rows, as a table
-    scripts/compare.py --json F --pairs 7               and {key: {"ratio", "spread", "ours", ...}}
-    scripts/compare.py --only after_network sample_png
-    scripts/compare.py --only evaluation_bf16 --run RUN --pairs 101     trained weights and images
+    compare.py                                  all rows, as a table
+    compare.py --json F --pairs 7               and {key: {"ratio", "spread", "ours", ...}}
+    compare.py --only after_network sample_png
+    compare.py --only evaluation_bf16 --run RUN --pairs 101     trained weights and images
 
 Each way has a process of its own, since how memory is kept is a process's affair; one works while
 the other waits. A ratio is the median, over alternating pairs, of the authors' seconds by ours;
@@ -23,6 +23,7 @@ import itertools
 import json
 import shutil
 import statistics
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -32,7 +33,8 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-import authors_way
+sys.path.insert(0, str(Path(__file__).parents[2]))
+
 import cv2
 import numpy as np
 import torch
@@ -60,6 +62,7 @@ from hrseg.models.optimize import compiled_for_training, inference_network
 from hrseg.training.factory import build_data
 from hrseg.training.optimizers import sgd
 from hrseg.utils.system import keep_memory
+from tests.oracles import authors_way
 
 Work = Callable[[], Any]
 Pair = tuple[Work, Work]  # ours, the authors' way

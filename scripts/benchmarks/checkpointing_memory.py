@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Memory and time of a training step with and without activation checkpointing.
 
-HRNetV2-W48 at 512x1024, batch 1, float32: `scripts/checkpointing_memory.py`; another backbone and
-head: `scripts/checkpointing_memory.py hrnet_w18 ocr`. Each figure is of a fresh process.
+HRNetV2-W48 at 512x1024, batch 1, float32: `checkpointing_memory.py`; another backbone and head:
+`checkpointing_memory.py hrnet_w18 ocr`. Each figure is of a fresh process.
 """
 
 import resource

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Write tests/compat/<version>.tar.xz: files as this hrseg writes them, which later ones must read.
 
-    scripts/compat_corpus.py            a minute; then commit the archive
+    scripts/maintenance/compat_corpus.py            a minute; then commit the archive
 
 Run it before a release. An archive of an earlier version stays as it is: test_compatibility.py
 reads them all. What a training has learned matters to no test, so validation begins with weights
@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
-sys.path.insert(0, str(Path(__file__).parents[1]))
+sys.path.insert(0, str(Path(__file__).parents[2]))
 
 import torch
 from pytorch_lightning.trainer.states import TrainerFn
@@ -32,7 +32,7 @@ from hrseg.data import Synthetic
 from hrseg.training.task import SegmentationTask
 from hrseg.utils.constants import __version__
 
-ARCHIVE = Path(__file__).parents[1] / "tests" / "compat" / f"{__version__}.tar.xz"
+ARCHIVE = Path(__file__).parents[2] / "tests" / "compat" / f"{__version__}.tar.xz"
 CONFIGS = {
     "minimal": """\
 name: minimal
