@@ -1,7 +1,8 @@
 """What earlier versions of hrseg wrote, each in tests/compat, is read by this one.
 
 `scripts/maintenance/compat_corpus.py` writes the archive of the present version. Where a file
-cannot be read any more, CHANGELOG.md says what to do with it, and its test here leaves that version out.
+cannot be read any more, CHANGELOG.md says what to do with it, and its test leaves that version
+out.
 """
 
 import csv

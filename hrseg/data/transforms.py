@@ -15,6 +15,7 @@ import numpy as np
 from hrseg.data.images import Array
 from hrseg.errors import ConfigError, DataError
 from hrseg.utils.constants import IGNORE_INDEX
+from hrseg.utils.geometry import scaled_size
 
 Size = tuple[int, int]
 
@@ -93,17 +94,6 @@ class Window(NamedTuple):
     x: int
     flip: bool
     crop_size: tuple[int, int]
-
-
-def scaled_size(size: Sequence[int], scale: float, base_size: int | None = None) -> tuple[int, int]:
-    """Return (height, width) such that the long side is `base_size * scale`, rounded as official.
-
-    Source: `multi_scale_aug` in lib/datasets/base_dataset.py of the authors' repository.
-    """
-    long = max(size)
-    new_long = int((base_size or long) * scale + 0.5)
-    height, width = (max(int(side * new_long / long + 0.5), 1) for side in size)
-    return height, width
 
 
 def scale_crop_flip(image: Array, mask: Array, window: Window) -> tuple[Array, Array]:

@@ -18,7 +18,7 @@ from torch import Tensor
 from hrseg.config.protocols import Protocol
 from hrseg.inference.averaging import Rule, class_ids, in_float32, rule_of
 from hrseg.inference.score_maps import Rows, cropped, held, joined, mapped, resized
-from hrseg.inference.windows import Size, Windows, find_windows, prepare, scaled_size
+from hrseg.inference.windows import Size, Windows, find_windows, prepare, size_at
 from hrseg.utils.memory import OutOfMemory, give_back, is_out_of_memory
 
 Model = Callable[[Tensor], Tensor]
@@ -129,7 +129,7 @@ class Evaluator:
         shape = _size(normalised)
         seen: dict[float, tuple[Size, Windows | None, list[Tensor]]] = {}
         for scale in self.protocol.scales:
-            scaled_shape = scaled_size(shape, scale, self.protocol)
+            scaled_shape = size_at(shape, scale, self.protocol)
             scaled = _interpolate(normalised, scaled_shape)
             windows = find_windows(scaled_shape, scale, self.protocol)
             views = list(map(self._kept, self.logits(self._crops(scaled, windows))))

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from hrseg.config.protocols import Protocol
 from hrseg.errors import ConfigError
+from hrseg.utils.geometry import scaled_size
 
 Size = tuple[int, int]
 MIN_SIZE = 32  # of an image, as the network needs
@@ -53,7 +54,7 @@ def check_cost(size: Sequence[int], protocol: Protocol) -> None:
         ConfigError: this.
     """
     padded = _padded(prepared_size(size, protocol), protocol)
-    shapes = [padded, *(scaled_size(padded, scale, protocol) for scale in protocol.scales)]
+    shapes = [padded, *(size_at(padded, scale, protocol) for scale in protocol.scales)]
     height, width = max(shapes, key=math.prod)
     seen = sum(seen_pixels(size, scale, protocol) for scale in protocol.scales)
     if height * width > LARGEST or seen > MOST:
@@ -76,12 +77,9 @@ def prepared_size(size: Sequence[int], protocol: Protocol) -> Size:
     return height, width
 
 
-def scaled_size(size: Sequence[int], scale: float, protocol: Protocol) -> Size:
-    """Return (height, width) at a scale, rounded as `multi_scale_aug` of the authors does."""
-    long = max(size)
-    new_long = int((protocol.base_size or long) * scale + 0.5)
-    height, width = (max(int(side * new_long / long + 0.5), MIN_SIZE) for side in size)
-    return height, width
+def size_at(size: Sequence[int], scale: float, protocol: Protocol) -> Size:
+    """Return (height, width) of an image at a scale of the protocol; at least MIN_SIZE."""
+    return scaled_size(size, scale, protocol.base_size, MIN_SIZE)
 
 
 def find_windows(size: Sequence[int], scale: float, protocol: Protocol) -> Windows | None:
@@ -100,7 +98,7 @@ def find_windows(size: Sequence[int], scale: float, protocol: Protocol) -> Windo
 
 def seen_pixels(size: Sequence[int], scale: float, protocol: Protocol) -> int:
     """Return how many pixels a model looks at in an image of `size` at a scale: its cost."""
-    scaled = scaled_size(_padded(prepared_size(size, protocol), protocol), scale, protocol)
+    scaled = size_at(_padded(prepared_size(size, protocol), protocol), scale, protocol)
     windows = find_windows(scaled, scale, protocol) or Windows([0], [0], *scaled)
     views = 2 if protocol.flip else 1
     return len(windows.rows) * len(windows.columns) * windows.height * windows.width * views

@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hrseg.data.transforms import TrainTransform, Window, scale_crop_flip, scaled_size
+from hrseg.data.transforms import TrainTransform, Window, scale_crop_flip
 from hrseg.errors import ConfigError, DataError
+from hrseg.utils.geometry import scaled_size
 from tests import paths
 
 GOLDEN = np.load(paths.GOLDEN / "random_scale_crop.npz")

@@ -10,8 +10,8 @@ from hrseg.inference.windows import (
     check_cost,
     find_windows,
     prepare,
-    scaled_size,
     seen_pixels,
+    size_at,
 )
 
 CITYSCAPES = PROTOCOLS["official_cityscapes"]
@@ -50,14 +50,14 @@ def test_the_short_side_is_520_and_the_rest_mean_colour(size, content, padded):
 
 
 def test_scales_are_relative_to_the_long_side():
-    assert scaled_size((520, 696), 1.0, PASCAL) == (389, 520)  # 520 * 520 / 696 = 388.5
-    assert scaled_size((1024, 2048), 1.75, CITYSCAPES) == (1792, 3584)
-    assert scaled_size((512, 1024), 0.5, CITYSCAPES) == (512, 1024)
-    assert scaled_size((45, 62), 1.5, Protocol()) == (68, 93)
+    assert size_at((520, 696), 1.0, PASCAL) == (389, 520)  # 520 * 520 / 696 = 388.5
+    assert size_at((1024, 2048), 1.75, CITYSCAPES) == (1792, 3584)
+    assert size_at((512, 1024), 0.5, CITYSCAPES) == (512, 1024)
+    assert size_at((45, 62), 1.5, Protocol()) == (68, 93)
 
 
 def test_a_scaled_image_keeps_the_32_pixels_that_a_network_needs():
-    assert scaled_size((20, 100), 0.25, Protocol()) == (32, 32)
+    assert size_at((20, 100), 0.25, Protocol()) == (32, 32)
 
 
 def test_windows_of_cityscapes_are_moved_back_at_the_border():

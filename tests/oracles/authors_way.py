@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from hrseg.config.protocols import Protocol
-from hrseg.inference.windows import Windows, find_windows, prepare, scaled_size
+from hrseg.inference.windows import Windows, find_windows, prepare, size_at
 from hrseg.models import Segmenter
 from hrseg.models.normalize import IMAGENET_MEAN, IMAGENET_STD, Normalize
 from hrseg.utils.constants import IGNORE_INDEX
@@ -99,7 +99,7 @@ def evaluate(model: Segmenter, scene: Tensor, protocol: Protocol) -> Tensor:
     shape, size = image.shape[-2:], scene.shape[-2:]
     final = torch.zeros(1, model.architecture["num_classes"], *shape)
     for scale in protocol.scales:
-        scaled = bilinear(image, scaled_size(shape, scale, protocol))
+        scaled = bilinear(image, size_at(shape, scale, protocol))
         height, width = scaled.shape[-2:]
         windows = find_windows((height, width), scale, protocol) or Windows([0], [0], height, width)
         scores = torch.zeros(1, final.shape[1], height, width)
