@@ -99,7 +99,8 @@ def train(harm: Harm, policy: str, precision: str) -> str | None:
     task = hrseg.SegmentationTask(model, ["dark", "bright"], on_bad_loss=policy)
     folder, void = harm.last.parent, harm.where == "nothing but ignored pixels"
     trainer = pl.Trainer(
-        accelerator="cpu", max_epochs=1, precision=precision, logger=False, callbacks=[harm],
+        accelerator="cpu", max_epochs=1, precision=precision, logger=False,
+        callbacks=[harm, LossGuard(policy, folder)],
         enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,
         default_root_dir=folder, plugins=[DurableCheckpointIO()],
     )  # fmt: skip

@@ -64,7 +64,7 @@ def fit(module, folder, harm, loader=None, ckpt_path=None, **arguments):
         enable_progress_bar=False,
         enable_model_summary=False,
         **{"max_epochs": 1, **arguments},
-        callbacks=[harm],
+        callbacks=[harm, LossGuard(module.on_bad_loss, folder)],
     )
     try:
         trainer.fit(module, loader or DataLoader(Noise(), 1), ckpt_path=ckpt_path)
@@ -178,7 +178,8 @@ def in_two(module, folder, images, harm):
     trainer = pl.Trainer(
         accelerator="cpu", devices=2, strategy="ddp_fork", max_epochs=1, logger=False,
         enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,
-        default_root_dir=folder, callbacks=[harm, Keep(folder)], use_distributed_sampler=False,
+        default_root_dir=folder, use_distributed_sampler=False,
+        callbacks=[harm, Keep(folder), LossGuard(module.on_bad_loss, folder)],
     )  # fmt: skip
     trainer.fit(module, DataLoader(images, 1, sampler=Share(len(images))))
 

@@ -146,13 +146,14 @@ def test_a_server_wants_every_image_so_that_a_test_split_is_not_skipped(tmp_path
     assert module.val_dataset.skips and not module.test_dataset.skips
 
 
-def test_without_the_command_line_the_list_is_written_too(tmp_path, data):
+def test_in_python_the_list_is_written_into_the_folder_that_is_given(tmp_path, data):
     damage(tmp_path, "images/train/03.png")
     config = load_config("folder", [*data, "data.on_error=skip"])
     module = build_data(config)
     trainer = pl.Trainer(
         accelerator="cpu", max_epochs=1, logger=False, enable_checkpointing=False,
-        enable_progress_bar=False, default_root_dir=tmp_path / "own",
+        enable_progress_bar=False, default_root_dir=tmp_path / "logs",
+        callbacks=[SkippedFiles(tmp_path / "own")],
     )  # fmt: skip
     trainer.fit(build_task(config, module), module)
     assert "03.png" in (tmp_path / "own" / "skipped.csv").read_text()

@@ -1,0 +1,54 @@
+"""hrseg's task and data with a plain Trainer: what is guarded, and which files are written."""
+
+import pytest
+import pytorch_lightning as pl
+import torch
+
+import hrseg
+from hrseg.errors import VerificationError
+from tests.camvid_tree import make_camvid
+
+
+def train(folder, **options):
+    root = make_camvid(folder / "camvid", train=12, val=11)
+    (root / "train" / "003.png").write_bytes(b"damaged")
+    data = hrseg.data.CamVid(
+        str(root), batch_size=2, crop_size=(48, 64), workers=0, on_error="skip"
+    )
+    model = hrseg.create_model("hrnet_w18_small_v1", num_classes=data.num_classes, bn_momentum=0.1)
+    task = hrseg.SegmentationTask(model, data.class_names, data.palette, **options)
+    home = folder / "home"
+    trainer = pl.Trainer(
+        accelerator="cpu",
+        max_epochs=1,
+        default_root_dir=home,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        callbacks=[hrseg.ClassScores()],
+    )
+    try:
+        trainer.fit(task, data)
+    finally:
+        written = sorted(str(path.relative_to(home)) for path in home.rglob("*"))
+    return trainer, written
+
+
+def test_nothing_but_scores_json_is_written(tmp_path, capsys):
+    trainer, written = train(tmp_path)
+    assert written == ["scores.json"]
+    assert [type(callback).__name__ for callback in trainer.callbacks] == [
+        "ClassScores",
+        "LossGuard",
+        "SkippedFiles",
+    ]
+    assert "could not be read and were left out: 1\n" in capsys.readouterr().out
+
+
+def test_the_guard_against_nan_losses_is_active_and_writes_no_files(tmp_path, monkeypatch):
+    nan = lambda self, batch, index: self.model.head.last_layer[0].weight.sum() * torch.nan  # noqa: E731
+    monkeypatch.setattr(hrseg.SegmentationTask, "training_step", nan)
+    with pytest.raises(VerificationError, match="the loss is nan"):
+        train(tmp_path)
+    assert not (tmp_path / "home" / "bad_batches").exists()
