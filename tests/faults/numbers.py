@@ -21,6 +21,7 @@ from hrseg.config.protocols import Protocol
 from hrseg.errors import VerificationError
 from hrseg.inference.evaluator import Evaluator
 from hrseg.training.checkpointing import DurableCheckpointIO
+from hrseg.training.loss_guard import LossGuard
 from tests.faults import Tally
 
 STEPS = 4
