@@ -73,7 +73,7 @@ def _run(arguments: argparse.Namespace) -> int:
     if arguments.command in _COMPUTE:
         keep_memory()
     with plain_output():
-        return int(arguments.run(arguments) or 0)
+        return int(arguments.function(arguments) or 0)
 
 
 def _print_error(text: str) -> None:
@@ -86,7 +86,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     """Parse options in any order among `key=value` pairs.
 
     Returns:
-        The arguments; `command` is the name of the command and `run` its function.
+        The arguments; `command` is the name of the command, `function` carries it out.
 
     Raises:
         ConfigError: an argument that is neither.
@@ -123,7 +123,7 @@ def make_parser(commands: Sequence[str] = tuple(COMMANDS)) -> argparse.ArgumentP
         if name in commands:
             module = import_module(f"hrseg.commands.{name}")
             module.add_arguments(subparser)
-            subparser.set_defaults(command=name, run=module.run)
+            subparser.set_defaults(command=name, function=module.run)
     return parser
 
 

@@ -24,7 +24,12 @@ from hrseg.training.preemption import Interruption
 from hrseg.training.preflight import announce_fit, check_interval, check_norms, checked_last
 from hrseg.training.progress_bar import Progress
 from hrseg.training.skipped_images import SkippedFiles
-from hrseg.training.trainer import build_trainer, settle_precision, user_errors
+from hrseg.training.trainer import (
+    accumulated_batches,
+    build_trainer,
+    settle_precision,
+    user_errors,
+)
 from hrseg.utils.signals import Stopped
 
 
@@ -40,16 +45,15 @@ def fit(config: Config, resume: Path | None = None) -> Path:
     home = Path(config.runs) / config.name
     resume = resume or requeued_run(home)
     reason = settle_precision(config, placement, resume)
+    data = build_data(config)
+    data.check("fit", placement.processes, accumulated_batches(config))
+    task = build_task(config, data, weights=resume is None)
     run = resume or new_folder(placement, home)
     record = RunRecord(config, run)
     interruption = Interruption(run, _keeps_checkpoints(config), config.save_every_minutes)
     try:
         callbacks = _callbacks(config, run, record, interruption)
         trainer = build_trainer(config, placement, run, callbacks)
-        data = build_data(config)
-        data.trainer = trainer  # whose processes must be able to share a batch
-        data.check()
-        task = build_task(config, data, weights=resume is None)
         last = checked_last(config, task, trainer, run) if resume else None
         check_norms(config, trainer)
         check_interval(trainer, len(data.train_dataset or ()) // config.data.batch_size)

@@ -165,12 +165,14 @@ class SegmentationDataModule(LightningDataModule):
             dataset.manifest = Manifest.read(self.manifest, self.root)
         return dataset
 
-    def check(self, stage: str = "fit") -> None:
+    def check(self, stage: str = "fit", devices: int = 1, accumulated: int = 1) -> None:
         """Find what would stop a run later: names, every header, a sample of pixels, the overlap.
 
         Args:
             stage: "fit" looks at the training and validation splits, "validate" and "test" at
                 theirs alone.
+            devices: number of processes that share a batch.
+            accumulated: batches whose gradients are added up to a step.
 
         Raises:
             DataError: the first thing that is wrong, and how to repair it.
@@ -190,7 +192,7 @@ class SegmentationDataModule(LightningDataModule):
                 if note := self.shortfall(split, len(dataset)):
                     warnings.warn(note, stacklevel=2)
         if self.train_dataset is not None:
-            self._batch_per_step()
+            self._batch_per_step(devices, accumulated)
             self._check_overlap()
         self.setup(stage)  # last: class_uniform reads every mask
 
@@ -215,8 +217,9 @@ class SegmentationDataModule(LightningDataModule):
     def train_dataloader(self) -> DataLoader[dict[str, Any]]:
         """Return shuffled batches of crops: this process's share, the ragged last batch dropped."""
         assert self.train_dataset is not None, "setup('fit') comes first"
-        per_step = self._batch_per_step()
         rank, world = self._place()
+        trainer = self.trainer
+        per_step = self._batch_per_step(world, trainer.accumulate_grad_batches if trainer else 1)
         sampler = TrainSampler(
             self.train_dataset, world, rank, self.seed, self.batch_size, self.class_draw
         )
@@ -302,15 +305,14 @@ class SegmentationDataModule(LightningDataModule):
         trainer = self.trainer
         return (trainer.global_rank, trainer.world_size) if trainer is not None else (0, 1)
 
-    def _batch_per_step(self) -> int:
+    def _batch_per_step(self, devices: int, accumulated: int) -> int:
         """Return the batch of one device and one forward pass."""
-        world = self._place()[1]
-        accumulate = self.trainer.accumulate_grad_batches if self.trainer is not None else 1
-        if self.batch_size % (world * accumulate):
+        shares = devices * accumulated
+        if self.batch_size % shares:
             raise ConfigError(
-                f"batch_size {self.batch_size} is global and cannot be divided by {world} devices "
-                f"x {accumulate} accumulated batches.\n"
-                f"Choose a multiple of {world * accumulate}, or another number of devices."
+                f"batch_size {self.batch_size} is global and cannot be divided by {devices} "
+                f"devices x {accumulated} accumulated batches.\n"
+                f"Choose a multiple of {shares}, or another number of devices."
             )
         count = len(self.train_dataset or ())
         if count < self.batch_size:
@@ -318,7 +320,7 @@ class SegmentationDataModule(LightningDataModule):
                 f"{count} training images in {self.root} are fewer than one batch of "
                 f"{self.batch_size}.\nLower data.batch_size to {count} or less, or add images."
             )
-        return self.batch_size // (world * accumulate)
+        return self.batch_size // shares
 
     def _check_resumed(self, place: Position, batches: int) -> None:
         if place.done and place.of != batches:

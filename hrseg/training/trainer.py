@@ -59,8 +59,7 @@ def build_trainer(
         ConfigError: Lightning refuses an argument, for example devices that are not there.
     """
     arguments = {"enable_model_summary": False, **to_dict(config)["trainer"]}
-    if arguments.get("fast_dev_run"):
-        arguments["accumulate_grad_batches"] = 1  # it tries single batches, of any size
+    arguments["accumulate_grad_batches"] = accumulated_batches(config)
     epochs, every = arguments.get("max_epochs"), arguments.get("check_val_every_n_epoch")
     if isinstance(epochs, int) and isinstance(every, int) and 0 < epochs < every:
         arguments["check_val_every_n_epoch"] = epochs
@@ -81,6 +80,12 @@ def build_trainer(
             default_root_dir=folder,
             use_distributed_sampler=False,
         )
+
+
+def accumulated_batches(config: Config) -> int:
+    """Return the number of batches per optimizer step; a fast_dev_run takes single batches."""
+    trainer = config.trainer
+    return 1 if trainer.get("fast_dev_run") else int(trainer.get("accumulate_grad_batches", 1))
 
 
 def settle_precision(config: Config, placement: Placement, resume: Path | None = None) -> str:

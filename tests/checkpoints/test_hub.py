@@ -7,7 +7,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from hrseg.checkpoints import reading as hub
+from hrseg.checkpoints import hub
 from hrseg.checkpoints.loading import compare, load_weights
 from hrseg.errors import ConfigError
 from hrseg.models import create_model

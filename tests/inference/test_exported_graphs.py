@@ -33,7 +33,7 @@ def test_graphs_that_read_elsewhere_or_never_end_are_refused(name, said, place):
 def test_what_is_no_onnx_file_is_refused(tmp_path):
     pytest.importorskip("onnx")
     (tmp_path / "m.onnx").write_bytes(b"cos\nsystem\n(S'x'\ntR.")
-    with pytest.raises(ConfigError, match=r"cannot read .*: it is no ONNX file"):
+    with pytest.raises(ConfigError, match=r"cannot read .*: invalid ONNX file"):
         check_onnx(tmp_path / "m.onnx")
 
 
@@ -52,7 +52,7 @@ def test_a_network_of_plain_layers_is_taken(tmp_path):
         ("", "TensorIt&#101;rator", "a layer TensorIterator"),
         (ENTITY, "Add", "declares entities"),
         (LAUGHS, "Add", "declares entities"),
-        ("<net", "Add", "cannot read .*: it is no XML file"),
+        ("<net", "Add", "cannot read .*: invalid XML file"),
     ],
 )
 def test_networks_that_declare_or_never_end_are_refused(head, layer, said, tmp_path):

@@ -7,6 +7,7 @@ import threading
 import pytest
 
 from hrseg import cli
+from hrseg.commands import doctor
 from hrseg.utils import signals as stop
 from hrseg.utils.signals import Handler, Stopped, stoppable
 
@@ -19,7 +20,7 @@ def test_a_command_that_is_told_to_stop_says_so_in_one_line(signum, code, monkey
         os.kill(os.getpid(), signum)
         raise AssertionError("it went on")
 
-    monkeypatch.setitem(cli._COMMANDS, "doctor", command)
+    monkeypatch.setattr(doctor, "run", command)
     before = [signal.getsignal(number) for number in stop.stop_signals()]
     assert cli.main(["doctor"]) == code
     assert capsys.readouterr().err == "hrseg: stopped\n"
@@ -27,7 +28,7 @@ def test_a_command_that_is_told_to_stop_says_so_in_one_line(signum, code, monkey
 
 
 def test_what_nohup_has_switched_off_stays_off(monkeypatch):
-    monkeypatch.setitem(cli._COMMANDS, "doctor", lambda _: os.kill(os.getpid(), signal.SIGHUP))
+    monkeypatch.setattr(doctor, "run", lambda _: os.kill(os.getpid(), signal.SIGHUP))
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
         assert cli.main(["doctor"]) == 0
@@ -39,7 +40,7 @@ def test_what_nohup_has_switched_off_stays_off(monkeypatch):
 def test_where_nobody_reads_on_whoever_listens_is_told_and_a_short_command_says_nothing(
     monkeypatch, capsys
 ):
-    monkeypatch.setitem(cli._COMMANDS, "doctor", lambda _: stop.tell(stop.SIGPIPE))
+    monkeypatch.setattr(doctor, "run", lambda _: stop.tell(stop.SIGPIPE))
     assert cli.main(["doctor"]) == 141
     assert capsys.readouterr().err == ""
 
@@ -48,7 +49,7 @@ def test_of_several_processes_one_speaks(monkeypatch, capsys):
     def command(arguments):
         raise Stopped(signal.SIGTERM, "stopped after step 3")
 
-    monkeypatch.setitem(cli._COMMANDS, "doctor", command)
+    monkeypatch.setattr(doctor, "run", command)
     monkeypatch.setenv("LOCAL_RANK", "1")
     assert cli.main(["doctor"]) == 143
     assert capsys.readouterr().err == ""
