@@ -1,20 +1,87 @@
-"""One thread per worker: the suite runs on all cores through pytest-xdist."""
+"""Shared fixtures and builders. The suite runs on all cores through pytest-xdist."""
 
 import os
 
+# One thread per worker.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 # A test that asks for two threads would wait in a busy loop for a core that another worker has.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from rich import reconfigure
+
+import hrseg
+from tests.camvid_tree import make_camvid
 
 torch.set_num_threads(1)
 
 
 @pytest.fixture(autouse=True)
 def console():
-    """Rich's console as new: one that a test left amid a live display prints nothing any more."""
+    """Give each test a new rich console, also if the test before it left a live display open."""
     reconfigure()
+
+
+@pytest.fixture
+def here(monkeypatch):
+    """Run the work of the benchmarks in this process, with a console of 80 columns."""
+    for name in ("data", "evaluation", "model"):
+        function = f"hrseg.benchmark.{name}.in_process"
+        monkeypatch.setattr(function, lambda work, *arguments: work(*arguments))
+    reconfigure(width=80)
+
+
+@pytest.fixture
+def camvid(tmp_path):
+    """A folder in CamVid's layout with 4 training and 2 validation images of 48x64."""
+    return make_camvid(tmp_path / "camvid")
+
+
+def picture(size, seed=0):
+    """Return an image of soft colours with mild noise, uint8 (H, W, 3)."""
+    rng = np.random.default_rng(seed)
+    coarse = Image.fromarray(rng.integers(0, 256, (4, 6, 3), np.uint8))
+    smooth = np.asarray(coarse.resize(size[::-1], Image.Resampling.BICUBIC)).astype(np.int16)
+    return (smooth + rng.integers(-9, 10, (*size, 3), np.int16)).clip(0, 255).astype(np.uint8)
+
+
+def batch_of(image):
+    """Return an image (H, W, C) as a batch of one, (1, C, H, W)."""
+    return torch.from_numpy(image).permute(2, 0, 1)[None]
+
+
+def save_image(path, array, **options):
+    """Write an image file and the folders above it; return its path."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(array).save(path, **options)
+    return path
+
+
+def noise(count=4, size=(64, 64)):
+    """Return items {image, mask, name}: random pixels, class 1 for a high red, some ignored."""
+    draw, items = torch.Generator().manual_seed(0), []
+    for index in range(count):
+        image = torch.randint(0, 256, (3, *size), dtype=torch.uint8, generator=draw)
+        mask = (image[0] > 127).byte().masked_fill(image[1] > 230, 255)
+        items.append({"image": image, "mask": mask, "name": f"{index}.png"})
+    return items
+
+
+def tiny_task(names=("left", "right"), **arguments):
+    """Return a SegmentationTask with an untrained HRNet-W18 small v1, with the same weights."""
+    torch.manual_seed(0)
+    model = hrseg.create_model("hrnet_w18_small_v1", num_classes=len(names), bn_momentum=0.1)
+    return hrseg.SegmentationTask(model, names, **arguments)
+
+
+def silent_trainer(folder, **arguments):
+    """Return a CPU Trainer of one epoch without logger, checkpoints, bar and model summary."""
+    import pytorch_lightning as pl  # takes seconds, which tests without a Trainer do not need
+
+    silent = ("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary")
+    options = {**dict.fromkeys(silent, False), "max_epochs": 1, **arguments}
+    return pl.Trainer(accelerator="cpu", default_root_dir=folder, **options)

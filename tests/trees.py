@@ -4,19 +4,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from hrseg.data.images import Array
+from tests.conftest import picture, save_image
 
 Size = tuple[int, int]
-
-
-def picture(size: Size, seed: Sequence[int]) -> Array:
-    """Return soft colours with mild noise, (H, W, 3)."""
-    rng = np.random.default_rng(seed)
-    coarse = Image.fromarray(rng.integers(0, 256, (4, 6, 3), np.uint8))
-    smooth = np.asarray(coarse.resize(size[::-1], Image.Resampling.BICUBIC)).astype(np.int16)
-    return (smooth + rng.integers(-9, 10, (*size, 3), np.int16)).clip(0, 255).astype(np.uint8)
 
 
 def blocks(size: Size, ids: Sequence[int], seed: Sequence[int]) -> Array:
@@ -29,13 +21,6 @@ def blocks(size: Size, ids: Sequence[int], seed: Sequence[int]) -> Array:
     )
     grid = cells.reshape(rows, columns)
     return grid[np.arange(height) * rows // height][:, np.arange(width) * columns // width]
-
-
-def save(path: Path, array: Array) -> Path:
-    """Write an image, and the folders above it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(array).save(path)
-    return path
 
 
 def make_cityscapes(
@@ -52,9 +37,11 @@ def make_cityscapes(
             city = f"{split.replace('_', '')}city{index % 2}"
             stem = f"{city}_{index:06d}_000019"
             seed = (len(split), index)
-            save(root / f"leftImg8bit/{split}/{city}/{stem}_leftImg8bit.png", picture(size, seed))
+            save_image(
+                root / f"leftImg8bit/{split}/{city}/{stem}_leftImg8bit.png", picture(size, seed)
+            )
             mask = blocks(size, ids, seed) * (split != "test")
-            save(root / f"{kind}/{split}/{city}/{stem}_{kind}_{label}.png", mask)
+            save_image(root / f"{kind}/{split}/{city}/{stem}_{kind}_{label}.png", mask)
     return root
 
 
@@ -70,8 +57,8 @@ def make_lip(
             seed = (20 + len(split), index)
             image = picture(size, seed)
             # Some of LIP's JPEGs are grey.
-            save(images / f"{stem}.jpg", image[..., 0] if index == 1 else image)
-            save(masks / f"{stem}.png", blocks(size, list(range(20)), seed))
+            save_image(images / f"{stem}.jpg", image[..., 0] if index == 1 else image)
+            save_image(masks / f"{stem}.png", blocks(size, list(range(20)), seed))
         if not flat:
             (root / f"TrainVal_images/{split}_id.txt").write_text("\n".join(stems) + "\n")
     return root
@@ -85,8 +72,8 @@ def make_pascal_context(
         stems = [f"2008_{len(split)}{index:05d}" for index in range(count)]
         for index, stem in enumerate(stems):
             seed = (30 + len(split), index)
-            save(root / f"JPEGImages/{stem}.jpg", picture(size, seed))
-            save(root / f"SegmentationClassContext/{stem}.png", blocks(size, range(60), seed))
+            save_image(root / f"JPEGImages/{stem}.jpg", picture(size, seed))
+            save_image(root / f"SegmentationClassContext/{stem}.png", blocks(size, range(60), seed))
         names = root / f"ImageSets/SegmentationContext/{split}.txt"
         names.parent.mkdir(parents=True, exist_ok=True)
         names.write_text("\n".join(stems) + "\n")
@@ -99,8 +86,10 @@ def make_ade20k(root: Path, counts: dict[str, int] | None = None, size: Size = (
     for split, count in (counts or {"train": 3, "val": 2}).items():
         for index in range(count):
             name, seed = f"ADE_{split}_{index + 1:08d}", (40 + len(split), index)
-            save(root / f"images/{folders[split]}/{name}.jpg", picture(size, seed))
-            save(root / f"annotations/{folders[split]}/{name}.png", blocks(size, range(151), seed))
+            save_image(root / f"images/{folders[split]}/{name}.jpg", picture(size, seed))
+            save_image(
+                root / f"annotations/{folders[split]}/{name}.png", blocks(size, range(151), seed)
+            )
     return root
 
 
@@ -112,7 +101,7 @@ def make_cocostuff10k(
     for split, count in (counts or {"train": 3, "val": 2}).items():
         for index in range(count):
             name, seed = f"COCO_train2014_{index:012d}", (50 + len(split), index)
-            save(root / f"images/{folders[split]}/{name}.jpg", picture(size, seed))
+            save_image(root / f"images/{folders[split]}/{name}.jpg", picture(size, seed))
             mask = blocks(size, range(172), seed)
-            save(root / f"annotations/{folders[split]}/{name}_labelTrainIds.png", mask)
+            save_image(root / f"annotations/{folders[split]}/{name}_labelTrainIds.png", mask)
     return root

@@ -14,7 +14,11 @@ def save_untrained(path):
     torch.manual_seed(0)
     model = hrseg.create_model("hrnet_w18_small_v1", num_classes=len(NAMES))
     torch.nn.init.normal_(model.head.last_layer[-1].weight, std=1.0)
-    task = hrseg.SegmentationTask(model, NAMES, palette=PALETTE)
+    return save_checkpoint(hrseg.SegmentationTask(model, NAMES, palette=PALETTE), path)
+
+
+def save_checkpoint(task, path):
+    """Write the checkpoint of a task; return its path."""
     trainer = pl.Trainer(logger=False, accelerator="cpu", enable_checkpointing=False)
     trainer.strategy.connect(task)
     trainer.save_checkpoint(path)

@@ -5,7 +5,6 @@ import json
 import math
 
 import pytest
-from rich import reconfigure
 
 from hrseg.benchmark import data as module
 from hrseg.benchmark.data import (
@@ -130,13 +129,11 @@ def test_workers_are_really_started(data):
 
 
 @pytest.mark.parametrize("model", [True, False])
+@pytest.mark.usefixtures("here")
 def test_the_data_of_a_config_is_measured_and_judged(tried, tmp_path, monkeypatch, capsys, model):
-    monkeypatch.setattr(module, "in_process", lambda work, *arguments: work(*arguments))
     monkeypatch.setattr(module, "processors", lambda: 1)
-    reconfigure(width=80)
     out = tmp_path / "data.json"
     result = benchmark_data(tried, seconds=0.01, model=model, out=out)
-    reconfigure()
     assert json.loads(out.read_text()) == result
     assert list(result["loader"]) == ["0", "1"] and result["recommended_workers"] == 1
     assert 0 < result["reading_share"] < 1 and result["batch"] == 2

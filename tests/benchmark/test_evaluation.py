@@ -4,9 +4,7 @@ import json
 
 import pytest
 import torch
-from rich import reconfigure
 
-from hrseg.benchmark import evaluation as module
 from hrseg.benchmark.evaluation import benchmark_evaluation, evaluation
 from hrseg.config.loader import load_config
 from hrseg.errors import ConfigError
@@ -25,15 +23,6 @@ def root(tmp_path):
 
 def config(root, *overrides):
     return load_config("camvid_w18_small", [*fit_overrides(root), *overrides])
-
-
-@pytest.fixture
-def here(monkeypatch):
-    """Everything in this process, on a screen of 80 columns."""
-    monkeypatch.setattr(module, "in_process", lambda work, *arguments: work(*arguments))
-    reconfigure(width=80)
-    yield
-    reconfigure()
 
 
 def test_the_parts_of_an_image_are_told_apart(root, here, tmp_path, capsys):

@@ -4,7 +4,6 @@ import json
 
 import pytest
 import torch
-from rich import reconfigure
 
 import hrseg
 from hrseg.benchmark import model as benchmark
@@ -14,15 +13,6 @@ from hrseg.config.loader import load_config
 from hrseg.utils.memory import OutOfMemory
 
 CONFIG = ["--config", "camvid_w18_small"]
-
-
-@pytest.fixture
-def here(monkeypatch):
-    """Everything in this process, on a screen of 80 columns."""
-    monkeypatch.setattr(benchmark, "in_process", lambda work, *arguments: work(*arguments))
-    reconfigure(width=80)
-    yield
-    reconfigure()
 
 
 def config(*overrides):

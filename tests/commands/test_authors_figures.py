@@ -13,8 +13,9 @@ from hrseg.cli import main
 from hrseg.config.loader import load_config
 from hrseg.data import DATASETS
 from hrseg.training.factory import build_data, build_task
+from tests.conftest import save_image
 from tests.golden_weights import GOLDEN, official_weights, relative_error
-from tests.trees import make_cityscapes, save
+from tests.trees import make_cityscapes
 
 EVALUATION = np.load(GOLDEN / "evaluation.npz")
 
@@ -61,10 +62,10 @@ GOLDENS = {
 def scene(name, root):
     """Write the golden image in the layout of its data set, and the authors' checkpoint."""
     golden = GOLDENS[name]
-    save(root / golden.image, EVALUATION[f"{name}/image_bgr"][..., ::-1])
+    save_image(root / golden.image, EVALUATION[f"{name}/image_bgr"][..., ::-1])
     raw = np.append(np.array(golden.raw_ids, np.uint8), np.zeros(256, np.uint8))
     raw[255] = 255 if name == "lip" else 0
-    save(root / golden.mask, raw[EVALUATION[f"{name}/label"]])
+    save_image(root / golden.mask, raw[EVALUATION[f"{name}/label"]])
     for file in golden.files:
         (root / file).parent.mkdir(parents=True, exist_ok=True)
         (root / file).write_text("1\n")

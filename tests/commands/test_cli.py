@@ -14,6 +14,7 @@ from PIL import Image
 from hrseg.cli import main
 from hrseg.commands import doctor
 from tests.camvid_tree import fit_overrides, make_camvid
+from tests.conftest import save_image
 
 CONFIG = ["--config", "camvid_w18_small"]
 
@@ -144,12 +145,10 @@ def test_resume_goes_on_in_the_same_folder_and_keeps_the_history(
 
 def test_fine_tuning_keeps_the_backbone_and_says_what_was_not_taken(home, tmp_path, capsys):
     data = tmp_path / "mine"
-    for kind in ("images", "masks"):
-        (data / kind).mkdir(parents=True)
     for index in range(4):
         image = np.full((40, 56, 3), 60 * index, np.uint8)
-        Image.fromarray(image).save(data / "images" / f"{index}.png")
-        Image.fromarray(image[..., 0] * 0 + index % 2).save(data / "masks" / f"{index}.png")
+        save_image(data / "images" / f"{index}.png", image)
+        save_image(data / "masks" / f"{index}.png", image[..., 0] * 0 + index % 2)
     code = main(["fit", "--config", "folder", f"data.root={data}", "data.class_names=[a,b]",
                  f"model.weights={run_of(home)}/checkpoints/best.ckpt",
                  "model.backbone=hrnet_w18_small_v1", "model.freeze_backbone=true",
@@ -245,11 +244,10 @@ def test_ema_early_stopping_and_accumulation_are_reachable_from_the_config(home,
 def test_score_of_the_truth_against_itself_is_perfect(home, tmp_path, capsys):
     truth = home / "camvid" / "valannot"
     pred = tmp_path / "pred"
-    pred.mkdir()
     for path in truth.iterdir():
         mask = np.array(Image.open(path))
         mask[mask == 11] = 0
-        Image.fromarray(mask).save(pred / path.name)
+        save_image(pred / path.name, mask)
     out = tmp_path / "scores.json"
     assert main(["score", *CONFIG, "--truth", str(truth), "--prediction", str(pred),
                  "--out", str(out)]) == 0  # fmt: skip
@@ -416,12 +414,10 @@ def test_what_lightning_refuses_when_it_sees_the_data_is_a_config_error(home, tm
 
 
 def test_too_few_class_names_say_so(tmp_path, capsys):
-    for kind in ("images", "masks"):
-        (tmp_path / kind).mkdir()
     for index in range(4):
         image = np.full((40, 56, 3), 60 * index, np.uint8)
-        Image.fromarray(image).save(tmp_path / "images" / f"{index}.png")
-        Image.fromarray(image[..., 0] * 0 + index).save(tmp_path / "masks" / f"{index}.png")
+        save_image(tmp_path / "images" / f"{index}.png", image)
+        save_image(tmp_path / "masks" / f"{index}.png", image[..., 0] * 0 + index)
     code = main(["fit", "--config", "folder", f"data.root={tmp_path}", "data.class_names=[a,b]",
                  f"runs={tmp_path}/runs", "data.batch_size=2"])  # fmt: skip
     assert code == 3

@@ -12,15 +12,14 @@ from hrseg.config.loader import load_config, to_dict
 from hrseg.data.datasets.camvid import CamVid
 from hrseg.errors import DataError
 from tests.camvid_tree import make_camvid
-from tests.trees import make_cityscapes, save
+from tests.conftest import save_image
+from tests.trees import make_cityscapes
 
 
 @pytest.fixture(autouse=True)
 def screen():
-    """A screen of 120 columns, and rich's own guess again afterwards."""
+    """A screen of 120 columns."""
     reconfigure(width=120)
-    yield
-    reconfigure()
 
 
 @pytest.fixture
@@ -51,7 +50,7 @@ def test_a_good_tree_has_no_faults(root, tmp_path, capsys):
 
 def test_faults_are_listed_with_their_files_and_counted(root, tmp_path, capsys):
     mask = root / "trainannot" / "001.png"
-    save(mask, np.full((48, 64), 254, np.uint8))
+    save_image(mask, np.full((48, 64), 254, np.uint8))
     (root / "train" / "001.png").write_bytes(b"no image")
     shutil.copyfile(root / "train" / "002.png", root / "val" / "000.png")
     result = check_data(config(root), workers=0)

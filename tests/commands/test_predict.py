@@ -16,6 +16,7 @@ from PIL import Image
 
 import hrseg
 from hrseg.cli import main
+from tests.conftest import picture, save_image
 from tests.golden_weights import official_weights
 from tests.untrained import NAMES, PALETTE, save_untrained
 
@@ -30,12 +31,9 @@ def run(tmp_path_factory):
 
 @pytest.fixture
 def photos(tmp_path):
-    generator = np.random.default_rng(0)
-    for index, (height, width) in enumerate([(48, 64), (40, 72), (64, 64), (33, 97)]):
-        noise = generator.integers(0, 256, (height // 8 + 1, width // 8 + 1, 3), np.uint8)
+    for index, size in enumerate([(48, 64), (40, 72), (64, 64), (33, 97)]):
         path = tmp_path / "photos" / f"{'deep/' * (index > 2)}{index}.png"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(cv2.resize(noise, (width, height))).save(path)
+        save_image(path, picture(size, index))
     return tmp_path / "photos"
 
 
@@ -263,11 +261,8 @@ def test_a_full_disk_is_one_clear_line_and_leaves_no_half_file(run, photos, tmp_
 
 @pytest.mark.slow
 def test_a_killed_call_resumes_to_the_same_bytes(run, tmp_path):
-    generator = np.random.default_rng(1)
-    (tmp_path / "photos").mkdir()
     for index in range(40):
-        noise = generator.integers(0, 256, (36, 48, 3), np.uint8)
-        Image.fromarray(cv2.resize(noise, (480, 360))).save(tmp_path / "photos" / f"{index:02}.png")
+        save_image(tmp_path / "photos" / f"{index:02}.png", picture((360, 480), index))
     command = [sys.executable, "-m", "hrseg", "predict", str(tmp_path / "photos")]
     command += ["--checkpoint", str(run), "--polygons", "--out"]
     subprocess.run([*command, str(tmp_path / "whole")], check=True, capture_output=True)

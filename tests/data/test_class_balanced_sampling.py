@@ -16,7 +16,7 @@ from hrseg.data.masks import MaskReader, id_table
 from hrseg.data.samplers import ClassDraw, images_by_class
 from hrseg.errors import ConfigError, DataError
 from tests.camvid_tree import make_camvid
-from tests.trees import picture, save
+from tests.conftest import picture, save_image
 
 NAMES = ("left", "right", "rare")
 READ = MaskReader(id_table(3, None, [255]), "Repair it.")
@@ -29,8 +29,8 @@ def make_tree(root: Path) -> Path:
             mask = np.repeat(np.arange(2, dtype=np.uint8), 40)[None].repeat(60, 0)
             if (split, index) == ("train", 7):
                 mask[50:54, 5:17] = 2
-            save(root / f"images/{split}/{index:02}.png", picture((60, 80), (index,)))
-            save(root / f"masks/{split}/{index:02}.png", mask)
+            save_image(root / f"images/{split}/{index:02}.png", picture((60, 80), (index,)))
+            save_image(root / f"masks/{split}/{index:02}.png", mask)
     return root
 
 
@@ -61,7 +61,7 @@ def holding(batches: list[dict], train: int) -> float:
 
 def masks_of(folder: Path, *ids: list[int]) -> list[tuple[Path, Path]]:
     return [
-        (folder / f"{i}.jpg", save(folder / f"{i}.png", np.array([row], np.uint8)))
+        (folder / f"{i}.jpg", save_image(folder / f"{i}.png", np.array([row], np.uint8)))
         for i, row in enumerate(ids)
     ]
 

@@ -16,6 +16,7 @@ from hrseg.data import CamVid
 from hrseg.data.dataset import Key
 from hrseg.errors import ConfigError, DataError
 from tests.camvid_tree import make_camvid
+from tests.conftest import silent_trainer
 
 SMALL = {"crop_size": (32, 40), "workers": 0}
 
@@ -188,10 +189,7 @@ class Recorder(pl.LightningModule):
 
 def fit(folder: Path, data: CamVid, ckpt_path: str | None = None, **options) -> list:
     folder.mkdir(exist_ok=True)
-    trainer = pl.Trainer(
-        accelerator="cpu", default_root_dir=folder, logger=False, enable_progress_bar=False,
-        enable_model_summary=False, num_sanity_val_steps=0, **options,
-    )  # fmt: skip
+    trainer = silent_trainer(folder, num_sanity_val_steps=0, **options)
     trainer.fit(Recorder(folder), data, ckpt_path=ckpt_path, weights_only=True)
     trainer.save_checkpoint(folder / "last.ckpt")
     return [json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))]

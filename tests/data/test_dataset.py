@@ -5,11 +5,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from hrseg.data.dataset import Key, SegmentationDataset, check_files
 from hrseg.data.masks import MaskReader, id_table
 from hrseg.errors import DataError
+from tests.conftest import save_image
 
 RNG = np.random.default_rng(0)
 IMAGE = RNG.integers(0, 256, (48, 64, 3), np.uint8)
@@ -17,15 +17,9 @@ MASK = RNG.integers(0, 3, (48, 64), np.uint8)
 READ_3 = MaskReader(id_table(3), "Repair it.")
 
 
-def save(path: Path, array: np.ndarray) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(array).save(path)
-    return path
-
-
 def make_pairs(folder: Path, count: int) -> list[tuple[Path, Path]]:
     return [
-        (save(folder / f"i/{i}.png", IMAGE), save(folder / f"m/{i}.png", MASK))
+        (save_image(folder / f"i/{i}.png", IMAGE), save_image(folder / f"m/{i}.png", MASK))
         for i in range(count)
     ]
 
@@ -59,7 +53,7 @@ def test_names_that_fall_together_whatever_stands_before_them_are_numbered():
 
 def test_mask_of_another_size_is_found_by_check_and_by_reading(tmp_path):
     pairs = make_pairs(tmp_path, 40)
-    save(pairs[17][1], MASK[:-1])
+    save_image(pairs[17][1], MASK[:-1])
     dataset = SegmentationDataset(pairs, READ_3)
     message = r"m/17\.png is 64x47, its image .*i/17\.png 64x48 \(width x height\)"
     with pytest.raises(DataError, match=message):
@@ -71,14 +65,14 @@ def test_mask_of_another_size_is_found_by_check_and_by_reading(tmp_path):
 def test_check_decodes_a_sample_with_first_and_last(tmp_path):
     pairs = make_pairs(tmp_path, 30)
     check_files(SegmentationDataset(pairs, READ_3))
-    save(pairs[-1][1], MASK + 9)
+    save_image(pairs[-1][1], MASK + 9)
     with pytest.raises(DataError, match=r"29\.png: unknown id 9"):
         check_files(SegmentationDataset(pairs, READ_3))
 
 
 def test_masks_of_0_and_255_without_an_id_map_are_warned_about(tmp_path):
     image, mask = make_pairs(tmp_path, 1)[0]
-    save(mask, (MASK > 0).astype(np.uint8) * 255)
+    save_image(mask, (MASK > 0).astype(np.uint8) * 255)
     with pytest.warns(UserWarning, match="only the class ids.*id_map"):
         check_files(SegmentationDataset([(image, mask)], MaskReader(id_table(2, None, [255]), "")))
 

@@ -15,17 +15,12 @@ from hrseg.data.images import header_size, read_image
 from hrseg.data.masks import MaskReader, id_table, read_index_mask
 from hrseg.data.pairing import find_files, pair_files
 from hrseg.errors import ConfigError, DataError
+from tests.conftest import save_image
 
 RNG = np.random.default_rng(0)
 IMAGE = cv2.resize(RNG.integers(0, 256, (6, 8, 3), np.uint8), (64, 48))
 MASK = RNG.integers(0, 3, (48, 64), np.uint8)
 READ_3 = MaskReader(id_table(3), "Repair it.")
-
-
-def save(path: Path, array: np.ndarray, **options) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(array).save(path, **options)
-    return path
 
 
 def save_palette(path: Path, ids: np.ndarray) -> Path:
@@ -37,21 +32,21 @@ def save_palette(path: Path, ids: np.ndarray) -> Path:
 
 
 def test_image_is_rgb_uint8(tmp_path):
-    np.testing.assert_array_equal(read_image(save(tmp_path / "a.png", IMAGE)), IMAGE)
+    np.testing.assert_array_equal(read_image(save_image(tmp_path / "a.png", IMAGE)), IMAGE)
 
 
 def test_exif_rotation_is_ignored_so_that_the_mask_fits(tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 6  # rotate by 90 degrees
-    path = save(tmp_path / "a.jpg", IMAGE, exif=exif)
+    path = save_image(tmp_path / "a.jpg", IMAGE, exif=exif)
     assert read_image(path).shape == (48, 64, 3)
     assert header_size(path) == (48, 64)
 
 
 def test_grey_palette_and_alpha_images_become_rgb(tmp_path):
-    grey = save(tmp_path / "grey.png", IMAGE[..., 0])
+    grey = save_image(tmp_path / "grey.png", IMAGE[..., 0])
     np.testing.assert_array_equal(read_image(grey), np.repeat(IMAGE[..., :1], 3, 2))
-    alpha = save(tmp_path / "alpha.png", np.dstack([IMAGE, IMAGE[..., 0]]))
+    alpha = save_image(tmp_path / "alpha.png", np.dstack([IMAGE, IMAGE[..., 0]]))
     np.testing.assert_array_equal(read_image(alpha), IMAGE)
     palette = save_palette(tmp_path / "palette.png", np.zeros((4, 5), np.uint8))
     assert read_image(palette)[0, 0].tolist() == [200, 10, 10]
@@ -69,7 +64,7 @@ def test_16_bit_image_is_scaled_and_said(tmp_path):
 @pytest.mark.parametrize("suffix", [".png", ".jpg"])
 @pytest.mark.parametrize("share", [0.0, 0.01, 0.5, 0.999])
 def test_truncated_image_is_an_error_that_names_the_file(tmp_path, suffix, share):
-    data = save(tmp_path / f"whole{suffix}", IMAGE).read_bytes()
+    data = save_image(tmp_path / f"whole{suffix}", IMAGE).read_bytes()
     path = tmp_path / f"cut{suffix}"
     path.write_bytes(data[: int(len(data) * share)])
     with pytest.raises(DataError, match=rf"cannot read .*cut{suffix}") as error:
@@ -78,7 +73,7 @@ def test_truncated_image_is_an_error_that_names_the_file(tmp_path, suffix, share
 
 
 def test_bytes_after_the_end_of_a_jpeg_are_no_error(tmp_path):
-    path = save(tmp_path / "a.jpg", IMAGE)
+    path = save_image(tmp_path / "a.jpg", IMAGE)
     path.write_bytes(path.read_bytes() + b"maker's trailer")
     assert read_image(path).shape == IMAGE.shape
 
@@ -100,7 +95,7 @@ def test_another_format_under_a_png_name_is_refused(tmp_path):
 
 
 def test_grey_mask_holds_its_values(tmp_path):
-    np.testing.assert_array_equal(READ_3(save(tmp_path / "a.png", MASK)), MASK)
+    np.testing.assert_array_equal(READ_3(save_image(tmp_path / "a.png", MASK)), MASK)
 
 
 def test_palette_mask_holds_indices_not_colours(tmp_path):
@@ -115,24 +110,26 @@ def test_one_bit_mask_holds_0_and_1(tmp_path):
 
 
 def test_16_bit_mask_with_small_ids_is_read(tmp_path):
-    np.testing.assert_array_equal(READ_3(save(tmp_path / "a.png", MASK.astype(np.uint16))), MASK)
-    save(tmp_path / "b.png", MASK.astype(np.uint16) + 26000)
+    np.testing.assert_array_equal(
+        READ_3(save_image(tmp_path / "a.png", MASK.astype(np.uint16))), MASK
+    )
+    save_image(tmp_path / "b.png", MASK.astype(np.uint16) + 26000)
     with pytest.raises(DataError, match=r"b\.png holds ids up to 26002.*expected 0\.\.255"):
         READ_3(tmp_path / "b.png")
 
 
 def test_coloured_mask_where_ids_were_expected_is_an_error(tmp_path):
     with pytest.raises(DataError, match=r"a\.png is a coloured image[\s\S]*mask_format: rgb"):
-        READ_3(save(tmp_path / "a.png", IMAGE))
+        READ_3(save_image(tmp_path / "a.png", IMAGE))
 
 
 def test_jpeg_mask_is_refused_with_the_reason(tmp_path):
     with pytest.raises(DataError, match=r"a\.jpg: a JPEG mask has wrong ids[\s\S]*PNG"):
-        READ_3(save(tmp_path / "a.jpg", MASK))
+        READ_3(save_image(tmp_path / "a.jpg", MASK))
 
 
 def test_truncated_mask_is_an_error(tmp_path):
-    path = save(tmp_path / "a.png", MASK)
+    path = save_image(tmp_path / "a.png", MASK)
     path.write_bytes(path.read_bytes()[:-60])
     with pytest.raises(DataError, match=r"cannot read .*a\.png"):
         READ_3(path)
@@ -143,7 +140,7 @@ def test_unknown_id_names_file_id_pixels_and_repair(tmp_path):
     mask[:2, :5] = 77
     read = MaskReader(id_table(3, ignore_ids=[255]), "Repair it.")
     with pytest.raises(DataError) as error:
-        read(save(tmp_path / "a.png", mask))
+        read(save_image(tmp_path / "a.png", mask))
     assert str(error.value) == (
         f"{tmp_path / 'a.png'}: unknown id 77 (10 pixels)\nexpected 0..2, 255. Repair it."
     )
@@ -152,7 +149,7 @@ def test_unknown_id_names_file_id_pixels_and_repair(tmp_path):
 def test_rgb_mask_becomes_positions_in_the_palette(tmp_path):
     palette = ((10, 0, 0), (0, 10, 0), (0, 0, 10))
     read = MaskReader(id_table(3), "", palette)
-    path = save(tmp_path / "a.png", np.array(palette, np.uint8)[MASK])
+    path = save_image(tmp_path / "a.png", np.array(palette, np.uint8)[MASK])
     np.testing.assert_array_equal(read(path), MASK)
 
 
@@ -161,12 +158,12 @@ def test_unknown_colour_names_file_colour_and_repair(tmp_path):
     image[0, :3] = 1, 2, 3
     read = MaskReader(id_table(1), "", ((0, 0, 0),))
     with pytest.raises(DataError, match=r"a\.png: colour \(1, 2, 3\) in 3 pixels[\s\S]*ignore_ids"):
-        read(save(tmp_path / "a.png", image))
+        read(save_image(tmp_path / "a.png", image))
 
 
 def test_a_colour_mask_of_16_bits_is_refused_not_taken_for_white(tmp_path):
     read = MaskReader(id_table(2), "", ((0, 0, 0), (255, 255, 255)))
-    path = save(tmp_path / "a.png", np.full((4, 5), 4000, np.uint16))
+    path = save_image(tmp_path / "a.png", np.full((4, 5), 4000, np.uint16))
     with pytest.raises(DataError, match=r"a\.png has 16 bits a pixel"):
         read(path)
 
@@ -200,9 +197,9 @@ def test_table_maps_exactly_what_the_id_map_says(id_map):
 
 def test_files_pair_by_stem_whatever_the_extension_and_case(tmp_path):
     for name in ("b.JPG", "a.png", "sub/c.jpeg"):
-        save(tmp_path / "i" / name, IMAGE, format="PNG")
+        save_image(tmp_path / "i" / name, IMAGE, format="PNG")
     for name in ("a.PNG", "b.png", "sub/c.png"):
-        save(tmp_path / "m" / name, MASK, format="PNG")
+        save_image(tmp_path / "m" / name, MASK, format="PNG")
     (tmp_path / "i/readme.txt").touch()
     (tmp_path / "i/._a.png").touch()
     pairs = pair_files(tmp_path / "i", tmp_path / "m")
@@ -212,8 +209,8 @@ def test_files_pair_by_stem_whatever_the_extension_and_case(tmp_path):
 
 
 def test_masks_with_a_suffix_pair_even_in_the_folder_of_the_images(tmp_path):
-    save(tmp_path / "a.jpg", IMAGE)
-    save(tmp_path / "a_mask.png", MASK)
+    save_image(tmp_path / "a.jpg", IMAGE)
+    save_image(tmp_path / "a_mask.png", MASK)
     assert pair_files(tmp_path, tmp_path, "_mask") == [
         (tmp_path / "a.jpg", tmp_path / "a_mask.png")
     ]
@@ -221,17 +218,17 @@ def test_masks_with_a_suffix_pair_even_in_the_folder_of_the_images(tmp_path):
 
 def test_image_without_mask_is_named(tmp_path):
     for i in range(5):
-        save(tmp_path / f"i/{i}.png", IMAGE)
-    save(tmp_path / "m/0_gt.png", MASK)
+        save_image(tmp_path / f"i/{i}.png", IMAGE)
+    save_image(tmp_path / "m/0_gt.png", MASK)
     message = r"4 of 5 images in .* have no mask: 1\.png, 2\.png, 3\.png and 1 more[\s\S]*1_gt\.png"
     with pytest.raises(DataError, match=message):
         pair_files(tmp_path / "i", tmp_path / "m", "_gt")
 
 
 def test_mask_without_image_is_named(tmp_path):
-    save(tmp_path / "i/0.png", IMAGE)
-    save(tmp_path / "m/0.png", MASK)
-    save(tmp_path / "m/1.png", MASK)
+    save_image(tmp_path / "i/0.png", IMAGE)
+    save_image(tmp_path / "m/0.png", MASK)
+    save_image(tmp_path / "m/1.png", MASK)
     with pytest.raises(DataError, match=r"1 of 2 masks in .* have no image: 1\.png"):
         pair_files(tmp_path / "i", tmp_path / "m")
 
@@ -246,8 +243,8 @@ def test_no_images_and_no_folder_are_errors(tmp_path):
 
 
 def test_two_images_of_one_name_are_an_error(tmp_path):
-    save(tmp_path / "a.png", IMAGE)
-    save(tmp_path / "a.jpg", IMAGE)
+    save_image(tmp_path / "a.png", IMAGE)
+    save_image(tmp_path / "a.jpg", IMAGE)
     with pytest.raises(DataError, match=r"a\.jpg and a\.png have the same name"):
         find_files(tmp_path)
 

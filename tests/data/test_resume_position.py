@@ -11,6 +11,7 @@ from hrseg.data import CamVid
 from hrseg.data.samplers import Position, position
 from hrseg.errors import ConfigError
 from tests.camvid_tree import make_camvid
+from tests.conftest import silent_trainer
 
 
 def standing(epochs, batches, last=False):
@@ -59,10 +60,7 @@ class Watch(pl.LightningModule):
 
 def train(root, folder, module, state=None, **arguments):
     data = CamVid(str(root), **{"batch_size": 2, "crop_size": (32, 40), **arguments})
-    trainer = pl.Trainer(
-        accelerator="cpu", max_epochs=3, default_root_dir=folder, logger=False, limit_val_batches=0,
-        enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,
-    )  # fmt: skip
+    trainer = silent_trainer(folder, max_epochs=3, limit_val_batches=0)
     trainer.fit(module, data, ckpt_path=state, weights_only=True)
     return module.seen
 

@@ -15,6 +15,7 @@ from torch.utils.data import Dataset
 from hrseg.data import workers as module
 from hrseg.data.workers import WatchedLoader, at
 from hrseg.errors import DataError
+from tests.conftest import silent_trainer
 
 
 class Numbers(Dataset):
@@ -210,11 +211,7 @@ class Learner(pl.LightningModule):
 
 def trained(loader, **options):
     learner = Learner()
-    trainer = pl.Trainer(
-        accelerator="cpu", logger=False, enable_progress_bar=False, enable_model_summary=False,
-        enable_checkpointing=False, max_epochs=2, **options,
-    )  # fmt: skip
-    trainer.fit(learner, loader)
+    silent_trainer(None, max_epochs=2, **options).fit(learner, loader)
     return learner.seen
 
 

@@ -4,13 +4,13 @@ import json
 
 import numpy as np
 import pytest
-from PIL import Image
 from scipy import stats
 
 from hrseg.errors import DataError
 from hrseg.evaluation.analysis import bootstrap, details, image_iou, write_details
 from hrseg.evaluation.results import open_evaluation, record
 from hrseg.visualize import indexed
+from tests.conftest import save_image
 from tests.evaluations import PALETTE, write_evaluation
 
 # Two images, two classes: (found, true, predicted) pixels.
@@ -117,9 +117,8 @@ def folder(tmp_path):
     pred = truth.copy()
     pred[0, :10] = 1
     for part in ("train", "val", "trainannot", "valannot"):
-        (tmp_path / "data" / part).mkdir(parents=True)
         picture = truth if part.endswith("annot") else np.uint8(PALETTE)[truth]
-        Image.fromarray(picture).save(tmp_path / "data" / part / "a.png")
+        save_image(tmp_path / "data" / part / "a.png", picture)
     (tmp_path / "run/masks").mkdir(parents=True)
     indexed(pred, PALETTE).save(tmp_path / "run/masks/a.png")
     records = [record("a", pred, truth)]

@@ -1,10 +1,10 @@
 import numpy as np
 import pytest
-from PIL import Image
 
 from hrseg.config.loader import load_config
 from hrseg.errors import DataError
 from hrseg.evaluation.mask_scoring import score_folders
+from tests.conftest import save_image
 from tests.trees import make_cityscapes
 
 CONFIG = load_config("camvid_w18_small")
@@ -13,15 +13,13 @@ CONFIG = load_config("camvid_w18_small")
 @pytest.fixture
 def folders(tmp_path):
     truth, pred = tmp_path / "truth", tmp_path / "pred"
-    for folder in (truth, pred):
-        (folder / "town").mkdir(parents=True)
     save(truth / "town" / "a.png", [[0, 0, 1, 11]])
     save(pred / "town" / "a.png", [[0, 1, 1, 5]])
     return truth, pred
 
 
 def save(path, rows):
-    Image.fromarray(np.array(rows, np.uint8)).save(path)
+    save_image(path, np.array(rows, np.uint8))
 
 
 def test_scores_are_those_of_the_hand_worked_case(folders, tmp_path):

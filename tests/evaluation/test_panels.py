@@ -9,6 +9,7 @@ from PIL import Image
 from hrseg.evaluation.report import choose_images, draw_panels
 from hrseg.evaluation.results import ImageRecord, open_evaluation, record
 from hrseg.visualize import indexed
+from tests.conftest import save_image
 from tests.evaluations import PALETTE, write_evaluation
 
 
@@ -44,10 +45,9 @@ def test_images_where_nothing_was_scored_and_absent_classes_are_no_obstacle(tmp_
 
 def lone_image(home, truth, pred):
     """An evaluation of one grey image with data set and mask."""
-    for folder in ("data/val", "data/valannot", "run/masks"):
-        (home / folder).mkdir(parents=True)
-    Image.fromarray(np.full((*truth.shape, 3), 99, np.uint8)).save(home / "data/val/a.png")
-    Image.fromarray(truth).save(home / "data/valannot/a.png")
+    save_image(home / "data/val/a.png", np.full((*truth.shape, 3), 99, np.uint8))
+    save_image(home / "data/valannot/a.png", truth)
+    (home / "run/masks").mkdir(parents=True)
     indexed(pred, PALETTE[:2]).save(home / "run/masks/a.png")
     records = [record("a", truth, truth)]
     return open_evaluation(write_evaluation(home / "run", records, ["x", "y"], home / "data"))

@@ -16,6 +16,7 @@ from hrseg.evaluation.results import ImageRecord, record
 from hrseg.metrics.confusion import summarize
 from hrseg.visualize import indexed
 from tests.chromium import BINARY, Chromium
+from tests.conftest import save_image
 from tests.evaluations import PALETTE, write_evaluation
 
 SCRIPT = "<script>alert(1)</script>"
@@ -37,14 +38,11 @@ def run(tmp_path_factory):
     """Three images of a run, with their data set; sky 95.83, road 82.76, car 53.85 %."""
     home = tmp_path_factory.mktemp("report")
     truth, preds = masks()
-    for part in ("train", "val"):
-        (home / f"data/{part}annot").mkdir(parents=True)
-        (home / "data" / part).mkdir()
     run = home / "run"
     for name, pred in preds.items():
         for part in ("train", "val"):
-            Image.fromarray(np.uint8(PALETTE)[truth]).save(home / f"data/{part}/{name}.png")
-            Image.fromarray(truth).save(home / f"data/{part}annot/{name}.png")
+            save_image(home / f"data/{part}/{name}.png", np.uint8(PALETTE)[truth])
+            save_image(home / f"data/{part}annot/{name}.png", truth)
         (run / "masks").mkdir(parents=True, exist_ok=True)
         indexed(pred, PALETTE).save(run / "masks" / f"{name}.png")
     (run / "metrics.csv").write_text(

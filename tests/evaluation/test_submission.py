@@ -6,14 +6,13 @@ from PIL import Image
 
 from hrseg.errors import VerificationError
 from hrseg.evaluation.submission import check_submission, write_zip
+from tests.conftest import save_image
 
 RAW_IDS = [7, 8, 33]
 
 
 def save(path, ids, size=(6, 4)):
-    path.parent.mkdir(exist_ok=True)
-    Image.fromarray(np.resize(np.array(ids, np.uint8), size)).save(path)
-    return path
+    return save_image(path, np.resize(np.array(ids, np.uint8), size))
 
 
 @pytest.fixture

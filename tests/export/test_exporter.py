@@ -15,6 +15,7 @@ from hrseg.export.exporter import centre, export
 from hrseg.export.verification import Comparison
 from hrseg.export.writers import Form
 from hrseg.inference.predictor import Predictor
+from tests.conftest import picture, save_image
 from tests.untrained import NAMES, save_untrained
 
 
@@ -25,8 +26,7 @@ def checkpoint(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def images():
-    random = np.random.default_rng(0)
-    return [random.integers(0, 256, (65, 97, 3), dtype=np.uint8) for _ in range(2)]
+    return [picture((65, 97), seed) for seed in range(2)]
 
 
 @pytest.fixture(scope="module")
@@ -94,9 +94,9 @@ def test_onnx_runtime_alone_gives_what_the_file_says(exported, checkpoint, image
 def test_hrseg_predict_takes_a_file(exported, images, tmp_path, capsys):
     from PIL import Image
 
-    Image.fromarray(images[0]).save(tmp_path / "a.png")
     out = tmp_path / "out"
-    command = ["predict", str(tmp_path / "a.png"), "--out", str(out), "--no-overlays"]
+    image = save_image(tmp_path / "a.png", images[0])
+    command = ["predict", str(image), "--out", str(out), "--no-overlays"]
     assert main([*command, "--checkpoint", str(exported / "w.onnx"), "--threads", "1"]) == 0
     mask = np.asarray(Image.open(out / "masks" / "a.png"))
     assert (mask == hrseg.load(exported / "w.xml").predict(images[0]).mask).mean() > 0.999

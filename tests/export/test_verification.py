@@ -8,6 +8,7 @@ from hrseg.config.protocols import PROTOCOLS
 from hrseg.errors import VerificationError
 from hrseg.export.verification import SHAPES, Comparison, open_candidate, prove
 from hrseg.inference.predictor import Predictor
+from tests.conftest import picture
 from tests.inference.test_exported_model import engine
 from tests.untrained import save_untrained
 
@@ -34,7 +35,7 @@ def behind_an_engine(predictor, change=lambda logits: logits, given="logits", ta
 @pytest.fixture
 def images():
     random = np.random.default_rng(0)
-    pictures = [random.integers(0, 256, (50, 70, 3), dtype=np.uint8) for _ in range(3)]
+    pictures = [picture((50, 70), seed) for seed in range(3)]
     masks = [random.integers(0, 3, (50, 70), dtype=np.uint8) for _ in range(3)]
     return Comparison(lambda index: (pictures[index], masks[index]), range(3))
 

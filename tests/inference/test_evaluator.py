@@ -12,6 +12,7 @@ from hrseg.inference.averaging import AVERAGES
 from hrseg.inference.evaluator import Evaluator
 from hrseg.models import create_model
 from hrseg.models.normalize import Normalize
+from tests.conftest import batch_of, picture
 from tests.golden_weights import GOLDEN, official_weights, relative_error
 
 EVALUATION = np.load(GOLDEN / "evaluation.npz")
@@ -77,8 +78,7 @@ class Toy:
 
 
 def image(height, width):
-    random = torch.Generator().manual_seed(1)
-    return torch.randint(0, 256, (1, 3, height, width), generator=random, dtype=torch.uint8)
+    return batch_of(picture((height, width)))
 
 
 def normalize(image):

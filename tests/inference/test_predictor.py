@@ -1,36 +1,31 @@
 import numpy as np
 import pytest
-import pytorch_lightning as pl
 import torch
 from PIL import Image
 
 import hrseg
 from hrseg.errors import ConfigError, DataError
 from hrseg.utils.memory import OutOfMemory
+from tests.conftest import batch_of, picture, save_image, tiny_task
+from tests.untrained import save_checkpoint
+
+SIZE = (40, 56)
 
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory):
     """A run folder with an untrained model of two classes, one of them with a hostile name."""
     run = tmp_path_factory.mktemp("run")
-    torch.manual_seed(0)
-    model = hrseg.create_model("hrnet_w18_small_v1", num_classes=2)
-    task = hrseg.SegmentationTask(model, ["road", "<script>"], palette=[(9, 8, 7), (1, 2, 3)])
-    trainer = pl.Trainer(logger=False, accelerator="cpu", enable_checkpointing=False)
-    trainer.strategy.connect(task)
-    trainer.save_checkpoint(run / "checkpoints" / "best.ckpt")
+    task = tiny_task(["road", "<script>"], palette=[(9, 8, 7), (1, 2, 3)])
+    save_checkpoint(task, run / "checkpoints" / "best.ckpt")
     return run, task.eval()
-
-
-def picture(height=40, width=56):
-    return np.random.default_rng(0).integers(0, 255, (height, width, 3), dtype=np.uint8)
 
 
 def test_a_run_folder_and_its_checkpoint_predict_what_the_task_predicts(checkpoint):
     run, task = checkpoint
-    image = picture()
+    image = picture(SIZE)
     with torch.inference_mode():
-        expected = task(torch.from_numpy(image).permute(2, 0, 1)[None])[0].argmax(0).numpy()
+        expected = task(batch_of(image))[0].argmax(0).numpy()
     for path in (run, run / "checkpoints" / "best.ckpt"):
         prediction = hrseg.load(path).predict(image)
         assert np.array_equal(prediction.mask, expected)
@@ -40,8 +35,8 @@ def test_a_run_folder_and_its_checkpoint_predict_what_the_task_predicts(checkpoi
 
 def test_arrays_pil_images_files_and_lists_give_the_same_mask(checkpoint, tmp_path):
     predictor = hrseg.load(checkpoint[0])
-    image = picture()
-    Image.fromarray(image).save(tmp_path / "a.png")
+    image = picture(SIZE)
+    save_image(tmp_path / "a.png", image)
     inputs = [image, Image.fromarray(image), tmp_path / "a.png", str(tmp_path / "a.png")]
     first, *others = predictor.predict(inputs)
     assert first.mask.shape == image.shape[:2]
@@ -49,22 +44,22 @@ def test_arrays_pil_images_files_and_lists_give_the_same_mask(checkpoint, tmp_pa
 
 
 def test_scores_are_kept_on_request_and_agree_with_the_mask(checkpoint):
-    prediction = hrseg.load(checkpoint[0]).predict(picture(), scores=True)
+    prediction = hrseg.load(checkpoint[0]).predict(picture(SIZE), scores=True)
     assert prediction.scores.shape == (2, 40, 56)
     assert np.allclose(prediction.scores.sum(0), 1, atol=1e-5)
     assert np.array_equal(prediction.scores.argmax(0), prediction.mask)
-    assert hrseg.load(checkpoint[0]).predict(picture()).scores is None
+    assert hrseg.load(checkpoint[0]).predict(picture(SIZE)).scores is None
 
 
 def test_a_turned_photo_is_predicted_upright(checkpoint, tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 6  # rotate by 90 degrees to show
-    Image.fromarray(picture(40, 56)).save(tmp_path / "turned.jpg", exif=exif)
+    save_image(tmp_path / "turned.jpg", picture((40, 56)), exif=exif)
     assert hrseg.load(checkpoint[0]).predict(tmp_path / "turned.jpg").mask.shape == (56, 40)
 
 
 def test_a_prediction_shows_itself_and_names_stay_text(checkpoint):
-    prediction = hrseg.load(checkpoint[0]).predict(picture())
+    prediction = hrseg.load(checkpoint[0]).predict(picture(SIZE))
     prediction.mask[0, 0] = 1
     page = prediction._repr_html_()
     assert "<script>" not in page
@@ -84,7 +79,7 @@ def test_an_array_of_another_kind_is_refused(checkpoint, image):
 
 
 def test_sixteen_bits_are_scaled_and_other_depths_refused(checkpoint):
-    grey = picture()[..., 0]
+    grey = picture(SIZE)[..., 0]
     predictor = hrseg.load(checkpoint[0])
     deep = predictor.predict(Image.fromarray(grey.astype(np.uint16) * 257))
     assert np.array_equal(deep.image, np.stack([grey] * 3, 2))
@@ -109,18 +104,13 @@ def test_what_is_no_checkpoint_of_hrseg_is_refused(tmp_path):
 
 
 def test_a_checkpoint_is_predicted_by_its_protocol_geometry_included(tmp_path):
-    torch.manual_seed(0)
-    model = hrseg.create_model("hrnet_w18_small_v1", num_classes=3)
     protocol = hrseg.Protocol(resize=(48, 64), flip=True, average="exp_logits")
-    task = hrseg.SegmentationTask(model, ["a", "b", "c"], protocol=protocol).eval()
-    trainer = pl.Trainer(logger=False, accelerator="cpu", enable_checkpointing=False)
-    trainer.strategy.connect(task)
-    trainer.save_checkpoint(tmp_path / "best.ckpt")
-    predictor = hrseg.load(tmp_path / "best.ckpt")
+    task = tiny_task(["a", "b", "c"], protocol=protocol).eval()
+    predictor = hrseg.load(save_checkpoint(task, tmp_path / "best.ckpt"))
     assert predictor.protocol == protocol
-    image = picture(80, 50)
+    image = picture((80, 50))
     task.on_test_epoch_start()
-    expected = task.evaluator(torch.from_numpy(image).permute(2, 0, 1)[None]).pred
+    expected = task.evaluator(batch_of(image)).pred
     prediction = predictor.predict(image)
     assert prediction.mask.shape == (80, 50)
     np.testing.assert_array_equal(prediction.mask, expected)
@@ -132,7 +122,7 @@ def test_another_protocol_shares_the_weights(checkpoint):
     assert other.model is predictor.model
     assert predictor.protocol.scales == predictor.evaluator.protocol.scales == (1.0,)
     assert other.evaluator.protocol.scales == (0.5, 1.0)
-    once, twice = (p.predict(picture(), scores=True).scores for p in (predictor, other))
+    once, twice = (p.predict(picture(SIZE), scores=True).scores for p in (predictor, other))
     assert abs(once - twice).max() > 1e-4
     with pytest.raises(ConfigError, match="unknown field of the protocol 'scale'"):
         predictor.with_protocol(scale=2.0)
@@ -141,17 +131,17 @@ def test_another_protocol_shares_the_weights(checkpoint):
 @pytest.mark.parametrize("average", ["softmax", "exp_logits", "logits"])
 def test_probabilities_are_shares_whatever_was_averaged(checkpoint, average):
     predictor = hrseg.load(checkpoint[0]).with_protocol(average=average, scales=(0.75, 1.0))
-    prediction = predictor.predict(picture(), scores=True)
+    prediction = predictor.predict(picture(SIZE), scores=True)
     shares = prediction.probabilities()
     assert abs(shares.sum(0) - 1).max() < 1e-5
     assert (shares.argmax(0) == prediction.mask).all()
     with pytest.raises(ConfigError, match="the scores were not kept"):
-        predictor.predict(picture()).probabilities()
+        predictor.predict(picture(SIZE)).probabilities()
 
 
 def test_probabilities_of_one_scale_are_the_softmax(checkpoint):
     shares = [
-        hrseg.load(checkpoint[0]).with_protocol(average=rule).predict(picture(), scores=True)
+        hrseg.load(checkpoint[0]).with_protocol(average=rule).predict(picture(SIZE), scores=True)
         for rule in ("softmax", "exp_logits", "logits")
     ]
     for other in shares[1:]:
@@ -167,7 +157,7 @@ def test_an_unknown_device_or_precision_is_refused(checkpoint):
 
 def test_reduced_precision_ends_at_the_logits(checkpoint):
     full, half = (
-        hrseg.load(checkpoint[0], precision=precision).predict(picture(), scores=True).scores
+        hrseg.load(checkpoint[0], precision=precision).predict(picture(SIZE), scores=True).scores
         for precision in ("32", "bf16")
     )
     assert half.dtype == np.float32
@@ -182,4 +172,4 @@ def test_an_image_that_the_memory_does_not_suffice_for_is_said(checkpoint, monke
 
     monkeypatch.setattr(predictor, "evaluator", full)
     with pytest.raises(OutOfMemory, match=r"out of memory: an image of 56x40 by the protocol"):
-        predictor.segment(picture())
+        predictor.segment(picture(SIZE))

@@ -19,6 +19,7 @@ from hrseg.inference.tiling import (
 )
 from hrseg.models import create_model
 from hrseg.models.normalize import Normalize
+from tests.conftest import batch_of
 
 
 def network(align_corners):
@@ -73,7 +74,7 @@ def tiled(evaluator, pixels, **options):
 
 
 def whole(evaluator, pixels):
-    return evaluator(torch.from_numpy(pixels).permute(2, 0, 1)[None]).pred.numpy()
+    return evaluator(batch_of(pixels)).pred.numpy()
 
 
 @pytest.mark.parametrize("align_corners", [False, True])

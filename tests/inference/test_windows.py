@@ -13,6 +13,7 @@ from hrseg.inference.windows import (
     seen_pixels,
     size_at,
 )
+from tests.conftest import batch_of, picture
 
 CITYSCAPES = PROTOCOLS["official_cityscapes"]
 PASCAL = PROTOCOLS["official_pascal_context"]
@@ -25,8 +26,8 @@ def test_a_plain_image_is_left_alone():
 
 
 def test_a_squashed_image_is_what_opencv_makes_of_its_bytes():
-    pixels = np.random.default_rng(0).integers(0, 256, (60, 45, 3), np.uint8)
-    image = torch.from_numpy(pixels).permute(2, 0, 1)[None]
+    pixels = picture((60, 45))
+    image = batch_of(pixels)
     prepared, content = prepare(image, Protocol(resize=(40, 50)))
     assert content == (40, 50)
     np.testing.assert_array_equal(prepared[0].permute(1, 2, 0), cv2.resize(pixels, (50, 40)))

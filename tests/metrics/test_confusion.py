@@ -14,7 +14,6 @@ from hypothesis import strategies as st
 from pytorch_lightning.callbacks import EMAWeightAveraging
 from torch.utils.data import DataLoader
 
-import hrseg
 from hrseg.config.protocols import CHOICES, Protocol
 from hrseg.data.samplers import EvaluationSampler
 from hrseg.errors import ConfigError
@@ -31,6 +30,7 @@ from hrseg.metrics.confusion import (
     summarize,
 )
 from hrseg.models.normalize import Normalize
+from tests.conftest import batch_of, noise, silent_trainer, tiny_task
 from tests.faults.metrics import Looked, whole
 
 # Class 0: 3 of 4 pixels found, class 1: 2 of 4, class 2: nowhere.
@@ -165,7 +165,7 @@ def test_equal_logits_give_equal_classes_in_any_windows(
         window=window, stride=stride, window_border=border,
     )  # fmt: skip
     evaluate = Evaluator(lambda x: model.outputs(x)["out"], Normalize(), protocol, batch=batch)
-    ids = evaluate(torch.from_numpy(image).permute(2, 0, 1)[None]).pred.numpy()
+    ids = evaluate(batch_of(image)).pred.numpy()
     np.testing.assert_array_equal(ids, whole(model, protocol, image))
     if scales == (1.0,):
         np.testing.assert_array_equal(ids, np.asarray(model.table)[image[..., 0]].argmax(-1))
@@ -225,21 +225,10 @@ class Seen(pl.Callback):
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("precision", ["32-true", "bf16-mixed", "bf16-true"])
 def test_an_epoch_with_averaged_weights_counts_what_was_predicted(tmp_path, precision):
-    random = np.random.default_rng(0)
-    items = [
-        {"image": torch.from_numpy(random.integers(0, 256, (3, 32, 48), np.uint8)),
-         "mask": torch.from_numpy(random.choice(np.array([0, 1, 255], np.uint8), (32, 48))),
-         "name": str(index)}
-        for index in range(2)
-    ]  # fmt: skip
-    model = hrseg.create_model("hrnet_w18_small_v1", num_classes=2, bn_momentum=0.1)
-    task, seen = hrseg.SegmentationTask(model, ["a", "b"]), Seen()
-    trainer = pl.Trainer(
-        max_epochs=1, accelerator="cpu", logger=False, enable_checkpointing=False,
-        enable_progress_bar=False, enable_model_summary=False, num_sanity_val_steps=0,
-        precision=precision, callbacks=[EMAWeightAveraging(decay=0.5), seen],
-        default_root_dir=tmp_path,
-    )  # fmt: skip
+    items, task, seen = noise(2, (32, 48)), tiny_task(), Seen()
+    callbacks = [EMAWeightAveraging(decay=0.5), seen]
+    options = {"precision": precision, "num_sanity_val_steps": 0}
+    trainer = silent_trainer(tmp_path, **options, callbacks=callbacks)
     trainer.fit(task, DataLoader(items, 2), DataLoader(items, 1))
     assert task.scores["confusion_matrix"] == seen.matrix.tolist()
     assert seen.matrix.sum() == sum(int((item["mask"] != 255).sum()) for item in items)

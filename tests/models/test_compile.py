@@ -1,5 +1,4 @@
 import pytest
-import pytorch_lightning as pl
 import torch
 
 from hrseg.errors import ConfigError
@@ -12,6 +11,7 @@ from hrseg.models.optimize import (
     fold,
 )
 from hrseg.training.task import SegmentationTask
+from tests.conftest import noise, silent_trainer
 
 needs_compiler = pytest.mark.skipif(
     not any(compiled.shutil.which(name) for name in ("g++", "clang++")), reason="no C++ compiler"
@@ -39,7 +39,7 @@ def test_activations_are_not_computed_twice_in_a_compiled_network():
 @needs_compiler
 @pytest.mark.parametrize(("compile", "expected"), [(True, ["training"]), (False, [])])
 def test_fit_compiles_the_network_once_and_its_evaluations_run_without(
-    monkeypatch, compile, expected
+    tmp_path, monkeypatch, compile, expected
 ):
     made = []
 
@@ -48,17 +48,9 @@ def test_fit_compiles_the_network_once_and_its_evaluations_run_without(
 
     monkeypatch.setattr("hrseg.training.task.compiled_for_training", recording("training"))
     monkeypatch.setattr("hrseg.training.task.compiled_for_inference", recording("inference"))
-    batch = {
-        "image": torch.zeros(3, 64, 64, dtype=torch.uint8),
-        "mask": torch.zeros(64, 64, dtype=torch.uint8),
-        "name": "a",
-    }
-    loader = torch.utils.data.DataLoader([batch] * 2, batch_size=1)
+    loader = torch.utils.data.DataLoader(noise(2), batch_size=1)
     task = SegmentationTask(model(), ["a", "b", "c"], compile=compile)
-    trainer = pl.Trainer(
-        max_epochs=2, accelerator="cpu", logger=False, enable_checkpointing=False,
-        enable_progress_bar=False, enable_model_summary=False,
-    )  # fmt: skip
+    trainer = silent_trainer(tmp_path, max_epochs=2)
     trainer.fit(task, loader, loader)
     assert made == expected
     trainer.validate(task, loader, verbose=False)

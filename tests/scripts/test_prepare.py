@@ -18,8 +18,9 @@ from pycocotools import mask as coco_mask
 from scipy.io import savemat
 
 from hrseg.data import COCOStuff10K, PascalContext
+from tests.conftest import picture, save_image
 from tests.paths import ROOT
-from tests.trees import blocks, picture, save
+from tests.trees import blocks
 
 SCRIPTS = ROOT / "scripts"
 # sky, grass, person, wood and aeroplane among the 459 labels, and what they are in the masks.
@@ -55,7 +56,7 @@ def voc(tmp_path):
     for index, stem in enumerate(("2008_000001", "2008_000002", "2008_000003")):
         raw = blocks((40, 60), range(6), [index]).astype(np.int64)
         labels[stem] = np.array(list(RAW))[raw]
-        save(root / f"JPEGImages/{stem}.jpg", picture((40, 60), [index]))
+        save_image(root / f"JPEGImages/{stem}.jpg", picture((40, 60), [index]))
     main = root / "ImageSets" / "Main"
     main.mkdir(parents=True)
     (main / "train.txt").write_text("2008_000001\n2008_000002\n")
@@ -254,7 +255,7 @@ def download(tmp_path):
     for split in ("train", "test"):
         stem = f"COCO_train2014_{split}"
         (root / f"imageLists/{split}.txt").write_text(f"{stem}\n")
-        save(root / f"images/{stem}.jpg", picture((40, 60), [1]))
+        save_image(root / f"images/{stem}.jpg", picture((40, 60), [1]))
         labels = np.array([0, 1, 11, 13, 182])[blocks((40, 60), range(5), [len(split)])]
         savemat(root / f"annotations/{stem}.mat", {"S": labels.astype(np.uint8)})
     return root

@@ -25,6 +25,7 @@ from hrseg.training.exact_resume import (
     settled,
 )
 from tests.camvid_tree import make_camvid
+from tests.conftest import silent_trainer
 from tests.faults import training as train
 from tests.faults.resume import KINDS
 from tests.faults.signals import free_port, torchrun
@@ -141,11 +142,8 @@ def drawn(root, folder, save_at=None, state=None, workers=0, callbacks=(), **arg
     module = Drawing()
     module.save_at = save_at
     data = CamVid(str(root), batch_size=2, crop_size=(32, 32), workers=workers)
-    trainer = pl.Trainer(
-        **{"logger": False, "max_epochs": 2, "enable_checkpointing": False, **arguments},
-        accelerator="cpu", log_every_n_steps=1, default_root_dir=folder, enable_progress_bar=False,
-        enable_model_summary=False, callbacks=[ExactState(Path(folder)), *callbacks],
-    )  # fmt: skip
+    options = {"max_epochs": 2, "log_every_n_steps": 1, **arguments}
+    trainer = silent_trainer(folder, **options, callbacks=[ExactState(Path(folder)), *callbacks])
     trainer.fit(module, data, ckpt_path=state, weights_only=True)
     return module.drawn
 

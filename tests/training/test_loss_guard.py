@@ -9,32 +9,17 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader
 
-import hrseg
 from hrseg.cli import main
 from hrseg.errors import ConfigError, VerificationError
 from hrseg.training.loss_guard import IN_A_ROW, LossGuard, check_crop
+from tests.conftest import noise, silent_trainer, tiny_task
 
 
-class Noise:
-    """Random images; the mask of the first is ignored everywhere."""
-
-    def __init__(self, count=4, side=64):
-        draw = torch.Generator().manual_seed(0)
-        shape = (count, 3, side, side)
-        self.images = torch.randint(0, 256, shape, dtype=torch.uint8, generator=draw)
-
-    def __len__(self):
-        return len(self.images)
-
-    def __getitem__(self, index):
-        mask = (self.images[index, 0] > 127).byte() if index else torch.full((64, 64), 255).byte()
-        return {"image": self.images[index], "mask": mask, "name": f"{index}.png"}
-
-
-def task(**arguments):
-    torch.manual_seed(0)
-    model = hrseg.create_model("hrnet_w18_small_v1", num_classes=2)
-    return hrseg.SegmentationTask(model, ["dark", "bright"], **arguments)
+def images_of(count=4):
+    """Noise; the mask of the first image is ignored everywhere."""
+    items = noise(count)
+    items[0]["mask"].fill_(255)
+    return items
 
 
 class Harm(pl.Callback):
@@ -56,18 +41,10 @@ class Harm(pl.Callback):
 
 
 def fit(module, folder, harm, loader=None, ckpt_path=None, **arguments):
-    trainer = pl.Trainer(
-        accelerator="cpu",
-        default_root_dir=folder,
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        **{"max_epochs": 1, **arguments},
-        callbacks=[harm, LossGuard(module.on_bad_loss, folder)],
-    )
+    callbacks = [harm, LossGuard(module.on_bad_loss, folder)]
+    trainer = silent_trainer(folder, **arguments, callbacks=callbacks)
     try:
-        trainer.fit(module, loader or DataLoader(Noise(), 1), ckpt_path=ckpt_path)
+        trainer.fit(module, loader or DataLoader(images_of(), 1), ckpt_path=ckpt_path)
     finally:
         for stem in [module.model.backbone.bn1]:
             stem._forward_pre_hooks.clear()
@@ -79,20 +56,20 @@ def same(a, b):
 
 
 def test_stop_leaves_the_weights_of_the_step_before_and_keeps_the_batch(tmp_path):
-    module, harm = task(), Harm(2)
+    module, harm = tiny_task(), Harm(2)
     with pytest.raises(VerificationError, match=r"the loss is nan at step 2 \(images: 2.png\)"):
         fit(module, tmp_path, harm)
     parameters = dict(module.model.named_parameters())
     assert all(torch.equal(harm.before[2][name], p) for name, p in parameters.items())
     kept = torch.load(tmp_path / "bad_batches" / "step2-0-1.pt", weights_only=True)
     assert kept["name"] == ["2.png"] and (kept["epoch"], kept["step"]) == (0, 2)
-    assert kept["image"].equal(Noise()[2]["image"][None])
+    assert kept["image"].equal(images_of()[2]["image"][None])
     picture = np.asarray(Image.open(tmp_path / "bad_batches" / "step2-0-1-image0.png"))
-    assert np.array_equal(picture, Noise()[2]["image"].permute(1, 2, 0))
+    assert np.array_equal(picture, images_of()[2]["image"].permute(1, 2, 0))
 
 
 def test_skip_goes_on_as_if_the_batch_had_not_been_there(tmp_path, capsys):
-    module, harm = task(on_bad_loss="skip", schedule={"name": "poly", "power": 0.0}), Harm(1)
+    module, harm = tiny_task(on_bad_loss="skip", schedule={"name": "poly", "power": 0.0}), Harm(1)
     fit(module, tmp_path, harm)
     # Weights and batch norm statistics alike.
     assert same(harm.before[1], harm.before[2])
@@ -103,7 +80,7 @@ def test_skip_goes_on_as_if_the_batch_had_not_been_there(tmp_path, capsys):
 
 
 def test_with_accumulation_the_step_of_a_bad_batch_is_left_out(tmp_path):
-    module, harm = task(on_bad_loss="skip"), Harm(1)
+    module, harm = tiny_task(on_bad_loss="skip"), Harm(1)
     fit(module, tmp_path, harm, accumulate_grad_batches=2)
     assert same(harm.before[0], harm.before[2])
 
@@ -121,19 +98,19 @@ class BadGradient(Harm):
 
 @pytest.mark.parametrize("clip", [None, 1.0])
 def test_gradients_that_are_no_numbers_are_no_step_either(tmp_path, clip, capsys):
-    module, harm = task(on_bad_loss="skip"), BadGradient(2)
+    module, harm = tiny_task(on_bad_loss="skip"), BadGradient(2)
     fit(module, tmp_path, harm, gradient_clip_val=clip)
     assert same(harm.before[2], harm.before[3])
     said = capsys.readouterr().out
     assert "the loss is finite, but not its gradients, at step 2 (images: 2.png): skipped" in said
     with pytest.raises(VerificationError, match="not its gradients"):
-        fit(task(), tmp_path, BadGradient(2))
+        fit(tiny_task(), tmp_path, BadGradient(2))
 
 
 def test_many_names_are_cut_short(tmp_path):
-    loader = DataLoader(Noise(12), 12)
+    loader = DataLoader(images_of(12), 12)
     with pytest.raises(VerificationError, match=r"images: 0.png, 1.png, .*7.png and 4 more\)"):
-        fit(task(), tmp_path, Harm(0), loader)
+        fit(tiny_task(), tmp_path, Harm(0), loader)
 
 
 class Keep(pl.Callback):
@@ -186,8 +163,8 @@ def in_two(module, folder, images, harm):
 
 @pytest.mark.filterwarnings("ignore")
 def test_a_loss_of_one_process_is_skipped_by_all_and_named_by_the_first(tmp_path, capfd):
-    module = task(on_bad_loss="skip")
-    in_two(module, tmp_path, Noise(6), InSecondProcess(1))
+    module = tiny_task(on_bad_loss="skip")
+    in_two(module, tmp_path, images_of(6), InSecondProcess(1))
     states = [torch.load(tmp_path / f"{step}.pt") for step in range(3)]
     assert same(states[1], states[2]) and not same(states[0], states[1])
     assert "at step 1 (images: 3.png): skipped" in capfd.readouterr().out
@@ -196,12 +173,12 @@ def test_a_loss_of_one_process_is_skipped_by_all_and_named_by_the_first(tmp_path
 
 @pytest.mark.filterwarnings("ignore")
 def test_a_process_with_nothing_to_learn_from_counts_in_the_mean_and_hangs_none(tmp_path, capfd):
-    images = [Noise()[1], Noise()[0]]  # the second is ignored everywhere
+    images = [images_of()[1], images_of()[0]]  # the second is ignored everywhere
     plain = {"momentum": 0.0, "weight_decay": 0.0, "name": "sgd"}
     steady = {"name": "poly", "power": 0.0}
-    module = task(optimizer={**plain, "lr": 0.2}, schedule=steady)
+    module = tiny_task(optimizer={**plain, "lr": 0.2}, schedule=steady)
     in_two(module, tmp_path, images, Harm())
-    alone = task(optimizer={**plain, "lr": 0.1}, schedule=steady)
+    alone = tiny_task(optimizer={**plain, "lr": 0.1}, schedule=steady)
     fit(alone, tmp_path, Harm(), DataLoader(images[:1], 1))
     both = torch.load(tmp_path / "end.pt")
     for name, weight in alone.model.named_parameters():
@@ -211,29 +188,29 @@ def test_a_process_with_nothing_to_learn_from_counts_in_the_mean_and_hangs_none(
 
 def test_skipping_for_ever_is_an_end(tmp_path):
     harm = Harm(*range(1, 1 + IN_A_ROW))
-    loader = DataLoader(Noise(1 + IN_A_ROW), 1)
+    loader = DataLoader(images_of(1 + IN_A_ROW), 1)
     with pytest.raises(VerificationError, match=f"the {IN_A_ROW}th in a row"):
-        fit(task(on_bad_loss="skip"), tmp_path, harm, loader)
+        fit(tiny_task(on_bad_loss="skip"), tmp_path, harm, loader)
 
 
 def test_skipping_for_ever_is_an_end_across_a_resumption(tmp_path):
     """Nine steps are skipped, the run is stopped and resumed; the next one is the tenth."""
-    module, harm = task(on_bad_loss="skip"), Harm(*range(IN_A_ROW - 1))
-    trainer = fit(module, tmp_path, harm, DataLoader(Noise(IN_A_ROW - 1), 1))
+    module, harm = tiny_task(on_bad_loss="skip"), Harm(*range(IN_A_ROW - 1))
+    trainer = fit(module, tmp_path, harm, DataLoader(images_of(IN_A_ROW - 1), 1))
     trainer.save_checkpoint(tmp_path / "last.ckpt")
-    loader = DataLoader(Noise(IN_A_ROW - 1), 1)
+    loader = DataLoader(images_of(IN_A_ROW - 1), 1)
     with pytest.raises(VerificationError, match=f"the {IN_A_ROW}th in a row"):
-        resumed = task(on_bad_loss="skip")
+        resumed = tiny_task(on_bad_loss="skip")
         fit(resumed, tmp_path, Harm(0), loader, max_epochs=2, ckpt_path=tmp_path / "last.ckpt")
 
 
 def test_batches_of_ignored_pixels_alone_are_counted(tmp_path, capsys):
-    fit(task(), tmp_path, Harm())
+    fit(tiny_task(), tmp_path, Harm())
     assert "1 of this epoch's batches held only ignored pixels" in capsys.readouterr().out
 
 
 def test_weights_that_are_no_numbers_are_not_saved(tmp_path):
-    module = task()
+    module = tiny_task()
     trainer = fit(module, tmp_path, Harm())
     trainer.save_checkpoint(tmp_path / "last.ckpt")
     before = (tmp_path / "last.ckpt").read_bytes()
@@ -246,9 +223,9 @@ def test_weights_that_are_no_numbers_are_not_saved(tmp_path):
 
 def test_a_single_value_for_batch_norm_is_a_message(tmp_path):
     crops = [{**item, "image": item["image"][:, :32, :32], "mask": item["mask"][:32, :32]}
-             for item in Noise()]  # fmt: skip
+             for item in images_of()]  # fmt: skip
     with pytest.raises(ConfigError, match=r"one pixel(.|\n)*data.crop_size beyond 32"):
-        fit(task(), tmp_path, Harm(), DataLoader(crops, 1))
+        fit(tiny_task(), tmp_path, Harm(), DataLoader(crops, 1))
 
 
 @pytest.mark.parametrize(
@@ -273,5 +250,5 @@ def test_fit_refuses_such_a_crop_before_training_and_leaves_no_run(tmp_path, cap
 
 def test_an_unknown_policy_is_refused():
     with pytest.raises(ConfigError, match=r"on_bad_loss 'skp'.*skip"):
-        task(on_bad_loss="skp")
+        tiny_task(on_bad_loss="skp")
     assert LossGuard().policy == "stop"

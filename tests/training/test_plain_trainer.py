@@ -1,12 +1,12 @@
 """hrseg's task and data with a plain Trainer: what is guarded, and which files are written."""
 
 import pytest
-import pytorch_lightning as pl
 import torch
 
 import hrseg
 from hrseg.errors import VerificationError
 from tests.camvid_tree import make_camvid
+from tests.conftest import silent_trainer, tiny_task
 
 
 def train(folder, **options):
@@ -15,19 +15,9 @@ def train(folder, **options):
     data = hrseg.data.CamVid(
         str(root), batch_size=2, crop_size=(48, 64), workers=0, on_error="skip"
     )
-    model = hrseg.create_model("hrnet_w18_small_v1", num_classes=data.num_classes, bn_momentum=0.1)
-    task = hrseg.SegmentationTask(model, data.class_names, data.palette, **options)
+    task = tiny_task(data.class_names, palette=data.palette, **options)
     home = folder / "home"
-    trainer = pl.Trainer(
-        accelerator="cpu",
-        max_epochs=1,
-        default_root_dir=home,
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        callbacks=[hrseg.ClassScores()],
-    )
+    trainer = silent_trainer(home, callbacks=[hrseg.ClassScores()])
     try:
         trainer.fit(task, data)
     finally:

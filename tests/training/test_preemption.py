@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader
 from hrseg.training import preemption as interruption
 from hrseg.training.preemption import Interruption
 from hrseg.utils.signals import SIGPIPE, Stopped, stop_signals, tell
+from tests.conftest import silent_trainer
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
 
@@ -46,11 +47,8 @@ class Plain(pl.LightningModule):
 
 
 def fit(run, module, every_minutes=None, save=True, **arguments):
-    trainer = pl.Trainer(
-        **{"max_epochs": 2, "num_sanity_val_steps": 0, **arguments}, accelerator="cpu",
-        default_root_dir=run, logger=False, enable_checkpointing=False, enable_progress_bar=False,
-        enable_model_summary=False, callbacks=[Interruption(run, save, every_minutes)],
-    )  # fmt: skip
+    options = {"max_epochs": 2, "num_sanity_val_steps": 0, **arguments}
+    trainer = silent_trainer(run, **options, callbacks=[Interruption(run, save, every_minutes)])
     loaders = [DataLoader(torch.randn(count, 2)) for count in (6, 3)]
     trainer.fit(module, *loaders)
     return trainer

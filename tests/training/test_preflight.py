@@ -4,17 +4,15 @@ from types import SimpleNamespace
 
 import pytest
 
-import hrseg
 from hrseg.config.loader import load_config
 from hrseg.errors import ConfigError
 from hrseg.training.preflight import check_interval, check_norms, check_settings
-from hrseg.training.task import SegmentationTask
+from tests.conftest import tiny_task
 
 
 @pytest.fixture(scope="module")
 def task():
-    model = hrseg.create_model("hrnet_w18_small_v1", num_classes=2)
-    return SegmentationTask(model, ["road", "sky"])
+    return tiny_task(["road", "sky"])
 
 
 @pytest.fixture

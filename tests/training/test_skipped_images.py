@@ -5,13 +5,13 @@ import json
 
 import numpy as np
 import pytest
-import pytorch_lightning as pl
 from PIL import Image
 
 from hrseg.cli import main
 from hrseg.config.loader import load_config
 from hrseg.training.factory import build_data, build_task
 from hrseg.training.skipped_images import SkippedFiles, _csv
+from tests.conftest import save_image, silent_trainer
 
 
 @pytest.fixture
@@ -23,9 +23,7 @@ def data(tmp_path):
             image = draw.integers(0, 256, (48, 64, 3), dtype=np.uint8)
             mask = (image[..., 0] > 127).astype(np.uint8)
             for kind, array in (("images", image), ("masks", mask)):
-                path = tmp_path / "data" / kind / split / f"{index:02}.png"
-                path.parent.mkdir(parents=True, exist_ok=True)
-                Image.fromarray(array).save(path)
+                save_image(tmp_path / "data" / kind / split / f"{index:02}.png", array)
     (tmp_path / "data" / "classes.txt").write_text("dark\nbright\n")
     said = {
         "data.root": tmp_path / "data",
@@ -150,11 +148,7 @@ def test_in_python_the_list_is_written_into_the_folder_that_is_given(tmp_path, d
     damage(tmp_path, "images/train/03.png")
     config = load_config("folder", [*data, "data.on_error=skip"])
     module = build_data(config)
-    trainer = pl.Trainer(
-        accelerator="cpu", max_epochs=1, logger=False, enable_checkpointing=False,
-        enable_progress_bar=False, default_root_dir=tmp_path / "logs",
-        callbacks=[SkippedFiles(tmp_path / "own")],
-    )  # fmt: skip
+    trainer = silent_trainer(tmp_path / "logs", callbacks=[SkippedFiles(tmp_path / "own")])
     trainer.fit(build_task(config, module), module)
     assert "03.png" in (tmp_path / "own" / "skipped.csv").read_text()
 

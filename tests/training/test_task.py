@@ -1,14 +1,12 @@
 import numpy as np
 import pytest
-import pytorch_lightning as pl
 import torch
 from torch.utils.data import DataLoader
 
 import hrseg
 from hrseg.config.protocols import Protocol
 from hrseg.errors import ConfigError, VerificationError
-
-NAMES = ["left", "right"]
+from tests.conftest import silent_trainer, tiny_task
 
 
 class Halves:
@@ -28,29 +26,9 @@ def loader(batch_size=2):
     return DataLoader(Halves(), batch_size)
 
 
-def task(**arguments):
-    torch.manual_seed(0)
-    model = hrseg.create_model("hrnet_w18_small_v1", num_classes=2, bn_momentum=0.1)
-    return hrseg.SegmentationTask(model, NAMES, **arguments)
-
-
-def trainer(tmp_path, **arguments):
-    defaults = {
-        "max_epochs": 1,
-        "logger": False,
-        "enable_checkpointing": False,
-        "enable_progress_bar": False,
-        "enable_model_summary": False,
-        "accelerator": "cpu",
-        "default_root_dir": tmp_path,
-        "num_sanity_val_steps": 0,
-    }
-    return pl.Trainer(**{**defaults, **arguments})
-
-
 def test_training_learns_two_images(tmp_path):
-    module = task(optimizer={"name": "sgd", "lr": 0.05})
-    runner = trainer(tmp_path, max_epochs=25)
+    module = tiny_task(optimizer={"name": "sgd", "lr": 0.05})
+    runner = silent_trainer(tmp_path, max_epochs=25)
     runner.fit(module, loader())
     runner.validate(module, loader(1), verbose=False)
     assert module.scores["miou"] > 0.9
@@ -59,8 +37,8 @@ def test_training_learns_two_images(tmp_path):
 @pytest.mark.parametrize("precision", ["bf16-mixed", "32-true"])
 def test_both_precisions_train_with_every_optimiser(tmp_path, precision):
     for optimizer in ("sgd", "adamw"):
-        module = task(optimizer=optimizer)
-        runner = trainer(tmp_path, precision=precision, max_epochs=2)
+        module = tiny_task(optimizer=optimizer)
+        runner = silent_trainer(tmp_path, precision=precision, max_epochs=2)
         runner.fit(module, loader())
         assert torch.isfinite(runner.callback_metrics["train/loss"])
 
@@ -70,22 +48,22 @@ def test_the_loss_is_the_weighted_sum_of_its_terms(tmp_path):
         {"name": "cross_entropy", "weight": 0.4},
         {"name": "cross_entropy", "weight": 1.0, "class_weights": [2.0, 2.0]},
     ]
-    runner = trainer(tmp_path)
-    runner.fit(task(losses=terms), loader())
+    runner = silent_trainer(tmp_path)
+    runner.fit(tiny_task(losses=terms), loader())
     # Equal class weights cancel in the weighted mean, so both terms are the same number.
     total = runner.callback_metrics["train/loss"]
-    runner = trainer(tmp_path)
-    runner.fit(task(losses=["cross_entropy"]), loader())
+    runner = silent_trainer(tmp_path)
+    runner.fit(tiny_task(losses=["cross_entropy"]), loader())
     alone = runner.callback_metrics["train/loss"]
     assert total.item() == pytest.approx(1.4 * alone.item(), rel=1e-5)
 
 
 def test_scores_are_those_of_the_predictions_counted_by_hand(tmp_path):
-    module = task(protocol=Protocol(scales=(1.0, 1.5), flip=True))
-    trainer(tmp_path).validate(module, loader(1), verbose=False)
+    module = tiny_task(protocol=Protocol(scales=(1.0, 1.5), flip=True))
+    silent_trainer(tmp_path).validate(module, loader(1), verbose=False)
     assert list(module.scores["per_scale"]) == ["1.0", "1.5"]
-    module = task()
-    trainer(tmp_path).validate(module, loader(1), verbose=False)
+    module = tiny_task()
+    silent_trainer(tmp_path).validate(module, loader(1), verbose=False)
     counts = np.zeros((2, 2), int)
     module.eval()
     with torch.inference_mode():
@@ -99,16 +77,16 @@ def test_scores_are_those_of_the_predictions_counted_by_hand(tmp_path):
 
 def test_a_scale_report_scores_every_subset_as_it_would_score_alone(tmp_path):
     scales = (1.0, 1.5, 2.0)
-    module = task(protocol=Protocol(scales=scales, average="exp_logits"), scale_report=True)
-    trainer(tmp_path).validate(module, loader(1), verbose=False)
+    module = tiny_task(protocol=Protocol(scales=scales, average="exp_logits"), scale_report=True)
+    silent_trainer(tmp_path).validate(module, loader(1), verbose=False)
     report, fused = module.scores["scale_report"], module.scores["confusion_matrix"]
     assert [row["scales"] for row in report["prefixes"]] == [[1.0], [1.0, 1.5], [1.0, 1.5, 2.0]]
     assert len(report["subsets"]) == 7
     assert [row["cost"] for row in report["prefixes"]] == pytest.approx([1 / 7.25, 3.25 / 7.25, 1])
     for row in report["subsets"]:
-        alone = task(protocol=Protocol(scales=tuple(row["scales"]), average="exp_logits"))
+        alone = tiny_task(protocol=Protocol(scales=tuple(row["scales"]), average="exp_logits"))
         alone.load_state_dict(module.state_dict(), strict=False)
-        trainer(tmp_path).validate(alone, loader(1), verbose=False)
+        silent_trainer(tmp_path).validate(alone, loader(1), verbose=False)
         assert row["miou"] == pytest.approx(alone.scores["miou"], abs=1e-6)
         if row["scales"] == list(scales):
             assert fused == alone.scores["confusion_matrix"]
@@ -116,13 +94,13 @@ def test_a_scale_report_scores_every_subset_as_it_would_score_alone(tmp_path):
 
 def test_a_scale_report_of_too_many_scales_is_refused():
     with pytest.raises(ConfigError, match="9 scales have 511"):
-        task(protocol=Protocol(scales=tuple(range(1, 10))), scale_report=True)
+        tiny_task(protocol=Protocol(scales=tuple(range(1, 10))), scale_report=True)
 
 
 def test_a_frozen_backbone_keeps_weights_and_statistics(tmp_path):
-    module = task(freeze_backbone=True)
+    module = tiny_task(freeze_backbone=True)
     before = {name: value.clone() for name, value in module.model.state_dict().items()}
-    trainer(tmp_path, max_epochs=2).fit(module, loader())
+    silent_trainer(tmp_path, max_epochs=2).fit(module, loader())
     after = module.model.state_dict()
     changed = {name for name in before if not torch.equal(before[name], after[name])}
     assert changed
@@ -132,20 +110,20 @@ def test_a_frozen_backbone_keeps_weights_and_statistics(tmp_path):
 def test_activation_checkpointing_trains_the_same_weights(tmp_path):
     trained = []
     for recompute in (False, True):
-        module = task(activation_checkpointing=recompute)
+        module = tiny_task(activation_checkpointing=recompute)
         assert module.model.backbone.recompute == recompute
-        trainer(tmp_path, max_epochs=2).fit(module, loader())
+        silent_trainer(tmp_path, max_epochs=2).fit(module, loader())
         trained.append(module.model.state_dict())
     assert all(torch.equal(trained[0][name], trained[1][name]) for name in trained[0])
 
 
 def test_a_checkpoint_alone_says_what_it_is_and_holds_only_data(tmp_path):
-    module = task(palette=[(0, 0, 0), (255, 0, 0)], flip_pairs=[(0, 1)])
-    runner = trainer(tmp_path)
+    module = tiny_task(palette=[(0, 0, 0), (255, 0, 0)], flip_pairs=[(0, 1)])
+    runner = silent_trainer(tmp_path)
     runner.fit(module, loader())
     runner.save_checkpoint(tmp_path / "a.ckpt")
     facts = torch.load(tmp_path / "a.ckpt", weights_only=True)["hrseg"]
-    assert facts["class_names"] == NAMES
+    assert facts["class_names"] == ["left", "right"]
     assert facts["palette"] == [[0, 0, 0], [255, 0, 0]]
     assert facts["flip_pairs"] == [[0, 1]]
     assert facts["architecture"]["backbone"] == "hrnet_w18_small_v1"
@@ -153,9 +131,9 @@ def test_a_checkpoint_alone_says_what_it_is_and_holds_only_data(tmp_path):
 
 
 def test_a_loss_that_is_no_number_stops_and_names_images_and_repair(tmp_path):
-    module = task(optimizer={"name": "sgd", "lr": 1e30})
+    module = tiny_task(optimizer={"name": "sgd", "lr": 1e30})
     with pytest.raises(VerificationError, match="the loss is nan") as error:
-        trainer(tmp_path, max_epochs=5).fit(module, loader())
+        silent_trainer(tmp_path, max_epochs=5).fit(module, loader())
     assert "0.png" in str(error.value)
     assert "lr" in str(error.value)
 
@@ -170,7 +148,7 @@ def test_a_loss_that_is_no_number_stops_and_names_images_and_repair(tmp_path):
 )
 def test_unknown_names_are_answered_when_the_task_is_made(arguments, expected):
     with pytest.raises(ConfigError, match=expected):
-        task(**arguments)
+        tiny_task(**arguments)
 
 
 def test_class_names_must_fit_the_model():
@@ -178,17 +156,17 @@ def test_class_names_must_fit_the_model():
     with pytest.raises(
         ConfigError, match="the model has 3 classes, class_names has 2: left, right"
     ):
-        hrseg.SegmentationTask(model, NAMES)
+        hrseg.SegmentationTask(model, ["left", "right"])
 
 
 def test_a_loss_on_an_output_that_the_model_has_not_is_named():
     with pytest.raises(ConfigError, match="unknown output of the model 'aux'"):
-        task(losses=[{"name": "cross_entropy", "on": "aux"}])
+        tiny_task(losses=[{"name": "cross_entropy", "on": "aux"}])
 
 
 def test_numpy_colours_and_a_bare_loss_name_are_taken(tmp_path):
-    module = task(palette=np.array([[1, 2, 3], [4, 5, 6]]), losses="cross_entropy")
-    runner = trainer(tmp_path)
+    module = tiny_task(palette=np.array([[1, 2, 3], [4, 5, 6]]), losses="cross_entropy")
+    runner = silent_trainer(tmp_path)
     runner.fit(module, loader())
     runner.save_checkpoint(tmp_path / "a.ckpt")
     assert hrseg.load(tmp_path / "a.ckpt").palette == [[1, 2, 3], [4, 5, 6]]

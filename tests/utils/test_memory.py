@@ -13,10 +13,9 @@ from torch.utils.data import DataLoader
 from hrseg.config.protocols import Protocol
 from hrseg.evaluation.image_scores import ImageScores
 from hrseg.inference.evaluator import Evaluator
-from hrseg.models import create_model
 from hrseg.training.callbacks import PredictionImages
-from hrseg.training.task import SegmentationTask
 from hrseg.utils.memory import OutOfMemory, is_out_of_memory, of_training
+from tests.conftest import noise, silent_trainer, tiny_task
 from tests.faults.numbers import fresh_memory_alone
 
 
@@ -81,14 +80,8 @@ class Narrowed(pl.Callback):
 
 
 def test_the_next_validation_begins_with_what_the_memory_sufficed_for(tmp_path):
-    model = create_model("hrnet_w18_small_v1", num_classes=2)
-    task = SegmentationTask(model, ["a", "b"])
-    image = {"image": picture(32, 32)[0], "mask": torch.zeros(32, 32).byte(), "name": "0"}
-    trainer = pl.Trainer(
-        accelerator="cpu", logger=False, callbacks=[Narrowed()], default_root_dir=tmp_path,
-        enable_progress_bar=False,
-    )  # fmt: skip
-    trainer.validate(task, DataLoader([image], 1), verbose=False)
+    task, trainer = tiny_task(), silent_trainer(tmp_path, callbacks=[Narrowed()])
+    trainer.validate(task, DataLoader(noise(1), 1), verbose=False)
     assert task.window_batch == 1
 
 
@@ -193,17 +186,10 @@ class Many:
 
 @pytest.mark.slow
 def test_what_validation_holds_does_not_grow_with_the_number_of_images(tmp_path):
-    model = create_model("hrnet_w18_small_v1", num_classes=3)
-    protocol = Protocol(scales=(0.5, 1.0), flip=True)
-    task = SegmentationTask(model, ["a", "b", "c"], protocol=protocol)
+    task = tiny_task(["a", "b", "c"], protocol=Protocol(scales=(0.5, 1.0), flip=True))
     watch, folder = Watch(), tmp_path / "run"
-    trainer = pl.Trainer(
-        accelerator="cpu",
-        logger=False,
-        callbacks=[watch, ImageScores(folder, tmp_path / "none.ckpt"), PredictionImages(4, folder)],
-        enable_progress_bar=False,
-        default_root_dir=folder,
-    )
+    callbacks = [watch, ImageScores(folder, tmp_path / "none.ckpt"), PredictionImages(4, folder)]
+    trainer = silent_trainer(folder, callbacks=callbacks)
     trainer.validate(task, DataLoader(Many(), 1), verbose=False)
     print([round(held) for held in watch.held])
     slope = np.polyfit(range(200, 1001, 100), watch.held[1:], 1)[0]

@@ -7,7 +7,7 @@ import subprocess
 import sys
 
 import pytest
-from rich import get_console, reconfigure
+from rich import reconfigure
 
 from hrseg.utils.console import progress_bar
 from tests.camvid_tree import fit_overrides, make_camvid
@@ -17,10 +17,8 @@ from tests.camvid_tree import fit_overrides, make_camvid
 def terminal():
     """What a terminal of 100 columns has got."""
     told = io.StringIO()
-    before = dict(get_console().__dict__)
     reconfigure(file=told, force_terminal=True, width=100, color_system=None)
-    yield told
-    get_console().__dict__ = before
+    return told
 
 
 def test_it_counts_and_shows_no_rate_before_there_is_one(terminal):

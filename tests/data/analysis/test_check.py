@@ -13,7 +13,7 @@ from hrseg.data.analysis.check import Split, find_split, look_through
 from hrseg.data.datasets.camvid import CamVid
 from hrseg.errors import DataError
 from tests.camvid_tree import make_camvid
-from tests.trees import save
+from tests.conftest import save_image
 
 
 @pytest.fixture
@@ -32,8 +32,8 @@ def test_what_images_hold_is_added_up(tmp_path):
     """By hand: two images of 2x2; Sky has 3 + 1 pixels in both, Building 2 in the second."""
     for index, ids in enumerate([[0, 0, 0, 11], [0, 1, 1, 11]]):
         image = np.full((2, 2, 3), (10, 20, 30 + index), np.uint8)
-        save(tmp_path / f"train/{index}.png", image)
-        save(tmp_path / f"trainannot/{index}.png", np.array(ids, np.uint8).reshape(2, 2))
+        save_image(tmp_path / f"train/{index}.png", image)
+        save_image(tmp_path / f"trainannot/{index}.png", np.array(ids, np.uint8).reshape(2, 2))
     (split,) = looked(tmp_path, ["train"])
     assert (split.pixels[0], split.pixels[1], split.pixels[255]) == (4, 2, 2)
     assert split.images[:3].tolist() == [2, 1, 0]
@@ -114,7 +114,7 @@ def test_remarks_count_files_and_name_the_first(tmp_path):
 
 
 def test_without_masks_no_class_is_said_to_be_missing(tmp_path):
-    image = save(tmp_path / "a.png", np.zeros((2, 2, 3), np.uint8))
+    image = save_image(tmp_path / "a.png", np.zeros((2, 2, 3), np.uint8))
     split = Split("test", files=[(image, None)])
     look_through([split], CamVid(str(tmp_path)).mask_reader(), (), 0)
     assert split.class_rows(["road"]) == []

@@ -6,14 +6,14 @@ from PIL import Image
 
 from hrseg.data.analysis.class_discovery import Survey, code, find_classes, take_survey
 from hrseg.errors import DataError
+from tests.conftest import save_image
 
 RNG = np.random.default_rng(0)
 ROAD, CAR, BLACK = (128, 64, 128), (0, 0, 142), (0, 0, 0)
 
 
 def pair(root, mask, name="a", suffix=".png", size=(20, 24)):
-    image = root / f"{name}.jpg"
-    Image.fromarray(RNG.integers(0, 256, (*size, 3), np.uint8)).save(image)
+    image = save_image(root / f"{name}.jpg", RNG.integers(0, 256, (*size, 3), np.uint8))
     path = root / f"{name}_mask{suffix}"
     (mask if isinstance(mask, Image.Image) else Image.fromarray(mask)).save(path)
     return image, path

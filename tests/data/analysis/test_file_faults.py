@@ -10,7 +10,7 @@ from PIL import Image
 from hrseg.data.analysis.check import Looks, fault
 from hrseg.data.datasets.camvid import CamVid
 from hrseg.data.masks import MaskReader, id_table
-from tests.trees import picture, save
+from tests.conftest import picture, save_image
 
 SIZE = (24, 32)
 READER = MaskReader(id_table(11, ignore_ids=[11]), "Get them again.")
@@ -20,8 +20,8 @@ MASK = (np.arange(24 * 32).reshape(SIZE) % 12).astype(np.uint8)  # 64 pixels of 
 @pytest.fixture
 def files(tmp_path):
     """A good pair."""
-    image = save(tmp_path / "a.png", picture(SIZE, (1,)))
-    return image, save(tmp_path / "a_mask.png", MASK)
+    image = save_image(tmp_path / "a.png", picture(SIZE, (1,)))
+    return image, save_image(tmp_path / "a_mask.png", MASK)
 
 
 def look(image, mask, palette=CamVid.palette):
@@ -39,7 +39,7 @@ def test_a_good_pair_is_counted_and_nothing_is_said(files):
 @pytest.mark.parametrize("seed", range(8))
 def test_the_sums_of_the_channels_are_numpys(tmp_path, seed):
     image = picture((97 + seed, 131), (seed,))
-    found = look(save(tmp_path / "a.png", image), None)
+    found = look(save_image(tmp_path / "a.png", image), None)
     pixels = image.reshape(-1, 3).astype(np.int64)
     assert list(found.sums) == pixels.sum(0).tolist()
     assert list(found.squares) == (pixels**2).sum(0).tolist()
@@ -48,7 +48,7 @@ def test_the_sums_of_the_channels_are_numpys(tmp_path, seed):
 def test_the_sums_are_exact_beyond_32_bits(tmp_path):
     image = np.full((1024, 2048, 3), 255, np.uint8)
     image[7, 9] = 1, 2, 254
-    found = look(save(tmp_path / "white.png", image), None)
+    found = look(save_image(tmp_path / "white.png", image), None)
     others = 255**2 * (1024 * 2048 - 1)
     assert found.squares == (others + 1, others + 4, others + 254**2)
 
@@ -65,7 +65,7 @@ def test_without_a_mask_only_the_image_is_looked_at(files):
 
 
 def colored(path):
-    save(path, np.dstack([MASK] * 3))
+    save_image(path, np.dstack([MASK] * 3))
 
 
 def deep(path):
@@ -77,11 +77,11 @@ def jpeg(path):
 
 
 def unknown(path):
-    save(path, np.where(MASK == 3, 254, MASK).astype(np.uint8))
+    save_image(path, np.where(MASK == 3, 254, MASK).astype(np.uint8))
 
 
 def small(path):
-    save(path, MASK[:20])
+    save_image(path, MASK[:20])
 
 
 def truncated(path):
@@ -134,14 +134,14 @@ def test_masks_of_colours_turned_to_grey_are_recognised(files):
     unknown(files[1])
     (wrong,) = look(*files).faults
     assert "grey values" not in wrong.message
-    save(files[1], np.full(SIZE, 128, np.uint8))  # Sky's grey alone may be a chance
+    save_image(files[1], np.full(SIZE, 128, np.uint8))  # Sky's grey alone may be a chance
     (wrong,) = look(*files).faults
     assert "grey values" not in wrong.message
 
 
 @pytest.mark.parametrize(("ids", "note"), [([11], "all ignored"), ([4, 11], "single class")])
 def test_masks_that_teach_nothing_are_noted(files, ids, note):
-    save(files[1], np.resize(np.array(ids, np.uint8), SIZE))
+    save_image(files[1], np.resize(np.array(ids, np.uint8), SIZE))
     found = look(*files)
     assert not found.faults
     ((said, file),) = found.notes
@@ -152,10 +152,10 @@ def test_masks_that_teach_nothing_are_noted(files, ids, note):
 def test_grey_images_are_noted_in_either_form(files):
     grey = picture(SIZE, (2,))[..., 0]
     for pixels in (grey, np.dstack([grey] * 3)):
-        assert look(save(files[0], pixels), files[1]).notes == [("grey images", files[0])]
+        assert look(save_image(files[0], pixels), files[1]).notes == [("grey images", files[0])]
     # Equal sums are not equal channels.
     swapped = np.dstack([grey, grey[::-1], grey])
-    assert look(save(files[0], swapped), files[1]).notes == []
+    assert look(save_image(files[0], swapped), files[1]).notes == []
 
 
 @pytest.mark.parametrize(

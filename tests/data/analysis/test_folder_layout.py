@@ -2,10 +2,10 @@
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from hrseg.data.analysis.folder_layout import find_layout
 from hrseg.errors import DataError
+from tests.conftest import save_image
 
 PHOTO = np.random.default_rng(0).integers(0, 256, (20, 24, 3), np.uint8)
 MASK = np.zeros((20, 24), np.uint8)
@@ -14,9 +14,7 @@ MASK = np.zeros((20, 24), np.uint8)
 def put(root, *names):
     """Photos end in .jpg, masks in .png."""
     for name in names:
-        path = root / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(PHOTO if path.suffix == ".jpg" else MASK).save(path)
+        save_image(root / name, PHOTO if name.endswith(".jpg") else MASK)
 
 
 def words(layout):

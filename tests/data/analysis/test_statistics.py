@@ -16,7 +16,7 @@ from hrseg.data.analysis.statistics import (
 )
 from hrseg.data.datasets.camvid import CamVid
 from tests.camvid_tree import make_camvid
-from tests.trees import picture, save
+from tests.conftest import picture, save_image
 
 
 def test_enet_weights_are_those_of_the_paper():
@@ -53,8 +53,8 @@ def looked(root):
 
 def test_mean_and_std_are_numpys_over_all_pixels_of_images_of_several_sizes(tmp_path):
     root = make_camvid(tmp_path / "camvid")
-    save(root / "train/001.png", picture((30, 50), (5,)))
-    save(root / "trainannot/001.png", np.zeros((30, 50), np.uint8))
+    save_image(root / "train/001.png", picture((30, 50), (5,)))
+    save_image(root / "trainannot/001.png", np.zeros((30, 50), np.uint8))
     images = [np.asarray(Image.open(path)) for path in sorted((root / "train").iterdir())]
     pixels = np.concatenate([image.reshape(-1, 3) for image in images]) / 255
     mean, std = mean_and_std(looked(root))

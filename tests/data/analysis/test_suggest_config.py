@@ -10,21 +10,17 @@ from hrseg.config.loader import load_config, to_dict
 from hrseg.data import Folder
 from hrseg.data.analysis.suggest_config import inspect_folder, write_config
 from hrseg.errors import DataError
+from tests.conftest import save_image
 from tests.paths import CAMVID
 
 RNG = np.random.default_rng(0)
 ROAD, CAR, SKY = (128, 64, 128), (0, 0, 142), (70, 130, 180)
 
 
-def put(path, array):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(array).save(path)
-
-
 def dataset(root, ids=(0, 1, 2), count=10, size=(70, 100), split=""):
     for index in range(count):
-        put(root / f"images/{split}{index}.jpg", RNG.integers(0, 256, (*size, 3), np.uint8))
-        put(root / f"masks/{split}{index}.png", RNG.choice(np.array(ids, np.uint8), size))
+        save_image(root / f"images/{split}{index}.jpg", RNG.integers(0, 256, (*size, 3), np.uint8))
+        save_image(root / f"masks/{split}{index}.png", RNG.choice(np.array(ids, np.uint8), size))
     return root
 
 
@@ -65,8 +61,8 @@ def test_folders_of_a_split_that_hold_images_and_masks(tmp_path):
     root = tmp_path / "set"
     for split in ("train", "val"):
         for index in range(2):
-            put(root / split / f"images/{index}.jpg", np.zeros((64, 64, 3), np.uint8))
-            put(root / split / f"masks/{index}_gt.png", np.full((64, 64), index, np.uint8))
+            save_image(root / split / f"images/{index}.jpg", np.zeros((64, 64, 3), np.uint8))
+            save_image(root / split / f"masks/{index}_gt.png", np.full((64, 64), index, np.uint8))
     _, _, data = configured(root, tmp_path)
     assert len(data.train_dataset) == len(data.val_dataset) == 2
 
@@ -75,8 +71,8 @@ def test_colour_masks(tmp_path):
     root = tmp_path / "set"
     colors = np.array([SKY, ROAD, CAR], np.uint8)
     for index in range(5):
-        put(root / f"images/{index}.png", RNG.integers(0, 256, (40, 50, 3), np.uint8))
-        put(root / f"masks/{index}.png", colors[RNG.choice(3, (40, 50), p=[0.6, 0.3, 0.1])])
+        save_image(root / f"images/{index}.png", RNG.integers(0, 256, (40, 50, 3), np.uint8))
+        save_image(root / f"masks/{index}.png", colors[RNG.choice(3, (40, 50), p=[0.6, 0.3, 0.1])])
     _, text, data = configured(root, tmp_path)
     assert data.palette == (SKY, ROAD, CAR)
     assert "mask_format: rgb" in text and "class_0  # colour (70, 130, 180), " in text
@@ -102,7 +98,7 @@ def test_lists_are_used(tmp_path):
     root = dataset(tmp_path / "set", count=6)
     (root / "train.txt").write_text("0\n1\n2\n3\n")
     (root / "val.txt").write_text("4\n")
-    put(root / "images/unlabelled.jpg", np.zeros((70, 100, 3), np.uint8))
+    save_image(root / "images/unlabelled.jpg", np.zeros((70, 100, 3), np.uint8))
     _, _, data = configured(root, tmp_path)
     assert len(data.train_dataset) == 4 and len(data.val_dataset) == 1
 
@@ -131,12 +127,12 @@ def test_crops_are_whole_32s_that_fit(tmp_path, size, crop):
 
 def test_warnings_stand_in_the_header(tmp_path):
     root = dataset(tmp_path / "set", count=4, size=(200, 200))
-    put(root / "images/alone.jpg", np.zeros((200, 200, 3), np.uint8))
-    put(root / "masks/3.png", np.zeros((30, 40), np.uint8))
-    put(root / "images/2.jpg", np.zeros((200, 200), np.uint8))
+    save_image(root / "images/alone.jpg", np.zeros((200, 200, 3), np.uint8))
+    save_image(root / "masks/3.png", np.zeros((30, 40), np.uint8))
+    save_image(root / "images/2.jpg", np.zeros((200, 200), np.uint8))
     mask = np.zeros((200, 200), np.uint8)
     mask[0, :3] = 3
-    put(root / "masks/1.png", mask)
+    save_image(root / "masks/1.png", mask)
     (root / "classes.txt").write_text("a\nb\nc\nd\ne\n")
     lines = write_config(inspect_folder(root)).splitlines()
     warnings = [line for line in lines if line.startswith("# WARNING: ")]
@@ -148,8 +144,8 @@ def test_warnings_stand_in_the_header(tmp_path):
 
 def test_jpeg_masks_are_refused_with_the_repair(tmp_path):
     for index in range(3):
-        put(tmp_path / f"images/{index}.jpg", np.zeros((40, 40, 3), np.uint8))
-        put(tmp_path / f"masks/{index}.jpg", np.zeros((40, 40), np.uint8))
+        save_image(tmp_path / f"images/{index}.jpg", np.zeros((40, 40, 3), np.uint8))
+        save_image(tmp_path / f"masks/{index}.jpg", np.zeros((40, 40), np.uint8))
     with pytest.raises(DataError, match=r"3 are JPEG.*\n.*PNG"):
         inspect_folder(tmp_path)
 

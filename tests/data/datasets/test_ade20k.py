@@ -4,7 +4,8 @@ from PIL import Image
 
 from hrseg.data import ADE20K
 from hrseg.errors import DataError
-from tests.trees import blocks, make_ade20k, picture, save
+from tests.conftest import picture, save_image
+from tests.trees import blocks, make_ade20k
 
 
 def data(root, **arguments):
@@ -31,9 +32,9 @@ def test_splits_are_found_from_the_folder_and_from_above_it(tmp_path):
 
 
 def test_the_authors_layout_and_list_are_read(tmp_path):
-    save(tmp_path / "val/image/ADE_val_1.jpg", picture((40, 50), [1]))
-    save(tmp_path / "val/label/ADE_val_1.png", blocks((40, 50), range(5), [1]))
-    save(tmp_path / "train/label/1.png", blocks((40, 50), range(5), [1]))
+    save_image(tmp_path / "val/image/ADE_val_1.jpg", picture((40, 50), [1]))
+    save_image(tmp_path / "val/label/ADE_val_1.png", blocks((40, 50), range(5), [1]))
+    save_image(tmp_path / "train/label/1.png", blocks((40, 50), range(5), [1]))
     (tmp_path / "val.lst").write_text("val/image/ADE_val_1.jpg val/label/ADE_val_1.png\n")
     pair = (tmp_path / "val/image/ADE_val_1.jpg", tmp_path / "val/label/ADE_val_1.png")
     assert list(data(tmp_path).files("val")) == [pair]
@@ -48,7 +49,9 @@ def test_the_test_images_have_no_masks(tmp_path, beside):
     make_ade20k(tmp_path / beside)
     with pytest.raises(DataError, match=r"no test images in .*\nUnpack release_test.zip"):
         data(tmp_path).files("test")
-    image = save(tmp_path / "release_test/testing/ADE_test_00000001.jpg", picture((40, 50), [1]))
+    image = save_image(
+        tmp_path / "release_test/testing/ADE_test_00000001.jpg", picture((40, 50), [1])
+    )
     assert data(tmp_path).files("test") == [(image, None)]
 
 

@@ -4,7 +4,8 @@ from PIL import Image
 
 from hrseg.data import COCOStuff10K
 from hrseg.errors import DataError
-from tests.trees import blocks, make_cocostuff10k, picture, save
+from tests.conftest import picture, save_image
+from tests.trees import blocks, make_cocostuff10k
 
 
 def data(root, **arguments):
@@ -27,8 +28,8 @@ def test_unlabelled_is_ignored_and_the_rest_moves_down_by_one(tmp_path):
 def test_the_authors_layout_has_the_ids_of_coco(tmp_path):
     # 12 (street sign) is no category: 11 fire hydrant and 13 stop sign are neighbours.
     mask = blocks((40, 50), [0, 1, 11, 13, 90, 92, 182], [1])
-    save(tmp_path / "val/image/1.jpg", picture((40, 50), [1]))
-    save(tmp_path / "val/label/1.png", mask)
+    save_image(tmp_path / "val/image/1.jpg", picture((40, 50), [1]))
+    save_image(tmp_path / "val/label/1.png", mask)
     (tmp_path / "val.lst").write_text("val/image/1.jpg val/label/1.png\n")
     for split in ("val", "val.lst"):
         [(_, path)] = data(tmp_path).files(split)

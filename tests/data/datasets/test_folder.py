@@ -5,11 +5,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from hrseg.data import Folder
 from hrseg.data.datasets.folder import read_classes
 from hrseg.errors import ConfigError, DataError
+from tests.conftest import save_image
 
 NAMES = ["road", "car", "tree"]
 COLORS = [[128, 64, 128], [0, 0, 142], [107, 142, 35]]
@@ -17,15 +17,10 @@ RNG = np.random.default_rng(0)
 MASK = RNG.integers(0, 3, (23, 31), np.uint8)
 
 
-def put(path: Path, array: np.ndarray) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(array).save(path)
-
-
 def tree(root: Path, *stems: str, mask: np.ndarray = MASK, image: str = ".jpg") -> Path:
     for stem in stems:
-        put(root / f"images/{stem}{image}", np.repeat(mask[..., None] * 50, 3, 2))
-        put(root / f"masks/{stem}.png", mask)
+        save_image(root / f"images/{stem}{image}", np.repeat(mask[..., None] * 50, 3, 2))
+        save_image(root / f"masks/{stem}.png", mask)
     return root
 
 
@@ -107,8 +102,8 @@ def test_splits_by_list_may_not_share_an_image(tmp_path):
 def test_split_may_be_anywhere_in_the_folder_names(tmp_path, image_folder, mask_folder):
     for split in ("train", "val"):
         masks = mask_folder if "{split}" in mask_folder else mask_folder + "/{split}"
-        put(tmp_path / image_folder.format(split=split) / f"{split}.png", MASK)
-        put(tmp_path / masks.format(split=split) / f"{split}.png", MASK)
+        save_image(tmp_path / image_folder.format(split=split) / f"{split}.png", MASK)
+        save_image(tmp_path / masks.format(split=split) / f"{split}.png", MASK)
     data = folder(tmp_path, image_folder=image_folder, mask_folder=mask_folder)
     data.check()
     assert stems(data, "train") == ["train"] and stems(data, "val") == ["val"]
@@ -133,7 +128,7 @@ def test_rgb_masks_with_a_void_colour(tmp_path):
     ids[0] = 3
     root = tree(tmp_path, "train/a", "val/b")
     for path in (root / "masks").rglob("*.png"):
-        put(path, np.array(palette, np.uint8)[ids])
+        save_image(path, np.array(palette, np.uint8)[ids])
     data = folder(root, mask_format="rgb", palette=palette, ignore_ids=[3])
     data.check()
     np.testing.assert_array_equal(data.val_dataset[0]["mask"].numpy(), np.where(ids == 3, 255, ids))
@@ -207,8 +202,8 @@ def test_json_that_is_not_understood_shows_what_is(tmp_path, text):
 
 def test_masks_beside_the_images_with_a_suffix(tmp_path):
     for stem in ("a", "b"):
-        put(tmp_path / f"all/{stem}.png", np.repeat(MASK[..., None], 3, 2))
-        put(tmp_path / f"all/{stem}_mask.png", MASK)
+        save_image(tmp_path / f"all/{stem}.png", np.repeat(MASK[..., None], 3, 2))
+        save_image(tmp_path / f"all/{stem}_mask.png", MASK)
     options = {"image_folder": "all", "mask_folder": "all", "mask_suffix": "_mask"}
     data = folder(tmp_path, val_fraction=0.5, **options)
     data.check()

@@ -9,7 +9,8 @@ from PIL import Image
 from hrseg.data import LIP
 from hrseg.data.dataset import Key
 from hrseg.errors import DataError
-from tests.trees import make_lip, save
+from tests.conftest import save_image
+from tests.trees import make_lip
 
 
 def data(root, **arguments):
@@ -39,7 +40,7 @@ def test_archives_that_unpack_into_a_folder_of_their_name_are_found(tree):
 
 
 def test_test_images_have_no_masks(tree):
-    save(tree / "Testing_images/testing_images/7_1.jpg", np.zeros((40, 40, 3), np.uint8))
+    save_image(tree / "Testing_images/testing_images/7_1.jpg", np.zeros((40, 40, 3), np.uint8))
     assert [mask for _, mask in data(tree).files("test")] == [None]
 
 

@@ -9,7 +9,8 @@ from hrseg.data import PascalContext
 from hrseg.data.analysis.check import find_split
 from hrseg.data.datasets.pascal_context import CLASS_NAMES, FREQUENT, FREQUENT_IN_FCN_ORDER
 from hrseg.errors import ConfigError, DataError
-from tests.trees import make_pascal_context, save
+from tests.conftest import save_image
+from tests.trees import make_pascal_context
 
 # The order of FCN's list, its first entries.
 FCN = ("aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow",
@@ -73,7 +74,7 @@ def realistic(root, frequent, count=32):
         mask = np.random.default_rng(index).choice(np.array(frequent, np.uint8), (6, 8))
         mask[0], mask[1] = 7, 59
         Image.fromarray(mask.repeat(10, 0).repeat(10, 1)).save(path)
-        save(root / f"JPEGImages/{path.stem}.jpg", np.zeros((60, 80, 3), np.uint8))
+        save_image(root / f"JPEGImages/{path.stem}.jpg", np.zeros((60, 80, 3), np.uint8))
     return data(root)
 
 
