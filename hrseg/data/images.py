@@ -20,14 +20,8 @@ from hrseg.errors import DataError
 from hrseg.utils.text import one_line
 
 Array = npt.NDArray[np.uint8]
-
-
 SUFFIXES = (".png", ".jpg", ".jpeg")
-
-
 _END_OF_JPEG = b"\xff\xd9"
-
-
 _AS_STORED = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_ANYDEPTH | cv2.IMREAD_IGNORE_ORIENTATION
 
 

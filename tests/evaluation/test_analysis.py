@@ -7,8 +7,9 @@ import pytest
 from scipy import stats
 
 from hrseg.errors import DataError
-from hrseg.evaluation.analysis import bootstrap, details, image_iou, write_details
+from hrseg.evaluation.analysis import details, write_details
 from hrseg.evaluation.results import open_evaluation, record
+from hrseg.metrics.bootstrap import bootstrap, image_iou
 from hrseg.visualize import indexed
 from tests.conftest import save_image
 from tests.evaluations import PALETTE, write_evaluation
