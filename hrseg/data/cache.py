@@ -1,7 +1,7 @@
 """Cache of decoded images and masks in memory-mapped shards, read crop by crop.
 
 `index.jsonl` has a line per pair: its files with size, time and sha256, where its bytes lie, and
-their sha256. The first line says the format and how masks were read. `cachewriter.py` writes it.
+their sha256. The first line says the format and how masks were read. `cache_writer.py` writes it.
 """
 
 import hashlib
