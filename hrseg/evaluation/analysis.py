@@ -12,6 +12,7 @@ from hrseg.errors import DataError
 from hrseg.evaluation.results import Evaluation, ImageRecord
 from hrseg.metrics.bootstrap import bootstrap, image_iou
 from hrseg.metrics.boundary import BoundaryCounts
+from hrseg.utils.console import say
 from hrseg.utils.files import write_json
 from hrseg.utils.text import percent
 
@@ -70,12 +71,10 @@ def show_details(found: Mapping[str, Any], scores: Mapping[str, Any]) -> None:
     at3, at5, at9 = (found["boundary"][width] for width in ("3", "5", "9"))
     between = _between(found["bootstrap"]["miou"])
     spread = found["image_iou"]
-    get_console().print(
+    say(
         f"mIoU {percent(scores['miou'])}, 95 % interval {between}; "
         f"images: median {percent(spread['median'])}, half of them {percent(spread['q1'])} to "
-        f"{percent(spread['q3'])}, worst {percent(spread['min'])}",
-        highlight=False,
-        soft_wrap=True,
+        f"{percent(spread['q3'])}, worst {percent(spread['min'])}"
     )
     table = Table("class", title="contours", title_justify="left")
     for header in ("IoU", "95 %", "IoU\n3 px", "IoU\n9 px", "F\n3 px", "errors\nin 5 px"):

@@ -17,6 +17,7 @@ from hrseg.errors import ConfigError, HrsegError
 from hrseg.evaluation.results import Evaluation, ImageRecord, open_evaluation, record
 from hrseg.inference.predictor import Predictor, load
 from hrseg.metrics.confusion import mean_iou
+from hrseg.utils.constants import IGNORE_INDEX
 from hrseg.utils.registry import find
 from hrseg.visualize import colorize, error_map, legend, side_by_side
 
@@ -143,7 +144,7 @@ def changes(first: Evaluation, second: Evaluation, name: str) -> Array:
     truth = first.truth(name)
     was, now = first.pred(name) == truth, second.pred(name) == truth
     colors = np.array([_BOTH_WRONG, BETTER, WORSE, _BOTH_RIGHT, _VOID], np.uint8)
-    return np.asarray(colors[np.where(truth == 255, 4, 2 * was + now)], np.uint8)
+    return np.asarray(colors[np.where(truth == IGNORE_INDEX, 4, 2 * was + now)], np.uint8)
 
 
 def browse(run: str | Path, other: str | Path | None = None) -> "Browser":
