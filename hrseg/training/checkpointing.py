@@ -55,10 +55,8 @@ class DurableCheckpointIO(TorchCheckpointIO):
         # A damaged file of another process must not replace the intact previous one.
         keep = path in self._written or (path.is_file() and state_of(path) != "damaged")
         with replacing(path, durable=True, previous=previous_of(path) if keep else None) as partial:
-            try:
-                torch.save(checkpoint, partial)
-            except RuntimeError as error:  # of torch's writer, also if the disk is full
-                raise cannot_write(path, str(error).partition("\n")[0]) from error
+            if fault := _write(checkpoint, partial):
+                raise cannot_write(path, fault)
             _forget_pages(partial)
             if state_of(partial) != "whole":
                 raise cannot_write(path, "the disk returned other bytes than were written.")
@@ -66,6 +64,15 @@ class DurableCheckpointIO(TorchCheckpointIO):
     def load_checkpoint(self, path: str | os.PathLike[str], *args: Any, **kwargs: Any) -> Any:
         """Read a checkpoint, or the previous one if it is damaged."""
         return super().load_checkpoint(whole_checkpoint(Path(path)), *args, **kwargs)
+
+
+def _write(checkpoint: dict[str, Any], path: Path) -> str:
+    """Write a file; return the error of torch's writer, without the frames that keep it open."""
+    try:
+        torch.save(checkpoint, path)
+    except RuntimeError as error:  # also if the disk is full
+        return str(error).partition("\n")[0] or "unknown error"
+    return ""
 
 
 def _forget_pages(path: Path) -> None:
