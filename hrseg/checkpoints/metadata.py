@@ -1,10 +1,24 @@
-"""Model metadata stored in checkpoints and exported files: one builder, and validation."""
+"""Model metadata stored in checkpoints and exported files: the schema, and its validation."""
 
-import inspect
 import re
 from collections.abc import Mapping, Sequence
+from functools import cache
+from inspect import Parameter, signature
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
+from pydantic import (
+    create_model as create_schema,
+)
 
 from hrseg.config.loader import to_dict
 from hrseg.config.protocols import Protocol, make_protocol
@@ -19,9 +33,140 @@ from hrseg.visualize import default_palette
 if TYPE_CHECKING:
     from hrseg.data.datamodule import SegmentationDataModule
 
-NAMES = ("architecture", "class_names", "palette", "flip_pairs", "mean", "std", "protocol")
-_MOST = 20_000  # things in what a file says, a hundred times what it takes
-FORMAT = 1  # of these and of what lies beside them: raise it where an older hrseg would misread
+FORMAT = 1  # of the metadata and the rest of the file: raise it if an older hrseg would misread
+_MAX_ITEMS = 20_000  # values in the metadata of a file, a hundred times the usual number
+_MAX_SIDE = 2**16  # pixels: larger images fill the memory
+_VERSION = r"^[A-Za-z0-9_.+!-]{1,40}$"
+
+
+def first_problem(error: ValidationError) -> str:
+    """Return the first of a model's errors as "key: reason" on one line."""
+    problem = error.errors(include_url=False, include_context=False, include_input=False)[0]
+    key = ".".join(map(str, problem["loc"]))
+    reason = problem["msg"].removeprefix("Value error, ")
+    return one_line(f"{key}: {reason}" if key else reason)
+
+
+def _printable(value: str) -> str:
+    """Refuse a name with control characters or line breaks, which a terminal would obey."""
+    if one_line(value) != value:
+        raise ValueError("control characters or line breaks in a name")
+    return value
+
+
+def _evaluable(value: dict[str, Any]) -> dict[str, Any]:
+    """Refuse fields from which no `Protocol` can be made."""
+    try:
+        protocol = Protocol(**value)
+        _Limits.model_validate({name: getattr(protocol, name) for name in _Limits.model_fields})
+    except ValidationError as error:
+        raise ValueError(first_problem(error)) from error
+    except (TypeError, ConfigError) as error:
+        raise ValueError(str(error).partition("\n")[0]) from error
+    return value
+
+
+def _buildable(value: dict[str, Any]) -> dict[str, Any]:
+    """Refuse arguments that `create_model` does not take."""
+    try:
+        _architecture().model_validate(value)
+    except ValidationError as error:
+        raise ValueError(first_problem(error)) from error
+    return value
+
+
+Integer = Annotated[int, Field(strict=True)]
+Number = Annotated[float, Field(strict=True, allow_inf_nan=False)]
+Name = Annotated[str, Field(max_length=200), AfterValidator(_printable)]
+ProtocolFields = Annotated[dict[str, Any], AfterValidator(_evaluable)]
+_Id = Annotated[Integer, Field(ge=0, lt=256)]
+_Color = Annotated[list[_Id], Field(min_length=3, max_length=3)]
+_Pair = Annotated[list[_Id], Field(min_length=2, max_length=2)]
+_Mean = Annotated[Number, Field(gt=-1e6, lt=1e6)]
+_Std = Annotated[Number, Field(gt=0, lt=1e6)]
+
+
+class _Limits(BaseModel):
+    """Limits of a stored protocol that `Protocol` itself does not have."""
+
+    name: Name
+    pad_multiple: Annotated[Integer, Field(le=_MAX_SIDE)]
+    base_size: Annotated[Integer, Field(le=_MAX_SIDE)]
+    window_above: Number
+
+
+class ExportMetadata(BaseModel):
+    """Interface of an exported file.
+
+    Attributes:
+        format: a format of `hrseg export`.
+        input: "uint8" or "normalized" images.
+        output: "logits" at full size, "head" (logits at head resolution) or "ids".
+        int8: whether the weights are quantised.
+        source: origin of the weights.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+    input: Literal["uint8", "normalized"]
+    output: Literal["logits", "head", "ids"]
+    format: str | None = None
+    int8: bool = False
+    source: dict[str, Any] = {}
+
+
+class ModelMetadata(BaseModel):
+    """Everything that prediction with the weights of a file needs.
+
+    Unknown keys are kept: later versions only add optional ones.
+
+    Attributes:
+        architecture: arguments of `create_model`.
+        class_names: one per class.
+        palette: RGB colour of each class.
+        flip_pairs: ids that swap in a mirrored image.
+        mean: of the normalisation, per channel, for images in 0..1.
+        std: of the normalisation.
+        protocol: fields of the `Protocol` by which images are evaluated.
+        format: version of the file format.
+        version: of the hrseg that wrote the file.
+        plugin: module or file name of the plugin that registered a part of the network.
+        export: interface of an exported file; None in a checkpoint.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+    architecture: Annotated[dict[str, Any], AfterValidator(_buildable)]
+    class_names: list[Name]
+    palette: list[_Color]
+    flip_pairs: list[_Pair]
+    mean: Annotated[list[_Mean], Field(min_length=3, max_length=3)]
+    std: Annotated[list[_Std], Field(min_length=3, max_length=3)]
+    protocol: ProtocolFields
+    format: Annotated[Integer, Field(ge=1)] = FORMAT
+    version: Annotated[str, Field(pattern=_VERSION)] = __version__
+    plugin: Name | None = None
+    export: ExportMetadata | None = None
+
+    @field_validator("class_names", "palette")
+    @classmethod
+    def _one_per_class(cls, value: list[Any], info: ValidationInfo) -> list[Any]:
+        count = info.data.get("architecture", {}).get("num_classes", len(value))
+        if len(value) != count:
+            raise ValueError(f"{len(value)} for {count} classes")
+        return value
+
+    @field_validator("flip_pairs")
+    @classmethod
+    def _known_ids(cls, value: list[list[int]], info: ValidationInfo) -> list[list[int]]:
+        count = len(info.data.get("class_names", range(256)))
+        if any(index >= count for pair in value for index in pair):
+            raise ValueError(f"an id outside of the {count} classes")
+        return value
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain data, without the optional parts that are not set."""
+        return {name: value for name, value in self.model_dump().items() if value is not None}
 
 
 def build_metadata(
@@ -32,29 +177,23 @@ def build_metadata(
     mean: Sequence[float],
     std: Sequence[float],
     protocol: Protocol,
+    **optional: Any,
 ) -> dict[str, Any]:
-    """Return, as plain data, everything that prediction with the weights needs.
+    """Return the metadata of a model as plain data, without validation: a save must not fail.
 
-    Args:
-        architecture: arguments of `create_model`.
-        class_names: one per class.
-        palette: RGB colour of each class.
-        flip_pairs: ids that swap in a mirrored image.
-        mean: of the normalisation, per channel, for images in 0..1.
-        std: of the normalisation.
-        protocol: how images are evaluated.
+    Arguments as the attributes of ModelMetadata; `optional` are its other attributes.
     """
-    return {
-        "format": FORMAT,
-        "version": __version__,
-        "architecture": dict(architecture),
-        "class_names": list(class_names),
-        "palette": [list(color) for color in palette],
-        "flip_pairs": [list(pair) for pair in flip_pairs],
-        "mean": list(mean),
-        "std": list(std),
-        "protocol": protocol.to_dict(),
-    }
+    metadata = ModelMetadata.model_construct(
+        architecture=dict(architecture),
+        class_names=list(class_names),
+        palette=[list(color) for color in palette],
+        flip_pairs=[list(pair) for pair in flip_pairs],
+        mean=list(mean),
+        std=list(std),
+        protocol=protocol.to_dict(),
+        **optional,
+    )
+    return metadata.to_dict()
 
 
 def metadata_from_config(
@@ -72,148 +211,76 @@ def metadata_from_config(
     )
 
 
-def check_facts(facts: Any, path: str | Path) -> None:
-    """Refuse facts that no model could have.
+def read_metadata(data: Any, path: str | Path) -> ModelMetadata:
+    """Validate the metadata of a checkpoint or an exported file.
 
     Args:
-        facts: of a checkpoint or an exported file, plain data.
+        data: plain data from the file.
         path: the file, for the message.
 
     Raises:
-        ConfigError: a newer format, or a fact that is missing, or of another type or range.
+        ConfigError: a newer format, or metadata that is missing, or of another type or range.
     """
-    if not _is_small(facts):
+    if not _is_small(data):
         raise ConfigError(
-            f"{path}: what it says of itself is no plain data, or far too much of it.\n"
-            "Expected a file that hrseg wrote. It was made to harm, or copied badly."
+            f"{path}: its metadata is not plain data, or far too large.\n"
+            "Expected a file that hrseg wrote. Copy it again from its source."
         )
-    _refuse_newer(facts, path)
-    missing = [name for name in NAMES if not isinstance(facts, Mapping) or name not in facts]
-    wrong = missing or [
-        name for name, fits in _CHECKS.items() if name in facts and not fits(facts[name], facts)
-    ]
-    if wrong:
+    data = data if isinstance(data, Mapping) else {}
+    _refuse_newer(data, path)
+    try:
+        return ModelMetadata.model_validate(dict(data))
+    except ValidationError as error:
+        missing = [str(p["loc"][0]) for p in error.errors() if p["type"] == "missing"]
+        problem = f"incomplete: {', '.join(missing)}"
         raise ConfigError(
-            f"{path}: what it says of itself is {'incomplete' if missing else 'damaged'}: "
-            f"{', '.join(wrong)}.\nExpected a file that hrseg wrote. Copy it again, or load its "
-            "weights by hrseg.create_model and hrseg.load_weights."
-        )
+            f"{path}: its metadata is {problem if missing else f'damaged: {first_problem(error)}'}"
+            ".\nExpected a file that hrseg wrote. Copy it again, or load its weights by "
+            "hrseg.create_model and hrseg.load_weights."
+        ) from error
 
 
-def _is_small(facts: Any) -> bool:
-    """Return whether facts are plain data that can be gone through.
+@cache
+def _architecture() -> type[BaseModel]:
+    """Return the schema of `create_model`'s arguments."""
+    fields: dict[str, Any] = {
+        name: (parameter.annotation, ... if parameter.default is Parameter.empty else None)
+        for name, parameter in signature(create_model, eval_str=True).parameters.items()
+    }
+    fields["num_classes"] = (int, ...)  # the file says it even if it is the default
+    config = ConfigDict(strict=True, extra="forbid")
+    return create_schema("Architecture", __config__=config, **fields)
 
-    A list that is inside itself, or twice in each of sixty lists, would be written out for ever.
+
+def _is_small(data: Any) -> bool:
+    """Return whether data is plain and small enough to validate.
+
+    A list that contains itself, or that contains one list twice in each of sixty levels, has no
+    end when it is written out.
     """
-    waiting, seen = [facts], 0
-    while waiting and seen <= _MOST:
-        one, seen = waiting.pop(), seen + 1
-        if isinstance(one, Mapping):
-            waiting += [*one, *one.values()]
-        elif isinstance(one, list | tuple):
-            waiting += one
-        elif isinstance(one, str):
-            seen += len(one) // 100
-        elif isinstance(one, int):
-            seen += one.bit_length() // 100
-        elif one is not None and not isinstance(one, float):
+    waiting, count = [data], 0
+    while waiting and count <= _MAX_ITEMS:
+        value, count = waiting.pop(), count + 1
+        if isinstance(value, Mapping):
+            waiting += [*value, *value.values()]
+        elif isinstance(value, list | tuple):
+            waiting += value
+        elif isinstance(value, str):
+            count += len(value) // 100
+        elif isinstance(value, int):
+            count += value.bit_length() // 100
+        elif value is not None and not isinstance(value, float):
             return False
-    return seen <= _MOST
+    return count <= _MAX_ITEMS
 
 
-def _refuse_newer(facts: Any, path: str | Path) -> None:
-    """Raise before a file of a later hrseg is taken for a damaged one, or misread."""
-    said = facts.get("format") if isinstance(facts, Mapping) else None
-    if isinstance(said, int) and said > FORMAT:
-        version = facts.get("version")
-        writer = f"hrseg {version}" if _is_version(version, facts) else "a newer hrseg"
+def _refuse_newer(data: Mapping[str, Any], path: str | Path) -> None:
+    """Refuse the file of a later hrseg, which may look damaged to this one."""
+    number, version = data.get("format"), data.get("version")
+    if isinstance(number, int) and number > FORMAT:
+        known = isinstance(version, str) and re.fullmatch(_VERSION, version)
+        writer = f"hrseg {version}" if known else "a newer hrseg"
         raise ConfigError(
             f"{path} was written by {writer}, in a format that this hrseg, {__version__}, does "
             "not know.\nUpgrade: pip install --upgrade hrseg"
         )
-
-
-def _is_format(value: Any, facts: Mapping[str, Any]) -> bool:
-    return type(value) is int and 1 <= value <= FORMAT
-
-
-def _is_version(value: Any, facts: Mapping[str, Any]) -> bool:
-    return isinstance(value, str) and re.fullmatch(r"[\w.+!-]{1,40}", value, re.ASCII) is not None
-
-
-def _is_architecture(value: Any, facts: Mapping[str, Any]) -> bool:
-    known = inspect.signature(create_model, eval_str=True).parameters
-    if not isinstance(value, dict) or not {"backbone", "num_classes"} <= set(value) <= set(known):
-        return False
-    kinds = {name: known[name].annotation for name in value}
-    kinds = {name: float | int if kind is float else kind for name, kind in kinds.items()}
-    return all(isinstance(value[name], kind) for name, kind in kinds.items())
-
-
-def _are_names(value: Any, facts: Mapping[str, Any]) -> bool:
-    architecture = facts["architecture"]
-    count = architecture.get("num_classes") if isinstance(architecture, Mapping) else None
-    return isinstance(value, list) and len(value) == count and all(map(_is_name, value))
-
-
-def _is_name(value: Any) -> bool:
-    return isinstance(value, str) and len(value) <= 200 and one_line(value) == value
-
-
-def _is_palette(value: Any, facts: Mapping[str, Any]) -> bool:
-    def is_color(color: Any) -> bool:
-        return isinstance(color, list | tuple) and len(color) == 3 and _are_ids(color, 256)
-
-    if not isinstance(value, list) or not isinstance(facts["class_names"], list):
-        return False
-    return len(value) == len(facts["class_names"]) and all(map(is_color, value))
-
-
-def _are_pairs(value: Any, facts: Mapping[str, Any]) -> bool:
-    if not isinstance(value, list | tuple) or not isinstance(facts["class_names"], list):
-        return False
-    pairs = [pair for pair in value if isinstance(pair, list | tuple) and len(pair) == 2]
-    return len(pairs) == len(value) and all(_are_ids(p, len(facts["class_names"])) for p in pairs)
-
-
-def _are_numbers(value: Any, facts: Mapping[str, Any]) -> bool:
-    return (
-        isinstance(value, list | tuple)
-        and len(value) == 3
-        and all(isinstance(number, int | float) and abs(number) < 1e6 for number in value)
-    )
-
-
-def _are_positive(value: Any, facts: Mapping[str, Any]) -> bool:
-    return _are_numbers(value, facts) and min(value) > 0
-
-
-def _is_protocol(value: Any, facts: Mapping[str, Any]) -> bool:
-    try:
-        protocol = Protocol(**value)
-    except (TypeError, ConfigError):
-        return False
-    whole = (protocol.pad_multiple, protocol.base_size)
-    # Protocol checks the rest; sides above 2**16 would fill the memory.
-    return (
-        _is_name(protocol.name)
-        and isinstance(protocol.window_above, int | float)
-        and _are_ids(whole, 2**16 + 1)
-    )
-
-
-def _are_ids(values: Any, limit: int) -> bool:
-    return all(isinstance(value, int) and 0 <= value < limit for value in values)
-
-
-_CHECKS = {
-    "format": _is_format,
-    "version": _is_version,
-    "architecture": _is_architecture,
-    "class_names": _are_names,
-    "palette": _is_palette,
-    "flip_pairs": _are_pairs,
-    "mean": _are_numbers,
-    "std": _are_positive,
-    "protocol": _is_protocol,
-}

@@ -1,7 +1,6 @@
 """Reading of checkpoints without running code from them, and writing of safetensors."""
 
 import json
-import os
 import re
 import zipfile
 from collections.abc import Mapping
@@ -14,7 +13,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from hrseg.checkpoints.integrity import SEAL_BYTES, seal_of, state_of, whole_ones_beside
+from hrseg.checkpoints.integrity import state_of, whole_ones_beside
 from hrseg.errors import ConfigError
 from hrseg.utils.files import cannot_write
 
@@ -25,8 +24,8 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     """Read a checkpoint file onto the CPU without running code from it.
 
     Returns:
-        What `torch.save` wrote; for .safetensors `{"state_dict": tensors, "metadata": strings}`,
-        and as "hrseg" what hrseg wrote down there.
+        The content that `torch.save` wrote. A .safetensors file gives `{"state_dict": tensors,
+        "metadata": strings}`, and as "hrseg" the model metadata of a file that hrseg wrote.
 
     Raises:
         ConfigError: a URL, no such file, damaged, not a checkpoint, or with more than data in it.
@@ -35,8 +34,8 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
         raise ConfigError(f"{path} is a URL.\nDownload the file, check its origin, give its path.")
     path = Path(path).expanduser()
     try:
-        if path.is_fifo() or path.is_char_device() or path.is_block_device():  # without an end
-            raise OSError(0, "a pipe or a device, no file")
+        if path.is_fifo() or path.is_char_device() or path.is_block_device():
+            raise OSError(0, "it is a pipe or a device, not a file")
         path.open("rb").close()
     except OSError as error:
         raise ConfigError(
@@ -44,57 +43,34 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
             "Expected a .pth, .ckpt or .safetensors file."
         ) from error
     _check_size(path)
-    with path.open("rb") as file:
-        sealed = seal_of(file) is not None
-    if (sealed or path.suffix == ".ckpt") and state_of(path) == "damaged":
-        raise _damaged(path)
     raw = _read_safetensors(path) if path.suffix == ".safetensors" else _read_torch(path)
     if not isinstance(raw, dict):
-        raise ConfigError(f"{path} holds a {type(raw).__name__}, expected a state dict.")
+        raise ConfigError(f"{path} contains a {type(raw).__name__}, expected a state dict.")
     _refuse_unusual(raw, path)
     return raw
 
 
 def _check_size(path: Path) -> None:
-    """Refuse what would fill the memory, before a byte of it is unpacked."""
+    """Refuse a file that would fill the memory, before any of it is unpacked."""
     size = path.stat().st_size
     if size > MAX_BYTES:
         raise ConfigError(
             f"{path} has {size / 2**30:.1f} GiB; weights of an HRNet have less than 1.\n"
             "Expected a state dict or a checkpoint. Save the network's state dict alone."
         )
-    with path.open("rb") as file:
-        if file.read(4) != b"PK\3\4":  # as torch.load tells a zip
-            return
-    entries = _entries(path)
-    unpacked = sum(entry.file_size for entry in entries)
-    # torch.save never compresses, and no two entries share their bytes.
-    if unpacked > size or any(entry.compress_type for entry in entries):
-        raise ConfigError(
-            f"{path} is a zip bomb or no checkpoint: {size:,} bytes would become {unpacked:,}.\n"
-            "Nothing of it was unpacked. Expected a file of torch.save, which never compresses."
-        )
-
-
-def _entries(path: Path) -> list[zipfile.ZipInfo]:
-    """Return what a zip holds, if every reader finds the same in it."""
+    if not zipfile.is_zipfile(path):
+        return
     try:
-        with zipfile.ZipFile(path) as zipped, path.open("rb") as file:
-            entries, start = zipped.infolist(), zipped.start_dir
-            seal = SEAL_BYTES if seal_of(file) else 0
-            # The records that torch.save writes at the end.
-            end = file.seek(-98 - seal, os.SEEK_END)
-            tail = file.read(98)
+        with zipfile.ZipFile(path) as archive:
+            entries = archive.infolist()
     except (OSError, ValueError, NotImplementedError, zipfile.BadZipFile) as error:
         raise _damaged(path) from error
-    said, pointed = int.from_bytes(tail[-6:-2], "little"), end
-    if tail[-42:-38] == b"PK\6\7":  # with numbers of 64 bits
-        said, pointed = (int.from_bytes(tail[i : i + 8], "little") for i in (-50, -34))
-    # Python looks for the directory before the end, torch where the end says that it starts.
-    comment = int.from_bytes(tail[-2:], "little")
-    if (said, pointed, tail[-22:-18], comment) != (start, end, b"PK\5\6", seal):
-        raise _damaged(path)
-    return entries
+    unpacked = sum(entry.file_size for entry in entries)
+    if unpacked > size or any(entry.compress_type for entry in entries):
+        raise ConfigError(
+            f"{path} is a zip bomb or not a checkpoint: {size:,} bytes would become {unpacked:,}.\n"
+            "It was not unpacked. Expected a file of torch.save, which never compresses."
+        )
 
 
 def _read_safetensors(path: Path) -> dict[str, Any]:
@@ -104,7 +80,7 @@ def _read_safetensors(path: Path) -> dict[str, Any]:
             metadata = file.metadata() or {}
     except SafetensorError as error:
         raise ConfigError(
-            f"{path} is damaged or no safetensors file: {error}.\nCopy or download it again."
+            f"{path} is damaged or not a safetensors file: {error}.\nCopy or download it again."
         ) from error
     content: dict[str, Any] = {"state_dict": state, "metadata": metadata}
     if "hrseg" in metadata:
@@ -112,15 +88,13 @@ def _read_safetensors(path: Path) -> dict[str, Any]:
             content["hrseg"] = json.loads(metadata["hrseg"])
         except (ValueError, RecursionError) as error:
             raise ConfigError(
-                f"{path}: its metadata 'hrseg' is no JSON: {error}.\nCopy or download it again."
+                f"{path}: its metadata 'hrseg' is not JSON: {error}.\nCopy or download it again."
             ) from error
     return content
 
 
-def write_safetensors(path: Path, state: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
-    """Write tensors, and as JSON what it takes to predict with them; `read_checkpoint` reads it.
-
-    Empty facts are left out: the file then says nothing of itself.
+def write_safetensors(path: Path, state: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> None:
+    """Write tensors and, unless it is empty, the model metadata as JSON.
 
     Raises:
         ConfigError: it cannot be written, for example on a full disk.
@@ -129,19 +103,21 @@ def write_safetensors(path: Path, state: Mapping[str, Tensor], facts: Mapping[st
     copies = {name: tensor.detach().cpu().clone() for name, tensor in state.items()}
     tensors = {name: tensor.contiguous() for name, tensor in copies.items()}
     try:
-        save_file(tensors, path, {"hrseg": json.dumps(facts)} if facts else None)
+        save_file(tensors, path, {"hrseg": json.dumps(metadata)} if metadata else None)
     except SafetensorError as error:
         raise cannot_write(path, str(error)) from error
 
 
 def _read_torch(path: Path) -> Any:
+    if state_of(path) == "damaged":
+        raise _damaged(path)
     try:
         with torch.serialization.safe_globals(_numpy_float()):
             return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # A damaged file raises nearly anything: KeyError, OSError, ...
         if code := re.search(r"GLOBAL (\S+)", str(error)):
             raise ConfigError(
-                f"{path} holds more than tensors and plain data: {code[1]}.\n"
+                f"{path} contains more than tensors and plain data: {code[1]}.\n"
                 "It was refused and nothing in it was run.\n"
                 "If you trust it, save its state dict alone: torch.save(model.state_dict(), ...)."
             ) from error
@@ -153,12 +129,12 @@ def _damaged(path: Path) -> ConfigError:
     return ConfigError(
         f"{path} is damaged, truncated, or not a checkpoint.\n"
         "Expected a file written by torch.save. Copy or download it again, compare its size."
-        + (f"\nWhole ones beside it: {others}" if others else "")
+        + (f"\nIntact files beside it: {others}" if others else "")
     )
 
 
 def _refuse_unusual(raw: Mapping[str, Any], path: Path) -> None:
-    """Refuse tensors that are no plain numbers: they fail later, or fill the memory."""
+    """Refuse sparse, quantised, meta and expanded tensors: they fail later, or fill the memory."""
     entries = raw.get("state_dict")
     tensors = {**raw, **(entries if isinstance(entries, Mapping) else {})}
     for name, tensor in tensors.items():
@@ -174,12 +150,12 @@ def _refuse_unusual(raw: Mapping[str, Any], path: Path) -> None:
         if tensor.numel() > stored:
             raise ConfigError(
                 f"{path}: {name} claims {tensor.numel():,} values, {stored:,} are stored.\n"
-                "No training writes such a file: it was made to fill the memory. It was refused."
+                "No training writes such a file, which would fill the memory."
             )
 
 
 def _numpy_float() -> list[Any]:
-    """What unpickling a numpy float calls: the authors' checkpoint.pth.tar keeps its mIoU so."""
+    """Return the globals of a pickled numpy float, the mIoU in the authors' checkpoint.pth.tar."""
     scalar = numpy.float64(0).__reduce__()[0]
     return [
         (scalar, "numpy.core.multiarray.scalar"),  # Its name before numpy 2.

@@ -16,7 +16,7 @@ from torch import Tensor
 from hrseg.checkpoints.hub import fetch, is_on_hub
 from hrseg.checkpoints.integrity import state_of
 from hrseg.checkpoints.loading import Report, build_model, compare, describe, load_weights
-from hrseg.checkpoints.metadata import check_facts, metadata_from_config
+from hrseg.checkpoints.metadata import ModelMetadata, metadata_from_config, read_metadata
 from hrseg.checkpoints.mmseg import RESTORE, to_mmseg
 from hrseg.checkpoints.origins import FAMILIES, Found, recognise
 from hrseg.checkpoints.reading import read_checkpoint, write_safetensors
@@ -51,24 +51,24 @@ def inspect_weights(file: str, config: Config | None = None) -> None:
     path = fetch(file) if is_on_hub(file) else Path(file).expanduser()
     if is_exported(path):
         if config is not None:
-            raise ConfigError(f"{path} says itself what it is: leave --config out.")
+            raise ConfigError(f"{path} has metadata of its own: leave --config out.")
         engine = open_engine(path)
-        what = ("is", f"exported: {engine.extra_repr()}")
-        _show([*_identity(path), what, *_said(engine.facts, path)])
+        kind = ("is", f"exported: {engine.extra_repr()}")
+        _show([*_identity(path), kind, *_metadata_rows(read_metadata(engine.facts, path))])
         return
     raw = read_checkpoint(path)
     found = recognise(raw, "timm" if is_on_hub(file) else "auto", str(path))
-    facts = _said(raw.get("hrseg"), path)
+    metadata = read_metadata(raw["hrseg"], path) if raw.get("hrseg") is not None else None
     rows = [
         *_identity(path),
-        ("seal", "whole, as it was written" if state_of(path) == "whole" else "none"),
+        ("integrity", _integrity(path)),
         ("is", f"{FAMILIES[found.family].title} file: {describe(found.state)}"),
         *_tensors(found.state),
-        ("align_corners", _align_corners(found, raw, path)),
-        *facts,
-        *_said_by_mmseg(raw.get("meta")),
+        ("align_corners", _align_corners(found, raw, metadata, path)),
+        *(_metadata_rows(metadata) if metadata else []),
+        *_mmseg_classes(raw.get("meta")),
         *(("note", note) for note in found.notes),
-        ("use", _use(found, raw.get("hrseg") is not None)),
+        ("use", _use(found, metadata is not None)),
     ]
     _show(rows)
     if config is not None:
@@ -103,14 +103,14 @@ def convert_weights(
     _check_out(out, family)
     raw = read_checkpoint(path)
     found = recognise(raw, "timm" if is_on_hub(file) else "auto", str(path))
-    facts = _facts(raw, config, path) if family == "hrseg" else {}
+    metadata = _metadata(raw, config, path) if family == "hrseg" else {}
     dropped = family != "hrseg" and "hrseg" in raw
-    said = ["class names, colours, normalisation and protocol left out"] if dropped else []
-    for note in (*found.notes, *said):
+    left_out = ["class names, colours, normalisation and protocol left out"] if dropped else []
+    for note in (*found.notes, *left_out):
         get_console().print(note, highlight=False, markup=False, soft_wrap=True)
     with replacing(out) as partial:
         try:
-            _write(partial, family, found.state, facts)
+            _write(partial, family, found.state, metadata)
         except RuntimeError as error:  # of torch.save
             raise cannot_write(out, str(error).partition("\n")[0]) from error
     return out
@@ -138,22 +138,20 @@ def _check_out(out: Path, family: str) -> None:
         )
 
 
-def _facts(raw: Mapping[str, Any], config: Config | None, path: Path) -> dict[str, Any]:
-    """Return what the new file says of itself: what the old one said, or what a config says."""
+def _metadata(raw: Mapping[str, Any], config: Config | None, path: Path) -> dict[str, Any]:
+    """Return the metadata of the new file: that of a config, or of the old file."""
     if config is not None:
         data = build_data(config)
         model = build_model(config, data)
-        facts = metadata_from_config(config, data, model.architecture)
         load_weights(model, raw, origin=path)
-        return facts
+        return metadata_from_config(config, data, model.architecture)
     if "hrseg" not in raw:
-        print("without --config the file says nothing of classes, colours and protocol")
+        print("without --config the file has no metadata: classes, colours and protocol")
         return {}
-    check_facts(raw["hrseg"], path)
-    return dict(raw["hrseg"])
+    return read_metadata(raw["hrseg"], path).to_dict()
 
 
-def _write(path: Path, family: str, state: State, facts: dict[str, Any]) -> None:
+def _write(path: Path, family: str, state: State, metadata: dict[str, Any]) -> None:
     if family == "mmseg":
         renamed, originals = to_mmseg(state)
         torch.save({"meta": {}, "state_dict": renamed, RESTORE: originals}, path)
@@ -162,11 +160,11 @@ def _write(path: Path, family: str, state: State, facts: dict[str, Any]) -> None
         # Attributes below `backbone` and `head` are named as the authors name them.
         state = {name.partition(".")[2]: tensor for name, tensor in state.items()}
     if path.suffix == ".safetensors":
-        write_safetensors(path, state, facts)
+        write_safetensors(path, state, metadata)
     elif family == "official":
         torch.save(state, path)
     else:
-        torch.save({"state_dict": state, **({"hrseg": facts} if facts else {})}, path)
+        torch.save({"state_dict": state, **({"hrseg": metadata} if metadata else {})}, path)
 
 
 def _tensors(state: State) -> list[tuple[str, str]]:
@@ -183,10 +181,17 @@ def _tensors(state: State) -> list[tuple[str, str]]:
     return rows
 
 
-def _align_corners(found: Found, raw: Mapping[str, Any], path: Path) -> str:
-    if raw.get("hrseg") is not None:
-        aligned = raw["hrseg"]["architecture"].get("align_corners", False)
-        return f"{aligned}, the file says so"
+def _integrity(path: Path) -> str:
+    if path.suffix == ".safetensors" or state_of(path) != "whole":
+        return "the file has no checksums"
+    return "the CRC32 of every record is right"
+
+
+def _align_corners(
+    found: Found, raw: Mapping[str, Any], metadata: ModelMetadata | None, path: Path
+) -> str:
+    if metadata:
+        return f"{metadata.architecture.get('align_corners', False)}, by the file's metadata"
     if found.family == "mmseg" and RESTORE not in raw:
         return "False, as in mmseg's own configs"
     for start, aligned in RELEASED.items():
@@ -195,20 +200,16 @@ def _align_corners(found: Found, raw: Mapping[str, Any], path: Path) -> str:
     return "not in the file: take the config that it was trained with"
 
 
-def _said(facts: Any, path: Path) -> list[tuple[str, str]]:
-    """Return what a file of hrseg says of itself."""
-    if facts is None:
-        return []
-    check_facts(facts, path)
-    architecture = facts["architecture"]
+def _metadata_rows(metadata: ModelMetadata) -> list[tuple[str, str]]:
+    architecture = metadata.architecture
     return [
         ("network", f"{architecture['backbone']} + {architecture.get('head', 'fcn')}"),
-        ("classes", ", ".join(facts["class_names"])),
-        ("protocol", str(Protocol(**facts["protocol"]))),
+        ("classes", ", ".join(metadata.class_names)),
+        ("protocol", str(Protocol(**metadata.protocol))),
     ]
 
 
-def _said_by_mmseg(meta: Any) -> list[tuple[str, str]]:
+def _mmseg_classes(meta: Any) -> list[tuple[str, str]]:
     """Return the class names that mmseg keeps beside its weights: before version 1, and since."""
     meta = meta if isinstance(meta, Mapping) else {}
     data = meta.get("dataset_meta")

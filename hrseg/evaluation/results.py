@@ -1,19 +1,19 @@
 """Stored results of an evaluation: scores.json, images.json and masks, validated."""
 
-import json
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic.dataclasses import dataclass
 
+from hrseg.checkpoints.metadata import Integer, Name, Number, ProtocolFields, first_problem
 from hrseg.config.loader import load_config
-from hrseg.config.protocols import Protocol
 from hrseg.config.schema import Config
 from hrseg.data.dataset import SegmentationDataset
 from hrseg.data.images import Array
@@ -22,22 +22,24 @@ from hrseg.metrics.confusion import count_pairs
 from hrseg.training.factory import build_data
 from hrseg.utils.constants import IGNORE_INDEX
 from hrseg.utils.files import write_json
-from hrseg.utils.text import one_line
+
+_Count = Annotated[Integer, Field(ge=0, lt=2**53)]  # pixels: the integers of a page's script
+_Ratio = Annotated[Number, Field(ge=0, le=1)] | None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=ConfigDict(extra="ignore"))
 class ImageRecord:
     """The counts of one image.
 
     Attributes:
-        name: of the image, as the data set tells it from the others.
+        name: of the image, unique in the data set.
         size: (height, width) of its truth.
-        counts: (true id, predicted id, pixels) of each pair that occurs; ignored pixels left out.
+        counts: (true id, predicted id, pixels) of each pair that occurs, without ignored pixels.
     """
 
-    name: str
-    size: tuple[int, int]
-    counts: tuple[tuple[int, int, int], ...]
+    name: Annotated[str, Field(max_length=4096)]
+    size: tuple[_Count, _Count]
+    counts: tuple[tuple[_Count, _Count, _Count], ...]
 
     @property
     def pixels(self) -> int:
@@ -92,10 +94,7 @@ class Evaluation:
         self.folder, self.config = folder, config
         self.scores = read_scores(folder / "scores.json")
         self.class_names: list[str] = [row["name"] for row in self.scores["classes"]]
-        self.records = [
-            ImageRecord(row["name"], tuple(row["size"]), tuple(map(tuple, row["counts"])))
-            for row in read_records(folder / "images.json", len(self.class_names))
-        ]
+        self.records = read_records(folder / "images.json", len(self.class_names))
         self.checkpoint = Path(self.scores.get("checkpoint", ""))
 
     @cached_property
@@ -199,118 +198,66 @@ def open_evaluation(folder: str | Path, overrides: Sequence[str] = ()) -> Evalua
     return evaluation
 
 
-_COUNT = 2**53  # pixels: what a page can count
+class ClassScore(BaseModel):
+    """A row of scores.json: one class, with its number of true pixels."""
+
+    model_config = ConfigDict(extra="allow")
+
+    name: Name
+    iou: _Ratio
+    accuracy: _Ratio
+    pixels: _Count
+
+
+class Scores(BaseModel):
+    """The content of scores.json. Unknown keys are kept: later versions add optional ones."""
+
+    model_config = ConfigDict(extra="allow")
+
+    miou: _Ratio
+    pixel_accuracy: _Ratio
+    mean_accuracy: _Ratio
+    classes: Annotated[list[ClassScore], Field(min_length=1, max_length=255)]
+    confusion_matrix: list[list[_Count]]
+    absent_classes: Literal["skipped", "zero"]
+    protocol: ProtocolFields | None = None
+    checkpoint: Annotated[str, Field(max_length=4096)] | None = None
+
+
+_RECORDS = TypeAdapter(list[ImageRecord])
 
 
 def read_scores(path: Path) -> dict[str, Any]:
-    """Return the content of a scores.json.
+    """Return the validated content of a scores.json.
 
     Raises:
-        ConfigError: damaged, or not what hrseg writes.
+        ConfigError: damaged, or not written by hrseg.
     """
-    scores = _read_json(path)
-    missing = [key for key in _SCORES if not isinstance(scores, dict) or key not in scores]
-    wrong = missing or [key for key, fits in _SCORES.items() if not fits(scores[key])]
-    if not wrong:
-        size = len(scores["classes"])
-        rows = scores["confusion_matrix"]
-        wrong = ["confusion_matrix"] if [len(row) for row in rows] != [size] * size else []
-    wrong += [key for key, fits in _OPTIONAL.items() if not wrong and not fits(scores.get(key))]
-    if wrong:
-        raise _damaged(path, f"{wrong[0]} is not what it should be")
-    return dict(scores)
+    try:
+        scores = Scores.model_validate_json(path.read_bytes())
+    except ValidationError as error:
+        raise _damaged(path, first_problem(error)) from error
+    sizes = [len(row) for row in scores.confusion_matrix]
+    if sizes != [len(scores.classes)] * len(scores.classes):
+        raise _damaged(path, "confusion_matrix: expected a row and a column per class")
+    return scores.model_dump(exclude_unset=True)
 
 
-def read_records(path: Path, classes: int) -> list[dict[str, Any]]:
-    """Return the rows of an images.json: name, size, counts by pairs of `classes` classes.
+def read_records(path: Path, classes: int) -> list[ImageRecord]:
+    """Return the content of an images.json, whose ids are below `classes`.
 
     Raises:
-        ConfigError: damaged, or not what hrseg writes.
+        ConfigError: damaged, or not written by hrseg.
     """
-    rows = _read_json(path)
-    if not isinstance(rows, list):
-        raise _damaged(path, "it is no list")
-    for number, row in enumerate(rows):
-        if not (isinstance(row, dict) and _is_record(row, classes)):
-            raise _damaged(path, f"image {number} is not what it should be")
-    return rows
-
-
-def _read_json(path: Path) -> Any:
     try:
-        return json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse_constant)
-    except (ValueError, RecursionError) as error:
-        raise _damaged(path, str(error)) from error
+        records = _RECORDS.validate_json(path.read_bytes())
+    except ValidationError as error:
+        raise _damaged(path, first_problem(error)) from error
+    for number, seen in enumerate(records):
+        if any(truth >= classes or pred >= classes for truth, pred, _ in seen.counts):
+            raise _damaged(path, f"{number}.counts: expected ids below {classes}")
+    return records
 
 
-def _refuse_constant(word: str) -> None:
-    raise ValueError(f"{word} is no number of JSON")
-
-
-def _damaged(path: Path, what: str) -> ConfigError:
-    return ConfigError(f"{path} is damaged: {what}.\nEvaluate again: hrseg validate.")
-
-
-def _is_record(row: dict[str, Any], classes: int) -> bool:
-    name, size, counts = row.get("name"), row.get("size"), row.get("counts")
-    if not isinstance(name, str) or not isinstance(size, list) or not isinstance(counts, list):
-        return False
-    return (
-        len(name) <= 255
-        and len(size) == 2
-        and all(_is_count(side) for side in size)
-        and all(isinstance(count, list) and _is_pair(count, classes) for count in counts)
-    )
-
-
-def _is_pair(count: list[Any], classes: int) -> bool:
-    return len(count) == 3 and all(map(_is_count, count)) and max(count[:2]) < classes
-
-
-def _is_count(value: Any) -> bool:
-    return type(value) is int and 0 <= value < _COUNT
-
-
-def _is_ratio(value: Any) -> bool:
-    return value is None or (isinstance(value, int | float) and 0 <= value <= 1)
-
-
-def _are_classes(value: Any) -> bool:
-    return isinstance(value, list) and 0 < len(value) <= 255 and all(map(_is_class, value))
-
-
-def _is_class(row: Any) -> bool:
-    if not isinstance(row, dict):
-        return False
-    name = row.get("name")
-    named = isinstance(name, str) and len(name) <= 200 and one_line(name) == name
-    ratios = [row.get("iou", "missing"), row.get("accuracy", "missing")]
-    return named and all(map(_is_ratio, ratios)) and _is_count(row.get("pixels"))
-
-
-def _is_matrix(value: Any) -> bool:
-    return isinstance(value, list) and all(
-        isinstance(row, list) and all(map(_is_count, row)) for row in value
-    )
-
-
-def _is_protocol(value: Any) -> bool:
-    try:
-        Protocol(**(value or {}))
-    except (TypeError, ConfigError):
-        return False
-    return isinstance((value or {}).get("name", ""), str)
-
-
-_SCORES: dict[str, Callable[[Any], bool]] = {
-    "miou": _is_ratio,
-    "pixel_accuracy": _is_ratio,
-    "mean_accuracy": _is_ratio,
-    "classes": _are_classes,
-    "confusion_matrix": _is_matrix,
-    "absent_classes": lambda value: value in ("skipped", "zero"),
-}
-_OPTIONAL: dict[str, Callable[[Any], bool]] = {
-    "protocol": _is_protocol,
-    "checkpoint": lambda value: value is None or (isinstance(value, str) and len(value) < 2**12),
-}
+def _damaged(path: Path, problem: str) -> ConfigError:
+    return ConfigError(f"{path} is damaged: {problem}.\nEvaluate again: hrseg validate.")

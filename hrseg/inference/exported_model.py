@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from hrseg.checkpoints.metadata import check_facts
+from hrseg.checkpoints.metadata import read_metadata
 from hrseg.config.protocols import Protocol
 from hrseg.errors import ConfigError, VerificationError
 from hrseg.models.normalize import Normalize
@@ -107,7 +107,7 @@ os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 Array = NDArray[Any]
 Run = Callable[[Array], Array]
-METADATA = "hrseg"  # the entry of a file that says what it is, as JSON
+METADATA = "hrseg"  # the entry of a file with its model metadata as JSON
 SUFFIXES = {".onnx": "ONNX Runtime", ".xml": "OpenVINO"}
 INSTALL = 'pip install "hrseg[export]"'
 
@@ -134,9 +134,8 @@ def open_engine(path: str | Path, threads: int | None = None, precision: str = "
         raise ConfigError(f"no such exported file: {path.absolute()}")
     find({"32": None, "bf16": None}, precision, "precision of an exported file")
     opener = _open_onnx if path.suffix.lower() == ".onnx" else _open_openvino
-    facts, run = opener(path, threads or torch.get_num_threads(), precision)
-    check_facts(facts, path)
-    return Engine(path, facts, run)
+    metadata, run = opener(path, threads or torch.get_num_threads(), precision)
+    return Engine(path, metadata, run)
 
 
 class Engine(nn.Module):
@@ -144,20 +143,19 @@ class Engine(nn.Module):
 
     Attributes:
         path: the file.
-        facts: what the file says of itself: the facts of a checkpoint, and as `export` what its
-            input ("uint8" or "normalized") and output ("logits", "head" or "ids") are.
+        facts: the metadata of the file, with the file's interface as `export`.
         architecture: of the network that was exported.
         align_corners: its rule of interpolation.
     """
 
-    def __init__(self, path: Path, facts: dict[str, Any], run: Run) -> None:
-        """Take what `open_engine` found in a file."""
+    def __init__(self, path: Path, metadata: dict[str, Any], run: Run) -> None:
+        """Take the metadata of a file, and the function that runs it; see `open_engine`."""
         super().__init__()
-        self.path, self.facts, self._run = path, facts, run
-        self.architecture: dict[str, Any] = facts["architecture"]
+        self.path, self.facts, self._run = path, metadata, run
+        self.architecture: dict[str, Any] = metadata["architecture"]
         self.align_corners = bool(self.architecture.get("align_corners", False))
-        self.kind: dict[str, Any] = self.facts["export"]
-        self.normalize = Normalize(self.facts["mean"], self.facts["std"])
+        self.kind: dict[str, Any] = metadata["export"]
+        self.normalize = Normalize(metadata["mean"], metadata["std"])
 
     def outputs(self, image: Tensor) -> dict[str, Tensor]:
         """Return `{"out": logits}` of a normalised image (B, 3, H, W), as a Segmenter does.
@@ -272,8 +270,8 @@ def _open_onnx(path: Path, threads: int, precision: str) -> tuple[dict[str, Any]
         session = onnxruntime.InferenceSession(path, options, ["CPUExecutionProvider"])
     except Exception as error:  # the runtime's own classes, which all derive from Exception alone
         raise _unreadable(path, _reason(error)) from error
-    facts = _facts(path, session.get_modelmeta().custom_metadata_map.get(METADATA))
-    return facts, lambda image: np.asarray(session.run(None, {"image": image})[0])
+    metadata = _metadata(path, session.get_modelmeta().custom_metadata_map.get(METADATA))
+    return metadata, lambda image: np.asarray(session.run(None, {"image": image})[0])
 
 
 def _open_openvino(path: Path, threads: int, precision: str) -> tuple[dict[str, Any], Run]:
@@ -289,11 +287,11 @@ def _open_openvino(path: Path, threads: int, precision: str) -> tuple[dict[str, 
     }
     try:
         model = core.read_model(path)
-        said = model.get_rt_info(METADATA).astype(str) if model.has_rt_info(METADATA) else None
+        text = model.get_rt_info(METADATA).astype(str) if model.has_rt_info(METADATA) else None
         compiled = core.compile_model(model, "CPU", settings)
     except Exception as error:  # RuntimeError mostly
         raise _unreadable(path, _reason(error)) from error
-    return _facts(path, said), lambda image: np.array(compiled([image])[0])
+    return _metadata(path, text), lambda image: np.array(compiled([image])[0])
 
 
 def import_openvino() -> Any:
@@ -310,19 +308,23 @@ def import_openvino() -> Any:
     return openvino
 
 
-def _facts(path: Path, text: str | None) -> dict[str, Any]:
-    """Return what a file says of itself."""
+def _metadata(path: Path, text: str | None) -> dict[str, Any]:
+    """Return the validated metadata of a file."""
     try:
-        facts = json.loads(text or "")
-        find({"uint8": None, "normalized": None}, facts["export"]["input"], "input")
-        find({"logits": None, "head": None, "ids": None}, facts["export"]["output"], "output")
-    except (ValueError, KeyError, TypeError, RecursionError, ConfigError) as error:
-        raise ConfigError(
-            f"{path} does not say what it holds: hrseg did not export it.\n"
-            "Expected a file of `hrseg export`, which carries classes, colours and protocol."
-        ) from error
-    assert isinstance(facts, dict)
-    return facts
+        data = json.loads(text or "")
+    except (ValueError, RecursionError) as error:
+        raise _foreign(path) from error
+    metadata = read_metadata(data, path)
+    if metadata.export is None:
+        raise _foreign(path)
+    return metadata.to_dict()
+
+
+def _foreign(path: Path) -> ConfigError:
+    return ConfigError(
+        f"{path} has no metadata of an exported file: hrseg did not export it.\n"
+        "Expected a file of `hrseg export`, which carries classes, colours and protocol."
+    )
 
 
 def _unreadable(path: Path, reason: str) -> ConfigError:

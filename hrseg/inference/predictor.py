@@ -18,7 +18,7 @@ from PIL import Image
 from torch import Tensor
 
 from hrseg.checkpoints.loading import build_model, load_weights
-from hrseg.checkpoints.metadata import check_facts, metadata_from_config
+from hrseg.checkpoints.metadata import metadata_from_config, read_metadata
 from hrseg.checkpoints.reading import read_checkpoint
 from hrseg.checkpoints.runs import checkpoint_at
 from hrseg.config.protocols import PROTOCOLS, Protocol
@@ -61,7 +61,7 @@ def load(
         if device != "cpu":
             raise ConfigError(f"{path} runs on the CPU alone, not on {device!r}: leave device out.")
         engine = open_engine(path, threads, precision)
-        check_facts(engine.facts, path)
+        read_metadata(engine.facts, path)
         return Predictor(engine, engine.facts, device, precision)
     checkpoint = checkpoint_at(path)
     content = read_checkpoint(checkpoint)
@@ -72,7 +72,7 @@ def load(
             "Say it: hrseg predict --config NAME --checkpoint FILE; in Python "
             "hrseg.create_model and hrseg.load_weights."
         )
-    check_facts(facts, checkpoint)
+    read_metadata(facts, checkpoint)
     model = create_model(**facts["architecture"])
     load_weights(model, content, purpose="evaluate", origin=checkpoint)
     return Predictor(model, facts, device, precision)

@@ -11,7 +11,7 @@ from rich import get_console
 from torch import Tensor
 
 from hrseg.checkpoints.loading import load_weights
-from hrseg.checkpoints.metadata import check_facts
+from hrseg.checkpoints.metadata import read_metadata
 from hrseg.checkpoints.reading import read_checkpoint
 from hrseg.checkpoints.runs import newest_state
 from hrseg.config.loader import load_config, shipped_configs, to_dict
@@ -29,7 +29,7 @@ def check_settings(task: SegmentationTask, facts: Any, checkpoint: Path) -> None
     """Refuse to score a checkpoint under settings that it was not trained with, if it says any."""
     if facts is None:
         return
-    check_facts(facts, checkpoint)
+    read_metadata(facts, checkpoint)
     aligned = facts["architecture"].get("align_corners")
     for what, theirs, ours in (
         ("model.align_corners", aligned, task.model.align_corners),

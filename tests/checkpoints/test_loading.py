@@ -171,7 +171,7 @@ def test_a_file_with_code_in_it_is_refused_and_not_run(model, tmp_path):
     (tmp_path / "b.pth").write_bytes(pickle.dumps(Payload(proof), protocol=2))
     for name in ("a.pth", "b.pth"):
         message = refusal(model, tmp_path / name)
-        assert f"{name} holds more than tensors and plain data: posix.mkdir" in message
+        assert f"{name} contains more than tensors and plain data: posix.mkdir" in message
     assert not proof.exists()
 
 
@@ -189,7 +189,7 @@ def test_damaged_and_other_files_are_refused_by_name(model, tmp_path):
     (tmp_path / "w.safetensors").write_bytes(whole)
     assert "w.safetensors is damaged" in refusal(model, tmp_path / "w.safetensors")
     torch.save(torch.ones(2), tmp_path / "w.pth")
-    assert "w.pth holds a Tensor" in refusal(model, tmp_path / "w.pth")
+    assert "w.pth contains a Tensor" in refusal(model, tmp_path / "w.pth")
 
 
 def test_a_url_a_missing_file_and_a_folder_are_answered(model, tmp_path):

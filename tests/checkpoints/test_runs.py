@@ -124,7 +124,7 @@ def test_a_run_whose_newest_checkpoint_is_gone_is_found_and_gone_on_in(tmp_path)
     torch.save({"epoch": 3, "global_step": 40}, last.with_name("last.previous.ckpt"))
     assert has_state(run)
     assert newest_run(tmp_path) == run
-    said = r"last.ckpt is not there: .* last.previous.ckpt of epoch 4, step 40"
+    said = r"last.ckpt is missing. .* last.previous.ckpt of epoch 4, step 40"
     for choose in (newest_state, best_checkpoint, lambda run: checkpoint_at(last)):
         with pytest.warns(UserWarning, match=said):
             assert choose(run).name == "last.previous.ckpt"

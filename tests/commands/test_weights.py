@@ -69,7 +69,9 @@ def test_inspect_of_hrsegs_own_file_lists_its_facts(tmp_path, capsys):
     save_untrained(tmp_path / "w.ckpt")
     assert main(["weights", "inspect", str(tmp_path / "w.ckpt")]) == 0
     text = said(capsys)
-    assert "classes road, car, tree" in text and "align_corners False, the file says so" in text
+    assert (
+        "classes road, car, tree" in text and "align_corners False, by the file's metadata" in text
+    )
 
 
 @pytest.mark.parametrize("variant", ["w18_small_v1", "w18_small_v2+ocr", "w48"])

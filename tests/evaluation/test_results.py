@@ -5,7 +5,7 @@ import pytest
 
 from hrseg.config.protocols import Protocol
 from hrseg.errors import ConfigError
-from hrseg.evaluation.results import read_records, read_scores
+from hrseg.evaluation.results import ImageRecord, read_records, read_scores
 
 CLASS = {"name": "road", "iou": 0.5, "accuracy": None, "pixels": 7}
 SCORES = {
@@ -28,13 +28,14 @@ def put(folder, content):
     return path
 
 
-def test_what_hrseg_writes_is_taken_as_it_is(tmp_path):
+def test_scores_and_records_are_read_as_written_with_unknown_keys(tmp_path):
     assert read_scores(put(tmp_path, SCORES)) == SCORES
-    assert read_records(put(tmp_path, [ROW]), 2) == [ROW]
+    record = ImageRecord(ROW["name"], (3, 4), ((0, 1, 5), (1, 1, 7)))
+    assert read_records(put(tmp_path, [ROW | {"later": 1}]), 2) == [record]
 
 
 @pytest.mark.parametrize("text", ["{", "[" * 10**6, "", "[]", "3", "null", '"x"', "9" * 10_000])
-def test_what_is_no_table_of_scores_is_answered(text, tmp_path):
+def test_a_file_without_scores_is_damaged(text, tmp_path):
     with pytest.raises(ConfigError, match=r"x\.json is damaged"):
         read_scores(put(tmp_path, text))
 
@@ -52,16 +53,16 @@ WRONG = [
 
 
 @pytest.mark.parametrize(("key", "value"), [(key, value) for key, row in WRONG for value in row])
-def test_scores_of_the_wrong_kind_are_refused_by_name(key, value, tmp_path):
-    with pytest.raises(ConfigError, match=rf"{key} is not|NaN is no number"):
+def test_a_wrong_score_is_refused_by_the_name_of_its_key(key, value, tmp_path):
+    with pytest.raises(ConfigError, match=rf"damaged: {key}"):
         read_scores(put(tmp_path, {**SCORES, key: value}))
 
 
 @pytest.mark.parametrize("key", list(SCORES)[:6])
-def test_scores_that_are_missing_are_named(key, tmp_path):
+def test_a_missing_score_is_named(key, tmp_path):
     scores = copy.deepcopy(SCORES)
     del scores[key]
-    with pytest.raises(ConfigError, match=key):
+    with pytest.raises(ConfigError, match=f"damaged: {key}: Field required"):
         read_scores(put(tmp_path, scores))
 
 
@@ -72,6 +73,6 @@ def test_scores_that_are_missing_are_named(key, tmp_path):
      {**ROW, "counts": [[0, 1]]}, {**ROW, "counts": [[0, 2, 5]]}, {**ROW, "counts": [[-1, 0, 5]]},
      {**ROW, "counts": [[0, 0, 10**30]]}, {**ROW, "counts": [[0, True, 5]]}]
 )  # fmt: skip
-def test_records_of_the_wrong_kind_are_refused_by_number(row, tmp_path):
-    with pytest.raises(ConfigError, match="image 1 is not"):
+def test_a_wrong_record_is_refused_by_its_number(row, tmp_path):
+    with pytest.raises(ConfigError, match=r"damaged: 1\b"):
         read_records(put(tmp_path, [ROW, row]), 2)

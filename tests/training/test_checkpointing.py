@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from hrseg.checkpoints.integrity import SealingFile, previous_of
+from hrseg.checkpoints.integrity import previous_of
 from hrseg.errors import ConfigError
 from hrseg.training.checkpointing import DurableCheckpointIO, RunCheckpoint
 from hrseg.utils.files import PARTIAL
@@ -72,7 +72,7 @@ def test_without_a_sound_best_the_next_validation_is_the_best(tmp_path, gone):
         (tmp_path / "best.ckpt").unlink()
     else:
         cut(tmp_path / "best.ckpt")
-    with pytest.warns(UserWarning, match=r"no sound .*best.ckpt"):
+    with pytest.warns(UserWarning, match=r"no intact .*best.ckpt"):
         after = resumed(tmp_path, checkpoint(tmp_path, 0.6))
     assert after.best_k_models == {}
     assert after.best_model_score is None
@@ -165,17 +165,16 @@ def test_a_file_system_that_knows_no_fsync_is_no_fault(tmp_path, monkeypatch):
     assert epoch_of(tmp_path / "last.ckpt") == 3
 
 
-def test_a_signal_amid_a_write_stays_what_it_is(tmp_path, monkeypatch):
+def test_a_signal_during_a_write_keeps_the_old_file_alone(tmp_path, monkeypatch):
     path = tmp_path / "last.ckpt"
     saved(path, 0)
 
-    def stop(*_):
-        raise Stopped(15, "stopped")
+    class Weights(dict):
+        def __reduce__(self):
+            raise Stopped(15, "stopped")
 
-    monkeypatch.setattr(SealingFile, "flush", stop)
-    monkeypatch.setattr("hrseg.checkpoints.integrity.bytes", stop, raising=False)
     with pytest.raises(Stopped):
-        saved(path, 1)
+        DurableCheckpointIO().save_checkpoint({"state_dict": Weights()}, path)
     assert [file.name for file in tmp_path.iterdir()] == ["last.ckpt"]
 
 
@@ -186,15 +185,15 @@ def test_what_a_killed_process_left_is_swept_away(tmp_path):
     assert not left.exists()
 
 
-def test_a_full_disk_is_one_clear_line_and_loses_nothing(tmp_path, monkeypatch):
+def test_a_full_disk_is_one_clear_error_and_loses_nothing(tmp_path, monkeypatch):
     path = tmp_path / "last.ckpt"
     saved(path, 0)
 
-    def full(self, data):
-        self.fault = OSError(errno.ENOSPC, "No space left on device")
-        raise self.fault
+    def full(*_):
+        raise RuntimeError("[enforce fail at inline_container.cc:672] . unexpected pos 896 vs 790")
 
-    monkeypatch.setattr(SealingFile, "write", full)
+    monkeypatch.setattr(torch, "save", full)
+    monkeypatch.setattr("hrseg.utils.files._ROOM", 2**60)
     with pytest.raises(ConfigError, match=r"no space left to write .*last.ckpt") as error:
         saved(path, 1)
     assert "hrseg fit --resume" in str(error.value)
@@ -202,9 +201,7 @@ def test_a_full_disk_is_one_clear_line_and_loses_nothing(tmp_path, monkeypatch):
     assert epoch_of(path) == 0
 
 
-def test_a_disk_that_gives_back_other_bytes_is_noticed_before_the_old_file_goes(
-    tmp_path, monkeypatch
-):
+def test_a_disk_that_returns_other_bytes_is_noticed_before_the_old_file_goes(tmp_path, monkeypatch):
     path = tmp_path / "last.ckpt"
     saved(path, 0)
     before = os.fsync
@@ -212,9 +209,9 @@ def test_a_disk_that_gives_back_other_bytes_is_noticed_before_the_old_file_goes(
     def rot(handle):
         before(handle)
         if os.fstat(handle).st_size > 200:
-            os.pwrite(handle, b"?", 99)
+            os.pwrite(handle, b"?", 99)  # in the first record
 
     monkeypatch.setattr(os, "fsync", rot)
-    with pytest.raises(ConfigError, match="not what was written"):
+    with pytest.raises(ConfigError, match="returned other bytes than were written"):
         saved(path, 1)
     assert epoch_of(path) == 0
