@@ -5,9 +5,15 @@ from functools import partial
 from pathlib import Path
 
 import pytorch_lightning as pl
+from lightning_fabric.plugins.environments.slurm import SLURMEnvironment
 from pytorch_lightning.callbacks import Callback, EarlyStopping, EMAWeightAveraging
 
-from hrseg.checkpoints.runs import point_latest, requeued_run, write_config
+from hrseg.checkpoints.runs import (
+    is_first_process,
+    point_latest,
+    requeued_run,
+    write_config,
+)
 from hrseg.config.loader import to_dict
 from hrseg.config.schema import Config
 from hrseg.errors import HrsegError
@@ -16,7 +22,7 @@ from hrseg.evaluation.report import report_run
 from hrseg.training.callbacks import PredictionImages
 from hrseg.training.checkpointing import RunCheckpoint
 from hrseg.training.distributed import SameStatistics, new_folder, place
-from hrseg.training.exact_resume import ExactState, restoring
+from hrseg.training.exact_resume import ExactState, purge_events, restoring
 from hrseg.training.factory import build_data, build_task
 from hrseg.training.loggers import quieten
 from hrseg.training.loss_guard import LossGuard
@@ -50,19 +56,26 @@ def fit(config: Config, resume: Path | None = None) -> Path:
     task = build_task(config, data, weights=resume is None)
     run = resume or new_folder(placement, home)
     record = RunRecord(config, run)
-    interruption = Interruption(run, _keeps_checkpoints(config), config.save_every_minutes)
+    exact = ExactState(run)
+    interruption = Interruption(
+        run,
+        _keeps_checkpoints(config),
+        config.save_every_minutes,
+        requeue=isinstance(placement.environment, SLURMEnvironment),
+    )
     try:
-        callbacks = _callbacks(config, run, record, interruption)
+        callbacks = _callbacks(config, run, record, exact, interruption)
         trainer = build_trainer(config, placement, run, callbacks)
-        last = checked_last(config, task, trainer, run) if resume else None
+        last, state = checked_last(config, task, trainer, run) if resume else (None, None)
         check_norms(config, trainer)
         check_interval(trainer, len(data.train_dataset or ()) // config.data.batch_size)
         announce_fit(config, data, task, trainer, reason, last)
-        with user_errors(config, trainer), restoring(last):
+        if state and state.resume and is_first_process():
+            purge_events(trainer, state.resume.step)
+        with user_errors(config, trainer), restoring(last, exact):
             trainer.fit(task, data, ckpt_path=last, weights_only=True)
         interruption.finish()
         if trainer.is_global_zero:
-            _remove_requeue_states(run)
             report_run(run, config.inference.details)
     except (HrsegError, Stopped):
         if not resume and not record.written:
@@ -87,7 +100,11 @@ class RunRecord(Callback):
 
 
 def _callbacks(
-    config: Config, run: Path, record: RunRecord, interruption: Interruption
+    config: Config,
+    run: Path,
+    record: RunRecord,
+    exact: ExactState,
+    interruption: Interruption,
 ) -> list[Callback]:
     """Return all callbacks of a training, in the order in which Lightning calls them."""
     checkpoint = partial(RunCheckpoint, dirpath=run / "checkpoints", enable_version_counter=False)
@@ -99,7 +116,7 @@ def _callbacks(
         Progress() if config.trainer.get("enable_progress_bar", True) else None,
         EMAWeightAveraging(decay=ema) if ema is not None else None,
         SameStatistics(),  # after EMA, whose weights it evaluates
-        ExactState(run),
+        exact,
         EarlyStopping("val/miou", mode="max", patience=patience) if patience is not None else None,
         interruption,
         LossGuard(config.on_bad_loss, run),
@@ -114,9 +131,3 @@ def _callbacks(
 def _keeps_checkpoints(config: Config) -> bool:
     trainer = config.trainer
     return not trainer.get("fast_dev_run") and bool(trainer.get("enable_checkpointing", True))
-
-
-def _remove_requeue_states(run: Path) -> None:
-    """Remove the states that were saved for a requeue by SLURM."""
-    for state in run.glob("hpc_ckpt_*.ckpt"):
-        state.unlink()

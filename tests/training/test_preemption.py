@@ -7,6 +7,7 @@ import time
 import pytest
 import pytorch_lightning as pl
 import torch
+from lightning_fabric.plugins.environments.slurm import SLURMEnvironment
 from torch.utils.data import DataLoader
 
 from hrseg.training import preemption as interruption
@@ -46,9 +47,11 @@ class Plain(pl.LightningModule):
         return torch.optim.SGD(self.parameters(), 0.01)
 
 
-def fit(run, module, every_minutes=None, save=True, **arguments):
+def fit(
+    run, module, every_minutes=None, save=True, requeue=False, callbacks=(), **arguments
+):
     options = {"max_epochs": 2, "num_sanity_val_steps": 0, **arguments}
-    trainer = silent_trainer(run, **options, callbacks=[Interruption(run, save, every_minutes)])
+    trainer = silent_trainer(run, **options, callbacks=[*callbacks, Interruption(run, save, every_minutes, requeue)])
     loaders = [DataLoader(torch.randn(count, 2)) for count in (6, 3)]
     trainer.fit(module, *loaders)
     return trainer
@@ -176,7 +179,7 @@ def test_slurm_is_asked_for_another_turn_when_the_state_is_saved(where, tmp_path
     for name, value in job.items():
         monkeypatch.setenv(name, value)
     module = Plain(strike(where, 2, signal.SIGUSR1))
-    fit(run, module)
+    fit(run, module, requeue=True, plugins=[SLURMEnvironment(auto_requeue=False)])
     assert (tmp_path / "said").read_text() == "requeue 77 last.ckpt\n"
     assert saved(run) == 12 and not list(run.glob("hpc*"))  # it went on, and saved later
     assert module.trained == 12
