@@ -7,8 +7,17 @@ from typing import Any
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import RichProgressBar
 from rich import get_console
+from rich.progress import BarColumn, MofNCompleteColumn, ProgressColumn, Task
+from rich.text import Text
 
 from hrseg.utils.console import say
+
+
+class _Stage(ProgressColumn):
+    """Lightning's description of other bars than training's, which counts epochs from 0."""
+
+    def render(self, task: Task) -> Text:
+        return Text("" if task.description.startswith("Epoch") else task.description)
 
 
 class Progress(RichProgressBar):
@@ -69,13 +78,18 @@ class Progress(RichProgressBar):
             self.validate_seconds += self._mark - self._validation_start
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        super().on_train_end(trainer, pl_module)
+        if self.progress is not None:
+            self.progress.live.transient = True
+            self.progress.stop()
         if trainer.is_global_zero:
             say(
                 f"trained {trainer.global_step - self._first_step} steps in "
                 f"{_clock(self.train_seconds)}, {self.wait_share:.1%} of it waiting for data; "
                 f"validated for {_clock(self.validate_seconds)}"
             )
+
+    def configure_columns(self, trainer: pl.Trainer) -> list[ProgressColumn]:
+        return [_Stage(), BarColumn(bar_width=20), MofNCompleteColumn()]
 
     def get_metrics(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> dict[str, Any]:
         return self._values

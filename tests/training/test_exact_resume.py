@@ -81,9 +81,7 @@ def root(tmp_path_factory) -> Path:
     return make_camvid(tmp_path_factory.mktemp("camvid"), train=8, val=2)
 
 
-def drawn(
-    root, folder, save_at=None, state=None, workers=0, callbacks=(), exact=None, **arguments
-):
+def drawn(root, folder, save_at=None, state=None, workers=0, callbacks=(), exact=None, **arguments):
     """Train two epochs of four steps; return what was drawn."""
     pl.seed_everything(5, verbose=False)
     module = Drawing()

@@ -10,8 +10,8 @@ import torch
 from lightning_fabric.plugins.environments.slurm import SLURMEnvironment
 from torch.utils.data import DataLoader
 
-from hrseg.training import preemption as interruption
-from hrseg.training.preemption import Interruption
+from hrseg.training import preemption
+from hrseg.training.preemption import Interruption, KeptHandler, requeue_job
 from hrseg.utils.signals import SIGPIPE, Stopped, stop_signals, tell
 from tests.conftest import silent_trainer
 
@@ -47,13 +47,16 @@ class Plain(pl.LightningModule):
         return torch.optim.SGD(self.parameters(), 0.01)
 
 
-def fit(
-    run, module, every_minutes=None, save=True, requeue=False, callbacks=(), **arguments
-):
+def loaders():
+    return [DataLoader(torch.randn(count, 2)) for count in (6, 3)]
+
+
+def fit(run, module, every_minutes=None, save=True, requeue=False, callbacks=(), **arguments):
     options = {"max_epochs": 2, "num_sanity_val_steps": 0, **arguments}
-    trainer = silent_trainer(run, **options, callbacks=[*callbacks, Interruption(run, save, every_minutes, requeue)])
-    loaders = [DataLoader(torch.randn(count, 2)) for count in (6, 3)]
-    trainer.fit(module, *loaders)
+    trainer = silent_trainer(
+        run, **options, callbacks=[*callbacks, Interruption(run, save, every_minutes, requeue)]
+    )
+    trainer.fit(module, *loaders())
     return trainer
 
 
@@ -131,7 +134,7 @@ def test_amid_an_epoch_it_saves_after_so_many_minutes(minutes, steps, tmp_path):
 
 
 def test_a_second_signal_ends_the_batch_too(tmp_path, monkeypatch):
-    monkeypatch.setattr(interruption, "AGAIN", 0.2)
+    monkeypatch.setattr(preemption, "AGAIN", 0.2)
 
     def struck(name, count):
         if count == 3:
@@ -164,6 +167,30 @@ def test_the_handlers_of_before_are_put_back(tmp_path):
     with pytest.raises(Stopped):
         fit(tmp_path, Plain(strike("train", 2)))
     assert [signal.getsignal(number) for number in stop_signals()] == before
+
+
+def test_sigterm_keeps_its_handler_when_lightning_sets_one(tmp_path):
+    def before(signum, frame):
+        raise Stopped(signum)
+
+    signal.signal(signal.SIGTERM, before)
+    seen = []
+    module = Plain(lambda name, count: seen.append(signal.getsignal(signal.SIGTERM)))
+    trainer = silent_trainer(tmp_path, callbacks=[KeptHandler()])
+    trainer.fit(module, *loaders())
+    trainer.validate(module, loaders()[1], verbose=False)
+    assert set(seen) == {before}
+
+
+@pytest.mark.parametrize("tool", ["exit 1", None])
+def test_a_job_that_slurm_does_not_requeue_is_a_warning(tool, tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    monkeypatch.setenv("SLURM_JOB_ID", "77")
+    if tool:
+        (tmp_path / "scontrol").write_text(f"#!/bin/sh\n{tool}\n")
+        (tmp_path / "scontrol").chmod(0o755)
+    with pytest.warns(UserWarning, match="the job is not requeued"):
+        requeue_job()
 
 
 @pytest.mark.parametrize("where", ["train", "validate"])
