@@ -5,15 +5,9 @@ from functools import partial
 from pathlib import Path
 
 import pytorch_lightning as pl
-from lightning_fabric.plugins.environments.slurm import SLURMEnvironment
 from pytorch_lightning.callbacks import Callback, EarlyStopping, EMAWeightAveraging
 
-from hrseg.checkpoints.runs import (
-    is_first_process,
-    point_latest,
-    requeued_run,
-    write_config,
-)
+from hrseg.checkpoints.runs import point_latest, requeued_run, write_config
 from hrseg.config.loader import to_dict
 from hrseg.config.schema import Config
 from hrseg.errors import HrsegError
@@ -22,7 +16,7 @@ from hrseg.evaluation.report import report_run
 from hrseg.training.callbacks import PredictionImages
 from hrseg.training.checkpointing import RunCheckpoint
 from hrseg.training.distributed import SameStatistics, new_folder, place
-from hrseg.training.exact_resume import ExactState, purge_events, restoring
+from hrseg.training.exact_resume import ExactState, restoring
 from hrseg.training.factory import build_data, build_task
 from hrseg.training.loggers import quieten
 from hrseg.training.loss_guard import LossGuard
@@ -56,23 +50,15 @@ def fit(config: Config, resume: Path | None = None) -> Path:
     task = build_task(config, data, weights=resume is None)
     run = resume or new_folder(placement, home)
     record = RunRecord(config, run)
-    exact = ExactState(run)
-    interruption = Interruption(
-        run,
-        _keeps_checkpoints(config),
-        config.save_every_minutes,
-        requeue=isinstance(placement.environment, SLURMEnvironment),
-    )
+    interruption = Interruption(run, _keeps_checkpoints(config), config.save_every_minutes)
     try:
-        callbacks = _callbacks(config, run, record, exact, interruption)
+        callbacks = _callbacks(config, run, record, interruption)
         trainer = build_trainer(config, placement, run, callbacks)
-        last, state = checked_last(config, task, trainer, run) if resume else (None, None)
+        last = checked_last(config, task, trainer, run) if resume else None
         check_norms(config, trainer)
         check_interval(trainer, len(data.train_dataset or ()) // config.data.batch_size)
         announce_fit(config, data, task, trainer, reason, last)
-        if state and state.resume and is_first_process():
-            purge_events(trainer, state.resume.step)
-        with user_errors(config, trainer), restoring(last, exact):
+        with user_errors(config, trainer), restoring(last, trainer):
             trainer.fit(task, data, ckpt_path=last, weights_only=True)
         interruption.finish()
         if trainer.is_global_zero:
@@ -100,11 +86,7 @@ class RunRecord(Callback):
 
 
 def _callbacks(
-    config: Config,
-    run: Path,
-    record: RunRecord,
-    exact: ExactState,
-    interruption: Interruption,
+    config: Config, run: Path, record: RunRecord, interruption: Interruption
 ) -> list[Callback]:
     """Return all callbacks of a training, in the order in which Lightning calls them."""
     checkpoint = partial(RunCheckpoint, dirpath=run / "checkpoints", enable_version_counter=False)
@@ -116,7 +98,7 @@ def _callbacks(
         Progress() if config.trainer.get("enable_progress_bar", True) else None,
         EMAWeightAveraging(decay=ema) if ema is not None else None,
         SameStatistics(),  # after EMA, whose weights it evaluates
-        exact,
+        ExactState(run),
         EarlyStopping("val/miou", mode="max", patience=patience) if patience is not None else None,
         interruption,
         LossGuard(config.on_bad_loss, run),

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import numpy as np
 import pytorch_lightning as pl
 import torch
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, ValidationError
+from pydantic import AliasPath, BaseModel, ConfigDict, Field, NonNegativeInt, ValidationError
 from pytorch_lightning.callbacks import Callback, EarlyStopping
 from pytorch_lightning.loggers import TensorBoardLogger
 from pytorch_lightning.utilities import rank_zero_only
@@ -54,43 +54,27 @@ class ResumeState(_Stored):
     validated: NonNegativeInt
 
 
-class _Counts(_Stored):
-    processed: NonNegativeInt
-
-
-class _Epochs(_Stored):
-    current: _Counts
-
-
-class _FitLoop(_Stored):
-    epoch_progress: _Epochs
-
-
-class _Loops(_Stored):
-    fit_loop: _FitLoop
-
-
 class _Schedule(_Stored):
     step_count: int = Field(alias="_step_count")
     last_epoch: int
 
 
 class TrainingState(_Stored):
-    """The parts of a Lightning checkpoint that a resumed training needs."""
+    """The parts of a Lightning checkpoint that a resumed training needs.
+
+    `finished_epochs` counts epochs with their validation.
+    """
 
     version: str = Field(alias="pytorch-lightning_version", pattern=r"^\d+\.\d+[\w.+]{0,40}$")
     epoch: int
     global_step: int
-    loops: _Loops
+    finished_epochs: NonNegativeInt = Field(
+        validation_alias=AliasPath("loops", "fit_loop", "epoch_progress", "current", "processed")
+    )
     callbacks: dict[str, Any]
     optimizer_states: list[dict[str, Any]]
     lr_schedulers: list[_Schedule]
     resume: ResumeState | None = None  # a checkpoint of a plain Trainer has none
-
-    @property
-    def finished_epochs(self) -> int:
-        """Number of finished epochs, validations included."""
-        return self.loops.fit_loop.epoch_progress.current.processed
 
 
 def training_state(content: Mapping[str, Any], path: Path | str) -> TrainingState:
@@ -184,14 +168,16 @@ class ExactState(Callback):
 
 
 @contextmanager
-def restoring(path: Path | None, exact: ExactState) -> Iterator[None]:
+def restoring(path: Path | None, trainer: pl.Trainer) -> Iterator[None]:
     """Turn an error of Lightning while it loads a state into a ConfigError."""
     try:
         yield
     except HrsegError:
         raise
     except Exception as error:
-        if path is None or not exact.loading or is_out_of_memory(error):
+        callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
+        loading = any(isinstance(c, ExactState) and c.loading for c in callbacks)
+        if path is None or not loading or is_out_of_memory(error):
             raise
         raise _no_state(path, one_line(f"{type(error).__name__}: {error}")[:200]) from error
 
@@ -219,6 +205,7 @@ def set_random_state(state: RandomState, device: torch.device) -> None:
         torch.cuda.set_rng_state(state.cuda.cpu(), device)
 
 
+@rank_zero_only
 def purge_events(trainer: pl.Trainer, step: int) -> None:
     """Let TensorBoard drop the events from `step` on, which a resumed run logs again.
 

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
+from lightning_fabric.plugins.environments.slurm import SLURMEnvironment
 from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.trainer.states import TrainerFn
 
@@ -33,13 +34,7 @@ class Interruption(Callback):
     two batches and requeues the job.
     """
 
-    def __init__(
-        self,
-        run: Path,
-        save: bool = True,
-        every_minutes: float | None = None,
-        requeue: bool = False,
-    ) -> None:
+    def __init__(self, run: Path, save: bool = True, every_minutes: float | None = None) -> None:
         """Save as `run/checkpoints/last.ckpt`.
 
         Args:
@@ -47,12 +42,11 @@ class Interruption(Callback):
             save: whether this training keeps checkpoints.
             every_minutes: longest time between two saves; None: save at signals, before
                 validations, and at the ends of epochs.
-            requeue: whether SIGUSR1 requeues the job of SLURM.
         """
         self.run = run
         self.path = run / "checkpoints" / "last.ckpt" if save else None
         self.every = 60 * every_minutes if every_minutes and save else float("inf")
-        self.requeue = requeue and save
+        self.requeue = save and SLURMEnvironment.detect()
         self.requested = [0, 0, 0]  # in this process
         self.agreed = [0, 0, 0]  # in all processes
         self.validating = False  # and the state before it is saved

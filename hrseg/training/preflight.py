@@ -19,7 +19,7 @@ from hrseg.config.schema import Config
 from hrseg.data.datamodule import SegmentationDataModule
 from hrseg.errors import ConfigError
 from hrseg.models import Segmenter
-from hrseg.training.exact_resume import TrainingState, training_state
+from hrseg.training.exact_resume import purge_events, training_state
 from hrseg.training.loss_guard import check_crop
 from hrseg.training.task import SegmentationTask
 from hrseg.utils.console import say
@@ -44,10 +44,11 @@ def check_settings(task: SegmentationTask, facts: Any, checkpoint: Path) -> None
             )
 
 
-def checked_last(
-    config: Config, task: SegmentationTask, trainer: pl.Trainer, run: Path
-) -> tuple[Path, TrainingState]:
-    """Return the newest state of a run; refuse a damaged one, and settings that it does not fit."""
+def checked_last(config: Config, task: SegmentationTask, trainer: pl.Trainer, run: Path) -> Path:
+    """Return the newest state of a run; refuse a damaged one, and settings that it does not fit.
+
+    TensorBoard drops the events after the state.
+    """
     last = newest_state(run)
     content = read_checkpoint(last)
     check_settings(task, content.get("hrseg"), last)
@@ -67,7 +68,9 @@ def checked_last(
             "Raise trainer.max_epochs to go on.",
             soft_wrap=True,
         )
-    return last, state
+    if state.resume is not None:
+        purge_events(trainer, state.resume.step)
+    return last
 
 
 def check_norms(config: Config, trainer: pl.Trainer) -> None:

@@ -81,18 +81,18 @@ def root(tmp_path_factory) -> Path:
     return make_camvid(tmp_path_factory.mktemp("camvid"), train=8, val=2)
 
 
-def drawn(root, folder, save_at=None, state=None, workers=0, callbacks=(), exact=None, **arguments):
+def drawn(root, folder, save_at=None, state=None, workers=0, callbacks=(), **arguments):
     """Train two epochs of four steps; return what was drawn."""
     pl.seed_everything(5, verbose=False)
     module = Drawing()
     module.save_at = save_at
     data = CamVid(str(root), batch_size=2, crop_size=(32, 32), workers=workers)
     options = {"max_epochs": 2, "log_every_n_steps": 1, **arguments}
-    exact = exact or ExactState(Path(folder))
-    trainer = silent_trainer(folder, **options, callbacks=[exact, *callbacks])
+    trainer = silent_trainer(folder, **options, callbacks=[ExactState(Path(folder)), *callbacks])
     if state is not None:
         purge_events(trainer, torch.load(state, weights_only=True)["resume"]["step"])
-    trainer.fit(module, data, ckpt_path=state, weights_only=True)
+    with restoring(state, trainer):
+        trainer.fit(module, data, ckpt_path=state, weights_only=True)
     return module.drawn
 
 
@@ -210,14 +210,13 @@ def test_a_state_that_lightning_cannot_load_is_one_clear_error(root, tmp_path):
     content = torch.load(tmp_path / "state.ckpt", weights_only=True)
     content["optimizer_states"] = [{"state": {}, "param_groups": []}]
     torch.save(content, tmp_path / "state.ckpt")
-    exact = ExactState(tmp_path)
-    with pytest.raises(ConfigError, match=r"holds no training state .*ValueError"), \
-         restoring(tmp_path / "state.ckpt", exact):  # fmt: skip
-        drawn(root, tmp_path, state=tmp_path / "state.ckpt", exact=exact)
+    with pytest.raises(ConfigError, match=r"holds no training state .*ValueError"):
+        drawn(root, tmp_path, state=tmp_path / "state.ckpt")
 
 
 def test_other_errors_stay_as_they_are(tmp_path):
-    with pytest.raises(KeyError), restoring(tmp_path / "last.ckpt", ExactState(tmp_path)):
+    trainer = silent_trainer(tmp_path, callbacks=[ExactState(tmp_path)])
+    with pytest.raises(KeyError), restoring(tmp_path / "last.ckpt", trainer):
         raise KeyError
 
 

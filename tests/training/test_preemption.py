@@ -51,11 +51,9 @@ def loaders():
     return [DataLoader(torch.randn(count, 2)) for count in (6, 3)]
 
 
-def fit(run, module, every_minutes=None, save=True, requeue=False, callbacks=(), **arguments):
+def fit(run, module, every_minutes=None, save=True, **arguments):
     options = {"max_epochs": 2, "num_sanity_val_steps": 0, **arguments}
-    trainer = silent_trainer(
-        run, **options, callbacks=[*callbacks, Interruption(run, save, every_minutes, requeue)]
-    )
+    trainer = silent_trainer(run, **options, callbacks=[Interruption(run, save, every_minutes)])
     trainer.fit(module, *loaders())
     return trainer
 
@@ -206,7 +204,7 @@ def test_slurm_is_asked_for_another_turn_when_the_state_is_saved(where, tmp_path
     for name, value in job.items():
         monkeypatch.setenv(name, value)
     module = Plain(strike(where, 2, signal.SIGUSR1))
-    fit(run, module, requeue=True, plugins=[SLURMEnvironment(auto_requeue=False)])
+    fit(run, module, plugins=[SLURMEnvironment(auto_requeue=False)])
     assert (tmp_path / "said").read_text() == "requeue 77 last.ckpt\n"
     assert saved(run) == 12 and not list(run.glob("hpc*"))  # it went on, and saved later
     assert module.trained == 12
