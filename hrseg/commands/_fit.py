@@ -58,11 +58,10 @@ def fit(config: Config, resume: Path | None = None) -> Path:
         check_norms(config, trainer)
         check_interval(trainer, len(data.train_dataset or ()) // config.data.batch_size)
         announce_fit(config, data, task, trainer, reason, last)
-        with user_errors(config, trainer), restoring(last):
+        with user_errors(config, trainer), restoring(last, trainer):
             trainer.fit(task, data, ckpt_path=last, weights_only=True)
         interruption.finish()
         if trainer.is_global_zero:
-            _remove_requeue_states(run)
             report_run(run, config.inference.details)
     except (HrsegError, Stopped):
         if not resume and not record.written:
@@ -114,9 +113,3 @@ def _callbacks(
 def _keeps_checkpoints(config: Config) -> bool:
     trainer = config.trainer
     return not trainer.get("fast_dev_run") and bool(trainer.get("enable_checkpointing", True))
-
-
-def _remove_requeue_states(run: Path) -> None:
-    """Remove the states that were saved for a requeue by SLURM."""
-    for state in run.glob("hpc_ckpt_*.ckpt"):
-        state.unlink()

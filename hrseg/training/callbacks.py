@@ -33,14 +33,13 @@ class ClassScores(Callback):
         self.best = -1.0
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Know what the best checkpoint knows, whose file may not be the one of the last state."""
+        # scores.json belongs to the best checkpoint, which may be newer than the resumed state.
         for callback in trainer.checkpoint_callbacks:
             if isinstance(callback, ModelCheckpoint) and callback.monitor == "val/miou":
                 best = callback.best_model_score
                 self.best = -1.0 if best is None else float(best)
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Show and write the scores that the task has just computed."""
         if trainer.sanity_checking or not trainer.is_global_zero:
             return
         scores = dict(pl_module.scores)  # type: ignore[arg-type]
@@ -59,11 +58,9 @@ class ClassScores(Callback):
         write_json(folder / "scores.json", scores)
 
     def state_dict(self) -> dict[str, Any]:
-        """Remember the best mIoU for a resumed run."""
         return {"best": self.best}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on from the best mIoU of the run that is resumed."""
         self.best = float(state_dict["best"])
 
 
@@ -141,7 +138,6 @@ class PredictionImages(Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Draw the image if it belongs to the sample."""
         if trainer.sanity_checking or not trainer.is_global_zero:
             return
         total = int(sum(trainer.num_val_batches))

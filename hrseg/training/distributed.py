@@ -194,9 +194,10 @@ def _accelerator(name: str) -> Accelerator:
 
 def _environment() -> ClusterEnvironment:
     """Return how the processes were started, by the same rule as the Trainer."""
-    for environment in (TorchElasticEnvironment, SLURMEnvironment):
-        if environment.detect():
-            return environment()
+    if TorchElasticEnvironment.detect():
+        return TorchElasticEnvironment()
+    if SLURMEnvironment.detect():
+        return SLURMEnvironment(auto_requeue=False)  # `Interruption` requeues the job
     return LightningEnvironment()
 
 

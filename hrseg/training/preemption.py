@@ -2,9 +2,11 @@
 
 import os
 import signal
+import subprocess
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+import warnings
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from threading import current_thread, main_thread
 from types import FrameType
@@ -14,22 +16,22 @@ import pytorch_lightning as pl
 import torch
 from lightning_fabric.plugins.environments.slurm import SLURMEnvironment
 from pytorch_lightning.callbacks import Callback
-from pytorch_lightning.trainer.connectors.signal_connector import _HandlersCompose
 from pytorch_lightning.trainer.states import TrainerFn
 
 from hrseg.checkpoints.runs import is_first_process
+from hrseg.training.lightning_internals import skip_sigterm_broadcast
 from hrseg.utils.signals import AGAIN, Stopped, stop_signals
 
-_STOP, _REQUEUE, _DUE = range(3)  # what a process is told: the signal, and two yes or no
+_STOP, _REQUEUE, _DUE = range(3)  # requests: number of the signal, and two flags
 
 
 class Interruption(Callback):
-    """Save the state and end the training when a signal comes; save it now and then as well.
+    """Save the state and end the training at a signal, and save at intervals.
 
-    SIGTERM, SIGINT, the end of the terminal, and that of whoever reads what is printed, end the
-    training after the batch that is under way, in all processes after the same one, whichever of
-    them was told. Amid a validation they end it at once: the state was saved before it. SLURM's
-    requeue signal, which Lightning answers amid a batch, is answered between two.
+    SIGTERM, SIGINT, SIGHUP and a closed output end the training after the current batch, in all
+    processes after the same one, whichever process received the signal. During a validation they
+    end it at once, because the state was saved before it. SLURM's SIGUSR1 saves the state between
+    two batches and requeues the job.
     """
 
     def __init__(self, run: Path, save: bool = True, every_minutes: float | None = None) -> None:
@@ -38,54 +40,54 @@ class Interruption(Callback):
         Args:
             run: the run folder.
             save: whether this training keeps checkpoints.
-            every_minutes: save at the latest so long after the last time; None: at signals,
-                before validations, and at the ends of epochs.
+            every_minutes: longest time between two saves; None: save at signals, before
+                validations, and at the ends of epochs.
         """
         self.run = run
         self.path = run / "checkpoints" / "last.ckpt" if save else None
         self.every = 60 * every_minutes if every_minutes and save else float("inf")
-        self.told = [0, 0, 0]  # this process
-        self.agreed = [0, 0, 0]  # all of them
-        self.validating = False  # and the state of before is on the disk
+        self.requeue = save and SLURMEnvironment.detect()
+        self.requested = [0, 0, 0]  # in this process
+        self.agreed = [0, 0, 0]  # in all processes
+        self.validating = False  # and the state before it is saved
         self._first = self._saved = 0.0
-        self._requeue: Callable[..., Any] | None = None
         self._group: Any = None
-        self._asked: tuple[Any, torch.Tensor] | None = None
+        self._pending: tuple[Any, torch.Tensor] | None = None
         self._trainer: pl.Trainer | None = None
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Take from Lightning what would answer a signal in its way."""
         self._trainer = trainer
-        # At each step the processes ask the first one whether it was told, and wait for it.
-        trainer.fit_loop.epoch_loop._broadcast_sigterm_tensor = lambda: None  # type: ignore[method-assign]
+        skip_sigterm_broadcast(trainer)
+
+    def on_sanity_check_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if self.requeue:
+            _handle(signal.SIGUSR1, self._on_requeue_signal)
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Listen, from here on."""
+        # Lightning restores all handlers when `fit` ends.
+        self.on_sanity_check_start(trainer, pl_module)
         self._saved = time.monotonic()
         if trainer.world_size > 1:
             self._group = torch.distributed.new_group(backend="gloo")
-        if current_thread() is main_thread():
-            for signum in stop_signals():
-                signal.signal(signum, self._hear)
-            self._take_requeue(trainer)
+        for signum in stop_signals():
+            _handle(signum, self._on_stop_signal)
 
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        """Do what was asked for, if a step of the optimiser is complete."""
         if trainer.is_global_zero and time.monotonic() - self._saved > self.every:
-            self.told[_DUE] = 1
-        self._ask(trainer)
+            self.requested[_DUE] = 1
+        self._exchange()
         if any(self.agreed) and batch_idx % trainer.accumulate_grad_batches == 0:
             self._save(trainer)
             self._answer(trainer)
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Save first: a validation may take long."""
         if trainer.sanity_checking or trainer.state.fn != TrainerFn.FITTING:
             return
-        self._read()
-        if not trainer.fit_loop._should_accumulate():
+        self._receive()
+        accumulated = (trainer.fit_loop.batch_idx + 1) % trainer.accumulate_grad_batches
+        if not accumulated or trainer.is_last_batch:  # a step of the optimizer is complete
             self._save(trainer)
             self._answer(trainer)
             self.validating = self.path is not None
@@ -99,105 +101,86 @@ class Interruption(Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Stop at once, as soon as all processes know."""
         if self.validating and trainer.world_size > 1:
-            self._ask(trainer)
+            self._exchange()
             self._answer(trainer)
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """From here on the state of before is not enough."""
         self.validating = False
-        self._read()
+        self._receive()
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """The state is saved now."""
-        self._saved = time.monotonic()
+        self._saved = time.monotonic()  # by the checkpoint callback
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Leave no question unanswered."""
-        self._read()
+        self._receive()
 
     def finish(self) -> None:
-        """Raise Stopped if the training was told to stop and has ended by itself meanwhile."""
-        if signum := self.agreed[_STOP] or self.told[_STOP]:
+        """Raise Stopped if a signal came too late to stop the training before its end."""
+        if signum := self.agreed[_STOP] or self.requested[_STOP]:
             raise Stopped(
                 signum,
                 f"stopped {_by(signum)}; the training has ended, its report is not written: "
                 f"hrseg report {self.run}",
             )
 
-    def _hear(self, signum: int, frame: FrameType | None) -> None:
+    def _on_stop_signal(self, signum: int, frame: FrameType | None) -> None:
         now = time.monotonic()
-        if self.told[_STOP]:
+        if self.requested[_STOP]:
             if now - self._first > AGAIN:
-                raise Stopped(signum, f"stopped {_by(signum)} at once; {self._go_on()}")
+                raise Stopped(signum, f"stopped {_by(signum)} at once; {self._how_to_resume()}")
             return
-        self.told[_STOP], self._first = signum, now
+        self.requested[_STOP], self._first = signum, now
         assert self._trainer is not None
         if self.validating and self._trainer.world_size == 1:
             raise self._stopped(signum)
         if is_first_process():
-            with suppress(OSError):  # the terminal may be gone
+            with suppress(OSError):  # the terminal may be closed
                 os.write(2, b"hrseg: stopping after this batch; once more stops at once\n")
 
-    def _take_requeue(self, trainer: pl.Trainer) -> None:
-        """Put a note in the place of the handler that Lightning has set for SLURM's signal."""
-        environment = trainer._accelerator_connector.cluster_environment
-        if isinstance(environment, SLURMEnvironment) and environment.auto_requeue and self.path:
-            signum = environment.requeue_signal or signal.SIGUSR1
-            handler = signal.getsignal(signum)
-            if isinstance(handler, _HandlersCompose):
-                self._requeue = handler
-                signal.signal(signum, self._hear_requeue)
-
-    def _hear_requeue(self, signum: int, frame: FrameType | None) -> None:
+    def _on_requeue_signal(self, signum: int, frame: FrameType | None) -> None:
         assert self._trainer is not None
         if self.validating and self._trainer.world_size == 1:
-            self._requeue_now(self._trainer, signum)
+            self._requeue_once(self._trainer)
         else:
-            self.told[_REQUEUE] = signum
+            self.requested[_REQUEUE] = 1
 
-    def _requeue_now(self, trainer: pl.Trainer, signum: int) -> None:
-        """Let Lightning ask SLURM for another turn; what it would save is saved already."""
-        requeue, self._requeue = self._requeue, None  # once, though each process is told
-        if requeue is not None:
-            with _without_saving(trainer):
-                requeue(signum, None)
+    def _requeue_once(self, trainer: pl.Trainer) -> None:
+        if self.requeue and trainer.is_global_zero:
+            requeue_job()
+        self.requeue = False  # each process may receive the signal
 
-    def _ask(self, trainer: pl.Trainer) -> None:
-        """Learn what all processes were told by the last time; ask for the next.
-
-        The answer travels while they compute: none waits for it.
-        """
-        self._read()
+    def _exchange(self) -> None:
+        """Receive the requests of all processes, and send those of this one without waiting."""
+        self._receive()
         if self._group is None:
             return
-        mine = torch.tensor(self.told)
+        mine = torch.tensor(self.requested)
         work = torch.distributed.all_reduce(
             mine, torch.distributed.ReduceOp.MAX, self._group, async_op=True
         )
-        self._asked = work, mine
+        self._pending = work, mine
 
-    def _read(self) -> None:
-        """Take the answer, if one was asked for; one process asks nobody."""
+    def _receive(self) -> None:
+        """Wait for the pending exchange."""
         if self._group is None:
-            self.agreed = self.told
-        elif self._asked is not None:
-            work, answer = self._asked
-            self._asked = None
+            self.agreed = self.requested
+        elif self._pending is not None:
+            work, answer = self._pending
+            self._pending = None
             work.wait()
             self.agreed = [max(pair) for pair in zip(self.agreed, answer.tolist(), strict=True)]
 
     def _answer(self, trainer: pl.Trainer) -> None:
-        """Do what was asked for; the state is saved."""
-        self._read()  # what was asked just now is answered with it
+        """Requeue or stop, as agreed; the state is saved."""
+        self._receive()  # requests that have just come are answered too
         stop, requeue, due = self.agreed
         self.agreed = [stop, 0, 0]
         if due:
-            self.told[_DUE] = 0
+            self.requested[_DUE] = 0
         if requeue:
-            self.told[_REQUEUE] = 0
-            self._requeue_now(trainer, requeue)
+            self.requested[_REQUEUE] = 0
+            self._requeue_once(trainer)
         if stop:
             raise self._stopped(stop)
 
@@ -209,21 +192,48 @@ class Interruption(Callback):
     def _stopped(self, signum: int) -> Stopped:
         assert self._trainer is not None
         step = self._trainer.global_step
-        return Stopped(signum, f"stopped {_by(signum)} after step {step}; {self._go_on()}")
+        return Stopped(signum, f"stopped {_by(signum)} after step {step}; {self._how_to_resume()}")
 
-    def _go_on(self) -> str:
+    def _how_to_resume(self) -> str:
         if self.path is None:
             return "nothing was saved, as trainer.enable_checkpointing=false asks"
         return f"to go on: hrseg fit --resume {self.run}"
 
 
-@contextmanager
-def _without_saving(trainer: pl.Trainer) -> Iterator[None]:
-    trainer.save_checkpoint = lambda *_, **__: None  # type: ignore[method-assign]
+class KeptHandler(Callback):
+    """Restore the handler of SIGTERM that Lightning replaces.
+
+    Lightning's waits inside the handler for all processes, which may be in another collective call.
+    """
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        self._handler = signal.getsignal(signal.SIGTERM)
+
+    def on_sanity_check_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        _handle(signal.SIGTERM, self._handler)
+
+    on_train_start = on_test_start = on_sanity_check_start
+
+    def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if trainer.state.fn != TrainerFn.FITTING:
+            _handle(signal.SIGTERM, self._handler)
+
+
+def requeue_job() -> None:
+    """Let SLURM start this job again; a failure is a warning."""
+    job = os.environ["SLURM_JOB_ID"]
+    if array := os.environ.get("SLURM_ARRAY_JOB_ID"):
+        job = f"{array}_{os.environ['SLURM_ARRAY_TASK_ID']}"
     try:
-        yield
-    finally:
-        del trainer.save_checkpoint
+        subprocess.run(["scontrol", "requeue", job], check=True)
+    except (OSError, subprocess.CalledProcessError) as error:
+        warnings.warn(f"the job is not requeued: {error}", stacklevel=2)
+
+
+def _handle(signum: int, handler: Callable[..., Any] | int | None) -> None:
+    """Set a signal's handler; other threads than the main one cannot, and a None cannot be set."""
+    if handler is not None and current_thread() is main_thread():
+        signal.signal(signum, handler)
 
 
 def _by(signum: int) -> str:

@@ -19,7 +19,7 @@ from hrseg.config.schema import Config
 from hrseg.data.datamodule import SegmentationDataModule
 from hrseg.errors import ConfigError
 from hrseg.models import Segmenter
-from hrseg.training.exact_resume import check_state, finished_epochs
+from hrseg.training.exact_resume import purge_events, training_state
 from hrseg.training.loss_guard import check_crop
 from hrseg.training.task import SegmentationTask
 from hrseg.utils.console import say
@@ -45,7 +45,10 @@ def check_settings(task: SegmentationTask, facts: Any, checkpoint: Path) -> None
 
 
 def checked_last(config: Config, task: SegmentationTask, trainer: pl.Trainer, run: Path) -> Path:
-    """Return the newest state of a run; refuse a damaged one, and settings that it does not fit."""
+    """Return the newest state of a run; refuse a damaged one, and settings that it does not fit.
+
+    TensorBoard drops the events after the state.
+    """
     last = newest_state(run)
     content = read_checkpoint(last)
     check_settings(task, content.get("hrseg"), last)
@@ -57,14 +60,16 @@ def checked_last(config: Config, task: SegmentationTask, trainer: pl.Trainer, ru
             "For other settings start a new run, from model.weights="
             f"{last}"
         )
-    check_state(content, last)
-    done = finished_epochs(content, last)
+    state = training_state(content, last)
+    done = state.finished_epochs
     if 0 < (trainer.max_epochs or -1) <= done:
         get_console().print(
             f"nothing is left to train: the run has finished {done} epochs. "
             "Raise trainer.max_epochs to go on.",
             soft_wrap=True,
         )
+    if state.resume is not None:
+        purge_events(trainer, state.resume.step)
     return last
 
 

@@ -17,13 +17,13 @@ from hrseg.utils.text import one_line
 
 
 class SkippedFiles(Callback):
-    """Count the images that `data.on_error: skip` leaves out; too many are an error.
+    """Count the images that `data.on_error: skip` skips; too many are an error.
 
-    With a `folder` they are listed in its `skipped.csv`, a line per image: split, name and error.
+    `skipped.csv` in the `folder` lists them, a row per image: split, name and error.
     """
 
     def __init__(self, folder: Path | None = None) -> None:
-        """Begin with no images; write into `folder`, if one is given."""
+        """Start with an empty list, written into `folder` if there is one."""
         self.folder = folder
         self.faults: dict[str, dict[str, str]] = {"train": {}, "val": {}}
         self._said = 0
@@ -31,7 +31,6 @@ class SkippedFiles(Callback):
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Note what is missing from the batch."""
         self._note(batch, "train", trainer.train_dataloader)
 
     def on_validation_batch_end(
@@ -43,21 +42,17 @@ class SkippedFiles(Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Note whether the image is missing."""
         self._note(batch, "val", trainer.val_dataloaders)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
-        """Say what is new."""
         self._say(trainer)
 
     on_validation_end = on_train_epoch_end
 
     def state_dict(self) -> dict[str, Any]:
-        """Remember what was left out, for a resumed run."""
         return {"faults": {split: dict(found) for split, found in self.faults.items()}}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on with the list of the run that is resumed."""
         for split, found in state_dict["faults"].items():
             self.faults[split].update(found)
 
@@ -96,17 +91,10 @@ class SkippedFiles(Callback):
         where = ""
         if self.folder is not None:
             path = self.folder / "skipped.csv"
-            write_bytes(path, _csv([(*key, fault) for key, fault in sorted(rows.items())]))
+            text = io.StringIO()
+            writer = csv.writer(text, lineterminator="\n")
+            writer.writerow(("split", "image", "fault"))
+            writer.writerows((*key, fault) for key, fault in sorted(rows.items()))
+            write_bytes(path, text.getvalue().encode("utf-8", "replace"))
             where = f", see {path}"
         note(f"images that could not be read and were left out: {len(rows)}{where}")
-
-
-def _csv(rows: list[tuple[str, str, str]]) -> bytes:
-    """Return rows that a spreadsheet takes for text, whatever a file is called."""
-    text = io.StringIO()
-    writer = csv.writer(text, quoting=csv.QUOTE_ALL, lineterminator="\n")
-    writer.writerow(("split", "image", "fault"))
-    for row in rows:
-        cells = (one_line(" ".join(cell.split())) for cell in row)
-        writer.writerow([f"'{cell}" if cell[:1] in "=+-@" else cell for cell in cells])
-    return text.getvalue().encode("utf-8", "replace")

@@ -4,11 +4,11 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from traceback import walk_tb
 from typing import NamedTuple
 
 import pytorch_lightning as pl
 import torch
+from lightning_fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.trainer.states import TrainerFn
@@ -25,8 +25,9 @@ from hrseg.training.distributed import (
     trainer_refusals,
 )
 from hrseg.training.loggers import build_loggers
+from hrseg.training.preemption import KeptHandler
 from hrseg.utils.memory import OutOfMemory, is_out_of_memory, of_evaluation, of_training
-from hrseg.utils.signals import Handler, Stopped
+from hrseg.utils.signals import Stopped
 
 # Convolutions are most of a step, not all of it: a processor must gain this much in them.
 WORTHWHILE = 1.3
@@ -70,13 +71,15 @@ def build_trainer(
         arguments.pop("sync_batchnorm", None)  # it exists for GPUs only
     arguments["strategy"] = ddp_strategy(placement, arguments)
     given = arguments.pop("plugins", None) or []
-    plugins = given if isinstance(given, list | tuple) else [given]
+    plugins = [*(given if isinstance(given, list | tuple) else [given]), DurableCheckpointIO()]
+    if isinstance(placement.environment, SLURMEnvironment):
+        plugins.append(placement.environment)  # without Lightning's own requeue
     with trainer_refusals(arguments):
         return pl.Trainer(
             **arguments,
             logger=build_loggers(config, folder) if train else False,
-            callbacks=callbacks,
-            plugins=[*plugins, DurableCheckpointIO()],
+            callbacks=[KeptHandler(), *callbacks],
+            plugins=plugins,
             default_root_dir=folder,
             use_distributed_sampler=False,
         )
@@ -165,17 +168,12 @@ def _seconds(work: Callable[[], object]) -> float:
 @contextmanager
 def user_errors(config: Config, trainer: pl.Trainer) -> Iterator[None]:
     """Turn signals, refused arguments, and memory that ran out into errors for the user."""
-    # Lightning's answer to SIGTERM waits for all processes from within the signal's handler.
-    trainer._signal_connector._sigterm_notifier_fn = Handler()  # type: ignore[method-assign, assignment]
     try:
         yield
     except Stopped:
         end_others(trainer)
         raise
-    except (MisconfigurationException, ValueError) as error:
-        *_, (frame, _) = walk_tb(error.__traceback__)
-        if not frame.f_globals["__name__"].startswith(("pytorch_lightning.", "lightning_fabric.")):
-            raise
+    except MisconfigurationException as error:
         raise ConfigError(f"trainer: {str(error).strip()}") from error
     except (MemoryError, RuntimeError) as error:
         if is_out_of_memory(error):

@@ -1,6 +1,5 @@
 """Going on exactly. The long proof is tests/faults/resume.py; here is each part by itself."""
 
-import copy
 import io
 import random
 import signal
@@ -19,10 +18,12 @@ from hrseg.data import CamVid
 from hrseg.errors import ConfigError
 from hrseg.training.exact_resume import (
     ExactState,
-    finished_epochs,
+    RandomState,
+    purge_events,
     random_state,
+    restoring,
     set_random_state,
-    settled,
+    training_state,
 )
 from tests.camvid_tree import make_camvid
 from tests.conftest import silent_trainer
@@ -46,65 +47,9 @@ def test_random_numbers_go_on_where_they_were_also_through_a_safe_file():
     first = draws()
     draws()
     file.seek(0)
-    set_random_state(torch.load(file, weights_only=True), CPU)
+    set_random_state(RandomState(**torch.load(file, weights_only=True)), CPU)
     *numbers, tensor = draws()
     assert numbers == list(first[:-1]) and torch.equal(tensor, first[-1])
-
-
-def progress(ready, started, processed, completed):
-    return {"ready": ready, "started": started, "processed": processed, "completed": completed}
-
-
-def loops(epoch, batch, validation, last=False):
-    return {
-        "epoch_progress": {"total": progress(*epoch), "current": progress(*epoch)},
-        "epoch_loop.batch_progress": {
-            "total": progress(*(20 + count for count in batch)),
-            "current": progress(*batch),
-            "is_last_batch": last,
-        },
-        "epoch_loop.val_loop.batch_progress": {
-            "total": progress(7, 7, 7, 7),
-            "current": progress(*validation),
-            "is_last_batch": True,
-        },
-        "other": 5,
-    }
-
-
-def test_a_batch_that_is_fetched_and_not_begun_is_not_fetched():
-    given = loops((3, 3, 2, 2), (5, 4, 4, 4), (7, 7, 7, 7), last=True)
-    before = copy.deepcopy(given)
-    assert settled(given) == loops((3, 3, 2, 2), (4, 4, 4, 4), (7, 7, 7, 7)) | {
-        "epoch_loop.val_loop.batch_progress": given["epoch_loop.val_loop.batch_progress"]
-    }
-    assert given == before
-
-
-def test_an_epoch_of_which_no_batch_is_begun_is_not_begun():
-    done = settled(loops((3, 3, 2, 2), (1, 0, 0, 0), (0, 0, 0, 0)))
-    assert done["epoch_progress"]["current"] == progress(2, 2, 2, 2)
-    assert done["epoch_progress"]["total"] == progress(2, 2, 2, 2)
-    assert done["epoch_loop.batch_progress"]["current"] == progress(0, 0, 0, 0)
-
-
-def test_a_validation_that_has_only_begun_is_due():
-    done = settled(loops((3, 3, 2, 2), (5, 5, 5, 5), (0, 0, 0, 0), True), validating=True)
-    validation = done["epoch_loop.val_loop.batch_progress"]
-    assert validation["total"] == progress(8, 8, 7, 7)
-    assert validation["current"] == progress(1, 1, 0, 0)
-    assert done["epoch_loop.batch_progress"]["is_last_batch"]
-
-
-@pytest.mark.parametrize("validating", [False, True])
-def test_the_ends_of_epochs_and_of_validations_stay_as_they_are(validating):
-    given = loops((3, 3, 3, 2), (5, 5, 5, 5), (7, 7, 7, 7), True)
-    assert settled(given, validating) == given
-
-
-def test_a_file_without_a_state_is_no_state(tmp_path):
-    with pytest.raises(ConfigError, match="holds no state of a training"):
-        finished_epochs({"state_dict": {}}, tmp_path / "last.ckpt")
 
 
 class Drawing(pl.LightningModule):
@@ -144,7 +89,10 @@ def drawn(root, folder, save_at=None, state=None, workers=0, callbacks=(), **arg
     data = CamVid(str(root), batch_size=2, crop_size=(32, 32), workers=workers)
     options = {"max_epochs": 2, "log_every_n_steps": 1, **arguments}
     trainer = silent_trainer(folder, **options, callbacks=[ExactState(Path(folder)), *callbacks])
-    trainer.fit(module, data, ckpt_path=state, weights_only=True)
+    if state is not None:
+        purge_events(trainer, torch.load(state, weights_only=True)["resume"]["step"])
+    with restoring(state, trainer):
+        trainer.fit(module, data, ckpt_path=state, weights_only=True)
     return module.drawn
 
 
@@ -164,6 +112,21 @@ def test_a_resumed_training_draws_on(save_at, root, tmp_path):
     whole = drawn(root, tmp_path, save_at)
     torch.rand(7)
     assert drawn(root, tmp_path, state=tmp_path / "state.ckpt") == whole[save_at:]
+
+
+def test_a_resume_keeps_the_counters_of_the_last_validation(root, tmp_path):
+    """The next checkpoint without a validation of its own contains them."""
+    keep = {"enable_checkpointing": True, "max_epochs": 3, "check_val_every_n_epoch": 2}
+
+    def counters(name, **state):
+        end = pl.callbacks.ModelCheckpoint(tmp_path, name, save_on_train_epoch_end=True)
+        drawn(root, tmp_path, callbacks=[end], num_sanity_val_steps=2, **keep, **state)
+        loops = torch.load(tmp_path / f"{name}.ckpt", weights_only=True)["loops"]
+        return loops["fit_loop"]["epoch_loop.val_loop.batch_progress"]
+
+    whole = counters("whole", save_at=8)
+    assert whole["current"]["completed"] == 2 and whole["is_last_batch"]
+    assert counters("resumed", state=tmp_path / "state.ckpt") == whole
 
 
 def test_metrics_of_steps_that_are_done_again_are_dropped(root, tmp_path):
@@ -205,21 +168,56 @@ def test_a_run_that_early_stopping_has_ended_trains_no_more_but_with_more_patien
     assert len(drawn(root, tmp_path, callbacks=stopping(3), **state)) == 2 * 4
 
 
+RANDOM = {"python": [3, [1], None], "numpy": ["MT19937", torch.zeros(1), 0, 0, 0.0],
+          "torch": torch.zeros(1), "cuda": None}  # fmt: skip
+STATE = {
+    "pytorch-lightning_version": "2.7.0.post1",
+    "epoch": 3,
+    "global_step": 40,
+    "loops": {"fit_loop": {"epoch_progress": {"current": {"processed": 4}}}},
+    "callbacks": {"A": {}},
+    "optimizer_states": [{"state": {}, "param_groups": []}],
+    "lr_schedulers": [{"_step_count": 3, "last_epoch": 2}],
+    "resume": {"random": [RANDOM], "rows": 3, "step": 40, "validated": 40},
+}
+INVALID = {
+    "pytorch-lightning_version": [None, "\x1b[2J", 3],
+    "epoch": ["x", None],
+    "loops": ["x", {"fit_loop": {}}],
+    "callbacks": [[1], None],
+    "optimizer_states": [None, ["x"]],
+    "lr_schedulers": [None, [{}], [{"_step_count": "x", "last_epoch": 2}]],
+    "resume": [3, {}, {**STATE["resume"], "rows": -1}, {**STATE["resume"], "random": [{}]}],
+}
+
+
+def test_the_state_of_a_training_is_validated_by_its_layout(tmp_path):
+    assert training_state(STATE, tmp_path / "last.ckpt").finished_epochs == 4
+    with pytest.raises(ConfigError, match=r"last\.ckpt holds no training state to resume"):
+        training_state({"state_dict": {}}, tmp_path / "last.ckpt")
+
+
 @pytest.mark.parametrize(
-    "own",
-    [
-        3, {}, {"between": True, "random": [{}], "rows": 0},
-        {"between": True, "random": [{"python": [3, [1], None], "numpy": 1}], "rows": "x"},
-        {"between": True, "random": [{"python": [3, [1], None], "numpy": 1}], "rows": 2**99},
-    ],
-)  # fmt: skip
-def test_a_state_that_is_none_is_refused(own, root, tmp_path):
+    ("key", "value"), [(key, value) for key in INVALID for value in INVALID[key]]
+)
+def test_an_invalid_part_of_a_state_is_refused_by_name(key, value, tmp_path):
+    with pytest.raises(ConfigError, match=rf"last.ckpt holds no training state .*: its {key}"):
+        training_state({**STATE, key: value}, tmp_path / "last.ckpt")
+
+
+def test_a_state_that_lightning_cannot_load_is_one_clear_error(root, tmp_path):
     drawn(root, tmp_path, save_at=3)
     content = torch.load(tmp_path / "state.ckpt", weights_only=True)
-    content["resume"] = own
+    content["optimizer_states"] = [{"state": {}, "param_groups": []}]
     torch.save(content, tmp_path / "state.ckpt")
-    with pytest.raises(ConfigError, match="not as hrseg writes it"):
+    with pytest.raises(ConfigError, match=r"holds no training state .*ValueError"):
         drawn(root, tmp_path, state=tmp_path / "state.ckpt")
+
+
+def test_other_errors_stay_as_they_are(tmp_path):
+    trainer = silent_trainer(tmp_path, callbacks=[ExactState(tmp_path)])
+    with pytest.raises(KeyError), restoring(tmp_path / "last.ckpt", trainer):
+        raise KeyError
 
 
 def test_another_number_of_processes_is_said(root, tmp_path, capsys):
@@ -228,16 +226,16 @@ def test_another_number_of_processes_is_said(root, tmp_path, capsys):
     content["resume"]["random"] *= 2
     torch.save(content, tmp_path / "state.ckpt")
     assert len(drawn(root, tmp_path, state=tmp_path / "state.ckpt")) == 5
-    assert "2 processes wrote the state, 1 go on" in capsys.readouterr().out
+    assert "2 processes wrote the state, 1 resume it" in capsys.readouterr().out
 
 
 def test_each_process_takes_its_own_random_numbers(tmp_path):
-    own = {"between": True, "random": ["of 0", "of 1"], "rows": 0}
-    loops = {"fit_loop": {"epoch_loop.state_dict": {"_batches_that_stepped": 1}}}
-    state = ExactState(tmp_path)
+    second = {**RANDOM, "python": [3, [2], None]}
+    exact = ExactState(tmp_path)
     place = Space(world_size=2, global_rank=1, is_global_zero=False)
-    state.on_load_checkpoint(place, None, {"resume": own, "loops": loops})
-    assert state.random == "of 1"
+    content = {**STATE, "resume": {**STATE["resume"], "random": [RANDOM, second]}}
+    exact.on_load_checkpoint(place, None, content)
+    assert exact.random.python == second["python"]
 
 
 @pytest.mark.slow

@@ -3,14 +3,17 @@
 import os
 import signal
 import time
+import warnings
+from functools import partial
 
 import pytest
 import pytorch_lightning as pl
 import torch
+from lightning_fabric.plugins.environments.slurm import SLURMEnvironment
 from torch.utils.data import DataLoader
 
-from hrseg.training import preemption as interruption
-from hrseg.training.preemption import Interruption
+from hrseg.training import preemption
+from hrseg.training.preemption import Interruption, KeptHandler
 from hrseg.utils.signals import SIGPIPE, Stopped, stop_signals, tell
 from tests.conftest import silent_trainer
 
@@ -46,11 +49,14 @@ class Plain(pl.LightningModule):
         return torch.optim.SGD(self.parameters(), 0.01)
 
 
+def loaders():
+    return [DataLoader(torch.randn(count, 2)) for count in (6, 3)]
+
+
 def fit(run, module, every_minutes=None, save=True, **arguments):
     options = {"max_epochs": 2, "num_sanity_val_steps": 0, **arguments}
     trainer = silent_trainer(run, **options, callbacks=[Interruption(run, save, every_minutes)])
-    loaders = [DataLoader(torch.randn(count, 2)) for count in (6, 3)]
-    trainer.fit(module, *loaders)
+    trainer.fit(module, *loaders())
     return trainer
 
 
@@ -67,31 +73,23 @@ def saved(run):
     return torch.load(path, weights_only=True)["global_step"] if path.is_file() else None
 
 
-@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
-@pytest.mark.parametrize("step", [1, 4, 8])
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP, SIGPIPE])
+@pytest.mark.parametrize("step", [1, 6, 8])
 def test_the_batch_is_finished_and_saved(step, signum, tmp_path):
-    module = Plain(strike("train", step, signum))
+    """After the last batch of an epoch without its validation."""
+    before = [signal.getsignal(number) for number in stop_signals()]
+    send = tell if signum == SIGPIPE else partial(os.kill, os.getpid())
+    module = Plain(lambda name, count: send(signum) if (name, count) == ("train", step) else None)
     with pytest.raises(Stopped) as stop:
         fit(tmp_path, module)
     assert module.trained == step == saved(tmp_path)
+    assert module.validated == (3 if step > 6 else 0)
     assert stop.value.exit_code == 128 + signum
+    name = signal.Signals(signum).name
     assert str(stop.value) == (
-        f"stopped by {signum.name} after step {step}; to go on: hrseg fit --resume {tmp_path}"
+        f"stopped by {name} after step {step}; to go on: hrseg fit --resume {tmp_path}"
     )
-
-
-def test_a_training_whose_output_nobody_reads_any_more_is_saved(tmp_path):
-    module = Plain(lambda name, count: tell(SIGPIPE) if (name, count) == ("train", 4) else None)
-    with pytest.raises(Stopped, match="stopped by SIGPIPE after step 4; to go on") as stop:
-        fit(tmp_path, module)
-    assert (module.trained, saved(tmp_path), stop.value.exit_code) == (4, 4, 141)
-
-
-def test_the_last_batch_of_an_epoch_ends_before_the_validation(tmp_path):
-    module = Plain(strike("train", 6))
-    with pytest.raises(Stopped):
-        fit(tmp_path, module)
-    assert (module.trained, module.validated, saved(tmp_path)) == (6, 0, 6)
+    assert [signal.getsignal(number) for number in stop_signals()] == before
 
 
 @pytest.mark.parametrize(("struck", "batches"), [(1, 3), (3, 3), (4, 6)])
@@ -128,7 +126,7 @@ def test_amid_an_epoch_it_saves_after_so_many_minutes(minutes, steps, tmp_path):
 
 
 def test_a_second_signal_ends_the_batch_too(tmp_path, monkeypatch):
-    monkeypatch.setattr(interruption, "AGAIN", 0.2)
+    monkeypatch.setattr(preemption, "AGAIN", 0.2)
 
     def struck(name, count):
         if count == 3:
@@ -156,27 +154,38 @@ def test_a_signal_in_the_last_batch_is_not_forgotten(tmp_path):
         told.finish()
 
 
-def test_the_handlers_of_before_are_put_back(tmp_path):
-    before = [signal.getsignal(number) for number in stop_signals()]
-    with pytest.raises(Stopped):
-        fit(tmp_path, Plain(strike("train", 2)))
-    assert [signal.getsignal(number) for number in stop_signals()] == before
+def test_sigterm_keeps_its_handler_when_lightning_sets_one(tmp_path):
+    def before(signum, frame):
+        raise Stopped(signum)
+
+    signal.signal(signal.SIGTERM, before)
+    seen = []
+    module = Plain(lambda name, count: seen.append(signal.getsignal(signal.SIGTERM)))
+    trainer = silent_trainer(tmp_path, callbacks=[KeptHandler()])
+    trainer.fit(module, *loaders())
+    trainer.validate(module, loaders()[1], verbose=False)
+    assert set(seen) == {before}
 
 
-@pytest.mark.parametrize("where", ["train", "validate"])
-def test_slurm_is_asked_for_another_turn_when_the_state_is_saved(where, tmp_path, monkeypatch):
-    tool = tmp_path / "bin" / "scontrol"
+@pytest.mark.parametrize(
+    ("where", "code"), [("train", 0), ("validate", 0), ("train", 1), ("train", None)]
+)
+def test_slurm_requeues_the_job_when_the_state_is_saved(where, code, tmp_path, monkeypatch):
+    """A scontrol that fails, or is missing, is a warning."""
+    run, tool = tmp_path / "run", tmp_path / "bin" / "scontrol"
     tool.parent.mkdir()
-    run = tmp_path / "run"
-    tool.write_text(f'#!/bin/sh\necho "$@" $(ls {run}/checkpoints) > {tmp_path}/said\n')
-    tool.chmod(0o755)
+    if code is not None:
+        said = f"{tmp_path}/said"
+        tool.write_text(f'#!/bin/sh\necho "$@" $(ls {run}/checkpoints) > {said}\nexit {code}\n')
+        tool.chmod(0o755)
     job = {"PATH": f"{tool.parent}:/usr/bin:/bin", "SLURM_NTASKS": "1", "SLURM_JOB_NAME": "a",
            "SLURM_JOB_ID": "77", "SLURM_PROCID": "0", "SLURM_LOCALID": "0", "SLURM_NODEID": "0",
            "SLURM_NTASKS_PER_NODE": "1"}  # fmt: skip
     for name, value in job.items():
         monkeypatch.setenv(name, value)
     module = Plain(strike(where, 2, signal.SIGUSR1))
-    fit(run, module)
-    assert (tmp_path / "said").read_text() == "requeue 77 last.ckpt\n"
-    assert saved(run) == 12 and not list(run.glob("hpc*"))  # it went on, and saved later
-    assert module.trained == 12
+    with warnings.catch_warnings(record=True, action="always") as warned:
+        fit(run, module, plugins=[SLURMEnvironment(auto_requeue=False)])
+    assert any("the job is not requeued" in str(w.message) for w in warned) == (code != 0)
+    assert code is None or (tmp_path / "said").read_text() == "requeue 77 last.ckpt\n"
+    assert saved(run) == module.trained == 12  # it continued, and saved later

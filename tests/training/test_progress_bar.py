@@ -1,9 +1,13 @@
+import io
 from types import SimpleNamespace
 
 import pytest
+import rich
 
 from hrseg.training import progress_bar as module
 from hrseg.training.progress_bar import Progress
+from tests.conftest import silent_trainer
+from tests.training.test_preemption import Plain, loaders
 
 
 @pytest.fixture
@@ -14,7 +18,7 @@ def clock(monkeypatch):
     return now
 
 
-def trainer(step):
+def trainer(step, first=True):
     return SimpleNamespace(
         global_step=step,
         estimated_stepping_batches=10,
@@ -22,10 +26,13 @@ def trainer(step):
         max_epochs=2,
         callback_metrics={"train/loss": 0.5, "train/lr": 0.01},
         sanity_checking=False,
+        is_global_zero=first,
+        state=SimpleNamespace(fn="fit"),
     )
 
 
-def test_waiting_training_and_validation_are_told_apart(clock, capsys):
+@pytest.mark.parametrize("first", [True, False])
+def test_waiting_training_and_validation_are_told_apart(first, clock, capsys):
     progress = Progress(every_seconds=0)
     progress.on_train_start(trainer(0), None)
     progress.on_train_epoch_start(trainer(0), None)
@@ -33,22 +40,24 @@ def test_waiting_training_and_validation_are_told_apart(clock, capsys):
         clock.time += 1
         progress.on_train_batch_start(trainer(step - 1), None, None, 0)
         clock.time += 3
-        progress.on_train_batch_end(trainer(step), None, None, None, 0)
+        progress.on_train_batch_end(trainer(step, first), None, None, None, 0)
     progress.on_validation_start(trainer(2), None)
     clock.time += 50
     progress.on_validation_end(trainer(2), None)
     assert progress.wait_share == pytest.approx(2 / 8)
-    assert progress.train_seconds == 8
-    assert progress.validate_seconds == 50
-    progress.on_train_end(trainer(2), None)
+    assert (progress.train_seconds, progress.validate_seconds) == (8, 50)
+    progress.on_train_end(trainer(2, first), None)
     printed = capsys.readouterr().out
+    if not first:  # other processes stay silent
+        assert printed == ""
+        return
     # Two of ten steps took eight seconds.
     assert "step 2/10  loss 0.5000  lr 0.01  data wait 25.0%  left 0:00:32" in printed
     assert "trained 2 steps in 0:00:08, 25.0% of it waiting for data" in printed
     assert "validated for 0:00:50" in printed
 
 
-def test_a_run_resumed_amid_an_epoch_counts_from_its_own_start(clock):
+def test_a_run_resumed_within_an_epoch_counts_from_its_own_start(clock):
     """Lightning begins no epoch then."""
     progress = Progress(every_seconds=1e9)
     progress.on_train_start(trainer(5), None)
@@ -57,13 +66,18 @@ def test_a_run_resumed_amid_an_epoch_counts_from_its_own_start(clock):
     assert progress.train_seconds == progress.wait_seconds == 2
 
 
-def test_other_processes_stay_silent(clock, capsys):
-    progress = Progress(every_seconds=0)
-    progress.disable()
-    progress.on_train_start(trainer(0), None)
-    progress.on_train_epoch_start(trainer(0), None)
-    progress.on_train_batch_start(trainer(0), None, None, 0)
-    clock.time += 1
-    progress.on_train_batch_end(trainer(1), None, None, None, 0)
-    progress.on_train_end(trainer(1), None)
-    assert capsys.readouterr().out == ""
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_a_terminal_shows_lightnings_bar_with_our_values_until_the_end(tmp_path, monkeypatch):
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "160")
+    rich.reconfigure(file=Terminal())  # the fixture `console` replaces it
+    options = {"max_epochs": 2, "enable_progress_bar": True, "callbacks": [Progress()]}
+    silent_trainer(tmp_path, **options).fit(Plain(), *loaders())
+    printed = rich.get_console().file.getvalue()
+    assert "epoch: 1/2 step: 1/12" in printed and "data wait: " in printed and "━" in printed
+    assert "trained 12 steps in 0:00:0" in printed.splitlines()[-1]

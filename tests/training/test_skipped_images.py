@@ -10,7 +10,7 @@ from PIL import Image
 from hrseg.cli import main
 from hrseg.config.loader import load_config
 from hrseg.training.factory import build_data, build_task
-from hrseg.training.skipped_images import SkippedFiles, _csv
+from hrseg.training.skipped_images import SkippedFiles
 from tests.conftest import save_image, silent_trainer
 
 
@@ -120,12 +120,6 @@ def test_files_that_are_gone_and_a_manifest_of_faulty_data(tmp_path, data, capsy
     printed = capsys.readouterr().out
     for kind in ("images", "masks"):  # each by its name
         assert f"{kind}/train/01.png: is gone: the manifest" in printed
-
-
-def test_the_list_is_text_to_a_spreadsheet():
-    text = _csv([("val", "=HYPERLINK(1)", 'a "quoted"\nfault'), ("val", "\x1b[2J", "")]).decode()
-    assert "\x1b" not in text
-    assert text.splitlines()[1] == '"val","\'=HYPERLINK(1)","a ""quoted"" fault"'
 
 
 def test_a_validation_of_which_nothing_can_be_read_is_an_error_and_no_score(tmp_path, data, capsys):

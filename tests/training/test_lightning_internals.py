@@ -1,0 +1,122 @@
+"""Contracts with private parts of Lightning: a failure names what a new version has changed."""
+
+import copy
+import inspect
+
+import pytest
+import pytorch_lightning as pl
+
+from hrseg.training.lightning_internals import (
+    VERSION,
+    begin_next_epoch,
+    settled_loops,
+    skip_sigterm_broadcast,
+)
+from tests.conftest import silent_trainer
+from tests.training.test_preemption import Plain, loaders
+
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
+COUNTS = {"ready", "started", "processed", "completed"}
+
+
+def changed(part):
+    return (
+        f"pytorch-lightning {pl.__version__} changes {part}, which hrseg uses as of {VERSION}: "
+        "adapt hrseg/training/lightning_internals.py"
+    )
+
+
+def test_lightning_asks_for_a_sigterm_by_a_method_of_the_epoch_loop(tmp_path):
+    trainer = silent_trainer(tmp_path)
+    loop = type(trainer.fit_loop.epoch_loop)
+    part = "_TrainingEpochLoop._broadcast_sigterm_tensor"
+    assert hasattr(loop, "_broadcast_sigterm_tensor"), changed(part)
+    assert "self._broadcast_sigterm_tensor()" in inspect.getsource(loop.advance), changed(part)
+    skip_sigterm_broadcast(trainer)
+    assert trainer.fit_loop.epoch_loop._broadcast_sigterm_tensor() is None
+
+
+def test_the_state_of_the_fit_loop_has_the_layout_that_is_settled(tmp_path):
+    trainer = silent_trainer(tmp_path, max_epochs=1)
+    trainer.fit(Plain(), *loaders())
+    loops = trainer.fit_loop.state_dict()
+    layout = {"epoch_progress": False, "epoch_loop.batch_progress": True,
+              "epoch_loop.val_loop.batch_progress": True}  # fmt: skip
+    for key, has_last in layout.items():
+        part = f"the layout of {key} in a checkpoint"
+        assert key in loops, changed(part)
+        counts = {name: set(loops[key][name]) for name in ("total", "current")}
+        assert counts == {"total": COUNTS, "current": COUNTS}, changed(part)
+        assert ("is_last_batch" in loops[key]) == has_last, changed(part)
+    steps = loops["epoch_loop.state_dict"].get("_batches_that_stepped")
+    assert steps == 6, changed("_batches_that_stepped in a checkpoint")
+
+
+@pytest.mark.parametrize("more", [{"max_epochs": 2}, {"max_epochs": -1, "max_steps": 12}])
+def test_a_state_between_two_epochs_is_followed_by_the_next_epoch(more, tmp_path):
+    class Begin(pl.Callback):
+        def on_train_start(self, trainer, pl_module):
+            begin_next_epoch(trainer)
+
+    keep = pl.callbacks.ModelCheckpoint(tmp_path, "end", save_on_train_epoch_end=True)
+    once = {**more, "max_steps": 6} if "max_steps" in more else {"max_epochs": 1}
+    trainer = silent_trainer(tmp_path, **once, callbacks=[keep], enable_checkpointing=True)
+    trainer.fit(Plain(), *loaders())
+    more = {**more, "num_sanity_val_steps": 0, "callbacks": [Begin()]}
+    module, trainer = Plain(), silent_trainer(tmp_path, **more)
+    trainer.fit(module, *loaders(), ckpt_path=tmp_path / "end.ckpt", weights_only=True)
+    part = "how a fit loop is restarted"
+    assert (module.trained, module.validated, trainer.global_step) == (6, 3, 12), changed(part)
+
+
+def progress(ready, started, processed, completed):
+    return {"ready": ready, "started": started, "processed": processed, "completed": completed}
+
+
+def loops(epoch, batch, validation, last=False, steps=9):
+    return {
+        "epoch_progress": {"total": progress(*epoch), "current": progress(*epoch)},
+        "epoch_loop.batch_progress": {
+            "total": progress(*(20 + count for count in batch)),
+            "current": progress(*batch),
+            "is_last_batch": last,
+        },
+        "epoch_loop.val_loop.batch_progress": {
+            "total": progress(7, 7, 7, 7),
+            "current": progress(*validation),
+            "is_last_batch": True,
+        },
+        "epoch_loop.state_dict": {"_batches_that_stepped": steps},
+        "other": 5,
+    }
+
+
+DONE = (7, 7, 7, 7)
+
+
+@pytest.mark.parametrize(("validated", "steps"), [(False, 9), (True, 8)])
+def test_a_fetched_batch_counts_as_not_fetched(validated, steps):
+    given = loops((3, 3, 2, 2), (5, 4, 4, 4), DONE, last=True)
+    before = copy.deepcopy(given)
+    expected = loops((3, 3, 2, 2), (4, 4, 4, 4), DONE, steps=steps)
+    assert settled_loops(given, validated=validated) == expected
+    assert given == before
+
+
+def test_an_epoch_without_a_begun_batch_counts_as_not_begun():
+    given = loops((3, 3, 2, 2), (1, 0, 0, 0), DONE)
+    assert settled_loops(given, validated=True) == loops((2, 2, 2, 2), (0, 0, 0, 0), DONE)
+
+
+def test_a_validation_that_has_only_begun_is_due():
+    settled = settled_loops(loops((3, 3, 2, 2), (5, 5, 5, 5), (0, 0, 0, 0), True), validating=True)
+    validation = settled["epoch_loop.val_loop.batch_progress"]
+    assert validation["total"] == progress(8, 8, 7, 7)
+    assert validation["current"] == progress(1, 1, 0, 0)
+    assert settled["epoch_loop.batch_progress"]["is_last_batch"]
+
+
+@pytest.mark.parametrize("validating", [False, True])
+def test_the_ends_of_epochs_and_of_validations_stay_as_they_are(validating):
+    given = loops((3, 3, 3, 2), (5, 5, 5, 5), DONE, True)
+    assert settled_loops(given, validating, validated=True) == given
