@@ -44,14 +44,16 @@ class Protocol(Checked, frozen=True):  # type: ignore[misc]
         ConfigError: a value that cannot be evaluated.
     """
 
-    name: str = option("the preset it started from", "plain")
+    name: Annotated[str, Field(strict=True, pattern=r"^[^\x00-\x1f]{1,200}$")] = option(
+        "the preset it started from", "plain"
+    )
     resize: Annotated[tuple[Side, ...], Field(max_length=2)] = option(
         "first of all: [] nothing, [side] short side, [height, width] squash", (), examples=[(520,)]
     )
-    pad_multiple: int = option("then pad at the bottom and right to a multiple of this", 1, ge=1)
+    pad_multiple: int = option("then pad at the bottom and right to a multiple", 1, ge=1, le=2**16)
     pad_color: Color = option("RGB of that padding", (0, 0, 0))
     scales: Scales = option("sizes the image is evaluated at", (1.0,))
-    base_size: int = option("long side at scale 1; 0: the image's own", 0, ge=0)
+    base_size: int = option("long side at scale 1; 0: the image's own", 0, ge=0, le=2**16)
     window: tuple[()] | tuple[Side, Side] = option(
         "sliding window (height, width); [] is whole images", (), examples=[(512, 1024)]
     )

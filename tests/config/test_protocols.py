@@ -66,7 +66,7 @@ def test_the_presets_are_the_published_protocols():
         ({"window": (64, 64), "stride": (32, 65)}, r"stride .*\n.*at most the window, \[64, 64\]"),
         ({"stride": (32, 32)}, "inference.stride"),
         ({"pad_color": (0, 0, 256)}, r"pad_color .*\nExpected three whole numbers from 0 to 255"),
-        ({"pad_multiple": 0}, "inference.pad_multiple is 0.\nExpected a whole number from 1 up"),
+        ({"pad_multiple": 0}, "inference.pad_multiple is 0.\nExpected a whole number from 1 to"),
         ({"base_size": True}, "inference.base_size is true"),
         ({"windw": ()}, r"inference.windw: unknown key. Did you mean: window"),
     ],
