@@ -1,9 +1,8 @@
 """Folders as an evaluation leaves them, written by hand."""
 
 import torch
-from omegaconf import OmegaConf
 
-from hrseg.config.loader import load_config
+from hrseg.config.loader import load_config, to_yaml
 from hrseg.evaluation.results import write_records
 from hrseg.metrics.confusion import summarize
 from hrseg.utils.files import write_json
@@ -21,5 +20,5 @@ def write_evaluation(folder, records, names, root="nowhere", **extra):
     write_json(folder / "scores.json", scores)
     write_records(folder, records)
     config = load_config("camvid_w18_small", [f"data.root={root}"])
-    (folder / "config.yaml").write_text(OmegaConf.to_yaml(config))
+    (folder / "config.yaml").write_text(to_yaml(config))
     return folder

@@ -94,7 +94,7 @@ def flat(node, key=""):
     elif isinstance(node, list) and key == ".losses":
         for index, value in enumerate(node):
             yield from flat({"name": value} if isinstance(value, str) else value, f"{key}[{index}]")
-    elif key in (".model.head", ".optimizer", ".schedule"):
+    elif key in (".model.backbone", ".model.head", ".optimizer", ".schedule"):
         yield f"{key}.name", node
     else:
         yield key, node

@@ -124,7 +124,7 @@ def compare(
 def build_model(config: Config, data: "SegmentationDataModule") -> Segmenter:
     """Return the network of a config for the classes of a data set, with random weights."""
     return create_model(
-        config.model.backbone,
+        config.model.backbone.name,
         head=config.model.head.name,
         num_classes=data.num_classes,
         align_corners=config.model.align_corners,

@@ -5,13 +5,10 @@ import re
 from datetime import datetime
 from itertools import count
 from pathlib import Path
-from typing import cast
-
-from omegaconf import DictConfig, OmegaConf
 
 from hrseg.checkpoints.hub import is_on_hub
 from hrseg.checkpoints.integrity import previous_of, state_of, whole_checkpoint
-from hrseg.config.loader import to_yaml
+from hrseg.config.loader import dump, unresolved
 from hrseg.config.schema import Config
 from hrseg.errors import ConfigError
 from hrseg.utils.files import write_bytes
@@ -38,13 +35,13 @@ def dated_folder(home: Path) -> Path:
 
 def write_config(config: Config, folder: Path, durable: bool = False) -> None:
     """Write `config.yaml` with absolute paths, so that the run works from any folder."""
-    copy = cast(DictConfig, OmegaConf.create(to_yaml(config)))
+    values = unresolved(config)
     paths = (("data", "root"), ("data", "cache"), ("data", "manifest"), ("model", "weights"))
     for section, key in paths:
-        value = OmegaConf.to_container(copy[section])[key]  # type: ignore[index, call-overload]
+        value = values[section][key]
         if isinstance(value, str) and "${" not in value and not is_on_hub(value):
-            copy[section][key] = str(Path(value).expanduser().absolute())
-    write_bytes(folder / "config.yaml", OmegaConf.to_yaml(copy).encode(), durable)
+            values[section][key] = str(Path(value).expanduser().absolute())
+    write_bytes(folder / "config.yaml", dump(values).encode(), durable)
 
 
 def requeued_run(home: Path) -> Path | None:

@@ -8,7 +8,6 @@ import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Callback, EarlyStopping, EMAWeightAveraging
 
 from hrseg.checkpoints.runs import point_latest, requeued_run, write_config
-from hrseg.config.loader import to_dict
 from hrseg.config.schema import Config
 from hrseg.errors import HrsegError
 from hrseg.evaluation.image_scores import ImageScores
@@ -41,7 +40,7 @@ def fit(config: Config, resume: Path | None = None) -> Path:
     """
     quieten()
     pl.seed_everything(config.seed, workers=True, verbose=False)
-    placement = place(to_dict(config)["trainer"])
+    placement = place(config.trainer)
     home = Path(config.runs) / config.name
     resume = resume or requeued_run(home)
     reason = settle_precision(config, placement, resume)

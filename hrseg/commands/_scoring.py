@@ -11,7 +11,6 @@ from pytorch_lightning.callbacks import Callback
 from hrseg.checkpoints.loading import load_weights
 from hrseg.checkpoints.reading import read_checkpoint
 from hrseg.checkpoints.runs import write_config
-from hrseg.config.loader import to_dict
 from hrseg.config.schema import Config
 from hrseg.data import DATASETS
 from hrseg.data.datamodule import SegmentationDataModule
@@ -43,7 +42,7 @@ def validate(config: Config, checkpoint: Path, home: Path) -> Path:
         The dated folder, with scores.json, images.json, pictures and report.
     """
     quieten()
-    placement = place(to_dict(config)["trainer"])
+    placement = place(config.trainer)
     with _result_folder(placement, home) as folder:
         data, task = _load(config, checkpoint, "validate")
         callbacks: list[Callback] = [
@@ -80,7 +79,7 @@ def test(config: Config, checkpoint: Path, home: Path) -> Path:
             "`hrseg validate` scores a split that has masks."
         )
     quieten()
-    placement = place(to_dict(config)["trainer"])
+    placement = place(config.trainer)
     with _result_folder(placement, home) as folder:
         data, task = _load(config, checkpoint, "test")
         assert data.test_dataset is not None and data.submission_ids is not None

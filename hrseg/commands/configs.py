@@ -1,6 +1,7 @@
-"""`hrseg configs`: list the shipped configs, or copy one."""
+"""`hrseg configs`: list the shipped configs, copy one, or write the JSON Schema."""
 
 import argparse
+import json
 import shutil
 from pathlib import Path
 
@@ -10,18 +11,22 @@ from hrseg.errors import ConfigError
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of the command."""
     parser.add_argument("name", nargs="?", help="the one to copy into this folder")
+    parser.add_argument(
+        "--schema", nargs="?", const="-", metavar="FILE", help="print or write the JSON Schema"
+    )
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """List the configs with their first comment line, or copy one into this folder."""
+    """List the configs with their description, copy one, or write the JSON Schema of a config."""
     from hrseg.config.loader import shipped_configs
     from hrseg.utils.registry import find
 
+    if arguments.schema:
+        return _write_schema(arguments.schema)
     configs = shipped_configs()
     if not arguments.name:
         for name, path in configs.items():
-            first = path.read_text(encoding="utf-8").partition("\n")[0]
-            print(f"{name:27} {first.lstrip('# ')}")
+            print(f"{name:27} {description(path.read_text(encoding='utf-8'))}")
         return
     source = find(configs, arguments.name.removesuffix(".yaml"), "config")
     target = Path(source.name)
@@ -29,3 +34,24 @@ def run(arguments: argparse.Namespace) -> None:
         raise ConfigError(f"{target} exists already in this folder; it was left as it is.")
     shutil.copyfile(source, target)
     print(f"wrote {target}")
+    schema = target.with_name("schema.json")
+    if not schema.exists():
+        shutil.copyfile(source.with_name(schema.name), schema)
+        print(f"wrote {schema}, with which editors complete and check its keys")
+
+
+def description(text: str) -> str:
+    """Return the first comment line of a config that is not for editors."""
+    comments = (line.lstrip("# ") for line in text.splitlines())
+    return next(line for line in comments if not line.startswith("yaml-language-server"))
+
+
+def _write_schema(target: str) -> None:
+    from hrseg.config.schema import json_schema
+
+    text = json.dumps(json_schema(), indent=1) + "\n"
+    if target == "-":
+        print(text, end="")
+    else:
+        Path(target).write_text(text, encoding="utf-8")
+        print(f"wrote {target}")

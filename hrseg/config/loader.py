@@ -1,31 +1,36 @@
 """Config loader: YAML files, overrides, interpolation, and validation against the schema.
 
-The YAML is read untyped, dotted overrides are applied, then every section is checked against its
-dataclass in schema.py. Nothing here imports torch, so a typo is answered at once.
+OmegaConf reads the YAML, applies overrides and resolves interpolation; pydantic validates the
+result. Nothing here imports torch, so that a typo is answered at once.
 """
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, fields, is_dataclass
+from collections.abc import Iterable, Sequence
+from difflib import get_close_matches
 from importlib.resources import files
+from io import StringIO
 from pathlib import Path
-from typing import Any, Literal, cast, get_args, get_origin
+from typing import Any, get_args, get_origin
 
 import yaml
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from pydantic import BaseModel, ValidationError
+from pydantic.fields import FieldInfo
+from pydantic_core import ErrorDetails, PydanticCustomError, to_jsonable_python
 
-from hrseg.config.protocols import PROTOCOLS, make_protocol
+from hrseg.config.parts import PARTS, Part
+from hrseg.config.protocols import Protocol, make_protocol
 from hrseg.config.schema import (
-    OWN_TRAINER_NAMES,
-    SECTIONS,
-    TRAINER_NAMES,
-    WHOLE_TRAINER_NUMBERS,
     Config,
+    InferenceConfig,
+    ModelConfig,
 )
+from hrseg.config.trainer import Trainer, TrainerConfig
 from hrseg.errors import ConfigError
-from hrseg.utils.registry import did_you_mean, find
+from hrseg.utils.registry import find
 from hrseg.utils.text import one_line
+from hrseg.utils.validation import Key, explain, first_error, key_text
 
 _DEPTH = 40  # of lists and sections in a file
 
@@ -33,38 +38,29 @@ _DEPTH = 40  # of lists and sections in a file
 def load_config(name: str | Path, overrides: Iterable[str] = ()) -> Config:
     """Return the checked config that `name` finds, with `key=value` overrides applied.
 
-    The result is an OmegaConf object with the fields of `Config`; interpolations stay unresolved
-    until they are read, so that saving it writes them as they were.
+    Interpolations are resolved; `to_yaml` writes them as they were.
 
     Raises:
         ConfigError: not found, not YAML, an unknown or missing key, a wrong type or value. The
             message names file and line (or the command line), what was expected, and near names.
     """
     path = find_config(name)
-    try:
-        _refuse_depth(path)
-        raw = OmegaConf.load(path)
-    except (yaml.YAMLError, OmegaConfBaseException, ValueError, RecursionError) as error:
-        raise ConfigError(f"{path} is not valid YAML:\n{_first_lines(error)}") from error
-    if not isinstance(raw, DictConfig):
-        raise ConfigError(f"{path} holds no 'key: value' pairs. See `hrseg configs` for examples.")
+    raw, root = _read(path)
     changed = dict(_split_override(override) for override in overrides)
-    checker = _Checker(path, list(changed))
+    source = _Source(path, root, list(changed))
     # Before anything is looked up in it: that alone would resolve what stands there.
-    checker.refuse_foreign_resolvers(OmegaConf.to_container(raw), "")
-    checker.refuse_foreign_resolvers(changed, "")
-    _spell_out_names(raw)
+    source.refuse_foreign_resolvers(OmegaConf.to_container(raw), ())
+    source.refuse_foreign_resolvers(changed, ())
+    _spell_out_names(raw, changed)
     for key, value in changed.items():
         try:
             OmegaConf.update(raw, key, value, merge=False, force_add=True)
         except (OmegaConfBaseException, AttributeError, IndexError, TypeError) as error:
             raise ConfigError(f"command line: {key}: {_first_lines(error, 1)}") from error
-        _spell_out_names(raw)
-    content = cast(dict[str, Any], OmegaConf.to_container(raw))
-    checker.refuse_foreign_resolvers(content, "")
-    config = checker.typed(Config, content, "")
-    checker.check_values(config)
-    return cast(Config, config)
+        _spell_out_names(raw, changed)
+    content: Any = OmegaConf.to_container(raw)
+    source.refuse_foreign_resolvers(content, ())
+    return source.config(content)
 
 
 def protocol_changes(overrides: Sequence[str]) -> dict[str, Any]:
@@ -76,7 +72,7 @@ def protocol_changes(overrides: Sequence[str]) -> dict[str, Any]:
     # Any whole config lends its other sections to the checks.
     inference = to_dict(load_config("synthetic_tiny", overrides).inference)
     keys = [pair.partition("=")[0] for pair in overrides]
-    known = [f"inference.{name}" for name in (*asdict(PROTOCOLS["plain"]), "protocol")]
+    known = [f"inference.{name}" for name in ("protocol", *Protocol.model_fields)]
     for key in keys:
         if key not in known:
             raise ConfigError(f"command line: {key} plays no part in a prediction.")
@@ -104,159 +100,95 @@ def shipped_configs() -> dict[str, Path]:
 
 def to_yaml(config: Config) -> str:
     """Return the config as YAML that `load_config` reads back to the same config."""
-    return OmegaConf.to_yaml(cast(DictConfig, config))
+    return dump(unresolved(config))
 
 
-def to_dict(section: Any) -> dict[str, Any]:
-    """Return a section of a config as plain values, interpolations resolved, lists as tuples."""
-    plain = OmegaConf.to_container(section, resolve=True)
-    return {
-        key: tuple(value) if isinstance(value, list) else value
-        for key, value in cast(dict[str, Any], plain).items()
-    }
+def unresolved(config: Config) -> dict[str, Any]:
+    """Return the values of a config; those that did not change keep their `${...}`."""
+    values: dict[str, Any] = _kept(config.model_dump(), *config._source)
+    return values
 
 
-class _Checker:
-    """Turns untyped sections into typed ones; knows where a key was written."""
+def dump(values: dict[str, Any]) -> str:
+    """Return plain values as YAML."""
+    return OmegaConf.to_yaml(OmegaConf.create(values))
 
-    def __init__(self, path: Path, overridden: Sequence[str]) -> None:
+
+def to_dict(section: BaseModel) -> dict[str, Any]:
+    """Return the fields of a section by name."""
+    return dict(section)
+
+
+class _Source:
+    """A file with overrides: turns its content into a config, and knows where a key was written."""
+
+    def __init__(self, path: Path, root: yaml.Node, overridden: Sequence[str]) -> None:
         self.path = path
         self.overridden = overridden
         self.lines: dict[str, int] = {}
-        self._index(yaml.compose(path.read_text(encoding="utf-8")), "")
+        self._index(root, "")
 
-    def error(self, key: str, message: str) -> ConfigError:
-        """Return an error that says where `key` was written."""
-        return ConfigError(f"{self.where(key)}: {one_line(key)}: {message}")
-
-    def where(self, key: str) -> str:
-        """Return the place that `key` was written at."""
-        if any(re.match(re.escape(written) + r"[.\[]", f"{key}.") for written in self.overridden):
-            return "command line"
-        line = self.lines.get(key)
-        return f"{self.path}{f', line {line}' if line else ''}"
-
-    def typed(self, schema: type, node: Any, key: str) -> DictConfig:
-        """Return `node` as a structured config of `schema`."""
-        if not isinstance(node, dict):
-            raise self.error(key, f"expected 'key: value' pairs, got {node!r}.")
-        config: DictConfig = OmegaConf.structured(schema)
-        known = {field.name: field for field in fields(schema)}
-        for raw_name, value in node.items():
-            # YAML 1.1 reads a bare `on` as true.
-            name = "on" if raw_name is True else str(raw_name)
-            full_key = f"{key}.{name}".lstrip(".")
-            if name not in known:
-                raise self.error(full_key, f"unknown key{did_you_mean(name, known)}")
-            try:
-                typed = self._value(known[name].type, value, full_key)
-                OmegaConf.update(config, name, typed, merge=False)
-            except OmegaConfBaseException as error:
-                hint = f".\nExpected {_kind(known[name].type)}: {known[name].metadata['help']}"
-                if get_origin(known[name].type) is Literal:
-                    hint = did_you_mean(str(value), get_args(known[name].type))
-                raise self.error(full_key, f"cannot be {value!r}{hint}") from error
-        return config
-
-    def _value(self, kind: Any, value: Any, key: str) -> Any:
-        if key == "losses" and isinstance(value, list):
-            return [self._named(key, item, f"{key}[{index}]") for index, item in enumerate(value)]
-        if key in SECTIONS:
-            return self._named(key, value, key)
-        if is_dataclass(kind):
-            return self.typed(cast(type, kind), value, key)
-        if key == "trainer" and isinstance(value, dict):
-            self._check_trainer(value)
-        return value
-
-    def _named(self, section: str, node: Any, key: str) -> DictConfig:
-        names = SECTIONS[section]
-        if not isinstance(node, dict) or not isinstance(node.get("name"), str):
-            raise self.error(key, f"needs a 'name', one of: {', '.join(names)}")
-        if node["name"] not in names:
-            hint = did_you_mean(node["name"], names)
-            raise self.error(f"{key}.name", f"unknown name {node['name']!r}{hint}")
-        return self.typed(names[node["name"]], node, key)
-
-    def _check_trainer(self, node: Mapping[str, Any]) -> None:
-        for name, value in node.items():
-            if name in OWN_TRAINER_NAMES:
-                raise self.error(f"trainer.{name}", "hrseg sets this one itself; remove the key.")
-            whole = value is None or isinstance(value, int) or "${" in str(value)
-            if name in WHOLE_TRAINER_NUMBERS and not whole:
-                raise self.error(f"trainer.{name}", f"is {value!r}; expected a whole number.")
-            if name not in TRAINER_NAMES:
-                hint = did_you_mean(str(name), TRAINER_NAMES).partition("\n")[0]
-                raise self.error(
-                    f"trainer.{name}",
-                    f"pytorch_lightning.Trainer takes no {name!r}{hint}",
-                )
-
-    def refuse_foreign_resolvers(self, node: Any, key: str) -> None:
-        """Raise on any resolver but `${oc.env:HRSEG_...}`: a config must not read secrets."""
-        if isinstance(node, dict):
-            for name, value in node.items():
-                self.refuse_foreign_resolvers(value, f"{key}.{name}".lstrip("."))
-        elif isinstance(node, list):
-            for index, value in enumerate(node):
-                self.refuse_foreign_resolvers(value, f"{key}[{index}]")
-        elif isinstance(node, str):
-            # What is left after the two plain forms could build the name of a resolver.
-            left = re.sub(r"\$\{(oc\.env:HRSEG_[A-Z0-9_]+(,[^${}]*)?|[\w.\[\]]+)\}", "", node)
-            if "${" in left:
-                raise self.error(
-                    key, f"{node} is not allowed, only ${{key}} and ${{oc.env:HRSEG_...}}."
-                )
-
-    def check_values(self, config: DictConfig) -> None:
-        """Raise on what is missing, on interpolations that do not resolve, on numbers too small."""
+    def config(self, content: dict[str, Any]) -> Config:
+        """Return the config of unresolved content."""
+        if "${" in str(content):
+            _fill(Config, content)
+        raw = OmegaConf.create(content)
         try:
-            missing = sorted(OmegaConf.missing_keys(config))
-            OmegaConf.to_container(config, resolve=True)
-        except OmegaConfBaseException as error:
-            raise ConfigError(f"{self.path}: {_first_lines(error, 2)}") from error
+            values: Any = OmegaConf.to_container(raw, resolve=True)
+            missing = sorted(OmegaConf.missing_keys(raw))
+        except (OmegaConfBaseException, RecursionError) as error:
+            key = str(getattr(error, "full_key", None) or "")
+            raise self.error(key, f": {_first_lines(error, 1)}") from error
         if missing:
-            raise self.error(missing[0], f"is required: {_help(config, missing[0])}.")
-        self._check_numbers(config, "")
-        if not _names_a_folder(config.name):
-            said = "names a folder: no slash, no dot in front, no control, at most 200 bytes."
-            raise self.error("name", f"{config.name!r} {said}")
-        scales = list(config.data.scales)
-        steps = (scales[1] - scales[0]) / scales[2] if len(scales) == 3 else 1.0
-        if len(scales) not in (2, 3) or scales[0] > scales[1] or abs(steps - round(steps)) > 1e-6:
-            raise self.error(
-                "data.scales",
-                f"is {scales}; expected (first, last, step) with whole steps from first to last, "
-                "e.g. [0.5, 2.1, 0.1], or (low, high).",
-            )
+            raise self.error(missing[0], " is required, but its value is ???.")
+        try:
+            config = Config.model_validate(_named_on(values))
+        except ValidationError as error:
+            raise self.explained(first_error(error), (), content) from error
         try:
             make_protocol(config.inference.protocol, to_dict(config.inference))
         except ConfigError as error:
-            key = re.search(r"inference\.\w+", str(error))
-            raise ConfigError(f"{self.where(key[0] if key else 'inference')}: {error}") from None
-        if not config.losses:
-            raise self.error("losses", "is empty; expected at least one, e.g. [cross_entropy].")
+            assert isinstance(error.__cause__, ValidationError)
+            raise self.explained(first_error(error.__cause__), ("inference",), content) from error
+        config._source = (config.model_dump(), content)
+        return config
 
-    def _check_numbers(self, config: DictConfig, key: str) -> None:
-        for item in fields(_schema(config)):
-            full_key, value = f"{key}.{item.name}".lstrip("."), config[item.name]
-            if full_key == "losses":
-                for index, loss in enumerate(value):
-                    self._check_numbers(loss, f"losses[{index}]")
-            elif isinstance(value, DictConfig) and is_dataclass(_schema(value)):
-                self._check_numbers(value, full_key)
-            low, high = item.metadata["at_least"], item.metadata["at_most"]
-            if low is None or value is None:
-                continue
-            numbers = [value] if isinstance(value, int | float) else list(value)
-            if not numbers or min(numbers) < low or (high is not None and max(numbers) > high):
-                limits = f"at least {low}" + (f", at most {high}" if high is not None else "")
-                raise self.error(full_key, f"is {value}; expected {limits}.")
+    def explained(self, line: ErrorDetails, section: Key, content: Any) -> ConfigError:
+        """Return an error of pydantic for the user."""
+        model, key, name = _locate((*section, *line["loc"]), content)
+        message = explain(line, model, name, _at(content, key))
+        if "unknown key. Did" not in message and name not in model.model_fields:
+            message = message.replace(": unknown key.", f": unknown key.{_elsewhere(name)}", 1)
+        return self.error(key_text(key), message)
 
-    def _index(self, node: yaml.Node | None, key: str) -> None:
+    def error(self, key: str, message: str) -> ConfigError:
+        """Return an error that states where `key` was written."""
+        line = self.lines.get(key) or self.lines.get(key.rpartition(".")[0] or "-")
+        place = f"{self.path}{f', line {line}' if line else ''}"
+        for written in self.overridden:
+            below = key not in self.lines and written.startswith(f"{key}.")
+            if below or re.match(re.escape(written) + r"[.\[]", f"{key}."):
+                place = "command line"
+        return ConfigError(f"{place}: {one_line(key)}{message}")
+
+    def refuse_foreign_resolvers(self, node: Any, key: Key) -> None:
+        """Raise on any resolver but `${oc.env:HRSEG_...}`: a config must not read secrets."""
+        if isinstance(node, dict | list):
+            items = node.items() if isinstance(node, dict) else enumerate(node)
+            for name, value in items:
+                self.refuse_foreign_resolvers(value, (*key, name))
+        elif isinstance(node, str):
+            # Anything left after the two plain forms could build the name of a resolver.
+            left = re.sub(r"\$\{(oc\.env:HRSEG_[A-Z0-9_]+(,[^${}]*)?|[\w.\[\]]+)\}", "", node)
+            if "${" in left:
+                raise self.error(
+                    key_text(key),
+                    f": {one_line(node)} is not allowed, only ${{key}} and ${{oc.env:HRSEG_...}}.",
+                )
+
+    def _index(self, node: yaml.Node, key: str) -> None:
         """Remember the line of every key."""
-        if node is not None:
-            self.lines.setdefault(key, node.start_mark.line + 1)
+        self.lines.setdefault(key, node.start_mark.line + 1)
         if isinstance(node, yaml.MappingNode):
             for name, value in node.value:
                 full_key = f"{key}.{name.value}".lstrip(".")
@@ -267,34 +199,50 @@ class _Checker:
                 self._index(value, f"{key}[{index}]")
 
 
-def _refuse_depth(path: Path) -> None:
-    """Raise YAMLError where lists and sections lie so deep that readers written in C crash."""
+def _read(path: Path) -> tuple[DictConfig, yaml.Node]:
+    """Return the content of a YAML file, and the nodes that know their lines."""
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+        _refuse_depth(text)
+        raw = OmegaConf.load(StringIO(text))
+        root = yaml.compose(text, yaml.SafeLoader)
+    except yaml.MarkedYAMLError as error:
+        line = f"Line {error.problem_mark.line + 1}: " if error.problem_mark else ""
+        tabs = " Fix: indent with spaces, not tabs." if "'\\t'" in str(error.problem) else ""
+        message = f"{path} is not valid YAML.\n{line}{one_line(str(error.problem))}.{tabs}"
+        raise ConfigError(message) from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path} is not valid YAML.\nExpected text in UTF-8.") from error
+    except (yaml.YAMLError, OmegaConfBaseException, ValueError, RecursionError) as error:
+        raise ConfigError(f"{path} is not valid YAML.\n{_first_lines(error)}") from error
+    if not isinstance(raw, DictConfig) or not isinstance(root, yaml.MappingNode):
+        raise ConfigError(f"{path} has no 'key: value' pairs. See `hrseg configs` for examples.")
+    return raw, root
+
+
+def _refuse_depth(text: str) -> None:
+    """Raise YAMLError for lists and sections so deep that readers written in C crash."""
     depth = 0
-    for event in yaml.parse(path.read_text(encoding="utf-8"), yaml.SafeLoader):
-        if isinstance(event, yaml.CollectionStartEvent):
-            depth += 1
-        elif isinstance(event, yaml.CollectionEndEvent):
-            depth -= 1
+    for event in yaml.parse(text, yaml.SafeLoader):
+        depth += isinstance(event, yaml.CollectionStartEvent)
+        depth -= isinstance(event, yaml.CollectionEndEvent)
         if depth > _DEPTH:
             raise yaml.YAMLError(f"its sections lie more than {_DEPTH} deep: {event.start_mark}")
 
 
-def _names_a_folder(name: str) -> bool:
-    short = len(name.encode("utf-8", "replace")) <= 200
-    return short and one_line(name) == name and re.fullmatch(r"(?!\.)[^/\\]+", name) is not None
-
-
-def _spell_out_names(raw: DictConfig) -> None:
-    """Write `{name: sgd}` where a named section is a bare `sgd`, so that overrides reach in."""
-    for key in SECTIONS:
+def _spell_out_names(raw: DictConfig, changed: Iterable[str]) -> None:
+    """Write `{name: sgd}` for a named section that is a bare `sgd`, so that overrides reach in."""
+    for key in PARTS:
+        if key == "model.backbone" and not any(each.startswith(f"{key}.") for each in changed):
+            continue  # `${model.backbone}` is a name
         parent, _, name = key.rpartition(".")
         section = OmegaConf.select(raw, parent) if parent else raw
-        if isinstance(section, DictConfig) and OmegaConf.is_interpolation(section, name):
-            continue  # resolved, it would lie in the saved config
-        node = OmegaConf.select(raw, key, throw_on_resolution_failure=False)
-        if isinstance(node, str):
+        if not isinstance(section, DictConfig) or OmegaConf.is_interpolation(section, name):
+            continue  # resolved, it would end up in the saved config
+        node = section.get(name) if name in section else None
+        if isinstance(node, str) and key != "losses":
             OmegaConf.update(raw, key, {"name": node})
-        elif isinstance(node, ListConfig):
+        elif isinstance(node, ListConfig) and key == "losses":
             items = [{"name": item} if isinstance(item, str) else item for item in node]
             OmegaConf.update(raw, key, items, merge=False)
 
@@ -308,25 +256,96 @@ def _split_override(override: str) -> tuple[str, Any]:
     try:
         return key, OmegaConf.to_container(OmegaConf.from_dotlist([f"value={value}"]))["value"]  # type: ignore[index,call-overload]
     except (yaml.YAMLError, OmegaConfBaseException) as error:
-        raise ConfigError(f"command line: {key}: {value!r} is not a YAML value.") from error
+        raise ConfigError(
+            f"command line: {key}: {value!r} is not a YAML value.\n"
+            'Expected e.g. text, 3, [64,64]; put a value with spaces in quotes: "key=[64, 64]".'
+        ) from error
 
 
-def _help(config: DictConfig, key: str) -> str:
-    parent, _, name = key.rpartition(".")
-    section = OmegaConf.select(config, parent) if parent else config
-    return next(
-        str(item.metadata["help"]) for item in fields(_schema(section)) if item.name == name
-    )
+def _kept(now: Any, loaded: Any, source: Any) -> Any:
+    """Return present values, with the text of interpolations whose value did not change."""
+    if isinstance(source, str) and "${" in source and now == loaded:
+        return source
+    if isinstance(now, dict) and isinstance(source, dict):
+        return {key: _kept(value, loaded.get(key), source.get(key)) for key, value in now.items()}
+    if isinstance(now, list | tuple) and isinstance(source, list) and len(now) == len(source):
+        old = loaded if len(loaded) == len(now) else [None] * len(now)
+        return [_kept(*triple) for triple in zip(now, old, source, strict=True)]
+    return now
 
 
-def _schema(section: DictConfig) -> Any:
-    return OmegaConf.get_type(section)
+def _named_on(values: Any) -> Any:
+    """Return values with the key `on`, which YAML 1.1 reads as true."""
+    if isinstance(values, dict):
+        return {"on" if key is True else key: _named_on(value) for key, value in values.items()}
+    return [_named_on(value) for value in values] if isinstance(values, list) else values
 
 
-def _kind(annotation: Any) -> str:
-    """Return a type as a user reads it."""
-    name = annotation.__name__ if isinstance(annotation, type) else str(annotation)
-    return re.sub(r"\w+\.", "", name)
+def _section(field: FieldInfo, value: Any) -> type[BaseModel] | None:
+    """Return the model of a section, or None for a plain value."""
+    kind, metadata = field.annotation, field.metadata
+    if isinstance(value, dict) and get_origin(kind) is list:
+        kind, *metadata = get_args(get_args(kind)[0])
+    for item in metadata:
+        if isinstance(item, Part | Trainer):
+            try:
+                return item.model(value)
+            except (PydanticCustomError, ValidationError):
+                break
+    return kind if isinstance(kind, type) and issubclass(kind, BaseModel) else None
+
+
+def _locate(key: Key, content: Any) -> tuple[type[BaseModel], Key, str]:
+    """Return the innermost model of a key of pydantic, the key down to its field, and the field."""
+    model: type[BaseModel] = Config
+    position = 0
+    while True:
+        name = str(key[position])
+        field = model.model_fields.get(name)
+        position += 1
+        if field is None or position == len(key):
+            return model, key[:position], name
+        end = position
+        if isinstance(key[position], int) and name == "losses":
+            end += 1
+        inner = _section(field, _at(content, key[:end]))
+        if inner is None or end == len(key):
+            return model, key[: end if inner else position], name
+        model, position = inner, end
+
+
+def _at(content: Any, key: Key) -> Any:
+    """Return the value of a key; the whole text of an interpolation above it."""
+    for step in key:
+        try:
+            content = content[step]
+        except (KeyError, IndexError, TypeError):
+            return content if isinstance(content, str) else None
+    return content
+
+
+def _fill(model: type[BaseModel], node: dict[str, Any]) -> None:
+    """Write the defaults into a section, so that interpolations find them."""
+    for name, field in model.model_fields.items():
+        inner = _section(field, node.get(name))
+        if inner is not None and isinstance(node.get(name), dict):
+            _fill(inner, node[name])
+        elif name not in node and not field.is_required() and model is not TrainerConfig:
+            node[name] = to_jsonable_python(field.get_default(call_default_factory=True))
+
+
+def _elsewhere(name: str) -> str:
+    """Return a hint at keys of that name in other sections."""
+    models: dict[str, list[type[BaseModel]]] = {
+        "model": [ModelConfig], "inference": [InferenceConfig], "trainer": [TrainerConfig],
+        **{key: list(PARTS[key].values()) for key in ("data", "optimizer", "schedule")},
+    }  # fmt: skip
+    keys: dict[str, list[str]] = {}
+    for section, kinds in models.items():
+        for field in dict.fromkeys(field for kind in kinds for field in kind.model_fields):
+            keys.setdefault(field, []).append(f"{section}.{field}")
+    near = [key for field in get_close_matches(name, keys, n=2, cutoff=0.7) for key in keys[field]]
+    return f" Did you mean: {', '.join(near)}?" if near else ""
 
 
 def _first_lines(error: Exception, count: int = 3) -> str:

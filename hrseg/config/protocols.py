@@ -1,148 +1,115 @@
 """Evaluation protocols: named presets of explicit fields, stored with each score.
 
 One checkpoint scores several points apart under the protocols that are in use, so that a figure
-says something only together with its protocol. `inference.py` carries them out.
+is meaningful only together with its protocol. `inference/evaluator.py` carries them out.
 """
 
-from collections.abc import Container, Mapping
-from dataclasses import asdict, dataclass, fields
-from typing import Any
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, Self
 
-from hrseg.errors import ConfigError
-from hrseg.utils.registry import did_you_mean, find
+from pydantic import AfterValidator, Field, ValidationError, ValidationInfo, field_validator
 
-Color = tuple[int, int, int]
+from hrseg.utils.registry import find
+from hrseg.utils.validation import Checked, explained, flat_error, option
 
-CHOICES = {
-    # What is summed over scales and windows. The authors sum exp(logits), mmsegmentation softmax,
-    # MIC-DKFZ/semantic_segmentation raw logits: three rules, three scores.
-    "average": ("softmax", "exp_logits", "logits"),
-    "scores_at": ("window", "image"),
-    "flip_average": ("logits", "scores"),
-    "window_border": ("shift", "pad"),
-    "absent_classes": ("skipped", "zero"),
-}
-# Lists: how many numbers, the least, the most, in words.
-_LARGE = 2**16
-_SIDES = "[] or [height, width] in pixels"
-_COLOR = "[red, green, blue], each 0 to 255"
-_LISTS: dict[str, tuple[Container[int], float, float, str]] = {
-    "scales": (range(1, 33), 0.01, 100, "a list of positive numbers, each once, e.g. [0.75, 1.0]"),
-    "resize": ((0, 1, 2), 32, _LARGE, "[], [short side] or [height, width] in pixels from 32 up"),
-    "window": ((0, 2), 32, _LARGE, f"{_SIDES}, from 32 up"),
-    "stride": ((0, 2), 1, _LARGE, _SIDES),
-    "pad_color": ((3,), 0, 255, _COLOR),
-    "window_color": ((3,), 0, 255, _COLOR),
-}
+Average = Literal["softmax", "exp_logits", "logits"]
+ScoresAt = Literal["window", "image"]
+Side = Annotated[int, Field(ge=32, le=2**16)]
+Step = Annotated[int, Field(ge=1, le=2**16)]
+Byte = Annotated[int, Field(ge=0, le=255)]
+Color = tuple[Byte, Byte, Byte]
 
 
-@dataclass(frozen=True)
-class Protocol:
+def _each_once(scales: tuple[float, ...]) -> tuple[float, ...]:
+    if len(set(scales)) < len(scales):
+        raise explained("each scale once, e.g. [0.75, 1.0].")
+    return scales
+
+
+Scales = Annotated[
+    tuple[Annotated[float, Field(ge=0.01, le=100)], ...],
+    Field(min_length=1, max_length=32),
+    AfterValidator(_each_once),
+]
+
+
+class Protocol(Checked, frozen=True):  # type: ignore[misc]
     """How an image is evaluated; part of every score.
 
     The order of the steps: resize and pad the image; for each scale resize it again, cut it into
     windows, run them and their mirror images, join; bring to the size of the truth; sum over
-    scales.
-
-    Attributes:
-        name: the preset it started from.
-        resize: what is done to the image first: () nothing; (side,) its short side is brought to
-            `side`, its shape is kept; (height, width) it is squashed to that.
-        pad_multiple: pad it at the bottom and right to a multiple of this.
-        pad_color: RGB 0..255 of that padding.
-        scales: sizes that the image is then evaluated at.
-        base_size: long side in pixels at scale 1; 0: the image's own.
-        window: (height, width) of a sliding window; () runs every scale whole.
-        stride: (height, width) from one window to the next; () is the window itself.
-        window_above: scales up to this are run whole in any case.
-        window_border: a window that would reach over the border is moved back ("shift"), or the
-            image is padded ("pad").
-        window_color: RGB 0..255 of that padding.
-        flip: average with the mirror image.
-        flip_average: what of the two is averaged: "logits", or "scores".
-        average: what is summed over scales: "softmax", "exp_logits", "logits".
-        scores_at: where logits become scores by that rule: in each "window", or when the windows
-            are joined and have the size of the truth ("image").
-        absent_classes: "skipped" or "zero" in the mean over classes.
+    scales. The config's section `inference` has the same fields.
 
     Raises:
         ConfigError: a value that cannot be evaluated.
     """
 
-    name: str = "plain"
-    resize: tuple[int, ...] = ()
-    pad_multiple: int = 1
-    pad_color: Color = (0, 0, 0)
-    scales: tuple[float, ...] = (1.0,)
-    base_size: int = 0
-    window: tuple[int, ...] = ()
-    stride: tuple[int, ...] = ()
-    window_above: float = 0.0
-    window_border: str = "shift"
-    window_color: Color = (0, 0, 0)
-    flip: bool = False
-    flip_average: str = "logits"
-    average: str = "softmax"
-    scores_at: str = "window"
-    absent_classes: str = "skipped"
+    name: Annotated[str, Field(strict=True, pattern=r"^[^\x00-\x1f]{1,200}$")] = option(
+        "the preset it started from", "plain"
+    )
+    resize: Annotated[tuple[Side, ...], Field(max_length=2)] = option(
+        "first of all: [] nothing, [side] short side, [height, width] squash", (), examples=[(520,)]
+    )
+    pad_multiple: int = option("then pad at the bottom and right to a multiple", 1, ge=1, le=2**16)
+    pad_color: Color = option("RGB of that padding", (0, 0, 0))
+    scales: Scales = option("sizes the image is evaluated at", (1.0,))
+    base_size: int = option("long side at scale 1; 0: the image's own", 0, ge=0, le=2**16)
+    window: tuple[()] | tuple[Side, Side] = option(
+        "sliding window (height, width); [] is whole images", (), examples=[(512, 1024)]
+    )
+    stride: tuple[()] | tuple[Step, Step] = option(
+        "(height, width) between windows; [] is the window", (), examples=[(256, 512)]
+    )
+    window_above: float = option("scales up to this are run whole", 0.0, ge=0)
+    window_border: Literal["shift", "pad"] = option(
+        "a window that reaches over the border is moved back, or padded", "shift"
+    )
+    window_color: Color = option("RGB of their padding", (0, 0, 0))
+    flip: bool = option("average with the mirrored image", False)
+    flip_average: Literal["logits", "scores"] = option("averaged with the mirror image", "logits")
+    # The authors sum exp(logits), mmsegmentation softmax, MIC-DKFZ/semantic_segmentation raw
+    # logits: three rules, three scores.
+    average: Average = option("what is summed over scales and windows", "softmax")
+    scores_at: ScoresAt = option(
+        "logits become scores in each window, or joined at the image's size", "window"
+    )
+    absent_classes: Literal["skipped", "zero"] = option(
+        "classes without a pixel in the mean over classes", "skipped"
+    )
 
-    def __post_init__(self) -> None:
-        """Check the values; any sequence is taken for a tuple."""
-        for name, rule in _LISTS.items():
-            self._check_list(name, *rule)
-        for name, choices in CHOICES.items():
-            if getattr(self, name) not in choices:
-                hint = did_you_mean(str(getattr(self, name)), choices)
-                raise ConfigError(f"unknown inference.{name} {getattr(self, name)!r}{hint}")
-        if not isinstance(self.flip, bool):
-            raise self._error("flip", "true or false")
-        if self.pad_multiple < 1:
-            raise self._error("pad_multiple", "1 or more")
-        if self.base_size < 0:
-            raise self._error("base_size", "pixels, or 0")
-        steps = zip(self.stride, self.window or (0, 0), strict=False)
-        if any(step > side for step, side in steps):
-            raise self._error("stride", f"at most the window, {list(self.window)}")
-
-    def _check_list(
-        self, name: str, counts: Container[int], least: float, most: float, wanted: str
-    ) -> None:
-        """Turn a field into a tuple of numbers between `least` and `most`, `counts` of them."""
-        kind = float if name == "scales" else int
+    def __init__(self, **values: Any) -> None:
+        """Check the values; any list becomes a tuple."""
         try:
-            values = tuple(kind(value) for value in getattr(self, name))
-            exact = list(values) == list(getattr(self, name))
-        except (TypeError, ValueError, OverflowError):
-            raise self._error(name, wanted) from None
-        in_range = all(least <= value <= most for value in values)
-        repeated = name == "scales" and len(set(values)) < len(values)
-        if len(values) not in counts or not (exact and in_range) or repeated:
-            raise self._error(name, wanted)
-        object.__setattr__(self, name, values)
+            super().__init__(**values)
+        except ValidationError as error:
+            raise flat_error(error, type(self), values, "inference.") from error
 
-    def _error(self, name: str, wanted: str) -> ConfigError:
-        return ConfigError(f"inference.{name} is {getattr(self, name)!r}; expected {wanted}.")
+    @field_validator("stride")
+    @classmethod
+    def _within_the_window(cls, stride: tuple[int, ...], info: ValidationInfo) -> tuple[int, ...]:
+        window = info.data.get("window", stride)
+        if any(step > side for step, side in zip(stride, window or (0, 0), strict=False)):
+            raise explained(f"at most the window, {list(window)}.")
+        return stride
+
+    def changed(self, **values: Any) -> Self:
+        """Return this protocol with other values of some fields, checked."""
+        return type(self)(**{**dict(self), **values})
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain data from which `Protocol(**data)` makes the same protocol."""
-        plain = asdict(self)
-        return {key: list(v) if isinstance(v, tuple) else v for key, v in plain.items()}
+        return {key: list(v) if isinstance(v, tuple) else v for key, v in self}
 
     def __str__(self) -> str:
         """Name the preset, the scales, the flip, and whatever else differs from plain."""
         scales = ", ".join(f"{scale:g}" for scale in self.scales)
-        said = f"{self.name}: scales {scales}{', flip' * self.flip}"
         shown = ("name", "scales", "flip")
         others = [
-            f"{field.name} {_plain(getattr(self, field.name))}"
-            for field in fields(self)
-            if field.name not in shown and getattr(self, field.name) != field.default
+            f"{name} {'x'.join(map(str, value)) if isinstance(value, tuple) else value}"
+            for name, value in self
+            if name not in shown and value != type(self).model_fields[name].default
         ]
-        return ", ".join([said, *others])
-
-
-def _plain(value: Any) -> str:
-    return "x".join(map(str, value)) if isinstance(value, tuple) else str(value)
+        return ", ".join([f"{self.name}: scales {scales}{', flip' * self.flip}", *others])
 
 
 _SIX_SCALES = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75)
@@ -151,7 +118,7 @@ PROTOCOLS: dict[str, Protocol] = {
     "plain": Protocol(),
     # HRNet-Semantic-Segmentation: lib/datasets/cityscapes.py, multi_scale_inference.
     "official_cityscapes": Protocol(
-        "official_cityscapes",
+        name="official_cityscapes",
         scales=_SIX_SCALES,
         base_size=2048,
         window=(1024, 2048),
@@ -164,7 +131,7 @@ PROTOCOLS: dict[str, Protocol] = {
     # Branch HRNet-OCR, lib/datasets/pascal_ctx.py; ade20k.py and cocostuff.py do the same. The
     # stride is int(520 * 2 / 3); the padding is the mean colour of ImageNet.
     "official_pascal_context": Protocol(
-        "official_pascal_context",
+        name="official_pascal_context",
         resize=(520,),
         pad_multiple=8,
         pad_color=(124, 116, 104),
@@ -179,11 +146,15 @@ PROTOCOLS: dict[str, Protocol] = {
     ),
     # lib/datasets/lip.py: no scales, only the mirror image, its left and right classes swapped.
     "official_lip": Protocol(
-        "official_lip", resize=(473, 473), flip=True, average="exp_logits", absent_classes="zero"
+        name="official_lip",
+        resize=(473, 473),
+        flip=True,
+        average="exp_logits",
+        absent_classes="zero",
     ),
     # mmsegmentation 1.2: every view is resized to the image before its softmax.
     "mmseg": Protocol(
-        "mmseg", scales=_SIX_SCALES, flip=True, flip_average="scores", scores_at="image"
+        name="mmseg", scales=_SIX_SCALES, flip=True, flip_average="scores", scores_at="image"
     ),
 }
 

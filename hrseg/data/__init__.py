@@ -1,6 +1,6 @@
 """Data sets: each is a LightningDataModule with plain arguments.
 
-A new one is one file beside these, a row in `DATASETS`, a dataclass in schema.py and a config.
+A new one is one file beside these, a row in `DATASETS`, a model in config/schema.py and a config.
 """
 
 from hrseg.data.datamodule import SegmentationDataModule

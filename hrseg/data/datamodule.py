@@ -1,9 +1,9 @@
 """Base DataModule of all data sets: loaders, samplers, and checks before training."""
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Unpack
 
 import torch
 from pytorch_lightning import LightningDataModule
@@ -14,6 +14,7 @@ from hrseg.data.cache import Cache
 from hrseg.data.checksums import Manifest
 from hrseg.data.dataset import Files, SegmentationDataset, check_files
 from hrseg.data.masks import ReadMask
+from hrseg.data.options import DataOptions, complete
 from hrseg.data.samplers import (
     ClassDraw,
     EpochSampler,
@@ -26,9 +27,8 @@ from hrseg.data.samplers import (
 from hrseg.data.transforms import TrainTransform
 from hrseg.data.workers import WatchedLoader
 from hrseg.errors import ConfigError, DataError
-from hrseg.utils.registry import find
 
-ON_ERROR = {"fail": "fail", "skip": "skip"}
+_OF_THE_TRANSFORM = ("crop_size", "scales", "base_size", "flip", "photometric", "squash")
 
 
 class SegmentationDataModule(LightningDataModule):
@@ -36,26 +36,7 @@ class SegmentationDataModule(LightningDataModule):
 
     Args:
         root: the folder that holds the data set.
-        batch_size: global: devices x nodes x accumulation x per-device.
-        crop_size: (height, width) of a training crop.
-        scales: (first, last, step), drawn in steps, last included; or (low, high), uniformly.
-        base_size: long side in pixels at scale 1; None: the image's own.
-        workers: processes that load training data, and as many that load validation data.
-        seed: with epoch and index it decides every random draw.
-        train_split: name of the split to train on.
-        val_split: name of the split to validate on.
-        test_split: name of the split to predict for a benchmark's server; it needs no masks.
-        squash: (height, width) that training images are brought to first, whatever their shape.
-        flip: probability of a horizontal flip.
-        photometric: strength of the colour jitter, 0 = off; see `TrainTransform`.
-        class_uniform: share of the training crops, 0..1, that hold a class drawn uniformly; for
-            these an image is drawn among those with the class. All training masks are read once.
-        cache: folder of decoded images that `hrseg data cache` made; None: files are decoded.
-        worker_timeout: seconds that a worker may take for one sample before it counts as hung;
-            None or 0: for ever.
-        on_error: what an image or mask that cannot be read leads to while training: "fail", or
-            "skip": the crop counts as ignored, a validation image is not scored.
-        manifest: file of sha256 sums that everything that is read must have; see `Manifest`.
+        options: see `DataOptions`.
 
     Attributes:
         class_names: one per train id.
@@ -86,49 +67,27 @@ class SegmentationDataModule(LightningDataModule):
     def __init__(
         self,
         root: str,
-        batch_size: int = 8,
-        crop_size: Sequence[int] = (256, 256),
-        scales: Sequence[float] = (0.5, 2.1, 0.1),
-        base_size: int | None = None,
-        workers: int = 2,
-        seed: int = 304,
-        train_split: str = "train",
-        val_split: str = "val",
-        test_split: str = "test",
-        squash: Sequence[int] | None = None,
-        flip: float = 0.5,
-        photometric: float = 0.0,
-        class_uniform: float = 0.0,
-        cache: str | None = None,
-        worker_timeout: float | None = 300.0,
-        on_error: str = "fail",
-        manifest: str | None = None,
+        **options: Unpack[DataOptions],
     ) -> None:
         """Keep the arguments; nothing is read yet."""
         super().__init__()
-        if batch_size < 1 or workers < 0:
-            raise ConfigError(
-                f"batch_size {batch_size}, workers {workers}: expected at least 1, and 0 or more."
-            )
-        if not 0 <= class_uniform <= 1:
-            raise ConfigError(
-                f"class_uniform {class_uniform} is a share of the training crops: expected 0 (off) "
-                "to 1 (all)."
-            )
+        chosen = complete(options)
+        cache, manifest = chosen["cache"], chosen["manifest"]
         self.root = Path(root).expanduser()
-        self.batch_size = batch_size
-        self.workers = workers
-        self.worker_timeout = worker_timeout
-        self.on_error = find(ON_ERROR, on_error, "data.on_error")
+        self.batch_size = chosen["batch_size"]
+        self.workers = chosen["workers"]
+        self.worker_timeout = chosen["worker_timeout"]
+        self.on_error = chosen["on_error"]
         self.manifest = Path(manifest).expanduser() if manifest is not None else None
-        self.seed = seed
-        self.train_split = train_split
-        self.val_split = val_split
-        self.test_split = test_split
+        self.seed = chosen["seed"]
+        self.train_split = chosen["train_split"]
+        self.val_split = chosen["val_split"]
+        self.test_split = chosen["test_split"]
         self.transform = TrainTransform(
-            crop_size, scales, base_size, flip, self.flip_pairs, photometric, squash
+            flip_pairs=self.flip_pairs,
+            **{name: chosen[name] for name in _OF_THE_TRANSFORM},  # type: ignore[literal-required]
         )
-        self.class_uniform = class_uniform
+        self.class_uniform = chosen["class_uniform"]
         self.cache = Path(cache).expanduser() if cache is not None else None
         self.class_draw: ClassDraw | None = None
         self.resumed: Position | None = None

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -171,9 +171,9 @@ def _possible(candidate: Predictor, protocol: Protocol) -> Protocol:
     try:
         candidate.with_protocol(**protocol.to_dict()).check()
     except ConfigError:
-        return replace(protocol, scales=(1.0,), base_size=0, flip=False)
+        return protocol.changed(scales=(1.0,), base_size=0, flip=False)
     if isinstance(candidate.model, Engine) and candidate.model.kind["input"] == "uint8":
-        return replace(protocol, base_size=0)
+        return protocol.changed(base_size=0)
     return protocol
 
 

@@ -146,7 +146,7 @@ class Predictor:
             find(self.protocol.to_dict(), name, "field of the protocol")
         base = self.protocol if preset is None else find(PROTOCOLS, preset, "protocol")
         other = copy.copy(self)
-        other.protocol = replace(base, **changed)
+        other.protocol = base.changed(**changed)
         other.evaluator = replace(self.evaluator, protocol=other.protocol)
         return other
 

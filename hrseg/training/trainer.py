@@ -13,7 +13,7 @@ from lightning_fabric.utilities.exceptions import MisconfigurationException
 from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.trainer.states import TrainerFn
 
-from hrseg.config.loader import load_config, to_dict
+from hrseg.config.loader import load_config
 from hrseg.config.schema import Config
 from hrseg.errors import ConfigError
 from hrseg.training.checkpointing import DurableCheckpointIO
@@ -59,7 +59,7 @@ def build_trainer(
     Raises:
         ConfigError: Lightning refuses an argument, for example devices that are not there.
     """
-    arguments = {"enable_model_summary": False, **to_dict(config)["trainer"]}
+    arguments = {"enable_model_summary": False, **config.trainer}
     arguments["accumulate_grad_batches"] = accumulated_batches(config)
     epochs, every = arguments.get("max_epochs"), arguments.get("check_val_every_n_epoch")
     if isinstance(epochs, int) and isinstance(every, int) and 0 < epochs < every:

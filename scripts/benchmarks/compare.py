@@ -18,7 +18,6 @@ way, [ours, the authors'].
 import argparse
 import atexit
 import copy
-import dataclasses
 import itertools
 import json
 import shutil
@@ -270,7 +269,7 @@ def trained(run: Path, key: str) -> Pair:
     predictor = hrseg.load(run)
     data = build_data(load_config(run / "config.yaml"))
     dataset = data.dataset(data.val_split)
-    protocol = dataclasses.replace(PROTOCOLS["official_cityscapes"], base_size=0)
+    protocol = PROTOCOLS["official_cityscapes"].changed(base_size=0)
     model = predictor.model
     assert isinstance(model, Segmenter)
     network = inference_network(model, precision)

@@ -1,3 +1,4 @@
+import copy
 import json
 import subprocess
 import sys
@@ -7,8 +8,9 @@ from pathlib import Path
 import pytest
 import pytorch_lightning as pl
 
+from hrseg.commands.configs import description
 from hrseg.config.loader import find_config, load_config, shipped_configs, to_dict, to_yaml
-from hrseg.config.schema import OWN_TRAINER_NAMES, TRAINER_NAMES
+from hrseg.config.trainer import OWN_TRAINER_NAMES, TRAINER_NAMES
 from hrseg.errors import ConfigError
 
 MINIMAL = """\
@@ -35,8 +37,10 @@ def test_every_shipped_config_loads_and_prints_a_fixed_point(name, tmp_path):
 
 
 @pytest.mark.parametrize("name", shipped_configs())
-def test_every_shipped_config_says_in_its_first_line_what_it_is(name):
-    assert shipped_configs()[name].read_text().startswith("# ")
+def test_every_shipped_config_names_its_schema_and_describes_itself(name):
+    first, second, *_ = shipped_configs()[name].read_text().splitlines()
+    assert first == "# yaml-language-server: $schema=schema.json"
+    assert description(f"{first}\n{second}\n") == second.removeprefix("# ")
 
 
 def test_a_config_is_found_by_path_by_name_and_without_its_suffix(minimal, monkeypatch):
@@ -90,27 +94,39 @@ def test_a_bare_on_is_the_key_on_although_yaml_reads_true(minimal):
     ("override", "expected"),
     [
         ("data.rot=x", ["data.rot", "unknown key", "Did you mean: root?"]),
-        ("data.batch_size=four", ["data.batch_size", "'four'", "Expected int"]),
-        ("data.batch_size=0", ["data.batch_size", "at least 1"]),
-        ("data.crop_size=[1,2,3]", ["data.crop_size", "tuple[int, int]", "(height, width)"]),
+        (
+            "data.batch_size=four",
+            ["data.batch_size", "'four'", "Expected a whole number from 1 up, e.g. 8"],
+        ),
+        ("data.batch_size=0", ["data.batch_size", "from 1 up"]),
+        (
+            "data.crop_size=[1,2,3]",
+            ["data.crop_size", "two whole numbers", "[256, 256]", "(height, width)"],
+        ),
         ("data.scales=[1]", ["data.scales", "(first, last, step)"]),
         ("data.scales=[0.75,1.0,1.25]", ["data.scales", "whole steps"]),
         ("data.scales=[0.5,2.0,0.4]", ["data.scales", "whole steps"]),
         ("trainer.max_epochs=abc", ["trainer.max_epochs", "whole number"]),
         ("trainer.max_epochs=2.5", ["trainer.max_epochs", "whole number"]),
-        ("name=../../x", ["name", "names a folder"]),
-        ("seed=5000000000", ["seed", "at most"]),
+        ("data.batch_size=true", ["data.batch_size is true", "whole number"]),
+        ("data.squash=3", ["data.squash is 3", "two whole numbers", "or null"]),
+        ("data.crop_size=[64, ", ["data.crop_size", "not a YAML value", "in quotes"]),
+        ("name=../../x", ["name", "name of a folder"]),
+        ("seed=5000000000", ["seed", "from 0 to 4294967295"]),
+        ("lr=0.1", ["lr", "Did you mean: optimizer.lr?"]),
+        ("Data.batch_size=4", ["command line: Data", "Did you mean: data?"]),
         ("data.name=camvd", ["data.name", "Did you mean: camvid?"]),
-        ("data.flip=2", ["data.flip", "at most 1"]),
+        ("data.flip=2", ["data.flip", "from 0 to 1"]),
         ("model.backbone=hrnet_w19", ["model.backbone", "hrnet_w18"]),
         ("model.head=ocrr", ["model.head", "Known: fcn"]),
         ("optimizer.name=adam", ["optimizer.name", "Did you mean: adamw?"]),
         ("losses=[ohm]", ["losses[0]", "Did you mean: ohem?"]),
         ("losses[0].wight=1", ["losses[0].wight", "Did you mean: weight?"]),
-        ("losses=[]", ["losses", "empty"]),
+        ("losses=[]", ["losses", "at least one, e.g. [cross_entropy]"]),
+        ("losses=dice", ["losses is 'dice'", "a list of names"]),
         ("trainer.max_epoch=3", ["trainer.max_epoch", "Did you mean: max_epochs"]),
         ("trainer.callbacks=3", ["trainer.callbacks", "hrseg sets this one itself"]),
-        ("inference.flip=maybe", ["inference.flip", "bool"]),
+        ("inference.flip=maybe", ["inference.flip is 'maybe'", "true or false or null"]),
         ("nme=x", ["nme", "Did you mean: name?"]),
         ("seed", ["'seed'", "key=value"]),
         ("data.root=[1", ["data.root", "not a YAML value"]),
@@ -139,8 +155,15 @@ def test_a_wrong_override_names_key_expectation_and_repair_in_four_lines(
         ("name: x\nname: y\n", ["mine.yaml is not valid YAML", "duplicate"]),
         ("- a\n- b\n", ["no 'key: value' pairs"]),
         ("[" * 3000, ["mine.yaml is not valid YAML"]),
-        ("data: {name: camvid, root: x}\nmodel: hrnet\n", ["line 2: model", "key: value"]),
-        ("name: x\ndata: {name: camvid, root: x}\n", ["model.backbone", "is required"]),
+        (
+            "data: {name: camvid, root: x}\nmodel: hrnet\n",
+            ["line 2: model is 'hrnet'", "key: value"],
+        ),
+        ("name: x\ndata: {name: camvid, root: x}\n", ["model is required"]),
+        ("name: x\ndata: {name: camvid, root: x}\nmodel: {}\n", ["line 3: model.backbone is req"]),
+        ("name: x\n\tdata: 3\n", ["Line 2", "spaces, not tabs"]),
+        ("just text", ["no 'key: value' pairs"]),
+        (MINIMAL + "losses:\n- dice\n- {name: ohem, wight: 1}\n", ["line 6: losses[1].wight"]),
         (MINIMAL + "seed: ${no.such}\n", ["seed", "no.such"]),
     ],
 )
@@ -197,10 +220,12 @@ def test_a_protocol_is_checked_with_the_place_where_it_was_written(tmp_path):
     text = find_config("camvid_w18").read_text()
     path.write_text(text.replace("{protocol: plain,", "{protocol: oficial_lip,"))
     line = 1 + path.read_text()[: path.read_text().index("oficial_lip")].count("\n")
-    with pytest.raises(ConfigError, match=rf"x.yaml, line {line}: unknown inference.protocol 'ofi"):
+    with pytest.raises(ConfigError, match=rf"x.yaml, line {line}: inference.protocol is 'ofi"):
         load_config(path)
-    with pytest.raises(ConfigError, match=r"^command line: inference.window is .*height, width"):
+    with pytest.raises(ConfigError, match=r"^command line: inference.window is \[520\].\n.*width"):
         load_config("camvid_w18", ["inference.window=[520]"])
+    with pytest.raises(ConfigError, match=r"^command line: inference.stride .*\n.*window, \[64"):
+        load_config("camvid_w18", ["inference.window=[64,64]", "inference.stride=[65,1]"])
     config = load_config("camvid_w18", ["inference.protocol=official_lip"])
     assert config.inference.resize is None
 
@@ -223,9 +248,28 @@ def test_a_section_that_is_a_secret_is_refused_before_it_is_looked_up(
 
 def test_a_section_from_the_environment_is_saved_as_it_was_written(tmp_path, monkeypatch):
     monkeypatch.setenv("HRSEG_CACHE", "/from/the/environment")
-    config = load_config("synthetic_tiny", ["data.cache=${oc.env:HRSEG_CACHE}"])
+    overrides = ["data.cache=${oc.env:HRSEG_CACHE}", "inference.window=${data.crop_size}"]
+    config = load_config("synthetic_tiny", overrides)
     assert to_dict(config.data)["cache"] == "/from/the/environment"
-    assert "/from/the/environment" not in to_yaml(config)
+    assert config.inference.window == config.data.crop_size
+    assert "cache: ${oc.env:HRSEG_CACHE}\n" in to_yaml(config)
+    changed = copy.deepcopy(config)
+    changed.data.cache = "elsewhere"
+    assert "cache: elsewhere\n" in to_yaml(changed) and changed != config
+    assert "window: ${data.crop_size}\n" in to_yaml(changed)
+
+
+def test_an_interpolation_finds_defaults_and_names(minimal):
+    config = load_config(minimal, ["name=${model.backbone}_${seed}", "optimizer=sgd",
+                                   "schedule=poly",
+                                   "schedule.warmup_steps=${inference.window_batch}"])  # fmt: skip
+    assert (config.name, config.schedule.warmup_steps) == ("hrnet_w18_304", 4)
+
+
+def test_an_assignment_is_checked(minimal):
+    config = load_config(minimal)
+    with pytest.raises(ValueError, match="batch_size"):
+        config.data.batch_size = 0
 
 
 def test_a_section_named_by_the_environment_does_not_land_in_the_config(monkeypatch):
@@ -246,5 +290,5 @@ def test_yaml_made_to_crash_its_reader_is_answered(text, tmp_path):
 
 @pytest.mark.parametrize("name", ["a\x1bb", "a\u202egnp", "a" * 201, "a\nb"])
 def test_a_name_that_no_folder_should_have_is_refused(name):
-    with pytest.raises(ConfigError, match="names a folder"):
+    with pytest.raises(ConfigError, match="name of a folder"):
         load_config("synthetic_tiny", [f"name={json.dumps(name)}"])

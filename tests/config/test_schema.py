@@ -1,14 +1,30 @@
-"""Config fields are the parameters of what they build: a sibling cannot fall out of step."""
+"""Config options are the parameters of what they build: a sibling cannot fall out of step."""
 
-from dataclasses import MISSING, fields
+import json
 from inspect import signature
-from typing import get_args
 
 import pytest
+import yaml
+from pydantic import BaseModel
 
+from hrseg.cli import main
+from hrseg.config.loader import load_config, shipped_configs, to_yaml
 from hrseg.config.protocols import PROTOCOLS, Protocol
-from hrseg.config.schema import SECTIONS, Backbone, Config, InferenceConfig, ModelConfig
+from hrseg.config.schema import (
+    PARTS,
+    BackboneConfig,
+    Config,
+    DataConfig,
+    InferenceConfig,
+    LossConfig,
+    ModelConfig,
+    json_schema,
+    model_from_signature,
+    register_part,
+)
 from hrseg.data import DATASETS
+from hrseg.data.options import DEFAULTS, OptionsModel
+from hrseg.errors import ConfigError
 from hrseg.losses import LOSSES
 from hrseg.models import create_model
 from hrseg.models.hrnet import VARIANTS
@@ -16,8 +32,10 @@ from hrseg.models.segmenter import HEADS
 from hrseg.training.optimizers import OPTIMIZERS, SCHEDULES
 
 
-def names(schema):
-    return {field.name for field in fields(schema)}
+def parameters(function):
+    """Defaults by parameter, with those of the shared options of data sets."""
+    found = {name: parameter.default for name, parameter in signature(function).parameters.items()}
+    return {**found, **DEFAULTS} if found.pop("options", None) else found
 
 
 @pytest.mark.parametrize(
@@ -29,44 +47,117 @@ def names(schema):
         ("schedule", SCHEDULES, {"name"}, {"optimizer", "steps"}),
     ],
 )
-def test_fields_are_the_parameters_of_what_the_name_builds(section, table, ours, given):
-    assert set(SECTIONS[section]) == set(table)
-    for name, schema in SECTIONS[section].items():
-        assert names(schema) - ours == set(signature(table[name]).parameters) - given, name
+def test_options_and_defaults_are_those_of_what_the_name_builds(section, table, ours, given):
+    assert set(PARTS[section]) == set(table)
+    for name, model in PARTS[section].items():
+        defaults = parameters(table[name])
+        assert set(model.model_fields) - ours == set(defaults) - given, name
+        for key, field in model.model_fields.items():
+            if key in defaults and not field.is_required():
+                assert field.default == defaults[key], (name, key)
 
 
-def default_of(field):
-    return field.default_factory() if field.default is MISSING else field.default
-
-
-@pytest.mark.parametrize(
-    ("section", "table"),
-    [("data", DATASETS), ("losses", LOSSES), ("optimizer", OPTIMIZERS), ("schedule", SCHEDULES)],
-)
-def test_defaults_of_the_schema_are_those_of_the_constructors(section, table):
-    for name, schema in SECTIONS[section].items():
-        parameters = signature(table[name]).parameters
-        for field in fields(schema):
-            default = default_of(field)
-            if field.name in parameters and default != "???":
-                expected = parameters[field.name].default
-                expected = list(expected) if isinstance(default, list) else expected
-                assert default == expected, (name, field.name)
-
-
-def test_model_and_inference_fields_are_parameters_too():
+def test_model_and_inference_options_are_parameters_too():
     of_training = {"weights", "freeze_backbone", "activation_checkpointing", "compile"}
-    assert names(ModelConfig) - of_training == set(signature(create_model).parameters) - {
+    assert set(ModelConfig.model_fields) - of_training == set(parameters(create_model)) - {
         "num_classes"
     }
     ours = {"protocol", "scale_report", "details", "window_batch"}
-    assert names(InferenceConfig) - ours == set(names(Protocol)) - {"name"}
+    assert set(InferenceConfig.model_fields) - ours == set(Protocol.model_fields) - {"name"}
     assert InferenceConfig().protocol in PROTOCOLS
-    assert set(get_args(Backbone)) == set(VARIANTS)
-    assert set(SECTIONS["model.head"]) == set(HEADS)
+    assert set(PARTS["model.backbone"]) == set(VARIANTS)
+    assert set(PARTS["model.head"]) == set(HEADS)
 
 
-def test_every_field_has_its_sentence():
-    for schema in (Config, *(s for table in SECTIONS.values() for s in table.values())):
-        for field in fields(schema):
-            assert len(field.metadata["help"]) > 5, (schema, field.name)
+def test_the_options_of_data_sets_have_one_meaning_in_python_and_in_the_config():
+    def limits(model, name):
+        schema = model.model_json_schema()["properties"][name]
+        return {key: value for key, value in schema.items() if key not in ("title", "description")}
+
+    assert set(OptionsModel.model_fields) - {"seed"} == set(DataConfig.model_fields) - {
+        "name", "root",
+    }  # fmt: skip
+    for name in set(OptionsModel.model_fields) - {"seed", "cache", "manifest"}:  # paths in Python
+        assert limits(OptionsModel, name) == limits(DataConfig, name), name
+
+
+def test_every_option_has_its_description():
+    models = {model for table in PARTS.values() for model in table.values()}
+    for model in (Config, ModelConfig, InferenceConfig, Protocol, *models):
+        for name, field in model.model_fields.items():
+            assert len(field.description) > 5, (model, name)
+
+
+def test_the_json_schema_is_current_and_takes_every_shipped_config(tmp_path, capsys):
+    jsonschema = pytest.importorskip("jsonschema")
+    shipped = next(iter(shipped_configs().values())).with_name("schema.json")
+    assert json.loads(shipped.read_text()) == json_schema(), (
+        "hrseg configs --schema configs/schema.json"
+    )
+    assert main(["configs", "--schema"]) == 0
+    assert json.loads(capsys.readouterr().out) == json_schema()
+    check = jsonschema.Draft202012Validator(json_schema())
+    for path in shipped_configs().values():
+        # PyYAML reads a bare `on` as true; editors read YAML 1.2.
+        check.validate(yaml.safe_load(path.read_text().replace("on: aux", "'on': aux")))
+    start = {
+        "name": "x",
+        "data": {"name": "camvid", "root": "x"},
+        "model": {"backbone": "hrnet_w18"},
+    }
+    for wrong in ({"data": {"name": "camvid", "rot": "x"}}, {"losses": ["ohm"]}, {"sede": 3}):
+        assert not check.is_valid(start | wrong)
+
+
+class Focal:
+    """A made-up loss."""
+
+    def __init__(self, gamma: float = 2.0, classes: list[int] | None = None, net: "object" = None):
+        pass
+
+
+@pytest.fixture
+def parts():
+    """Tables of parts that a test may write to."""
+    before = {section: dict(models) for section, models in PARTS.items()}
+    yield
+    for section, models in before.items():
+        PARTS[section].clear()
+        PARTS[section].update(models)
+
+
+def test_a_part_of_a_plugin_is_checked_by_its_signature(parts):
+    register_part("losses", "focal", model_from_signature(LossConfig, Focal, skip=("net",)))
+    config = load_config("synthetic_tiny", ["losses=[focal,{name: focal, gamma: 3, weight: 0.5}]"])
+    first, second = config.losses
+    assert (first.gamma, second.gamma, second.weight, second.on) == (2.0, 3.0, 0.5, "out")
+    assert "gamma: 3.0" in to_yaml(config)
+    assert "focal" in json.dumps(json_schema())
+    for wrong, message in {
+        "gama: 3": r"losses\[0\].gama: unknown key. Did you mean: gamma\?",
+        "gamma: abc": r"losses\[0\].gamma is 'abc'.\nExpected a number, e.g. 2.0",
+        "net: 3": r"losses\[0\].net: unknown key",
+    }.items():
+        with pytest.raises(ConfigError, match=message):
+            load_config("synthetic_tiny", [f"losses=[{{name: focal, {wrong}}}]"])
+
+
+def test_a_backbone_of_a_plugin_is_a_name_or_has_arguments(parts):
+    def plain(width: int, bn_momentum: float = 0.1) -> None: ...
+
+    register_part("model.backbone", "plain", model_from_signature(BackboneConfig, plain))
+    by_name = load_config("synthetic_tiny", ["model.backbone=plain", "model.backbone.width=8"])
+    whole = load_config("synthetic_tiny", ["model.backbone={name: plain, width: 8}"])
+    assert by_name == whole and str(whole.model.backbone) == "plain"
+    assert whole.model.backbone.width == 8
+    with pytest.raises(ConfigError, match=r"model.backbone.width is required"):
+        load_config("synthetic_tiny", ["model.backbone=plain"])
+
+
+def test_a_part_overrides_defaults_of_its_section_and_needs_a_known_section(parts):
+    def shy(lr: float = 0.5, betas: tuple[float, float] = (0.9, 0.99)) -> None: ...
+
+    model = model_from_signature(PARTS["optimizer"]["sgd"].__mro__[1], shy)
+    assert issubclass(model, BaseModel) and model(name="shy").lr == 0.5
+    with pytest.raises(ConfigError, match=r"section of the config 'loss'.*Did you mean: losses"):
+        register_part("loss", "x", model)

@@ -40,7 +40,7 @@ def root(tmp_path_factory) -> Path:
 
 
 def made(root: Path, **arguments) -> Folder:
-    arguments = {"batch_size": 4, "crop_size": (16, 24), "workers": 0, **arguments}
+    arguments = {"batch_size": 4, "crop_size": (32, 48), "workers": 0, **arguments}
     data = Folder(str(root), NAMES, **arguments)
     data.setup("fit")
     return data
@@ -176,5 +176,5 @@ def test_check_says_cheap_faults_before_it_reads_every_mask(tmp_path, monkeypatc
 
 @pytest.mark.parametrize("share", [-0.1, 1.1, float("nan")])
 def test_share_out_of_range_is_refused(root, share):
-    with pytest.raises(ConfigError, match=r"class_uniform .* expected 0 \(off\) to 1 \(all\)"):
+    with pytest.raises(ConfigError, match=r"class_uniform is .*\nExpected a number from 0 to 1"):
         Folder(str(root), NAMES, class_uniform=share)

@@ -1,4 +1,4 @@
-from dataclasses import replace
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 
 from hrseg.checkpoints.loading import load_weights
-from hrseg.config.protocols import CHOICES, PROTOCOLS, Protocol
+from hrseg.config.protocols import PROTOCOLS, Average, Protocol
 from hrseg.errors import VerificationError
 from hrseg.inference.averaging import AVERAGES
 from hrseg.inference.evaluator import Evaluator
@@ -47,9 +47,9 @@ SMALL = {
 @pytest.mark.parametrize("mode", ["single", "ms_flip"])
 @pytest.mark.parametrize("name", SMALL)
 def test_official_protocols_give_the_authors_scores_and_confusion(name, mode):
-    protocol = replace(PROTOCOLS[f"official_{name}"], **SMALL[name])
+    protocol = PROTOCOLS[f"official_{name}"].changed(**SMALL[name])
     if mode == "single":
-        protocol = replace(protocol, scales=(1.0,), flip=False)
+        protocol = protocol.changed(scales=(1.0,), flip=False)
     pairs = LIP_PAIRS if name == "lip" else ()
     evaluate = Evaluator(golden_model(name), Normalize(), protocol, pairs)
     size = EVALUATION[f"{name}/label"].shape
@@ -97,7 +97,7 @@ RULES = {"softmax": lambda x: x.softmax(1), "exp_logits": torch.exp, "logits": l
 
 
 def test_every_averaging_rule_can_be_carried_out():
-    assert set(AVERAGES) == set(CHOICES["average"]) == set(RULES)
+    assert set(AVERAGES) == set(get_args(Average)) == set(RULES)
 
 
 @pytest.mark.parametrize("scores_at", ["window", "image"])

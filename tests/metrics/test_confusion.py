@@ -2,6 +2,7 @@ import json
 import math
 import os
 from argparse import Namespace
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from hypothesis import strategies as st
 from pytorch_lightning.callbacks import EMAWeightAveraging
 from torch.utils.data import DataLoader
 
-from hrseg.config.protocols import CHOICES, Protocol
+from hrseg.config.protocols import Average, Protocol, ScoresAt
 from hrseg.data.samplers import EvaluationSampler
 from hrseg.errors import ConfigError
 from hrseg.inference.evaluator import Evaluator
@@ -150,8 +151,8 @@ side = st.integers(32, 70)
 @given(
     seed=st.integers(0, 2**32 - 1), size=st.tuples(side, side), window=st.tuples(side, side),
     parts=st.tuples(st.integers(1, 6), st.integers(1, 6)), border=st.sampled_from(["shift", "pad"]),
-    flip=st.booleans(), average=st.sampled_from(CHOICES["average"]), batch=st.integers(1, 5),
-    scores_at=st.sampled_from(CHOICES["scores_at"]),
+    flip=st.booleans(), average=st.sampled_from(get_args(Average)), batch=st.integers(1, 5),
+    scores_at=st.sampled_from(get_args(ScoresAt)),
     scales=st.sampled_from([(1.0,), (1.0,), (0.75, 1.0), (1.5,)]),
 )  # fmt: skip
 def test_equal_logits_give_equal_classes_in_any_windows(

@@ -4,6 +4,7 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Unpack
 
 import numpy as np
 import numpy.typing as npt
@@ -11,6 +12,7 @@ import numpy.typing as npt
 from hrseg.data.datamodule import SegmentationDataModule
 from hrseg.data.dataset import Files
 from hrseg.data.masks import MaskReader, id_table
+from hrseg.data.options import DataOptions
 from hrseg.data.pairing import pair_files, read_list
 from hrseg.errors import ConfigError, DataError
 from hrseg.utils.text import one_line
@@ -42,7 +44,7 @@ class Folder(SegmentationDataModule):
         val_fraction: share of the images to validate on, between 0 and 1.
         split_seed: chooses that share; apart from `seed`, so that runs of other seeds hold out the
             same images.
-        batch_size: see `SegmentationDataModule`, as for all the others.
+        options: see `DataOptions`.
 
     Raises:
         ConfigError: arguments that contradict each other.
@@ -62,32 +64,10 @@ class Folder(SegmentationDataModule):
         ignore_ids: Sequence[int] = (255,),
         val_fraction: float | None = None,
         split_seed: int = 304,
-        batch_size: int = 8,
-        crop_size: Sequence[int] = (256, 256),
-        scales: Sequence[float] = (0.5, 2.1, 0.1),
-        base_size: int | None = None,
-        workers: int = 2,
-        seed: int = 304,
-        train_split: str = "train",
-        val_split: str = "val",
-        test_split: str = "test",
-        squash: Sequence[int] | None = None,
-        flip: float = 0.5,
-        photometric: float = 0.0,
-        class_uniform: float = 0.0,
-        cache: str | None = None,
-        worker_timeout: float | None = 300.0,
-        on_error: str = "fail",
-        manifest: str | None = None,
+        **options: Unpack[DataOptions],
     ) -> None:
         """Read the class names; the images are read later."""
-        super().__init__(
-            root, batch_size=batch_size, crop_size=crop_size, scales=scales, base_size=base_size,
-            workers=workers, seed=seed, train_split=train_split, val_split=val_split,
-            test_split=test_split, squash=squash, flip=flip, photometric=photometric,
-            class_uniform=class_uniform, cache=cache, worker_timeout=worker_timeout,
-            on_error=on_error, manifest=manifest,
-        )  # fmt: skip
+        super().__init__(root, **options)
         if mask_format not in ("index", "rgb"):
             raise ConfigError(f"mask_format {mask_format!r}: expected index or rgb.")
         if val_fraction is not None and not 0 < val_fraction < 1:

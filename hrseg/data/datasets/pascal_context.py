@@ -5,7 +5,7 @@ import re
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, Unpack
 
 import numpy as np
 import numpy.typing as npt
@@ -13,6 +13,7 @@ import numpy.typing as npt
 from hrseg.data.datamodule import SegmentationDataModule
 from hrseg.data.dataset import Files
 from hrseg.data.masks import MaskReader, id_table, read_index_mask
+from hrseg.data.options import DataOptions
 from hrseg.data.pairing import find_files, read_official_list, suggest_root
 from hrseg.errors import ConfigError, DataError
 from hrseg.utils.constants import IGNORE_INDEX
@@ -57,7 +58,7 @@ class PascalContext(SegmentationDataModule):
     Args:
         root: the VOC2010 folder.
         num_classes: 59 ignores the background, 60 scores it as class 0.
-        batch_size: see `SegmentationDataModule`, as for all the others.
+        options: see `DataOptions`.
 
     Sources: Mottaghi et al., CVPR 2014; order of the classes as in the authors'
     lib/datasets/pascal_ctx.py and in mmsegmentation.
@@ -73,32 +74,10 @@ class PascalContext(SegmentationDataModule):
         self,
         root: str,
         num_classes: int = 59,
-        batch_size: int = 8,
-        crop_size: Sequence[int] = (256, 256),
-        scales: Sequence[float] = (0.5, 2.1, 0.1),
-        base_size: int | None = None,
-        workers: int = 2,
-        seed: int = 304,
-        train_split: str = "train",
-        val_split: str = "val",
-        test_split: str = "test",
-        squash: Sequence[int] | None = None,
-        flip: float = 0.5,
-        photometric: float = 0.0,
-        class_uniform: float = 0.0,
-        cache: str | None = None,
-        worker_timeout: float | None = 300.0,
-        on_error: str = "fail",
-        manifest: str | None = None,
+        **options: Unpack[DataOptions],
     ) -> None:
         """Find the VOC2010 folder; nothing else is read yet."""
-        super().__init__(
-            root, batch_size=batch_size, crop_size=crop_size, scales=scales, base_size=base_size,
-            workers=workers, seed=seed, train_split=train_split, val_split=val_split,
-            test_split=test_split, squash=squash, flip=flip, photometric=photometric,
-            class_uniform=class_uniform, cache=cache, worker_timeout=worker_timeout,
-            on_error=on_error, manifest=manifest,
-        )  # fmt: skip
+        super().__init__(root, **options)
         if num_classes not in (59, 60):
             raise ConfigError(f"data.num_classes is {num_classes}; expected 59 or 60 (background).")
         first = 60 - num_classes

@@ -6,12 +6,14 @@ import shutil
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Unpack
 
 import cv2
 
 from hrseg.data.datamodule import SegmentationDataModule
 from hrseg.data.dataset import Files
 from hrseg.data.masks import MaskReader, id_table
+from hrseg.data.options import DataOptions
 from hrseg.data.pairing import pair_files
 from hrseg.data.synthetic.canvas import CLASS_NAMES
 from hrseg.data.synthetic.scene import generate_scene
@@ -30,7 +32,7 @@ class Synthetic(SegmentationDataModule):
         num_train: number of training images.
         num_val: number of validation images.
         image_size: (height, width) of a scene.
-        batch_size: see `SegmentationDataModule`, as all the others.
+        options: see `DataOptions`.
     """
 
     class_names = CLASS_NAMES
@@ -45,32 +47,10 @@ class Synthetic(SegmentationDataModule):
         num_train: int = 64,
         num_val: int = 16,
         image_size: Sequence[int] = (192, 256),
-        batch_size: int = 8,
-        crop_size: Sequence[int] = (256, 256),
-        scales: Sequence[float] = (0.5, 2.1, 0.1),
-        base_size: int | None = None,
-        workers: int = 2,
-        seed: int = 304,
-        train_split: str = "train",
-        val_split: str = "val",
-        test_split: str = "test",
-        squash: Sequence[int] | None = None,
-        flip: float = 0.5,
-        photometric: float = 0.0,
-        class_uniform: float = 0.0,
-        cache: str | None = None,
-        worker_timeout: float | None = 300.0,
-        on_error: str = "fail",
-        manifest: str | None = None,
+        **options: Unpack[DataOptions],
     ) -> None:
         """Keep the arguments; `prepare_data` draws the scenes."""
-        super().__init__(
-            root, batch_size=batch_size, crop_size=crop_size, scales=scales, base_size=base_size,
-            workers=workers, seed=seed, train_split=train_split, val_split=val_split,
-            test_split=test_split, squash=squash, flip=flip, photometric=photometric,
-            class_uniform=class_uniform, cache=cache, worker_timeout=worker_timeout,
-            on_error=on_error, manifest=manifest,
-        )  # fmt: skip
+        super().__init__(root, **options)
         self.num_scenes = {"train": num_train, "val": num_val}
         self.image_size = (image_size[0], image_size[1])
 

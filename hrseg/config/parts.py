@@ -1,0 +1,116 @@
+"""Named sections of the config: the models of their parts, and the hook for plugins."""
+
+import inspect
+from collections.abc import Callable, Container
+from copy import copy
+from dataclasses import dataclass
+from typing import Any, Literal, get_type_hints
+
+from pydantic import (
+    BaseModel,
+    GetCoreSchemaHandler,
+    GetJsonSchemaHandler,
+    TypeAdapter,
+    create_model,
+)
+from pydantic.errors import PydanticSchemaGenerationError
+from pydantic_core import CoreSchema, core_schema
+
+from hrseg.utils.registry import did_you_mean, find
+from hrseg.utils.validation import explained
+
+# Models by section and name; `schema.py` writes the rows of hrseg's own parts.
+PARTS: dict[str, dict[str, type[BaseModel]]] = {
+    key: {} for key in ("data", "model.backbone", "model.head", "losses", "optimizer", "schedule")
+}
+
+
+@dataclass(frozen=True)
+class Part:
+    """Annotation of a section whose `name` selects its model; a bare string is short for it."""
+
+    section: str
+
+    def model(self, value: Any) -> type[BaseModel]:
+        """Return the model that a section names; raise an explained error if there is none."""
+        known = PARTS[self.section]
+        name = value.get("name") if isinstance(value, dict) else value
+        if not isinstance(name, str):
+            raise explained(f"a name, one of: {', '.join(known)}.")
+        if name not in known:
+            key = ("name",) if isinstance(value, dict) else ()
+            raise explained(f"a known name{did_you_mean(name, known)}", *key)
+        return known[name]
+
+    def __get_pydantic_core_schema__(self, _: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        """Validate by the model of the name."""
+
+        def build(value: Any) -> BaseModel:
+            if isinstance(value, BaseModel):
+                return value
+            model = self.model(value)
+            return model.model_validate(value if isinstance(value, dict) else {"name": value})
+
+        return core_schema.no_info_plain_validator_function(build)
+
+    def __get_pydantic_json_schema__(
+        self, _: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> dict[str, Any]:
+        """Return a union discriminated by `name`, or the bare name."""
+        names: dict[type[BaseModel], list[str]] = {}
+        for name, model in PARTS[self.section].items():
+            names.setdefault(model, []).append(name)
+        union = []
+        for model, same in names.items():
+            kind: Any = Literal[tuple(same)]
+            part = create_model(model.__name__, __base__=model, name=(kind, ...))
+            part.__doc__ = model.__doc__
+            union.append(handler(part.__pydantic_core_schema__))
+        named = {"oneOf": union, "discriminator": {"propertyName": "name"}}
+        return {"anyOf": [{"enum": list(PARTS[self.section])}, named]}
+
+
+def register_part(section: str, name: str, model: type[BaseModel]) -> None:
+    """Let `name` select `model` in a named section, e.g. "losses" or "model.backbone".
+
+    Raises:
+        ConfigError: no such section.
+    """
+    find(PARTS, section, "section of the config")[name] = model
+
+
+def model_from_signature(
+    base: type[BaseModel], function: Callable[..., Any], skip: Container[str] = ()
+) -> type[BaseModel]:
+    """Return the model of a section whose arguments are the parameters of a function or class.
+
+    Args:
+        base: the model of the section, e.g. `LossConfig`.
+        function: what the arguments are for; its annotations and defaults count, also for the
+            fields of `base`. A type that pydantic does not know accepts any value.
+        skip: parameters that hrseg itself passes, e.g. the optimizer of a schedule.
+    """
+    constructor = function.__init__ if isinstance(function, type) else function  # type: ignore[misc]
+    hints = get_type_hints(constructor, include_extras=True)
+    found: dict[str, Any] = {}
+    for name, parameter in inspect.signature(function).parameters.items():
+        if name in skip or parameter.kind in (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL):
+            continue
+        default = ... if parameter.default is parameter.empty else parameter.default
+        if name in base.model_fields:
+            field = copy(base.model_fields[name])
+            field.default = field.default if default is ... else default
+            found[name] = (field.annotation, field)
+        else:
+            found[name] = (_checkable(hints.get(name, Any)), default)
+    model: type[BaseModel] = create_model(function.__name__, __base__=base, **found)
+    model.__doc__ = (inspect.getdoc(function) or "").partition("\n")[0]
+    return model
+
+
+def _checkable(annotation: Any) -> Any:
+    try:
+        TypeAdapter(annotation)
+    except PydanticSchemaGenerationError:
+        return Any
+    return annotation

@@ -1,0 +1,58 @@
+"""Schema of the config's `trainer` section: the arguments of pytorch_lightning.Trainer."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import BaseModel, GetCoreSchemaHandler, GetJsonSchemaHandler, create_model
+from pydantic_core import CoreSchema, core_schema
+
+from hrseg.utils.validation import Checked, explained
+
+# What pytorch_lightning.Trainer takes, so that a typo is found without the seconds of importing it.
+TRAINER_NAMES = (
+    "accelerator strategy devices num_nodes precision fast_dev_run max_epochs min_epochs max_steps "
+    "min_steps max_time limit_train_batches limit_val_batches limit_test_batches "
+    "limit_predict_batches overfit_batches val_check_interval check_val_every_n_epoch "
+    "num_sanity_val_steps log_every_n_steps enable_checkpointing enable_progress_bar "
+    "enable_model_summary accumulate_grad_batches gradient_clip_val gradient_clip_algorithm "
+    "deterministic benchmark inference_mode profiler detect_anomaly barebones plugins "
+    "sync_batchnorm reload_dataloaders_every_n_epochs enable_autolog_hparams model_registry"
+).split()
+
+_WHOLE = (
+    "max_epochs min_epochs max_steps min_steps check_val_every_n_epoch num_sanity_val_steps "
+    "log_every_n_steps accumulate_grad_batches num_nodes reload_dataloaders_every_n_epochs"
+).split()
+
+# hrseg gives these to the Trainer itself.
+OWN_TRAINER_NAMES = ("logger", "callbacks", "default_root_dir", "use_distributed_sampler")
+
+_kinds: Mapping[str, Any] = {name: int | None if name in _WHOLE else Any for name in TRAINER_NAMES}
+TrainerConfig: type[Checked] = create_model(  # type: ignore[call-overload]
+    "TrainerConfig", __base__=Checked, **{name: (kind, None) for name, kind in _kinds.items()}
+)
+
+
+class Trainer:
+    """Annotation of the `trainer` section: a plain dict whose keys and numbers are checked."""
+
+    def model(self, _: Any) -> type[BaseModel]:
+        """Return the model of the section."""
+        return TrainerConfig
+
+    def __get_pydantic_core_schema__(self, _: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        """Validate by `TrainerConfig`."""
+
+        def check(value: Any) -> dict[str, Any]:
+            for name in OWN_TRAINER_NAMES:
+                if isinstance(value, dict) and name in value:
+                    raise explained(
+                        "no value: hrseg sets this one itself. Fix: remove the key.", name
+                    )
+            return TrainerConfig.model_validate(value).model_dump(exclude_unset=True)
+
+        return core_schema.no_info_plain_validator_function(check)
+
+    def __get_pydantic_json_schema__(self, _: Any, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        """Return the keys of `TrainerConfig`."""
+        return dict(handler(TrainerConfig.__pydantic_core_schema__))

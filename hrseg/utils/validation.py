@@ -1,0 +1,202 @@
+"""Validation of plain data with pydantic: the base model, and its errors in plain English."""
+
+from collections.abc import Mapping
+from types import NoneType, UnionType
+from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
+from pydantic.fields import FieldInfo
+from pydantic_core import ErrorDetails, InitErrorDetails, PydanticCustomError
+
+from hrseg.errors import ConfigError
+from hrseg.utils.registry import did_you_mean
+from hrseg.utils.text import one_line
+
+Key = tuple[str | int, ...]
+Model = TypeVar("Model", bound=BaseModel)
+
+_WORDS: Mapping[Any, tuple[str, str]] = {
+    int: ("a whole number", "whole numbers"),
+    float: ("a number", "numbers"),
+    str: ("text", "texts"),
+    bool: ("true or false", "true or false"),
+    NoneType: ("null", "null"),
+}
+_COUNTS = ("no", "one", "two", "three", "four")
+
+
+class Checked(BaseModel):
+    """Model that refuses unknown keys, NaN, infinity, and true or false for a number."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        validate_assignment=True,
+        coerce_numbers_to_str=True,
+        allow_inf_nan=False,
+        protected_namespaces=(),
+    )
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _refuse_bool(cls, value: Any, info: ValidationInfo) -> Any:
+        if isinstance(value, bool):
+            kind = cls.model_fields[str(info.field_name)].annotation
+            if not {bool, Any} & {kind, *get_args(kind)}:
+                raise PydanticCustomError("no_bool", "true or false")
+        return value
+
+
+def option(description: str, default: Any = ..., **more: Any) -> Any:
+    """Return a field with its description, limits (ge, le, gt, lt) and examples."""
+    if callable(default):
+        return Field(default_factory=default, description=description, **more)
+    return Field(default, description=description, **more)
+
+
+def checked(model: type[Model], values: Mapping[str, Any], prefix: str) -> Model:
+    """Return the model of some values.
+
+    Raises:
+        ConfigError: a wrong value; the message names its key, which begins with `prefix`.
+    """
+    try:
+        return model.model_validate(values)
+    except ValidationError as error:
+        raise flat_error(error, model, values, prefix) from error
+
+
+def flat_error(
+    error: ValidationError, model: type[BaseModel], values: Mapping[str, Any], prefix: str
+) -> ConfigError:
+    """Return the error of a model without sections for the user."""
+    line = first_error(error)
+    name = str(line["loc"][0])
+    return ConfigError(f"{prefix}{one_line(name)}{explain(line, model, name, values.get(name))}")
+
+
+def first_error(error: ValidationError) -> ErrorDetails:
+    """Return the error to report: unknown keys first, missing ones last."""
+    order = {"extra_forbidden": 0, "invalid_key": 0, "missing": 2}
+    lines = error.errors(include_url=False)
+    return min(lines, key=lambda line: 1 if _in_list(line) else order.get(line["type"], 1))
+
+
+def explain(line: ErrorDetails, model: type[BaseModel], name: str, value: Any) -> str:
+    """Return the second half of a message, after the key: what is wrong and what was expected.
+
+    Args:
+        line: one error of pydantic.
+        model: the model that the error is about.
+        name: the field.
+        value: the whole value of the field, as the user wrote it.
+    """
+    field = model.model_fields.get(name)
+    if line["type"] == "explained":
+        return f" is {shown(value)}.\n{line['msg']}"
+    if field is None:
+        hint = did_you_mean(name, model.model_fields)
+        return f": unknown key{hint if len(hint) < 600 else hint.partition(chr(10))[0]}"
+    if line["type"] == "missing" and not _in_list(line):
+        return f" is required.\nExpected {wanted(field)}."
+    hint = ""
+    if line["type"] == "literal_error":
+        hint = did_you_mean(str(value), _choices(field.annotation)).partition("\n")[0][1:]
+    elif line["type"] == "string_type" and isinstance(line["input"], bool):
+        hint = ' Fix: put the word in quotes, e.g. "yes".'
+    return f" is {shown(value)}.\nExpected {wanted(field)}.{hint}"
+
+
+def explained(expected: str, *key: str) -> PydanticCustomError | ValidationError:
+    """Return an error for a validator to raise, at a key below the value if one is given."""
+    error = PydanticCustomError("explained", "{text}", {"text": f"Expected {expected}"})
+    if not key:
+        return error
+    return ValidationError.from_exception_data(
+        "", [InitErrorDetails(type=error, loc=key, input=None)]
+    )
+
+
+def wanted(field: FieldInfo) -> str:
+    """Return the values that a field takes, with an example and its description."""
+    kind = _kind(field.annotation, _limits(field.metadata))
+    examples = [*(field.examples or []), field.default]
+    example = next((e for e in examples if isinstance(e, int | float | tuple | dict) and e), None)
+    shows = example is not None and not isinstance(example, bool) and field.annotation is not Any
+    return (
+        f"{kind}{f', e.g. {as_yaml(example)}' if shows else ''}"
+        f"{f' ({field.description})' if field.description else ''}"
+    )
+
+
+def as_yaml(value: Any) -> str:
+    """Return a plain value as it is written in a config."""
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(map(as_yaml, value))}]"
+    if isinstance(value, dict):
+        return f"{{{', '.join(f'{as_yaml(k)}: {as_yaml(v)}' for k, v in value.items())}}}"
+    return str(value)
+
+
+def shown(value: Any) -> str:
+    """Return a wrong value for a message: short, on one line, text in quotes."""
+    text = one_line(repr(value) if isinstance(value, str) else as_yaml(value))
+    return text if len(text) <= 100 else f"{text[:90]} ..."
+
+
+def key_text(key: Key) -> str:
+    """Return a key as it is written on the command line, e.g. `losses[0].weight`."""
+    parts = (f"[{part}]" if isinstance(part, int) else f".{part}" for part in key)
+    return "".join(parts).removeprefix(".")
+
+
+def _choices(kind: Any) -> tuple[str, ...]:
+    if get_origin(kind) is Literal:
+        return get_args(kind)
+    return tuple(choice for part in get_args(kind) for choice in _choices(part))
+
+
+def _in_list(line: ErrorDetails) -> bool:
+    return bool(line["loc"]) and isinstance(line["loc"][-1], int)
+
+
+def _limits(metadata: list[Any] | tuple[Any, ...]) -> str:
+    """Return the limits of a number in words."""
+    found: dict[str, Any] = {}
+    for item in metadata:
+        for one in item.metadata if isinstance(item, FieldInfo) else [item]:
+            names = ("ge", "gt", "le", "lt", "min_length")
+            found |= {name: getattr(one, name) for name in names if hasattr(one, name)}
+    if "min_length" in found:
+        return f", at least {_COUNTS[found['min_length']]}"
+    low, high = found.get("ge", found.get("gt")), found.get("le", found.get("lt"))
+    above = "above" if "gt" in found else "from"
+    if high is not None:
+        return f" {above} {low} {'to' if 'le' in found else 'to below'} {high}"
+    return "" if low is None else f" {above} {low}{'' if 'gt' in found else ' up'}"
+
+
+def _kind(kind: Any, limits: str = "", plural: bool = False) -> str:
+    """Return a type in words."""
+    origin, parts = get_origin(kind), get_args(kind)
+    if origin is Annotated:
+        return _kind(parts[0], _limits(parts[1:]) or limits, plural)
+    if origin in (Union, UnionType):
+        return " or ".join(_kind(part, "" if part is NoneType else limits) for part in parts)
+    if origin is Literal:
+        return ", ".join(map(str, parts[:-1])) + f"{' or ' * (len(parts) > 1)}{parts[-1]}"
+    if origin is tuple and parts and parts[-1] is not Ellipsis:
+        words = f"{_COUNTS[len(parts)]} {_kind(parts[0], limits, plural=True)}"
+        return f"lists of {words}" if plural else words
+    if origin in (list, tuple):
+        if not parts:
+            return "[]"
+        return f"a list of {_kind(parts[0], '' if ',' in limits else limits, plural=True)}" + (
+            limits if "," in limits else ""
+        )
+    if origin is dict:
+        return f"pairs of {_kind(parts[1], plural=True)}" if parts[0] is int else "key: value pairs"
+    if kind in _WORDS:
+        return f"{_WORDS[kind][plural]}{limits}"
+    return "names" if plural else "'key: value' pairs"
