@@ -1,6 +1,5 @@
 """Prediction of videos: overlays of the classes on each frame."""
 
-import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -14,12 +13,6 @@ from hrseg.inference.prefetch import ahead
 from hrseg.utils.files import cannot_write, replacing
 
 Array = NDArray[np.uint8]
-
-# MP4 and MOV, AVI, Matroska and WebM, MPEG program and transport streams.
-_VIDEO = re.compile(
-    rb"....(ftyp|moov|mdat|free|skip|wide|pnot)|RIFF....AVI |\x1aE\xdf\xa3|\0\0\x01[\xb3\xba]|G",
-    re.DOTALL,
-)
 
 
 def predict_video(
@@ -113,12 +106,7 @@ def count_frames(path: Path) -> int:
 
 
 def _open_capture(path: Path) -> cv2.VideoCapture:
-    """Open a file that starts as a video does; no list of other files, which FFmpeg would open."""
-    with path.open("rb") as file:
-        head = file.read(12)
-    if not _VIDEO.match(head):
-        return cv2.VideoCapture()
-    # By FFmpeg alone: others take a file for a camera, or its name for a row of images.
+    """Open a file by FFmpeg alone: other backends read a name as a camera or a row of images."""
     return cv2.VideoCapture(str(path.absolute()), cv2.CAP_FFMPEG)
 
 

@@ -4,6 +4,7 @@ import base64
 import hashlib
 import json
 import re
+import shutil
 
 import numpy as np
 import pytest
@@ -15,7 +16,6 @@ from hrseg.evaluation.report import script_json, write_report
 from hrseg.evaluation.results import ImageRecord, record
 from hrseg.metrics.confusion import summarize
 from hrseg.visualize import indexed
-from tests.chromium import BINARY, Chromium
 from tests.conftest import save_image
 from tests.evaluations import PALETTE, write_evaluation
 
@@ -154,30 +154,51 @@ def test_a_folder_without_an_evaluation_is_refused(tmp_path):
 
 @pytest.fixture(scope="module")
 def browser():
-    if BINARY is None:
+    sync_api = pytest.importorskip("playwright.sync_api")
+    names = ("chromium", "chromium-browser", "google-chrome")
+    if not (binary := next(filter(None, map(shutil.which, names)), None)):
         pytest.skip("no Chromium")
-    with Chromium() as chromium:
+    with sync_api.sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=binary, args=["--no-sandbox"])
         yield chromium
+        chromium.close()
 
 
 @pytest.fixture
-def shown(browser, run, page):
-    browser.faults.clear()
-    browser.requests.clear()
-    browser.view(1280, 800)
-    browser.open(run / "report.html")
-    yield browser
-    assert browser.faults == []
-    asked = [url for url in browser.requests if not url.startswith("data:")]
-    assert asked == [(run / "report.html").as_uri()]
+def tab(browser):
+    """A tab of 1280x800; the page in it must cause no message and request nothing else."""
+    tab = browser.new_page(viewport={"width": 1280, "height": 800}, color_scheme="light")
+    faults, requests = [], []
+    tab.on("console", lambda line: line.type in ("error", "warning") and faults.append(line.text))
+    tab.on("pageerror", lambda error: faults.append(str(error)))
+    tab.on("dialog", lambda dialog: (faults.append(dialog.message), dialog.dismiss()))
+    tab.on("request", lambda request: requests.append(request.url))
+    yield tab
+    assert faults == []
+    assert {url for url in requests if not url.startswith("data:")} == {tab.url}
+    tab.close()
 
 
-def text(browser, selector):
-    return browser.js(f"document.querySelector({json.dumps(selector)}).innerText")
+@pytest.fixture
+def shown(tab, run, page):
+    tab.goto((run / "report.html").as_uri())
+    return tab
 
 
-def test_the_first_screen_says_how_good_which_where_and_why(shown):
-    head = text(shown, "#head")
+def show(tab, folder, records, names, **extra):
+    """Open the report of an evaluation that is written for it."""
+    write_evaluation(folder, records, names, **extra)
+    tab.goto(write_report(folder).as_uri())
+
+
+def order(tab):
+    """Return the names of the images in the order in which they are shown."""
+    script = "articles => articles.map(article => article.dataset.name)"
+    return tab.eval_on_selector_all("#image-list article", script)
+
+
+def test_the_first_screen_gives_score_worst_class_worst_image_and_reason(shown):
+    head = shown.inner_text("#head")
     assert "77.48 %" in head and "mIoU over 3 classes" in head
     # Car: 500 of 1200 pixels are taken for road, and of all images fog finds none of it.
     assert "IoU 53.85 %" in head
@@ -188,91 +209,80 @@ def test_the_first_screen_says_how_good_which_where_and_why(shown):
     # Road: nothing is missed, but 500 of the 2900 pixels called road are car.
     assert "None of its pixels is missed." in head
     assert f"17.24 % of what is called road is {SCRIPT}." in head
-    bottom = "document.querySelector('#head').getBoundingClientRect().bottom"
-    assert shown.js(bottom) <= 800
+    box = shown.locator("#head").bounding_box()
+    assert box["y"] + box["height"] <= 800
 
 
 def test_names_stay_text(shown):
-    assert SCRIPT in text(shown, "#bars")
-    assert IMG in text(shown, "#images")
-    assert shown.js("document.querySelectorAll('script').length") == 2
-    assert shown.js("document.querySelectorAll('img[src=x]').length") == 0
+    assert SCRIPT in shown.inner_text("#bars")
+    assert IMG in shown.inner_text("#images")
+    assert shown.locator("script").count() == 2
+    assert shown.locator("img[src=x]").count() == 0
 
 
-def test_a_confusion_leads_to_the_images_that_carry_it(shown):
+def test_a_confusion_leads_to_the_images_and_pixels_that_carry_it(shown):
     shown.click('#matrix [data-pair="2,1"]')
-    names = "[...document.querySelectorAll('#carriers li')].map((e) => e.innerText)"
-    rows = [" ".join(row.split()) for row in shown.js(names)]
-    assert rows == [f"{IMG} 400 px 80.00 %", "dusk 100 px 20.00 %"]
-    assert shown.js("document.querySelector('#image-list article').dataset.name") == IMG
+    rows = shown.locator("#carriers li").all_inner_texts()
+    assert [" ".join(row.split()) for row in rows] == [
+        f"{IMG} 400 px 80.00 %",
+        "dusk 100 px 20.00 %",
+    ]
+    assert order(shown)[0] == IMG
     # The last panel marks these pixels and no other: columns 40 to 49 of fog are missed car.
-    marked = """(async () => {
-        const canvas = document.querySelector('#image-list canvas');
-        for (let i = 0; i < 50 && canvas.width !== 50; i += 1)
-            await new Promise((done) => setTimeout(done, 20));
+    shown.wait_for_function("document.querySelector('#image-list canvas').width === 50")
+    marked = """canvas => {
         const { data } = canvas.getContext('2d').getImageData(0, 0, 50, 40);
         return Array.from({ length: 2000 }, (_, i) => data[4 * i] === 245);
-    })()"""
+    }"""
     truth, preds = masks()
-    pixels = np.array(shown.js(marked)).reshape(40, 50)
+    pixels = np.array(shown.eval_on_selector("#image-list canvas", marked)).reshape(40, 50)
     assert (pixels == ((truth == 2) & (preds[IMG] == 1))).all()
 
 
 def test_the_matrix_is_walked_with_the_keyboard(shown):
-    shown.js("document.querySelector('#matrix tbody button').focus()")
+    shown.focus("#matrix tbody button")
     for key in ("ArrowDown", "ArrowDown", "ArrowRight", "Enter"):
-        shown.press(key)
-    assert f"{SCRIPT} taken for road" in text(shown, "#carriers")
+        shown.keyboard.press(key)
+    assert f"{SCRIPT} taken for road" in shown.inner_text("#carriers")
 
 
 def test_a_class_filters_the_images_and_the_choice_can_be_cleared(shown):
     shown.click("#bars li[data-id='2'] button")
-    order = "[...document.querySelectorAll('#image-list article')].map((e) => e.dataset.name)"
-    assert shown.js(order) == [IMG, "dusk", "clear"]
-    assert f"IoU of {SCRIPT} 60.00 %" in text(shown, "#image-list article:nth-child(2)")
+    assert order(shown) == [IMG, "dusk", "clear"]
+    second = shown.inner_text("#image-list article:nth-child(2)")
+    assert f"IoU of {SCRIPT} 60.00 %" in second
     shown.click("[data-order=best]")
-    assert shown.js(order) == ["clear", "dusk", IMG]
+    assert order(shown) == ["clear", "dusk", IMG]
     shown.click("#chosen")
-    assert shown.js("document.querySelector('#chosen').hidden")
+    assert shown.locator("#chosen").is_hidden()
 
 
-def test_the_class_under_the_pointer_is_named(shown):
+def test_an_enlarged_image_names_the_class_under_the_pointer(shown):
     shown.click("#image-list .panels")
-    panel = "document.querySelector('#large img[data-key=pred]')"
-    place = json.loads(shown.js(f"JSON.stringify({panel}.getBoundingClientRect())"))
+    assert IMG in shown.inner_text("#large")
+    assert shown.locator("#large img").count() == 4
+    place = shown.locator("#large img[data-key=pred]").bounding_box()
     # Column 45 of 50 of fog is car, taken for road.
-    x, y = place["x"] + 0.91 * place["width"], place["y"] + 0.5 * place["height"]
-    shown.send("Input.dispatchMouseEvent", type="mouseMoved", x=x, y=y)
-    shown.js(
-        "(async () => { const tip = document.querySelector('#tip'); "
-        "for (let i = 0; i < 100 && tip.hidden; i += 1) "
-        "await new Promise((done) => setTimeout(done, 20)); })()"
-    )
-    assert text(shown, "#tip") == f"truth: {SCRIPT}\nprediction: road"
-
-
-def test_an_image_is_enlarged_and_closed(shown):
-    shown.click("#image-list .panels")
-    assert IMG in text(shown, "#large")
-    assert shown.js("document.querySelectorAll('#large img').length") == 4
+    shown.mouse.move(place["x"] + 0.91 * place["width"], place["y"] + 0.5 * place["height"])
+    shown.wait_for_selector("#tip", state="visible")
+    assert shown.inner_text("#tip") == f"truth: {SCRIPT}\nprediction: road"
     shown.click("#large .pill:last-child")
-    assert not shown.js("document.querySelector('#large').open")
+    assert not shown.eval_on_selector("#large", "dialog => dialog.open")
 
 
 def test_a_column_of_the_histogram_leads_to_its_images(shown):
     # Fog: (1 + 800/1200 + 0) / 3 = 55.56 %, bin 11.
     shown.click('[data-bin="11"]')
-    assert text(shown, "#image-count") == "1 image with an mIoU of 55 to 60 %"
+    assert shown.inner_text("#image-count") == "1 image with an mIoU of 55 to 60 %"
 
 
 def test_dark_and_light_follow_the_system_and_the_button(shown):
     color = "getComputedStyle(document.body).backgroundColor"
-    light = shown.js(color)
-    shown.view(1280, 800, dark=True)
-    dark = shown.js(color)
-    assert dark != light
+    light = shown.evaluate(color)
+    shown.emulate_media(color_scheme="dark")
+    assert shown.evaluate(color) != light
     shown.click("#theme")
-    assert shown.js(color) == light
+    assert shown.evaluate(color) == light
 
 
 CONTRAST = """(() => {
@@ -293,49 +303,43 @@ CONTRAST = """(() => {
 })()"""
 
 
-@pytest.mark.parametrize("dark", [False, True])
-def test_text_stands_out_from_its_ground(shown, dark):
-    shown.view(1280, 800, dark)
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_text_stands_out_from_its_ground(shown, scheme):
+    shown.emulate_media(color_scheme=scheme)
     shown.click('#matrix [data-pair="2,1"]')
-    ratio, element = shown.js(CONTRAST)
+    ratio, element = shown.evaluate(CONTRAST)
     assert ratio >= 4.5, element
 
 
 @pytest.mark.parametrize("width", [390, 700, 1280])
 def test_no_width_needs_to_scroll_sideways(shown, width):
-    shown.view(width, 844)
+    shown.set_viewport_size({"width": width, "height": 844})
     shown.click('#matrix [data-pair="2,1"]')
-    assert shown.js("document.documentElement.scrollWidth") <= width
+    assert shown.evaluate("document.documentElement.scrollWidth") <= width
 
 
-def test_a_page_without_pictures_and_with_an_image_called_a_script_still_works(browser, tmp_path):
+def test_a_page_without_pictures_and_with_an_image_called_a_script_still_works(tab, tmp_path):
     records = [ImageRecord(SCRIPT, (1, 2), ((0, 0, 1), (0, 1, 1)))]
-    write_evaluation(tmp_path, records, [SCRIPT, "y", "absent"])
-    browser.faults.clear()
-    browser.open(write_report(tmp_path))
-    assert "could not be shown" in text(browser, "#fault")
-    assert SCRIPT in text(browser, "#image-list")
-    assert "absent: in no truth and no prediction" in text(browser, "#bars")
-    assert browser.faults == []
+    show(tab, tmp_path, records, [SCRIPT, "y", "absent"])
+    assert "could not be shown" in tab.inner_text("#fault")
+    assert SCRIPT in tab.inner_text("#image-list")
+    assert "absent: in no truth and no prediction" in tab.inner_text("#bars")
 
 
-def test_many_classes_show_the_forty_most_confused(browser, tmp_path):
+def test_many_classes_show_the_forty_most_confused(tab, tmp_path):
     wrong = tuple((k, (k + 1) % 45, k + 1) for k in range(45))
     right = tuple((k, k, 10) for k in range(45))
     names = [f"class {k}" for k in range(45)]
     scales = {s: summarize(torch.eye(45, dtype=torch.int64), names) for s in ("0.5", "1.0")}
     records = [ImageRecord("a", (40, 50), tuple(sorted(wrong + right)))]
-    write_evaluation(tmp_path, records, names, per_scale=scales)
-    browser.faults.clear()
-    browser.open(write_report(tmp_path))
-    assert "40 of 45 classes" in text(browser, "#confusions")
-    assert browser.js("document.querySelectorAll('#matrix tbody tr').length") == 40
-    assert browser.js("document.querySelectorAll('#matrix [data-pair=\"44,0\"]').length") == 1
-    assert "scale 0.5" in text(browser, "#scales")
-    assert browser.faults == []
+    show(tab, tmp_path, records, names, per_scale=scales)
+    assert "40 of 45 classes" in tab.inner_text("#confusions")
+    assert tab.locator("#matrix tbody tr").count() == 40
+    assert tab.locator('#matrix [data-pair="44,0"]').count() == 1
+    assert "scale 0.5" in tab.inner_text("#scales")
 
 
-def test_details_are_shown_where_there_are_any(browser, tmp_path):
+def test_details_are_shown_if_there_are_any(tab, tmp_path):
     records = [ImageRecord("a", (10, 10), ((0, 0, 60), (1, 0, 10), (1, 1, 30)))]
     rows = [
         {"name": name, "iou": 0.5, "f_score": 0.625, "errors_near": near, "errors_inside": 4,
@@ -348,15 +352,12 @@ def test_details_are_shown_where_there_are_any(browser, tmp_path):
         "boundary": {"3": block, "5": block},
         "bootstrap": {"level": 0.95, "miou": [0.75, 0.875], "classes": interval},
     }
-    write_evaluation(tmp_path, records, ["x", "y"], details=details)
-    browser.faults.clear()
-    browser.open(write_report(tmp_path))
-    head = text(browser, "#head")
+    show(tab, tmp_path, records, ["x", "y"], details=details)
+    head = tab.inner_text("#head")
     assert "75.00 to 87.50 %" in head
     assert (
         "60.00 % of its missed pixels lie within 5 px of a contour, 30.00 % of all its pixels do: "
         "mostly along outlines."
     ) in head
-    assert browser.js("document.querySelectorAll('.track u').length") == 1
-    assert "62.50 %" in text(browser, "#spread table")
-    assert browser.faults == []
+    assert tab.locator(".track u").count() == 1
+    assert "62.50 %" in tab.text_content("#spread table")

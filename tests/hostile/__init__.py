@@ -74,4 +74,3 @@ def artefacts() -> list[Artefact]:
 CONTROL = "\x1b[2J\x1b]52;c;aGk=\x07\x9b31m\u202egnp.\r"  # clears, writes the clipboard, turns text
 MARKUP = "[red][link=http://x.invalid]a[/link][/nothing]"
 SCRIPT = "</script><script>alert(1)</script><img src=x onerror=alert(1)>"
-FORMULA = '=HYPERLINK("http://x.invalid","a")'

@@ -6,8 +6,8 @@ import shutil
 
 import torch
 
-from tests.hostile import CONTROL, FORMULA, MARKUP, SCRIPT, Artefact
-from tests.hostile.pictures import EVIL, chunk, png, profile
+from tests.hostile import CONTROL, MARKUP, SCRIPT, Artefact
+from tests.hostile.pictures import chunk, png
 from tests.hostile.tensors import laughs
 
 RUN = "{given}/run"
@@ -187,11 +187,8 @@ SCORES = {
     "details of words": _score("details", {"boundary": SCRIPT, "bootstrap": 3}),
     "scales of words": _score("per_scale", {SCRIPT: {"miou": SCRIPT, "classes": 3}}),
     "a checkpoint of control": _score("checkpoint", 10**5 * CONTROL),
-    "a class of control": _class(CONTROL),
     "a class of markup": _class(MARKUP),
     "a class of script": _class(SCRIPT),
-    "a class of a formula": _class(FORMULA),
-    "a class of a surrogate": _class("a\udcff"),
     "a class of words": _class(3),
 }
 IMAGES = {
@@ -240,7 +237,6 @@ CONFIGS = {
 }
 METRICS = {
     "a long cell": "step,a\n1," + "a" * 10**6,
-    "formulas": f'step,{FORMULA}\n1,"{FORMULA}"\n',
     "nothing": b"\xff\0\n\n",
 }
 HUGE = png((40000, 40000), claimed=True, kind=3, before=chunk(b"PLTE", bytes(9)))
@@ -256,7 +252,6 @@ ARTEFACTS = [
     *(Artefact(f"run: metrics of {key}", _raw("metrics.csv", text), (REPORT, RESUME))
       for key, text in METRICS.items()),
     Artefact("run: masks of 40000 x 40000", _mask(HUGE), (REPORT,)),
-    Artefact("run: masks that print", _mask(png(before=profile(EVIL))), (REPORT,)),
     Artefact("run: masks of text", _mask(SCRIPT.encode()), (REPORT,)),
     Artefact("run: pipes", copied(_pipes), (REPORT, VALIDATE, PREDICT, LOAD)),
     Artefact("run: a folder of control", _moved(f"{CONTROL}x"), (

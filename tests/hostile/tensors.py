@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import save_file
 
 from tests.golden_weights import official_weights
-from tests.hostile import CONTROL, FORMULA, MARKUP, SCRIPT, Artefact
+from tests.hostile import CONTROL, MARKUP, SCRIPT, Artefact
 from tests.hostile.weights import content
 from tests.weight_files import mmseg
 
@@ -88,20 +88,12 @@ def _itself():
 
 
 NAMES = {
-    "control": [f"{CONTROL}a", "car", "tree"],
-    "newline": ["a\nhrseg: all is well\nb", "car", "tree"],
-    "surrogate": ["a\udcff", "car", "tree"],
-    "NUL": ["a\0b", "car", "tree"],
     "long": ["a" * 10_000_000, "car", "tree"],
-}
-SHOWN = {
     "markup": [MARKUP, "[/]", "tree"],
     "script": [SCRIPT, '"><svg onload=alert(1)>', "tree"],
-    "formula": [FORMULA, "@SUM(1)", "+1"],
 }
 FACTS = {
     **{f"class names of {key}": {"class_names": value} for key, value in NAMES.items()},
-    **{f"class names of {key}": {"class_names": value} for key, value in SHOWN.items()},
     "class names as a dict": {"class_names": {"a": 1, "b": 2, "c": 3}},
     "a million class names": {"class_names": ["a"] * 10**6, "palette": [[0, 0, 0]] * 10**6,
                               "architecture": {"num_classes": 10**6}},

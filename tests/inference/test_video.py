@@ -76,24 +76,6 @@ def test_an_error_in_a_frame_leaves_nothing_half_written(tmp_path):
     assert list((tmp_path / "out").iterdir()) == []
 
 
-PLAYLISTS = {
-    "hls": b"#EXTM3U\n#EXT-X-TARGETDURATION:9\n#EXTINF:9,\nother.ts\n#EXT-X-ENDLIST\n",
-    "concat": b"ffconcat version 1.0\nfile other.png\n",
-    "sdp": b"v=0\no=- 0 0 IN IP4 127.0.0.1\nm=video 5004 RTP/AVP 96\n",
-    "dash": b"<?xml version='1.0'?><MPD><Period/></MPD>",
-    "image": b"\x89PNG\r\n\x1a\n",
-    "empty": b"",
-}
-
-
-@pytest.mark.parametrize("kind", PLAYLISTS)
-def test_a_list_of_other_files_is_no_video(kind, tmp_path):
-    cv2.imwrite(str(tmp_path / "other.png"), np.zeros((64, 64, 3), np.uint8))
-    (tmp_path / "a.mp4").write_bytes(PLAYLISTS[kind])
-    with pytest.raises(DataError, match=r"a\.mp4 is no readable video"):
-        Frames(tmp_path / "a.mp4")
-
-
 @pytest.mark.parametrize(
     ("name", "code"), [("a.mp4", "mp4v"), ("a.avi", "MJPG"), ("a.mkv", "mp4v"), ("a.mov", "mp4v")]
 )

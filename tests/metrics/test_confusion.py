@@ -32,7 +32,7 @@ from hrseg.metrics.confusion import (
 )
 from hrseg.models.normalize import Normalize
 from tests.conftest import batch_of, noise, silent_trainer, tiny_task
-from tests.faults.metrics import Looked, whole
+from tests.faults.test_metrics import Looked, whole
 
 # Class 0: 3 of 4 pixels found, class 1: 2 of 4, class 2: nowhere.
 HAND = torch.tensor([[3, 1, 0], [2, 2, 0], [0, 0, 0]])

@@ -14,7 +14,7 @@ from torch.utils.data import get_worker_info
 
 from hrseg.data import dataset
 from tests.camvid_tree import make_camvid
-from tests.faults import Tally, training
+from tests.faults import counts, training
 
 TIMEOUT = 2  # data.worker_timeout
 SLACK = 20.0  # seconds more, on a machine with other things to do
@@ -22,20 +22,21 @@ ORPHANED = 10.0  # seconds that workers may stay when their parent is gone
 TRAIN = 8
 
 
-def inject(count: int, folder: Path, seed: int) -> Tally:
-    """Do to workers of a training what the world does, at a random moment."""
-    draw, tally = random.Random(seed), Tally()
-    make_camvid(folder / "camvid", train=TRAIN, val=2)
+@counts(3, 60)
+def test_a_worker_that_dies_or_hangs_is_named_with_its_file_and_leaves_no_process(count, tmp_path):
+    draw, lost = random.Random(0), []
+    make_camvid(tmp_path / "camvid", train=TRAIN, val=2)
     for number in range(count):
         name, deed = list(DEEDS.items())[number % len(DEEDS)]
-        run = Run(folder, number)
+        run = Run(tmp_path, number)
         try:
             run.wait_for(draw.randint(4, 40))
             fault = deed(run, draw) or run.left()
         finally:
             run.end()
-        tally.record(fault and f"{number}, {name}: {fault}; said: {run.said()[-700:]}")
-    return tally
+        if fault:
+            lost.append(f"{number}, {name}: {fault}; said: {run.said()[-700:]}")
+    assert not lost, "\n".join(lost)
 
 
 def killed(run: "Run", draw: random.Random, signum: int = signal.SIGKILL) -> str | None:

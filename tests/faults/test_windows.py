@@ -9,16 +9,18 @@ from typing import Any
 
 import torch
 
-from tests.faults import Tally
+from tests.faults import counts
 from tests.faults import training as train
 
 LEARNS = ("optimizer.lr=0.02", "data.scales=[1,1]", "ema_decay=0.3")
 BESTS = ("best.ckpt", "best.previous.ckpt")
 
 
-def inject(count: int, folder: Path, seed: int) -> Tally:
-    """Kill a training at one replacement after the other: what is there, what it is resumed to."""
-    draw, tally = random.Random(seed), Tally()
+@counts(1, 48)
+def test_a_kill_between_any_two_files_leaves_best_and_scores_that_agree(count, tmp_path):
+    """Kill a training at one replacement after the other; resume it."""
+    folder = tmp_path
+    draw, lost = random.Random(0), []
     train.prepare(folder)
     list_of = folder / "replacements.txt"
     done = fit(folder, folder / "reference", list_of)
@@ -34,8 +36,9 @@ def inject(count: int, folder: Path, seed: int) -> Tally:
         what = f"{'after' if after else 'before'} {replacements[number]}, file {number}"
         fault = f"exit {ended.code}" if ended.code != -signal.SIGKILL else left_wrong(runs)
         fault = fault or resumed_wrong(folder, runs, reference)
-        tally.record(fault and f"{what}: {fault}")
-    return tally
+        if fault:
+            lost.append(f"{what}: {fault}")
+    assert not lost, "\n".join(lost)
 
 
 def fit(

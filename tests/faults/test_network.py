@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from tests.faults import Tally
+from tests.faults import counts
 from tests.paths import ROOT
 
 # The hook comes first: what imports do is seen as well.
@@ -84,15 +84,15 @@ COMMANDS = (
 TOGETHER = 3  # in one process, which imports once
 
 
-def inject(count: int, folder: Path, seed: int) -> Tally:
-    """Run `count` commands, a whole offline training among the first, and watch for sockets."""
-    tally = Tally()
+@counts(3, len(COMMANDS))
+def test_no_import_and_no_command_opens_a_socket(count, tmp_path):
+    """A whole offline training is among the first commands."""
+    folder, lost = tmp_path, []
     (folder / "tiny.yaml").write_text(TINY)
     commands = COMMANDS[:count]
     for group in (commands[:TOGETHER], *([one] for one in commands[TOGETHER:])):
-        for fault in _faults(group, folder):
-            tally.record(fault)
-    return tally
+        lost += filter(None, _faults(group, folder))
+    assert not lost, "\n".join(lost)
 
 
 def _faults(group: Sequence[tuple[str, ...]], folder: Path) -> list[str | None]:

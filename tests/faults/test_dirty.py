@@ -21,7 +21,7 @@ from hrseg.data.checksums import write_manifest
 from hrseg.data.datasets.folder import Folder
 from hrseg.training.factory import build_data
 from hrseg.utils.text import one_line
-from tests.faults import Tally
+from tests.faults import counts
 from tests.faults.harms import CLASSES, HARMS, NAMED, RIGHT, ROT, SIZE, Pair, make, rotten
 from tests.faults.training import forked
 
@@ -30,20 +30,19 @@ MEMORY = 2 * 2**30  # bytes that reading may take beyond what the process has
 Item = dict[str, Any]
 
 
-def pairs(count: int, folder: Path, seed: int) -> Tally:
-    """Harm each of `count` pairs; each is read right, or named with its fault.
+@counts(60, 1200)
+def test_a_harmed_image_or_mask_is_read_right_or_named_with_its_fault(count, tmp_path):
+    """Harm each of `count` pairs in one way.
 
     They are read by the validation loader under `data.on_error: skip`, with a manifest and without,
     and by `data check --hash`, in a process of its own that has little memory.
     """
-    draw, tally = random.Random(seed), Tally()
+    draw, lost = random.Random(0), []
     kinds = [*HARMS] * (count // len(HARMS)) + draw.sample([*HARMS], count % len(HARMS))
-    made = [make(folder / "data", number, draw, how) for number, how in enumerate(kinds)]
-    spoil(made, folder / "data")
-    found = in_a_process(made, folder)
-    if isinstance(found, str):
-        tally.injected, tally.lost = count, [f"all of them: {found}", *["as it"] * (count - 1)]
-        return tally
+    made = [make(tmp_path / "data", number, draw, how) for number, how in enumerate(kinds)]
+    spoil(made, tmp_path / "data")
+    found = in_a_process(made, tmp_path)
+    assert not isinstance(found, str), found
     for pair, bare, item in zip(made, found["bare"], found["manifest"], strict=True):
         names = {one_line(str(pair.image)), one_line(str(pair.mask))}
         checked = sorted(names & found["check"].keys())
@@ -51,8 +50,9 @@ def pairs(count: int, folder: Path, seed: int) -> Tally:
         wrong = wrong or (judge(pair, item) if pair.due != ROT else None)
         if not wrong and bool(item["fault"]) != bool(checked):
             wrong = f"training says {item['fault']!r}, data check {checked}"
-        tally.record(wrong and f"{pair.how}, {names}: {wrong}")
-    return tally
+        if wrong:
+            lost.append(f"{pair.how}, {names}: {wrong}")
+    assert not lost, "\n".join(lost)
 
 
 def spoil(made: Sequence[Pair], root: Path) -> None:

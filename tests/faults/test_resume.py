@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from tests.faults import Tally
+from tests.faults import counts
 from tests.faults import training as train
 from tests.faults.training import Blow, Ended
 
@@ -37,9 +37,11 @@ CODES = {
 }  # fmt: skip
 
 
-def interrupted(count: int, folder: Path, seed: int) -> Tally:
-    """Kill or stop trainings, some twice, and compare what is left with one that was not."""
-    draw, tally = random.Random(seed), Tally()
+@counts(2, 36)
+def test_an_interrupted_and_resumed_training_equals_an_uninterrupted_one(count, tmp_path):
+    """Kill or stop trainings, some twice, and compare every bit that is left."""
+    folder = tmp_path
+    draw, lost = random.Random(0), []
     train.prepare(folder)
     references: dict[tuple[str, int], Any] = {}
     for number in range(count):
@@ -58,8 +60,9 @@ def interrupted(count: int, folder: Path, seed: int) -> Tally:
             fault = train.difference(references[kind], left)
         except Failed as failed:
             fault = str(failed)
-        tally.record(fault and f"{name}: {fault}")
-    return tally
+        if fault:
+            lost.append(f"{name}: {fault}")
+    assert not lost, "\n".join(lost)
 
 
 class Failed(Exception):

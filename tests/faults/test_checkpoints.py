@@ -11,8 +11,8 @@ import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
-from unittest import SkipTest
 
+import pytest
 import torch
 
 from hrseg.checkpoints.integrity import whole_checkpoint
@@ -21,23 +21,22 @@ from hrseg.checkpoints.runs import best_checkpoint, checkpoint_at, newest_state
 from hrseg.errors import ConfigError
 from hrseg.training.checkpointing import DurableCheckpointIO
 from hrseg.utils.files import write_json
-from tests.faults import Tally
+from tests.faults import counts
 
 NAMES = ("last", "best")
 VALUES = 250_000  # a megabyte
 LARGE = 40  # times as much: a small network with its optimiser
 
 
-def killed(count: int, folder: Path, seed: int) -> Tally:
-    """SIGKILL to a process that writes one checkpoint after the other.
-
-    Of two sizes; in one of four processes as on a file system without links.
-    """
-    draw, tally, known = random.Random(seed), Tally(), dict.fromkeys(NAMES, 0)
+@counts(20, 500)
+def test_a_kill_during_a_write_leaves_the_last_saved_checkpoint_whole(count, tmp_path):
+    """Of two sizes; in one of four processes as on a file system without links."""
+    draw, lost, known = random.Random(0), [], dict.fromkeys(NAMES, 0)
+    injected = 0
     for name in NAMES:
-        save(folder, name, 0)
+        save(tmp_path, name, 0)
     for _ in range(20 * count):  # not every kill comes amid a write
-        if tally.injected == count:
+        if injected == count:
             break
         size, linked = draw.choice((1, 1, 1, LARGE)), draw.random() < 0.75
         reader, writer = os.pipe()
@@ -47,7 +46,7 @@ def killed(count: int, folder: Path, seed: int) -> Tally:
             if not linked:
                 os.link = no_links
             try:
-                save_for_ever(folder, max(known.values()), writer, size)
+                save_for_ever(tmp_path, max(known.values()), writer, size)
             finally:
                 os._exit(1)
         os.close(writer)
@@ -59,12 +58,12 @@ def killed(count: int, folder: Path, seed: int) -> Tally:
             for line in (heard + said.read()).split("\n")[:-1]:
                 name, epoch = line.split()
                 known[name] = int(epoch)
-        fault = lost(folder, known) or read_otherwise(folder, known)
-        if fault or any(folder.glob(".*")):  # one that comes between two writes proves nothing
-            tally.record(fault)
-    if tally.injected < count:
-        tally.record(f"kills amid a write: {tally.injected} of {20 * count}")
-    return tally
+        fault = damage(tmp_path, known) or read_otherwise(tmp_path, known)
+        lost += [fault] if fault else []
+        # A kill between two writes proves nothing.
+        injected += bool(fault) or any(tmp_path.glob(".*"))
+    assert not lost, "\n".join(lost)
+    assert injected == count
 
 
 def no_links(*_: object) -> None:
@@ -95,41 +94,43 @@ def read_otherwise(folder: Path, known: dict[str, int]) -> str | None:
     return None
 
 
-def full_disk(count: int, folder: Path, seed: int) -> Tally:
-    """Saving with less and less room, on a small file system of its own."""
-    draw, tally, known = random.Random(seed), Tally(), dict.fromkeys(NAMES, 0)
-    mount = ["mount", "-t", "tmpfs", "-o", "size=7m", "hrseg-faults", str(folder)]
+@counts(15, 60)
+def test_a_full_disk_is_an_error_and_spares_the_checkpoints_that_are_there(count, tmp_path):
+    """On a small file system of its own."""
+    draw, lost, known = random.Random(0), [], dict.fromkeys(NAMES, 0)
+    mount = ["mount", "-t", "tmpfs", "-o", "size=7m", "hrseg-faults", str(tmp_path)]
     if os.geteuid() or subprocess.run(mount, capture_output=True).returncode:
-        raise SkipTest("no small file system can be mounted here: that takes root")
+        pytest.skip("to mount a small file system takes root")
     try:
         for name in NAMES:
-            save(folder, name, 0)
+            save(tmp_path, name, 0)
         for epoch in range(1, count + 1):
-            statistics = os.statvfs(folder)
+            statistics = os.statvfs(tmp_path)
             free = statistics.f_bavail * statistics.f_frsize
             # Less than a checkpoint's room, but at times none at all.
             left = draw.choice([0, draw.randrange(4096), draw.randrange(4 * VALUES)])
-            (folder / "others").write_bytes(bytes(max(free - left, 0)))
+            (tmp_path / "others").write_bytes(bytes(max(free - left, 0)))
             name = draw.choice(NAMES)
             try:
-                save(folder, name, epoch)
+                save(tmp_path, name, epoch)
                 fault = f"epoch {epoch} was saved into {left} bytes"
             except ConfigError as error:
                 fault = None if "no space left" in str(error) else str(error)
-            tally.record(fault or lost(folder, known) or rest(folder))
-            (folder / "others").unlink()
-            save(folder, name, epoch)  # with room again
+            fault = fault or damage(tmp_path, known) or rest(tmp_path)
+            lost += [fault] if fault else []
+            (tmp_path / "others").unlink()
+            save(tmp_path, name, epoch)  # with room again
             known[name] = epoch
     finally:
-        subprocess.run(["umount", str(folder)], check=True)
-    return tally
+        subprocess.run(["umount", str(tmp_path)], check=True)
+    assert not lost, "\n".join(lost)
 
 
-def damaged(count: int, folder: Path, seed: int) -> Tally:
-    """Flipped bits, lost ends, blocks of zeros, files that are gone."""
-    draw, tally = random.Random(seed), Tally()
+@counts(25, 300)
+def test_instead_of_a_damaged_checkpoint_the_one_before_it_is_read_with_a_warning(count, tmp_path):
+    draw, lost = random.Random(0), []
     for number in range(count):
-        run = folder / str(number)
+        run = tmp_path / str(number)
         checkpoints = run / "checkpoints"
         for name in NAMES:
             for epoch in (1, 2):
@@ -138,9 +139,10 @@ def damaged(count: int, folder: Path, seed: int) -> Tally:
         what = harm(checkpoints / f"{name}.ckpt", draw)
         if both:
             what += " and " + harm(checkpoints / f"{name}.previous.ckpt", draw)
-        tally.record(misread(run, name, 0 if both else 1, what, draw))
+        if fault := misread(run, name, 0 if both else 1, what, draw):
+            lost.append(fault)
         shutil.rmtree(run)
-    return tally
+    assert not lost, "\n".join(lost)
 
 
 def harm(path: Path, draw: random.Random) -> str:
@@ -195,7 +197,7 @@ def save(folder: Path, name: str, epoch: int, size: int = 1) -> None:
     DurableCheckpointIO().save_checkpoint(content, folder / f"{name}.ckpt")
 
 
-def lost(folder: Path, known: dict[str, int]) -> str | None:
+def damage(folder: Path, known: dict[str, int]) -> str | None:
     """Say what is missing of what was saved, read by torch alone.
 
     Where there are no links, a file that is not there yet is the one before it.

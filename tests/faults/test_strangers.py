@@ -1,7 +1,6 @@
-"""Files of strangers: each is harmless data or refused in a few words; nothing else happens."""
+"""Files of strangers: each is harmless data or refused in a short message."""
 
 import os
-import random
 import re
 import shutil
 from collections.abc import Callable
@@ -10,7 +9,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from tests.faults import Tally
+from tests.faults import counts
 from tests.hostile import Artefact, Place, Words, artefacts
 from tests.watched import Canaries, Seen, watch
 
@@ -18,14 +17,13 @@ SECRETS = {
     "AWS_SECRET_ACCESS_KEY": "7f3e9a-the-users-own-secret",
     "HRSEG_SECRET": "5b1d2c-a-setting-of-the-user",
 }
-# Escapes, C1 controls, and what turns the direction of text; a line's end is none.
+# Escapes, C1 controls, and marks that turn the direction of text; not a line's end.
 RAW = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 LINES = 4
 SPREAD = (
     "weights: exec in optimizer state, legacy",
     "weights: torch.export archive",
     "safetensors: overlapping offsets",
-    "facts: class names of control",
     "config: alias bomb of 60 levels",
     "config: secret in a whole section",
     "config: tag apply",
@@ -33,25 +31,23 @@ SPREAD = (
     "image: TIFF of 2^32 x 2^32",
     "onnx: data outside",
     "data: list of above",
-    "run: scores of a class of control",
     "run: a link in place of the page while it is written",
 )  # fmt: skip
 
 
-def inject(count: int, folder: Path, seed: int) -> Tally:
+@counts(len(SPREAD), 1000)
+def test_a_hostile_file_runs_nothing_and_reaches_nothing_outside_its_folder(count, tmp_path):
     """Give `count` artefacts, or all if there are not as many, to each command that takes them."""
-    tally, found = Tally(), {artefact.name: artefact for artefact in artefacts()}
-    names = list(SPREAD)
-    rest = [name for name in found if name not in SPREAD]
-    random.Random(seed).shuffle(rest)
-    ground = Ground(folder)
+    found = {artefact.name: artefact for artefact in artefacts()}
+    names = [*SPREAD, *(name for name in found if name not in SPREAD)]
+    ground = Ground(tmp_path)
     try:
-        for name in (names + rest)[:count]:
-            for fault in ground.faults(found[name]):
-                tally.record(fault)
+        faults = [fault for name in names[:count] for fault in ground.faults(found[name])]
     finally:
         ground.canaries.close()
-    return tally
+    lost = [fault for fault in faults if fault]
+    print(f"{len(faults)} commands were given hostile files")
+    assert not lost, "\n".join(lost)
 
 
 class Ground:
@@ -182,8 +178,7 @@ def _endings(seen: Seen) -> list[str]:
         wrong.append(f"exit code {seen.exit_code}")
     if "Traceback" in text:
         wrong.append("a traceback: " + " | ".join(text.strip().splitlines()[-4:]))
-    raw = RAW.search(text)
-    if raw:
+    if raw := RAW.search(text):
         wrong.append(f"raw control in {text[max(0, raw.start() - 60) : raw.end() + 30]!r}")
     said = text.rpartition("hrseg: ")[2].strip() if "hrseg: " in text and seen.exit_code else ""
     if len(said.splitlines()) > LINES or len(said) > 4000:

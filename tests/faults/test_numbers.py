@@ -22,7 +22,7 @@ from hrseg.errors import VerificationError
 from hrseg.inference.evaluator import Evaluator
 from hrseg.training.checkpointing import DurableCheckpointIO
 from hrseg.training.loss_guard import LossGuard
-from tests.faults import Tally
+from tests.faults import counts
 
 STEPS = 4
 
@@ -79,9 +79,11 @@ class Harm(pl.Callback):
             self.hook.remove()
 
 
-def no_numbers(count: int, folder: Path, seed: int) -> Tally:
-    """NaN and infinity at a random step and place, under both policies, in float32 and bf16."""
-    draw, tally = random.Random(seed), Tally()
+@counts(8, 96)
+def test_nan_and_infinity_never_reach_weights_and_their_batch_is_kept(count, tmp_path):
+    """At a random step and place, under both policies, in float32 and bf16."""
+    folder = tmp_path
+    draw, lost = random.Random(0), []
     for number in range(count):
         value = draw.choice([torch.nan, torch.inf, -torch.inf])
         last = folder / str(number) / "last.ckpt"
@@ -89,8 +91,9 @@ def no_numbers(count: int, folder: Path, seed: int) -> Tally:
         policy, precision = draw.choice(["stop", "skip"]), draw.choice(["32-true", "bf16-mixed"])
         what = f"{value} in {harm.where} at step {harm.step}, {policy}, {precision}"
         fault = train(harm, policy, precision)
-        tally.record(fault and f"{what}: {fault}")
-    return tally
+        if fault:
+            lost.append(f"{what}: {fault}")
+    assert not lost, "\n".join(lost)
 
 
 def train(harm: Harm, policy: str, precision: str) -> str | None:
@@ -167,14 +170,17 @@ class Narrow:
         return torch.cat([image, image.roll(1, -1), image.roll(1, -2)], 1)[..., ::2, ::2]
 
 
-def no_memory(count: int, folder: Path, seed: int) -> Tally:
+@counts(20, 1000)
+def test_an_evaluation_that_runs_out_of_memory_gives_the_same_scores(count):
     """Allocations that fail at random points of an evaluation by windows, scales and flips."""
-    draw, tally = random.Random(seed), Tally()
+    draw, lost = random.Random(0), []
     # Not among the tests: what others of them have freed would be enough.
     for number in range(count // 50):
         fault = in_little_memory(draw.randrange(100, 200))
-        tally.record(fault and f"limit {number}: {fault}")
-    while tally.injected < count:
+        if fault:
+            lost.append(f"limit {number}: {fault}")
+    injected = count // 50
+    while injected < count:
         protocol = Protocol(
             scales=(0.5, 1.0), window=(32, 32), stride=(draw.randrange(12, 33),) * 2,
             flip=draw.random() < 0.5, average=draw.choice(["softmax", "exp_logits"]),
@@ -190,9 +196,9 @@ def no_memory(count: int, folder: Path, seed: int) -> Tally:
         failed = narrow.model.failed
         same = got.pred.equal(expected.pred) and got.scores.equal(expected.scores)
         fault = None if same and len(said) == failed else f"{size}, {protocol}: other scores"
-        for _ in range(failed):
-            tally.record(fault)
-    return tally
+        injected += failed
+        lost += [fault] * (fault is not None)
+    assert not lost, "\n".join(lost)
 
 
 def in_little_memory(mib: int) -> str | None:

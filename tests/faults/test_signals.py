@@ -11,7 +11,7 @@ import torch
 
 from hrseg.checkpoints.integrity import state_of
 from hrseg.checkpoints.runs import newest_state
-from tests.faults import Tally
+from tests.faults import counts
 from tests.faults import training as train
 from tests.faults.training import Blow, Ended
 
@@ -37,9 +37,11 @@ class Place:
         return self.folder / f"{self.number}.log"
 
 
-def stopped(count: int, folder: Path, seed: int) -> Tally:
-    """Send the signals to `fit`, `validate` and `predict`, at drawn moments of each."""
-    draw, tally = random.Random(seed), Tally()
+@counts(2, 32)
+def test_a_signal_stops_a_command_within_ten_seconds_with_its_state_saved(count, tmp_path):
+    """SIGTERM, SIGINT and SIGHUP to `fit`, `validate` and `predict`, at drawn moments."""
+    folder = tmp_path
+    draw, lost = random.Random(0), []
     train.prepare(folder)
     first = train.command(folder, folder / "trained", "trainer.max_epochs=1")
     train.run(first, folder / "trained.log")
@@ -49,8 +51,9 @@ def stopped(count: int, folder: Path, seed: int) -> Tally:
         signum = draw.choice([signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
         place = Place(folder, number, trained)
         fault = CASES[case](place, signum, draw) or rest(place)
-        tally.record(fault and f"{number}: {signum.name} {case}: {fault}")
-    return tally
+        if fault:
+            lost.append(f"{number}: {signum.name} {case}: {fault}")
+    assert not lost, "\n".join(lost)
 
 
 def training(place: Place, signum: int, draw: random.Random, **how: object) -> str | None:
