@@ -273,14 +273,14 @@ def _kept_for_backward(model: Segmenter) -> tuple[float, int]:
     """
     copy = deepcopy(model).train()
     copy.backbone.recompute = False
-    own = {t.untyped_storage()._cdata for t in (*copy.parameters(), *copy.buffers())}
+    own = {t.untyped_storage().data_ptr() for t in (*copy.parameters(), *copy.buffers())}
     storages: dict[int, int] = {}
     alive: list[Any] = []  # a storage that went could lend its number to the next
 
     def keep(tensor: Tensor) -> Tensor:
         storage = tensor.untyped_storage()
-        if storage._cdata not in own:
-            storages[storage._cdata] = storage.nbytes()
+        if storage.data_ptr() not in own:
+            storages[storage.data_ptr()] = storage.nbytes()
             alive.append(storage)
         return tensor
 
