@@ -4,15 +4,13 @@ import atexit
 import os
 import signal
 import threading
-import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
-from multiprocessing import RawArray, active_children, get_context, parent_process
+from multiprocessing import RawArray, active_children, parent_process
 from multiprocessing.connection import wait
 from multiprocessing.process import BaseProcess
 from typing import Any, TypeVar, cast
-from weakref import WeakSet
 
 import cv2
 import psutil
@@ -34,9 +32,6 @@ ROOM = (
 # Shared with the main process, two numbers per worker: its sample (complement: done), its process.
 _desk: Any = None
 _place = 0
-_started: WeakSet[BaseProcess] = WeakSet()
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_started.clear)
 
 
 def at(index: int) -> None:
@@ -55,15 +50,11 @@ def start_worker(desk: Any, worker: int) -> None:
         # A terminal and SLURM signal every process; only the main process answers, and saves.
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), signal.SIG_IGN)
-    parent = cast(Any, parent_process()).pid
-    if get_context().get_start_method() == "forkserver":
-        parent = os.getppid()
-    threading.Thread(target=_leave_with, args=(parent,), daemon=True).start()
+    threading.Thread(target=_leave_with_parent, daemon=True).start()
 
 
-def _leave_with(parent: int) -> None:
-    while os.getppid() == parent:
-        time.sleep(1.0)
+def _leave_with_parent() -> None:
+    cast(Any, parent_process()).join()
     os._exit(1)
 
 
@@ -80,9 +71,10 @@ def collate_noted(collate: Callable[[Any], Any], samples: Any) -> Any:
         raise DataError(f"A data worker cannot pass on its batch: {reason}.\n{ROOM}") from error
 
 
-def _kill_started() -> None:
-    for worker in _started:  # multiprocessing would wait for a hanging one
-        worker.kill()
+def _kill_daemons() -> None:
+    for process in active_children():
+        if process.daemon:  # multiprocessing terminates them, and waits for one that hangs
+            process.kill()
 
 
 class WatchedLoader(DataLoader[T]):
@@ -175,9 +167,8 @@ class WatchedLoader(DataLoader[T]):
                 "main process."
             ) from error
         self._workers += set(active_children()).difference(others) if self.num_workers else ()
-        _started.update(self._workers)
-        atexit.unregister(_kill_started)
-        atexit.register(_kill_started)  # before torch's, which waits 10 s for a hanging worker
+        atexit.unregister(_kill_daemons)
+        atexit.register(_kill_daemons)  # before torch's, which waits 10 s for a hanging worker
         return batches
 
     @contextmanager
@@ -250,11 +241,9 @@ class WatchedLoader(DataLoader[T]):
 
     def _name(self, workers: Iterable[BaseProcess]) -> tuple[str, str]:
         """Return the name of a worker and its sample, of one that reads a sample if possible."""
-        samples = zip(self._desk[::2], range(self.num_workers), strict=True)
-        desk = dict(zip(self._desk[1::2], samples, strict=True))
-        worker = max(workers, key=lambda worker: desk.get(worker.pid, (STARTING, 0)))
-        index, number = desk.get(worker.pid, (STARTING, 0))
-        name = f"data worker {number} (process {worker.pid})"
+        samples = dict(zip(self._desk[1::2], self._desk[::2], strict=True))
+        index, pid = max((samples.get(worker.pid, STARTING), worker.pid) for worker in workers)
+        name = f"data worker (process {pid})"
         if index == STARTING:
             return name, "starting"
         where = "at" if index >= 0 else "passing on a batch or waiting, done with"
@@ -274,15 +263,11 @@ def _ending(code: int) -> tuple[str, str]:
     """Return how a worker ended, and the repair."""
     if code >= 0:
         return f"ended by itself (exit code {code})", "See its output above."
-    name = signal.Signals(-code).name if -code in set(signal.Signals) else f"signal {-code}"
+    name = signal.Signals(-code).name
+    repair = "A file is damaged, or a library is: `hrseg data check` reads every file."
     if name == "SIGBUS":
-        return f"crashed ({name})", (
-            f"No room in {_SHM}, or a mapped file was cut short: hrseg data cache --verify.\n{ROOM}"
-        )
-    if name in ("SIGSEGV", "SIGABRT", "SIGFPE", "SIGILL"):
-        return f"crashed ({name})", (
-            "A file is damaged, or a library is: `hrseg data check` reads every file."
-        )
-    return f"was killed ({name})", (
-        "Most often the memory was full (see `dmesg`): lower data.workers or data.batch_size."
-    )
+        repair = f"No room in {_SHM}, or a mapped file was cut short: hrseg data cache --verify."
+        repair += f"\n{ROOM}"
+    elif name in ("SIGKILL", "SIGTERM"):
+        repair = "Most often the memory was full (`dmesg`): lower data.workers or data.batch_size."
+    return f"was ended by {name}", repair

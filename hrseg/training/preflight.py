@@ -5,6 +5,7 @@ from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytorch_lightning as pl
 import torch
 from rich import get_console
@@ -242,12 +243,7 @@ def free_bytes(device: torch.device) -> int | None:
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
     if device.type == "cpu":
-        try:
-            lines = Path("/proc/meminfo").read_text("utf-8").splitlines()
-        except OSError:
-            return None
-        told = dict(line.split(":", 1) for line in lines if ":" in line)
-        return int(told["MemAvailable"].split()[0]) * 1024 if "MemAvailable" in told else None
+        return int(psutil.virtual_memory().available)
     return None
 
 
