@@ -268,6 +268,6 @@ def _ending(code: int) -> tuple[str, str]:
     if name == "SIGBUS":
         repair = f"No room in {_SHM}, or a mapped file was cut short: hrseg data cache --verify."
         repair += f"\n{ROOM}"
-    elif name in ("SIGKILL", "SIGTERM"):
+    elif name == "SIGKILL":
         repair = "Most often the memory was full (`dmesg`): lower data.workers or data.batch_size."
-    return f"was ended by {name}", repair
+    return f"{'was killed' if name == 'SIGKILL' else 'crashed'} ({name})", repair

@@ -89,9 +89,9 @@ SAMPLE_5 = "at sample 5: /data/5.png, mask /data/mask5.png"
 @pytest.mark.parametrize(
     ("deed", "message"),
     [
-        (killed, r"was ended by SIGKILL, at .*\nMost often the memory.*data\.workers"),
-        (sent(signal.SIGSEGV), r"was ended by SIGSEGV, at .*\nA file is damaged"),
-        (sent(signal.SIGBUS), r"was ended by SIGBUS, at .*\nNo room in /dev/shm"),
+        (killed, r"was killed \(SIGKILL\), at .*\nMost often the memory.*data\.workers"),
+        (sent(signal.SIGSEGV), r"crashed \(SIGSEGV\), at .*\nA file is damaged"),
+        (sent(signal.SIGBUS), r"crashed \(SIGBUS\), at .*\nNo room in /dev/shm"),
         (gone, r"ended by itself \(exit code 7\), at "),
     ],
 )

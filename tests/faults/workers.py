@@ -42,7 +42,7 @@ def killed(run: "Run", draw: random.Random, signum: int = signal.SIGKILL) -> str
     """A signal that ends one worker."""
     worker = draw.choice(run.workers())
     os.kill(worker, signum)
-    return run.wrong([3], rf"was ended by {signal.Signals(signum).name}, ", worker)
+    return run.wrong([3], rf"\({signal.Signals(signum).name}\), ", worker)
 
 
 def crashed(run: "Run", draw: random.Random) -> str | None:

@@ -166,7 +166,7 @@ def test_a_dead_worker_of_one_process_ends_all_with_its_message(struck, tmp_path
             os.kill(int(worker), signal.SIGKILL)
         assert first.wait(timeout=60) in (3, -signal.SIGKILL)  # or Lightning's watch was first
     said = (tmp_path / "log").read_text()
-    assert said.count("was ended by SIGKILL") == 1
+    assert said.count("was killed (SIGKILL)") == 1
     deadline = time.monotonic() + 30
     while Path(f"/proc/{second}").exists() and time.monotonic() < deadline:
         time.sleep(0.2)
