@@ -25,7 +25,7 @@ import cv2
 from rich import get_console
 from rich.table import Column, Table
 
-from hrseg.benchmark.measure import device_of, in_process, machine, on_one_device, spread
+from hrseg.benchmark.measure import device_of, in_process, machine, on_one_device, spread, timed
 from hrseg.benchmark.model import header, milliseconds, three_digits, train_step, trained_in
 from hrseg.config.schema import Config
 from hrseg.data.datamodule import SegmentationDataModule
@@ -109,20 +109,16 @@ def sample_seconds(data: SegmentationDataModule, seconds: float) -> tuple[list[f
     read = dataset.read
 
     def timed_read(*arguments: Any) -> Any:
-        began = time.perf_counter()
-        found = read(*arguments)
-        reading[-1] += time.perf_counter() - began
-        return found
+        with timed(reading):
+            return read(*arguments)
 
     threads = cv2.getNumThreads()
     cv2.setNumThreads(0)
     dataset.read = timed_read  # type: ignore[assignment, method-assign]
     try:
         for key in islice(_epochs(sampler, sampler), 200):
-            reading.append(0.0)
-            began = time.perf_counter()
-            dataset[key]
-            whole.append(time.perf_counter() - began)
+            with timed(whole):
+                dataset[key]
             if sum(whole) > seconds and len(whole) >= 8:
                 break
     finally:

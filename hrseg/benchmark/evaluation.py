@@ -11,8 +11,8 @@
     memory_mib, before_mib, peak_mib
 """
 
-import time
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -32,8 +32,8 @@ from hrseg.benchmark.measure import (
     machine,
     on_one_device,
     spread,
+    timed,
     trainer_for,
-    wait_for,
 )
 from hrseg.benchmark.model import header, memory_note, memory_text, milliseconds, trained_in
 from hrseg.checkpoints.loading import load_weights
@@ -110,8 +110,9 @@ def evaluation(
     items = _TimedItems(data.val_dataset, [0, *range(min(images, len(data.val_dataset)))])
     task = _task_to_score(config, data, checkpoint)
     trainer.validate(task, DataLoader(items, 1), verbose=False)
-    after = [whole - inner for whole, inner in zip(watch.whole, watch.network, strict=True)]
-    parts = {"network": watch.network, "after_network": after, "reading": items.seconds}
+    network = [sum(parts) for parts in watch.network]  # of each scale and flip
+    after = [whole - inner for whole, inner in zip(watch.whole, network, strict=True)]
+    parts = {"network": network, "after_network": after, "reading": items.seconds}
     spreads = {name: spread(seconds, warm_up=1) for name, seconds in parts.items()}
     return {"images": len(items) - 1, **spreads, **memory.read()}
 
@@ -135,7 +136,7 @@ class _ImageTimes(Callback):
     """Times each image that is validated, and the network's part in it."""
 
     def __init__(self) -> None:
-        self.whole, self.network, self.began = list[float](), list[float](), 0.0
+        self.whole, self.network, self.timer = list[float](), list[list[float]](), ExitStack()
 
     def on_validation_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any
@@ -145,24 +146,18 @@ class _ImageTimes(Callback):
         if not self.network:
             watched = self._watched(pl_module.evaluator.model, device)
             pl_module.evaluator = replace(pl_module.evaluator, model=watched)
-        self.network.append(0.0)
-        wait_for(device)
-        self.began = time.perf_counter()
+        self.network.append([])
+        self.timer.enter_context(timed(self.whole, device))
 
     def on_validation_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
-        wait_for(trainer.strategy.root_device)
-        self.whole.append(time.perf_counter() - self.began)
+        self.timer.close()
 
     def _watched(
         self, model: Callable[[Tensor], Tensor], device: torch.device
     ) -> Callable[[Tensor], Tensor]:
         def run(image: Tensor) -> Tensor:
-            wait_for(device)
-            began = time.perf_counter()
-            logits = model(image)
-            wait_for(device)
-            self.network[-1] += time.perf_counter() - began
-            return logits
+            with timed(self.network[-1], device):
+                return model(image)
 
         return run
 
@@ -177,10 +172,8 @@ class _TimedItems(Dataset[dict[str, Any]]):
         return len(self.indices)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        began = time.perf_counter()
-        item = self.items[self.indices[index]]
-        self.seconds.append(time.perf_counter() - began)
-        return item
+        with timed(self.seconds):
+            return self.items[self.indices[index]]
 
 
 def _show(result: dict[str, Any], protocol: Protocol) -> None:

@@ -3,11 +3,11 @@
 import copy
 import os
 import platform
-import re
 import signal
 import statistics
 import threading
-from collections.abc import Callable, Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from multiprocessing import get_context, parent_process
 from multiprocessing.connection import Connection
@@ -27,11 +27,12 @@ from hrseg.training.distributed import place, trainer_refusals
 from hrseg.training.loggers import quieten
 from hrseg.utils.constants import __version__
 from hrseg.utils.memory import OutOfMemory, is_out_of_memory
-from hrseg.utils.system import keep_memory, processors
+from hrseg.utils.system import keep_memory, processor_name, processors
 
 T = TypeVar("T")
 WARM_UP = 2  # steps that are not counted: they compile, and allocate what stays
 MIB = 2**20
+_CPU = torch.device("cpu")
 _OF_A_STEP = "accelerator benchmark deterministic gradient_clip_val gradient_clip_algorithm".split()
 
 
@@ -84,6 +85,37 @@ def enough(seconds: Sequence[float], steps: int | None) -> bool:
     if steps is not None:
         return len(counted) >= steps
     return len(counted) >= 10 or (len(counted) >= 3 and sum(counted) > 20)
+
+
+@contextmanager
+def timed(seconds: list[float], device: torch.device = _CPU) -> Iterator[None]:
+    """Append the seconds that the body takes, the work that it gives the device included."""
+    wait_for(device)
+    began = time.perf_counter()
+    try:
+        yield
+        wait_for(device)
+    finally:
+        seconds.append(time.perf_counter() - began)
+
+
+def by_turns(
+    ways: Mapping[str, Callable[[], T]], rounds: int
+) -> tuple[dict[str, list[float]], dict[str, list[T]]]:
+    """Return the seconds and the results of some ways to do a work, which take turns."""
+    seconds: dict[str, list[float]] = {name: [] for name in ways}
+    results: dict[str, list[T]] = {name: [] for name in ways}
+    for _ in range(rounds):
+        for name, way in ways.items():
+            with timed(seconds[name]):
+                results[name].append(way())
+    return seconds, results
+
+
+def ratio(slow: Sequence[float], fast: Sequence[float]) -> dict[str, Any]:
+    """Return the median "ratio" of the rounds of two ways, and its "spread" [lowest, highest]."""
+    ratios = [a / b for a, b in zip(slow, fast, strict=True)]
+    return {"ratio": statistics.median(ratios), "spread": [min(ratios), max(ratios)]}
 
 
 def spread(seconds: Sequence[float], warm_up: int = WARM_UP) -> dict[str, float]:
@@ -143,13 +175,9 @@ def wait_for(device: torch.device) -> None:
 
 def machine(device: torch.device) -> dict[str, Any]:
     """Return what a figure is of: "processor", "threads", "device", "torch" and the like."""
-    try:
-        found = re.search(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text("utf-8"))
-    except OSError:
-        found = None
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
     return {
-        "processor": found[1] if found else platform.processor() or platform.machine(),
+        "processor": processor_name(),
         "processors": processors(),
         "threads": torch.get_num_threads(),
         "device": name,

@@ -13,9 +13,9 @@ Every figure is of a process of its own. `--json` writes, with times in seconds:
 """
 
 import copy
-import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, cast
 
@@ -36,8 +36,8 @@ from hrseg.benchmark.measure import (
     multiply_adds,
     on_one_device,
     spread,
+    timed,
     trainer_for,
-    wait_for,
 )
 from hrseg.checkpoints.loading import build_model
 from hrseg.checkpoints.metadata import metadata_from_config
@@ -142,10 +142,8 @@ def inference(
     seconds: list[float] = []
     with torch.inference_mode():
         while not enough(seconds, steps):
-            began = time.perf_counter()
-            network(normalize(image))
-            wait_for(where)
-            seconds.append(time.perf_counter() - began)
+            with timed(seconds, where):
+                network(normalize(image))
     return {"seconds": spread(seconds), **memory.read()}
 
 
@@ -272,15 +270,13 @@ class _StepTimes(Callback):
     """Times each training step, and ends the training when that is enough."""
 
     def __init__(self, steps: int | None) -> None:
-        self.steps, self.seconds, self.began = steps, list[float](), 0.0
+        self.steps, self.seconds, self.timer = steps, list[float](), ExitStack()
 
     def on_train_batch_start(self, trainer: pl.Trainer, *_: Any) -> None:
-        wait_for(trainer.strategy.root_device)
-        self.began = time.perf_counter()
+        self.timer.enter_context(timed(self.seconds, trainer.strategy.root_device))
 
     def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
-        wait_for(trainer.strategy.root_device)
-        self.seconds.append(time.perf_counter() - self.began)
+        self.timer.close()
         trainer.should_stop = trainer.should_stop or enough(self.seconds, self.steps)
 
 

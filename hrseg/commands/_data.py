@@ -1,7 +1,8 @@
 """File checks, statistics and cache of a data set: the work of `hrseg data`."""
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,16 +11,16 @@ from rich.markup import escape
 from rich.table import Table
 
 from hrseg.config.schema import Config
-from hrseg.data.analysis.check import Fault, Look, Split, fault, find_split, look_through
+from hrseg.data.analysis.check import Fault, Split, fault, find_split, look_through
 from hrseg.data.analysis.statistics import split_stats
-from hrseg.data.cache import Entry, Pair
+from hrseg.data.cache import Pair
 from hrseg.data.cache_writer import verify_cache, write_cache
 from hrseg.data.checksums import NAME, Manifest, write_manifest
 from hrseg.data.datamodule import SegmentationDataModule
 from hrseg.data.images import named
 from hrseg.errors import DataError
 from hrseg.training.factory import build_data
-from hrseg.utils.console import progress_bar, say
+from hrseg.utils.console import say, track
 from hrseg.utils.constants import IGNORE_INDEX
 from hrseg.utils.files import write_json
 from hrseg.utils.system import processors
@@ -127,13 +128,8 @@ def _look(data: SegmentationDataModule, splits: Sequence[Split], workers: int | 
     if workers is None:
         workers = min(processors(), sum(len(split.files) for split in splits))
     began = time.monotonic()
-    with progress_bar() as bar:
-
-        def track(looks: Iterable[Look], total: int) -> Iterable[Look]:
-            return bar.track(looks, total=total, description="looking at files")
-
-        patience = data.worker_timeout
-        look_through(splits, data.mask_reader(), data.palette, workers, patience, track)
+    patience, looks = data.worker_timeout, partial(track, description="looking at files")
+    look_through(splits, data.mask_reader(), data.palette, workers, patience, looks)
     return time.monotonic() - began
 
 
@@ -287,13 +283,8 @@ def cache_data(config: Config, workers: int | None = None, verify: bool = False)
     files: list[Pair] = list(
         dict.fromkeys(pair for split in splits for pair in data.dataset(split).files)
     )
-    with progress_bar() as bar:
-
-        def track(entries: Iterable[Entry], total: int) -> Iterable[Entry]:
-            return bar.track(entries, total=total, description="decoding")
-
-        reader = data.mask_reader()
-        count = write_cache(folder, data.root, files, reader, workers or processors(), track)
+    reader, entries = data.mask_reader(), partial(track, description="decoding")
+    count = write_cache(folder, data.root, files, reader, workers or processors(), entries)
     size = sum(path.stat().st_size for path in folder.glob("shard-*.bin")) / 2**30
     say(
         f"{folder}: {len(files):,} images and masks, {count:,} of them written now; "
@@ -304,12 +295,8 @@ def cache_data(config: Config, workers: int | None = None, verify: bool = False)
 
 
 def _verify(data: SegmentationDataModule, folder: Path) -> None:
-    with progress_bar() as bar:
-
-        def track(entries: Iterable[Entry], total: int) -> Iterable[Entry]:
-            return bar.track(entries, total=total, description="reading")
-
-        damaged = verify_cache(folder, data.root, data.mask_reader(), track)
+    entries = partial(track, description="reading")
+    damaged = verify_cache(folder, data.root, data.mask_reader(), entries)
     if damaged:
         some = ", ".join(entry.files[0] for entry in damaged[:5])
         raise DataError(

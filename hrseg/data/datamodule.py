@@ -7,7 +7,6 @@ from typing import Any, ClassVar, Unpack
 
 import torch
 from pytorch_lightning import LightningDataModule
-from pytorch_lightning.trainer.states import TrainerFn
 from torch.utils.data import DataLoader
 
 from hrseg.data.cache import Cache
@@ -19,10 +18,8 @@ from hrseg.data.samplers import (
     ClassDraw,
     EpochSampler,
     EvaluationSampler,
-    Position,
     TrainSampler,
     images_by_class,
-    position,
 )
 from hrseg.data.transforms import TrainTransform
 from hrseg.data.workers import WatchedLoader
@@ -90,7 +87,6 @@ class SegmentationDataModule(LightningDataModule):
         self.class_uniform = chosen["class_uniform"]
         self.cache = Path(cache).expanduser() if cache is not None else None
         self.class_draw: ClassDraw | None = None
-        self.resumed: Position | None = None
         self.train_dataset: SegmentationDataset | None = None
         self.val_dataset: SegmentationDataset | None = None
         self.test_dataset: SegmentationDataset | None = None
@@ -182,11 +178,7 @@ class SegmentationDataModule(LightningDataModule):
         sampler = TrainSampler(
             self.train_dataset, world, rank, self.seed, self.batch_size, self.class_draw
         )
-        loader = self._loader(self.train_dataset, sampler, per_step)
-        if self.resumed is not None:
-            self._check_resumed(self.resumed, len(loader))
-            sampler.resume(self.resumed.epoch, self.resumed.done * per_step)
-        return loader
+        return self._loader(self.train_dataset, sampler, per_step)
 
     def val_dataloader(self) -> DataLoader[dict[str, Any]]:
         """Return this process's share of the whole images, one at a time."""
@@ -199,26 +191,6 @@ class SegmentationDataModule(LightningDataModule):
         assert self.test_dataset is not None, "setup('test') comes first"
         rank, world = self._place()
         return self._loader(self.test_dataset, EvaluationSampler(self.test_dataset, world, rank), 1)
-
-    def state_dict(self) -> dict[str, int]:
-        """Return where training stands in its data; Lightning keeps it in each checkpoint."""
-        trainer = self.trainer
-        if trainer is None or trainer.state.fn != TrainerFn.FITTING:
-            return {}
-        loader = trainer.train_dataloader
-        return position(trainer, len(loader) if loader is not None else 0)._asdict()
-
-    def load_state_dict(self, state_dict: dict[str, int]) -> None:
-        """Let the training loaders that are made from now on begin where a checkpoint stands.
-
-        Raises:
-            ConfigError: the state is no place in the data.
-        """
-        values = state_dict.values() if isinstance(state_dict, dict) else ()
-        named = tuple(state_dict) == Position._fields
-        if not named or not all(isinstance(value, int) and value >= 0 for value in values):
-            raise ConfigError(f"the checkpoint's place in the data is none: {state_dict!r:.100}")
-        self.resumed = Position(**state_dict)
 
     def _pair(self, stage: str | None) -> None:
         if stage == "test":
@@ -280,14 +252,6 @@ class SegmentationDataModule(LightningDataModule):
                 f"{self.batch_size}.\nLower data.batch_size to {count} or less, or add images."
             )
         return self.batch_size // shares
-
-    def _check_resumed(self, place: Position, batches: int) -> None:
-        if place.done and place.of != batches:
-            raise ConfigError(
-                f"the state lies {place.done} batches into epoch {place.epoch + 1}, of {place.of} "
-                f"batches; now an epoch has {batches}.\nUntil that epoch has ended keep to the "
-                "images, data.batch_size and trainer.accumulate_grad_batches of the start."
-            )
 
     def _check_overlap(self) -> None:
         assert self.train_dataset is not None and self.val_dataset is not None

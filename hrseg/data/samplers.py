@@ -7,11 +7,9 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import TypeVar
 
 import numpy as np
-import pytorch_lightning as pl
-from pytorch_lightning.loops.progress import _ProcessedTracker
 from pytorch_lightning.utilities import rank_zero_only
 from torch.utils.data import DistributedSampler
 
@@ -180,30 +178,3 @@ class EvaluationSampler(EpochSampler):
         """Return every index once, then marked repeats."""
         positions = range(self.num_samples * self.num_replicas)
         return [Key(i % self.size, repeat=i >= self.size) for i in positions]
-
-
-class Position(NamedTuple):
-    """The place in the data that training goes on from.
-
-    Attributes:
-        epoch: counted from 0.
-        done: batches of that epoch, of one process, that have been trained on.
-        of: batches of an epoch.
-    """
-
-    epoch: int
-    done: int
-    of: int
-
-
-def position(trainer: pl.Trainer, of: int) -> Position:
-    """Return where `trainer` stands; `of` is the number of batches that its loader has."""
-    batches = trainer.fit_loop.epoch_loop.batch_progress
-    epochs, done = trainer.fit_loop.epoch_progress.current, batches.current
-    assert isinstance(epochs, _ProcessedTracker) and isinstance(done, _ProcessedTracker)
-    if epochs.started == epochs.processed:
-        return Position(epochs.processed, 0, of)  # between two epochs
-    if batches.is_last_batch and done.completed == done.processed - 1:
-        # Saved in on_train_batch_end: Lightning goes on in the next epoch.
-        return Position(epochs.processed + 1, 0, of)
-    return Position(epochs.processed, done.processed, of)

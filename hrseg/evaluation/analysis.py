@@ -1,18 +1,18 @@
 """Analysis of an evaluation: boundary scores, distribution over images, confidence intervals."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any, TypeVar
 
 from rich import get_console
 from rich.markup import escape
-from rich.progress import track
 from rich.table import Table
 
 from hrseg.errors import DataError
 from hrseg.evaluation.results import Evaluation, ImageRecord
 from hrseg.metrics.bootstrap import bootstrap, image_iou
 from hrseg.metrics.boundary import BoundaryCounts
-from hrseg.utils.console import say
+from hrseg.utils.console import say, track
 from hrseg.utils.files import write_json
 from hrseg.utils.text import percent
 
@@ -56,11 +56,7 @@ def write_details(evaluation: Evaluation) -> None:
     Raises:
         DataError: as `details`.
     """
-
-    def tracked(records: Sequence[ImageRecord]) -> Iterable[ImageRecord]:
-        quiet = not get_console().is_terminal
-        return track(records, "contours", transient=True, console=get_console(), disable=quiet)
-
+    tracked = partial(track, total=len(evaluation.records), description="contours")
     evaluation.scores["details"] = found = details(evaluation, tracked)
     write_json(evaluation.folder / "scores.json", evaluation.scores)
     show_details(found, evaluation.scores)

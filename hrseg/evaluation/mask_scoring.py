@@ -5,7 +5,6 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 import torch
-from rich.progress import track
 
 from hrseg.config.loader import to_dict
 from hrseg.config.protocols import make_protocol
@@ -16,6 +15,7 @@ from hrseg.errors import DataError
 from hrseg.metrics.confusion import ConfusionMatrix, summarize
 from hrseg.training.callbacks import show_scores
 from hrseg.training.factory import build_data
+from hrseg.utils.console import track
 from hrseg.utils.files import write_json
 
 
@@ -61,7 +61,7 @@ def score_folders(
             f"{' and ' * any(suffixes)}the extension."
         )
     matrix = ConfusionMatrix(data.num_classes)
-    for name, path in track(true_files.items(), "scoring", transient=True):
+    for name, path in track(true_files.items(), len(true_files), "scoring"):
         _add(matrix, path, read, predicted_files[name], read_prediction)
     scores = {**summarize(matrix.compute(), data.class_names, absent), "images": len(true_files)}
     show_scores(scores)

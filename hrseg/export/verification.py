@@ -11,7 +11,6 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from rich import get_console
-from rich.progress import track
 from rich.table import Table
 from torch import Tensor
 
@@ -20,7 +19,7 @@ from hrseg.errors import ConfigError, VerificationError
 from hrseg.inference.exported_model import Engine, is_exported, open_engine
 from hrseg.inference.predictor import Predictor, load
 from hrseg.metrics.confusion import ConfusionMatrix, summarize
-from hrseg.utils.console import say
+from hrseg.utils.console import say, track
 
 Pixels = NDArray[np.uint8]
 
@@ -64,7 +63,7 @@ def prove(
         VerificationError: they differ by more than MAX_DIFFERENCE, MIN_AGREEMENT or MAX_LOSS
             allow; in int8 only mIoU decides.
     """
-    rows = [_compare(predictor, candidate, shape) for shape in _track(SHAPES, "shapes")]
+    rows = [_compare(predictor, candidate, shape) for shape in track(SHAPES, len(SHAPES), "shapes")]
     differences = [row["max_difference"] for row in rows if row["max_difference"] is not None]
     agreement = min(row["agreement"] for row in rows)
     proof: dict[str, Any] = {
@@ -139,7 +138,7 @@ def _compare_miou(
     matrices = [ConfusionMatrix(len(predictor.class_names)) for _ in both]
     equal = total = 0
     seconds = [0.0, 0.0]
-    for index in _track(comparison.indices, "images"):
+    for index in track(comparison.indices, len(comparison.indices), "images"):
         image, mask = comparison.read(index)
         preds = []
         for i, one in enumerate(both):
@@ -232,11 +231,3 @@ def _change(row: dict[str, Any]) -> list[str]:
     if None in values:
         return ["-", "-", ""]
     return [*(f"{100 * value:.2f}" for value in values), f"{100 * (values[1] - values[0]):+.2f}"]
-
-
-def _track(items: Sequence[Any], what: str) -> Any:
-    """Iterate with a progress line that leaves nothing behind, on a terminal alone."""
-    console = get_console()
-    return track(
-        items, description=what, console=console, transient=True, disable=not console.is_terminal
-    )

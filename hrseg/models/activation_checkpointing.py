@@ -5,8 +5,9 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 from torch import nn
-from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
+
+from hrseg.models.blocks import BATCH_NORMS
 
 
 def recomputed(module: nn.Module, x: Any) -> Any:
@@ -21,7 +22,7 @@ def recomputed(module: nn.Module, x: Any) -> Any:
 @contextmanager
 def _statistics_kept(module: nn.Module) -> Iterator[None]:
     """Let batch norms count the batch elsewhere: they counted it in the forward pass already."""
-    norms = [layer for layer in module.modules() if isinstance(layer, _BatchNorm)]
+    norms = [layer for layer in module.modules() if isinstance(layer, BATCH_NORMS)]
     originals = [dict(norm.named_buffers()) for norm in norms]
     for norm, buffers in zip(norms, originals, strict=True):
         for name, buffer in buffers.items():

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from hrseg.errors import ConfigError
+from hrseg.models.blocks import BATCH_NORMS
 from hrseg.models.segmenter import Segmenter
 
 PRECISIONS = {"32": torch.float32, "bf16": torch.bfloat16, "16": torch.float16}
@@ -27,7 +28,7 @@ def fold(model: Model) -> Model:
     folded = copy.deepcopy(model).eval()
     for module in folded.modules():
         for (name, conv), (norm_name, norm) in pairwise(list(module.named_children())):
-            if isinstance(conv, nn.Conv2d) and isinstance(norm, nn.modules.batchnorm._BatchNorm):
+            if isinstance(conv, nn.Conv2d) and isinstance(norm, BATCH_NORMS):
                 setattr(module, name, fuse_conv_bn_eval(conv, norm))
                 setattr(module, norm_name, nn.Identity())
     return folded

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from hrseg.errors import ConfigError, VerificationError
+from hrseg.models.blocks import BATCH_NORMS
 from hrseg.utils.console import note
 from hrseg.utils.constants import IGNORE_INDEX
 from hrseg.utils.files import replacing
@@ -53,7 +54,7 @@ class LossGuard(Callback):
         self.skipped = self._in_a_row = self._kept = 0
         self._losses: list[Tensor] = []
         self._batches: list[dict[str, Any]] = []
-        self._statistics: list[Tensor] = []
+        self._statistics = torch.empty(0)
         self._empty: Tensor | None = None
 
     def state_dict(self) -> dict[str, Any]:
@@ -69,10 +70,8 @@ class LossGuard(Callback):
     ) -> None:
         """Remember the batch, and under "skip" the statistics that its forward pass changes."""
         if not self._batches and self.policy == "skip":
-            buffers = _statistics(pl_module)
-            if not self._statistics:
-                self._statistics = [buffer.clone() for buffer in buffers]
-            torch._foreach_copy_(self._statistics, buffers)
+            # One tensor: a copy of each of the hundreds of buffers would take as many kernels.
+            self._statistics = torch.cat([b.flatten() for b in _statistics(pl_module)])
         self._batches.append(batch)
         empty = (batch["mask"] == IGNORE_INDEX).all().int()
         self._empty = empty if self._empty is None else self._empty + empty
@@ -109,7 +108,10 @@ class LossGuard(Callback):
             raise VerificationError(
                 f"{fault}{steps}.\nThe weights are those of before it{where}.\n{REPAIR}"
             )
-        torch._foreach_copy_(_statistics(pl_module), self._statistics)
+        buffers = _statistics(pl_module)
+        parts = torch.split(self._statistics, [buffer.numel() for buffer in buffers])
+        for buffer, part in zip(buffers, parts, strict=True):
+            buffer.copy_(part.view_as(buffer))
         note(f"{fault}: skipped{where}")
 
     def on_save_checkpoint(
@@ -190,7 +192,7 @@ def check_crop(crop_size: Sequence[int], images: int) -> None:
 
 def _statistics(module: nn.Module) -> list[Tensor]:
     """Return the buffers that a training step changes."""
-    norms = (m for m in module.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm))
+    norms = (m for m in module.modules() if isinstance(m, BATCH_NORMS))
     return [buffer for norm in norms for buffer in norm.buffers()]
 
 

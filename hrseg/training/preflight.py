@@ -5,6 +5,7 @@ from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytorch_lightning as pl
 import torch
 from rich import get_console
@@ -247,12 +248,7 @@ def free_bytes(device: torch.device) -> int | None:
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
     if device.type == "cpu":
-        try:
-            lines = Path("/proc/meminfo").read_text("utf-8").splitlines()
-        except OSError:
-            return None
-        told = dict(line.split(":", 1) for line in lines if ":" in line)
-        return int(told["MemAvailable"].split()[0]) * 1024 if "MemAvailable" in told else None
+        return int(psutil.virtual_memory().available)
     return None
 
 
@@ -278,14 +274,14 @@ def _kept_for_backward(model: Segmenter) -> tuple[float, int]:
     """
     copy = deepcopy(model).train()
     copy.backbone.recompute = False
-    own = {t.untyped_storage()._cdata for t in (*copy.parameters(), *copy.buffers())}
+    own = {t.untyped_storage().data_ptr() for t in (*copy.parameters(), *copy.buffers())}
     storages: dict[int, int] = {}
     alive: list[Any] = []  # a storage that went could lend its number to the next
 
     def keep(tensor: Tensor) -> Tensor:
         storage = tensor.untyped_storage()
-        if storage._cdata not in own:
-            storages[storage._cdata] = storage.nbytes()
+        if storage.data_ptr() not in own:
+            storages[storage.data_ptr()] = storage.nbytes()
             alive.append(storage)
         return tensor
 

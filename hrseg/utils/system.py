@@ -8,10 +8,11 @@ import re
 import shutil
 import sys
 import tempfile
+from contextlib import suppress
 from dataclasses import dataclass
-from importlib.machinery import ModuleSpec
 from pathlib import Path
-from typing import Any
+
+import psutil
 
 GIB = 2**30
 OPEN_FILES = 1024  # what Linux gives a process; the batches of several workers stay below it
@@ -67,31 +68,26 @@ def _torch() -> Part:
         )
     threads = f"{os.cpu_count()} logical, torch uses {torch.get_num_threads()}"
     units = torch.backends.cpu.get_cpu_capability()
-    facts.append(("processors", f"{threads}; {_processor()}, {units}"))
+    facts.append(("processors", f"{threads}; {processor_name()}, {units}"))
     return facts, findings
 
 
-def _processor() -> str:
-    try:
+def processor_name() -> str:
+    """Return the model of the processor; psutil does not know it."""
+    with suppress(OSError):
         text = Path("/proc/cpuinfo").read_text("utf-8", errors="replace")
-    except OSError:
-        text = ""
-    model = re.search(r"model name\s*: (.*)", text)
-    return model[1] if model else platform.processor() or platform.machine()
+        if model := re.search(r"model name\s*: (.*)", text):
+            return model[1]
+    return platform.processor() or platform.machine()
 
 
 def _memory() -> Part:
-    """The machine's memory, and what a container leaves of it."""
-    try:
-        total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-        said = Path("/proc/meminfo").read_text("ascii", errors="replace")
-    except (AttributeError, OSError, ValueError):
-        return [], []
-    free = re.search(r"MemAvailable:\s*(\d+) kB", said)
-    text = f"{total / GIB:.1f} GiB" + (f", {int(free[1]) * 1024 / GIB:.1f} free" if free else "")
+    """The machine's memory, and the limit of a container."""
+    memory = psutil.virtual_memory()
+    text = f"{memory.total / GIB:.1f} GiB, {memory.available / GIB:.1f} free"
     for limit in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
         allowed = Path(limit).read_text("ascii").strip() if Path(limit).is_file() else ""
-        if allowed.isdigit() and int(allowed) < total:
+        if allowed.isdigit() and int(allowed) < memory.total:
             text += f"; this container may use {int(allowed) / GIB:.1f} GiB"
     return [("memory", text)], []
 
@@ -144,8 +140,8 @@ _LARGEST = 2**30
 
 def processors() -> int:
     """Return the number of logical processors that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
+    if hasattr(psutil.Process, "cpu_affinity"):  # not on macOS
+        return len(psutil.Process().cpu_affinity())
     return os.cpu_count() or 1
 
 
@@ -163,42 +159,3 @@ def keep_memory() -> bool:
     if mallopt is None:
         return False
     return bool(mallopt(_MMAP_THRESHOLD, _LARGEST)) and bool(mallopt(_TRIM_THRESHOLD, -1))
-
-
-# torchmetrics, and with it Lightning, imports them for metrics and plots that hrseg does not have.
-UNUSED = ("scipy", "matplotlib")
-
-
-def spare_imports() -> None:
-    """Let torchmetrics, when it is imported, find no scipy and no matplotlib.
-
-    For the process of a command: both are there for whoever imports them by name.
-    """
-    if "torchmetrics" not in sys.modules and not any(isinstance(f, _Watch) for f in sys.meta_path):
-        sys.meta_path.insert(0, _Watch())
-
-
-class _Watch:
-    """Waits for the import of torchmetrics; finds nothing itself."""
-
-    def find_spec(self, name: str, path: Any = None, target: Any = None) -> ModuleSpec | None:
-        if name == "torchmetrics":
-            sys.meta_path.remove(self)
-            _deny()
-        return None
-
-
-def _deny() -> None:
-    # What torchmetrics asks whether a package is there.
-    from lightning_utilities.core import imports
-
-    package_available, satisfied = imports.package_available, imports.RequirementCache.__bool__
-
-    def available(package_name: str) -> bool:
-        return package_name not in UNUSED and package_available(package_name)
-
-    def satisfied_and_used(self: imports.RequirementCache) -> bool:
-        return self.requirement not in UNUSED and satisfied(self)
-
-    imports.package_available = available  # type: ignore[assignment]
-    imports.RequirementCache.__bool__ = satisfied_and_used  # type: ignore[method-assign]

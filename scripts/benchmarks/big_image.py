@@ -9,10 +9,7 @@ Each size runs in a process of its own, so that the peak of its memory is its ow
 
 import argparse
 import json
-import subprocess
-import sys
 import tempfile
-import time
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,6 +17,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+
+from hrseg.benchmark.measure import PeakMemory, in_process, timed
 
 SEAM = 16  # pixels to either side
 
@@ -35,11 +34,7 @@ def main() -> None:
     parser.add_argument("--classes", type=int, default=12)
     parser.add_argument("--folder", type=Path, help="where the TIFFs are made; default: a new one")
     parser.add_argument("--json", type=Path, help="file for the figures")
-    parser.add_argument("--one", nargs=2, type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
-    if arguments.one:
-        predict(*arguments.one, arguments.classes, arguments.tile or 1024, arguments.overlap or 256)
-        return
     if arguments.agreement:
         tiles = arguments.tile or 512, arguments.overlap or 128
         report = agreement(arguments.agreement, arguments.images, *tiles)
@@ -58,12 +53,9 @@ def cost(arguments: argparse.Namespace) -> list[dict[str, float]]:
             size = int(height), int(width or height)
             source, target = Path(folder, "image.tif"), Path(folder, "mask.tif")
             write_image(source, size)
-            command = [sys.executable, __file__, "--one", source, target]
-            command += ["--classes", str(arguments.classes)]
-            command += ["--tile", str(arguments.tile or 1024)]
-            command += ["--overlap", str(arguments.overlap or 256)]
-            out = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-            row = {"height": size[0], "width": size[1], **json.loads(out)}
+            tiles = arguments.tile or 1024, arguments.overlap or 256
+            figures = in_process(predict, source, target, arguments.classes, *tiles)
+            row = {"height": size[0], "width": size[1], **figures}
             row["megapixels_per_second"] = size[0] * size[1] / 1e6 / row["seconds"]
             rows.append(row)
             print(
@@ -97,8 +89,10 @@ def write_image(path: Path, size: tuple[int, int]) -> None:
             file.write(np.moveaxis(band, -1, 0), window=Window(0, top, size[1], count))
 
 
-def predict(source: Path, target: Path, classes: int, tile: int, overlap: int) -> None:
-    """Predict one image with a small HRNet and print what it took."""
+def predict(
+    source: Path, target: Path, classes: int, tile: int, overlap: int
+) -> dict[str, float | None]:
+    """Predict one image with a small HRNet; return seconds, peak memory, and the mask's size."""
     import torch
 
     import hrseg
@@ -107,6 +101,7 @@ def predict(source: Path, target: Path, classes: int, tile: int, overlap: int) -
     from hrseg.inference.predictor import Predictor
     from hrseg.visualize import default_palette
 
+    memory = PeakMemory(torch.device("cpu"))
     torch.manual_seed(0)
     facts = {
         "class_names": [str(index) for index in range(classes)],
@@ -119,13 +114,11 @@ def predict(source: Path, target: Path, classes: int, tile: int, overlap: int) -
     model = hrseg.create_model("hrnet_w18_small_v1", num_classes=classes)
     torch.nn.init.normal_(model.head.last_layer[-1].weight)
     predictor = Predictor(model, facts)
-    began = time.perf_counter()
-    predict_big(predictor, source, target, tile, overlap)
-    seconds = time.perf_counter() - began
-    status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
-    peak = int(status["VmHWM"].split()[0]) / 1024
+    seconds: list[float] = []
+    with timed(seconds):
+        predict_big(predictor, source, target, tile, overlap)
     mask = target.stat().st_size / 2**20
-    print(json.dumps({"seconds": seconds, "peak_mib": peak, "mask_mib": mask}))
+    return {"seconds": seconds[0], "peak_mib": memory.read()["peak_mib"], "mask_mib": mask}
 
 
 def agreement(run: Path, photos: Path, tile: int, overlap: int) -> list[dict[str, float]]:

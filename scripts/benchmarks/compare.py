@@ -24,7 +24,6 @@ import shutil
 import statistics
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from multiprocessing import get_context
@@ -43,7 +42,7 @@ from rich.table import Table
 from torch import Tensor, nn
 
 import hrseg
-from hrseg.benchmark.measure import PeakMemory
+from hrseg.benchmark.measure import PeakMemory, ratio, timed
 from hrseg.config.loader import load_config
 from hrseg.config.protocols import PROTOCOLS, Protocol
 from hrseg.data.cache import Cache
@@ -99,11 +98,9 @@ def measure(key: str, pairs: int, run: Path | None = None) -> dict[str, Any]:
             took, result = ways[number].work()
             seconds[number].append(took)
             results[number].append(result)
-    ratios = [theirs / ours for ours, theirs in zip(*seconds, strict=True)]
     ours_mib, theirs_mib = (way.peak() for way in ways)
     return {
-        "ratio": statistics.median(ratios),
-        "spread": [min(ratios), max(ratios)],
+        **ratio(seconds[1], seconds[0]),
         "ours": statistics.median(seconds[0]),
         "authors_way": statistics.median(seconds[1]),
         "pairs": pairs,
@@ -148,11 +145,11 @@ def serve(pipe: Connection, key: str, way: int, run: Path | None) -> None:
     work = (trained(run, key) if run else ROWS[key]())[way]
     memory = PeakMemory(torch.device("cpu"))
     while pipe.recv() == "work":
-        began = time.perf_counter()
-        result = work()
-        took = time.perf_counter() - began
+        seconds: list[float] = []
+        with timed(seconds):
+            result = work()
         ids = isinstance(result, Tensor) and result.dtype == torch.uint8
-        pipe.send((took, result.numpy() if ids else None))
+        pipe.send((seconds[0], result.numpy() if ids else None))
     pipe.send(memory.read()["memory_mib"])
 
 

@@ -8,7 +8,6 @@ agreement says little of a trained network: `hrseg export --int8` measures its m
 
 import sys
 import tempfile
-import time
 from collections.abc import Callable
 from pathlib import Path
 from statistics import median
@@ -18,6 +17,7 @@ import torch
 import torch.nn.functional as F
 
 import hrseg
+from hrseg.benchmark.measure import by_turns, ratio
 from hrseg.config.protocols import Protocol
 from hrseg.data.synthetic.scene import generate_scene
 from hrseg.export.writers import Form, write
@@ -58,20 +58,16 @@ def main() -> None:
 def compare(runs: dict[str, Callable[[], torch.Tensor]]) -> None:
     """Run everything by turns, and print seconds, ratios and agreement."""
     first, *_ = results = [run() for run in runs.values()]
-    seconds: dict[str, list[float]] = {name: [] for name in runs}
-    for _ in range(ROUNDS):
-        for name, run in runs.items():
-            began = time.perf_counter()
-            run()
-            seconds[name].append(time.perf_counter() - began)
+    seconds, _ = by_turns(runs, ROUNDS)
     reference = next(iter(seconds.values()))
     for (name, times), result in zip(seconds.items(), results, strict=True):
-        ratios = [slow / fast for slow, fast in zip(reference, times, strict=True)]
+        faster = ratio(reference, times)
+        low, high = faster["spread"]
         equal = float((result.argmax(1) == first.argmax(1)).double().mean())
         difference = float((result - first).abs().max() / first.abs().max())
         print(
-            f"{name:22} {median(times):6.3f} s   {median(ratios):5.2f}x "
-            f"({min(ratios):.2f} to {max(ratios):.2f})   same class {equal:.4%}   "
+            f"{name:22} {median(times):6.3f} s   {faster['ratio']:5.2f}x "
+            f"({low:.2f} to {high:.2f})   same class {equal:.4%}   "
             f"max difference {difference:.1e}"
         )
 

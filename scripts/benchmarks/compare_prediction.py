@@ -10,7 +10,6 @@ import argparse
 import json
 import statistics
 import tempfile
-import time
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +18,7 @@ import torch.nn.functional as F
 from PIL import Image
 
 import hrseg
+from hrseg.benchmark.measure import by_turns, ratio
 from hrseg.checkpoints.loading import load_weights
 from hrseg.checkpoints.reading import read_checkpoint
 from hrseg.inference.inputs import find_sources
@@ -45,27 +45,26 @@ def main() -> None:
     model = create_model(**content["hrseg"]["architecture"])
     load_weights(model, content, purpose="evaluate", origin=arguments.checkpoint)
     model.eval()
-    times = []
     with tempfile.TemporaryDirectory() as folder:
         theirs, ours = Path(folder, "theirs"), Path(folder, "ours")
-        for _ in range(arguments.pairs):
-            start = time.perf_counter()
-            one_by_one(model, predictor, [source.path for source in sources], theirs)
-            middle = time.perf_counter()
-            predict_sources(predictor, sources, ours, Wanted(), arguments.checkpoint)
-            times.append((middle - start, time.perf_counter() - middle))
-            print(f"one by one {times[-1][0]:.1f} s, hrseg {times[-1][1]:.1f} s", flush=True)
+        paths = [source.path for source in sources]
+        ways = {
+            "one_by_one": lambda: one_by_one(model, predictor, paths, theirs),
+            "hrseg": lambda: predict_sources(
+                predictor, sources, ours, Wanted(), arguments.checkpoint
+            ),
+        }
+        seconds, _ = by_turns(ways, arguments.pairs)
         agreed = [
             (np.array(Image.open(theirs / f"{s.name}.png")) == np.array(Image.open(path))).mean()
             for s in sources
             for path in [ours / "masks" / f"{s.name}.png"]
         ]
-    ratios = sorted(theirs / ours for theirs, ours in times)
-    rates = [len(sources) / statistics.median(column) for column in zip(*times, strict=True)]
     report = {
-        "ratio": statistics.median(ratios),
-        "spread": [ratios[0], ratios[-1]],
-        "images_per_second": {"one_by_one": rates[0], "hrseg": rates[1]},
+        **ratio(seconds["one_by_one"], seconds["hrseg"]),
+        "images_per_second": {
+            way: len(sources) / statistics.median(column) for way, column in seconds.items()
+        },
         "agreement": float(np.mean(agreed)),
     }
     print(json.dumps(report, indent=1))

@@ -18,13 +18,16 @@ import hrseg
 from hrseg.benchmark import measure
 from hrseg.benchmark.measure import (
     PeakMemory,
+    by_turns,
     device_of,
     enough,
     in_process,
     machine,
     multiply_adds,
     on_one_device,
+    ratio,
     spread,
+    timed,
 )
 from hrseg.config.loader import load_config
 from hrseg.errors import ConfigError
@@ -160,6 +163,25 @@ def test_the_warm_up_is_no_part_of_the_figures():
     assert spread(seconds) == {
         "median": 2.0, "lowest": 1.0, "highest": 6.0, "mean": 3.0, "steps": 3, "first": 9.0
     }  # fmt: skip
+
+
+def test_ways_take_turns_and_their_ratio_has_a_spread():
+    order = []
+
+    def way(name, pause):
+        return lambda: order.append(name) or time.sleep(pause) or len(order)
+
+    seconds, results = by_turns({"slow": way("a", 0.04), "fast": way("b", 0.01)}, 3)
+    assert order == list("ababab") and results == {"slow": [1, 3, 5], "fast": [2, 4, 6]}
+    assert all(took >= 0.04 for took in seconds["slow"])
+    assert ratio([6, 2, 3], [2, 2, 2]) == {"ratio": 1.5, "spread": [1, 3]}
+
+
+def test_a_failure_is_timed_too():
+    seconds = []
+    with pytest.raises(KeyError), timed(seconds):
+        raise KeyError
+    assert len(seconds) == 1
 
 
 @pytest.mark.parametrize(

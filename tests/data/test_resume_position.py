@@ -1,40 +1,62 @@
-"""The place in the data: counted by Lightning, taken up again by the loader."""
+"""The place in the data: counted and resumed by the training loader, saved by Lightning."""
 
-from types import SimpleNamespace as Space
+from pathlib import Path
 
 import pytest
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.loops.progress import _BatchProgress, _ProcessedTracker, _Progress
 
 from hrseg.data import CamVid
-from hrseg.data.samplers import Position, position
+from hrseg.data.samplers import TrainSampler
+from hrseg.data.workers import WatchedLoader
 from hrseg.errors import ConfigError
+from hrseg.training.exact_resume import ExactState
 from tests.camvid_tree import make_camvid
 from tests.conftest import silent_trainer
 
 
-def standing(epochs, batches, last=False):
-    epoch = _Progress(current=_ProcessedTracker(started=epochs[0], processed=epochs[1]))
-    current = _ProcessedTracker(processed=batches[0], completed=batches[1])
-    batch = _BatchProgress(current=current, is_last_batch=last)
-    loop = Space(epoch_progress=epoch, epoch_loop=Space(batch_progress=batch))
-    return position(Space(fit_loop=loop), 9)
+def numbers(workers=0):
+    data = torch.arange(9)
+    sampler = TrainSampler(data, batch_size=2)
+    return WatchedLoader(
+        data, batch_size=2, sampler=Indices(sampler), drop_last=True, num_workers=workers
+    )
 
 
-@pytest.mark.parametrize(
-    ("epochs", "batches", "last", "place"),
-    [
-        ((0, 0), (0, 0), False, (0, 0, 9)),
-        ((3, 2), (4, 4), False, (2, 4, 9)),  # between two batches of the third epoch
-        ((3, 2), (4, 3), False, (2, 4, 9)),  # in on_train_batch_end
-        ((3, 2), (9, 9), True, (2, 9, 9)),  # validating
-        ((3, 2), (9, 8), True, (3, 0, 9)),  # after the last batch Lightning begins a new epoch
-        ((3, 3), (9, 9), True, (3, 0, 9)),  # at the end of the third epoch
-    ],
-)
-def test_the_place_is_what_is_trained_not_what_is_fetched(epochs, batches, last, place):
-    assert standing(epochs, batches, last) == Position(*place)
+class Indices(TrainSampler):
+    """A training sampler without the epoch in its keys."""
+
+    def __init__(self, of):
+        super().__init__(range(of.size), batch_size=2)
+
+    def keys(self):
+        return [key.index for key in super().keys()]  # noqa: SIM118
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize("done", [0, 1, 3, 4])
+def test_the_place_is_what_was_given_out_not_what_was_prefetched(done, workers):
+    loader = numbers(workers)
+    loader.sampler.set_epoch(2)
+    batches = iter(loader)
+    given = [next(batches).tolist() for _ in range(done)]
+    state = loader.state_dict()
+    assert state == {"epoch": 2 if done else 0, "done": done, "of": 4}
+    resumed = numbers(workers)
+    resumed.load_state_dict(state)
+    assert resumed.state_dict() == state
+    batches = iter(resumed)
+    resumed.sampler.set_epoch(2)  # Lightning does so after `iter`
+    assert [batch.tolist() for batch in batches] == [batch.tolist() for batch in loader][done:]
+    resumed.sampler.set_epoch(3)
+    assert len(list(resumed)) == 4
+    assert len(given) == done
+
+
+@pytest.mark.parametrize("state", [{}, {"epoch": 1, "done": "x", "of": 4}, []])
+def test_another_state_is_refused(state):
+    with pytest.raises(ConfigError, match="Invalid place in the data"):
+        numbers().load_state_dict(state)
 
 
 class Watch(pl.LightningModule):
@@ -54,27 +76,40 @@ class Watch(pl.LightningModule):
             self.trainer.save_checkpoint(self.trainer.default_root_dir + "/state.ckpt")
             raise InterruptedError
 
+    def on_train_batch_end(self, outputs, batch, batch_idx):
+        if -len(self.seen) == (self.stop_after or 0):
+            self.trainer.save_checkpoint(self.trainer.default_root_dir + "/state.ckpt")
+            raise InterruptedError
+
     def configure_optimizers(self):
         return torch.optim.SGD(self.parameters(), 0.1)
 
 
-def train(root, folder, module, state=None, **arguments):
+def train(root, folder, module, state=None, exact=False, **arguments):
     data = CamVid(str(root), **{"batch_size": 2, "crop_size": (32, 40), **arguments})
-    trainer = silent_trainer(folder, max_epochs=3, limit_val_batches=0)
+    callbacks = [ExactState(Path(folder))] if exact else []
+    trainer = silent_trainer(folder, max_epochs=3, limit_val_batches=0, callbacks=callbacks)
     trainer.fit(module, data, ckpt_path=state, weights_only=True)
     return module.seen
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")
 @pytest.mark.parametrize("workers", [0, 2])
-@pytest.mark.parametrize("done", [1, 3, 4, 7])
-def test_any_trainer_goes_on_with_the_sample_after_the_last(done, workers, tmp_path):
+@pytest.mark.parametrize("uniform", [0, 0.5])
+@pytest.mark.parametrize("between", [True, False])
+@pytest.mark.parametrize("done", [1, 3, 4])
+def test_a_training_resumes_with_the_sample_after_the_last(
+    done, between, uniform, workers, tmp_path
+):
+    """Saved at the end of a batch, in any trainer, or before the next one with ExactState."""
     root = make_camvid(tmp_path / "camvid", train=7, val=1)
-    whole = train(root, tmp_path, Watch(), workers=0)
-    first = Watch(stop_after=done)
+    options = {"class_uniform": uniform, "exact": between}
+    whole = train(root, tmp_path, Watch(), workers=0, **options)
+    first = Watch(stop_after=done if between else -done)
     with pytest.raises(InterruptedError):
-        train(root, tmp_path, first, workers=workers)
-    rest = train(root, tmp_path, Watch(), state=tmp_path / "state.ckpt", workers=workers)
+        train(root, tmp_path, first, workers=workers, **options)
+    state = tmp_path / "state.ckpt"
+    rest = train(root, tmp_path, Watch(), state=state, workers=workers, **options)
     assert first.seen == whole[:done]
     assert rest == whole[done:]
     assert len(whole) == 9
@@ -84,6 +119,6 @@ def test_any_trainer_goes_on_with_the_sample_after_the_last(done, workers, tmp_p
 def test_amid_an_epoch_another_batch_size_is_refused(tmp_path):
     root = make_camvid(tmp_path / "camvid", train=8, val=1)
     with pytest.raises(InterruptedError):
-        train(root, tmp_path, Watch(stop_after=2), workers=0)
+        train(root, tmp_path, Watch(stop_after=-2), workers=0)
     with pytest.raises(ConfigError, match=r"2 batches into epoch 1, of 4 batches; .* has 2"):
         train(root, tmp_path, Watch(), tmp_path / "state.ckpt", workers=0, batch_size=4)

@@ -1,19 +1,199 @@
-"""What a worker notes, what it does not hear, and that it leaves with its parent."""
+"""Data workers that die, hang or outlive: one error that names the sample, and no process left."""
 
+import errno
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
+import psutil
 import pytest
+import pytorch_lightning as pl
 import torch
+from torch.utils.data import Dataset
 
-from hrseg.data import workers as worker
-from hrseg.data.workers import at, collate_noted
+from hrseg.data import workers as module
+from hrseg.data.workers import WatchedLoader, at, collate_noted
 from hrseg.errors import DataError
-from tests.data.test_supervised_loader import is_running, made
+from tests.conftest import silent_trainer
 from tests.paths import ROOT
+
+
+class Numbers(Dataset):
+    """The numbers from 0; `deeds` maps some of them to something else that happens there."""
+
+    def __init__(self, deeds=None, count=12):
+        self.files = [(Path(f"/data/{i}.png"), Path(f"/data/mask{i}.png")) for i in range(count)]
+        self.deeds = deeds or {}
+
+    def __len__(self):
+        return len(self.files)
+
+    def __getitem__(self, index):
+        at(index)
+        self.deeds.get(index, int)()
+        return torch.full((4,), index)
+
+
+def sent(signum):
+    return lambda: os.kill(os.getpid(), signum)
+
+
+def gone():
+    os._exit(7)
+
+
+def asleep():
+    time.sleep(1000)
+
+
+def slow():
+    time.sleep(0.25)
+
+
+killed, stopped = sent(signal.SIGKILL), sent(signal.SIGSTOP)
+
+
+def made(deeds=None, patience=None, **options):
+    given = {"num_workers": 2, "batch_size": 2, "persistent_workers": True, **options}
+    return WatchedLoader(Numbers(deeds), patience, **given)
+
+
+def children():
+    return {process.pid for process in psutil.Process().children()}
+
+
+def error_of(loader):
+    before = children()
+    with pytest.raises(DataError) as caught:
+        list(loader)
+    assert len(str(caught.value).splitlines()) <= 4
+    assert children() <= before
+    assert signal.getsignal(signal.SIGCHLD) == signal.SIG_DFL
+    return str(caught.value)
+
+
+def is_running(pid):
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+SAMPLE_5 = "at sample 5: /data/5.png, mask /data/mask5.png"
+
+
+@pytest.mark.parametrize(
+    ("deed", "message"),
+    [
+        (killed, r"was killed \(SIGKILL\), at .*\nMost often the memory.*data\.workers"),
+        (sent(signal.SIGSEGV), r"crashed \(SIGSEGV\), at .*\nA file is damaged"),
+        (sent(signal.SIGBUS), r"crashed \(SIGBUS\), at .*\nNo room in /dev/shm"),
+        (gone, r"ended by itself \(exit code 7\), at "),
+    ],
+)
+def test_a_dead_worker_is_named_with_its_end_its_sample_and_the_repair(deed, message):
+    told = error_of(made({5: deed}))
+    assert SAMPLE_5 in told
+    assert re.match(rf"data worker \(process \d+\) {message}", told), told
+
+
+@pytest.mark.parametrize(("deed", "state"), [(asleep, ""), (stopped, " (it was stopped)")])
+def test_a_hanging_worker_is_named_with_its_sample_when_its_time_is_over(deed, state):
+    message = error_of(made({5: deed}, patience=0.5))
+    assert re.match(rf"data worker .* has been {SAMPLE_5} for 0.5 s{re.escape(state)}\.", message)
+    assert "data.worker_timeout" in message
+
+
+def test_the_one_that_hangs_is_named_not_those_that_wait_for_it():
+    assert " at sample 3: " in error_of(made({3: asleep}, patience=0.5, num_workers=3))
+
+
+def test_slow_samples_are_no_hanging_worker_however_many_make_a_batch():
+    deeds = dict.fromkeys(range(12), slow)
+    assert len(list(made(deeds, patience=1, batch_size=6))) == 2
+
+
+def test_time_in_which_the_whole_job_is_suspended_does_not_count():
+    child = os.fork()
+    if not child:
+        os.setpgid(0, 0)
+        os._exit(len(list(made(dict.fromkeys(range(12), slow), patience=0.6))))
+    time.sleep(0.3)
+    os.killpg(child, signal.SIGSTOP)
+    time.sleep(1.5)
+    os.killpg(child, signal.SIGCONT)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 6
+
+
+def test_workers_that_are_stopped_with_their_batches_ready_hold_up_nobody():
+    before = children()
+    batches = iter(made(patience=0.5))
+    time.sleep(0.5)  # the batches are in the queue, their memory is still to be fetched
+    for worker in children() - before:
+        os.kill(worker, signal.SIGSTOP)
+    with pytest.raises(DataError, match="was stopped"):
+        list(batches)
+
+
+def test_a_worker_that_dies_between_epochs_is_found_in_the_next():
+    loader, before = made(), children()
+    assert len(list(loader)) == 6
+    os.kill(max(children() - before), signal.SIGKILL)
+    assert re.search("data worker .* waiting, done with sample 11: /data/11", error_of(loader))
+
+
+def test_a_worker_that_dies_while_the_main_process_computes_is_reported_at_the_next_batch():
+    before = children()
+    batches = iter(made({6: killed}))
+    seen = [next(batches)]
+    worker = max(children() - before)
+    while is_running(worker):
+        time.sleep(0.01)
+    torch.ones(3).sum()  # torch's signal handler would raise anywhere here
+    with pytest.raises(DataError, match="at sample 6"):
+        seen.extend(batches)
+    assert torch.cat(seen)[:, 0].tolist() in (list(range(2 * n)) for n in (1, 2, 3))
+
+
+def test_workers_that_cannot_be_started_are_an_error_with_their_needs(monkeypatch):
+    def refuse():
+        raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+
+    monkeypatch.setattr(os, "fork", refuse)
+    with pytest.raises(DataError, match=r"Cannot start 2 data workers: Resource [\s\S]*workers; 0"):
+        iter(made())
+
+
+class Learner(pl.LightningModule):
+    def __init__(self):
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.zeros(()))
+        self.seen = []
+
+    def training_step(self, batch, index):
+        self.seen += batch[:, 0].tolist()
+        return self.weight * 0
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), 0.1)
+
+
+def trained(loader, **options):
+    learner = Learner()
+    silent_trainer(None, max_epochs=2, **options).fit(learner, loader)
+    return learner.seen
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_lightning_takes_it_for_a_dataloader_and_can_make_another_of_it():
+    assert trained(made()) == 2 * list(range(12))
+    assert trained(made(), overfit_batches=2) == 2 * list(range(4))
+    with pytest.raises(DataError, match="at sample 5"):
+        trained(made({5: killed}))
 
 
 def told_to_stop():
@@ -25,22 +205,23 @@ def test_signals_that_everybody_gets_are_the_main_process_s_to_answer():
     assert len(list(made({1: told_to_stop, 4: told_to_stop}))) == 6
 
 
-ENDINGS = ["os.kill(os.getpid(), 9)", "sys.exit()", "unkillable(); sys.exit()", "next(batches)"]
+# A worker hangs; the parent is killed, ends, ends with a stopped worker, or is interrupted.
+ENDINGS = ["os.kill(os.getpid(), 9)", "sys.exit()", "stop(); sys.exit()", "list(batches)"]
 NURSERY = """
 import os, sys, time
-from tests.data.test_supervised_loader import asleep, made
-def unkillable():
-    for worker in batches._workers:
-        worker.kill = int
+from tests.data.test_workers import asleep, children, made
+def stop():
+    for worker in children():
+        os.kill(worker, 19)
 for number, ending in enumerate(sys.argv[1:]):
     if pid := os.fork():
-        if ending == "next(batches)":
+        if ending == "list(batches)":
             time.sleep(1)
             os.kill(pid, 2)
         os.waitpid(pid, 0)
         continue
     batches = iter(made({3: asleep}))
-    print(ending, *[worker.pid for worker in batches._workers], sep=chr(9), flush=True)
+    print(ending, *children(), sep=chr(9), flush=True)
     next(batches)
     exec(ending)
 """
@@ -55,7 +236,7 @@ def test_no_worker_outlives_a_parent_that_is_killed_ends_or_is_interrupted():
     for line in done.stdout.splitlines():
         ending, *numbers = line.split("\t")
         pids[ending] = list(map(int, numbers))
-    assert list(pids) == ENDINGS and set(map(len, pids.values())) == {2}
+    assert list(pids) == ENDINGS and set(map(len, pids.values())) == {2}, done.stderr
     deadline = time.monotonic() + 60
     while (left := [pid for two in pids.values() for pid in two if is_running(pid)]) and (
         time.monotonic() < deadline
@@ -78,7 +259,7 @@ def test_a_batch_that_finds_no_shared_memory_is_told_with_its_repair():
 SMALL = """
 from hrseg.errors import DataError
 import torch
-from tests.data.test_supervised_loader import Numbers, WatchedLoader
+from tests.data.test_workers import Numbers, WatchedLoader
 class Large(Numbers):
     def __getitem__(self, index):
         return torch.zeros(600, 1000, dtype=torch.uint8)
@@ -102,5 +283,5 @@ def test_a_small_dev_shm_is_told_of():
 
 def test_outside_of_a_worker_nothing_is_noted():
     at(3)
-    assert worker._desk is None
+    assert module._desk is None
     assert len(list(made(num_workers=0, persistent_workers=False))) == 6

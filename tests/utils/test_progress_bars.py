@@ -9,7 +9,7 @@ import sys
 import pytest
 from rich import reconfigure
 
-from hrseg.utils.console import progress_bar
+from hrseg.utils.console import progress_bar, track
 from tests.camvid_tree import fit_overrides, make_camvid
 
 
@@ -34,8 +34,7 @@ def test_it_counts_and_shows_no_rate_before_there_is_one(terminal):
 
 
 def test_what_is_no_terminal_is_told_nothing(capsys):
-    with progress_bar() as bar:
-        list(bar.track(range(3), description="images"))
+    assert list(track(range(3), 3, "images")) == [0, 1, 2]
     assert capsys.readouterr().out == ""
 
 

@@ -1,7 +1,8 @@
+import os
 import re
 import resource
+import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
@@ -28,9 +29,15 @@ def test_a_torch_that_does_not_import_is_a_finding_and_no_traceback(monkeypatch)
 def test_memory_is_that_of_the_machine_as_the_kernel_says():
     ((name, text),), findings = machine._memory()
     total, free = (float(number) for number in re.findall(r"([\d.]+) GiB, ([\d.]+) free", text)[0])
-    said = int(re.search(r"MemTotal:\s*(\d+) kB", Path("/proc/meminfo").read_text())[1])
+    pages = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     assert (name, findings) == ("memory", [])
-    assert abs(total - said / 2**20) < 0.1 and 0 < free <= total
+    assert abs(total - pages / 2**30) < 0.1 and 0 < free <= total
+
+
+def test_the_processors_are_those_that_this_process_may_use():
+    script = "import os; os.sched_setaffinity(0, {min(os.sched_getaffinity(0))}); "
+    script += "from hrseg.utils.system import processors; print(processors())"
+    assert subprocess.run([sys.executable, "-c", script], capture_output=True).stdout == b"1\n"
 
 
 @pytest.mark.parametrize(("files", "noted"), [(256, True), (1024, False), (-1, False)])
