@@ -95,8 +95,8 @@ class ExactState(Callback):
     """Add the state to each checkpoint that makes a resumed run equal to an uninterrupted one.
 
     This covers the random numbers of every process, Lightning's progress counters, and the rows of
-    metrics.csv. The training loader keeps the position in the data. The promise holds for a resume with
-    the same config and number of processes.
+    metrics.csv. The training loader keeps the position in the data. The promise holds for a resume
+    with the same config and number of processes.
     """
 
     def __init__(self, run: Path) -> None:
