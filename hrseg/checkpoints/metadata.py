@@ -12,13 +12,12 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
+    TypeAdapter,
     ValidationError,
     ValidationInfo,
     field_validator,
 )
-from pydantic import (
-    create_model as create_schema,
-)
+from pydantic import create_model as create_schema
 
 from hrseg.config.loader import to_dict
 from hrseg.config.protocols import Protocol, make_protocol
@@ -35,7 +34,6 @@ if TYPE_CHECKING:
 
 FORMAT = 1  # of the metadata and the rest of the file: raise it if an older hrseg would misread
 _MAX_ITEMS = 20_000  # values in the metadata of a file, a hundred times the usual number
-_MAX_SIDE = 2**16  # pixels: larger images fill the memory
 _VERSION = r"^[A-Za-z0-9_.+!-]{1,40}$"
 
 
@@ -58,7 +56,7 @@ def _evaluable(value: dict[str, Any]) -> dict[str, Any]:
     """Refuse fields from which no `Protocol` can be made."""
     try:
         protocol = Protocol(**value)
-        _Limits.model_validate({name: getattr(protocol, name) for name in _Limits.model_fields})
+        _LIMITS.validate_python([getattr(protocol, name) for name in _LIMITED])
     except ValidationError as error:
         raise ValueError(first_problem(error)) from error
     except (TypeError, ConfigError) as error:
@@ -82,17 +80,12 @@ ProtocolFields = Annotated[dict[str, Any], AfterValidator(_evaluable)]
 _Id = Annotated[Integer, Field(ge=0, lt=256)]
 _Color = Annotated[list[_Id], Field(min_length=3, max_length=3)]
 _Pair = Annotated[list[_Id], Field(min_length=2, max_length=2)]
+# Limits of a stored protocol that `Protocol` itself does not have.
+_LIMITED = ("name", "pad_multiple", "base_size", "window_above")
+_Side = Annotated[Integer, Field(le=2**16)]  # pixels: larger images fill the memory
+_LIMITS = TypeAdapter(tuple[Name, _Side, _Side, Number])
 _Mean = Annotated[Number, Field(gt=-1e6, lt=1e6)]
 _Std = Annotated[Number, Field(gt=0, lt=1e6)]
-
-
-class _Limits(BaseModel):
-    """Limits of a stored protocol that `Protocol` itself does not have."""
-
-    name: Name
-    pad_multiple: Annotated[Integer, Field(le=_MAX_SIDE)]
-    base_size: Annotated[Integer, Field(le=_MAX_SIDE)]
-    window_above: Number
 
 
 class ExportMetadata(BaseModel):

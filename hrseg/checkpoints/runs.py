@@ -61,7 +61,7 @@ def has_state(run: Path) -> bool:
 def newest_state(run: Path) -> Path:
     """Return `last.ckpt`, or what Lightning saved after it when SLURM took the machine back.
 
-    Where `last.ckpt` is damaged the one before it, with a word.
+    If `last.ckpt` is damaged, the previous file with a warning.
     """
     last = whole_checkpoint(run / "checkpoints" / "last.ckpt")
     requeued = [path for path in run.glob(_REQUEUED) if path.is_file()]
@@ -104,7 +104,7 @@ def newest_run(runs: Path, name: str = "*") -> Path:
 def best_checkpoint(run: Path) -> Path:
     """Return `best.ckpt`, or `last.ckpt` of a run that was never validated.
 
-    Where it is damaged the one before it, with a word.
+    If it is damaged, the previous file with a warning.
     """
     best = whole_checkpoint(run / "checkpoints" / "best.ckpt")
     return best if best.is_file() else whole_checkpoint(best.with_name("last.ckpt"))
@@ -113,7 +113,7 @@ def best_checkpoint(run: Path) -> Path:
 def checkpoint_at(path: Path) -> Path:
     """Return the checkpoint that a path means, of a run folder its best one.
 
-    Where it is damaged the one before it, with a word.
+    If it is damaged, the previous file with a warning.
     """
     return best_checkpoint(path) if path.is_dir() else whole_checkpoint(path)
 
