@@ -88,7 +88,7 @@ def training_state(content: Mapping[str, Any], path: Path | str) -> TrainingStat
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(str(part) for part in first["loc"])
-        raise _no_state(path, f"its {key} is not what Lightning writes ({first['msg']})") from None
+        raise _no_state(path, f"its {key} is invalid ({first['msg']})") from None
 
 
 class ExactState(Callback):
