@@ -275,7 +275,7 @@ def test_a_small_dev_shm_is_told_of():
     if subprocess.run(["unshare", "-m", "true"], capture_output=True).returncode:
         pytest.skip("no right to mount")
     told = subprocess.run(
-        ["unshare", "-m", "sh", "-c", mount], capture_output=True, text=True, timeout=120,
+        ["unshare", "-m", "sh", "-c", mount], capture_output=True, text=True, timeout=600,
         cwd=ROOT,
     )  # fmt: skip
     assert "No space left on device" in told.stdout and "--shm-size" in told.stdout, told
