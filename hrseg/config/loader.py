@@ -15,7 +15,7 @@ from typing import Any, get_args, get_origin
 import yaml
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, PlainValidator, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails, PydanticCustomError, to_jsonable_python
 
@@ -26,7 +26,7 @@ from hrseg.config.schema import (
     InferenceConfig,
     ModelConfig,
 )
-from hrseg.config.trainer import Trainer, TrainerConfig
+from hrseg.config.trainer import TrainerConfig
 from hrseg.errors import ConfigError
 from hrseg.utils.registry import find
 from hrseg.utils.text import one_line
@@ -287,7 +287,9 @@ def _section(field: FieldInfo, value: Any) -> type[BaseModel] | None:
     if isinstance(value, dict) and get_origin(kind) is list:
         kind, *metadata = get_args(get_args(kind)[0])
     for item in metadata:
-        if isinstance(item, Part | Trainer):
+        if isinstance(item, PlainValidator):
+            return TrainerConfig
+        if isinstance(item, Part):
             try:
                 return item.model(value)
             except (PydanticCustomError, ValidationError):

@@ -7,10 +7,10 @@ is meaningful only together with its protocol. `inference/evaluator.py` carries 
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, Field, ValidationError, ValidationInfo, field_validator
+from pydantic import AfterValidator, Field, ValidationInfo, field_validator
 
 from hrseg.utils.registry import find
-from hrseg.utils.validation import Checked, explained, flat_error, option
+from hrseg.utils.validation import Arguments, explained, option
 
 Average = Literal["softmax", "exp_logits", "logits"]
 ScoresAt = Literal["window", "image"]
@@ -33,7 +33,7 @@ Scales = Annotated[
 ]
 
 
-class Protocol(Checked, frozen=True):  # type: ignore[misc]
+class Protocol(Arguments, frozen=True):  # type: ignore[misc]
     """How an image is evaluated; part of every score.
 
     The order of the steps: resize and pad the image; for each scale resize it again, cut it into
@@ -43,6 +43,8 @@ class Protocol(Checked, frozen=True):  # type: ignore[misc]
     Raises:
         ConfigError: a value that cannot be evaluated.
     """
+
+    prefix = "inference."
 
     name: Annotated[str, Field(strict=True, pattern=r"^[^\x00-\x1f]{1,200}$")] = option(
         "the preset it started from", "plain"
@@ -76,13 +78,6 @@ class Protocol(Checked, frozen=True):  # type: ignore[misc]
     absent_classes: Literal["skipped", "zero"] = option(
         "classes without a pixel in the mean over classes", "skipped"
     )
-
-    def __init__(self, **values: Any) -> None:
-        """Check the values; any list becomes a tuple."""
-        try:
-            super().__init__(**values)
-        except ValidationError as error:
-            raise flat_error(error, type(self), values, "inference.") from error
 
     @field_validator("stride")
     @classmethod

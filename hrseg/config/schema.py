@@ -11,6 +11,7 @@ from pydantic import (
     AfterValidator,
     BaseModel,
     Field,
+    PlainValidator,
     create_model,
     field_validator,
 )
@@ -21,7 +22,7 @@ from hrseg.config.parts import PARTS, Part
 from hrseg.config.parts import model_from_signature as model_from_signature
 from hrseg.config.parts import register_part as register_part
 from hrseg.config.protocols import PROTOCOLS, Color, Protocol, Side
-from hrseg.config.trainer import Trainer
+from hrseg.config.trainer import TrainerConfig, checked_trainer
 from hrseg.utils.registry import did_you_mean
 from hrseg.utils.text import one_line
 from hrseg.utils.validation import Checked, explained, option
@@ -349,9 +350,9 @@ class Config(Checked):
     loggers: tuple[str, ...] = option(
         "beside metrics.csv: tensorboard, wandb, mlflow", ("tensorboard",)
     )
-    trainer: Annotated[dict[str, Any], Trainer()] = option(
-        "arguments of pytorch_lightning.Trainer", dict
-    )
+    trainer: Annotated[
+        dict[str, Any], PlainValidator(checked_trainer, json_schema_input_type=TrainerConfig)
+    ] = option("arguments of pytorch_lightning.Trainer", dict)
     # The values as they were loaded, with and without unresolved interpolation; for `to_yaml`.
     _source: tuple[Any, Any] = (None, None)
 

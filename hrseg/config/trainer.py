@@ -3,8 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from pydantic import BaseModel, GetCoreSchemaHandler, GetJsonSchemaHandler, create_model
-from pydantic_core import CoreSchema, core_schema
+from pydantic import create_model
 
 from hrseg.utils.validation import Checked, explained
 
@@ -33,26 +32,9 @@ TrainerConfig: type[Checked] = create_model(  # type: ignore[call-overload]
 )
 
 
-class Trainer:
-    """Annotation of the `trainer` section: a plain dict whose keys and numbers are checked."""
-
-    def model(self, _: Any) -> type[BaseModel]:
-        """Return the model of the section."""
-        return TrainerConfig
-
-    def __get_pydantic_core_schema__(self, _: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
-        """Validate by `TrainerConfig`."""
-
-        def check(value: Any) -> dict[str, Any]:
-            for name in OWN_TRAINER_NAMES:
-                if isinstance(value, dict) and name in value:
-                    raise explained(
-                        "no value: hrseg sets this one itself. Fix: remove the key.", name
-                    )
-            return TrainerConfig.model_validate(value).model_dump(exclude_unset=True)
-
-        return core_schema.no_info_plain_validator_function(check)
-
-    def __get_pydantic_json_schema__(self, _: Any, handler: GetJsonSchemaHandler) -> dict[str, Any]:
-        """Return the keys of `TrainerConfig`."""
-        return dict(handler(TrainerConfig.__pydantic_core_schema__))
+def checked_trainer(value: Any) -> dict[str, Any]:
+    """Return the `trainer` section as a plain dict; its keys and numbers are checked."""
+    for name in OWN_TRAINER_NAMES:
+        if isinstance(value, dict) and name in value:
+            raise explained("no value: hrseg sets this one itself. Fix: remove the key.", name)
+    return TrainerConfig.model_validate(value).model_dump(exclude_unset=True)

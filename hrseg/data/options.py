@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypedDict, cast, get_
 
 from pydantic import Field, create_model
 
-from hrseg.utils.validation import Checked, checked
+from hrseg.utils.validation import Arguments
 
 if TYPE_CHECKING:
     Sides = Sequence[int]
@@ -81,11 +81,16 @@ DEFAULTS: DataOptions = {
     "manifest": None,
 }
 
+
+class _Options(Arguments):
+    prefix = "data."
+
+
 _fields: dict[str, Any] = {
     name: (kind, DEFAULTS.get(name))
     for name, kind in get_type_hints(DataOptions, include_extras=True).items()
 }
-OptionsModel: type[Checked] = create_model("DataOptions", __base__=Checked, **_fields)
+OptionsModel: type[Arguments] = create_model("OptionsModel", __base__=_Options, **_fields)
 
 
 def complete(options: DataOptions) -> DataOptions:
@@ -94,4 +99,4 @@ def complete(options: DataOptions) -> DataOptions:
     Raises:
         ConfigError: an unknown option, or a wrong value; the message states what was expected.
     """
-    return cast(DataOptions, dict(checked(OptionsModel, options, "data.")))
+    return cast(DataOptions, dict(OptionsModel(**options)))

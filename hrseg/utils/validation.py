@@ -2,9 +2,9 @@
 
 from collections.abc import Mapping
 from types import NoneType, UnionType
-from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
+from typing import Annotated, Any, ClassVar, Literal, Union, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails, InitErrorDetails, PydanticCustomError
 
@@ -13,7 +13,6 @@ from hrseg.utils.registry import did_you_mean
 from hrseg.utils.text import one_line
 
 Key = tuple[str | int, ...]
-Model = TypeVar("Model", bound=BaseModel)
 
 _WORDS: Mapping[Any, tuple[str, str]] = {
     int: ("a whole number", "whole numbers"),
@@ -34,16 +33,17 @@ class Checked(BaseModel):
         coerce_numbers_to_str=True,
         allow_inf_nan=False,
         protected_namespaces=(),
+        defer_build=True,  # most commands use few of the models
     )
 
-    @field_validator("*", mode="before")
+    @model_validator(mode="before")
     @classmethod
-    def _refuse_bool(cls, value: Any, info: ValidationInfo) -> Any:
-        if isinstance(value, bool):
-            kind = cls.model_fields[str(info.field_name)].annotation
-            if not {bool, Any} & {kind, *get_args(kind)}:
-                raise PydanticCustomError("no_bool", "true or false")
-        return value
+    def _refuse_bool(cls, data: Any) -> Any:
+        for name, value in data.items() if isinstance(data, dict) else ():
+            kind = cls.model_fields[name].annotation if name in cls.model_fields else Any
+            if isinstance(value, bool) and not {bool, Any} & {kind, *get_args(kind)}:
+                raise _error(PydanticCustomError("no_bool", "true or false"), (name,), value)
+        return data
 
 
 def option(description: str, default: Any = ..., **more: Any) -> Any:
@@ -53,25 +53,24 @@ def option(description: str, default: Any = ..., **more: Any) -> Any:
     return Field(default, description=description, **more)
 
 
-def checked(model: type[Model], values: Mapping[str, Any], prefix: str) -> Model:
-    """Return the model of some values.
+class Arguments(Checked):
+    """Checked arguments of a Python call.
 
     Raises:
         ConfigError: a wrong value; the message names its key, which begins with `prefix`.
     """
-    try:
-        return model.model_validate(values)
-    except ValidationError as error:
-        raise flat_error(error, model, values, prefix) from error
 
+    prefix: ClassVar[str]
 
-def flat_error(
-    error: ValidationError, model: type[BaseModel], values: Mapping[str, Any], prefix: str
-) -> ConfigError:
-    """Return the error of a model without sections for the user."""
-    line = first_error(error)
-    name = str(line["loc"][0])
-    return ConfigError(f"{prefix}{one_line(name)}{explain(line, model, name, values.get(name))}")
+    def __init__(self, **values: Any) -> None:
+        """Check the values; any list becomes a tuple."""
+        try:
+            super().__init__(**values)
+        except ValidationError as error:
+            line = first_error(error)
+            name = str(line["loc"][0])
+            message = explain(line, type(self), name, values.get(name))
+            raise ConfigError(f"{self.prefix}{one_line(name)}{message}") from error
 
 
 def first_error(error: ValidationError) -> ErrorDetails:
@@ -101,7 +100,7 @@ def explain(line: ErrorDetails, model: type[BaseModel], name: str, value: Any) -
     hint = ""
     if line["type"] == "literal_error":
         hint = did_you_mean(str(value), _choices(field.annotation)).partition("\n")[0][1:]
-    elif line["type"] == "string_type" and isinstance(line["input"], bool):
+    elif isinstance(line["input"], bool) and "text" in wanted(field):
         hint = ' Fix: put the word in quotes, e.g. "yes".'
     return f" is {shown(value)}.\nExpected {wanted(field)}.{hint}"
 
@@ -114,6 +113,11 @@ def explained(expected: str, *key: str) -> PydanticCustomError | ValidationError
     return ValidationError.from_exception_data(
         "", [InitErrorDetails(type=error, loc=key, input=None)]
     )
+
+
+def _error(kind: PydanticCustomError, key: Key, value: Any) -> ValidationError:
+    line = InitErrorDetails(type=kind, loc=key, input=value)
+    return ValidationError.from_exception_data("", [line])
 
 
 def wanted(field: FieldInfo) -> str:
