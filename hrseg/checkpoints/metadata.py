@@ -12,6 +12,7 @@ from hrseg.config.schema import Config
 from hrseg.errors import ConfigError
 from hrseg.models import create_model
 from hrseg.models.normalize import IMAGENET_MEAN, IMAGENET_STD
+from hrseg.models.segmenter import plugin_of
 from hrseg.utils.constants import __version__
 from hrseg.utils.text import one_line
 from hrseg.visualize import default_palette
@@ -32,6 +33,7 @@ def build_metadata(
     mean: Sequence[float],
     std: Sequence[float],
     protocol: Protocol,
+    **optional: Any,
 ) -> dict[str, Any]:
     """Return, as plain data, everything that prediction with the weights needs.
 
@@ -43,6 +45,7 @@ def build_metadata(
         mean: of the normalisation, per channel, for images in 0..1.
         std: of the normalisation.
         protocol: how images are evaluated.
+        optional: `plugin`, which registered a part of the network or of its training.
     """
     return {
         "format": FORMAT,
@@ -54,6 +57,7 @@ def build_metadata(
         "mean": list(mean),
         "std": list(std),
         "protocol": protocol.to_dict(),
+        **optional,
     }
 
 
@@ -69,6 +73,7 @@ def metadata_from_config(
         IMAGENET_MEAN,
         IMAGENET_STD,
         make_protocol(config.inference.protocol, to_dict(config.inference)),
+        plugin=plugin_of(architecture),
     )
 
 
@@ -147,6 +152,7 @@ def _is_architecture(value: Any, facts: Mapping[str, Any]) -> bool:
         return False
     kinds = {name: known[name].annotation for name in value}
     kinds = {name: float | int if kind is float else kind for name, kind in kinds.items()}
+    kinds |= {name: str | dict for name in ("backbone", "head") if name in kinds}
     return all(isinstance(value[name], kind) for name, kind in kinds.items())
 
 
@@ -206,7 +212,12 @@ def _are_ids(values: Any, limit: int) -> bool:
     return all(isinstance(value, int) and 0 <= value < limit for value in values)
 
 
+def _is_plugin(value: Any, facts: Mapping[str, Any]) -> bool:
+    return value is None or (isinstance(value, str) and len(value) < 2**12)
+
+
 _CHECKS = {
+    "plugin": _is_plugin,
     "format": _is_format,
     "version": _is_version,
     "architecture": _is_architecture,

@@ -12,6 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 from hrseg.checkpoints.hub import is_on_hub
 from hrseg.checkpoints.integrity import previous_of, state_of, whole_checkpoint
 from hrseg.config.loader import to_yaml
+from hrseg.config.plugins import plugin_note
 from hrseg.config.schema import Config
 from hrseg.errors import ConfigError
 from hrseg.utils.files import write_bytes
@@ -44,7 +45,8 @@ def write_config(config: Config, folder: Path, durable: bool = False) -> None:
         value = OmegaConf.to_container(copy[section])[key]  # type: ignore[index, call-overload]
         if isinstance(value, str) and "${" not in value and not is_on_hub(value):
             copy[section][key] = str(Path(value).expanduser().absolute())
-    write_bytes(folder / "config.yaml", OmegaConf.to_yaml(copy).encode(), durable)
+    text = plugin_note(config) + OmegaConf.to_yaml(copy)
+    write_bytes(folder / "config.yaml", text.encode(), durable)
 
 
 def requeued_run(home: Path) -> Path | None:

@@ -15,6 +15,7 @@ import yaml
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from hrseg.config.plugins import plugin_note, with_plugins
 from hrseg.config.protocols import PROTOCOLS, make_protocol
 from hrseg.config.schema import (
     OWN_TRAINER_NAMES,
@@ -30,6 +31,7 @@ from hrseg.utils.text import one_line
 _DEPTH = 40  # of lists and sections in a file
 
 
+@with_plugins
 def load_config(name: str | Path, overrides: Iterable[str] = ()) -> Config:
     """Return the checked config that `name` finds, with `key=value` overrides applied.
 
@@ -104,7 +106,7 @@ def shipped_configs() -> dict[str, Path]:
 
 def to_yaml(config: Config) -> str:
     """Return the config as YAML that `load_config` reads back to the same config."""
-    return OmegaConf.to_yaml(cast(DictConfig, config))
+    return plugin_note(config) + OmegaConf.to_yaml(cast(DictConfig, config))
 
 
 def to_dict(section: Any) -> dict[str, Any]:
@@ -159,6 +161,11 @@ class _Checker:
         return config
 
     def _value(self, kind: Any, value: Any, key: str) -> Any:
+        if key == "model.backbone" and isinstance(value, str) and "${" not in value:
+            if value not in SECTIONS[key]:
+                hint = did_you_mean(value, SECTIONS[key])
+                raise self.error(key, f"cannot be {value!r}{hint}")
+            return value
         if key == "losses" and isinstance(value, list):
             return [self._named(key, item, f"{key}[{index}]") for index, item in enumerate(value)]
         if key in SECTIONS:
@@ -286,7 +293,7 @@ def _names_a_folder(name: str) -> bool:
 
 def _spell_out_names(raw: DictConfig) -> None:
     """Write `{name: sgd}` where a named section is a bare `sgd`, so that overrides reach in."""
-    for key in SECTIONS:
+    for key in set(SECTIONS) - {"model.backbone"}:
         parent, _, name = key.rpartition(".")
         section = OmegaConf.select(raw, parent) if parent else raw
         if isinstance(section, DictConfig) and OmegaConf.is_interpolation(section, name):

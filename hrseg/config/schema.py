@@ -4,10 +4,11 @@ Fields of a named section equal the parameters of what the name builds, so a new
 loss or optimiser is one dataclass and one row in `SECTIONS`.
 """
 
-from collections.abc import Mapping
+import inspect
+from collections.abc import Callable, Container
 from dataclasses import MISSING as NO_DEFAULT
-from dataclasses import dataclass, field, is_dataclass
-from typing import Any, Literal
+from dataclasses import dataclass, field, fields, is_dataclass, make_dataclass
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from omegaconf import MISSING
 
@@ -162,7 +163,7 @@ class OCRConfig(HeadConfig):
 class ModelConfig:
     """The network."""
 
-    backbone: Backbone = option("the HRNet variant")
+    backbone: Any = option("the HRNet variant, or a plugin's backbone with its arguments")
     head: HeadConfig = option("the head", FCNConfig(name="fcn"))
     align_corners: bool = option("corner alignment of every bilinear interpolation", False)
     bn_momentum: float = option(
@@ -339,7 +340,7 @@ class Config:
 
 
 # Sections whose `name` chooses the dataclass.
-SECTIONS: Mapping[str, Mapping[str, type]] = {
+SECTIONS: dict[str, dict[str, type]] = {
     "data": {
         "camvid": CamVidConfig,
         "cityscapes": CityscapesConfig,
@@ -350,6 +351,7 @@ SECTIONS: Mapping[str, Mapping[str, type]] = {
         "synthetic": SyntheticConfig,
         "folder": FolderConfig,
     },
+    "model.backbone": dict.fromkeys(get_args(Backbone), HeadConfig),
     "model.head": {"fcn": FCNConfig, "ocr": OCRConfig},
     "losses": {
         "cross_entropy": CrossEntropyConfig,
@@ -381,3 +383,27 @@ WHOLE_TRAINER_NUMBERS = (
 
 # hrseg gives these to the Trainer itself.
 OWN_TRAINER_NAMES = ("logger", "callbacks", "default_root_dir", "use_distributed_sampler")
+
+
+# Stand-in until the pydantic schema is merged, which has both functions.
+def register_part(section: str, name: str, model: type) -> None:
+    """Let `name` select `model` in a named section."""
+    SECTIONS[section][name] = model
+
+
+def model_from_signature(
+    base: type, function: Callable[..., Any], skip: Container[str] = ()
+) -> type:
+    """Return the dataclass of a section whose arguments are the parameters of a function."""
+    constructor = function.__init__ if isinstance(function, type) else function  # type: ignore[misc]
+    hints = get_type_hints(constructor)
+    known, found = {item.name for item in fields(base)}, []
+    for name, parameter in inspect.signature(function).parameters.items():
+        variadic = parameter.kind in (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL)
+        if name in skip or variadic or name in known:
+            continue
+        default = NO_DEFAULT if parameter.default is parameter.empty else parameter.default
+        kind = hints.get(name, Any)
+        plain = kind in (int, float, str, bool) or get_origin(kind) is Literal
+        found.append((name, kind if plain else Any, option(name, default)))
+    return make_dataclass(function.__name__, found, bases=(base,))
