@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from hrseg.config.schema import (
-    SECTIONS,
+    SECTIONS as PARTS,
+)
+from hrseg.config.schema import (
     Config,
     DataConfig,
     HeadConfig,
@@ -61,7 +63,7 @@ def register_plugin_parts() -> None:
     """
     for section, registry in REGISTRIES.items():
         for name, plugin in registry.plugins.items():
-            if name in SECTIONS[section]:
+            if name in PARTS[section]:
                 continue
             _check_signature(section, name, registry[name])
             base = _BASES.get(section, HeadConfig)
@@ -117,4 +119,4 @@ def _part(plugin: str, section: str, values: dict[str, Any]) -> Any:
     """Return a section of the config again, in a process that may not have its plugin yet."""
     load_plugin(plugin)
     register_plugin_parts()
-    return SECTIONS[section][values["name"]](**values)
+    return PARTS[section][values["name"]](**values)

@@ -164,7 +164,7 @@ class ModelConfig:
     """The network."""
 
     backbone: Any = option("the HRNet variant, or a plugin's backbone with its arguments")
-    head: HeadConfig = option("the head", FCNConfig(name="fcn"))
+    head: Any = option("the head", FCNConfig(name="fcn"))
     align_corners: bool = option("corner alignment of every bilinear interpolation", False)
     bn_momentum: float = option(
         "momentum of the batch norm statistics", 0.01, at_least=0, at_most=1
@@ -316,8 +316,8 @@ class Config:
     data: DataConfig = option("the data set", DataConfig())
     model: ModelConfig = option("the network", ModelConfig())
     losses: list[LossConfig] = option("the losses", [CrossEntropyConfig(name="cross_entropy")])
-    optimizer: OptimizerConfig = option("the optimiser", SGDConfig(name="sgd"))
-    schedule: ScheduleConfig = option("the learning rate schedule", PolyConfig(name="poly"))
+    optimizer: Any = option("the optimiser", SGDConfig(name="sgd"))
+    schedule: Any = option("the learning rate schedule", PolyConfig(name="poly"))
     inference: InferenceConfig = option("the evaluation protocol", InferenceConfig())
     ema_decay: float | None = option(
         "weight averaging, e.g. 0.999; null: none", None, at_least=0, at_most=0.99999

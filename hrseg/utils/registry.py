@@ -1,11 +1,11 @@
 """Registries: parts by name, built-in or of plugins, with suggestions for misspelt names."""
 
+import importlib
 import inspect
 import sys
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from difflib import get_close_matches
-from importlib import import_module, invalidate_caches
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -65,6 +65,7 @@ class Registry(Mapping[str, T]):
 
 
 REGISTRIES: dict[str, Registry[Any]] = {}  # by section of the config, once their room is imported
+_OURS = (importlib.__file__, str(Path(__file__).parent.parent))  # frames that messages leave out
 _importing: list[str] = []  # the plugin whose import is running
 _installed: set[str] = set()  # the group of entry points, once it was loaded
 
@@ -100,7 +101,7 @@ def load_plugin(plugin: str) -> None:
         module, folder = path.stem, str(path.absolute().parent)
         if folder not in sys.path:
             sys.path.append(folder)
-        invalidate_caches()
+        importlib.invalidate_caches()
         spec = find_spec(module)
         if spec is None or spec.origin is None or not path.samefile(spec.origin):
             raise ConfigError(
@@ -109,14 +110,15 @@ def load_plugin(plugin: str) -> None:
             )
     _importing.append(plugin)
     try:
-        import_module(module)
+        importlib.import_module(module)
     except ConfigError:
         raise
     except Exception as error:  # whatever the code of the plugin raises
         frames = traceback.extract_tb(error.__traceback__)
-        own = [f"{f.filename}, line {f.lineno}: " for f in frames if "importlib" not in f.filename]
+        own = [f for f in frames if not f.filename.startswith(("<frozen importlib", *_OURS))]
+        place = f"{own[-1].filename}, line {own[-1].lineno}: " if own else ""
         raise ConfigError(
-            f"--plugin {plugin} cannot be imported.\n{''.join(own[1:][-1:])}"
+            f"--plugin {plugin} cannot be imported.\n{place}"
             f"{type(error).__name__}: {error}\nExpected a .py file or an installed module."
         ) from error
     finally:
