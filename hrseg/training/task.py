@@ -121,6 +121,7 @@ class SegmentationTask(pl.LightningModule):
         self.seen_pixels: Counter[float] = Counter()
         self.unread = 0  # validation images that were skipped
         self.scores: dict[str, Any] = {}
+        self.data_names: list[str] = []
         self.compiles = compile and isinstance(model, Segmenter)
         self.compiled: Outputs | None = None
         if isinstance(model, Segmenter):
@@ -137,7 +138,9 @@ class SegmentationTask(pl.LightningModule):
         return logits
 
     def on_fit_start(self) -> None:
-        """Compile the network, if asked."""
+        """Remember the data set's name for checkpoints; compile the network, if asked."""
+        data = getattr(self.trainer, "datamodule", None)
+        self.data_names = [name for name, kind in DATASETS.items() if type(data) is kind]
         if self.compiles:
             self.compiled = compiled_for_training(self.model)
 
@@ -294,9 +297,9 @@ class SegmentationTask(pl.LightningModule):
 
     def _plugins(self) -> str | None:
         """Return the plugins that training goes on with."""
-        architecture, data = self.model.architecture, getattr(self.trainer, "datamodule", None)
+        architecture = self.model.architecture
         used = {
-            "data": [name for name, kind in DATASETS.items() if type(data) is kind],
+            "data": self.data_names,
             "model.backbone": [architecture.get("backbone", "")],
             "model.head": [architecture.get("head", "")],
             "losses": self.loss_specs,
