@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from hrseg.metrics.confusion import ConfusionMatrix as ConfusionMatrix
     from hrseg.models import create_model as create_model
     from hrseg.training.callbacks import ClassScores as ClassScores
+    from hrseg.training.optimizers import OPTIMIZERS as optimizers  # noqa: F401
+    from hrseg.training.optimizers import SCHEDULES as schedules  # noqa: F401
     from hrseg.training.task import SegmentationTask as SegmentationTask
 
 _HOME = {
@@ -30,7 +32,8 @@ _HOME = {
     "load_weights": "hrseg.checkpoints.loading",
 }
 _MODULES = ("data", "losses", "models")
-__all__ = [*_HOME, *_MODULES]
+_REGISTRIES = {"optimizers": "OPTIMIZERS", "schedules": "SCHEDULES"}
+__all__ = [*_HOME, *_MODULES, *_REGISTRIES]
 
 
 def __getattr__(name: str) -> Any:
@@ -38,6 +41,8 @@ def __getattr__(name: str) -> Any:
         return getattr(import_module(_HOME[name]), name)
     if name in _MODULES:
         return import_module(f"hrseg.{name}")
+    if name in _REGISTRIES:
+        return getattr(import_module("hrseg.training.optimizers"), _REGISTRIES[name])
     raise AttributeError(f"module 'hrseg' has no attribute {name!r}")
 
 

@@ -67,11 +67,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(arguments: argparse.Namespace) -> int:
     """Run the command with the settings of the process that every command shares."""
     from hrseg.utils.console import plain_output
+    from hrseg.utils.registry import load_plugin
     from hrseg.utils.system import keep_memory
 
     if arguments.command in _COMPUTE:
         keep_memory()
     with plain_output():
+        for plugin in getattr(arguments, "plugin", None) or ():
+            load_plugin(plugin)
         return int(arguments.function(arguments) or 0)
 
 

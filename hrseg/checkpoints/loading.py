@@ -10,12 +10,13 @@ from torch import Tensor, nn
 
 from hrseg.checkpoints.hub import fetch, is_on_hub
 from hrseg.checkpoints.integrity import whole_checkpoint
-from hrseg.checkpoints.origins import FAMILIES, MARK, Found, State, recognise
+from hrseg.checkpoints.origins import FAMILIES, MARK, Found, State, foreign, recognise
 from hrseg.checkpoints.reading import read_checkpoint
+from hrseg.config.loader import to_dict
 from hrseg.config.schema import Config
 from hrseg.errors import ConfigError
 from hrseg.models.hrnet import VARIANTS
-from hrseg.models.pyramid import Backbone
+from hrseg.models.pyramid import FeaturePyramid
 from hrseg.models.segmenter import Segmenter, create_model
 from hrseg.utils.registry import find
 from hrseg.utils.text import some
@@ -61,7 +62,7 @@ class Report:
 
 
 def load_weights(
-    model: Segmenter | Backbone,
+    model: Segmenter | FeaturePyramid,
     path_or_state_dict: str | Path | Mapping[str, Any],
     source: str = "auto",
     purpose: str = "evaluate",
@@ -105,7 +106,7 @@ def load_weights(
 
 
 def compare(
-    model: Segmenter | Backbone,
+    model: Segmenter | FeaturePyramid,
     raw: Mapping[str, Any],
     source: str = "auto",
     origin: str = "the state dict",
@@ -115,7 +116,10 @@ def compare(
 
     Arguments and errors as of `load_weights`; the model stays as it is.
     """
-    found = _needed(model, recognise(raw, source, origin))
+    if f"backbone.{MARK}" in model.state_dict():
+        found = _needed(model, recognise(raw, source, origin))
+    else:
+        found = foreign(raw, origin)
     if purpose == "initialise":
         found = _regions_from_fcn(model, found)
     return found, _compare(model.state_dict(), found)
@@ -124,13 +128,30 @@ def compare(
 def build_model(config: Config, data: "SegmentationDataModule") -> Segmenter:
     """Return the network of a config for the classes of a data set, with random weights."""
     return create_model(
-        config.model.backbone.name,
-        head=config.model.head.name,
+        to_dict(config.model.backbone),
+        head=to_dict(config.model.head),
         num_classes=data.num_classes,
         align_corners=config.model.align_corners,
         bn_momentum=config.model.bn_momentum,
         output=config.model.output,
     )
+
+
+def described_model(metadata: Mapping[str, Any], path: Path) -> Segmenter:
+    """Return the network of a file's metadata, with random weights.
+
+    Raises:
+        ConfigError: a part of it is unknown; the message names the plugin that is missing.
+    """
+    try:
+        return create_model(**metadata["architecture"])
+    except ConfigError as error:
+        if not metadata.get("plugin"):
+            raise
+        raise ConfigError(
+            f"{path} has a network with parts of a plugin that is not loaded.\n"
+            f"Fix: add --plugin {metadata['plugin']}; in Python import it before."
+        ) from error
 
 
 def to_official(model: Segmenter) -> State:
@@ -139,7 +160,7 @@ def to_official(model: Segmenter) -> State:
     return {name.partition(".")[2]: tensor for name, tensor in model.state_dict().items()}
 
 
-def _needed(model: Segmenter | Backbone, found: Found) -> Found:
+def _needed(model: Segmenter | FeaturePyramid, found: Found) -> Found:
     """Leave out what output v1 has no layers for: the last exchange of the other streams."""
     if len(model.backbone.channels) > 1:
         return found
@@ -151,7 +172,7 @@ def _needed(model: Segmenter | Backbone, found: Found) -> Found:
     return found._replace(state=state, notes=[*found.notes, *said])
 
 
-def _regions_from_fcn(model: Segmenter | Backbone, found: Found) -> Found:
+def _regions_from_fcn(model: Segmenter | FeaturePyramid, found: Found) -> Found:
     """Let an FCN head draw the regions of an OCR head, as the authors start one from the other."""
     ours, theirs = "head.aux_head.", "head.last_layer."
     starts = any(name.startswith(theirs) for name in found.state)
@@ -205,6 +226,8 @@ def _refusal(model: nn.Module, found: State, report: Report, origin: str, purpos
 
 def describe(state: State) -> str:
     """Name the network, for example "HRNetV2-W48 with 19 classes"."""
+    if f"backbone.{MARK}" not in state:
+        return f"network that is not an HRNet, with {len(state)} tensors"
     width = _rows(state[f"backbone.{MARK}"])
     blocks = sum(bool(re.fullmatch(r"backbone\.layer1\.\d\.conv1\.weight", key)) for key in state)
     name = f"W{width} of unknown depth"

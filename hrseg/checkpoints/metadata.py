@@ -25,6 +25,7 @@ from hrseg.config.schema import Config
 from hrseg.errors import ConfigError
 from hrseg.models import create_model
 from hrseg.models.normalize import IMAGENET_MEAN, IMAGENET_STD
+from hrseg.models.segmenter import plugin_of
 from hrseg.utils.constants import __version__
 from hrseg.utils.text import one_line
 from hrseg.visualize import default_palette
@@ -123,7 +124,7 @@ class ModelMetadata(BaseModel):
         protocol: fields of the `Protocol` by which images are evaluated.
         format: version of the file format.
         version: of the hrseg that wrote the file.
-        plugin: module or file name of the plugin that registered a part of the network.
+        plugin: what `--plugin` needs: the modules or files that registered parts of the training.
         export: interface of an exported file; None in a checkpoint.
     """
 
@@ -138,7 +139,7 @@ class ModelMetadata(BaseModel):
     protocol: ProtocolFields
     format: Annotated[Integer, Field(ge=1)] = FORMAT
     version: Annotated[str, Field(pattern=_VERSION)] = __version__
-    plugin: Name | None = None
+    plugin: Annotated[str, Field(max_length=2**12), AfterValidator(_printable)] | None = None
     export: ExportMetadata | None = None
 
     @field_validator("class_names", "palette")
@@ -201,6 +202,7 @@ def metadata_from_config(
         IMAGENET_MEAN,
         IMAGENET_STD,
         make_protocol(config.inference.protocol, to_dict(config.inference)),
+        plugin=plugin_of(architecture),
     )
 
 

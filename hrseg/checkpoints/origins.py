@@ -15,6 +15,8 @@ from hrseg.utils.text import some
 State = dict[str, Tensor]
 Renamed = tuple[State, list[str]]
 MARK = "stage2.0.fuse_layers.0.1.0.weight"  # Every HRNet has it; its length is the width.
+# As DataParallel, the authors' FullModel, LightningModule and torch.compile prefix.
+WRAPPERS = r"(?:module\.|model\.|_orig_mod\.)*"
 CLASSIFICATION = ("incre_modules.", "downsamp_modules.", "final_layer.", "classifier.")
 
 
@@ -44,6 +46,8 @@ def recognise(raw: Mapping[str, Any], source: str, origin: str) -> Found:
         ConfigError: no HRNet in it, or one of another family than asked for.
     """
     find({"auto": None, **FAMILIES}, source, "source of weights")
+    if isinstance(raw.get("hrseg"), Mapping) and not any(MARK in key for key in _tensors(raw)):
+        return foreign(raw, origin)
     state = _network(raw, origin)
     possible, why = _tell(state, Path(origin).name)
     family = possible[0] if source == "auto" else source
@@ -59,6 +63,19 @@ def recognise(raw: Mapping[str, Any], source: str, origin: str) -> Found:
     if family in NORM_WEIGHTS:
         notes = [_norm_note(family, possible[0], why), *notes]
     return Found(family, renamed, notes)
+
+
+def foreign(raw: Mapping[str, Any], origin: str) -> Found:
+    """Return the tensors of a network that is not an HRNet, whose names are its own.
+
+    A file without `backbone.` and `head.` in its names is taken for a backbone alone.
+    """
+    tensors = _tensors(raw)
+    names = {key: re.match(rf"{WRAPPERS}((?:backbone|head)\..*)", key) for key in tensors}
+    state = {match[1]: tensors[key] for key, match in names.items() if match}
+    state = state or {f"backbone.{key}": tensor for key, tensor in tensors.items()}
+    _refuse_whole_numbers(state, origin)
+    return Found("hrseg", state, [])
 
 
 class Family(NamedTuple):
@@ -112,11 +129,8 @@ NORM_WEIGHTS = {"official": "taken as they are", "official_torch04": "read as |w
 
 def _network(raw: Mapping[str, Any], origin: str) -> State:
     """Return the network's tensors without the prefixes of what was wrapped around it."""
-    wrapped = raw.get("state_dict", raw)
-    entries = wrapped.items() if isinstance(wrapped, Mapping) else ()
-    tensors = {str(key): value for key, value in entries if isinstance(value, Tensor)}
-    # As DataParallel, the authors' FullModel, LightningModule and torch.compile prefix.
-    wrapper = re.compile(rf"((?:module\.|model\.|_orig_mod\.)*)(?:backbone\.)?{re.escape(MARK)}")
+    tensors = _tensors(raw)
+    wrapper = re.compile(rf"({WRAPPERS})(?:backbone\.)?{re.escape(MARK)}")
     match = next(filter(None, map(wrapper.fullmatch, tensors)), None)
     if match is None:
         raise ConfigError(f"{origin} holds {_otherwise(raw, tensors)}")
@@ -124,6 +138,12 @@ def _network(raw: Mapping[str, Any], origin: str) -> State:
     inside = [name for name in tensors if name.startswith(match[1])]
     _refuse_whole_numbers({name: tensors[name] for name in inside}, origin)
     return {name[len(match[1]) :]: tensors[name] for name in inside}
+
+
+def _tensors(raw: Mapping[str, Any]) -> State:
+    wrapped = raw.get("state_dict", raw)
+    entries = wrapped.items() if isinstance(wrapped, Mapping) else ()
+    return {str(key): value for key, value in entries if isinstance(value, Tensor)}
 
 
 def _refuse_whole_numbers(tensors: State, origin: str) -> None:

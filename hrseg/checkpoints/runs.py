@@ -9,6 +9,7 @@ from pathlib import Path
 from hrseg.checkpoints.hub import is_on_hub
 from hrseg.checkpoints.integrity import previous_of, state_of, whole_checkpoint
 from hrseg.config.loader import dump, unresolved
+from hrseg.config.plugins import plugin_note
 from hrseg.config.schema import Config
 from hrseg.errors import ConfigError
 from hrseg.utils.files import write_bytes
@@ -41,7 +42,8 @@ def write_config(config: Config, folder: Path, durable: bool = False) -> None:
         value = values[section][key]
         if isinstance(value, str) and "${" not in value and not is_on_hub(value):
             values[section][key] = str(Path(value).expanduser().absolute())
-    write_bytes(folder / "config.yaml", dump(values).encode(), durable)
+    text = plugin_note(config) + dump(values)
+    write_bytes(folder / "config.yaml", text.encode(), durable)
 
 
 def requeued_run(home: Path) -> Path | None:

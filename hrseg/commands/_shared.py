@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from hrseg.config.schema import Config
 
 OVERRIDES = "key=value pairs that change the config, e.g. data.batch_size=4 trainer.devices=2"
+PLUGIN = "Python file or module that registers parts by name; may be given more than once"
 
 # Settings of a training that do not apply to an evaluation of its checkpoint.
 _TRAINING_ONLY = (
@@ -22,14 +23,20 @@ _TRAINING_ONLY = (
 
 
 def add_config(parser: argparse.ArgumentParser, help: str) -> None:
-    """Add `--config` and the overrides."""
+    """Add `--config`, `--plugin` and the overrides."""
     parser.add_argument("--config", help=help)
     add_overrides(parser)
 
 
 def add_overrides(parser: argparse.ArgumentParser) -> None:
-    """Add the `key=value` pairs, which may stand anywhere among the options."""
+    """Add `--plugin` and the `key=value` pairs, which may stand anywhere among the options."""
     parser.add_argument("overrides", nargs="*", metavar="key=value", help=OVERRIDES)
+    add_plugin(parser)
+
+
+def add_plugin(parser: argparse.ArgumentParser) -> None:
+    """Add `--plugin`; `hrseg.cli` imports the plugins before the command runs."""
+    parser.add_argument("--plugin", action="append", metavar="FILE_OR_MODULE", help=PLUGIN)
 
 
 def config_name(arguments: argparse.Namespace) -> str:

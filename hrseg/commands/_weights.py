@@ -18,12 +18,13 @@ from hrseg.checkpoints.integrity import state_of
 from hrseg.checkpoints.loading import Report, build_model, compare, describe, load_weights
 from hrseg.checkpoints.metadata import ModelMetadata, metadata_from_config, read_metadata
 from hrseg.checkpoints.mmseg import RESTORE, to_mmseg
-from hrseg.checkpoints.origins import FAMILIES, Found, recognise
+from hrseg.checkpoints.origins import FAMILIES, MARK, Found, recognise
 from hrseg.checkpoints.reading import read_checkpoint, write_safetensors
 from hrseg.config.protocols import Protocol
 from hrseg.config.schema import Config
 from hrseg.errors import ConfigError
 from hrseg.inference.exported_model import is_exported, open_engine
+from hrseg.models.segmenter import network_name
 from hrseg.training.factory import build_data
 from hrseg.utils.files import cannot_write, replacing
 from hrseg.utils.text import some
@@ -103,6 +104,8 @@ def convert_weights(
     _check_out(out, family)
     raw = read_checkpoint(path)
     found = recognise(raw, "timm" if is_on_hub(file) else "auto", str(path))
+    if family != "hrseg" and f"backbone.{MARK}" not in found.state:
+        raise ConfigError(f"{path} holds a {describe(found.state)}: {family} has no names for it.")
     metadata = _metadata(raw, config, path) if family == "hrseg" else {}
     dropped = family != "hrseg" and "hrseg" in raw
     left_out = ["class names, colours, normalisation and protocol left out"] if dropped else []
@@ -201,9 +204,8 @@ def _align_corners(
 
 
 def _metadata_rows(metadata: ModelMetadata) -> list[tuple[str, str]]:
-    architecture = metadata.architecture
     return [
-        ("network", f"{architecture['backbone']} + {architecture.get('head', 'fcn')}"),
+        ("network", network_name(metadata.architecture)),
         ("classes", ", ".join(metadata.class_names)),
         ("protocol", str(Protocol(**metadata.protocol))),
     ]

@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hrseg.commands._shared import require_checkpoint, set_threads
+from hrseg.commands._shared import add_plugin, require_checkpoint, set_threads
 from hrseg.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
@@ -34,6 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--overlap", type=int, help="of tiles, in pixels; default: a quarter")
     parser.add_argument("--device", help="cpu, cuda, cuda:1, mps; default: cuda if there is one")
     parser.add_argument("--precision", choices=("32", "bf16", "16"), default="32")
+    add_plugin(parser)
     parser.add_argument("--threads", type=int, help="of the processor; default: one per core")
 
 

@@ -20,6 +20,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails, PydanticCustomError, to_jsonable_python
 
 from hrseg.config.parts import PARTS, Part
+from hrseg.config.plugins import plugin_note, with_plugins
 from hrseg.config.protocols import Protocol, make_protocol
 from hrseg.config.schema import (
     Config,
@@ -35,6 +36,7 @@ from hrseg.utils.validation import Key, explain, first_error, key_text
 _DEPTH = 40  # of lists and sections in a file
 
 
+@with_plugins
 def load_config(name: str | Path, overrides: Iterable[str] = ()) -> Config:
     """Return the checked config that `name` finds, with `key=value` overrides applied.
 
@@ -100,7 +102,7 @@ def shipped_configs() -> dict[str, Path]:
 
 def to_yaml(config: Config) -> str:
     """Return the config as YAML that `load_config` reads back to the same config."""
-    return dump(unresolved(config))
+    return plugin_note(config) + dump(unresolved(config))
 
 
 def unresolved(config: Config) -> dict[str, Any]:

@@ -1,6 +1,8 @@
 """Data sets: each is a LightningDataModule with plain arguments.
 
-A new one is one file beside these, a row in `DATASETS`, a model in config/schema.py and a config.
+A new one is one file beside these, a row in `DATASETS`, a model in config/schema.py and a config;
+outside of this package a subclass of `SegmentationDataModule` with
+`@hrseg.data.register("name")`.
 """
 
 from hrseg.data.datamodule import SegmentationDataModule
@@ -12,19 +14,25 @@ from hrseg.data.datasets.folder import Folder
 from hrseg.data.datasets.lip import LIP
 from hrseg.data.datasets.pascal_context import PascalContext
 from hrseg.data.synthetic.dataset import Synthetic
+from hrseg.utils.registry import Registry
 
-DATASETS: dict[str, type[SegmentationDataModule]] = {
-    "camvid": CamVid,
-    "cityscapes": Cityscapes,
-    "pascal_context": PascalContext,
-    "lip": LIP,
-    "ade20k": ADE20K,
-    "cocostuff10k": COCOStuff10K,
-    "synthetic": Synthetic,
-    "folder": Folder,
-}
+DATASETS: Registry[type[SegmentationDataModule]] = Registry(
+    "data",
+    {
+        "camvid": CamVid,
+        "cityscapes": Cityscapes,
+        "pascal_context": PascalContext,
+        "lip": LIP,
+        "ade20k": ADE20K,
+        "cocostuff10k": COCOStuff10K,
+        "synthetic": Synthetic,
+        "folder": Folder,
+    },
+    given=["seed"],
+)
+register = DATASETS.register
 
 __all__ = [
     "ADE20K", "DATASETS", "LIP", "COCOStuff10K", "CamVid", "Cityscapes", "Folder", "PascalContext",
-    "SegmentationDataModule", "Synthetic",
+    "SegmentationDataModule", "Synthetic", "register",
 ]  # fmt: skip

@@ -19,6 +19,7 @@ from hrseg.export.verification import Comparison, open_candidate, prove
 from hrseg.export.writers import Form, write
 from hrseg.inference.predictor import Predictor, build_predictor, load
 from hrseg.models import Segmenter
+from hrseg.models.segmenter import plugin_of
 from hrseg.training.factory import build_data
 from hrseg.utils.constants import __version__
 from hrseg.utils.files import replacing
@@ -168,6 +169,7 @@ def _facts(predictor: Predictor, form: Form, source: Mapping[str, str]) -> dict[
         predictor.normalize.mean,
         predictor.normalize.std,
         predictor.protocol,
+        plugin=plugin_of(predictor.model.architecture),
     )
     metadata["export"] = {
         "format": form.format,

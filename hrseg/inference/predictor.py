@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from hrseg.checkpoints.loading import build_model, load_weights
+from hrseg.checkpoints.loading import build_model, described_model, load_weights
 from hrseg.checkpoints.metadata import metadata_from_config, read_metadata
 from hrseg.checkpoints.reading import read_checkpoint
 from hrseg.checkpoints.runs import checkpoint_at
@@ -27,7 +27,7 @@ from hrseg.errors import ConfigError
 from hrseg.inference.evaluator import Evaluator
 from hrseg.inference.exported_model import Engine, is_exported, open_engine
 from hrseg.inference.inputs import Input, read_pixels
-from hrseg.models import Segmenter, create_model
+from hrseg.models import Segmenter
 from hrseg.models.normalize import Normalize
 from hrseg.models.optimize import PRECISIONS, inference_network
 from hrseg.utils.console import say
@@ -73,7 +73,7 @@ def load(
             "hrseg.create_model and hrseg.load_weights."
         )
     read_metadata(facts, checkpoint)
-    model = create_model(**facts["architecture"])
+    model = described_model(facts, checkpoint)
     load_weights(model, content, purpose="evaluate", origin=checkpoint)
     return Predictor(model, facts, device, precision)
 

@@ -112,6 +112,11 @@ def _tile_logits(
         image = torch.from_numpy(crop).permute(2, 0, 1)[None].to(device)
         with torch.inference_mode():  # else the blended sum would keep what every tile went through
             (views,) = evaluator.logits([evaluator.normalize(image)])
+            cells = tuple(-(-side // STRIDE) for side in image.shape[-2:])
+            if views.shape[-2:] != cells:  # of a backbone with another stride
+                views = F.interpolate(
+                    views, cells, mode="bilinear", align_corners=evaluator.align_corners
+                )
             logits = views.mean(0).cpu()
         yield logits
 

@@ -1,4 +1,10 @@
-"""Losses by name, each from logits (B, K, H, W) and a mask (B, H, W) with 255 = ignore."""
+"""Losses by name, each from logits (B, K, H, W) and a mask (B, H, W) with 255 = ignore.
+
+`@hrseg.losses.register("name")` adds a class or function that returns such a module. In training
+the logits have the size of the mask, and the mask is int64.
+"""
+
+from collections.abc import Callable
 
 from torch import nn
 
@@ -8,14 +14,19 @@ from hrseg.losses.dice import Dice
 from hrseg.losses.lovasz import Lovasz
 from hrseg.losses.ohem import OHEM
 from hrseg.losses.rmi import RMI
+from hrseg.utils.registry import Registry
 
-LOSSES: dict[str, type[nn.Module]] = {
-    "cross_entropy": CrossEntropy,
-    "ohem": OHEM,
-    "dice": Dice,
-    "lovasz": Lovasz,
-    "boundary": Boundary,
-    "rmi": RMI,
-}
+LOSSES: Registry[Callable[..., nn.Module]] = Registry(
+    "losses",
+    {
+        "cross_entropy": CrossEntropy,
+        "ohem": OHEM,
+        "dice": Dice,
+        "lovasz": Lovasz,
+        "boundary": Boundary,
+        "rmi": RMI,
+    },
+)
+register = LOSSES.register
 
-__all__ = ["LOSSES", "OHEM", "RMI", "Boundary", "CrossEntropy", "Dice", "Lovasz"]
+__all__ = ["LOSSES", "OHEM", "RMI", "Boundary", "CrossEntropy", "Dice", "Lovasz", "register"]

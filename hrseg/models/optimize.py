@@ -23,15 +23,22 @@ Model = TypeVar("Model", bound=nn.Module)
 def fold(model: Model) -> Model:
     """Return a copy in eval mode without batch norms; logits differ by rounding alone.
 
-    A convolution and the batch norm that stands next after it belong together.
+    A convolution and the batch norm that stands next after it belong together, in `nn.Sequential`
+    and in the modules of hrseg; modules of others may call their children in another order.
     """
     folded = copy.deepcopy(model).eval()
-    for module in folded.modules():
+    for module in filter(_calls_in_order, folded.modules()):
         for (name, conv), (norm_name, norm) in pairwise(list(module.named_children())):
-            if isinstance(conv, nn.Conv2d) and isinstance(norm, BATCH_NORMS):
+            if not isinstance(norm, BATCH_NORMS) or norm.running_mean is None:
+                continue  # without running statistics it computes with those of each batch
+            if isinstance(conv, nn.Conv2d):
                 setattr(module, name, fuse_conv_bn_eval(conv, norm))
                 setattr(module, norm_name, nn.Identity())
     return folded
+
+
+def _calls_in_order(module: nn.Module) -> bool:
+    return type(module) is nn.Sequential or type(module).__module__.startswith("hrseg.models.")
 
 
 def inference_network(
@@ -80,7 +87,7 @@ def check_compiler(model: Segmenter) -> None:
     Raises:
         ConfigError: no C++ compiler, or a model that computes activations twice.
     """
-    if model.backbone.recompute:
+    if model.recompute:
         raise ConfigError(
             "model.compile and model.activation_checkpointing do not go together: leave one out.\n"
             "Compiling saves memory as well; checkpointing saves more, and takes time."

@@ -19,7 +19,7 @@ def create_backbone(
     output: str = "v2p",
     align_corners: bool = False,
     bn_momentum: float = 0.1,
-) -> "Backbone":
+) -> "FeaturePyramid":
     """Build an HRNet that returns named maps, with random weights.
 
     `hrseg.load_weights(result, "hrnetv2_w32_imagenet.pth", purpose="initialise")` starts it from
@@ -36,10 +36,10 @@ def create_backbone(
         ConfigError: no such backbone or output.
     """
     streams = find(REPRESENTATIONS, output, "output")
-    return Backbone(HRNet(backbone, align_corners, bn_momentum, streams), output)
+    return FeaturePyramid(HRNet(backbone, align_corners, bn_momentum, streams), output)
 
 
-class Backbone(nn.Module):
+class FeaturePyramid(nn.Module):
     """The three representations of the paper (arXiv 1908.07919, section 3.1; 1904.04514).
 
     Attributes:

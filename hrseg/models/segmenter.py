@@ -1,7 +1,8 @@
 """Segmenter: a backbone and a head, with the upsampling to image size."""
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any, Protocol, runtime_checkable
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -11,14 +12,47 @@ from hrseg.models.activation_checkpointing import recomputed
 from hrseg.models.fcn import FCNHead
 from hrseg.models.hrnet import VARIANTS, HRNet
 from hrseg.models.ocr import OCRHead
-from hrseg.utils.registry import find
+from hrseg.utils.registry import Registry, build, plugins_of
 
-HEADS: dict[str, type[FCNHead] | type[OCRHead]] = {"fcn": FCNHead, "ocr": OCRHead}
+
+@runtime_checkable
+class Backbone(Protocol):
+    """A network that turns images into features, for example `HRNet`; an `nn.Module`.
+
+    Attributes:
+        channels: of each feature.
+        strides: pixels of the image per position of each feature.
+    """
+
+    @property
+    def channels(self) -> Sequence[int]: ...  # noqa: D102
+
+    @property
+    def strides(self) -> Sequence[int]: ...  # noqa: D102
+
+    def forward(self, image: Tensor) -> list[Tensor]:
+        """Return feature i (B, channels[i], ~H / strides[i], ~W / strides[i]), finest first."""
+        ...
+
+
+_SETTINGS = ("align_corners", "bn_momentum")
+BACKBONES: Registry[Callable[..., Backbone]] = Registry(
+    "model.backbone",
+    {name: partial(HRNet, name) for name in VARIANTS},
+    given=[*_SETTINGS, "output"],
+)
+HEADS: Registry[Callable[..., nn.Module]] = Registry(
+    "model.head",
+    {"fcn": FCNHead, "ocr": OCRHead},
+    given=[*_SETTINGS, "channels", "num_classes"],
+)
+register_backbone, register_head = BACKBONES.register, HEADS.register
+Spec = str | Mapping[str, Any]
 
 
 def create_model(
-    backbone: str,
-    head: str = "fcn",
+    backbone: Spec,
+    head: Spec = "fcn",
     num_classes: int = 19,
     align_corners: bool = False,
     bn_momentum: float = 0.01,
@@ -27,8 +61,8 @@ def create_model(
     """Build a segmentation model with random weights.
 
     Args:
-        backbone: a key of `hrnet.VARIANTS`, for example "hrnet_w48".
-        head: a key of HEADS.
+        backbone: a key of BACKBONES, for example "hrnet_w48"; or `{"name": ..., argument: value}`.
+        head: a key of HEADS; or likewise.
         num_classes: 1 to 255.
         align_corners: the rule of every bilinear interpolation in the model; a released checkpoint
             reproduces its figures only under the rule that it was trained with.
@@ -38,21 +72,46 @@ def create_model(
     Raises:
         ConfigError: unknown name, or a number of classes out of range.
     """
-    find(VARIANTS, backbone, "backbone")
-    head_type = find(HEADS, head, "head")
     if not 1 <= num_classes <= 255:
         raise ConfigError(f"num_classes is {num_classes}, expected 1 to 255 (255 marks void).")
-    body = HRNet(backbone, align_corners, bn_momentum, output)
-    model = Segmenter(body, head_type(body.channels, num_classes, align_corners, bn_momentum))
+    settings = {"align_corners": align_corners, "bn_momentum": bn_momentum}
+    body = build(BACKBONES, backbone, "backbone", output=output, **settings)
+    if not isinstance(body, Backbone):
+        raise ConfigError(
+            f"backbone {backbone!r} has no channels, strides or forward.\n"
+            "Expected an nn.Module with the attributes of hrseg.models.Backbone."
+        )
+    channels = list(body.channels)
+    classify = build(HEADS, head, "head", channels=channels, num_classes=num_classes, **settings)
+    model = Segmenter(body, classify, align_corners)
     model.architecture = {
-        "backbone": backbone,
-        "head": head,
+        "backbone": _plain(backbone),
+        "head": _plain(head),
         "num_classes": num_classes,
         "align_corners": align_corners,
         "bn_momentum": bn_momentum,
         "output": output,
     }
     return model
+
+
+def network_name(architecture: Mapping[str, Any]) -> str:
+    """Return an architecture in words, for example "hrnet_w48 + fcn"."""
+    parts = architecture["backbone"], architecture.get("head", "fcn")
+    return " + ".join(part if isinstance(part, str) else str(part["name"]) for part in parts)
+
+
+def plugin_of(architecture: Mapping[str, Any]) -> str | None:
+    """Return the plugin of the backbone or the head, if one registered them."""
+    parts = {part: [architecture.get(part, "")] for part in ("backbone", "head")}
+    return plugins_of({f"model.{part}": specs for part, specs in parts.items()})
+
+
+def _plain(spec: Spec) -> str | dict[str, Any]:
+    """Return the name alone if there are no arguments, else plain data for a checkpoint."""
+    if isinstance(spec, str) or set(spec) == {"name"}:
+        return spec if isinstance(spec, str) else str(spec["name"])
+    return {key: list(v) if isinstance(v, tuple) else v for key, v in spec.items()}
 
 
 class Segmenter(nn.Module):
@@ -64,17 +123,39 @@ class Segmenter(nn.Module):
 
     architecture: dict[str, Any]
 
-    def __init__(self, backbone: HRNet, head: nn.Module) -> None:
-        """Join a backbone and a head that takes the list of its features."""
+    def __init__(
+        self, backbone: Backbone, head: nn.Module, align_corners: bool | None = None
+    ) -> None:
+        """Join a backbone and a head that takes the list of its features.
+
+        `align_corners` is the rule of the upsampling to image size; None: the rule of the head.
+        """
         super().__init__()
-        self.backbone = backbone
+        self.backbone: Any = backbone
         self.head = head
+        self.align_corners: bool = (
+            getattr(head, "align_corners", False) if align_corners is None else align_corners
+        )
         self.architecture = {}
 
     @property
-    def align_corners(self) -> bool:
-        """The rule of every bilinear interpolation in the model."""
-        return self.backbone.align_corners
+    def recompute(self) -> bool:
+        """Whether training computes activations twice to save memory; see `HRNet.recompute`.
+
+        Raises:
+            ConfigError: set to true for a backbone that has no such attribute.
+        """
+        return bool(getattr(self.backbone, "recompute", False))
+
+    @recompute.setter
+    def recompute(self, value: bool) -> None:
+        if hasattr(self.backbone, "recompute"):
+            self.backbone.recompute = value
+        elif value:
+            raise ConfigError(
+                f"the backbone {type(self.backbone).__name__} has no activation checkpointing "
+                "(an attribute `recompute`).\nFix: model.activation_checkpointing=false"
+            )
 
     def forward(self, image: Tensor) -> Tensor:
         """Return float32 logits (B, K, H, W) of a normalised image (B, 3, H, W), H and W >= 32."""
@@ -83,10 +164,10 @@ class Segmenter(nn.Module):
     def outputs(self, image: Tensor) -> dict[str, Tensor]:
         """Return logits at head resolution, `{"out": (B, K, ceil(H / 4), ceil(W / 4))}`.
 
-        An OCR head adds "aux", of the same shape.
+        An OCR head adds "aux", of the same shape. The 4 is the first stride of the backbone.
         """
         features = self.backbone(image)
-        if self.backbone.recompute and self.training:
+        if self.recompute and self.training:
             return recomputed(self.head, features)  # type: ignore[no-any-return]
         return self.head(features)  # type: ignore[no-any-return]
 
@@ -97,5 +178,5 @@ class Segmenter(nn.Module):
             logits.float().contiguous(),
             size=tuple(size),
             mode="bilinear",
-            align_corners=self.backbone.align_corners,
+            align_corners=self.align_corners,
         )

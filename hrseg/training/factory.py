@@ -13,13 +13,12 @@ from hrseg.inference.exported_model import Engine
 from hrseg.models import Segmenter
 from hrseg.training.task import SegmentationTask
 from hrseg.utils.console import say
+from hrseg.utils.registry import build
 
 
 def build_data(config: Config) -> SegmentationDataModule:
     """Return the DataModule that the config's `data` section describes."""
-    arguments = to_dict(config.data)
-    data = DATASETS[arguments.pop("name")]
-    return data(**arguments, seed=config.seed)
+    return build(DATASETS, to_dict(config.data), "data set", seed=config.seed)
 
 
 def build_task(

@@ -1,13 +1,19 @@
-"""Optimizers and learning rate schedules by name."""
+"""Optimizers and learning rate schedules by name: `hrseg.optimizers` and `hrseg.schedules`.
+
+`@hrseg.optimizers.register("name")` adds a function (model, ...) -> Optimizer, and
+`@hrseg.schedules.register("name")` one (optimizer, steps, ...) -> scheduler, stepped per
+optimiser step.
+"""
 
 from collections.abc import Callable
 from typing import Any
 
 from torch import nn
 from torch.optim import SGD, AdamW, Optimizer
-from torch.optim.lr_scheduler import LambdaLR
+from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 
 from hrseg.errors import ConfigError
+from hrseg.utils.registry import Registry
 
 
 def sgd(
@@ -70,5 +76,9 @@ def _groups(model: nn.Module, lr: float, head_lr_multiplier: float) -> list[dict
     return [{"params": params, "lr": rate} for rate, params in groups.items() if params]
 
 
-OPTIMIZERS: dict[str, Callable[..., Optimizer]] = {"sgd": sgd, "adamw": adamw}
-SCHEDULES: dict[str, Callable[..., LambdaLR]] = {"poly": poly}
+OPTIMIZERS: Registry[Callable[..., Optimizer]] = Registry(
+    "optimizer", {"sgd": sgd, "adamw": adamw}, given=["model"]
+)
+SCHEDULES: Registry[Callable[..., LRScheduler]] = Registry(
+    "schedule", {"poly": poly}, given=["optimizer", "steps"]
+)

@@ -20,6 +20,7 @@ from hrseg.config.schema import Config
 from hrseg.data.datamodule import SegmentationDataModule
 from hrseg.errors import ConfigError
 from hrseg.models import Segmenter
+from hrseg.models.segmenter import network_name
 from hrseg.training.exact_resume import purge_events, training_state
 from hrseg.training.loss_guard import check_crop
 from hrseg.training.task import SegmentationTask
@@ -124,7 +125,7 @@ def announce_fit(
     say(
         f"fit {config.name}: {train} training and {val} validation images of "
         f"{config.data.name}, {data.num_classes} classes, crop {height}x{width}",
-        f"{config.model.backbone} + {config.model.head.name}, {parameters / 1e6:.2f} M parameters, "
+        f"{network_name(task.model.architecture)}, {parameters / 1e6:.2f} M parameters, "
         f"from {start}; {device(trainer, chosen)}",
         batch(config, trainer.world_size, trainer.accumulate_grad_batches),
         f"{epochs} of {train // config.data.batch_size} steps; "
@@ -237,7 +238,7 @@ def training_bytes(
     if precision.startswith(("16", "bf16")):
         kept /= 2
         parameters += parameters // 2  # a copy in this precision
-    if model.backbone.recompute:
+    if model.recompute:
         kept *= RECOMPUTED
     pixel = AMID_BACKWARD * kept + AROUND_LOSS * 4 * logits
     return int(parameters + states + WORKSPACE + pixel * images * crop_size[0] * crop_size[1])
@@ -273,7 +274,7 @@ def _kept_for_backward(model: Segmenter) -> tuple[float, int]:
     Counted on a small image, since each grows with the number of pixels.
     """
     copy = deepcopy(model).train()
-    copy.backbone.recompute = False
+    copy.recompute = False
     own = {t.untyped_storage().data_ptr() for t in (*copy.parameters(), *copy.buffers())}
     storages: dict[int, int] = {}
     alive: list[Any] = []  # a storage that went could lend its number to the next

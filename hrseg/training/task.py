@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from hrseg.checkpoints.metadata import build_metadata
 from hrseg.config.protocols import PROTOCOLS, Protocol
+from hrseg.data import DATASETS
 from hrseg.errors import ConfigError, DataError
 from hrseg.inference.evaluator import Evaluator
 from hrseg.inference.exported_model import Engine
@@ -33,7 +34,7 @@ from hrseg.models.optimize import (
 from hrseg.training.loss_guard import POLICIES, LossGuard, Policy, enough_values
 from hrseg.training.optimizers import OPTIMIZERS, SCHEDULES
 from hrseg.training.skipped_images import SkippedFiles
-from hrseg.utils.registry import build, find
+from hrseg.utils.registry import build, find, plugins_of
 from hrseg.visualize import default_palette
 
 Spec = str | Mapping[str, Any]
@@ -75,8 +76,8 @@ class SegmentationTask(pl.LightningModule):
             flip_pairs: ids that trade places in a mirrored image (left arm, right arm).
             losses: entries of `hrseg.losses.LOSSES`, each with optional `on` (an output of the
                 model) and `weight` in the sum that is trained.
-            optimizer: an entry of `hrseg.training.optimizers.OPTIMIZERS`.
-            schedule: an entry of `hrseg.training.optimizers.SCHEDULES`, stepped per optimiser step.
+            optimizer: an entry of `hrseg.optimizers`.
+            schedule: an entry of `hrseg.schedules`, stepped per optimiser step.
             protocol: how images are evaluated.
             scale_report: score every subset of the protocol's scales as well (at most 8 scales);
                 holds the scores of all scales of an image at once.
@@ -103,7 +104,8 @@ class SegmentationTask(pl.LightningModule):
         colors = palette if len(palette) else default_palette(num_classes)
         self.palette = [[int(value) for value in color] for color in colors]
         self.flip_pairs = [(int(a), int(b)) for a, b in flip_pairs]
-        self.loss_terms = _loss_terms([losses] if isinstance(losses, str) else losses, model)
+        self.loss_specs = [losses] if isinstance(losses, str) else list(losses)
+        self.loss_terms = _loss_terms(self.loss_specs, model)
         self.optimizer_spec, self.schedule_spec = optimizer, schedule
         find(OPTIMIZERS, _name(optimizer), "optimizer")
         find(SCHEDULES, _name(schedule), "schedule")
@@ -119,10 +121,11 @@ class SegmentationTask(pl.LightningModule):
         self.seen_pixels: Counter[float] = Counter()
         self.unread = 0  # validation images that were skipped
         self.scores: dict[str, Any] = {}
+        self.data_names: list[str] = []
         self.compiles = compile and isinstance(model, Segmenter)
         self.compiled: Outputs | None = None
         if isinstance(model, Segmenter):
-            model.backbone.recompute = activation_checkpointing
+            model.recompute = activation_checkpointing
             if compile:
                 check_compiler(model)
         self.freeze_backbone = freeze_backbone
@@ -135,7 +138,9 @@ class SegmentationTask(pl.LightningModule):
         return logits
 
     def on_fit_start(self) -> None:
-        """Compile the network, if asked."""
+        """Remember the data set's name for checkpoints; compile the network, if asked."""
+        data = getattr(self.trainer, "datamodule", None)
+        self.data_names = [name for name, kind in DATASETS.items() if type(data) is kind]
         if self.compiles:
             self.compiled = compiled_for_training(self.model)
 
@@ -287,7 +292,21 @@ class SegmentationTask(pl.LightningModule):
             self.normalize.mean,
             self.normalize.std,
             self.protocol,
+            plugin=self._plugins(),
         )
+
+    def _plugins(self) -> str | None:
+        """Return the plugins that training goes on with."""
+        architecture = self.model.architecture
+        used = {
+            "data": self.data_names,
+            "model.backbone": [architecture.get("backbone", "")],
+            "model.head": [architecture.get("head", "")],
+            "losses": self.loss_specs,
+            "optimizer": [self.optimizer_spec],
+            "schedule": [self.schedule_spec],
+        }
+        return plugins_of(used)
 
 
 class _LossTerm(nn.Module):

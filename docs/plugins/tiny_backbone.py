@@ -1,0 +1,34 @@
+"""A backbone of plain convolutions: `model.backbone=tiny`, or `{name: tiny, width: 32}`."""
+
+from torch import Tensor, nn
+
+import hrseg
+
+
+@hrseg.models.register_backbone("tiny")
+class Tiny(nn.Module):
+    """Three stages at strides 2, 4 and 8; the features are those of the last two.
+
+    Args:
+        width: channels of the first stage; each of the next has twice as many.
+    """
+
+    def __init__(self, width: int = 16) -> None:
+        super().__init__()
+        self.channels, self.strides = [2 * width, 4 * width], [4, 8]
+        sizes = (3, width, 2 * width, 4 * width)
+        self.stages = nn.ModuleList(
+            nn.Sequential(
+                nn.Conv2d(before, after, 3, stride=2, padding=1, bias=False),
+                nn.BatchNorm2d(after),
+                nn.ReLU(inplace=True),
+            )
+            for before, after in zip(sizes, sizes[1:])
+        )
+
+    def forward(self, image: Tensor) -> list[Tensor]:
+        """Return the features of a normalised image (B, 3, H, W), finest first."""
+        features = [image]
+        for stage in self.stages:
+            features.append(stage(features[-1]))
+        return features[2:]

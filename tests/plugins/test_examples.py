@@ -1,0 +1,89 @@
+"""The examples of docs/plugins, from the command line as the docs show them."""
+
+import pytest
+import torch
+
+from hrseg.checkpoints.reading import read_checkpoint
+from hrseg.cli import main
+from tests.camvid_tree import fit_overrides
+from tests.paths import ROOT
+
+DOCS = ROOT / "docs" / "plugins"
+TINY = str(DOCS / "tiny_backbone.py")
+BLOBS = "data={name: blobs, root: blobs, count: 4, batch_size: 2, crop_size: [48, 64]}"
+# The tiny backbone makes the others quick, and two plugins are one more case.
+EXAMPLES = {
+    "tiny_backbone": ["model.backbone={name: tiny, width: 8}"],
+    "focal_loss": ["model.backbone=tiny", "losses=[{name: focal, gamma: 1.5}]"],
+    "blobs_dataset": ["model.backbone=tiny", BLOBS, "losses=[cross_entropy]"],
+}
+
+
+@pytest.mark.parametrize("example", EXAMPLES)
+def test_an_example_trains_and_is_validated_exported_and_predicted_with(
+    example, camvid, tmp_path, monkeypatch, forget, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "blobs").mkdir()
+    files = sorted({str(DOCS / f"{example}.py"), TINY})
+    plugins = [word for file in files for word in ("--plugin", file)]
+    unused = "data." if "blobs" in example else "-"
+    shared = [pair for pair in fit_overrides(camvid) if not pair.startswith(unused)]
+    assert main(["fit", "--config", "camvid_w18_small", *shared, *EXAMPLES[example], *plugins]) == 0
+    run = (tmp_path / "runs/camvid_w18_small/latest").resolve()
+    metadata = read_checkpoint(run / "checkpoints/best.ckpt")["hrseg"]
+    assert metadata["plugin"] == " --plugin ".join(files)
+    assert main(["validate", *plugins]) == 0
+    assert main(["export", "--format", "onnx", *plugins]) == 0
+    images = str(tmp_path / ("blobs/val/images" if "blobs" in example else "camvid/val"))
+    assert main(["predict", images, *plugins]) == 0
+    assert main(["predict", images, "--out", "by_file", "--checkpoint",
+                 str(run / "exported/camvid_w18_small.onnx")]) == 0  # fmt: skip
+
+    forget()
+    capsys.readouterr()
+    for command in (["validate"], ["export"], ["fit", "--resume"], ["report"]):
+        assert main(command) == 2
+        message = capsys.readouterr().err
+        assert len(message.splitlines()) == 2
+        assert message.endswith(f"Fix: add {' '.join(plugins)}\n")
+    assert main(["predict", images]) == 2
+    assert f"Fix: add {' '.join(plugins)}; in Python" in capsys.readouterr().err
+
+
+def test_an_example_has_at_most_forty_lines():
+    for path in DOCS.glob("*.py"):
+        assert len(path.read_text().splitlines()) <= 40, path
+
+
+@pytest.mark.parametrize(
+    ("plugin", "pairs", "message"),
+    [
+        ("focal_loss", ["losses=[{name: focal, gama: 1}]"], "losses[0].gama: unknown key. Did you "
+         "mean: gamma?"),
+        ("focal_loss", ["losses=[focl]"], "Did you mean: focal?"),
+        ("tiny_backbone", ["model.backbone={name: tiny, widht: 8}"], "model.backbone.widht: "
+         "unknown key. Did you mean: width?"),
+        ("tiny_backbone", ["model.backbone=tiny", "model.activation_checkpointing=true"],
+         "the backbone Tiny has no activation checkpointing"),
+    ],
+)  # fmt: skip
+def test_a_mistake_in_a_part_of_a_plugin_is_named(
+    plugin, pairs, message, camvid, tmp_path, monkeypatch, forget, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    command = ["fit", "--config", "camvid_w18_small", *fit_overrides(camvid), *pairs]
+    assert main([*command, "--plugin", str(DOCS / f"{plugin}.py")]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_the_focal_loss_without_gamma_is_cross_entropy(forget):
+    import hrseg
+    from hrseg.utils.registry import load_plugin
+
+    load_plugin(str(DOCS / "focal_loss.py"))
+    logits, mask = torch.randn(2, 3, 8, 8), torch.randint(3, (2, 8, 8))
+    mask[0] = 255
+    expected = torch.nn.functional.cross_entropy(logits, mask, ignore_index=255)
+    loss = hrseg.losses.LOSSES["focal"](gamma=0.0)(logits, mask)
+    torch.testing.assert_close(loss, expected)
