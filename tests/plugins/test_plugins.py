@@ -1,6 +1,7 @@
 """Registration of parts, from files, modules and installed packages."""
 
 import importlib.metadata
+import pickle
 from importlib.metadata import EntryPoint
 
 import numpy as np
@@ -89,6 +90,16 @@ def test_a_plugin_registers_heads_optimizers_and_schedules(parts, tmp_path):
     trainer.save_checkpoint(tmp_path / "a.ckpt")
     metadata = torch.load(tmp_path / "a.ckpt", weights_only=True)["hrseg"]
     assert metadata["plugin"] == str(parts)
+
+
+def test_another_process_takes_a_config_with_parts_of_a_plugin(parts, forget):
+    load_plugin(str(parts))
+    config = load_config("camvid_w18_small", PAIRS)
+    if not hasattr(config, "model_dump"):
+        pytest.skip("the dataclasses that stand in for the pydantic schema cannot be pickled")
+    sent = pickle.dumps(config)
+    forget()
+    assert to_yaml(pickle.loads(sent)) == to_yaml(config)
 
 
 def test_a_name_that_exists_is_refused(parts):
