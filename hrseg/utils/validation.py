@@ -98,8 +98,8 @@ def explain(line: ErrorDetails, model: type[BaseModel], name: str, value: Any) -
     if line["type"] == "missing" and not _in_list(line):
         return f" is required.\nExpected {wanted(field)}."
     hint = ""
-    if line["type"] == "literal_error":
-        hint = did_you_mean(str(value), _choices(field.annotation)).partition("\n")[0][1:]
+    if choices := _choices(field.annotation) if isinstance(value, str) else ():
+        hint = did_you_mean(value, choices).partition("\n")[0][1:]
     elif isinstance(line["input"], bool) and "text" in wanted(field):
         hint = ' Fix: put the word in quotes, e.g. "yes".'
     return f" is {shown(value)}.\nExpected {wanted(field)}.{hint}"
