@@ -59,16 +59,6 @@ def test_scale_crop_flip_equals_resize_pad_crop_flip(data):
     assert (ours[1] == truth[1]).mean() >= 0.999
 
 
-def test_padding_is_0_and_255_below_and_at_the_right_before_the_flip():
-    full = np.full((10, 10, 3), 9, np.uint8), np.full((10, 10), 1, np.uint8)
-    for flip, columns in ((False, slice(0, 10)), (True, slice(2, 12))):
-        image, mask = scale_crop_flip(*full, Window((10, 10), 0, 0, flip, (14, 12)))
-        inside = np.zeros((14, 12), bool)
-        inside[:10, columns] = True
-        assert (image[inside] == 9).all() and (image[~inside] == 0).all()
-        assert (mask[inside] == 1).all() and (mask[~inside] == 255).all()
-
-
 def test_scaled_size_rounds_the_long_side_first():
     assert scaled_size((1024, 2048), 0.5) == (512, 1024)
     assert scaled_size((360, 480), 0.7) == (252, 336)

@@ -31,14 +31,6 @@ def test_bands_are_those_of_the_whole_interpolation(size, align_corners, step):
     torch.testing.assert_close(bands, whole, rtol=1e-5, atol=2e-5)
 
 
-def test_double_precision_is_kept():
-    x = some(9, 9).double()
-    bands = in_bands(resized(held(x), (30, 31), False), 8)
-    whole = F.interpolate(x, (30, 31), mode="bilinear")
-    assert bands.dtype == torch.float64
-    torch.testing.assert_close(bands, whole, rtol=1e-12, atol=1e-12)
-
-
 def test_scores_stay_float32_where_the_network_runs_in_bfloat16():
     rows = resized(held(some(24, 32)), (96, 131), False)
     with torch.autocast("cpu", torch.bfloat16):

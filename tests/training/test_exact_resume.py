@@ -1,4 +1,4 @@
-"""Going on exactly. The long proof is tests/faults/resume.py; here is each part by itself."""
+"""Going on exactly. The long proof is tests/faults/test_resume.py; here is each part by itself."""
 
 import copy
 import io
@@ -27,8 +27,8 @@ from hrseg.training.exact_resume import (
 from tests.camvid_tree import make_camvid
 from tests.conftest import silent_trainer
 from tests.faults import training as train
-from tests.faults.resume import KINDS
-from tests.faults.signals import free_port, torchrun
+from tests.faults.test_resume import KINDS
+from tests.faults.test_signals import free_port, torchrun
 from tests.faults.training import Blow
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")

@@ -16,7 +16,7 @@ from hrseg.inference.evaluator import Evaluator
 from hrseg.training.callbacks import PredictionImages
 from hrseg.utils.memory import OutOfMemory, is_out_of_memory, of_training
 from tests.conftest import noise, silent_trainer, tiny_task
-from tests.faults.numbers import fresh_memory_alone
+from tests.faults.test_numbers import fresh_memory_alone
 
 
 class Limited:
