@@ -78,15 +78,6 @@ def test_bytes_after_the_end_of_a_jpeg_are_no_error(tmp_path):
     assert read_image(path).shape == IMAGE.shape
 
 
-def test_what_is_no_image_is_an_error(tmp_path):
-    (tmp_path / "a.png").write_text("<html>404</html>")
-    for read in (read_image, read_index_mask, header_size):
-        with pytest.raises(DataError, match=r"a\.png"):
-            read(tmp_path / "a.png")
-        with pytest.raises(DataError, match=r"no file .*b\.png"):
-            read(tmp_path / "b.png")
-
-
 def test_palette_mask_holds_indices_not_colours(tmp_path):
     np.testing.assert_array_equal(READ_3(save_palette(tmp_path / "a.png", MASK)), MASK)
 
