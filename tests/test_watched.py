@@ -86,18 +86,8 @@ def test_a_connection_shows_in_the_canaries(place):
         assert any("connection" in line for line in place[1].touched())
 
 
-def test_an_error_that_nothing_catches_is_exit_code_1_with_its_traceback(place):
-    found = seen(lambda: 1 // 0, place)
-    assert found.exit_code == 1 and b"ZeroDivisionError" in found.output
-
-
 def test_memory_without_end_is_not_had(place):
     assert b"MemoryError" in seen(lambda: len(bytes(2 * MEMORY)), place).output
-
-
-def test_output_of_c_libraries_is_seen_too(place):
-    found = seen(lambda: os.write(2, b"from below\x1b[2J") and None, place)
-    assert found.output == b"from below\x1b[2J"
 
 
 def test_a_command_without_end_is_ended(place, monkeypatch):

@@ -199,29 +199,12 @@ def test_a_checkpoint_is_not_scored_by_a_config_that_contradicts_it(home, capsys
     assert "best.ckpt" in message
 
 
-def test_ctrl_c_ends_with_130(home, tmp_path, monkeypatch, capsys):
-    def interrupt(*arguments):
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr("hrseg.training.task.SegmentationTask.training_step", interrupt)
-    assert main(["fit", *CONFIG, *fit_overrides(home / "camvid"), f"runs={tmp_path}"]) == 130
-    assert "stopped" in capsys.readouterr().err
-
-
 def test_validation_every_n_steps_across_epochs(home, tmp_path):
     overrides = [*fit_overrides(home / "camvid"), f"runs={tmp_path}", "trainer.max_epochs=3"]
     assert main(["fit", *CONFIG, *overrides, "trainer.val_check_interval=3"]) == 0
     rows = (tmp_path / "camvid_w18_small/latest/metrics.csv").read_text().splitlines()
     column = rows[0].split(",").index("val/miou")
     assert sum(bool(row.split(",")[column]) for row in rows[1:]) == 2  # steps 3 and 6
-
-
-def test_validation_every_n_steps(home, tmp_path):
-    overrides = [*fit_overrides(home / "camvid"), f"runs={tmp_path}", "trainer.max_epochs=1"]
-    assert main(["fit", *CONFIG, *overrides, "trainer.val_check_interval=1"]) == 0
-    rows = (tmp_path / "camvid_w18_small/latest/metrics.csv").read_text().splitlines()
-    column = rows[0].split(",").index("val/miou")
-    assert sum(bool(row.split(",")[column]) for row in rows[1:]) == 2
 
 
 def test_ema_early_stopping_and_accumulation_are_reachable_from_the_config(home, tmp_path):
@@ -255,12 +238,6 @@ def test_score_of_the_truth_against_itself_is_perfect(home, tmp_path, capsys):
     assert "Sky" in capsys.readouterr().out
 
 
-def test_an_unwritable_place_is_one_line(home, capsys):
-    code = main(["init", str(home / "camvid"), "--out", "no/such/place.yaml"])
-    assert code == 2
-    assert "no/such/place.yaml" in capsys.readouterr().err
-
-
 def test_configs_are_listed_and_copied_but_never_overwritten(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     assert main(["configs"]) == 0
@@ -271,13 +248,7 @@ def test_configs_are_listed_and_copied_but_never_overwritten(tmp_path, monkeypat
     assert main(["configs", "foldr"]) == 2
 
 
-def test_help_is_short_and_quick_to_read():
-    done = subprocess.run([sys.executable, "-m", "hrseg", "--help"], capture_output=True, text=True)
-    assert done.returncode == 0
-    assert len(done.stdout.splitlines()) <= 40
-
-
-def test_help_imports_nothing_heavy():
+def test_help_is_short_and_imports_nothing_heavy():
     code = (
         "import sys, hrseg, hrseg.cli\n"
         "try: hrseg.cli.main(['--help'])\n"
@@ -287,6 +258,7 @@ def test_help_imports_nothing_heavy():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+    assert len(done.stdout.splitlines()) <= 40
 
 
 def test_options_may_be_written_as_lightning_users_write_them(tmp_path, capsys):
@@ -408,29 +380,11 @@ def test_what_is_refused_before_the_first_step_leaves_no_run(home, tmp_path, cap
         "trainer.accumulate_grad_batches=3",
         "losses=[{name: ohem, on: aux}]",
         "model.freeze_backbone=true",
+        "trainer.val_check_interval=500",
     ):
         assert main(["fit", *CONFIG, *overrides, wrong]) == 2
         assert not list(tmp_path.glob("*/*"))
     capsys.readouterr()
-
-
-def test_what_lightning_refuses_when_it_sees_the_data_is_a_config_error(home, tmp_path, capsys):
-    overrides = [*fit_overrides(home / "camvid"), f"runs={tmp_path}"]
-    assert main(["fit", *CONFIG, *overrides, "trainer.val_check_interval=500"]) == 2
-    assert "val_check_interval" in capsys.readouterr().err
-
-
-def test_too_few_class_names_say_so(tmp_path, capsys):
-    for index in range(4):
-        image = np.full((40, 56, 3), 60 * index, np.uint8)
-        save_image(tmp_path / "images" / f"{index}.png", image)
-        save_image(tmp_path / "masks" / f"{index}.png", image[..., 0] * 0 + index)
-    code = main(["fit", "--config", "folder", f"data.root={tmp_path}", "data.class_names=[a,b]",
-                 f"runs={tmp_path}/runs", "data.batch_size=2"])  # fmt: skip
-    assert code == 3
-    message = capsys.readouterr().err
-    assert "class_names" in message
-    assert len(message.strip().splitlines()) <= 4
 
 
 def test_data_check_ends_with_3_where_something_is_wrong(tmp_path, capsys):

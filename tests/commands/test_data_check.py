@@ -96,11 +96,6 @@ def test_a_union_is_looked_at_by_its_parts_and_the_test_split_with_them(tmp_path
     assert "2,975" in capsys.readouterr().out
 
 
-def test_a_test_split_that_is_looked_at_already_is_no_duplicate_of_itself(root):
-    result = check_data(config(root, "data.test_split=val"), workers=0)
-    assert result["faults"] == 0 and list(result["splits"]) == ["train", "val"]
-
-
 @pytest.mark.parametrize("width", [80, 120])
 def test_the_tables_fit_the_screen(tmp_path, capsys, width):
     reconfigure(width=width)
@@ -137,15 +132,3 @@ def test_stats_of_faulty_files_are_refused(root):
         data_stats(config(root), "val", workers=0)
     with pytest.raises(DataError, match=r"no folder .*nosuch"):
         data_stats(config(root), "nosuch", workers=0)
-
-
-@pytest.mark.parametrize("name", ["synthetic_tiny", "folder"])
-def test_every_kind_of_data_set_can_be_looked_at(tmp_path, name):
-    tiny = load_config("synthetic_tiny", [f"data.root={tmp_path}/data", "data.num_train=3",
-                                          "data.num_val=2", "data.image_size=[48,64]"])  # fmt: skip
-    expected = check_data(tiny, workers=0)
-    assert expected["faults"] == 0
-    if name == "folder":
-        as_folder = load_config("folder", [f"data.root={tmp_path}/data"])
-        found = check_data(as_folder, workers=0)
-        assert found["splits"] == expected["splits"]

@@ -4,7 +4,6 @@ import json
 import os
 import shutil
 import subprocess
-import sys
 import time
 
 import cv2
@@ -257,22 +256,3 @@ def test_a_full_disk_is_one_clear_line_and_leaves_no_half_file(run, photos, tmp_
                 cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED).shape  # noqa: B018
     finally:
         subprocess.run(["umount", str(out)], check=True)
-
-
-@pytest.mark.slow
-def test_a_killed_call_resumes_to_the_same_bytes(run, tmp_path):
-    for index in range(40):
-        save_image(tmp_path / "photos" / f"{index:02}.png", picture((360, 480), index))
-    command = [sys.executable, "-m", "hrseg", "predict", str(tmp_path / "photos")]
-    command += ["--checkpoint", str(run), "--polygons", "--out"]
-    subprocess.run([*command, str(tmp_path / "whole")], check=True, capture_output=True)
-    out = tmp_path / "killed"
-    process = subprocess.Popen([*command, str(out)], stdout=subprocess.DEVNULL)
-    while len(list(out.glob("masks/*.png"))) < 20:
-        time.sleep(0.01)
-    process.kill()
-    process.wait()
-    assert len(list(out.glob("masks/*.png"))) < 40
-    resumed = subprocess.run([*command, str(out), "--resume"], check=True, capture_output=True)
-    assert b"of 40 inputs are finished already" in resumed.stdout
-    assert files(out) == files(tmp_path / "whole")

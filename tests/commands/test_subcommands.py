@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from hrseg.cli import COMMANDS, main, parse
+from hrseg.cli import main, parse
 
 SUBCOMMANDS = [
     "data check",
@@ -36,11 +36,3 @@ def test_nothing_heavy_is_imported_to_parse_any_command():
         "assert not {'torch', 'numpy', 'cv2', 'rich'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
-
-
-def test_every_command_is_a_module_with_arguments_and_a_function():
-    from importlib import import_module
-
-    for name in COMMANDS:
-        module = import_module(f"hrseg.commands.{name}")
-        assert callable(module.add_arguments) and callable(module.run)

@@ -167,7 +167,7 @@ def test_class_names_of_mmseg_are_shown(meta, tmp_path, capsys):
     assert "classes road, sky" in text and "align_corners False, as in mmseg's" in text
 
 
-def test_names_in_a_file_are_shown_as_they_are_and_steer_no_terminal(tmp_path, capsys):
+def test_names_in_a_file_are_shown_as_they_are(tmp_path, capsys):
     path = save_untrained(tmp_path / "w[bold].ckpt")
     content = torch.load(path, weights_only=True)
     content["hrseg"]["class_names"] = ["[/x]", "[red]", "tree"]
@@ -176,10 +176,6 @@ def test_names_in_a_file_are_shown_as_they_are_and_steer_no_terminal(tmp_path, c
     assert main(["weights", "inspect", str(path), "--config", CONFIG]) == 2
     text = said(capsys)
     assert "[/x], [red], tree" in text and "w[bold].ckpt" in text and "head.[/x]" in text
-    content["hrseg"]["class_names"][1] = "\x1b[31mred"
-    torch.save(content, path)
-    assert main(["weights", "inspect", str(path), "--config", CONFIG]) == 2
-    assert "\x1b" not in said(capsys)
 
 
 def test_an_exported_file_is_no_weights_to_convert(tmp_path, capsys):

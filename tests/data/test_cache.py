@@ -1,6 +1,4 @@
-import json
 import os
-import pickle
 
 import numpy as np
 import pytest
@@ -90,14 +88,6 @@ def test_a_shard_that_was_cut_off_is_named(tmp_path):
         Cache(folder, tmp_path / "data", READER).check(files)
 
 
-def test_open_shards_stay_behind_when_a_worker_is_started(tmp_path):
-    files = pairs(tmp_path / "data", 2)
-    write_cache(tmp_path / "cache", tmp_path / "data", files, READER)
-    cache = Cache(tmp_path / "cache", tmp_path / "data", READER)
-    before, _ = cache.read(files[0][0])
-    assert np.array_equal(pickle.loads(pickle.dumps(cache)).read(files[0][0])[0], before)
-
-
 def test_the_data_module_trains_from_the_cache_and_refuses_a_stale_one(tmp_path):
     root = tmp_path / "data"
     for split, count in (("train", 4), ("val", 2)):
@@ -129,11 +119,3 @@ def test_the_data_module_trains_from_the_cache_and_refuses_a_stale_one(tmp_path)
     files[0][1].write_bytes(files[1][1].read_bytes())
     with pytest.raises(DataError, match="as they are now"):
         data(str(tmp_path / "cache")).check("fit")
-
-
-def test_the_index_says_what_is_needed_to_check_it_by_hand(tmp_path):
-    files = pairs(tmp_path / "data", 1)
-    write_cache(tmp_path / "cache", tmp_path / "data", files, READER)
-    head, line = map(json.loads, (tmp_path / "cache" / INDEX).read_text().splitlines())
-    assert head["hrseg_cache"] == 1
-    assert line["files"] == ["0.png", "0_mask.png"] and line["size"] == [40, 61]

@@ -59,13 +59,6 @@ def test_a_file_that_cannot_be_read_is_named_and_what_is_done_stays(tmp_path):
     assert write_cache(tmp_path / "cache", tmp_path / "data", files, READER) == 2
 
 
-def test_a_mask_of_another_size_is_named(tmp_path):
-    files = pairs(tmp_path / "data", 2)
-    with pytest.raises(DataError, match=r"1_mask\.png is 62x43 .* expected 61x40"):
-        pair = [(files[0][0], files[1][1])]
-        write_cache(tmp_path / "cache", tmp_path / "data", pair, READER)
-
-
 def test_a_torn_last_line_is_dropped(tmp_path):
     files = pairs(tmp_path / "data")
     folder = tmp_path / "cache"

@@ -1,16 +1,13 @@
 """Classes drawn uniformly: the table of who is where, the draw, and what reaches training."""
 
 import collections
-import io
 from pathlib import Path
 
 import numpy as np
 import pytest
-import rich
 import torch
 
 from hrseg.data import CamVid, Folder
-from hrseg.data import samplers as presence
 from hrseg.data.dataset import Key
 from hrseg.data.masks import MaskReader, id_table
 from hrseg.data.samplers import ClassDraw, images_by_class
@@ -93,16 +90,6 @@ def test_unreadable_mask_is_named(tmp_path):
         images_by_class(files, READ, NAMES, workers=2)
 
 
-def test_reading_for_long_is_said_once(tmp_path, monkeypatch):
-    files, out = masks_of(tmp_path, [0, 1, 2], [0]), io.StringIO()
-    monkeypatch.setattr(rich.get_console(), "file", out)
-    images_by_class(files, READ, NAMES)
-    assert out.getvalue() == ""
-    monkeypatch.setattr(presence, "_PATIENCE", -1.0)
-    images_by_class(files, READ, NAMES)
-    assert out.getvalue() == "class_uniform: reading 2 training masks once, for their classes\n"
-
-
 def test_classes_and_the_images_of_a_class_are_drawn_uniformly():
     draw = ClassDraw(0.5, {0: list(range(18)), 4: [3, 19], 7: [19]})
     random = np.random.default_rng(1)
@@ -124,25 +111,12 @@ def test_rare_class_is_in_a_crop_of_every_class_count(root):
         assert holding(crops, 2) > expected - 3 * deviation
 
 
-def test_every_wanted_class_is_in_its_crop_at_every_scale(root):
-    data = made(root, class_uniform=1.0, scales=(0.5, 2.0), batch_size=20)
-    sampler, dataset = data.train_dataloader().sampler, data.train_dataset
-    for epoch in range(10):
-        sampler.set_epoch(epoch)
-        assert all((dataset[key]["mask"] == key.wanted).any() for key in sampler)
-
-
 def test_epochs_keep_their_length_and_can_be_made_again(root):
     first, again = (epochs(made(root, class_uniform=0.7), 2) for _ in range(2))
     assert len(first) == 10 == len(epochs(made(root), 2))
     for a, b in zip(first, again, strict=True):
         assert a["name"] == b["name"] and torch.equal(a["image"], b["image"])
         assert torch.equal(a["mask"], b["mask"])
-
-
-def test_samples_do_not_depend_on_the_number_of_workers(root):
-    alone, shared = (epochs(made(root, class_uniform=0.7, workers=n), 1) for n in (0, 2))
-    assert all(torch.equal(a["image"], b["image"]) for a, b in zip(alone, shared, strict=True))
 
 
 def test_the_same_class_of_the_same_image_is_another_crop_at_another_place(root):

@@ -1,7 +1,6 @@
 """Loaders: every image once, every draw repeatable, every wrong number said before training."""
 
 import json
-import pickle
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -91,28 +90,11 @@ def test_one_sample_of_one_epoch_can_be_made_alone(root):
     assert torch.equal(data.train_dataset[Key(index, epoch=5)]["image"], batch["image"][0])
 
 
-def test_data_set_and_its_transform_can_be_sent_to_another_process(root):
-    dataset = made(root, photometric=1.0).train_dataset
-    sent = pickle.loads(pickle.dumps(dataset))
-    assert torch.equal(sent[Key(1, 2)]["image"], dataset[Key(1, 2)]["image"])
-
-
 def test_opencv_has_no_threads_when_workers_start(root):
     before = cv2.getNumThreads()
     made(root, workers=1).train_dataloader()
     assert cv2.getNumThreads() <= 1
     cv2.setNumThreads(before)
-
-
-def test_error_in_a_worker_reaches_the_user_as_it_was_raised(tmp_path):
-    root = make_camvid(tmp_path, train=2, val=1)
-    data = made(root, workers=1)
-    path = root / "train/000.png"
-    path.write_bytes(path.read_bytes()[:200])
-    with pytest.raises(DataError) as error:
-        list(data.train_dataloader())
-    assert str(error.value).startswith(f"cannot read {path}")
-    assert len(str(error.value).splitlines()) <= 4
 
 
 def attach(data: CamVid, world: int = 1, accumulate: int = 1) -> CamVid:
@@ -207,26 +189,6 @@ def test_lightning_tells_the_sampler_its_epoch_also_after_resuming(root, tmp_pat
     assert [row for row in rest if row[0] == "train"] == [
         row for row in whole if row[0] == "train" and row[1] > 0
     ]
-
-
-@pytest.mark.slow
-@pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("use_distributed_sampler", [True, False])
-def test_two_processes_see_what_one_sees_and_score_each_image_once(
-    root, tmp_path, use_distributed_sampler
-):
-    ranks = fit(
-        tmp_path / "two", made(root), max_epochs=2, devices=2, strategy="ddp_spawn",
-        use_distributed_sampler=use_distributed_sampler,
-    )  # fmt: skip
-    (alone,) = fit(tmp_path / "one", made(root), max_epochs=2)
-    for number in range(2):
-        batches = [row[2] for row in alone if row[:2] == ["train", number]]
-        shares = [[row[2] for row in rank if row[:2] == ["train", number]] for rank in ranks]
-        assert [sorted(a + b) for a, b in zip(*shares, strict=True)] == [sorted(b) for b in batches]
-        scored = [row[2] for rank in ranks for row in rank if row[:2] == ["val", number] and row[4]]
-        assert sorted(scored) == [["000"], ["001"], ["002"]]
-        assert len([row for row in ranks[1] if row[:2] == ["val", number]]) == 2
 
 
 def test_flip_pairs_of_a_data_set_reach_its_transform(root):

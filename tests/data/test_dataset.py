@@ -1,6 +1,5 @@
 """Items and the look at them before training."""
 
-import warnings
 from pathlib import Path
 
 import numpy as np
@@ -75,12 +74,6 @@ def test_masks_of_0_and_255_without_an_id_map_are_warned_about(tmp_path):
     save_image(mask, (MASK > 0).astype(np.uint8) * 255)
     with pytest.warns(UserWarning, match="only the class ids.*id_map"):
         check_files(SegmentationDataset([(image, mask)], MaskReader(id_table(2, None, [255]), "")))
-
-
-def test_healthy_files_warn_about_nothing(tmp_path):
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        check_files(SegmentationDataset(make_pairs(tmp_path, 3), READ_3))
 
 
 def test_a_bad_pair_is_counted_once_before_training(tmp_path):

@@ -148,13 +148,3 @@ def test_the_browser_predicts_again_at_other_scales(runs):
     expected = panels(evaluation, browser.name, mask)
     with Image.open(io.BytesIO(browser.picture.value)) as shown:
         assert np.array_equal(np.array(shown), expected)
-
-
-def test_a_confusion_that_no_image_carries_says_so(runs):
-    pytest.importorskip("ipywidgets")
-    browser = browse(runs[1])
-    browser.truth.value = browser.pred.value = browser.evaluation.class_names[0]
-    browser.evaluation.records = []
-    browser.truth.value = browser.evaluation.class_names[1]
-    assert browser.name is None
-    assert browser.caption.value == "no image carries this confusion"

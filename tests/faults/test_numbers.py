@@ -15,35 +15,16 @@ import pytorch_lightning as pl
 import torch
 from torch.utils.data import DataLoader
 
-import hrseg
 from hrseg.checkpoints.integrity import state_of
 from hrseg.config.protocols import Protocol
 from hrseg.errors import VerificationError
 from hrseg.inference.evaluator import Evaluator
 from hrseg.training.checkpointing import DurableCheckpointIO
 from hrseg.training.loss_guard import LossGuard
+from tests.conftest import noise, silent_trainer, tiny_task
 from tests.faults import counts
 
 STEPS = 4
-
-
-class Noise:
-    """Random images and masks of two classes; with a step given, its mask is ignored everywhere."""
-
-    def __init__(self, seed: int, void: int | None = None) -> None:
-        draw = torch.Generator().manual_seed(seed)
-        shape = (STEPS, 3, 40, 40)
-        self.images = torch.randint(0, 256, shape, dtype=torch.uint8, generator=draw)
-        self.void = void
-
-    def __len__(self) -> int:
-        return STEPS
-
-    def __getitem__(self, index: int) -> dict:
-        mask = (self.images[index, 0] > 127).byte()
-        if index == self.void:
-            mask.fill_(255)
-        return {"image": self.images[index], "mask": mask, "name": f"{index}.png"}
 
 
 # Where a number is spoilt: the image, features, logits, the loss, its gradient, the weights.
@@ -98,20 +79,16 @@ def test_nan_and_infinity_never_reach_weights_and_their_batch_is_kept(count, tmp
 
 def train(harm: Harm, policy: str, precision: str) -> str | None:
     """Train a few steps with one that is harmed; say what of the promise did not hold."""
-    torch.manual_seed(0)
-    model = hrseg.create_model("hrnet_w18_small_v1", num_classes=2)
-    task = hrseg.SegmentationTask(model, ["dark", "bright"], on_bad_loss=policy)
+    task, items = tiny_task(on_bad_loss=policy), noise(STEPS, (40, 40))
     folder, void = harm.last.parent, harm.where == "nothing but ignored pixels"
-    trainer = pl.Trainer(
-        accelerator="cpu", max_epochs=1, precision=precision, logger=False,
-        callbacks=[harm, LossGuard(policy, folder)],
-        enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,
-        default_root_dir=folder, plugins=[DurableCheckpointIO()],
-    )  # fmt: skip
+    if void:
+        items[harm.step]["mask"].fill_(255)
+    callbacks, plugins = [harm, LossGuard(policy, folder)], [DurableCheckpointIO()]
+    trainer = silent_trainer(folder, precision=precision, callbacks=callbacks, plugins=plugins)
     said, error = StringIO(), None
     try:
         with redirect_stdout(said), warnings.catch_warnings(action="ignore"):
-            trainer.fit(task, DataLoader(Noise(0, harm.step if void else None), 1))
+            trainer.fit(task, DataLoader(items, 1))
     except VerificationError as raised:
         error = raised
     before = harm.last.read_bytes()
@@ -124,7 +101,7 @@ def train(harm: Harm, policy: str, precision: str) -> str | None:
     if void:
         counted = "1 of this epoch's batches held only ignored pixels" in said.getvalue()
         return None if counted and not error else f"not counted: {error or said.getvalue()!r}"
-    return unsaid(harm, policy, error, said.getvalue(), model)
+    return unsaid(harm, policy, error, said.getvalue(), task.model)
 
 
 def unsaid(
@@ -137,7 +114,7 @@ def unsaid(
     if not kept:
         return "the batch is not kept"
     batch = torch.load(kept[0], weights_only=True)
-    if not batch["image"][0].equal(Noise(0)[harm.step]["image"]):
+    if not batch["image"][0].equal(noise(STEPS, (40, 40))[harm.step]["image"]):
         return "another batch is kept"
     if policy == "skip" and harm.where != "weights":
         return f"it was not skipped: {error}" if error else None

@@ -1,7 +1,7 @@
 """Files of strangers who mean harm, each with the commands that a user would give it to.
 
 An artefact is made below an empty folder; what it points to are canaries (tests/watched.py). What
-must not happen, and how a command may end, tests/faults/strangers.py says.
+must not happen, and how a command may end, tests/faults/test_strangers.py says.
 """
 
 from collections.abc import Callable

@@ -4,7 +4,6 @@ import pytest
 import torch
 
 from hrseg.config.protocols import Protocol
-from hrseg.errors import VerificationError
 from hrseg.inference.averaging import AVERAGES, class_ids, in_float32, rule_of
 
 ORDER_ONLY = AVERAGES["logits"]
@@ -18,12 +17,6 @@ def scores(*pixels):
 def test_the_largest_score_wins_and_of_equals_the_first():
     ids = class_ids(scores([0.1, 0.7, 0.2], [0.5, 0.0, 0.5], [-3.0, -2.0, -1.0]))
     assert ids.dtype == torch.uint8 and ids.tolist() == [[1, 0, 2]]
-
-
-@pytest.mark.parametrize("value", [torch.nan, torch.inf])
-def test_scores_that_are_no_numbers_give_no_classes(value):
-    with pytest.raises(VerificationError, match="not finite"):
-        class_ids(scores([0.1, 0.2], [0.3, value]))
 
 
 @pytest.mark.parametrize(
@@ -45,10 +38,3 @@ def test_exponentials_beyond_float32_keep_their_shares(high):
     # By hand: e^-1 of the largest, and what is nothing beside it.
     expected = torch.tensor([1.0, 0.36787944, 0.0])
     torch.testing.assert_close(shares / shares[0], expected, rtol=1e-5, atol=1e-30)
-
-
-def test_a_pixel_whose_classes_all_vanish_is_refused():
-    logits = scores([2000.0, 0.0], [0.0, 1.0])
-    rule = rule_of(Protocol(average="exp_logits"), [logits])
-    with pytest.raises(VerificationError, match="differ by more than exp can hold"):
-        rule(logits)

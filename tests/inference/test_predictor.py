@@ -51,13 +51,6 @@ def test_scores_are_kept_on_request_and_agree_with_the_mask(checkpoint):
     assert hrseg.load(checkpoint[0]).predict(picture(SIZE)).scores is None
 
 
-def test_a_turned_photo_is_predicted_upright(checkpoint, tmp_path):
-    exif = Image.Exif()
-    exif[0x0112] = 6  # rotate by 90 degrees to show
-    save_image(tmp_path / "turned.jpg", picture((40, 56)), exif=exif)
-    assert hrseg.load(checkpoint[0]).predict(tmp_path / "turned.jpg").mask.shape == (56, 40)
-
-
 def test_a_prediction_shows_itself_and_names_stay_text(checkpoint):
     prediction = hrseg.load(checkpoint[0]).predict(picture(SIZE))
     prediction.mask[0, 0] = 1
@@ -68,23 +61,6 @@ def test_a_prediction_shows_itself_and_names_stay_text(checkpoint):
     assert np.array_equal(np.array(prediction.to_pil()), prediction.mask)
     assert prediction.to_pil().getpalette()[:3] == [9, 8, 7]
     assert sum(prediction.class_areas().values()) == pytest.approx(1)
-
-
-@pytest.mark.parametrize(
-    "image", [np.zeros((40, 40), np.uint8), np.zeros((40, 40, 4), np.uint8), np.zeros((40, 40, 3))]
-)
-def test_an_array_of_another_kind_is_refused(checkpoint, image):
-    with pytest.raises(DataError, match="expected RGB uint8"):
-        hrseg.load(checkpoint[0]).predict(image)
-
-
-def test_sixteen_bits_are_scaled_and_other_depths_refused(checkpoint):
-    grey = picture(SIZE)[..., 0]
-    predictor = hrseg.load(checkpoint[0])
-    deep = predictor.predict(Image.fromarray(grey.astype(np.uint16) * 257))
-    assert np.array_equal(deep.image, np.stack([grey] * 3, 2))
-    with pytest.raises(DataError, match="mode F"):
-        predictor.predict(Image.fromarray(grey.astype(np.float32)))
 
 
 def test_an_unreadable_file_is_named(checkpoint, tmp_path):
@@ -137,15 +113,6 @@ def test_probabilities_are_shares_whatever_was_averaged(checkpoint, average):
     assert (shares.argmax(0) == prediction.mask).all()
     with pytest.raises(ConfigError, match="the scores were not kept"):
         predictor.predict(picture(SIZE)).probabilities()
-
-
-def test_probabilities_of_one_scale_are_the_softmax(checkpoint):
-    shares = [
-        hrseg.load(checkpoint[0]).with_protocol(average=rule).predict(picture(SIZE), scores=True)
-        for rule in ("softmax", "exp_logits", "logits")
-    ]
-    for other in shares[1:]:
-        assert abs(shares[0].probabilities() - other.probabilities()).max() < 1e-5
 
 
 def test_an_unknown_device_or_precision_is_refused(checkpoint):

@@ -44,19 +44,6 @@ def test_results_come_with_their_items_in_order_whatever_takes_longest():
     assert [result.result() for _, result in pairs] == [n * n for n in range(8)]
 
 
-def test_an_error_belongs_to_its_item_alone():
-    def half(number):
-        if number == 1:
-            raise ValueError("odd")
-        return number // 2
-
-    pairs = list(map_ahead(half, range(3), workers=2, depth=1))
-    assert pairs[0][1].result() == 0
-    assert pairs[2][1].result() == 1
-    with pytest.raises(ValueError, match="odd"):
-        pairs[1][1].result()
-
-
 def test_calls_behind_are_bounded_and_finished_at_the_end():
     under_way, most, done, lock = 0, 0, [], threading.Lock()
 

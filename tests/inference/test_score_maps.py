@@ -2,7 +2,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from hrseg.inference.score_maps import cropped, held, joined, mapped, resized
+from hrseg.inference.score_maps import held, joined, mapped, resized
 from hrseg.inference.windows import Windows
 
 
@@ -31,43 +31,6 @@ def test_bands_are_those_of_the_whole_interpolation(size, align_corners, step):
     torch.testing.assert_close(bands, whole, rtol=1e-5, atol=2e-5)
 
 
-def test_double_precision_is_kept():
-    x = some(9, 9).double()
-    bands = in_bands(resized(held(x), (30, 31), False), 8)
-    whole = F.interpolate(x, (30, 31), mode="bilinear")
-    assert bands.dtype == torch.float64
-    torch.testing.assert_close(bands, whole, rtol=1e-12, atol=1e-12)
-
-
-def test_scores_stay_float32_where_the_network_runs_in_bfloat16():
-    rows = resized(held(some(24, 32)), (96, 131), False)
-    with torch.autocast("cpu", torch.bfloat16):
-        lower = rows.read(0, 96)
-    assert torch.equal(lower, rows.read(0, 96))
-
-
-def test_steps_can_follow_each_other():
-    x = some(10, 12)
-    large = mapped(resized(held(x), (40, 48), False), torch.exp)
-    rows = resized(cropped(large, (37, 45)), (50, 60), False)
-    whole = F.interpolate(x, (40, 48), mode="bilinear").exp()[..., :37, :45]
-    expected = F.interpolate(whole, (50, 60), mode="bilinear")
-    torch.testing.assert_close(in_bands(rows, 9), expected, rtol=1e-5, atol=1e-5)
-
-
-@pytest.mark.parametrize("step", [1, 3, 5, 100])
-def test_windows_are_averaged_where_they_overlap(step):
-    windows = Windows([0, 4, 8], [0, 3], 6, 8)  # rows 0..14, columns 0..11
-    parts = [some(6, 8) + i for i in range(6)]
-    total, seen = torch.zeros(2, 3, 14, 11), torch.zeros(14, 11)
-    for i, (top, left) in enumerate((y, x) for y in windows.rows for x in windows.columns):
-        total[..., top : top + 6, left : left + 8] += parts[i]
-        seen[top : top + 6, left : left + 8] += 1
-    rows = joined(windows, [held(part) for part in parts], (13, 10))
-    assert rows.size == (13, 10)
-    torch.testing.assert_close(in_bands(rows, step), (total / seen)[..., :13, :10])
-
-
 @pytest.mark.parametrize("rows", [[0, 3, 6, 8], [0, 10, 20], list(range(7)), list(range(9))])
 def test_the_mean_of_equal_values_is_that_value_to_the_bit(rows):
     windows = Windows(rows, [0, 1, 2, 4, 7], 10, 9)
@@ -84,11 +47,3 @@ def test_only_the_rows_that_are_needed_are_read():
     watched = mapped(source, lambda x: asked.append(x.shape[2]) or x)
     resized(watched, (1024, 32), False).read(512, 528)
     assert asked == [6]  # 16 rows at four times the height lie between 6 rows
-
-
-def test_what_is_held_is_left_alone():
-    x = some(6, 8)
-    before = x.clone()
-    rows = joined(Windows([0], [0], 6, 8), [held(x)], (6, 8))
-    rows.read(0, 6).add_(1)
-    assert torch.equal(x, before)

@@ -1,7 +1,5 @@
 """Tiles: what they give is what the whole image gives, in memory that does not grow with it."""
 
-from itertools import pairwise
-
 import numpy as np
 import pytest
 import torch
@@ -10,7 +8,6 @@ from hrseg.config.protocols import PROTOCOLS, Protocol
 from hrseg.errors import ConfigError, DataError, VerificationError
 from hrseg.inference.evaluator import Evaluator
 from hrseg.inference.tiling import (
-    _starts,
     _weights,
     check_tiles,
     default_overlap,
@@ -101,22 +98,6 @@ def test_mirror_images_are_averaged_if_the_protocol_says_so():
     found = tiled(flipping, pixels, tile=256, overlap=64)
     assert (found == whole(flipping, pixels)).mean() > 0.9995
     assert (found != tiled(evaluator, pixels, tile=256, overlap=64)).any()
-
-
-@pytest.mark.parametrize("length", [64, 96, 97, 500, 1000, 1023])
-@pytest.mark.parametrize(("tile", "overlap"), [(64, 0), (64, 32), (96, 32)])
-def test_tiles_cover_the_image_on_the_grid_and_their_weights_sum_to_one(length, tile, overlap):
-    starts = _starts(length, tile, overlap)
-    assert all(start % 32 == 0 for start in starts)
-    assert starts[-1] + tile >= length
-    assert all(b - a <= tile - overlap for a, b in pairwise(starts))
-    cells = -(-length // 4)
-    total = torch.zeros(cells)
-    for start, weight in zip(
-        starts, _weights([s // 4 for s in starts], cells, tile // 4, overlap // 4), strict=True
-    ):
-        total[start // 4 : start // 4 + len(weight)] += weight
-    assert torch.allclose(total, torch.ones(cells))
 
 
 def test_cells_beside_a_cut_count_nothing():

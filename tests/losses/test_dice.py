@@ -22,12 +22,6 @@ def test_classes_without_a_true_pixel_are_left_out():
     assert loss.item() == pytest.approx(1 - 2 * 1.2 / (2 + 1.2))
 
 
-def test_ignored_pixels_count_nowhere():
-    with_void = Dice()(logits_of([0.8, 0.4, 0.1]), torch.tensor([[[0, 1, 255]]]))
-    without = Dice()(logits_of([0.8, 0.4]), torch.tensor([[[0, 1]]]))
-    assert with_void.item() == pytest.approx(without.item())
-
-
 def test_a_perfect_prediction_costs_nothing():
     mask = torch.randint(0, 3, (2, 8, 8))
     logits = 100 * torch.nn.functional.one_hot(mask, 3).permute(0, 3, 1, 2).float()

@@ -167,11 +167,6 @@ def test_a_crop_of_a_class_with_weight_zero_is_zero():
     assert loss.item() == 0 and not logits.grad.any()
 
 
-def test_class_weights_follow_the_model_but_stay_out_of_checkpoints():
-    assert CrossEntropy([1.0, 2.0]).state_dict() == {}
-    assert OHEM([1.0, 2.0]).double().class_weights.dtype == torch.float64
-
-
 @pytest.mark.parametrize("name", WEIGHTED)
 def test_wrong_class_weights_are_answered(name):
     with pytest.raises(ConfigError, match="2 class weights for a model of 3 classes"):

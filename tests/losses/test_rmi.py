@@ -50,16 +50,6 @@ def test_a_prediction_that_knows_the_truth_costs_less():
     assert rmi(4 * told, mask) < rmi(2 * told, mask) < rmi(torch.randn(1, 3, 30, 30), mask)
 
 
-def test_in_bf16_it_is_computed_in_full():
-    torch.manual_seed(0)
-    logits = torch.randn(1, 3, 30, 30, dtype=torch.bfloat16)
-    mask = torch.randint(0, 3, (1, 30, 30))
-    with torch.autocast("cpu", torch.bfloat16):
-        mixed = RMI()(logits, mask)
-    assert mixed.dtype == torch.float32
-    torch.testing.assert_close(mixed, RMI()(logits.float(), mask))
-
-
 def test_gradients_are_finite_where_a_class_is_absent_and_a_prediction_certain():
     mask = torch.zeros(1, 30, 30, dtype=torch.long)
     logits = (100 * torch.nn.functional.one_hot(mask, 3).permute(0, 3, 1, 2)).float()

@@ -16,7 +16,6 @@ from pytorch_lightning.callbacks import EMAWeightAveraging
 from torch.utils.data import DataLoader
 
 from hrseg.config.protocols import Average, Protocol, ScoresAt
-from hrseg.data.samplers import EvaluationSampler
 from hrseg.errors import ConfigError
 from hrseg.inference.evaluator import Evaluator
 from hrseg.metrics.confusion import (
@@ -77,11 +76,6 @@ def test_a_class_that_is_only_predicted_has_iou_zero_and_no_accuracy():
     assert mean_accuracy(matrix) == 0.5
 
 
-def test_iou_ignores_void_pixels():
-    assert torch.equal(confusion([0, 1, 2], [0, 255, 255]), confusion([0], [0]))
-    assert confusion([1, 1], [255, 255]).sum() == 0
-
-
 @pytest.mark.parametrize("ignore", [255, 254, 0, -1, -100, 1000])
 def test_any_id_can_be_the_ignored_one(ignore):
     target = torch.tensor([1, 2, ignore, 1])
@@ -99,13 +93,6 @@ def test_integer_types_do_not_matter(pred_type, target_type):
     for p, t in zip(pred.flatten(), target.flatten(), strict=True):
         expected[t, p] += 1
     assert torch.equal(confusion(pred.to(pred_type), target.to(target_type), 200), expected)
-
-
-def test_the_caller_s_tensors_are_left_alone():
-    pred = torch.tensor([0, 1, 2], dtype=torch.int32)
-    target = torch.tensor([2, 1, 255], dtype=torch.int32)
-    confusion(pred, target)
-    assert pred.tolist() == [0, 1, 2] and target.tolist() == [2, 1, 255]
 
 
 @pytest.mark.parametrize("value", [3, 200, 255, 256, -1, 70_000])
@@ -135,13 +122,6 @@ def test_other_shapes_floats_and_class_counts_are_refused():
         confusion([0.5], [0])
     with pytest.raises(ValueError, match="num_classes is 0"):
         ConfusionMatrix(0)
-
-
-def test_counts_do_not_overflow():
-    metric = ConfusionMatrix(2)
-    metric.matrix += 2**40
-    metric.update(torch.ones(5, dtype=torch.uint8), torch.ones(5, dtype=torch.uint8))
-    assert metric.compute()[1, 1] == 2**40 + 5
 
 
 side = st.integers(32, 70)
@@ -268,64 +248,3 @@ def test_scores_equal_those_of_cityscapesscripts():
     ours = iou(torch.tensor(matrix))
     np.testing.assert_allclose(ours.numpy(), list(theirs.values()), rtol=1e-12)
     assert mean_iou(torch.tensor(matrix)) == pytest.approx(official.getScoreAverage(theirs, args))
-
-
-pixels = st.lists(
-    st.tuples(st.integers(0, 3), st.sampled_from([0, 1, 2, 3, 255])), min_size=1, max_size=60
-)
-
-
-@settings(deadline=None, max_examples=60)
-@given(pixels, st.randoms(use_true_random=False), st.integers(1, 59))
-def test_order_and_batches_do_not_matter(pairs, random, cut):
-    whole = confusion([p for p, _ in pairs], [t for _, t in pairs], 4)
-    shuffled = random.sample(pairs, len(pairs))
-    metric = ConfusionMatrix(4)
-    for part in (shuffled[:cut], shuffled[cut:]):
-        metric.update(
-            torch.tensor([p for p, _ in part], dtype=torch.int64),
-            torch.tensor([t for _, t in part], dtype=torch.int64),
-        )
-    assert torch.equal(metric.compute(), whole)
-    assert whole.sum() == sum(t != 255 for _, t in pairs)
-
-
-@settings(deadline=None, max_examples=60)
-@given(
-    seed=st.integers(0, 2**32 - 1), images=st.integers(1, 9), processes=st.integers(1, 5),
-    batch=st.integers(1, 4), classes=st.integers(1, 12),
-)  # fmt: skip
-def test_shares_of_processes_add_up_to_the_count_of_numpy(seed, images, processes, batch, classes):
-    random = np.random.default_rng(seed)
-    sizes = random.integers(1, 20, (images, 2))
-    truths = [random.choice([*range(classes), 255], size).astype(np.uint8) for size in sizes]
-    preds = [random.integers(0, classes, size).astype(np.uint8) for size in sizes]
-    expected = np.zeros((classes, classes), np.int64)
-    for truth, pred in zip(truths, preds, strict=True):
-        np.add.at(expected, (truth[truth != 255], pred[truth != 255]), 1)
-    total = torch.zeros(classes, classes, dtype=torch.int64)
-    for rank in range(processes):
-        metric, keys = ConfusionMatrix(classes), list(EvaluationSampler(truths, processes, rank))
-        for start in range(0, len(keys), batch):
-            some = keys[start : start + batch]
-            masks = [
-                np.full_like(truths[k.index], 255) if k.repeat else truths[k.index] for k in some
-            ]
-            metric.update(
-                torch.from_numpy(np.concatenate([preds[key.index].ravel() for key in some])),
-                torch.from_numpy(np.concatenate([mask.ravel() for mask in masks])),
-            )
-        total += metric.compute()
-    assert total.tolist() == expected.tolist()
-
-
-@settings(deadline=None, max_examples=60)
-@given(pixels)
-def test_scores_are_ratios_and_ordered(pairs):
-    matrix = confusion([p for p, _ in pairs], [t for _, t in pairs], 4)
-    present = ~iou(matrix).isnan()
-    union, f1 = iou(matrix)[present], dice(matrix)[present]
-    assert ((union >= 0) & (union <= f1) & (f1 <= 1)).all()
-    # Dice and IoU are two faces of one number.
-    torch.testing.assert_close(f1, 2 * union / (1 + union))
-    assert not mean_iou(matrix, "zero") > mean_iou(matrix, "skipped")

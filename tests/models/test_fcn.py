@@ -10,24 +10,11 @@ def features(channels=(4, 8), batch=2):
     return [torch.randn(batch, c, 16 >> i, 24 >> i) for i, c in enumerate(channels)]
 
 
-def test_logits_have_the_size_of_the_finest_feature():
-    out = FCNHead([4, 8], num_classes=5)(features())
-    assert list(out) == ["out"]
-    assert out["out"].shape == (2, 5, 16, 24)
-
-
 def test_a_constant_coarse_feature_counts_the_same_everywhere():
     head = FCNHead([4, 8], num_classes=3).eval()
     fine, coarse = torch.zeros(1, 4, 16, 24), torch.ones(1, 8, 8, 12)
     logits = head([fine, coarse])["out"]
     torch.testing.assert_close(logits, logits[..., :1, :1].expand_as(logits))
-
-
-def test_align_corners_decides_the_interpolation():
-    heads = [FCNHead([4, 8], 3, align_corners=flag).eval() for flag in (False, True)]
-    heads[1].load_state_dict(heads[0].state_dict())
-    x = features()
-    assert not torch.allclose(heads[0](x)["out"], heads[1](x)["out"], rtol=1e-2, atol=1e-5)
 
 
 def test_the_first_loss_is_that_of_equal_probabilities():

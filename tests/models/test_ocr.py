@@ -33,12 +33,6 @@ def test_a_region_is_the_mean_of_its_pixels_by_hand():
     torch.testing.assert_close(gather(pixels, logits).flatten(), torch.tensor([2.0, 8.0]))
 
 
-def test_both_outputs_have_the_size_of_the_finest_feature():
-    out = OCRHead([4, 8], num_classes=5)(features())
-    assert list(out) == list(OCRHead.output_names)
-    assert all(logits.shape == (2, 5, 16, 24) for logits in out.values())
-
-
 def test_the_first_loss_of_both_is_that_of_equal_probabilities():
     torch.manual_seed(0)
     for logits in OCRHead([16, 32], num_classes=11)(features((16, 32))).values():

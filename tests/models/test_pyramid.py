@@ -4,7 +4,6 @@ import pytest
 import torch
 
 from hrseg.checkpoints.loading import load_weights
-from hrseg.errors import ConfigError
 from hrseg.models import create_backbone
 from tests.golden_weights import official_weights
 from tests.weight_files import imagenet
@@ -46,14 +45,6 @@ def test_a_level_is_the_average_of_squares_of_the_finest():
     torch.testing.assert_close(maps["pool"][..., 0, 0], finest.mean((2, 3)))
 
 
-def test_the_pyramid_keeps_the_scale_of_what_it_gets():
-    torch.manual_seed(0)
-    backbone = create_backbone(SMALL)
-    for conv in (backbone.reduction_conv, *backbone.fpn_convs):
-        noise = conv(torch.randn(1, conv.in_channels, 34, 34))[..., 1:-1, 1:-1]
-        assert noise.std().item() == pytest.approx(1, abs=0.05)
-
-
 @pytest.mark.parametrize("output", ["v1", "v2", "v2p"])
 def test_every_representation_starts_from_imagenet(output):
     backbone = create_backbone(SMALL, output)
@@ -71,11 +62,6 @@ def test_every_parameter_has_a_gradient(output):
     backbone = create_backbone(SMALL, output)
     sum(x.mean() for x in backbone(torch.randn(2, 3, 64, 64)).values()).backward()
     assert [name for name, p in backbone.named_parameters() if p.grad is None] == []
-
-
-def test_an_unknown_output_is_answered():
-    with pytest.raises(ConfigError, match=r"unknown output 'v2c'. Did you mean: v2, v2p"):
-        create_backbone(SMALL, "v2c")
 
 
 @pytest.fixture

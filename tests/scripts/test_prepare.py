@@ -162,44 +162,6 @@ def test_an_interrupted_run_goes_on(voc, tmp_path):
     check_masks(root, labels)
 
 
-def spoil(how, root, mats, detail):
-    if how == "no voc":
-        return ["--voc", root / "JPEGImages", "--mat", mats]
-    if how == "mat missing":
-        (mats / "2008_000003.mat").unlink()
-    elif how == "mat damaged":
-        (mats / "2008_000003.mat").write_bytes(b"MATLAB 5.0 MAT-file" + bytes(200))
-    elif how == "another size":
-        savemat(mats / "2008_000003.mat", {"LabelMap": np.zeros((40, 61), np.uint16)})
-    elif how == "no json":
-        return ["--voc", root, "--detail", detail.with_name("other.json")]
-    elif how == "json damaged":
-        detail.write_text(detail.read_text()[:100])
-        return ["--voc", root, "--detail", detail]
-    elif how == "another json":
-        detail.write_text('{"images": [], "annotations": []}')
-        return ["--voc", root, "--detail", detail]
-    elif how == "mat of cells":
-        cells = np.array([[np.zeros(3)], [np.zeros(2)]], object)
-        savemat(mats / "2008_000003.mat", {"LabelMap": cells})
-    elif how == "mat of instances":
-        labels = np.full((40, 60), 1000, np.uint16)
-        labels[0] = 460
-        savemat(mats / "2008_000003.mat", {"LabelMap": labels})
-    elif how in OF_DETAIL:
-        detail.write_text(detail.read_text().replace(*OF_DETAIL[how]))
-        return ["--voc", root, "--detail", detail]
-    return ["--voc", root, "--mat", mats]
-
-
-OF_DETAIL = {
-    "rle damaged": ('"size"', '"sise"'),
-    "rle of another size": ('"size": [40, 60]', '"size": [40, 61]'),
-    "image without size": ('"height"', '"high"'),
-    "a category of its own": ('"category_id": 2,', '"category_id": 460,'),
-}
-
-
 def test_two_sources_are_compared_and_nothing_is_written(voc, tmp_path):
     root, labels = voc
     detail = write_detail(tmp_path / "merged.json", labels)
@@ -218,29 +180,54 @@ def test_two_sources_are_compared_and_nothing_is_written(voc, tmp_path):
     assert not (root / "SegmentationClassContext").exists()
 
 
-@pytest.mark.parametrize(
-    ("how", "message"),
-    [
-        ("no voc", "Unpack VOCtrainval_03-May-2010.tar"),
-        ("mat missing", "1 .mat files are missing in"),
-        ("mat damaged", "2008_000003.mat is damaged or has no LabelMap"),
-        ("another size", "2008_000003: the labels in"),
-        ("no json", "expected Detail's trainval_merged.json"),
-        ("json damaged", "is damaged"),
-        ("another json", "'annos_segmentation' is missing"),
-        ("rle damaged", "image 2008_000001 has a region that is no COCO RLE: 'size'"),
-        ("rle of another size", "no COCO RLE: its size is [40, 61], that of the image [40, 60]"),
-        ("mat of cells", "2008_000003.mat is damaged or has no LabelMap"),
-        ("mat of instances", "2008_000003.mat has labels up to 1000; expected 0..459"),
-        ("image without size", "'height' is missing"),
-        ("a category of its own", "image 2008_000001 has label 460; expected 0..459"),
-    ],
-)
-def test_a_wrong_source_is_named_and_nothing_is_half_written(voc, tmp_path, how, message):
+def of_mat(spoil):
+    """Spoil one of the .mat files; return the arguments that read it."""
+    return lambda root, mats, _: (spoil(mats / "2008_000003.mat"), "--voc", root, "--mat", mats)[1:]
+
+
+def of_detail(spoil):
+    return lambda root, _, detail: (spoil(detail), "--voc", root, "--detail", detail)[1:]
+
+
+def labelled(array):
+    return lambda path: savemat(path, {"LabelMap": array})
+
+
+def replaced(*words):
+    return lambda path: path.write_text(path.read_text().replace(*words))
+
+
+CELLS = np.array([[np.zeros(3)], [np.zeros(2)]], object)
+INSTANCES = np.pad(np.full((39, 60), 1000, np.uint16), ((1, 0), (0, 0)), constant_values=460)
+WRONG = [
+    (lambda root, mats, _: ("--voc", root / "JPEGImages", "--mat", mats),
+     "Unpack VOCtrainval_03-May-2010.tar"),
+    (of_mat(Path.unlink), "1 .mat files are missing in"),
+    (of_mat(lambda path: path.write_bytes(b"MATLAB 5.0 MAT-file" + bytes(200))),
+     "2008_000003.mat is damaged or has no LabelMap"),
+    (of_mat(labelled(CELLS)), "2008_000003.mat is damaged or has no LabelMap"),
+    (of_mat(labelled(np.zeros((40, 61), np.uint16))), "2008_000003: the labels in"),
+    (of_mat(labelled(INSTANCES)), "2008_000003.mat has labels up to 1000; expected 0..459"),
+    (of_detail(Path.unlink), "expected Detail's trainval_merged.json"),
+    (of_detail(lambda path: path.write_text(path.read_text()[:100])), "is damaged"),
+    (of_detail(lambda path: path.write_text('{"images": [], "annotations": []}')),
+     "'annos_segmentation' is missing"),
+    (of_detail(replaced('"size"', '"sise"')),
+     "image 2008_000001 has a region that is no COCO RLE: 'size'"),
+    (of_detail(replaced('"size": [40, 60]', '"size": [40, 61]')),
+     "no COCO RLE: its size is [40, 61], that of the image [40, 60]"),
+    (of_detail(replaced('"height"', '"high"')), "'height' is missing"),
+    (of_detail(replaced('"category_id": 2,', '"category_id": 460,')),
+     "image 2008_000001 has label 460; expected 0..459"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("spoil", "message"), WRONG, ids=[message for _, message in WRONG])
+def test_a_wrong_source_is_named_and_nothing_is_half_written(voc, tmp_path, spoil, message):
     root, labels = voc
     mats = write_mats(tmp_path / "trainval", labels)
     detail = write_detail(tmp_path / "merged.json", labels)
-    done = run("prepare_pascal_context", *spoil(how, root, mats, detail))
+    done = run("prepare_pascal_context", *spoil(root, mats, detail))
     assert done.returncode == 3 and message in done.stderr, done.stderr
     assert "Traceback" not in done.stderr and done.stderr.count("\n") < 5
     assert not list(root.rglob("*.partial"))

@@ -7,7 +7,6 @@ from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.trainer.states import TrainerFn
 
 from hrseg.training.callbacks import ClassScores, show_scores
-from hrseg.utils.files import write_json
 
 SCORES = {
     "miou": 0.5,
@@ -78,11 +77,3 @@ def test_scores_json_belongs_to_the_best_checkpoint_also_after_a_resume(tmp_path
         best.best_model_score = known if known is None else torch.tensor(known)
         resumed.on_train_start(SimpleNamespace(checkpoint_callbacks=[best]), SimpleNamespace())
         assert validate(resumed, then) == then
-
-
-def test_scores_are_replaced_whole_or_not_at_all(tmp_path):
-    path = tmp_path / "new" / "scores.json"
-    write_json(path, {"a": 1})
-    with pytest.raises(TypeError):
-        write_json(path, {"a": object()})
-    assert json.loads(path.read_text()) == {"a": 1}

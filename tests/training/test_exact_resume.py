@@ -1,4 +1,4 @@
-"""Going on exactly. The long proof is tests/faults/resume.py; here is each part by itself."""
+"""Going on exactly. The long proof is tests/faults/test_resume.py; here is each part by itself."""
 
 import io
 import random

@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader
 
 from hrseg.cli import main
 from hrseg.errors import ConfigError, VerificationError
-from hrseg.training.loss_guard import IN_A_ROW, LossGuard, check_crop
+from hrseg.training.loss_guard import IN_A_ROW, LossGuard
 from tests.conftest import noise, silent_trainer, tiny_task
 
 
@@ -107,12 +107,6 @@ def test_gradients_that_are_no_numbers_are_no_step_either(tmp_path, clip, capsys
         fit(tiny_task(), tmp_path, BadGradient(2))
 
 
-def test_many_names_are_cut_short(tmp_path):
-    loader = DataLoader(images_of(12), 12)
-    with pytest.raises(VerificationError, match=r"images: 0.png, 1.png, .*7.png and 4 more\)"):
-        fit(tiny_task(), tmp_path, Harm(0), loader)
-
-
 class Keep(pl.Callback):
     """Writes down the weights before and after each step of the first process."""
 
@@ -186,13 +180,6 @@ def test_a_process_with_nothing_to_learn_from_counts_in_the_mean_and_hangs_none(
     assert "1 of this epoch's batches held only ignored pixels" in capfd.readouterr().out
 
 
-def test_skipping_for_ever_is_an_end(tmp_path):
-    harm = Harm(*range(1, 1 + IN_A_ROW))
-    loader = DataLoader(images_of(1 + IN_A_ROW), 1)
-    with pytest.raises(VerificationError, match=f"the {IN_A_ROW}th in a row"):
-        fit(tiny_task(on_bad_loss="skip"), tmp_path, harm, loader)
-
-
 def test_skipping_for_ever_is_an_end_across_a_resumption(tmp_path):
     """Nine steps are skipped, the run is stopped and resumed; the next one is the tenth."""
     module, harm = tiny_task(on_bad_loss="skip"), Harm(*range(IN_A_ROW - 1))
@@ -226,17 +213,6 @@ def test_a_single_value_for_batch_norm_is_a_message(tmp_path):
              for item in images_of()]  # fmt: skip
     with pytest.raises(ConfigError, match=r"one pixel(.|\n)*data.crop_size beyond 32"):
         fit(tiny_task(), tmp_path, Harm(), DataLoader(crops, 1))
-
-
-@pytest.mark.parametrize(
-    ("crop", "images", "refused"),
-    [((32, 32), 1, True), ((32, 32), 2, False), ((33, 32), 1, False), ((20, 7), 1, True)],
-)
-def test_crops_that_batch_norm_cannot_take_are_known_before(crop, images, refused):
-    if not refused:
-        return check_crop(crop, images)
-    with pytest.raises(ConfigError, match="one pixel"):
-        check_crop(crop, images)
 
 
 def test_fit_refuses_such_a_crop_before_training_and_leaves_no_run(tmp_path, capsys):

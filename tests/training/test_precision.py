@@ -4,7 +4,7 @@ from omegaconf import OmegaConf
 
 from hrseg.cli import main
 from hrseg.training import trainer as devices
-from hrseg.training.trainer import bf16_speedup, choose_precision
+from hrseg.training.trainer import choose_precision
 from tests.camvid_tree import fit_overrides, make_camvid
 
 
@@ -42,14 +42,6 @@ def test_what_cannot_be_asked_computes_in_float32(monkeypatch):
     assert choose_precision("cpu", 2).precision == "32"
 
 
-def test_the_probe_leaves_the_threads_as_they_are(monkeypatch):
-    threads = torch.get_num_threads()
-    told = []
-    monkeypatch.setattr(torch, "set_num_threads", told.append)
-    assert 0.01 < bf16_speedup(2) < 100
-    assert told == [1, threads]
-
-
 def test_what_was_chosen_is_said_and_kept_for_resuming(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(devices, "bf16_speedup", lambda: 2.1)
     make_camvid(tmp_path / "camvid")
@@ -65,14 +57,3 @@ def test_what_was_chosen_is_said_and_kept_for_resuming(tmp_path, monkeypatch, ca
     assert main(["fit", *again]) == 0
     out = capsys.readouterr().out
     assert "precision bf16-mixed\n" in out
-
-
-def test_validation_says_what_was_chosen_too(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(devices, "bf16_speedup", lambda: 0.5)
-    make_camvid(tmp_path / "camvid")
-    overrides = [*fit_overrides(tmp_path / "camvid"), f"runs={tmp_path}/runs"]
-    overrides += ["trainer.accelerator=cpu", "trainer.max_epochs=1"]
-    assert main(["fit", "--config", "camvid_w18_small", *overrides]) == 0
-    capsys.readouterr()
-    assert main(["validate", f"runs={tmp_path}/runs", "trainer.precision=null"]) == 0
-    assert "precision 32-true (chosen: convolves 0.5x as fast in bf16" in capsys.readouterr().out

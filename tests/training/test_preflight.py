@@ -41,12 +41,6 @@ def test_other_settings_than_the_checkpoints_are_refused(task, facts, tmp_path, 
         check_settings(task, {**facts, key: value}, tmp_path / "a.ckpt")
 
 
-def test_another_rule_of_interpolation_is_refused(task, facts, tmp_path):
-    other = {**facts, "architecture": {**facts["architecture"], "align_corners": True}}
-    with pytest.raises(ConfigError, match=r"model\.align_corners True, the config says False"):
-        check_settings(task, other, tmp_path / "a.ckpt")
-
-
 @pytest.mark.parametrize(
     ("processes", "shares", "more", "fits"),
     [

@@ -5,7 +5,7 @@ from torch.utils.data import DataLoader
 
 import hrseg
 from hrseg.config.protocols import Protocol
-from hrseg.errors import ConfigError, VerificationError
+from hrseg.errors import ConfigError
 from tests.conftest import silent_trainer, tiny_task
 
 
@@ -107,16 +107,6 @@ def test_a_frozen_backbone_keeps_weights_and_statistics(tmp_path):
     assert all(name.startswith("head.") for name in changed)
 
 
-def test_activation_checkpointing_trains_the_same_weights(tmp_path):
-    trained = []
-    for recompute in (False, True):
-        module = tiny_task(activation_checkpointing=recompute)
-        assert module.model.backbone.recompute == recompute
-        silent_trainer(tmp_path, max_epochs=2).fit(module, loader())
-        trained.append(module.model.state_dict())
-    assert all(torch.equal(trained[0][name], trained[1][name]) for name in trained[0])
-
-
 def test_a_checkpoint_alone_says_what_it_is_and_holds_only_data(tmp_path):
     module = tiny_task(palette=[(0, 0, 0), (255, 0, 0)], flip_pairs=[(0, 1)])
     runner = silent_trainer(tmp_path)
@@ -128,14 +118,6 @@ def test_a_checkpoint_alone_says_what_it_is_and_holds_only_data(tmp_path):
     assert facts["flip_pairs"] == [[0, 1]]
     assert facts["architecture"]["backbone"] == "hrnet_w18_small_v1"
     assert Protocol(**facts["protocol"]) == Protocol()
-
-
-def test_a_loss_that_is_no_number_stops_and_names_images_and_repair(tmp_path):
-    module = tiny_task(optimizer={"name": "sgd", "lr": 1e30})
-    with pytest.raises(VerificationError, match="the loss is nan") as error:
-        silent_trainer(tmp_path, max_epochs=5).fit(module, loader())
-    assert "0.png" in str(error.value)
-    assert "lr" in str(error.value)
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,5 @@
 """A look through splits: sums, files that repeat, workers."""
 
-import hashlib
 import os
 import shutil
 import signal
@@ -9,7 +8,7 @@ import time
 import numpy as np
 import pytest
 
-from hrseg.data.analysis.check import Split, find_split, look_through
+from hrseg.data.analysis.check import find_split, look_through
 from hrseg.data.datasets.camvid import CamVid
 from hrseg.errors import DataError
 from tests.camvid_tree import make_camvid
@@ -104,23 +103,6 @@ def test_a_count_other_than_the_official_one_is_noted(root, monkeypatch):
     assert "4 images, the official data set has 367" in split.notes[0]
 
 
-def test_remarks_count_files_and_name_the_first(tmp_path):
-    split = Split("train", odd={"grey images": [tmp_path / "a.png", tmp_path / "b.png"]})
-    split.pixels[:2] = 5, 0
-    assert split.remarks(["road", "pole"]) == [
-        "never seen: pole",
-        f"grey images: 2, e.g. {tmp_path / 'a.png'}",
-    ]
-
-
-def test_without_masks_no_class_is_said_to_be_missing(tmp_path):
-    image = save_image(tmp_path / "a.png", np.zeros((2, 2, 3), np.uint8))
-    split = Split("test", files=[(image, None)])
-    look_through([split], CamVid(str(tmp_path)).mask_reader(), (), 0)
-    assert split.class_rows(["road"]) == []
-    assert split.remarks(["road"]) == [f"grey images: {image}"]
-
-
 def killed(path):
     os.kill(os.getpid(), signal.SIGKILL)
 
@@ -155,11 +137,3 @@ def test_links_out_of_the_root_are_followed_and_noted(root, tmp_path):
     assert train.faults == val.faults == []
     assert f"{note}: {root / 'train' / '002.png'}" in train.remarks([])
     assert f"{note}: 2, e.g. {root / 'valannot' / '000.png'}" in val.remarks([])
-
-
-def test_the_sums_are_those_of_hashlib(root):
-    (root / "trainannot" / "001.png").write_bytes(b"")
-    (train,) = looked(root, ["train"])
-    expected = {f: hashlib.sha256(f.read_bytes()).hexdigest() for p in train.files for f in p}
-    del expected[root / "trainannot" / "001.png"]  # not read
-    assert train.digests == expected

@@ -78,12 +78,6 @@ def test_colour_masks(tmp_path):
     assert "mask_format: rgb" in text and "class_0  # colour (70, 130, 180), " in text
 
 
-def test_binary_masks_of_0_and_255(tmp_path):
-    _, _, data = configured(dataset(tmp_path / "set", (0, 255)), tmp_path)
-    assert data.class_names == ("background", "foreground")
-    assert set(np.unique(data.val_dataset[0]["mask"])) == {0, 1}
-
-
 def test_class_names_and_colours_come_from_classes_json(tmp_path):
     root = dataset(tmp_path / "set", (0, 1, 2))
     names = ["a: b", "#1", "void"]
@@ -148,11 +142,6 @@ def test_jpeg_masks_are_refused_with_the_repair(tmp_path):
         save_image(tmp_path / f"masks/{index}.jpg", np.zeros((40, 40), np.uint8))
     with pytest.raises(DataError, match=r"3 are JPEG.*\n.*PNG"):
         inspect_folder(tmp_path)
-
-
-def test_a_class_error_names_the_folder(tmp_path):
-    with pytest.raises(DataError, match=rf"{tmp_path}: the masks hold nothing but 255"):
-        inspect_folder(dataset(tmp_path, (255,), count=2))
 
 
 def test_only_a_sample_of_many_masks_is_read(tmp_path):

