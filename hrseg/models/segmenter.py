@@ -98,7 +98,7 @@ def create_model(
 def network_name(architecture: Mapping[str, Any]) -> str:
     """Return an architecture in words, for example "hrnet_w48 + fcn"."""
     parts = architecture["backbone"], architecture.get("head", "fcn")
-    return " + ".join(part if isinstance(part, str) else str(part["name"]) for part in parts)
+    return " + ".join(part if isinstance(part, str) else str(part.get("name")) for part in parts)
 
 
 def plugin_of(architecture: Mapping[str, Any]) -> str | None:

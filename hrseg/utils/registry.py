@@ -171,7 +171,7 @@ def build(
         ConfigError: no such name, or an argument that the constructor does not take.
     """
     arguments = {"name": spec} if isinstance(spec, str) else dict(spec)
-    if "name" not in arguments:
+    if not isinstance(arguments.get("name"), str):
         raise ConfigError(f"{what} {arguments} has no 'name'{did_you_mean('', table)}")
     name = arguments.pop("name")
     constructor = find(table, name, what)
