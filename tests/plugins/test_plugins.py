@@ -187,3 +187,9 @@ def test_a_backbone_without_channels_is_refused(forget):
     hrseg.models.register_backbone("bare")(nn.Identity)
     with pytest.raises(ConfigError, match="backbone 'bare' has no channels, strides or forward"):
         hrseg.create_model("bare")
+
+
+@pytest.mark.parametrize("spec", [{}, {"name": 3}, {"name": ["tiny"]}])
+def test_a_part_without_a_name_is_refused(spec):
+    with pytest.raises(ConfigError, match="has no 'name'"):
+        hrseg.create_model(spec)
