@@ -33,7 +33,7 @@ class ExactState(Callback):
 
     The random numbers of every process, progress in a form that Lightning goes on from without a
     lost or repeated step or validation, and how much of metrics.csv belongs to the state. The
-    place in the data is in the state of the training loader.
+    place in the data is kept by the DataModule, which counts the batches that are fetched.
     """
 
     def __init__(self, run: Path) -> None:
@@ -55,8 +55,12 @@ class ExactState(Callback):
         loops = checkpoint["loops"]["fit_loop"]
         checkpoint["loops"]["fit_loop"] = settled(loops, validating=trainer.validating)
         batches = loops["epoch_loop.batch_progress"]["current"]
+        between = batches["ready"] > batches["started"]
+        place = checkpoint.get(type(getattr(trainer, "datamodule", None)).__qualname__, {})
+        if between and "done" in place:
+            place["done"] -= 1  # the batch that is fetched and not begun
         checkpoint[_KEY] = {
-            "between": batches["ready"] > batches["started"],
+            "between": between,
             "random": _of_all_processes(trainer, random_state(pl_module.device)),
             "rows": _rows(self.metrics) if trainer.is_global_zero else 0,
         }
@@ -119,12 +123,6 @@ def settled(loops: Mapping[str, Any], validating: bool = False) -> dict[str, Any
     """
     batches, epochs = _copy(loops["epoch_loop.batch_progress"]), _copy(loops["epoch_progress"])
     validation = _copy(loops["epoch_loop.val_loop.batch_progress"])
-    own = dict(loops["state_dict"])
-    if "combined_loader" in own and batches["current"]["ready"] > batches["current"]["started"]:
-        own["combined_loader"] = [
-            {**place, "done": place["done"] - 1} if "done" in place else place
-            for place in own["combined_loader"]
-        ]
     for progress in (batches["total"], batches["current"]):
         if progress["ready"] > progress["started"]:
             progress["ready"] = progress["started"]
@@ -140,7 +138,6 @@ def settled(loops: Mapping[str, Any], validating: bool = False) -> dict[str, Any
         validation["is_last_batch"] = False
     return {
         **loops,
-        "state_dict": own,
         "epoch_progress": epochs,
         "epoch_loop.batch_progress": batches,
         "epoch_loop.val_loop.batch_progress": validation,
