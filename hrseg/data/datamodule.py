@@ -87,6 +87,8 @@ class SegmentationDataModule(LightningDataModule):
         self.class_uniform = chosen["class_uniform"]
         self.cache = Path(cache).expanduser() if cache is not None else None
         self.class_draw: ClassDraw | None = None
+        self.resumed: dict[str, int] = {}
+        self.train_loader: WatchedLoader[dict[str, Any]] | None = None
         self.train_dataset: SegmentationDataset | None = None
         self.val_dataset: SegmentationDataset | None = None
         self.test_dataset: SegmentationDataset | None = None
@@ -178,7 +180,10 @@ class SegmentationDataModule(LightningDataModule):
         sampler = TrainSampler(
             self.train_dataset, world, rank, self.seed, self.batch_size, self.class_draw
         )
-        return self._loader(self.train_dataset, sampler, per_step)
+        self.train_loader = self._loader(self.train_dataset, sampler, per_step)
+        if self.resumed:
+            self.train_loader.resume(self.resumed)
+        return self.train_loader
 
     def val_dataloader(self) -> DataLoader[dict[str, Any]]:
         """Return this process's share of the whole images, one at a time."""
@@ -191,6 +196,18 @@ class SegmentationDataModule(LightningDataModule):
         assert self.test_dataset is not None, "setup('test') comes first"
         rank, world = self._place()
         return self._loader(self.test_dataset, EvaluationSampler(self.test_dataset, world, rank), 1)
+
+    def state_dict(self) -> dict[str, int]:
+        """Return the place of the training in its data, which Lightning saves in checkpoints.
+
+        Not the loader's to save: Lightning would restore it after `estimated_stepping_batches` has
+        begun to read the first epoch.
+        """
+        return self.train_loader.place() if self.train_loader is not None else {}
+
+    def load_state_dict(self, state_dict: dict[str, int]) -> None:
+        """Let the training loader begin at a state of `state_dict`."""
+        self.resumed = state_dict
 
     def _pair(self, stage: str | None) -> None:
         if stage == "test":
@@ -217,7 +234,7 @@ class SegmentationDataModule(LightningDataModule):
 
     def _loader(
         self, dataset: SegmentationDataset, sampler: EpochSampler, batch_size: int
-    ) -> DataLoader[dict[str, Any]]:
+    ) -> WatchedLoader[dict[str, Any]]:
         return WatchedLoader(
             dataset,
             self.worker_timeout,

@@ -81,7 +81,7 @@ class WatchedLoader(DataLoader[T]):
     """A DataLoader that names the worker that died or hangs, and its sample.
 
     Its data set has `files`, (image, mask) paths by index, and calls `at` for each that it reads.
-    Lightning saves its state in checkpoints. A training sampler has `epoch` and `resume`.
+    A training sampler has `epoch` and `resume`.
 
     Raises:
         DataError: during iteration: a worker died, hangs, or cannot be started.
@@ -125,12 +125,12 @@ class WatchedLoader(DataLoader[T]):
             self.done += 1
             yield batch
 
-    def state_dict(self) -> dict[str, int]:
+    def place(self) -> dict[str, int]:
         """Return the place in the data: epoch, batches given out, and batches of an epoch."""
         return {"epoch": self.epoch, "done": self.done, "of": len(self)}
 
-    def load_state_dict(self, state: dict[str, int]) -> None:
-        """Begin the next iteration at a place of `state_dict`.
+    def resume(self, state: dict[str, int]) -> None:
+        """Begin the next iteration at a state of `place`.
 
         Raises:
             ConfigError: invalid, or inside an epoch that has another number of batches now.

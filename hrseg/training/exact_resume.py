@@ -95,7 +95,7 @@ class ExactState(Callback):
     """Add the state to each checkpoint that makes a resumed run equal to an uninterrupted one.
 
     This covers the random numbers of every process, Lightning's progress counters, and the rows of
-    metrics.csv. The training loader keeps the position in the data. The promise holds for a resume
+    metrics.csv. The DataModule keeps the position in the data. The promise holds for a resume
     with the same config and number of processes.
     """
 
@@ -114,6 +114,10 @@ class ExactState(Callback):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
         loops = checkpoint["loops"]["fit_loop"]
+        batches = loops["epoch_loop.batch_progress"]["current"]
+        place = checkpoint.get(type(getattr(trainer, "datamodule", None)).__qualname__, {})
+        if batches["ready"] > batches["started"] and "done" in place:
+            place["done"] -= 1  # the batch that is fetched and not begun
         done = loops["epoch_loop.batch_progress"]["total"]["completed"]
         checkpoint["loops"]["fit_loop"] = settled_loops(
             loops, trainer.validating, validated=done == self.validated

@@ -44,9 +44,6 @@ def settled_loops(
         for progress in (batches["total"], batches["current"]):
             progress["ready"] = progress["started"]
         batches["is_last_batch"] = False
-        for place in settled.get("state_dict", {}).get("combined_loader", ()):
-            if "done" in place:
-                place["done"] -= 1
     none_done = not any(batches["current"].values()) and not validating
     if none_done and epochs["current"]["started"] > epochs["current"]["processed"]:
         for progress in (epochs["total"], epochs["current"]):
