@@ -10,7 +10,7 @@ from tests.camvid_tree import fit_overrides, make_camvid
 # Each costs from a tenth of a second to seconds.
 HEAVY = ("torch", "numpy", "cv2", "rich", "PIL", "pytorch_lightning", "albumentations")
 NEVER = (
-    "torchvision transformers "
+    "scipy.signal scipy.stats scipy.optimize scipy.ndimage matplotlib torchvision transformers "
     "pandas sklearn onnx onnxruntime openvino nncf tensorboard wandb mlflow IPython "
     "torch._inductor.compile_fx"
 ).split()
@@ -46,3 +46,20 @@ def test_training_imports_nothing_that_it_does_not_need(tmp_path):
     pairs = [*fit_overrides(tmp_path / "camvid"), "trainer.max_epochs=1", f"runs={tmp_path}/runs"]
     code = main("fit", "--config", "camvid_w18_small", *pairs, "trainer.accelerator=cpu")
     assert imported(code, NEVER) == []
+
+
+def test_what_was_spared_is_there_for_whoever_asks_for_it():
+    code = (
+        "from hrseg.utils.system import spare_imports\nspare_imports()\nimport pytorch_lightning\n"
+        "assert 'scipy.signal' not in sys.modules\n"
+        "from scipy.signal import find_peaks\n"
+        "assert find_peaks([0, 1, 0])[0].tolist() == [1]"
+    )
+    assert imported(code, ["scipy.signal"]) == ["scipy.signal"]
+
+
+def test_other_programs_import_torchmetrics_as_ever():
+    code = "import hrseg.training.task, torchmetrics\nfrom torchmetrics.utilities import imports"
+    assert imported(f"{code}\nassert imports._SCIPY_AVAILABLE", ["scipy.signal"]) == [
+        "scipy.signal"
+    ]
