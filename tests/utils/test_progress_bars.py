@@ -78,5 +78,5 @@ def test_commands_with_bars_end_well_on_a_terminal(tmp_path):
     assert code == 0, told[-2000:]
     assert told.count("code 0") == len(commands), told[-2000:]
     assert "Traceback" not in told and "\\x1b" not in told
-    for bar in ("images", "looking at files", "decoding", "reading", "epoch 1/1"):
+    for bar in ("images", "looking at files", "decoding", "reading", "epoch: 1/1"):
         assert bar in told
