@@ -104,4 +104,5 @@ def test_255_classes_of_long_names_in_any_language_are_accepted():
     names = [f"{i} 道路 " + "x" * 90 for i in range(255)]
     changed = {"class_names": names, "palette": [[0, 0, 0]] * 255}
     architecture = METADATA["architecture"] | {"num_classes": 255}
-    read_metadata(METADATA | changed | {"architecture": architecture}, "w.ckpt")
+    metadata = read_metadata(METADATA | changed | {"architecture": architecture}, "w.ckpt")
+    assert list(metadata.class_names) == names
