@@ -38,8 +38,8 @@ class Part:
         if not isinstance(name, str):
             raise explained(f"a name, one of: {', '.join(known)}.")
         if name not in known:
-            key = ("name",) if isinstance(value, dict) else ()
-            raise explained(f"a known name{did_you_mean(name, known)}", *key)
+            key = "name" if isinstance(value, dict) else ""
+            raise explained(f"a known name{did_you_mean(name, known)}", key)
         return known[name]
 
     def __get_pydantic_core_schema__(self, _: Any, handler: GetCoreSchemaHandler) -> CoreSchema:

@@ -42,7 +42,7 @@ class Checked(BaseModel):
         for name, value in data.items() if isinstance(data, dict) else ():
             kind = cls.model_fields[name].annotation if name in cls.model_fields else Any
             if isinstance(value, bool) and not {bool, Any} & {kind, *get_args(kind)}:
-                raise _error(PydanticCustomError("no_bool", "true or false"), (name,), value)
+                raise _at_key(PydanticCustomError("no_bool", "true or false"), name, value)
         return data
 
 
@@ -74,78 +74,75 @@ class Arguments(Checked):
 
 
 def first_error(error: ValidationError) -> ErrorDetails:
-    """Return the error to report: unknown keys first, missing ones last."""
+    """Return the error to report: unknown keys first, missing keys last."""
     order = {"extra_forbidden": 0, "invalid_key": 0, "missing": 2}
     lines = error.errors(include_url=False)
     return min(lines, key=lambda line: 1 if _in_list(line) else order.get(line["type"], 1))
 
 
+def _in_list(line: ErrorDetails) -> bool:
+    return bool(line["loc"]) and isinstance(line["loc"][-1], int)
+
+
 def explain(line: ErrorDetails, model: type[BaseModel], name: str, value: Any) -> str:
-    """Return the second half of a message, after the key: what is wrong and what was expected.
+    """Return the message after the key: the problem and the expected values.
 
     Args:
-        line: one error of pydantic.
-        model: the model that the error is about.
+        line: an error of pydantic.
+        model: the model of the section.
         name: the field.
         value: the whole value of the field, as the user wrote it.
     """
     field = model.model_fields.get(name)
     if line["type"] == "explained":
-        return f" is {shown(value)}.\n{line['msg']}"
+        return f" is {_shown(value)}.\n{line['msg']}"
     if field is None:
         hint = did_you_mean(name, model.model_fields)
         return f": unknown key{hint if len(hint) < 600 else hint.partition(chr(10))[0]}"
     if line["type"] == "missing" and not _in_list(line):
-        return f" is required.\nExpected {wanted(field)}."
+        return f" is required.\nExpected {_wanted(field)}."
     hint = ""
     if choices := _choices(field.annotation) if isinstance(value, str) else ():
         hint = did_you_mean(value, choices).partition("\n")[0][1:]
-    elif isinstance(line["input"], bool) and "text" in wanted(field):
+    elif isinstance(line["input"], bool) and "text" in _wanted(field):
         hint = ' Fix: put the word in quotes, e.g. "yes".'
-    return f" is {shown(value)}.\nExpected {wanted(field)}.{hint}"
+    return f" is {_shown(value)}.\nExpected {_wanted(field)}.{hint}"
 
 
-def explained(expected: str, *key: str) -> PydanticCustomError | ValidationError:
+def explained(expected: str, key: str = "") -> PydanticCustomError | ValidationError:
     """Return an error for a validator to raise, at a key below the value if one is given."""
     error = PydanticCustomError("explained", "{text}", {"text": f"Expected {expected}"})
-    if not key:
-        return error
-    return ValidationError.from_exception_data(
-        "", [InitErrorDetails(type=error, loc=key, input=None)]
-    )
+    return _at_key(error, key) if key else error
 
 
-def _error(kind: PydanticCustomError, key: Key, value: Any) -> ValidationError:
-    line = InitErrorDetails(type=kind, loc=key, input=value)
+def _at_key(error: PydanticCustomError, key: str, value: Any = None) -> ValidationError:
+    line = InitErrorDetails(type=error, loc=(key,), input=value)
     return ValidationError.from_exception_data("", [line])
 
 
-def wanted(field: FieldInfo) -> str:
-    """Return the values that a field takes, with an example and its description."""
+def _wanted(field: FieldInfo) -> str:
+    """Return the expected values of a field, with an example and its description."""
     kind = _kind(field.annotation, _limits(field.metadata))
     examples = [*(field.examples or []), field.default]
     example = next((e for e in examples if isinstance(e, int | float | tuple | dict) and e), None)
     shows = example is not None and not isinstance(example, bool) and field.annotation is not Any
-    return (
-        f"{kind}{f', e.g. {as_yaml(example)}' if shows else ''}"
-        f"{f' ({field.description})' if field.description else ''}"
-    )
+    meaning = f" ({field.description})" if field.description else ""
+    return f"{kind}{f', e.g. {_as_yaml(example)}' if shows else ''}{meaning}"
 
 
-def as_yaml(value: Any) -> str:
-    """Return a plain value as it is written in a config."""
+def _as_yaml(value: Any) -> str:
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
     if isinstance(value, list | tuple):
-        return f"[{', '.join(map(as_yaml, value))}]"
+        return f"[{', '.join(map(_as_yaml, value))}]"
     if isinstance(value, dict):
-        return f"{{{', '.join(f'{as_yaml(k)}: {as_yaml(v)}' for k, v in value.items())}}}"
+        return f"{{{', '.join(f'{_as_yaml(k)}: {_as_yaml(v)}' for k, v in value.items())}}}"
     return str(value)
 
 
-def shown(value: Any) -> str:
+def _shown(value: Any) -> str:
     """Return a wrong value for a message: short, on one line, text in quotes."""
-    text = one_line(repr(value) if isinstance(value, str) else as_yaml(value))
+    text = one_line(repr(value) if isinstance(value, str) else _as_yaml(value))
     return text if len(text) <= 100 else f"{text[:90]} ..."
 
 
@@ -161,28 +158,23 @@ def _choices(kind: Any) -> tuple[str, ...]:
     return tuple(choice for part in get_args(kind) for choice in _choices(part))
 
 
-def _in_list(line: ErrorDetails) -> bool:
-    return bool(line["loc"]) and isinstance(line["loc"][-1], int)
-
-
 def _limits(metadata: list[Any] | tuple[Any, ...]) -> str:
-    """Return the limits of a number in words."""
-    found: dict[str, Any] = {}
+    """Return the limits of a number in words, e.g. " from 1 to 10"."""
+    limits: dict[str, Any] = {}
     for item in metadata:
-        for one in item.metadata if isinstance(item, FieldInfo) else [item]:
+        for limit in item.metadata if isinstance(item, FieldInfo) else [item]:
             names = ("ge", "gt", "le", "lt", "min_length")
-            found |= {name: getattr(one, name) for name in names if hasattr(one, name)}
-    if "min_length" in found:
-        return f", at least {_COUNTS[found['min_length']]}"
-    low, high = found.get("ge", found.get("gt")), found.get("le", found.get("lt"))
-    above = "above" if "gt" in found else "from"
+            limits |= {name: getattr(limit, name) for name in names if hasattr(limit, name)}
+    if "min_length" in limits:
+        return f", at least {_COUNTS[limits['min_length']]}"
+    low, high = limits.get("ge", limits.get("gt")), limits.get("le", limits.get("lt"))
+    above = "above" if "gt" in limits else "from"
     if high is not None:
-        return f" {above} {low} {'to' if 'le' in found else 'to below'} {high}"
-    return "" if low is None else f" {above} {low}{'' if 'gt' in found else ' up'}"
+        return f" {above} {low} {'to' if 'le' in limits else 'to below'} {high}"
+    return "" if low is None else f" {above} {low}{'' if 'gt' in limits else ' up'}"
 
 
 def _kind(kind: Any, limits: str = "", plural: bool = False) -> str:
-    """Return a type in words."""
     origin, parts = get_origin(kind), get_args(kind)
     if origin is Annotated:
         return _kind(parts[0], _limits(parts[1:]) or limits, plural)
@@ -196,9 +188,8 @@ def _kind(kind: Any, limits: str = "", plural: bool = False) -> str:
     if origin in (list, tuple):
         if not parts:
             return "[]"
-        return f"a list of {_kind(parts[0], '' if ',' in limits else limits, plural=True)}" + (
-            limits if "," in limits else ""
-        )
+        of_items, of_list = ("", limits) if "," in limits else (limits, "")
+        return f"a list of {_kind(parts[0], of_items, plural=True)}{of_list}"
     if origin is dict:
         return f"pairs of {_kind(parts[1], plural=True)}" if parts[0] is int else "key: value pairs"
     if kind in _WORDS:
