@@ -1,26 +1,17 @@
 """Schema of the config: a pydantic model per section, a description per option.
 
 Options of a named section equal the parameters of what the name builds, so a new data set, head,
-loss or optimizer is one model and one row below. Plugins add rows with `register_part`.
+loss or optimizer is one model and one row below. `hrseg.config.plugins` adds rows for plugins.
 """
 
 import re
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    Field,
-    PlainValidator,
-    create_model,
-    field_validator,
-)
+from pydantic import AfterValidator, Field, PlainValidator, create_model, field_validator
 from pydantic.fields import FieldInfo
 from pydantic.json_schema import GenerateJsonSchema
 
 from hrseg.config.parts import PARTS, Part
-from hrseg.config.parts import model_from_signature as model_from_signature
-from hrseg.config.parts import register_part as register_part
 from hrseg.config.protocols import PROTOCOLS, Color, Protocol, Side
 from hrseg.config.trainer import TrainerConfig, checked_trainer
 from hrseg.utils.registry import did_you_mean
@@ -63,9 +54,7 @@ class DataConfig(Checked):
     cache: str | None = option("folder that `hrseg data cache` decoded the images to", None)
     workers: int = option("processes that load data; 0 loads in the main process", 2, ge=0)
     worker_timeout: float | None = option(
-        "seconds for one sample before a data worker counts as hung; null: for ever",
-        300.0,
-        ge=0,
+        "seconds for one sample before a data worker counts as hung; null: for ever", 300.0, ge=0
     )
     on_error: Literal["fail", "skip"] = option(
         "an image or mask that cannot be read: fail, or skip (counted, listed; up to 10 %)", "fail"
@@ -130,10 +119,6 @@ class BackboneConfig(Checked):
     """The backbone: an HRNet variant, or a plugin's with its arguments."""
 
     name: str = option("the backbone")
-
-    def __str__(self) -> str:
-        """Return the name."""
-        return self.name
 
 
 class HeadConfig(Checked):
@@ -212,7 +197,7 @@ class PolyConfig(ScheduleConfig):
     power: float = option("the power", 0.9, ge=0)
 
 
-_OWN: dict[str, dict[str, type[BaseModel]]] = {
+PARTS.update({
     "data": {
         **dict.fromkeys(("camvid", "cityscapes", "lip", "ade20k", "cocostuff10k"), DataConfig),
         "pascal_context": PascalContextConfig,
@@ -233,9 +218,7 @@ _OWN: dict[str, dict[str, type[BaseModel]]] = {
     },
     "optimizer": {"sgd": SGDConfig, "adamw": AdamWConfig},
     "schedule": {"poly": PolyConfig},
-}  # fmt: skip
-for _section, _models in _OWN.items():
-    PARTS[_section].update(_models)
+})  # fmt: skip
 
 
 class ModelConfig(Checked):

@@ -259,13 +259,6 @@ def test_a_section_from_the_environment_is_saved_as_it_was_written(tmp_path, mon
     assert "window: ${data.crop_size}\n" in to_yaml(changed)
 
 
-def test_an_interpolation_finds_defaults_and_names(minimal):
-    config = load_config(minimal, ["name=${model.backbone}_${seed}", "optimizer=sgd",
-                                   "schedule=poly",
-                                   "schedule.warmup_steps=${inference.window_batch}"])  # fmt: skip
-    assert (config.name, config.schedule.warmup_steps) == ("hrnet_w18_304", 4)
-
-
 def test_an_assignment_is_checked(minimal):
     config = load_config(minimal)
     with pytest.raises(ValueError, match="batch_size"):
