@@ -10,16 +10,14 @@ from difflib import get_close_matches
 from importlib.resources import files
 from io import StringIO
 from pathlib import Path
-from typing import Any, get_args, get_origin
+from typing import Any
 
 import yaml
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from pydantic import BaseModel, PlainValidator, ValidationError
-from pydantic.fields import FieldInfo
-from pydantic_core import ErrorDetails, PydanticCustomError
+from pydantic import BaseModel, ValidationError
 
-from hrseg.config.parts import PARTS, Part
+from hrseg.config.parts import PARTS
 from hrseg.config.plugins import missing_plugins, plugin_note, register_plugin_parts
 from hrseg.config.protocols import Protocol, make_protocol
 from hrseg.config.schema import Config, InferenceConfig, ModelConfig
@@ -27,7 +25,7 @@ from hrseg.config.trainer import TrainerConfig
 from hrseg.errors import ConfigError
 from hrseg.utils.registry import find, load_installed_plugins
 from hrseg.utils.text import one_line
-from hrseg.utils.validation import Key, explain, first_error, key_text
+from hrseg.utils.validation import Key, key_text, shown
 
 _DEPTH = 40  # of lists and sections in a file
 
@@ -154,21 +152,23 @@ class _Source:
         try:
             config = Config.model_validate(_with_key_on(values))
         except ValidationError as error:
-            raise self.explained(first_error(error), (), content) from error
+            raise self.explained(error, (), content) from error
         try:
             make_protocol(config.inference.protocol, to_dict(config.inference))
         except ConfigError as error:
-            assert isinstance(error.__cause__, ValidationError)
-            raise self.explained(first_error(error.__cause__), ("inference",), content) from error
+            raise self.explained(error.__cause__, ("inference",), content) from error
         config._source = (config.model_dump(), content)
         return config
 
-    def explained(self, line: ErrorDetails, section: Key, content: Any) -> ConfigError:
-        """Return an error of pydantic for the user."""
-        model, key, name = _locate((*section, *line["loc"]), content)
-        message = explain(line, model, name, _at(content, key))
-        if "unknown key. Did" not in message and name not in model.model_fields:
-            message = message.replace(": unknown key.", f": unknown key.{_elsewhere(name)}", 1)
+    def explained(self, error: Any, section: Key, content: Any) -> ConfigError:
+        """Return an error of a section for the user."""
+        line = error.errors(include_url=False)[0]
+        key, message = (*section, *line["loc"]), line["msg"]
+        written = _at(content, key)
+        if isinstance(written, str) and "${" in written:  # the value may be a secret
+            message = f" is {shown(written)}.\n{message.partition(chr(10))[2]}"
+        if message.startswith(": unknown key.\n"):
+            message = message.replace("\n", f"{_elsewhere(str(key[-1]))}\n", 1)
         return self.error(key_text(key), message)
 
     def error(self, key: str, message: str) -> ConfigError:
@@ -282,39 +282,6 @@ def _with_key_on(values: Any) -> Any:
     if isinstance(values, dict):
         return {"on" if key is True else key: _with_key_on(item) for key, item in values.items()}
     return [_with_key_on(item) for item in values] if isinstance(values, list) else values
-
-
-def _section(field: FieldInfo, value: Any) -> type[BaseModel] | None:
-    """Return the model of a section, or None for a plain value."""
-    kind, metadata = field.annotation, field.metadata
-    if isinstance(value, dict) and get_origin(kind) is list:
-        kind, *metadata = get_args(get_args(kind)[0])
-    for item in metadata:
-        if isinstance(item, PlainValidator):
-            return TrainerConfig
-        if isinstance(item, Part):
-            try:
-                return item.model(value)
-            except (PydanticCustomError, ValidationError):
-                break
-    return kind if isinstance(kind, type) and issubclass(kind, BaseModel) else None
-
-
-def _locate(key: Key, content: Any) -> tuple[type[BaseModel], Key, str]:
-    """Return the innermost model of a key of pydantic, the key down to its field, and the field."""
-    model: type[BaseModel] = Config
-    position = 0
-    while True:
-        name = str(key[position])
-        field = model.model_fields.get(name)
-        position += 1
-        if field is None or position == len(key):
-            return model, key[:position], name
-        end = position + (isinstance(key[position], int) and name == "losses")
-        inner = _section(field, _at(content, key[:end]))
-        if inner is None or end == len(key):
-            return model, key[: end if inner else position], name
-        model, position = inner, end
 
 
 def _at(content: Any, key: Key) -> Any:

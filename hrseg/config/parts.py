@@ -17,7 +17,7 @@ from pydantic.errors import PydanticSchemaGenerationError
 from pydantic_core import CoreSchema, core_schema
 
 from hrseg.utils.registry import did_you_mean
-from hrseg.utils.validation import explained
+from hrseg.utils.validation import expected, wrong_value
 
 # Models by section and name, filled by `schema.py`.
 PARTS: dict[str, dict[str, type[BaseModel]]] = {}
@@ -30,14 +30,14 @@ class Part:
     section: str
 
     def model(self, value: Any) -> type[BaseModel]:
-        """Return the model that a section names; raise an error for `explain` if there is none."""
+        """Return the model that a section names; raise an error if there is none."""
         known = PARTS[self.section]
         name = value.get("name") if isinstance(value, dict) else value
         if not isinstance(name, str):
-            raise explained(f"a name, one of: {', '.join(known)}.")
+            raise expected(f"a name, one of: {', '.join(known)}.")
         if name not in known:
-            key = "name" if isinstance(value, dict) else ""
-            raise explained(f"a known name{did_you_mean(name, known)}", key)
+            key = ("name",) if isinstance(value, dict) else ()
+            raise wrong_value(name, f"a known name{did_you_mean(name, known)}", *key)
         return known[name]
 
     def __get_pydantic_core_schema__(self, _: Any, handler: GetCoreSchemaHandler) -> CoreSchema:

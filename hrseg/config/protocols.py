@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, Field, ValidationInfo, field_validator
 
 from hrseg.utils.registry import find
-from hrseg.utils.validation import Arguments, explained, option
+from hrseg.utils.validation import Arguments, expected, option
 
 Average = Literal["softmax", "exp_logits", "logits"]
 ScoresAt = Literal["window", "image"]
@@ -22,7 +22,7 @@ Color = tuple[Byte, Byte, Byte]
 
 def _each_once(scales: tuple[float, ...]) -> tuple[float, ...]:
     if len(set(scales)) < len(scales):
-        raise explained("each scale once, e.g. [0.75, 1.0].")
+        raise expected("each scale once, e.g. [0.75, 1.0].")
     return scales
 
 
@@ -84,7 +84,7 @@ class Protocol(Arguments, frozen=True):  # type: ignore[misc]
     def _within_the_window(cls, stride: tuple[int, ...], info: ValidationInfo) -> tuple[int, ...]:
         window = info.data.get("window", stride)
         if any(step > side for step, side in zip(stride, window or (0, 0), strict=False)):
-            raise explained(f"at most the window, {list(window)}.")
+            raise expected(f"at most the window, {list(window)}.")
         return stride
 
     def changed(self, **values: Any) -> Self:

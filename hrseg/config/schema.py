@@ -16,7 +16,7 @@ from hrseg.config.protocols import PROTOCOLS, Color, Protocol, Side
 from hrseg.config.trainer import TrainerConfig, checked_trainer
 from hrseg.utils.registry import did_you_mean
 from hrseg.utils.text import one_line
-from hrseg.utils.validation import Checked, explained, option
+from hrseg.utils.validation import Checked, expected, option
 
 Sides = tuple[Side, Side]
 
@@ -71,7 +71,7 @@ class DataConfig(Checked):
             steps = (scales[1] - scales[0]) / scales[2]
             whole = abs(steps - round(steps)) <= 1e-6
         if not whole:
-            raise explained(
+            raise expected(
                 "(first, last, step) with whole steps from first to last, e.g. [0.5, 2.1, 0.1], "
                 "or (low, high)."
             )
@@ -261,7 +261,7 @@ class EvaluationOptions(Checked):
     @classmethod
     def _known(cls, name: str) -> str:
         if name not in PROTOCOLS:
-            raise explained(f"a known name{did_you_mean(name, PROTOCOLS)}")
+            raise expected(f"a known name{did_you_mean(name, PROTOCOLS)}")
         return name
 
 
@@ -286,7 +286,7 @@ def _names_a_folder(name: str) -> str:
     short = len(name.encode("utf-8", "replace")) <= 200
     if short and one_line(name) == name and re.fullmatch(r"(?!\.)[^/\\]+", name):
         return name
-    raise explained(
+    raise expected(
         "the name of a folder: no slash, no dot in front, no control characters, at most 200 bytes."
     )
 

@@ -5,7 +5,7 @@ from typing import Any
 
 from pydantic import create_model
 
-from hrseg.utils.validation import Checked, explained
+from hrseg.utils.validation import Checked, wrong_value
 
 # What pytorch_lightning.Trainer takes, so that a typo is found without the seconds of importing it.
 TRAINER_NAMES = (
@@ -36,5 +36,6 @@ def checked_trainer(value: Any) -> dict[str, Any]:
     """Return the `trainer` section as a plain dict; its keys and numbers are checked."""
     for name in OWN_TRAINER_NAMES:
         if isinstance(value, dict) and name in value:
-            raise explained("no value: hrseg sets this one itself. Fix: remove the key.", name)
+            fix = "no value: hrseg sets this one itself. Fix: remove the key."
+            raise wrong_value(value[name], fix, name)
     return TrainerConfig.model_validate(value).model_dump(exclude_unset=True)

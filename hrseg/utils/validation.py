@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from types import NoneType, UnionType
-from typing import Annotated, Any, ClassVar, Literal, Union, get_args, get_origin
+from typing import Annotated, Any, ClassVar, Literal, Self, Union, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic.fields import FieldInfo
@@ -25,7 +25,10 @@ _COUNTS = ("no", "one", "two", "three", "four")
 
 
 class Checked(BaseModel):
-    """Model that refuses unknown keys, NaN, infinity, and true or false for a number."""
+    """Model that refuses unknown keys, NaN, infinity, and true or false for a number.
+
+    Its ValidationError has one line: `loc` is the key, `msg` the message after the key.
+    """
 
     model_config = ConfigDict(
         extra="forbid",
@@ -36,21 +39,24 @@ class Checked(BaseModel):
         defer_build=True,  # most commands use few of the models
     )
 
-    @model_validator(mode="before")
+    @model_validator(mode="wrap")
     @classmethod
-    def _refuse_bool(cls, data: Any) -> Any:
-        for name, value in data.items() if isinstance(data, dict) else ():
-            kind = cls.model_fields[name].annotation if name in cls.model_fields else Any
-            if isinstance(value, bool) and not {bool, Any} & {kind, *get_args(kind)}:
-                raise _at_key(PydanticCustomError("no_bool", "true or false"), name, value)
-        return data
-
-
-def option(description: str, default: Any = ..., **more: Any) -> Any:
-    """Return a field with its description, limits (ge, le, gt, lt) and examples."""
-    if callable(default):
-        return Field(default_factory=default, description=description, **more)
-    return Field(default, description=description, **more)
+    def _explain(cls, data: Any, handler: Any) -> Self:
+        given = data if isinstance(data, dict) else {}
+        for name, field in cls.model_fields.items():
+            kinds = {field.annotation, *get_args(field.annotation)}
+            if isinstance(given.get(name), bool) and not {bool, Any} & kinds:
+                hint = ' Fix: put the word in quotes, e.g. "yes".' if str in kinds else ""
+                raise wrong_value(given[name], f"{_wanted(field)}.{hint}", name)
+        try:
+            checked: Self = handler(data)
+        except ValidationError as error:
+            lines = error.errors(include_url=False)
+            line = min(lines, key=_importance)
+            if line["loc"]:
+                raise _explained(line, cls, given) from None
+            raise
+        return checked
 
 
 class Arguments(Checked):
@@ -67,57 +73,69 @@ class Arguments(Checked):
         try:
             super().__init__(**values)
         except ValidationError as error:
-            line = first_error(error)
-            name = str(line["loc"][0])
-            message = explain(line, type(self), name, values.get(name))
-            raise ConfigError(f"{self.prefix}{one_line(name)}{message}") from error
+            line = error.errors(include_url=False)[0]
+            key = one_line(key_text(line["loc"]))
+            raise ConfigError(f"{self.prefix}{key}{line['msg']}") from error
 
 
-def first_error(error: ValidationError) -> ErrorDetails:
-    """Return the error to report: unknown keys first, missing keys last."""
+def option(description: str, default: Any = ..., **more: Any) -> Any:
+    """Return a field with its description, limits (ge, le, gt, lt) and examples."""
+    if callable(default):
+        return Field(default_factory=default, description=description, **more)
+    return Field(default, description=description, **more)
+
+
+def expected(values: str) -> PydanticCustomError:
+    """Return an error for a validator to raise, with the expected values."""
+    return PydanticCustomError("expected", "{text}", {"text": f"Expected {values}"})
+
+
+def wrong_value(value: Any, values: str, *key: str | int) -> ValidationError:
+    """Return the error of a model: a value, the expected values, and its key."""
+    return _error(f" is {shown(value)}.\nExpected {values}", key)
+
+
+def shown(value: Any) -> str:
+    """Return a wrong value for a message: short, on one line, text in quotes."""
+    text = one_line(repr(value) if isinstance(value, str) else _as_yaml(value))
+    return text if len(text) <= 100 else f"{text[:90]} ..."
+
+
+def _error(message: str, key: Key) -> ValidationError:
+    error = PydanticCustomError("explained", "{text}", {"text": message})
+    line = InitErrorDetails(type=error, loc=key, input=None)
+    return ValidationError.from_exception_data("", [line])
+
+
+def _importance(line: ErrorDetails) -> int:
+    """Sort unknown keys first and missing keys last."""
     order = {"extra_forbidden": 0, "invalid_key": 0, "missing": 2}
-    lines = error.errors(include_url=False)
-    return min(lines, key=lambda line: 1 if _in_list(line) else order.get(line["type"], 1))
+    return 1 if _in_list(line) else order.get(line["type"], 1)
 
 
 def _in_list(line: ErrorDetails) -> bool:
     return bool(line["loc"]) and isinstance(line["loc"][-1], int)
 
 
-def explain(line: ErrorDetails, model: type[BaseModel], name: str, value: Any) -> str:
-    """Return the message after the key: the problem and the expected values.
-
-    Args:
-        line: an error of pydantic.
-        model: the model of the section.
-        name: the field.
-        value: the whole value of the field, as the user wrote it.
-    """
-    field = model.model_fields.get(name)
-    if line["type"] == "explained":
-        return f" is {_shown(value)}.\n{line['msg']}"
+def _explained(
+    line: ErrorDetails, model: type[BaseModel], given: Mapping[str, Any]
+) -> ValidationError:
+    """Return an error of pydantic in plain English."""
+    name = str(line["loc"][0])
+    field, value = model.model_fields.get(name), given.get(name, line["input"])
+    if line["type"] == "explained":  # by a section of this one
+        return _error(line["msg"], line["loc"])
+    if line["type"] == "expected":
+        return _error(f" is {shown(line['input'])}.\n{line['msg']}", line["loc"])
     if field is None:
         hint = did_you_mean(name, model.model_fields)
-        return f": unknown key{hint if len(hint) < 600 else hint.partition(chr(10))[0]}"
+        short = hint if len(hint) < 600 else hint.partition("\n")[0]
+        return _error(f": unknown key{short}", (name,))
     if line["type"] == "missing" and not _in_list(line):
-        return f" is required.\nExpected {_wanted(field)}."
-    hint = ""
-    if choices := _choices(field.annotation) if isinstance(value, str) else ():
-        hint = did_you_mean(value, choices).partition("\n")[0][1:]
-    elif isinstance(line["input"], bool) and "text" in _wanted(field):
-        hint = ' Fix: put the word in quotes, e.g. "yes".'
-    return f" is {_shown(value)}.\nExpected {_wanted(field)}.{hint}"
-
-
-def explained(expected: str, key: str = "") -> PydanticCustomError | ValidationError:
-    """Return an error for a validator to raise, at a key below the value if one is given."""
-    error = PydanticCustomError("explained", "{text}", {"text": f"Expected {expected}"})
-    return _at_key(error, key) if key else error
-
-
-def _at_key(error: PydanticCustomError, key: str, value: Any = None) -> ValidationError:
-    line = InitErrorDetails(type=error, loc=(key,), input=value)
-    return ValidationError.from_exception_data("", [line])
+        return _error(f" is required.\nExpected {_wanted(field)}.", (name,))
+    choices = _choices(field.annotation) if isinstance(value, str) else ()
+    hint = did_you_mean(value, choices).partition("\n")[0][1:] if choices else ""
+    return wrong_value(value, f"{_wanted(field)}.{hint}", name)
 
 
 def _wanted(field: FieldInfo) -> str:
@@ -138,12 +156,6 @@ def _as_yaml(value: Any) -> str:
     if isinstance(value, dict):
         return f"{{{', '.join(f'{_as_yaml(k)}: {_as_yaml(v)}' for k, v in value.items())}}}"
     return str(value)
-
-
-def _shown(value: Any) -> str:
-    """Return a wrong value for a message: short, on one line, text in quotes."""
-    text = one_line(repr(value) if isinstance(value, str) else _as_yaml(value))
-    return text if len(text) <= 100 else f"{text[:90]} ..."
 
 
 def key_text(key: Key) -> str:
