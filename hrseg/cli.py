@@ -65,7 +65,6 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    """Run the command with the settings of the process that every command shares."""
     from hrseg.utils.console import plain_output
     from hrseg.utils.registry import load_plugin
     from hrseg.utils.system import keep_memory, spare_imports
@@ -86,36 +85,38 @@ def _print_error(text: str) -> None:
 
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:
-    """Parse options in any order among `key=value` pairs.
+    """Parse options and `key=value` pairs in any order.
 
     Returns:
-        The arguments; `command` is the name of the command, `function` carries it out.
+        The arguments; `command` is the name of the command, `function` runs it.
 
     Raises:
-        ConfigError: an argument that is neither.
+        ConfigError: an unknown argument.
     """
     words = join_overrides(argv)
     command = next((word for word in words if word in COMMANDS), None)
     arguments, rest = make_parser([command] if command else []).parse_known_args(words)
+    # argparse takes one row of positional words only; options may stand between them.
+    wrong = [word for word in rest if word.startswith("-")]
     if hasattr(arguments, "inputs"):
-        # argparse takes one row of positional words only; options may stand between them.
-        inputs = [*arguments.inputs, *(word for word in rest if not word.startswith("-"))]
+        inputs = [*arguments.inputs, *(word for word in rest if word not in wrong)]
         arguments.overrides = [word for word in inputs if re.match(_PROTOCOL_PAIR, word)]
         arguments.inputs = [word for word in inputs if word not in arguments.overrides]
-        rest = [word for word in rest if word not in inputs]
-    wrong = [word for word in rest if word.startswith("-") or "=" not in word]
-    if wrong or (rest and not hasattr(arguments, "overrides")):
+    elif hasattr(arguments, "overrides"):
+        arguments.overrides += rest
+        wrong += [word for word in rest if "=" not in word]
+    else:
+        wrong = rest
+    if wrong:
         raise ConfigError(
-            f"unknown argument {(wrong or rest)[0]!r}. Keys of the config are written key=value, "
+            f"unknown argument {wrong[0]!r}. Keys of the config are written key=value, "
             "e.g. data.batch_size=4 seed=1.\nSee hrseg --help."
         )
-    if rest:
-        arguments.overrides += rest
     return arguments
 
 
 def make_parser(commands: Sequence[str] = tuple(COMMANDS)) -> argparse.ArgumentParser:
-    """Return the parser; `commands` have their arguments, the others only a line of help."""
+    """Return the parser with the arguments of `commands`, and a line of help for the others."""
     parser = argparse.ArgumentParser(
         "hrseg", description="Semantic segmentation with HRNet.", allow_abbrev=False
     )
@@ -125,8 +126,8 @@ def make_parser(commands: Sequence[str] = tuple(COMMANDS)) -> argparse.ArgumentP
         subparser = subparsers.add_parser(name, help=help)
         if name in commands:
             module = import_module(f"hrseg.commands.{name}")
+            subparser.set_defaults(command=name, function=getattr(module, "run", None))
             module.add_arguments(subparser)
-            subparser.set_defaults(command=name, function=module.run)
     return parser
 
 

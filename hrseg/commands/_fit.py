@@ -48,10 +48,12 @@ def fit(config: Config, resume: Path | None = None) -> Path:
     data.check("fit", placement.processes, accumulated_batches(config))
     task = build_task(config, data, weights=resume is None)
     run = resume or new_folder(placement, home)
-    record = RunRecord(config, run)
-    interruption = Interruption(run, _keeps_checkpoints(config), config.save_every_minutes)
+    record = _RunRecord(config, run)
+    options = config.trainer
+    keeps = not options.get("fast_dev_run") and bool(options.get("enable_checkpointing", True))
+    interruption = Interruption(run, keeps, config.save_every_minutes)
     try:
-        callbacks = _callbacks(config, run, record, interruption)
+        callbacks = _callbacks(config, run, keeps, record, interruption)
         trainer = build_trainer(config, placement, run, callbacks)
         last = checked_last(config, task, trainer, run) if resume else None
         check_norms(config, trainer)
@@ -69,15 +71,13 @@ def fit(config: Config, resume: Path | None = None) -> Path:
     return run
 
 
-class RunRecord(Callback):
+class _RunRecord(Callback):
     """Write config.yaml and move `latest` when training begins: a refused run leaves no trace."""
 
     def __init__(self, config: Config, run: Path) -> None:
-        """Write into the run folder."""
         self.config, self.run, self.written = config, run, False
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Write the config of the run."""
         if trainer.is_global_zero:
             write_config(self.config, self.run, durable=True)
             point_latest(self.run)
@@ -85,7 +85,7 @@ class RunRecord(Callback):
 
 
 def _callbacks(
-    config: Config, run: Path, record: RunRecord, interruption: Interruption
+    config: Config, run: Path, keeps: bool, record: _RunRecord, interruption: Interruption
 ) -> list[Callback]:
     """Return all callbacks of a training, in the order in which Lightning calls them."""
     checkpoint = partial(RunCheckpoint, dirpath=run / "checkpoints", enable_version_counter=False)
@@ -102,13 +102,7 @@ def _callbacks(
         interruption,
         LossGuard(config.on_bad_loss, run),
         SkippedFiles(run),
+        checkpoint(filename="best", monitor="val/miou", mode="max") if keeps else None,
+        checkpoint(filename="last", save_on_train_epoch_end=True) if keeps else None,
     ]
-    if _keeps_checkpoints(config):
-        ordered.append(checkpoint(filename="best", monitor="val/miou", mode="max"))
-        ordered.append(checkpoint(filename="last", save_on_train_epoch_end=True))
     return [callback for callback in ordered if callback is not None]
-
-
-def _keeps_checkpoints(config: Config) -> bool:
-    trainer = config.trainer
-    return not trainer.get("fast_dev_run") and bool(trainer.get("enable_checkpointing", True))

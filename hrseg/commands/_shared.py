@@ -1,7 +1,4 @@
-"""Arguments that several commands share, and their meaning: config, run, checkpoint, threads.
-
-Like every command file, this one imports torch only inside functions.
-"""
+"""Arguments that several commands share, and their meaning: config, run, checkpoint, threads."""
 
 import argparse
 from pathlib import Path
@@ -11,9 +8,6 @@ from hrseg.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
     from hrseg.config.schema import Config
-
-OVERRIDES = "key=value pairs that change the config, e.g. data.batch_size=4 trainer.devices=2"
-PLUGIN = "Python file or module that registers parts by name; may be given more than once"
 
 # Settings of a training that do not apply to an evaluation of its checkpoint.
 _TRAINING_ONLY = (
@@ -30,40 +24,49 @@ def add_config(parser: argparse.ArgumentParser, help: str) -> None:
 
 def add_overrides(parser: argparse.ArgumentParser) -> None:
     """Add `--plugin` and the `key=value` pairs, which may stand anywhere among the options."""
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help=OVERRIDES)
+    help = "key=value pairs that change the config, e.g. data.batch_size=4 trainer.devices=2"
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help=help)
     add_plugin(parser)
 
 
 def add_plugin(parser: argparse.ArgumentParser) -> None:
     """Add `--plugin`; `hrseg.cli` imports the plugins before the command runs."""
-    parser.add_argument("--plugin", action="append", metavar="FILE_OR_MODULE", help=PLUGIN)
+    help = "Python file or module that registers parts by name; may be given more than once"
+    parser.add_argument("--plugin", action="append", metavar="FILE_OR_MODULE", help=help)
 
 
-def config_name(arguments: argparse.Namespace) -> str:
-    """Return the value of `--config`.
+def config_of(arguments: argparse.Namespace) -> "Config":
+    """Return the config that `--config` names, with the overrides.
 
     Raises:
-        ConfigError: none was given.
+        ConfigError: no config was given, or it is invalid.
     """
+    from hrseg.config.loader import load_config
+
     if not arguments.config:
         raise ConfigError(
             "which config? Say --config FILE; `hrseg configs` lists the shipped ones."
         )
-    return str(arguments.config)
+    return load_config(arguments.config, arguments.overrides)
 
 
-def move_override(arguments: argparse.Namespace, name: str) -> None:
-    """Move a `key=value` pair that argparse took for the positional argument `name`."""
-    value = getattr(arguments, name)
-    if value and "=" in value and not Path(value).exists():
-        arguments.overrides.insert(0, value)
-        setattr(arguments, name, None)
+def check_least(arguments: argparse.Namespace, smallest: float, *names: str) -> None:
+    """Raise ConfigError if one of the options is below `smallest`."""
+    for name in names:
+        value = getattr(arguments, name, None)
+        if value is not None and value < smallest:
+            raise ConfigError(f"--{name} {value}: expected {smallest} or more.")
 
 
 def run_of_arguments(arguments: argparse.Namespace) -> Path:
-    """Return the newest run by the overrides `runs=` and `name=`, by default below runs/."""
+    """Return the argument `run`, else the newest run by the overrides `runs=` and `name=`."""
     from hrseg.checkpoints.runs import newest_run
 
+    run = getattr(arguments, "run", None)
+    if run and "=" in run and not Path(run).exists():
+        arguments.overrides.insert(0, run)  # argparse took a `key=value` pair for it
+    elif run:
+        return Path(run)
     given = dict(pair.split("=", 1) for pair in arguments.overrides if "=" in pair)
     return newest_run(Path(given.get("runs", "runs")), given.get("name", "*"))
 
@@ -116,14 +119,13 @@ def check_root(config: "Config") -> None:
         )
 
 
-def set_threads(threads: int | None) -> None:
+def set_threads(arguments: argparse.Namespace) -> None:
     """Set the number of torch's threads, which the runtimes of exported files follow."""
-    if threads is not None:
-        if threads < 1:
-            raise ConfigError(f"--threads {threads}: expected 1 or more.")
+    check_least(arguments, 1, "threads")
+    if arguments.threads is not None:
         import torch
 
-        torch.set_num_threads(threads)
+        torch.set_num_threads(arguments.threads)
 
 
 def print_once(line: str) -> None:

@@ -13,7 +13,6 @@ if TYPE_CHECKING:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments of the command."""
     parser.add_argument(
         "inputs",
         nargs="+",
@@ -39,7 +38,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Predict the inputs; return 3 if some could not be read."""
     from hrseg.checkpoints.runs import checkpoint_at, newest_run
     from hrseg.config.loader import load_config, protocol_changes
     from hrseg.inference.inputs import find_sources
@@ -56,7 +54,7 @@ def run(arguments: argparse.Namespace) -> int:
     from hrseg.inference.predict_files import predict_files
     from hrseg.inference.tiling import check_tiles, default_overlap
 
-    set_threads(arguments.threads)
+    set_threads(arguments)
     wanted = Wanted(
         overlays=not arguments.no_overlays,
         probabilities=arguments.probabilities,

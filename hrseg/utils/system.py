@@ -1,85 +1,16 @@
-"""Machine facts: devices, processors, memory, disks, and the memory allocator."""
+"""Machine facts: processors, and the memory allocator."""
 
 import ctypes
 import os
 import platform
 import re
-import shutil
 import sys
-import tempfile
 from contextlib import suppress
-from dataclasses import dataclass
 from importlib.machinery import ModuleSpec
 from pathlib import Path
 from typing import Any
 
 import psutil
-
-GIB = 2**30
-
-
-@dataclass(frozen=True)
-class Finding:
-    """Something to repair.
-
-    Attributes:
-        text: what is wrong, why it matters, and the repair, in one line.
-        bad: wrong in any case, not only for some uses.
-    """
-
-    text: str
-    bad: bool = True
-
-
-Part = tuple[list[tuple[str, str]], list[Finding]]  # facts (name, value), and findings
-
-
-def machine() -> Part:
-    """Return facts (name, value) and findings about devices, memory and disks."""
-    facts, findings = _torch()
-    memory = psutil.virtual_memory()
-    free = f"{memory.total / GIB:.1f} GiB, {memory.available / GIB:.1f} free"
-    facts.append(("memory", free))
-    shared = Path("/dev/shm")
-    if shared.is_dir():
-        size = shutil.disk_usage(shared).total
-        facts.append((f"size of {shared}", f"{size / GIB:.1f} GiB"))
-        if size < GIB:
-            text = (
-                f"{shared} is small, data workers pass their batches through it: "
-                "docker run --shm-size=2g, or data.workers=0"
-            )
-            findings.append(Finding(text, bad=False))
-    for folder in (Path("runs") if Path("runs").is_dir() else Path(), Path(tempfile.gettempdir())):
-        path, space = folder.absolute(), shutil.disk_usage(folder).free
-        facts.append((f"free in {path}", f"{space / GIB:.1f} GiB"))
-        if space < GIB:
-            findings.append(Finding(f"{path} is almost full: checkpoints will not fit", bad=False))
-    return facts, findings
-
-
-def _torch() -> Part:
-    try:
-        import torch
-    except Exception as error:
-        return [], [Finding(f"torch cannot be imported ({error}): install it again")]
-    cuda = torch.version.cuda
-    facts = [("torch build", f"CUDA {cuda}" if cuda else "CPU")]
-    findings = []
-    for index in range(torch.cuda.device_count()):
-        device = torch.cuda.get_device_properties(index)
-        size = f"{device.total_memory / GIB:.1f} GiB"
-        facts.append((f"device cuda:{index}", f"{device.name}, {size}"))
-    if torch.backends.mps.is_available():
-        facts.append(("device mps", "Apple GPU"))
-    if shutil.which("nvidia-smi") and not torch.cuda.is_available():
-        reason = "driver too old?" if cuda else "a CPU build"
-        text = f"an NVIDIA driver is installed, but this torch does not use it ({reason})"
-        findings.append(Finding(f"{text}: see pytorch.org/get-started", bad=False))
-    threads = f"{os.cpu_count()} logical, torch uses {torch.get_num_threads()}"
-    units = torch.backends.cpu.get_cpu_capability()
-    facts.append(("processors", f"{threads}; {processor_name()}, {units}"))
-    return facts, findings
 
 
 def processor_name() -> str:
