@@ -41,18 +41,14 @@ def check_data(
     workers: int | None = None,
     hashes: bool = False,
 ) -> dict[str, Any]:
-    """Read every file of some splits; print their contents and faults.
+    """Read every file of some splits; print and return their contents and faults.
 
     Args:
         config: its data section describes the data set.
-        splits: names; None: training and validation split, and the test split if it exists. The
-            parts of a union are read once.
+        splits: default: training and validation split, and the test split if it exists.
         out: file for the result as JSON.
         workers: processes; None: one per core, 0: only this one.
         hashes: compare the files with the manifest, or write it if it is missing.
-
-    Returns:
-        The result: "splits", "faults" (their number), "seconds", "images_per_second".
 
     Raises:
         DataError: a worker process was killed, or hangs.
@@ -94,12 +90,7 @@ def check_data(
 def data_stats(
     config: Config, split: str | None = None, out: Path | None = None, workers: int | None = None
 ) -> dict[str, Any]:
-    """Print class weights, mean and standard deviation of a split, by default the training split.
-
-    Other arguments are those of `check_data`.
-
-    Returns:
-        The result; a class without a pixel has no weights.
+    """Print and return class weights, mean and standard deviation of a split, by default train.
 
     Raises:
         DataError: a file is at fault, so that the figures would be wrong; or as in `check_data`.
@@ -123,10 +114,7 @@ def data_stats(
 def cache_data(config: Config, workers: int | None = None, verify: bool = False) -> Path:
     """Update the cache of the training and validation split; return its folder.
 
-    Args:
-        config: its data section describes the data set, and with `cache` the folder.
-        workers: threads; None: one per core.
-        verify: read every byte of a cache instead, and remove damaged pairs.
+    With `verify`, read every byte of the cache instead and remove damaged pairs.
 
     Raises:
         DataError: a file that cannot be read, or damage found by `verify`.
@@ -162,7 +150,7 @@ def cache_data(config: Config, workers: int | None = None, verify: bool = False)
 def _read_files(
     data: SegmentationDataModule, splits: Sequence[Split], workers: int | None
 ) -> float:
-    """Read all files behind a progress bar; return the seconds that it took."""
+    """Read all files behind a progress bar; return the seconds."""
     if workers is None:
         workers = min(processors(), sum(len(split.files) for split in splits))
     began = time.monotonic()
@@ -204,7 +192,6 @@ def _split_report(data: SegmentationDataModule, split: Split) -> dict[str, Any]:
 
 
 def _show_check(splits: Sequence[Split], names: Sequence[str]) -> None:
-    """Print a row per split, the classes of all splits, notes, and faults."""
     table = _table("split", "images", "official", "width x height", "ignored pixels", "faults")
     for split in splits:
         official = "-" if split.expected is None else f"{split.expected:,}"
@@ -238,7 +225,6 @@ def _class_table(splits: Sequence[Split], names: Sequence[str]) -> Table:
 
 
 def _show_stats(result: dict[str, Any]) -> None:
-    """Print a row for each class, then lines for a config."""
     table = _table("class", "pixels", "images", "ENet", "median freq.", "sqrt")
     rows, ignored = result["classes"], result["ignored_pixels"]
     labelled = sum(row["pixels"] for row in rows)

@@ -2,7 +2,6 @@
 
 import hashlib
 import re
-from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -72,7 +71,6 @@ def inspect_weights(file: str, config: Config | None = None) -> None:
             ("align_corners", _align_corners(found, raw, metadata, path)),
             *(_metadata_rows(metadata) if metadata else _mmseg_classes(raw.get("meta"))),
             *(("note", note) for note in found.notes),
-            ("use", _use(found.state, metadata is not None)),
         ]
     )
     if config is not None:
@@ -87,11 +85,7 @@ def convert_weights(
 ) -> Path:
     """Write the weights of a file under the names of a family; return the new file.
 
-    Args:
-        file: weights of any family.
-        family: "official", "mmseg" or "hrseg".
-        out: .pth, or .safetensors except for "mmseg"; default: beside `file`.
-        config: for "hrseg", describes the weights, so that `hrseg.load` takes the result.
+    With a config, an "hrseg" file gets the metadata that `hrseg.load` needs.
 
     Raises:
         ConfigError: unreadable, of no known family, an existing `out`, or weights that do not fit
@@ -140,7 +134,6 @@ def _check_out(out: Path, family: str) -> None:
 
 
 def _metadata(raw: Mapping[str, Any], config: Config | None, path: Path) -> dict[str, Any]:
-    """Return the metadata of the new file, from a config or from the old file."""
     if config is not None:
         data = build_data(config)
         model = build_model(config, data)
@@ -180,8 +173,6 @@ def _tensor_rows(state: State) -> Rows:
         names = [name for name in state if name.startswith(f"{part}.")]
         count = sum(state[name].numel() for name in names if not name.endswith(_STATISTICS))
         rows.append((part, f"{len(names)} tensors, {count / 1e6:.2f} M parameters"))
-    kinds = Counter(str(tensor.dtype).removeprefix("torch.") for tensor in state.values())
-    rows.append(("types", ", ".join(f"{count} {kind}" for kind, count in kinds.items())))
     if broken := [name for name, tensor in state.items() if not tensor.float().isfinite().all()]:
         rows.append(("damaged", f"{len(broken)} tensors are not finite: {some(broken)}"))
     return rows
@@ -216,14 +207,6 @@ def _mmseg_classes(meta: Any) -> Rows:
     return [("classes", some(names, 255))] if isinstance(names, list | tuple) else []
 
 
-def _use(state: State, complete: bool) -> str:
-    if complete:
-        return "hrseg predict, validate, export and hrseg.load take it as it is"
-    if not any(name.startswith("head.") for name in state):
-        return "to start a training from: model.weights=FILE"
-    return "hrseg validate and predict --config NAME --checkpoint FILE; model.weights=FILE"
-
-
 def _show(rows: Rows) -> None:
     table = Table.grid(padding=(0, 2))
     for name, text in rows:
@@ -234,11 +217,7 @@ def _show(rows: Rows) -> None:
 
 def _show_report(report: Report) -> None:
     table = Table("tensors", "", "first of them")
-    for kind, names in (
-        ("matched", report.matched),
-        ("missing", report.missing),
-        ("unexpected", report.unexpected),
-        ("other shape", report.mismatched),
-    ):
+    kinds = (report.matched, report.missing, report.unexpected, report.mismatched)
+    for kind, names in zip(("matched", "missing", "unexpected", "other shape"), kinds, strict=True):
         table.add_row(kind, str(len(names)), Text(some(names) if names else "-"))
     get_console().print(table)

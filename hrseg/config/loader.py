@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import BaseModel, ValidationError
 
@@ -120,13 +120,19 @@ def _load(path: Path, overrides: Sequence[str]) -> Config:
     # First of all, because reading a value of OmegaConf resolves it.
     source.refuse_foreign_resolvers(OmegaConf.to_container(raw), ())
     source.refuse_foreign_resolvers(changed, ())
-    _spell_out_names(raw)
     for key, value in changed.items():
         try:
+            # `optimizer: sgd` is short for `optimizer: {name: sgd}`; here `optimizer.lr=1` follows.
+            section = key.rpartition(".")[0]
+            words = [
+                int(word) if word.isdigit() else word for word in re.findall(r"[^.[\]]+", section)
+            ]
+            name = _at(OmegaConf.to_container(raw), tuple(words)) if words else None
+            if isinstance(name, str) and "${" not in name:
+                OmegaConf.update(raw, section, {"name": name})
             OmegaConf.update(raw, key, value, merge=False, force_add=True)
         except (OmegaConfBaseException, AttributeError, IndexError, TypeError) as error:
             raise ConfigError(f"command line: {key}: {_first_line(error)}") from error
-        _spell_out_names(raw)
     return source.config(raw)
 
 
@@ -149,26 +155,26 @@ class _Source:
             raise self.error(key, f": {_first_line(error)}") from error
         if missing:
             raise self.error(missing[0], " is required, but its value is ???.")
+        section: Key = ()
         try:
             config = Config.model_validate(_with_key_on(values))
-        except ValidationError as error:
-            raise self.explained(error, (), content) from error
-        try:
+            section = ("inference",)
             make_protocol(config.inference.protocol, to_dict(config.inference))
-        except ConfigError as error:
-            raise self.explained(error.__cause__, ("inference",), content) from error
+        except (ValidationError, ConfigError) as error:
+            cause: Any = error if isinstance(error, ValidationError) else error.__cause__
+            line = cause.errors(include_url=False)[0]
+            raise self.explained((*section, *line["loc"]), line["msg"], content) from error
         config._source = (config.model_dump(), content)
         return config
 
-    def explained(self, error: Any, section: Key, content: Any) -> ConfigError:
+    def explained(self, key: Key, message: str, content: Any) -> ConfigError:
         """Return an error of a section for the user."""
-        line = error.errors(include_url=False)[0]
-        key, message = (*section, *line["loc"]), line["msg"]
         written = _at(content, key)
-        if isinstance(written, str) and "${" in written:  # the value may be a secret
-            message = f" is {shown(written)}.\n{message.partition(chr(10))[2]}"
         if message.startswith(": unknown key.\n"):
             message = message.replace("\n", f"{_elsewhere(str(key[-1]))}\n", 1)
+        elif message.startswith(" is ") and isinstance(written, str) and "${" in written:
+            # The value may be a secret.
+            message = f" is {shown(written)}.\n{message.partition(chr(10))[2]}"
         return self.error(key_text(key), message)
 
     def error(self, key: str, message: str) -> ConfigError:
@@ -233,21 +239,6 @@ def _refuse_depth(text: str) -> None:
         depth -= isinstance(event, yaml.CollectionEndEvent)
         if depth > _DEPTH:
             raise yaml.YAMLError(f"Its sections lie more than {_DEPTH} deep: {event.start_mark}")
-
-
-def _spell_out_names(raw: DictConfig) -> None:
-    """Write `{name: sgd}` for a named section that is a bare `sgd`, so that overrides reach in."""
-    for key in PARTS:
-        parent, _, name = key.rpartition(".")
-        section = OmegaConf.select(raw, parent) if parent else raw
-        if not isinstance(section, DictConfig) or OmegaConf.is_interpolation(section, name):
-            continue  # resolved, it would end up in the saved config
-        node = section.get(name)
-        if isinstance(node, str) and key != "losses":
-            OmegaConf.update(raw, key, {"name": node})
-        elif isinstance(node, ListConfig) and key == "losses":
-            items = [{"name": item} if isinstance(item, str) else item for item in node]
-            OmegaConf.update(raw, key, items, merge=False)
 
 
 def _split_override(override: str) -> tuple[str, Any]:

@@ -34,11 +34,11 @@ Scales = Annotated[
 
 
 class Protocol(Arguments, frozen=True):  # type: ignore[misc]
-    """How an image is evaluated; part of every score.
+    """Settings of an evaluation; part of every score and of the config's section `inference`.
 
     The order of the steps: resize and pad the image; for each scale resize it again, cut it into
     windows, run them and their mirror images, join; bring to the size of the truth; sum over
-    scales. The config's section `inference` has the same fields.
+    scales.
 
     Raises:
         ConfigError: a value that cannot be evaluated.
@@ -96,7 +96,7 @@ class Protocol(Arguments, frozen=True):  # type: ignore[misc]
         return {key: list(v) if isinstance(v, tuple) else v for key, v in self}
 
     def __str__(self) -> str:
-        """Name the preset, the scales, the flip, and whatever else differs from plain."""
+        """Return the preset, the scales, the flip, and the other fields that differ from plain."""
         scales = ", ".join(f"{scale:g}" for scale in self.scales)
         shown = ("name", "scales", "flip")
         others = [
@@ -108,6 +108,7 @@ class Protocol(Arguments, frozen=True):  # type: ignore[misc]
 
 
 _SIX_SCALES = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75)
+_OFFICIAL: dict[str, Any] = {"flip": True, "average": "exp_logits", "absent_classes": "zero"}
 
 PROTOCOLS: dict[str, Protocol] = {
     "plain": Protocol(),
@@ -119,9 +120,7 @@ PROTOCOLS: dict[str, Protocol] = {
         window=(1024, 2048),
         stride=(1024, 2048),
         window_above=1.0,
-        flip=True,
-        average="exp_logits",
-        absent_classes="zero",
+        **_OFFICIAL,
     ),
     # Branch HRNet-OCR, lib/datasets/pascal_ctx.py; ade20k.py and cocostuff.py do the same. The
     # stride is int(520 * 2 / 3); the padding is the mean colour of ImageNet.
@@ -135,18 +134,10 @@ PROTOCOLS: dict[str, Protocol] = {
         window=(520, 520),
         stride=(346, 346),
         window_border="pad",
-        flip=True,
-        average="exp_logits",
-        absent_classes="zero",
+        **_OFFICIAL,
     ),
     # lib/datasets/lip.py: no scales, only the mirror image, its left and right classes swapped.
-    "official_lip": Protocol(
-        name="official_lip",
-        resize=(473, 473),
-        flip=True,
-        average="exp_logits",
-        absent_classes="zero",
-    ),
+    "official_lip": Protocol(name="official_lip", resize=(473, 473), **_OFFICIAL),
     # mmsegmentation 1.2: every view is resized to the image before its softmax.
     "mmseg": Protocol(
         name="mmseg", scales=_SIX_SCALES, flip=True, flip_average="scores", scores_at="image"

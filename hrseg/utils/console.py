@@ -33,19 +33,13 @@ def note(text: str) -> None:
 
 
 def progress_bar() -> "Progress":
-    """Return a transient bar with count, rate and time left; invisible outside a terminal."""
+    """Return a transient bar with count and time left; invisible outside a terminal."""
     from rich import get_console, progress
-    from rich.text import Text
-
-    class Rate(progress.ProgressColumn):
-        def render(self, task: progress.Task) -> Text:
-            return Text("" if task.speed is None else f"{task.speed:.1f}/s")
 
     return progress.Progress(
         progress.TextColumn("{task.description}", markup=False),
         progress.BarColumn(bar_width=None),
         progress.MofNCompleteColumn(),
-        Rate(),
         progress.TimeRemainingColumn(),
         console=get_console(),
         transient=True,

@@ -59,11 +59,7 @@ _installed: set[str] = set()  # the group of entry points, once it was loaded
 
 
 def plugins_of(used: Mapping[str, Iterable[Any]]) -> str | None:
-    """Return the plugins of the used parts, joined as after `--plugin`.
-
-    Args:
-        used: names or specs of parts, by section of the config.
-    """
+    """Return the plugins of parts (names or specs, by section), joined as after `--plugin`."""
     plugins = {
         REGISTRIES[section].plugins.get(spec if isinstance(spec, str) else str(spec.get("name")))
         for section, specs in used.items()
@@ -114,11 +110,7 @@ def load_plugin(plugin: str) -> None:
 
 
 def load_installed_plugins() -> bool:
-    """Import the entry points `hrseg.plugins` of installed packages, once.
-
-    Returns:
-        Whether this call imported any.
-    """
+    """Import the entry points `hrseg.plugins` once; return whether this call imported any."""
     if _installed:
         return False
     from importlib.metadata import entry_points

@@ -51,8 +51,7 @@ class Checked(BaseModel):
         try:
             checked: Self = handler(data)
         except ValidationError as error:
-            lines = error.errors(include_url=False)
-            line = min(lines, key=_importance)
+            line = min(error.errors(include_url=False), key=_importance)
             if line["loc"]:
                 raise _explained(line, cls, given) from None
             raise
@@ -108,7 +107,7 @@ def _error(message: str, key: Key) -> ValidationError:
 
 
 def _importance(line: ErrorDetails) -> int:
-    """Sort unknown keys first and missing keys last."""
+    """Return a number that sorts unknown keys first and missing keys last."""
     order = {"extra_forbidden": 0, "invalid_key": 0, "missing": 2}
     return 1 if _in_list(line) else order.get(line["type"], 1)
 
@@ -120,7 +119,6 @@ def _in_list(line: ErrorDetails) -> bool:
 def _explained(
     line: ErrorDetails, model: type[BaseModel], given: Mapping[str, Any]
 ) -> ValidationError:
-    """Return an error of pydantic in plain English."""
     name = str(line["loc"][0])
     field, value = model.model_fields.get(name), given.get(name, line["input"])
     if line["type"] == "explained":  # by a section of this one
