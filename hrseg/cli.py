@@ -34,6 +34,7 @@ COMMANDS = {
     "doctor": "print versions, devices and known problems",
 }
 _COMPUTE = ("fit", "validate", "test", "predict", "export")
+_PAIR = r"[\w.\[\]]+="
 _PROTOCOL_PAIR = r"(inference|data|model)\.[\w.]+="  # another word of `predict` is a file
 _UNWRITABLE = "If it is to be written, choose a place that can be: runs=FOLDER, --out PATH."
 
@@ -85,7 +86,7 @@ def _print_error(text: str) -> None:
 
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:
-    """Parse options and `key=value` pairs in any order.
+    """Parse options, and `key=value` pairs anywhere among them.
 
     Returns:
         The arguments; `command` is the name of the command, `function` runs it.
@@ -94,22 +95,21 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
         ConfigError: an unknown argument.
     """
     words = join_overrides(argv)
-    command = next((word for word in words if word in COMMANDS), None)
-    arguments, rest = make_parser([command] if command else []).parse_known_args(words)
-    # argparse takes one row of positional words only; options may stand between them.
-    wrong = [word for word in rest if word.startswith("-")]
-    if hasattr(arguments, "inputs"):
-        inputs = [*arguments.inputs, *(word for word in rest if word not in wrong)]
-        arguments.overrides = [word for word in inputs if re.match(_PROTOCOL_PAIR, word)]
-        arguments.inputs = [word for word in inputs if word not in arguments.overrides]
-    elif hasattr(arguments, "overrides"):
-        arguments.overrides += rest
-        wrong += [word for word in rest if "=" not in word]
+    command = next((word for word in words if word in COMMANDS), "")
+    pair = _PROTOCOL_PAIR if command == "predict" else _PAIR
+    overrides = [word for word in words if re.match(pair, word)]
+    others = [word for word in words if word not in overrides]
+    arguments, rest = make_parser([command]).parse_known_args(others)
+    if hasattr(arguments, "inputs"):  # argparse takes one row of them; options may stand between
+        arguments.inputs += [word for word in rest if not word.startswith("-")]
+        rest = [word for word in rest if word.startswith("-")]
+    if hasattr(arguments, "overrides"):
+        arguments.overrides = overrides
     else:
-        wrong = rest
-    if wrong:
+        rest += overrides
+    if rest:
         raise ConfigError(
-            f"unknown argument {wrong[0]!r}. Keys of the config are written key=value, "
+            f"unknown argument {rest[0]!r}. Keys of the config are written key=value, "
             "e.g. data.batch_size=4 seed=1.\nSee hrseg --help."
         )
     return arguments
@@ -141,7 +141,7 @@ def join_overrides(argv: Sequence[str]) -> list[str]:
             word = word[2:]
             if "=" not in word:
                 # A key without a value is a switch: --trainer.fast_dev_run
-                switch = not words or re.match(r"-|[\w.\[\]]+=", words[0])
+                switch = not words or words[0].startswith("-") or re.match(_PAIR, words[0])
                 word += f"={'true' if switch else words.pop(0)}"
         joined.append(word)
     return joined

@@ -199,8 +199,6 @@ def _show_check(splits: Sequence[Split], names: Sequence[str]) -> None:
         cells = (f"{len(split.files):,}", official, _size_text(split.size_rows()), ignored)
         table.add_row(escape(split.name), *cells, str(len(split.faults)))
     get_console().print(table)
-    if with_masks := [split for split in splits if split.pixels.any()]:
-        get_console().print(_class_table(with_masks, names))
     for split in splits:
         for remark in split.remarks(names):
             note(f"{split.name}: {remark}")
@@ -209,19 +207,6 @@ def _show_check(splits: Sequence[Split], names: Sequence[str]) -> None:
         say(f"fault: {_sentence(item)}")
     if len(faults) > _ON_SCREEN:
         say(f"... and {len(faults) - _ON_SCREEN} more; --json FILE writes all of them")
-
-
-def _class_table(splits: Sequence[Split], names: Sequence[str]) -> Table:
-    headers = [f"{escape(split.name)}\n{kind}" for split in splits for kind in ("pixels", "images")]
-    table = _table("class", *headers)
-    for i, name in enumerate(names):
-        cells: list[str] = []
-        for split in splits:
-            labelled = int(split.pixels[:IGNORE_INDEX].sum())
-            images = int(split.images[i])
-            cells += [_percent(int(split.pixels[i]), labelled), f"{images:,}" if images else "-"]
-        table.add_row(escape(name), *cells)
-    return table
 
 
 def _show_stats(result: dict[str, Any]) -> None:

@@ -23,24 +23,18 @@ def add_config(parser: argparse.ArgumentParser, help: str) -> None:
 
 
 def add_overrides(parser: argparse.ArgumentParser) -> None:
-    """Add `--plugin` and the `key=value` pairs, which may stand anywhere among the options."""
-    help = "key=value pairs that change the config, e.g. data.batch_size=4 trainer.devices=2"
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help=help)
-    add_plugin(parser)
+    """Add `--plugin`, and allow the `key=value` pairs that `hrseg.cli` collects.
 
-
-def add_plugin(parser: argparse.ArgumentParser) -> None:
-    """Add `--plugin`; `hrseg.cli` imports the plugins before the command runs."""
+    `hrseg.cli` imports the plugins before the command runs.
+    """
+    parser.set_defaults(overrides=[])
+    parser.epilog = "key=value pairs change the config: data.batch_size=4 trainer.devices=2"
     help = "Python file or module that registers parts by name; may be given more than once"
     parser.add_argument("--plugin", action="append", metavar="FILE_OR_MODULE", help=help)
 
 
 def config_of(arguments: argparse.Namespace) -> "Config":
-    """Return the config that `--config` names, with the overrides.
-
-    Raises:
-        ConfigError: no config was given, or it is invalid.
-    """
+    """Return the config that `--config` names, with the overrides."""
     from hrseg.config.loader import load_config
 
     if not arguments.config:
@@ -62,12 +56,9 @@ def run_of_arguments(arguments: argparse.Namespace) -> Path:
     """Return the argument `run`, else the newest run by the overrides `runs=` and `name=`."""
     from hrseg.checkpoints.runs import newest_run
 
-    run = getattr(arguments, "run", None)
-    if run and "=" in run and not Path(run).exists():
-        arguments.overrides.insert(0, run)  # argparse took a `key=value` pair for it
-    elif run:
-        return Path(run)
-    given = dict(pair.split("=", 1) for pair in arguments.overrides if "=" in pair)
+    if getattr(arguments, "run", None):
+        return Path(arguments.run)
+    given = dict(pair.split("=", 1) for pair in arguments.overrides)
     return newest_run(Path(given.get("runs", "runs")), given.get("name", "*"))
 
 

@@ -40,12 +40,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _check(arguments: argparse.Namespace) -> int:
-    splits = arguments.splits and [word for word in arguments.splits if "=" not in word]
-    arguments.overrides += [word for word in arguments.splits or () if "=" in word]
     config = _config(arguments)
     from hrseg.commands._data import check_data
 
-    result = check_data(config, splits, arguments.json, arguments.workers, arguments.hash)
+    result = check_data(config, arguments.splits, arguments.json, arguments.workers, arguments.hash)
     return DataError.exit_code if result["faults"] else 0
 
 

@@ -29,9 +29,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> None:
     from hrseg.config.loader import to_yaml
 
-    if arguments.resume and "=" in arguments.resume:
-        arguments.overrides.insert(0, arguments.resume)
-        arguments.resume = ""
     resume = None if arguments.resume is None else run_to_resume(arguments)
     if resume:
         print_once(f"going on in {resume}, by its own config.yaml")

@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hrseg.commands._shared import add_plugin, require_checkpoint, set_threads
+from hrseg.commands._shared import add_overrides, require_checkpoint, set_threads
 from hrseg.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "inputs",
         nargs="+",
         metavar="input",
-        help="files, folders, 'patterns/*.mp4'; inference.* pairs change the protocol",
+        help="files, folders, 'patterns/*.mp4'",
     )
     parser.add_argument("--checkpoint", help="file or run; default: the best of the newest run")
     parser.add_argument("--config", help="what other people's weights are, e.g. cityscapes_w48")
@@ -33,7 +33,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--overlap", type=int, help="of tiles, in pixels; default: a quarter")
     parser.add_argument("--device", help="cpu, cuda, cuda:1, mps; default: cuda if there is one")
     parser.add_argument("--precision", choices=("32", "bf16", "16"), default="32")
-    add_plugin(parser)
+    add_overrides(parser)
+    parser.epilog = "inference.key=value pairs change the protocol"
     parser.add_argument("--threads", type=int, help="of the processor; default: one per core")
 
 
