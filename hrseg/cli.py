@@ -86,14 +86,7 @@ def _print_error(text: str) -> None:
 
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:
-    """Parse options, and `key=value` pairs anywhere among them.
-
-    Returns:
-        The arguments; `command` is the name of the command, `function` runs it.
-
-    Raises:
-        ConfigError: an unknown argument.
-    """
+    """Parse options, and `key=value` pairs anywhere among them; `function` runs the command."""
     words = join_overrides(argv)
     command = next((word for word in words if word in COMMANDS), "")
     pair = _PROTOCOL_PAIR if command == "predict" else _PAIR

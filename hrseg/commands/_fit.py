@@ -35,8 +35,7 @@ from hrseg.utils.signals import Stopped
 def fit(config: Config, resume: Path | None = None) -> Path:
     """Train, and return the run folder: a new one, or `resume`, continued from its last state.
 
-    Raises:
-        HrsegError: before the first step, for everything that can be known by then.
+    Errors that can be known before the first step are raised before it.
     """
     quieten()
     pl.seed_everything(config.seed, workers=True, verbose=False)

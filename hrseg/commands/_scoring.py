@@ -31,11 +31,7 @@ from hrseg.utils.signals import Stopped
 
 
 def validate(config: Config, checkpoint: Path, home: Path) -> Path:
-    """Score a checkpoint, or an exported file, by the config's protocol.
-
-    Returns:
-        A dated folder below `home`, with scores.json, images.json, pictures and report.
-    """
+    """Score a checkpoint or an exported file by the config's protocol; return the new folder."""
     with _result_folder(config, home) as (placement, folder):
         data, task = _load(config, checkpoint, "validate")
         callbacks = [
@@ -54,10 +50,7 @@ def validate(config: Config, checkpoint: Path, home: Path) -> Path:
 
 
 def test(config: Config, checkpoint: Path, home: Path) -> Path:
-    """Predict the test split by the config's protocol; arguments as of `validate`.
-
-    Returns:
-        The zip file for the server, checked; the masks lie beside it.
+    """Predict the test split by the config's protocol; return the checked zip file of the masks.
 
     Raises:
         ConfigError: the data set has no server.
@@ -98,7 +91,6 @@ def _result_folder(config: Config, home: Path) -> Iterator[tuple[Placement, Path
 def _load(
     config: Config, checkpoint: Path, stage: str
 ) -> tuple[SegmentationDataModule, SegmentationTask]:
-    """Return checked data, and the task with the weights of a checkpoint or an exported file."""
     data = build_data(config)
     data.check(stage)
     if is_exported(checkpoint):
@@ -120,7 +112,6 @@ def _load(
 def _trainer(
     config: Config, placement: Placement, checkpoint: Path, folder: Path, callbacks: list[Callback]
 ) -> tuple[pl.Trainer, str]:
-    """Return the Trainer, and its device and precision in words."""
     # An exported file computes in a precision of its own.
     reason = "" if is_exported(checkpoint) else settle_precision(config, placement)
     trainer = build_trainer(config, placement, folder, callbacks, train=False)

@@ -63,13 +63,8 @@ def run_of_arguments(arguments: argparse.Namespace) -> Path:
 
 
 def checkpoint_to_score(arguments: argparse.Namespace) -> tuple["Config", Path, Path]:
-    """Return the config, the checkpoint, and the folder of its run, for `validate` and `test`.
-
-    Raises:
-        ConfigError: no such checkpoint, or a checkpoint outside of a run folder without a config.
-        DataError: the data set is missing.
-    """
-    from hrseg.checkpoints.runs import checkpoint_at, newest_run, refuse_links, run_of
+    """Return the config, the checkpoint, and the folder of its run, for `validate` and `test`."""
+    from hrseg.checkpoints.runs import newest_run, refuse_links, run_of
     from hrseg.config.loader import load_config
 
     checkpoint = Path(arguments.checkpoint) if arguments.checkpoint else None
@@ -85,8 +80,7 @@ def checkpoint_to_score(arguments: argparse.Namespace) -> tuple["Config", Path, 
         refuse_links(run)
         if not arguments.config:
             config = load_config(run / "config.yaml", arguments.overrides)
-    checkpoint = checkpoint_at(checkpoint or run or Path())
-    require_checkpoint(checkpoint)
+    checkpoint = find_checkpoint(checkpoint or run or Path())
     check_root(config)
     for name in _TRAINING_ONLY:
         if not any(pair.startswith(f"trainer.{name}=") for pair in arguments.overrides):
@@ -94,10 +88,14 @@ def checkpoint_to_score(arguments: argparse.Namespace) -> tuple["Config", Path, 
     return config, checkpoint, run or Path(config.runs) / config.name
 
 
-def require_checkpoint(checkpoint: Path) -> None:
-    """Raise ConfigError if a checkpoint is missing."""
+def find_checkpoint(path: Path) -> Path:
+    """Return the checkpoint of a path, of a run folder its best one."""
+    from hrseg.checkpoints.runs import checkpoint_at
+
+    checkpoint = checkpoint_at(path)
     if not checkpoint.is_file():
         raise ConfigError(f"no such checkpoint: {checkpoint.absolute()}")
+    return checkpoint
 
 
 def check_root(config: "Config") -> None:

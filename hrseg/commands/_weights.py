@@ -45,11 +45,7 @@ _RELEASED = {
 
 
 def inspect_weights(file: str, config: Config | None = None) -> None:
-    """Print the family, network and metadata of a file, and how it fits the config's model.
-
-    Raises:
-        ConfigError: unreadable, of no known family, or it does not fit the config's model.
-    """
+    """Print the family, network and metadata of a file, and how it fits the config's model."""
     path = fetch(file) if is_on_hub(file) else Path(file).expanduser()
     if is_exported(path):
         if config is not None:
@@ -86,10 +82,6 @@ def convert_weights(
     """Write the weights of a file under the names of a family; return the new file.
 
     With a config, an "hrseg" file gets the metadata that `hrseg.load` needs.
-
-    Raises:
-        ConfigError: unreadable, of no known family, an existing `out`, or weights that do not fit
-            the config.
     """
     path = fetch(file) if is_on_hub(file) else Path(file).expanduser()
     if is_exported(path):

@@ -8,7 +8,7 @@ from hrseg.commands._shared import (
     check_least,
     check_root,
     config_of,
-    require_checkpoint,
+    find_checkpoint,
 )
 from hrseg.errors import ConfigError
 
@@ -33,7 +33,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     evaluation = commands.add_parser("evaluation", help="a validation image: network, the rest")
     add_config(evaluation, "config whose validation images are evaluated, by its protocol")
     evaluation.add_argument("--images", type=int, default=10, help="at most; default: %(default)s")
-    evaluation.add_argument("--checkpoint", help="weights, or an exported file; default: random")
+    evaluation.add_argument(
+        "--checkpoint", type=Path, help="weights, or an exported file; default: random"
+    )
     evaluation.set_defaults(function=_evaluation)
 
     for command in (model, data, evaluation):
@@ -65,9 +67,7 @@ def _evaluation(arguments: argparse.Namespace) -> None:
     check_least(arguments, 1, "images")
     config = config_of(arguments)
     check_root(config)
-    checkpoint = Path(arguments.checkpoint) if arguments.checkpoint else None
-    if checkpoint is not None:
-        require_checkpoint(checkpoint)
+    checkpoint = find_checkpoint(arguments.checkpoint) if arguments.checkpoint else None
     from hrseg.benchmark.evaluation import benchmark_evaluation
 
     benchmark_evaluation(config, arguments.images, checkpoint, arguments.json)

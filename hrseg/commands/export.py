@@ -6,7 +6,7 @@ from pathlib import Path
 from hrseg.commands._shared import (
     add_overrides,
     check_least,
-    require_checkpoint,
+    find_checkpoint,
     run_of_arguments,
 )
 from hrseg.errors import ConfigError
@@ -34,11 +34,10 @@ def run(arguments: argparse.Namespace) -> None:
     check_least(arguments, 0, "images")
     if arguments.argmax and arguments.head_resolution:
         raise ConfigError("--argmax gives ids at the size of the image: leave one of the two out.")
-    from hrseg.checkpoints.runs import checkpoint_at, refuse_links, run_of
+    from hrseg.checkpoints.runs import refuse_links, run_of
     from hrseg.config.loader import load_config
 
-    checkpoint = checkpoint_at(run_of_arguments(arguments))
-    require_checkpoint(checkpoint)
+    checkpoint = find_checkpoint(run_of_arguments(arguments))
     folder = run_of(checkpoint)
     if folder is not None:
         refuse_links(folder)

@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hrseg.commands._shared import add_overrides, require_checkpoint, set_threads
+from hrseg.commands._shared import add_overrides, find_checkpoint, set_threads
 from hrseg.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    from hrseg.checkpoints.runs import checkpoint_at, newest_run
+    from hrseg.checkpoints.runs import newest_run
     from hrseg.config.loader import load_config, protocol_changes
     from hrseg.inference.inputs import find_sources
 
@@ -49,8 +49,7 @@ def run(arguments: argparse.Namespace) -> int:
     changes = {} if config else protocol_changes(arguments.overrides)
     out = Path(arguments.out)
     sources = find_sources(arguments.inputs, leave_out=out)
-    checkpoint = checkpoint_at(Path(arguments.checkpoint or newest_run(Path("runs"))))
-    require_checkpoint(checkpoint)
+    checkpoint = find_checkpoint(Path(arguments.checkpoint or newest_run(Path("runs"))))
     from hrseg.inference.outputs import Wanted
     from hrseg.inference.predict_files import predict_files
     from hrseg.inference.tiling import check_tiles, default_overlap
@@ -76,7 +75,6 @@ def _predictor(
     config: "Config | None",
     changes: dict[str, Any],
 ) -> "Predictor":
-    """Load the checkpoint; by default on the first CUDA device, if there is one."""
     import torch
 
     from hrseg.inference.exported_model import is_exported

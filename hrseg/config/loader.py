@@ -37,9 +37,8 @@ def load_config(name: str | Path, overrides: Iterable[str] = ()) -> Config:
     are imported if the config is invalid without them.
 
     Raises:
-        ConfigError: not found, not YAML, an unknown or missing key, a wrong type or value. The
-            message names file and line (or the command line), what was expected, and near names;
-            or the plugin that is not loaded.
+        ConfigError: not found, not YAML, an unknown or missing key, a wrong type or value, or a
+            plugin that is not loaded. The message names file and line, or the command line.
     """
     overrides = tuple(overrides)
     register_plugin_parts()
@@ -57,11 +56,7 @@ def load_config(name: str | Path, overrides: Iterable[str] = ()) -> Config:
 
 
 def protocol_changes(overrides: Sequence[str]) -> dict[str, Any]:
-    """Return the checked fields of the protocol that `inference.key=value` pairs change.
-
-    Raises:
-        ConfigError: an unknown key, or a value of another type or out of range.
-    """
+    """Return the checked fields of the protocol that `inference.key=value` pairs change."""
     # The other sections come from any complete config.
     inference = to_dict(load_config("synthetic_tiny", overrides).inference)
     changes = {}
@@ -74,11 +69,7 @@ def protocol_changes(overrides: Sequence[str]) -> dict[str, Any]:
 
 
 def find_config(name: str | Path) -> Path:
-    """Return the file of a path or, if there is none, of a shipped config; `.yaml` is optional.
-
-    Raises:
-        ConfigError: neither exists.
-    """
+    """Return the file of a path or else of a shipped config; `.yaml` is optional."""
     for path in (Path(name), Path(f"{name}.yaml")):
         if path.is_file():
             return path

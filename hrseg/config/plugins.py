@@ -22,11 +22,7 @@ _NOTE = "# needs --plugin "
 
 
 def register_plugin_parts() -> None:
-    """Add a model to the schema for each part that a plugin has registered.
-
-    Raises:
-        ConfigError: a signature that no config can fill.
-    """
+    """Add a model to the schema for each part that a plugin has registered."""
     for section, registry in REGISTRIES.items():
         for name, plugin in registry.plugins.items():
             if name in PARTS[section]:
@@ -77,7 +73,6 @@ def _check_signature(section: str, name: str, part: Callable[..., Any]) -> None:
 
 
 def _part(plugin: str, section: str, values: dict[str, Any]) -> Any:
-    """Return a section of the config again, in a process that may not have its plugin yet."""
     load_plugin(plugin)
     register_plugin_parts()
     return PARTS[section][values["name"]](**values)

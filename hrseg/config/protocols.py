@@ -146,11 +146,7 @@ PROTOCOLS: dict[str, Protocol] = {
 
 
 def make_protocol(name: str, changed: Mapping[str, Any]) -> Protocol:
-    """Return the preset `name` with the fields of `changed` that are not None.
-
-    Raises:
-        ConfigError: no such preset, or a value that cannot be evaluated.
-    """
+    """Return the preset `name` with the fields of `changed` that are not None, checked."""
     preset = find(PROTOCOLS, name, "inference.protocol").to_dict()
     given = {key: changed[key] for key in preset if changed.get(key) is not None}
     return Protocol(**{**preset, **given})

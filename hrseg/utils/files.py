@@ -24,9 +24,6 @@ def replacing(path: Path, durable: bool = False, previous: Path | None = None) -
         path: the file.
         durable: wait for the disk, so that the change outlasts a loss of power.
         previous: path that keeps the old file.
-
-    Raises:
-        ConfigError: the disk is full.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f"{PARTIAL}{path.name}")
@@ -54,7 +51,7 @@ def replacing(path: Path, durable: bool = False, previous: Path | None = None) -
 
 
 def write_bytes(path: Path, data: bytes, durable: bool = False) -> None:
-    """Write a file at once, as `replacing` does."""
+    """Write a file as `replacing` does."""
     with replacing(path, durable) as partial:
         partial.write_bytes(data)
 

@@ -17,12 +17,9 @@ class OutOfMemory(ConfigError):
 
 
 def of_training(images: int, crop_size: Sequence[int], last: Path) -> OutOfMemory:
-    """Return the error of a training step.
+    """Return the error of a training step on `images` crops (height, width) of a device.
 
-    Args:
-        images: of a device and a forward pass.
-        crop_size: (height, width).
-        last: `<run>/checkpoints/last.ckpt`, which may be missing.
+    `last` is `<run>/checkpoints/last.ckpt`, which may be missing.
     """
     again = f"\nThen go on: hrseg fit --resume {last.parents[1]}" if last.is_file() else ""
     return OutOfMemory(

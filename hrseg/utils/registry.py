@@ -32,11 +32,7 @@ class Registry(dict[str, T]):
         REGISTRIES[section] = self
 
     def register(self, name: str) -> Callable[[Entry], Entry]:
-        """Return a decorator that makes a class or function available under `name`.
-
-        Raises:
-            ConfigError: the name exists already.
-        """
+        """Return a decorator that makes a class or function available under a new name."""
 
         def add(entry: Entry) -> Entry:
             if name in self:
@@ -72,11 +68,7 @@ def plugins_of(used: Mapping[str, Iterable[Any]]) -> str | None:
 def load_plugin(plugin: str) -> None:
     """Import a plugin, a `.py` file or a module by name, which registers its parts.
 
-    The folder of a file is added at the end of `sys.path`, so that processes that are started
-    later find the module too.
-
-    Raises:
-        ConfigError: no such file or module, or its import failed.
+    The folder of a file is added at the end of `sys.path`, so that later processes find it too.
     """
     path, module = Path(plugin).expanduser(), plugin
     if path.suffix == ".py":
@@ -125,8 +117,7 @@ def load_installed_plugins() -> bool:
 def find(table: Mapping[str, T], name: str, what: str) -> T:
     """Return `table[name]`; of a registry also if an installed package registers it.
 
-    Raises:
-        ConfigError: no such name; the message names `what`, the nearest names and all of them.
+    The message of an unknown name contains `what`, the nearest names and all of them.
     """
     if name not in table and isinstance(table, Registry):
         load_installed_plugins()
@@ -145,9 +136,6 @@ def build(
         spec: `{"name": ..., argument: value, ...}`; a bare string is short for `{"name": ...}`.
         what: the word for an entry of this table in messages, for example "loss".
         given: arguments that do not come from the user; passed if the constructor has them.
-
-    Raises:
-        ConfigError: no such name, or an argument that the constructor does not take.
     """
     arguments = {"name": spec} if isinstance(spec, str) else dict(spec)
     name = arguments.pop("name", None)

@@ -59,11 +59,7 @@ class Checked(BaseModel):
 
 
 class Arguments(Checked):
-    """Checked arguments of a Python call.
-
-    Raises:
-        ConfigError: a wrong value; the message names its key, which begins with `prefix`.
-    """
+    """Checked arguments of a Python call; a ConfigError names the key, beginning with `prefix`."""
 
     prefix: ClassVar[str]
 
