@@ -282,12 +282,12 @@ def _elsewhere(name: str) -> str:
         "model": [ModelConfig], "inference": [InferenceConfig], "trainer": [TrainerConfig],
         **{key: list(PARTS[key].values()) for key in ("data", "optimizer", "schedule")},
     }  # fmt: skip
-    keys: dict[str, list[str]] = {}
-    for section, kinds in models.items():
-        for field in dict.fromkeys(field for kind in kinds for field in kind.model_fields):
-            keys.setdefault(field, []).append(f"{section}.{field}")
-    near = [key for field in get_close_matches(name, keys, n=2, cutoff=0.7) for key in keys[field]]
-    return f" Did you mean: {', '.join(near)}?" if near else ""
+    pairs = [
+        (s, field) for s, kinds in models.items() for kind in kinds for field in kind.model_fields
+    ]
+    near = get_close_matches(name, {field for _, field in pairs}, n=2, cutoff=0.7)
+    keys = dict.fromkeys(f"{section}.{field}" for section, field in pairs if field in near)
+    return f" Did you mean: {', '.join(keys)}?" if keys else ""
 
 
 def _first_line(error: Exception) -> str:

@@ -6,6 +6,7 @@ A part's arguments are those of its signature. This module sees the parts throug
 
 import inspect
 from collections.abc import Callable
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -37,15 +38,13 @@ def register_plugin_parts() -> None:
 
 def plugin_note(config: Config) -> str:
     """Return the comment for the YAML of a config that has parts of plugins, else ""."""
-    used = {
-        "data": [config.data.name],
-        "model.backbone": [config.model.backbone.name],
-        "model.head": [config.model.head.name],
-        "losses": [loss.name for loss in config.losses],
-        "optimizer": [config.optimizer.name],
-        "schedule": [config.schedule.name],
-    }
-    plugins = plugins_of(used)
+    sections = {section: attrgetter(section)(config) for section in PARTS}
+    plugins = plugins_of(
+        {
+            key: map(dict, part if isinstance(part, list) else [part])
+            for key, part in sections.items()
+        }
+    )
     return f"{_NOTE}{plugins}\n" if plugins else ""
 
 

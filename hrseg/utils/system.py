@@ -40,12 +40,9 @@ def keep_memory() -> bool:
     it hands it out again: a third of the time of a network on a CPU for a 2-megapixel image.
     Only for commands, not for a library in other people's processes.
     """
-    if not sys.platform.startswith("linux"):
-        return False
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # musl has none
-    if mallopt is None:
-        return False
-    return bool(mallopt(_MMAP_THRESHOLD, _LARGEST)) and bool(mallopt(_TRIM_THRESHOLD, -1))
+    linux = sys.platform.startswith("linux")
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if linux else None  # musl has none
+    return bool(mallopt and mallopt(_MMAP_THRESHOLD, _LARGEST) and mallopt(_TRIM_THRESHOLD, -1))
 
 
 # torchmetrics, and with it Lightning, imports them for metrics and plots that hrseg does not have.

@@ -1,5 +1,6 @@
 """Validation of plain data with pydantic: the base model, and its errors in plain English."""
 
+import json
 from collections.abc import Mapping
 from types import NoneType, UnionType
 from typing import Annotated, Any, ClassVar, Literal, Self, Union, get_args, get_origin
@@ -143,13 +144,8 @@ def _wanted(field: FieldInfo) -> str:
 
 
 def _as_yaml(value: Any) -> str:
-    if value is None or isinstance(value, bool):
-        return {None: "null", True: "true", False: "false"}[value]
-    if isinstance(value, list | tuple):
-        return f"[{', '.join(map(_as_yaml, value))}]"
-    if isinstance(value, dict):
-        return f"{{{', '.join(f'{_as_yaml(k)}: {_as_yaml(v)}' for k, v in value.items())}}}"
-    return str(value)
+    """Return a value in YAML, which is JSON but for the quotes of its words."""
+    return json.dumps(value, default=str, skipkeys=True, ensure_ascii=False).replace('"', "")
 
 
 def key_text(key: Key) -> str:
