@@ -1,9 +1,5 @@
 """Memory that does not suffice."""
 
-import os
-import resource
-from pathlib import Path
-
 import numpy as np
 import pytest
 import pytorch_lightning as pl
@@ -14,7 +10,6 @@ from hrseg.config.protocols import Protocol
 from hrseg.inference.evaluator import Evaluator
 from hrseg.utils.memory import OutOfMemory, is_out_of_memory, of_training
 from tests.conftest import noise, silent_trainer, tiny_task
-from tests.faults.test_numbers import fresh_memory_alone
 
 
 class Limited:
@@ -102,35 +97,3 @@ def test_what_they_really_raise_is_recognised(make):
     with pytest.raises(Exception) as error:
         make()
     assert is_out_of_memory(error.value)
-
-
-@pytest.mark.slow  # what other tests have freed would be enough for it
-def test_a_real_limit_is_lived_with():
-    """180 MB are less than the 4 x 64 x 512 x 512 float32 values of four windows."""
-    reader, writer = os.pipe()
-    child = os.fork()
-    if child == 0:
-        status = 1
-        try:
-            now = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-            fresh_memory_alone()
-            resource.setrlimit(resource.RLIMIT_AS, (now + 180 * 2**20,) * 2)
-            work = evaluator(wide, window=(512, 512), stride=(512, 512), flip=False)
-            pred = work(picture(1024, 1024)).pred
-            os.write(writer, f"{work.batch} {int(pred.sum())}".encode())
-            status = 0
-        finally:
-            os._exit(status)
-    os.close(writer)
-    with os.fdopen(reader) as pipe:
-        batch, total = pipe.read().split()
-    assert os.waitpid(child, 0)[1] == 0
-    free = evaluator(wide, window=(512, 512), stride=(512, 512), flip=False)
-    assert int(total) == int(free(picture(1024, 1024)).pred.sum())
-    assert free.batch == 4 and int(batch) < 4
-
-
-def wide(image):
-    """64 channels at full size, and two of them."""
-    layers = image[:, :1].repeat(1, 64, 1, 1)
-    return torch.cat([layers[:, :1], 1 - layers[:, 1:2]], 1)[..., ::4, ::4]
