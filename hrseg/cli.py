@@ -24,11 +24,11 @@ COMMANDS = {
     "test": "write masks for a benchmark's server",
     "predict": "images, folders, videos: masks, overlays",
     "export": "a file for other runtimes, proven equal",
-    "report": "one page that shows how good, where not, why",
+    "report": "a page with scores, pictures and the worst errors",
     "score": "score mask files against true ones",
     "init": "look at a folder of images, write a config for it",
     "data": "check the files of a data set; its class weights",
-    "weights": "what a file of weights is; convert it",
+    "weights": "inspect or convert a file of weights",
     "benchmark": "speed and memory on this machine",
     "configs": "list the shipped configs, or copy one here",
     "doctor": "print versions, devices and known problems",
@@ -43,8 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; return the exit code."""
     try:
         with stoppable():
-            arguments = parse(sys.argv[1:] if argv is None else argv)
-            return _run(arguments)
+            return _run(parse(sys.argv[1:] if argv is None else argv))
     except Stopped as stop:
         from hrseg.checkpoints.runs import is_first_process
 

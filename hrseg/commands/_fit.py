@@ -5,7 +5,7 @@ from functools import partial
 from pathlib import Path
 
 import pytorch_lightning as pl
-from pytorch_lightning.callbacks import Callback, EarlyStopping, EMAWeightAveraging
+from pytorch_lightning.callbacks import Callback, EarlyStopping, EMAWeightAveraging, LambdaCallback
 
 from hrseg.checkpoints.runs import point_latest, requeued_run, write_config
 from hrseg.config.schema import Config
@@ -47,12 +47,21 @@ def fit(config: Config, resume: Path | None = None) -> Path:
     data.check("fit", placement.processes, accumulated_batches(config))
     task = build_task(config, data, weights=resume is None)
     run = resume or new_folder(placement, home)
-    record = _RunRecord(config, run)
+    started = False
+
+    def record(trainer: pl.Trainer, task: pl.LightningModule) -> None:
+        nonlocal started
+        if trainer.is_global_zero:
+            write_config(config, run, durable=True)
+            point_latest(run)
+        started = True
+
     options = config.trainer
     keeps = not options.get("fast_dev_run") and bool(options.get("enable_checkpointing", True))
     interruption = Interruption(run, keeps, config.save_every_minutes)
     try:
-        callbacks = _callbacks(config, run, keeps, record, interruption)
+        first = LambdaCallback(on_train_start=record)  # a refused run leaves no trace
+        callbacks = [first, *_callbacks(config, run, keeps, interruption)]
         trainer = build_trainer(config, placement, run, callbacks)
         last = checked_last(config, task, trainer, run) if resume else None
         check_norms(config, trainer)
@@ -64,33 +73,19 @@ def fit(config: Config, resume: Path | None = None) -> Path:
         if trainer.is_global_zero:
             report_run(run, config.inference.details)
     except (HrsegError, Stopped):
-        if not resume and not record.written:
+        if not resume and not started:
             shutil.rmtree(run, ignore_errors=True)
         raise
     return run
 
 
-class _RunRecord(Callback):
-    """Write config.yaml and move `latest` when training begins: a refused run leaves no trace."""
-
-    def __init__(self, config: Config, run: Path) -> None:
-        self.config, self.run, self.written = config, run, False
-
-    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        if trainer.is_global_zero:
-            write_config(self.config, self.run, durable=True)
-            point_latest(self.run)
-        self.written = True
-
-
 def _callbacks(
-    config: Config, run: Path, keeps: bool, record: _RunRecord, interruption: Interruption
+    config: Config, run: Path, keeps: bool, interruption: Interruption
 ) -> list[Callback]:
     """Return all callbacks of a training, in the order in which Lightning calls them."""
     checkpoint = partial(RunCheckpoint, dirpath=run / "checkpoints", enable_version_counter=False)
     patience, ema = config.early_stopping_patience, config.ema_decay
     ordered: list[Callback | None] = [
-        record,
         ImageScores(run, run / "checkpoints" / "best.ckpt"),
         PredictionImages(config.prediction_images, run),
         Progress() if config.trainer.get("enable_progress_bar", True) else None,

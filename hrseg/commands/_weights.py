@@ -33,7 +33,7 @@ State = dict[str, Tensor]
 Rows = list[tuple[str, str]]
 _STATISTICS = ("running_mean", "running_var", "num_batches_tracked")  # no parameters
 
-# The authors' yaml files, branch HRNet-OCR; seg_hrnet_ocr.py aligns corners whatever they say.
+# The authors' yaml files, branch HRNet-OCR; seg_hrnet_ocr.py aligns corners whatever they contain.
 _RELEASED = {
     "hrnet_ocr": True,
     "hrnet_cs": False,

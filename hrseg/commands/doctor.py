@@ -3,7 +3,6 @@
 import argparse
 import os
 import platform
-import re
 import shutil
 import subprocess
 import sys
@@ -12,6 +11,7 @@ from importlib import metadata
 
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
+from packaging.utils import canonicalize_name
 from packaging.version import InvalidVersion
 
 from hrseg.utils.constants import __version__
@@ -65,7 +65,7 @@ def report() -> tuple[Facts, list[str]]:
     except metadata.PackageNotFoundError:
         requirements = []
     needed = [item for item in requirements if item.marker is None or item.marker.evaluate()]
-    shown = dict.fromkeys([*(_normal(item.name) for item in needed), *ALSO_SHOWN])
+    shown = dict.fromkeys([*(canonicalize_name(item.name) for item in needed), *ALSO_SHOWN])
     facts = [
         ("hrseg", __version__),
         ("python", f"{platform.python_version()} {sys.executable}"),
@@ -86,7 +86,7 @@ def installed_versions() -> dict[str, str]:
     for distribution in metadata.distributions():
         if name := distribution.metadata["Name"]:
             # Python imports the first one on the path.
-            versions.setdefault(_normal(name), distribution.version)
+            versions.setdefault(canonicalize_name(name), distribution.version)
     return versions
 
 
@@ -99,7 +99,7 @@ def check_versions(installed: Mapping[str, str], needed: list[Requirement]) -> I
             reported.add(name)
             yield f"BAD: {name} {version}: {reason}"
     for requirement in needed:
-        name = _normal(requirement.name)
+        name = canonicalize_name(requirement.name)
         version = installed.get(name)
         if version is None:
             yield f"BAD: {name} is missing: pip install '{requirement}'"
@@ -156,11 +156,6 @@ def check_devices() -> tuple[Facts, list[str]]:
     reason = "driver too old?" if cuda else "a CPU build"
     note = f"note: an NVIDIA driver is installed, but this torch does not use it ({reason})"
     return facts, [f"{note}: see pytorch.org/get-started"]
-
-
-def _normal(name: str) -> str:
-    """Return the name of a distribution as the package index spells it."""
-    return re.sub(r"[-_.]+", "-", name).lower()
 
 
 def _is_in(version: str, releases: SpecifierSet) -> bool:

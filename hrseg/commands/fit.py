@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_config(parser, "config to train: a file or the name of a shipped one")
     parser.add_argument(
-        "--resume", nargs="?", const="", metavar="RUN", help="go on in RUN, or in the newest run"
+        "--resume", nargs="?", const="", metavar="RUN", help="continue RUN, or the newest run"
     )
     parser.add_argument("--print-config", action="store_true", help="print the config and stop")
 
@@ -31,7 +31,7 @@ def run(arguments: argparse.Namespace) -> None:
 
     resume = None if arguments.resume is None else run_to_resume(arguments)
     if resume:
-        print_once(f"going on in {resume}, by its own config.yaml")
+        print_once(f"resuming {resume} with its own config.yaml")
         arguments.config = resume / "config.yaml"
     config = config_of(arguments)
     if arguments.print_config:

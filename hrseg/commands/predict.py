@@ -24,11 +24,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--out", default="predictions", help="folder to write to; default: %(default)s"
     )
-    parser.add_argument("--no-overlays", action="store_true", help="masks alone")
+    parser.add_argument("--no-overlays", action="store_true", help="only masks")
     parser.add_argument("--probabilities", action="store_true", help="per class, float16 .npz")
     parser.add_argument("--polygons", action="store_true", help="GeoJSON per image")
     parser.add_argument("--frames", action="store_true", help="a mask per frame of a video")
-    parser.add_argument("--resume", action="store_true", help="leave out what is finished")
+    parser.add_argument("--resume", action="store_true", help="skip finished inputs")
     parser.add_argument("--tile", type=int, default=1024, help="side of tiles of large images")
     parser.add_argument("--overlap", type=int, help="of tiles, in pixels; default: a quarter")
     parser.add_argument("--device", help="cpu, cuda, cuda:1, mps; default: cuda if there is one")

@@ -163,7 +163,7 @@ class _Source:
         written = _at(content, key)
         if message.startswith(": unknown key.\n"):
             message = message.replace("\n", f"{_elsewhere(str(key[-1]))}\n", 1)
-        elif message.startswith(" is ") and isinstance(written, str) and "${" in written:
+        elif message.startswith(" is ") and "${" in str(written):
             # The value may be a secret.
             message = f" is {shown(written)}.\n{message.partition(chr(10))[2]}"
         return self.error(key_text(key), message)

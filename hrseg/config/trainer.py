@@ -1,6 +1,5 @@
 """Schema of the config's `trainer` section: the arguments of pytorch_lightning.Trainer."""
 
-from collections.abc import Mapping
 from typing import Any
 
 from pydantic import create_model
@@ -26,10 +25,8 @@ _WHOLE = (
 # hrseg gives these to the Trainer itself.
 OWN_TRAINER_NAMES = ("logger", "callbacks", "default_root_dir", "use_distributed_sampler")
 
-_kinds: Mapping[str, Any] = {name: int | None if name in _WHOLE else Any for name in TRAINER_NAMES}
-TrainerConfig: type[Checked] = create_model(  # type: ignore[call-overload]
-    "TrainerConfig", __base__=Checked, **{name: (kind, None) for name, kind in _kinds.items()}
-)
+_fields: Any = {n: (int | None if n in _WHOLE else Any, None) for n in TRAINER_NAMES}
+TrainerConfig: type[Checked] = create_model("TrainerConfig", __base__=Checked, **_fields)
 
 
 def checked_trainer(value: Any) -> dict[str, Any]:

@@ -1,4 +1,3 @@
-
 import pytest
 
 from hrseg.cli import join_overrides, main, parse
