@@ -37,6 +37,9 @@ def config_of(arguments: argparse.Namespace) -> "Config":
     """Return the config that `--config` names, with the overrides."""
     from hrseg.config.loader import load_config
 
+    out = getattr(arguments, "json", None)
+    if out is not None and out.is_dir():
+        raise ConfigError(f"--json {out} is a folder; expected a file to write.")
     if not arguments.config:
         raise ConfigError(
             "which config? Say --config FILE; `hrseg configs` lists the shipped ones."
