@@ -76,15 +76,6 @@ def test_each_known_bad_release_is_found_in_what_is_installed(
     assert f"{name.lower().replace('_', '-')} {version}" in line
 
 
-def test_the_release_that_python_imports_is_the_one_that_counts(environment, monkeypatch):
-    later = environment / "later"
-    put(later, "torch", "2.9.1")
-    monkeypatch.setattr(doctor.sys, "path", [str(environment), str(later)])
-    assert installed_versions()["torch"] == "2.13.0+cpu"
-    monkeypatch.setattr(doctor.sys, "path", [str(later), str(environment)])
-    assert installed_versions()["torch"] == "2.9.1"
-
-
 def test_a_version_out_of_bounds_is_told_once_and_a_missing_package_with_its_repair():
     needs = [Requirement("torch>=2.10"), Requirement("rich>=14"), Requirement("pillow>=12.3")]
     findings = list(check_versions({**GOOD, "torch": "2.4.0", "rich": "13.0"}, needs))

@@ -67,11 +67,3 @@ def test_the_presets_are_the_published_protocols():
 def test_a_protocol_that_cannot_be_run_is_refused(arguments, message):
     with pytest.raises(ConfigError, match=message):
         Protocol(**arguments)
-
-
-def test_a_changed_protocol_is_checked():
-    assert PROTOCOLS["mmseg"].changed(scales=[1]) == Protocol(
-        name="mmseg", flip=True, flip_average="scores", scores_at="image"
-    )
-    with pytest.raises(ConfigError, match=r"inference.window"):
-        Protocol().changed(window=(1,))
