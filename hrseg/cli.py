@@ -24,16 +24,17 @@ COMMANDS = {
     "test": "write masks for a benchmark's server",
     "predict": "images, folders, videos: masks, overlays",
     "export": "a file for other runtimes, proven equal",
-    "report": "one page that shows how good, where not, why",
+    "report": "a page with scores, pictures and the worst errors",
     "score": "score mask files against true ones",
     "init": "look at a folder of images, write a config for it",
     "data": "check the files of a data set; its class weights",
-    "weights": "what a file of weights is; convert it",
+    "weights": "inspect or convert a file of weights",
     "benchmark": "speed and memory on this machine",
     "configs": "list the shipped configs, or copy one here",
     "doctor": "print versions, devices and known problems",
 }
 _COMPUTE = ("fit", "validate", "test", "predict", "export")
+_PAIR = r"[\w.\[\]]+="
 _PROTOCOL_PAIR = r"(inference|data|model)\.[\w.]+="  # another word of `predict` is a file
 _UNWRITABLE = "If it is to be written, choose a place that can be: runs=FOLDER, --out PATH."
 
@@ -42,8 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; return the exit code."""
     try:
         with stoppable():
-            arguments = parse(sys.argv[1:] if argv is None else argv)
-            return _run(arguments)
+            return _run(parse(sys.argv[1:] if argv is None else argv))
     except Stopped as stop:
         from hrseg.checkpoints.runs import is_first_process
 
@@ -65,7 +65,6 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    """Run the command with the settings of the process that every command shares."""
     from hrseg.utils.console import plain_output
     from hrseg.utils.registry import load_plugin
     from hrseg.utils.system import keep_memory, relax_garbage_collection
@@ -86,36 +85,30 @@ def _print_error(text: str) -> None:
 
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:
-    """Parse options in any order among `key=value` pairs.
-
-    Returns:
-        The arguments; `command` is the name of the command, `function` carries it out.
-
-    Raises:
-        ConfigError: an argument that is neither.
-    """
+    """Parse options, and `key=value` pairs anywhere among them; `function` runs the command."""
     words = join_overrides(argv)
-    command = next((word for word in words if word in COMMANDS), None)
-    arguments, rest = make_parser([command] if command else []).parse_known_args(words)
-    if hasattr(arguments, "inputs"):
-        # argparse takes one row of positional words only; options may stand between them.
-        inputs = [*arguments.inputs, *(word for word in rest if not word.startswith("-"))]
-        arguments.overrides = [word for word in inputs if re.match(_PROTOCOL_PAIR, word)]
-        arguments.inputs = [word for word in inputs if word not in arguments.overrides]
-        rest = [word for word in rest if word not in inputs]
-    wrong = [word for word in rest if word.startswith("-") or "=" not in word]
-    if wrong or (rest and not hasattr(arguments, "overrides")):
+    command = next((word for word in words if word in COMMANDS), "")
+    pair = _PROTOCOL_PAIR if command == "predict" else _PAIR
+    overrides = [word for word in words if re.match(pair, word)]
+    others = [word for word in words if word not in overrides]
+    arguments, rest = make_parser([command]).parse_known_args(others)
+    if hasattr(arguments, "inputs"):  # argparse takes one row of them; options may stand between
+        arguments.inputs += [word for word in rest if not word.startswith("-")]
+        rest = [word for word in rest if word.startswith("-")]
+    if hasattr(arguments, "overrides"):
+        arguments.overrides = overrides
+    else:
+        rest += overrides
+    if rest:
         raise ConfigError(
-            f"unknown argument {(wrong or rest)[0]!r}. Keys of the config are written key=value, "
+            f"unknown argument {rest[0]!r}. Keys of the config are written key=value, "
             "e.g. data.batch_size=4 seed=1.\nSee hrseg --help."
         )
-    if rest:
-        arguments.overrides += rest
     return arguments
 
 
 def make_parser(commands: Sequence[str] = tuple(COMMANDS)) -> argparse.ArgumentParser:
-    """Return the parser; `commands` have their arguments, the others only a line of help."""
+    """Return the parser with the arguments of `commands`, and a line of help for the others."""
     parser = argparse.ArgumentParser(
         "hrseg", description="Semantic segmentation with HRNet.", allow_abbrev=False
     )
@@ -125,8 +118,8 @@ def make_parser(commands: Sequence[str] = tuple(COMMANDS)) -> argparse.ArgumentP
         subparser = subparsers.add_parser(name, help=help)
         if name in commands:
             module = import_module(f"hrseg.commands.{name}")
+            subparser.set_defaults(command=name, function=getattr(module, "run", None))
             module.add_arguments(subparser)
-            subparser.set_defaults(command=name, function=module.run)
     return parser
 
 
@@ -140,7 +133,7 @@ def join_overrides(argv: Sequence[str]) -> list[str]:
             word = word[2:]
             if "=" not in word:
                 # A key without a value is a switch: --trainer.fast_dev_run
-                switch = not words or re.match(r"-|[\w.\[\]]+=", words[0])
+                switch = not words or words[0].startswith("-") or re.match(_PAIR, words[0])
                 word += f"={'true' if switch else words.pop(0)}"
         joined.append(word)
     return joined

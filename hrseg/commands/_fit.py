@@ -5,7 +5,7 @@ from functools import partial
 from pathlib import Path
 
 import pytorch_lightning as pl
-from pytorch_lightning.callbacks import Callback, EarlyStopping, EMAWeightAveraging
+from pytorch_lightning.callbacks import Callback, EarlyStopping, EMAWeightAveraging, LambdaCallback
 
 from hrseg.checkpoints.runs import point_latest, requeued_run, write_config
 from hrseg.config.schema import Config
@@ -35,8 +35,7 @@ from hrseg.utils.signals import Stopped
 def fit(config: Config, resume: Path | None = None) -> Path:
     """Train, and return the run folder: a new one, or `resume`, continued from its last state.
 
-    Raises:
-        HrsegError: before the first step, for everything that can be known by then.
+    Errors that can be known before the first step are raised before it.
     """
     quieten()
     pl.seed_everything(config.seed, workers=True, verbose=False)
@@ -48,10 +47,21 @@ def fit(config: Config, resume: Path | None = None) -> Path:
     data.check("fit", placement.processes, accumulated_batches(config))
     task = build_task(config, data, weights=resume is None)
     run = resume or new_folder(placement, home)
-    record = RunRecord(config, run)
-    interruption = Interruption(run, _keeps_checkpoints(config), config.save_every_minutes)
+    started = False
+
+    def record(trainer: pl.Trainer, task: pl.LightningModule) -> None:
+        nonlocal started
+        if trainer.is_global_zero:
+            write_config(config, run, durable=True)
+            point_latest(run)
+        started = True
+
+    options = config.trainer
+    keeps = not options.get("fast_dev_run") and bool(options.get("enable_checkpointing", True))
+    interruption = Interruption(run, keeps, config.save_every_minutes)
     try:
-        callbacks = _callbacks(config, run, record, interruption)
+        first = LambdaCallback(on_train_start=record)  # a refused run leaves no trace
+        callbacks = [first, *_callbacks(config, run, keeps, interruption)]
         trainer = build_trainer(config, placement, run, callbacks)
         last = checked_last(config, task, trainer, run) if resume else None
         check_norms(config, trainer)
@@ -63,35 +73,19 @@ def fit(config: Config, resume: Path | None = None) -> Path:
         if trainer.is_global_zero:
             report_run(run, config.inference.details)
     except (HrsegError, Stopped):
-        if not resume and not record.written:
+        if not resume and not started:
             shutil.rmtree(run, ignore_errors=True)
         raise
     return run
 
 
-class RunRecord(Callback):
-    """Write config.yaml and move `latest` when training begins: a refused run leaves no trace."""
-
-    def __init__(self, config: Config, run: Path) -> None:
-        """Write into the run folder."""
-        self.config, self.run, self.written = config, run, False
-
-    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Write the config of the run."""
-        if trainer.is_global_zero:
-            write_config(self.config, self.run, durable=True)
-            point_latest(self.run)
-        self.written = True
-
-
 def _callbacks(
-    config: Config, run: Path, record: RunRecord, interruption: Interruption
+    config: Config, run: Path, keeps: bool, interruption: Interruption
 ) -> list[Callback]:
     """Return all callbacks of a training, in the order in which Lightning calls them."""
     checkpoint = partial(RunCheckpoint, dirpath=run / "checkpoints", enable_version_counter=False)
     patience, ema = config.early_stopping_patience, config.ema_decay
     ordered: list[Callback | None] = [
-        record,
         ImageScores(run, run / "checkpoints" / "best.ckpt"),
         PredictionImages(config.prediction_images, run),
         Progress() if config.trainer.get("enable_progress_bar", True) else None,
@@ -102,13 +96,7 @@ def _callbacks(
         interruption,
         LossGuard(config.on_bad_loss, run),
         SkippedFiles(run),
+        checkpoint(filename="best", monitor="val/miou", mode="max") if keeps else None,
+        checkpoint(filename="last", save_on_train_epoch_end=True) if keeps else None,
     ]
-    if _keeps_checkpoints(config):
-        ordered.append(checkpoint(filename="best", monitor="val/miou", mode="max"))
-        ordered.append(checkpoint(filename="last", save_on_train_epoch_end=True))
     return [callback for callback in ordered if callback is not None]
-
-
-def _keeps_checkpoints(config: Config) -> bool:
-    trainer = config.trainer
-    return not trainer.get("fast_dev_run") and bool(trainer.get("enable_checkpointing", True))

@@ -18,7 +18,7 @@ from hrseg.errors import ConfigError, DataError
 from hrseg.evaluation.image_scores import ImageScores
 from hrseg.evaluation.report import report_run
 from hrseg.evaluation.submission import Submission
-from hrseg.inference.exported_model import Engine, is_exported, open_engine
+from hrseg.inference.exported_model import is_exported, open_engine
 from hrseg.training.callbacks import PredictionImages
 from hrseg.training.distributed import Placement, new_folder, place
 from hrseg.training.factory import build_data, build_task
@@ -31,29 +31,16 @@ from hrseg.utils.signals import Stopped
 
 
 def validate(config: Config, checkpoint: Path, home: Path) -> Path:
-    """Score a checkpoint by the config's protocol.
-
-    Args:
-        config: of the data set, the model and the protocol.
-        checkpoint: a checkpoint, or an exported file.
-        home: folder in which a dated folder is made.
-
-    Returns:
-        The dated folder, with scores.json, images.json, pictures and report.
-    """
-    quieten()
-    placement = place(config.trainer)
-    with _result_folder(placement, home) as folder:
+    """Score a checkpoint or an exported file by the config's protocol; return the new folder."""
+    with _result_folder(config, home) as (placement, folder):
         data, task = _load(config, checkpoint, "validate")
-        callbacks: list[Callback] = [
+        callbacks = [
             ImageScores(folder, checkpoint),
             PredictionImages(config.prediction_images, folder),
         ]
-        trainer, reason = _trainer(config, placement, task, folder, callbacks)
-        say(
-            f"validate {config.name}: {checkpoint} on {len(data.val_dataset or ())} images; "
-            f"{device(trainer, reason)}"
-        )
+        trainer, computed = _trainer(config, placement, checkpoint, folder, callbacks)
+        images = len(data.val_dataset or ())
+        say(f"validate {config.name}: {checkpoint} on {images} images; {computed}")
         with user_errors(config, trainer):
             trainer.validate(task, data, verbose=False)
         if trainer.is_global_zero:
@@ -63,10 +50,7 @@ def validate(config: Config, checkpoint: Path, home: Path) -> Path:
 
 
 def test(config: Config, checkpoint: Path, home: Path) -> Path:
-    """Predict the test split by the config's protocol; arguments as of `validate`.
-
-    Returns:
-        The zip file for the server, checked; the masks lie beside it.
+    """Predict the test split by the config's protocol; return the checked zip file of the masks.
 
     Raises:
         ConfigError: the data set has no server.
@@ -78,29 +62,27 @@ def test(config: Config, checkpoint: Path, home: Path) -> Path:
             f"{', '.join(name for name, data in DATASETS.items() if data.submission_ids)}.\n"
             "`hrseg validate` scores a split that has masks."
         )
-    quieten()
-    placement = place(config.trainer)
-    with _result_folder(placement, home) as folder:
+    with _result_folder(config, home) as (placement, folder):
         data, task = _load(config, checkpoint, "test")
         assert data.test_dataset is not None and data.submission_ids is not None
         images = [image for image, _ in data.test_dataset.files]
         submission = Submission(folder, images, data.test_dataset.names, data.submission_ids)
-        trainer, reason = _trainer(config, placement, task, folder, [submission])
-        say(
-            f"test {config.name}: {checkpoint} on {len(images)} images; {device(trainer, reason)}",
-            str(task.protocol),
-        )
+        trainer, computed = _trainer(config, placement, checkpoint, folder, [submission])
+        say(f"test {config.name}: {checkpoint} on {len(images)} images; {computed}")
+        say(str(task.protocol))
         with user_errors(config, trainer):
             trainer.test(task, data, verbose=False)
     return folder / "submission.zip"
 
 
 @contextmanager
-def _result_folder(placement: Placement, home: Path) -> Iterator[Path]:
+def _result_folder(config: Config, home: Path) -> Iterator[tuple[Placement, Path]]:
     """Create a dated folder; remove it if the command is refused or stopped."""
+    quieten()
+    placement = place(config.trainer)
     folder = new_folder(placement, home)
     try:
-        yield folder
+        yield placement, folder
     except (ConfigError, DataError, Stopped):
         shutil.rmtree(folder, ignore_errors=True)
         raise
@@ -109,11 +91,17 @@ def _result_folder(placement: Placement, home: Path) -> Iterator[Path]:
 def _load(
     config: Config, checkpoint: Path, stage: str
 ) -> tuple[SegmentationDataModule, SegmentationTask]:
-    """Return checked data, and the task with the weights of a checkpoint."""
     data = build_data(config)
     data.check(stage)
     if is_exported(checkpoint):
-        return data, _exported_task(config, data, checkpoint)
+        lower = str(config.trainer.get("precision", "32")).startswith("bf16")
+        precision = "bf16" if lower and checkpoint.suffix == ".xml" else "32"
+        engine = open_engine(checkpoint, precision=precision)
+        task = build_task(config, data, weights=False, engine=engine)
+        engine.check(task.protocol)
+        check_settings(task, engine.facts, checkpoint)
+        say(f"{checkpoint}: {engine.extra_repr()}, precision {precision}")
+        return data, task
     task = build_task(config, data, weights=False)
     content = read_checkpoint(checkpoint)
     check_settings(task, content.get("hrseg"), checkpoint)
@@ -121,26 +109,10 @@ def _load(
     return data, task
 
 
-def _exported_task(config: Config, data: SegmentationDataModule, path: Path) -> SegmentationTask:
-    """Return the task with an exported file in place of the network."""
-    lower = str(config.trainer.get("precision", "32")).startswith("bf16")
-    precision = "bf16" if lower and path.suffix == ".xml" else "32"
-    engine = open_engine(path, precision=precision)
-    task = build_task(config, data, weights=False, engine=engine)
-    engine.check(task.protocol)
-    check_settings(task, engine.facts, path)
-    say(f"{path}: {engine.extra_repr()}, precision {precision}")
-    return task
-
-
 def _trainer(
-    config: Config,
-    placement: Placement,
-    task: SegmentationTask,
-    folder: Path,
-    callbacks: list[Callback],
+    config: Config, placement: Placement, checkpoint: Path, folder: Path, callbacks: list[Callback]
 ) -> tuple[pl.Trainer, str]:
-    """Return the Trainer, and the reason for its precision."""
     # An exported file computes in a precision of its own.
-    reason = "" if isinstance(task.model, Engine) else settle_precision(config, placement)
-    return build_trainer(config, placement, folder, callbacks, train=False), reason
+    reason = "" if is_exported(checkpoint) else settle_precision(config, placement)
+    trainer = build_trainer(config, placement, folder, callbacks, train=False)
+    return trainer, device(trainer, reason)

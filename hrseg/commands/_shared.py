@@ -1,7 +1,4 @@
-"""Arguments that several commands share, and their meaning: config, run, checkpoint, threads.
-
-Like every command file, this one imports torch only inside functions.
-"""
+"""Arguments that several commands share, and their meaning: config, run, checkpoint, threads."""
 
 import argparse
 from pathlib import Path
@@ -11,9 +8,6 @@ from hrseg.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
     from hrseg.config.schema import Config
-
-OVERRIDES = "key=value pairs that change the config, e.g. data.batch_size=4 trainer.devices=2"
-PLUGIN = "Python file or module that registers parts by name; may be given more than once"
 
 # Settings of a training that do not apply to an evaluation of its checkpoint.
 _TRAINING_ONLY = (
@@ -29,53 +23,51 @@ def add_config(parser: argparse.ArgumentParser, help: str) -> None:
 
 
 def add_overrides(parser: argparse.ArgumentParser) -> None:
-    """Add `--plugin` and the `key=value` pairs, which may stand anywhere among the options."""
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help=OVERRIDES)
-    add_plugin(parser)
+    """Add `--plugin`, and allow the `key=value` pairs that `hrseg.cli` collects.
 
-
-def add_plugin(parser: argparse.ArgumentParser) -> None:
-    """Add `--plugin`; `hrseg.cli` imports the plugins before the command runs."""
-    parser.add_argument("--plugin", action="append", metavar="FILE_OR_MODULE", help=PLUGIN)
-
-
-def config_name(arguments: argparse.Namespace) -> str:
-    """Return the value of `--config`.
-
-    Raises:
-        ConfigError: none was given.
+    `hrseg.cli` imports the plugins before the command runs.
     """
+    parser.set_defaults(overrides=[])
+    parser.epilog = "key=value pairs change the config: data.batch_size=4 trainer.devices=2"
+    help = "Python file or module that registers parts by name; may be given more than once"
+    parser.add_argument("--plugin", action="append", metavar="FILE_OR_MODULE", help=help)
+
+
+def config_of(arguments: argparse.Namespace) -> "Config":
+    """Return the config that `--config` names, with the overrides."""
+    from hrseg.config.loader import load_config
+
+    out = getattr(arguments, "json", None)
+    if out is not None and out.is_dir():
+        raise ConfigError(f"--json {out} is a folder; expected a file to write.")
     if not arguments.config:
         raise ConfigError(
             "which config? Say --config FILE; `hrseg configs` lists the shipped ones."
         )
-    return str(arguments.config)
+    return load_config(arguments.config, arguments.overrides)
 
 
-def move_override(arguments: argparse.Namespace, name: str) -> None:
-    """Move a `key=value` pair that argparse took for the positional argument `name`."""
-    value = getattr(arguments, name)
-    if value and "=" in value and not Path(value).exists():
-        arguments.overrides.insert(0, value)
-        setattr(arguments, name, None)
+def check_least(arguments: argparse.Namespace, smallest: float, *names: str) -> None:
+    """Raise ConfigError if one of the options is below `smallest`."""
+    for name in names:
+        value = getattr(arguments, name, None)
+        if value is not None and value < smallest:
+            raise ConfigError(f"--{name} {value}: expected {smallest} or more.")
 
 
 def run_of_arguments(arguments: argparse.Namespace) -> Path:
-    """Return the newest run by the overrides `runs=` and `name=`, by default below runs/."""
+    """Return the argument `run`, else the newest run by the overrides `runs=` and `name=`."""
     from hrseg.checkpoints.runs import newest_run
 
-    given = dict(pair.split("=", 1) for pair in arguments.overrides if "=" in pair)
+    if getattr(arguments, "run", None):
+        return Path(arguments.run)
+    given = dict(pair.split("=", 1) for pair in arguments.overrides)
     return newest_run(Path(given.get("runs", "runs")), given.get("name", "*"))
 
 
 def checkpoint_to_score(arguments: argparse.Namespace) -> tuple["Config", Path, Path]:
-    """Return the config, the checkpoint, and the folder of its run, for `validate` and `test`.
-
-    Raises:
-        ConfigError: no such checkpoint, or a checkpoint outside of a run folder without a config.
-        DataError: the data set is missing.
-    """
-    from hrseg.checkpoints.runs import checkpoint_at, newest_run, refuse_links, run_of
+    """Return the config, the checkpoint, and the folder of its run, for `validate` and `test`."""
+    from hrseg.checkpoints.runs import newest_run, refuse_links, run_of
     from hrseg.config.loader import load_config
 
     checkpoint = Path(arguments.checkpoint) if arguments.checkpoint else None
@@ -91,8 +83,7 @@ def checkpoint_to_score(arguments: argparse.Namespace) -> tuple["Config", Path, 
         refuse_links(run)
         if not arguments.config:
             config = load_config(run / "config.yaml", arguments.overrides)
-    checkpoint = checkpoint_at(checkpoint or run or Path())
-    require_checkpoint(checkpoint)
+    checkpoint = find_checkpoint(checkpoint or run or Path())
     check_root(config)
     for name in _TRAINING_ONLY:
         if not any(pair.startswith(f"trainer.{name}=") for pair in arguments.overrides):
@@ -100,10 +91,14 @@ def checkpoint_to_score(arguments: argparse.Namespace) -> tuple["Config", Path, 
     return config, checkpoint, run or Path(config.runs) / config.name
 
 
-def require_checkpoint(checkpoint: Path) -> None:
-    """Raise ConfigError if a checkpoint is missing."""
+def find_checkpoint(path: Path) -> Path:
+    """Return the checkpoint of a path, of a run folder its best one."""
+    from hrseg.checkpoints.runs import checkpoint_at
+
+    checkpoint = checkpoint_at(path)
     if not checkpoint.is_file():
         raise ConfigError(f"no such checkpoint: {checkpoint.absolute()}")
+    return checkpoint
 
 
 def check_root(config: "Config") -> None:
@@ -116,14 +111,13 @@ def check_root(config: "Config") -> None:
         )
 
 
-def set_threads(threads: int | None) -> None:
+def set_threads(arguments: argparse.Namespace) -> None:
     """Set the number of torch's threads, which the runtimes of exported files follow."""
-    if threads is not None:
-        if threads < 1:
-            raise ConfigError(f"--threads {threads}: expected 1 or more.")
+    check_least(arguments, 1, "threads")
+    if arguments.threads is not None:
         import torch
 
-        torch.set_num_threads(threads)
+        torch.set_num_threads(arguments.threads)
 
 
 def print_once(line: str) -> None:

@@ -2,7 +2,6 @@
 
 import hashlib
 import re
-from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -26,14 +25,16 @@ from hrseg.errors import ConfigError
 from hrseg.inference.exported_model import is_exported, open_engine
 from hrseg.models.segmenter import network_name
 from hrseg.training.factory import build_data
+from hrseg.utils.console import say
 from hrseg.utils.files import cannot_write, replacing
 from hrseg.utils.text import some
 
 State = dict[str, Tensor]
-STATISTICS = ("running_mean", "running_var", "num_batches_tracked")  # no parameters
+Rows = list[tuple[str, str]]
+_STATISTICS = ("running_mean", "running_var", "num_batches_tracked")  # no parameters
 
-# The authors' yaml files, branch HRNet-OCR; seg_hrnet_ocr.py aligns corners whatever they say.
-RELEASED = {
+# The authors' yaml files, branch HRNet-OCR; seg_hrnet_ocr.py aligns corners whatever they contain.
+_RELEASED = {
     "hrnet_ocr": True,
     "hrnet_cs": False,
     "hrnet_lip": False,
@@ -44,11 +45,7 @@ RELEASED = {
 
 
 def inspect_weights(file: str, config: Config | None = None) -> None:
-    """Print what a file is; with a config, what of it the config's model would take.
-
-    Raises:
-        ConfigError: unreadable, of no known family, or it does not fit the config's model.
-    """
+    """Print the family, network and metadata of a file, and how it fits the config's model."""
     path = fetch(file) if is_on_hub(file) else Path(file).expanduser()
     if is_exported(path):
         if config is not None:
@@ -57,21 +54,21 @@ def inspect_weights(file: str, config: Config | None = None) -> None:
         kind = ("is", f"exported: {engine.extra_repr()}")
         _show([*_identity(path), kind, *_metadata_rows(read_metadata(engine.facts, path))])
         return
-    raw = read_checkpoint(path)
-    found = recognise(raw, "timm" if is_on_hub(file) else "auto", str(path))
+    raw, found = _read(file, path)
     metadata = read_metadata(raw["hrseg"], path) if raw.get("hrseg") is not None else None
-    rows = [
-        *_identity(path),
-        ("integrity", _integrity(path)),
-        ("is", f"{FAMILIES[found.family].title} file: {describe(found.state)}"),
-        *_tensors(found.state),
-        ("align_corners", _align_corners(found, raw, metadata, path)),
-        *(_metadata_rows(metadata) if metadata else []),
-        *_mmseg_classes(raw.get("meta")),
-        *(("note", note) for note in found.notes),
-        ("use", _use(found, metadata is not None)),
-    ]
-    _show(rows)
+    unchecked = path.suffix == ".safetensors" or state_of(path) != "whole"
+    integrity = "the file has no checksums" if unchecked else "the CRC32 of every record is right"
+    _show(
+        [
+            *_identity(path),
+            ("integrity", integrity),
+            ("is", f"{FAMILIES[found.family].title} file: {describe(found.state)}"),
+            *_tensor_rows(found.state),
+            ("align_corners", _align_corners(found, raw, metadata, path)),
+            *(_metadata_rows(metadata) if metadata else _mmseg_classes(raw.get("meta"))),
+            *(("note", note) for note in found.notes),
+        ]
+    )
     if config is not None:
         model = build_model(config, build_data(config))
         _show_report(compare(model, raw, origin=str(path))[1])
@@ -82,35 +79,26 @@ def inspect_weights(file: str, config: Config | None = None) -> None:
 def convert_weights(
     file: str, family: str, out: Path | None = None, config: Config | None = None
 ) -> Path:
-    """Write the weights of a file under the names of a family.
+    """Write the weights of a file under the names of a family; return the new file.
 
-    Args:
-        file: weights of any family.
-        family: "official", "mmseg" or "hrseg".
-        out: .pth, or .safetensors for the first and the last; default: beside `file`.
-        config: for "hrseg", what the weights are, so that `hrseg.load` takes the result.
-
-    Returns:
-        The file that was written.
-
-    Raises:
-        ConfigError: unreadable, of no known family, a file there already, or weights that are not
-            those of the config.
+    With a config, an "hrseg" file gets the metadata that `hrseg.load` needs.
     """
     path = fetch(file) if is_on_hub(file) else Path(file).expanduser()
     if is_exported(path):
         raise ConfigError(f"{path} is exported: convert the checkpoint that it was made of.")
-    out = out or _beside(path, family)
+    # The new file has no weights by the rule of torch 0.4, which is applied to this name.
+    stem = (
+        re.sub("torch04", "torch11", path.stem, flags=re.I) if family == "official" else path.stem
+    )
+    out = out or path.with_name(f"{stem}_{family}.pth")
     _check_out(out, family)
-    raw = read_checkpoint(path)
-    found = recognise(raw, "timm" if is_on_hub(file) else "auto", str(path))
+    raw, found = _read(file, path)
     if family != "hrseg" and f"backbone.{MARK}" not in found.state:
         raise ConfigError(f"{path} holds a {describe(found.state)}: {family} has no names for it.")
     metadata = _metadata(raw, config, path) if family == "hrseg" else {}
-    dropped = family != "hrseg" and "hrseg" in raw
-    left_out = ["class names, colours, normalisation and protocol left out"] if dropped else []
-    for note in (*found.notes, *left_out):
-        get_console().print(note, highlight=False, markup=False, soft_wrap=True)
+    say(*found.notes)
+    if family != "hrseg" and "hrseg" in raw:
+        say("class names, colours, normalisation and protocol left out")
     with replacing(out) as partial:
         try:
             _write(partial, family, found.state, metadata)
@@ -119,13 +107,9 @@ def convert_weights(
     return out
 
 
-def _beside(path: Path, family: str) -> Path:
-    """Return where the result goes by default, next to the file that it is made of."""
-    stem = path.stem
-    if family == "official":
-        # The rule of torch 0.4 is carried out by now: the old name would ask for it again.
-        stem = re.sub("torch04", "torch11", stem, flags=re.IGNORECASE)
-    return path.with_name(f"{stem}_{family}.pth")
+def _read(file: str, path: Path) -> tuple[dict[str, Any], Found]:
+    raw = read_checkpoint(path)
+    return raw, recognise(raw, "timm" if is_on_hub(file) else "auto", str(path))
 
 
 def _check_out(out: Path, family: str) -> None:
@@ -142,7 +126,6 @@ def _check_out(out: Path, family: str) -> None:
 
 
 def _metadata(raw: Mapping[str, Any], config: Config | None, path: Path) -> dict[str, Any]:
-    """Return the metadata of the new file: that of a config, or of the old file."""
     if config is not None:
         data = build_data(config)
         model = build_model(config, data)
@@ -160,7 +143,7 @@ def _write(path: Path, family: str, state: State, metadata: dict[str, Any]) -> N
         torch.save({"meta": {}, "state_dict": renamed, RESTORE: originals}, path)
         return
     if family == "official":
-        # Attributes below `backbone` and `head` are named as the authors name them.
+        # Attributes below `backbone` and `head` have the authors' names.
         state = {name.partition(".")[2]: tensor for name, tensor in state.items()}
     if path.suffix == ".safetensors":
         write_safetensors(path, state, metadata)
@@ -170,24 +153,21 @@ def _write(path: Path, family: str, state: State, metadata: dict[str, Any]) -> N
         torch.save({"state_dict": state, **({"hrseg": metadata} if metadata else {})}, path)
 
 
-def _tensors(state: State) -> list[tuple[str, str]]:
+def _identity(path: Path) -> Rows:
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    return [("file", str(path)), ("size", f"{path.stat().st_size:,} bytes"), ("sha256", digest)]
+
+
+def _tensor_rows(state: State) -> Rows:
     rows = []
     for part in ("backbone", "head"):
         names = [name for name in state if name.startswith(f"{part}.")]
-        count = sum(state[name].numel() for name in names if not name.endswith(STATISTICS))
+        count = sum(state[name].numel() for name in names if not name.endswith(_STATISTICS))
         rows.append((part, f"{len(names)} tensors, {count / 1e6:.2f} M parameters"))
-    kinds = Counter(str(tensor.dtype).removeprefix("torch.") for tensor in state.values())
-    rows.append(("types", ", ".join(f"{count} {kind}" for kind, count in kinds.items())))
-    broken = [name for name, tensor in state.items() if not tensor.float().isfinite().all()]
-    if broken:
+    if broken := [name for name, tensor in state.items() if not tensor.float().isfinite().all()]:
         rows.append(("damaged", f"{len(broken)} tensors are not finite: {some(broken)}"))
     return rows
-
-
-def _integrity(path: Path) -> str:
-    if path.suffix == ".safetensors" or state_of(path) != "whole":
-        return "the file has no checksums"
-    return "the CRC32 of every record is right"
 
 
 def _align_corners(
@@ -197,13 +177,13 @@ def _align_corners(
         return f"{metadata.architecture.get('align_corners', False)}, by the file's metadata"
     if found.family == "mmseg" and RESTORE not in raw:
         return "False, as in mmseg's own configs"
-    for start, aligned in RELEASED.items():
+    for start, aligned in _RELEASED.items():
         if path.name.startswith(start):
             return f"{aligned}, by the authors' configs for {start}* (the file does not say)"
     return "not in the file: take the config that it was trained with"
 
 
-def _metadata_rows(metadata: ModelMetadata) -> list[tuple[str, str]]:
+def _metadata_rows(metadata: ModelMetadata) -> Rows:
     return [
         ("network", network_name(metadata.architecture)),
         ("classes", ", ".join(metadata.class_names)),
@@ -211,47 +191,25 @@ def _metadata_rows(metadata: ModelMetadata) -> list[tuple[str, str]]:
     ]
 
 
-def _mmseg_classes(meta: Any) -> list[tuple[str, str]]:
-    """Return the class names that mmseg keeps beside its weights: before version 1, and since."""
+def _mmseg_classes(meta: Any) -> Rows:
+    """Return the class names in a file of mmsegmentation, before version 1 and since."""
     meta = meta if isinstance(meta, Mapping) else {}
     data = meta.get("dataset_meta")
     names = data.get("classes") if isinstance(data, Mapping) else meta.get("CLASSES")
-    if not isinstance(names, list | tuple) or not all(isinstance(name, str) for name in names):
-        return []
-    return [("classes", some(names, 255))]
+    return [("classes", some(names, 255))] if isinstance(names, list | tuple) else []
 
 
-def _use(found: Found, complete: bool) -> str:
-    if complete:
-        return "hrseg predict, validate, export and hrseg.load take it as it is"
-    if not any(name.startswith("head.") for name in found.state):
-        return "to start a training from: model.weights=FILE"
-    return "hrseg validate and predict --config NAME --checkpoint FILE; model.weights=FILE"
-
-
-def _show(rows: list[tuple[str, str]]) -> None:
+def _show(rows: Rows) -> None:
     table = Table.grid(padding=(0, 2))
-    for what, text in rows:
-        # A file can say anything, also what would steer the terminal.
-        table.add_row(what, Text("".join(c if c.isprintable() else "?" for c in text)))
+    for name, text in rows:
+        # Text of a file must not control the terminal.
+        table.add_row(name, Text("".join(c if c.isprintable() else "?" for c in text)))
     get_console().print(table, highlight=False)
 
 
 def _show_report(report: Report) -> None:
-    """Print what of a file a model would take, a row for each kind."""
     table = Table("tensors", "", "first of them")
-    for what, names in (
-        ("matched", report.matched),
-        ("missing", report.missing),
-        ("unexpected", report.unexpected),
-        ("other shape", report.mismatched),
-    ):
-        table.add_row(what, str(len(names)), Text(some(names) if names else "-"))
+    kinds = (report.matched, report.missing, report.unexpected, report.mismatched)
+    for kind, names in zip(("matched", "missing", "unexpected", "other shape"), kinds, strict=True):
+        table.add_row(kind, str(len(names)), Text(some(names) if names else "-"))
     get_console().print(table)
-
-
-def _identity(path: Path) -> list[tuple[str, str]]:
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    size = f"{path.stat().st_size:,} bytes"
-    return [("file", str(path)), ("size", size), ("sha256", digest)]

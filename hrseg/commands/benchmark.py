@@ -2,18 +2,19 @@
 
 import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from hrseg.commands._shared import add_config, check_root, config_name, require_checkpoint
+from hrseg.commands._shared import (
+    add_config,
+    check_least,
+    check_root,
+    config_of,
+    find_checkpoint,
+)
 from hrseg.errors import ConfigError
-
-if TYPE_CHECKING:
-    from hrseg.config.schema import Config
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add `benchmark model`, `data` and `evaluation`; `benchmark` alone prints its help."""
-    parser.set_defaults(action=lambda arguments: parser.print_help())
+    parser.set_defaults(function=lambda arguments: parser.print_help())
     commands = parser.add_subparsers(metavar="command")
 
     model = commands.add_parser("model", help="training step and inference: time, memory, MACs")
@@ -21,68 +22,52 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     model.add_argument("--size", nargs=2, type=int, metavar=("H", "W"), help="default: the crop")
     model.add_argument("--batch", type=int, help="default: the config's for a device; inference: 1")
     model.add_argument("--steps", type=int, help="to time; default: 10, fewer where they are slow")
-    model.set_defaults(action=_model)
+    model.set_defaults(function=_model)
 
     data = commands.add_parser("data", help="samples per second; does training wait for them?")
     add_config(data, "config whose data is read, and whose training step waits for it")
     data.add_argument("--seconds", type=float, default=5.0, help="per number of workers, about")
     data.add_argument("--no-model", action="store_true", help="leave the training step out")
-    data.set_defaults(action=_data)
+    data.set_defaults(function=_data)
 
     evaluation = commands.add_parser("evaluation", help="a validation image: network, the rest")
     add_config(evaluation, "config whose validation images are evaluated, by its protocol")
     evaluation.add_argument("--images", type=int, default=10, help="at most; default: %(default)s")
-    evaluation.add_argument("--checkpoint", help="weights, or an exported file; default: random")
-    evaluation.set_defaults(action=_evaluation)
+    evaluation.add_argument(
+        "--checkpoint", type=Path, help="weights, or an exported file; default: random"
+    )
+    evaluation.set_defaults(function=_evaluation)
 
     for command in (model, data, evaluation):
-        command.add_argument("--json", metavar="FILE", help="write the result as JSON too")
-
-
-def run(arguments: argparse.Namespace) -> None:
-    """Run the subcommand."""
-    arguments.action(arguments)
+        command.add_argument("--json", metavar="FILE", type=Path, help="write the result as JSON")
 
 
 def _model(arguments: argparse.Namespace) -> None:
-    config, out = _config(arguments)
+    check_least(arguments, 1, "batch", "steps")
     if arguments.size and min(arguments.size) < 32:
         raise ConfigError(f"--size {arguments.size[0]} {arguments.size[1]}: expected 32 or more.")
+    config = config_of(arguments)
     from hrseg.benchmark.model import benchmark_model
 
-    benchmark_model(config, arguments.size, arguments.batch, arguments.steps, out)
+    benchmark_model(config, arguments.size, arguments.batch, arguments.steps, arguments.json)
 
 
 def _data(arguments: argparse.Namespace) -> None:
-    config, out = _config(arguments)
+    check_least(arguments, 0.1, "seconds")
+    config = config_of(arguments)
     check_root(config)
     from hrseg.benchmark.data import benchmark_data
     from hrseg.utils.system import keep_memory
 
     keep_memory()
-    benchmark_data(config, arguments.seconds, not arguments.no_model, out)
+    benchmark_data(config, arguments.seconds, not arguments.no_model, arguments.json)
 
 
 def _evaluation(arguments: argparse.Namespace) -> None:
-    config, out = _config(arguments)
+    check_least(arguments, 1, "images")
+    config = config_of(arguments)
     check_root(config)
-    checkpoint = Path(arguments.checkpoint) if arguments.checkpoint else None
-    if checkpoint is not None:
-        require_checkpoint(checkpoint)
+    checkpoint = find_checkpoint(arguments.checkpoint) if arguments.checkpoint else None
     from hrseg.benchmark.evaluation import benchmark_evaluation
 
-    benchmark_evaluation(config, arguments.images, checkpoint, out)
-
-
-def _config(arguments: argparse.Namespace) -> tuple["Config", Path | None]:
-    """Return the config to measure, and the file for the result; options are checked."""
-    from hrseg.config.loader import load_config
-
-    for name in ("batch", "steps", "seconds", "images"):
-        value = getattr(arguments, name, None)
-        if value is not None and value <= 0:
-            raise ConfigError(f"--{name} {value}: expected more than 0.")
-    out = Path(arguments.json) if arguments.json else None
-    if out is not None and out.is_dir():
-        raise ConfigError(f"--json {out} is a folder; expected a file to write.")
-    return load_config(config_name(arguments), arguments.overrides), out
+    benchmark_evaluation(config, arguments.images, checkpoint, arguments.json)

@@ -9,7 +9,6 @@ from hrseg.errors import ConfigError
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments of the command."""
     parser.add_argument("name", nargs="?", help="the one to copy into this folder")
     parser.add_argument(
         "--schema", nargs="?", const="-", metavar="FILE", help="print or write the JSON Schema"
@@ -17,7 +16,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """List the configs with their description, copy one, or write the JSON Schema of a config."""
     from hrseg.config.loader import shipped_configs
     from hrseg.utils.registry import find
 
@@ -26,7 +24,8 @@ def run(arguments: argparse.Namespace) -> None:
     configs = shipped_configs()
     if not arguments.name:
         for name, path in configs.items():
-            print(f"{name:27} {description(path.read_text(encoding='utf-8'))}")
+            # The first line is for editors, the second the description.
+            print(f"{name:27} {path.read_text(encoding='utf-8').splitlines()[1].lstrip('# ')}")
         return
     source = find(configs, arguments.name.removesuffix(".yaml"), "config")
     target = Path(source.name)
@@ -38,12 +37,6 @@ def run(arguments: argparse.Namespace) -> None:
     if not schema.exists():
         shutil.copyfile(source.with_name(schema.name), schema)
         print(f"wrote {schema}, with which editors complete and check its keys")
-
-
-def description(text: str) -> str:
-    """Return the first comment line of a config that is not for editors."""
-    comments = (line.lstrip("# ") for line in text.splitlines())
-    return next(line for line in comments if not line.startswith("yaml-language-server"))
 
 
 def _write_schema(target: str) -> None:

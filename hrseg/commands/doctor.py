@@ -1,28 +1,28 @@
 """`hrseg doctor`: versions, devices and known problems of this environment."""
 
 import argparse
+import os
 import platform
-import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
 from importlib import metadata
 
+import psutil
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
+from packaging.utils import canonicalize_name
 from packaging.version import InvalidVersion
 
 from hrseg.utils.constants import __version__
-from hrseg.utils.system import Finding, Part, machine
+from hrseg.utils.system import processor_name
 
 MALWARE = "malware (April 2026): uninstall it, renew this machine's credentials"
 KNOWN_BAD = (
     ("torch", "<2.10", "CVE-2026-24747, a checkpoint can corrupt memory even under weights_only"),
-    (
-        "pytorch-lightning",
-        "<2.6.6",
-        "CVE-2026-58659, a checkpoint can run code even under weights_only",
-    ),
+    ("pytorch-lightning", "<2.6.6",
+     "CVE-2026-58659, a checkpoint can run code even under weights_only"),
     ("lightning", "==2.6.2", MALWARE),
     ("lightning", "==2.6.3", MALWARE),
     ("pillow", "<12.3", "decoder CVEs of 2026"),
@@ -30,139 +30,156 @@ KNOWN_BAD = (
     ("albumentations", "!=2.0.8", "hrseg is written for the last MIT release, 2.0.8"),
     ("albumentationsx", "", "AGPL, and installs over albumentations"),
     ("numpy", "<2.0", "OpenCV 5 needs NumPy 2"),
-)
+)  # fmt: skip
 CV2_BUILDS = (
-    "opencv-python",
-    "opencv-python-headless",
-    "opencv-contrib-python",
-    "opencv-contrib-python-headless",
-)
-RUNTIMES = ("onnxruntime", "openvino", "nncf")
-ALSO_SHOWN = (*CV2_BUILDS, *"torchvision tensorboard wandb mlflow".split(), *RUNTIMES)
+    "opencv-python opencv-python-headless opencv-contrib-python opencv-contrib-python-headless"
+).split()
+ALSO_SHOWN = [
+    *CV2_BUILDS,
+    *"torchvision tensorboard wandb mlflow onnxruntime openvino nncf".split(),
+]
+REPAIRS = {
+    "cv2": "pip install --force-reinstall opencv-python-headless",
+    "torchvision": "hrseg does not need it: pip uninstall torchvision, or install torch's match",
+}
+Facts = list[tuple[str, str]]  # (name, value)
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments of the command: none."""
+def add_arguments(parser: argparse.ArgumentParser) -> None: ...
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Print facts and findings; return the exit code, 0, or 4 if anything is bad."""
+    """Print facts and findings; return 4 if a finding is bad."""
     facts, findings = report()
     width = max(len(name) for name, _ in facts)
     for name, value in facts:
         print(f"{name:{width}}  {value}")
-    print()
-    for finding in findings:
-        print(f"{'BAD' if finding.bad else 'note'}: {finding.text}")
-    if not findings:
-        print("no known problems")
-    return 4 if any(finding.bad for finding in findings) else 0
+    print("", *(findings or ["no known problems"]), sep="\n")
+    return 4 if any(finding.startswith("BAD") for finding in findings) else 0
 
 
-def report() -> Part:
-    """Return facts (name, value) and findings about this environment and machine."""
+def report() -> tuple[Facts, list[str]]:
+    """Return facts and findings about this environment and its devices."""
     installed = installed_versions()
-    requirements = _requirements()
+    try:
+        requirements = [Requirement(line) for line in metadata.requires("hrseg") or []]
+    except metadata.PackageNotFoundError:
+        requirements = []
+    needed = [item for item in requirements if item.marker is None or item.marker.evaluate()]
+    shown = dict.fromkeys([*(canonicalize_name(item.name) for item in needed), *ALSO_SHOWN])
     facts = [
-        ("hrseg", __version__ if "hrseg" in installed else f"{__version__} (not installed)"),
+        ("hrseg", __version__),
         ("python", f"{platform.python_version()} {sys.executable}"),
         ("system", platform.platform()),
+        *((name, installed[name]) for name in shown if name in installed),
     ]
-    shown = dict.fromkeys([*(_normal(needed.name) for needed in requirements), *ALSO_SHOWN])
-    facts += [(name, installed[name]) for name in shown if name in installed]
-    findings = [
-        *check_versions(installed, requirements),
-        *check_cv2(installed),
-        *_check_import("cv2", "pip install --force-reinstall opencv-python-headless"),
-    ]
-    if "torchvision" in installed:
-        repair = "hrseg does not need it: pip uninstall torchvision, or install torch's match"
-        findings += _check_import("torchvision", repair)
-    more_facts, more_findings = machine()
-    return [*facts, *more_facts, *_precision()], [*findings, *more_findings]
-
-
-def _precision() -> list[tuple[str, str]]:
-    """Return the default of `trainer.precision` on this machine, with its reason."""
-    try:
-        import torch
-
-        from hrseg.training.trainer import choose_precision
-    except Exception:  # `machine` reports it
-        return []
-    mps = torch.backends.mps.is_available()
-    choice = choose_precision("cuda" if torch.cuda.is_available() else "mps" if mps else "cpu")
-    return [("trainer.precision", f"{choice.precision} by default: {choice.reason}")]
+    findings = [*check_versions(installed, needed), *check_cv2(installed)]
+    for module, repair in REPAIRS.items():
+        if module == "cv2" or module in installed:
+            findings += check_import(module, repair)
+    for devices, problems in (check_devices(), check_space()):
+        facts += devices
+        findings += problems
+    return facts, findings
 
 
 def installed_versions() -> dict[str, str]:
     """Return the version of every installed distribution, names as on the package index."""
-    found: dict[str, str] = {}
+    versions: dict[str, str] = {}
     for distribution in metadata.distributions():
-        name = distribution.metadata["Name"]
-        if name:
-            # The first one on the path is the one that is imported.
-            found.setdefault(_normal(name), distribution.version)
-    return found
+        if name := distribution.metadata["Name"]:
+            # Python imports the first one on the path.
+            versions.setdefault(canonicalize_name(name), distribution.version)
+    return versions
 
 
-def check_versions(
-    installed: Mapping[str, str], requirements: list[Requirement]
-) -> Iterator[Finding]:
-    """Yield what is installed in a known-bad release, missing, or outside of hrseg's bounds."""
-    told = set()
+def check_versions(installed: Mapping[str, str], needed: list[Requirement]) -> Iterator[str]:
+    """Yield the known-bad releases, the missing packages, and those outside of hrseg's bounds."""
+    reported = set()
     for name, releases, reason in KNOWN_BAD:
         version = installed.get(name)
         if version is not None and _is_in(version, SpecifierSet(releases)):
-            told.add(name)
-            yield Finding(f"{name} {version}: {reason}")
-    for requirement in requirements:
-        name = _normal(requirement.name)
+            reported.add(name)
+            yield f"BAD: {name} {version}: {reason}"
+    for requirement in needed:
+        name = canonicalize_name(requirement.name)
         version = installed.get(name)
         if version is None:
-            yield Finding(f"{name} is missing: pip install '{requirement}'")
-        elif name not in told and not _is_in(version, requirement.specifier):
-            yield Finding(f"{name} {version}: hrseg is made for {requirement}")
+            yield f"BAD: {name} is missing: pip install '{requirement}'"
+        elif name not in reported and not _is_in(version, requirement.specifier):
+            yield f"BAD: {name} {version}: hrseg is made for {requirement}"
 
 
-def check_cv2(installed: Mapping[str, str]) -> Iterator[Finding]:
+def check_cv2(installed: Mapping[str, str]) -> Iterator[str]:
     """Yield a finding if several OpenCV builds share the folder cv2."""
     builds = [name for name in CV2_BUILDS if name in installed]
     if len(builds) > 1:
-        yield Finding(
-            f"{' and '.join(f'{name} {installed[name]}' for name in builds)} overwrite each "
-            f"other's folder cv2: pip uninstall -y {' '.join(builds)}; "
-            "pip install opencv-python-headless"
-        )
+        versions = " and ".join(f"{name} {installed[name]}" for name in builds)
+        repair = f"pip uninstall -y {' '.join(builds)}; pip install opencv-python-headless"
+        yield f"BAD: {versions} overwrite each other's folder cv2: {repair}"
 
 
-def _normal(name: str) -> str:
-    """Return the name of a distribution as the package index spells it."""
-    return re.sub(r"[-_.]+", "-", name).lower()
-
-
-def _is_in(version: str, releases: SpecifierSet) -> bool:
-    try:
-        return releases.contains(version, prereleases=True)
-    except InvalidVersion:  # of somebody's own build, which no bound knows
-        return False
-
-
-def _requirements() -> list[Requirement]:
-    """Return what hrseg needs in any case, as its installed metadata say."""
-    try:
-        lines = metadata.requires("hrseg") or []
-    except metadata.PackageNotFoundError:
-        return []
-    requirements = [Requirement(line) for line in lines]
-    return [item for item in requirements if item.marker is None or item.marker.evaluate()]
-
-
-def _check_import(module: str, repair: str) -> list[Finding]:
-    """Import in a process of its own: a broken build may take the process down."""
+def check_import(module: str, repair: str) -> list[str]:
+    """Import a module in a process of its own, because a broken build may crash it."""
     command = [sys.executable, "-c", f"import {module}"]
     done = subprocess.run(command, capture_output=True, text=True, errors="replace")
     if done.returncode == 0:
         return []
     lines = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
-    return [Finding(f"{module} cannot be imported ({lines[-1]}). {repair}")]
+    return [f"BAD: {module} cannot be imported ({lines[-1]}). {repair}"]
+
+
+def check_devices() -> tuple[Facts, list[str]]:
+    """Return torch's build and devices, and the default of `trainer.precision` with its reason."""
+    try:
+        import torch
+
+        from hrseg.training.trainer import choose_precision
+    except Exception as error:
+        return [], [f"BAD: torch cannot be imported ({error}): install it again"]
+    cuda, gpu, mps = (
+        torch.version.cuda,
+        torch.cuda.is_available(),
+        torch.backends.mps.is_available(),
+    )
+    facts = [("torch build", f"CUDA {cuda}" if cuda else "CPU")]
+    for index in range(torch.cuda.device_count()):
+        device = torch.cuda.get_device_properties(index)
+        size = f"{device.total_memory / 2**30:.1f} GiB"
+        facts.append((f"device cuda:{index}", f"{device.name}, {size}"))
+    if mps:
+        facts.append(("device mps", "Apple GPU"))
+    threads = f"{os.cpu_count()} logical, torch uses {torch.get_num_threads()}"
+    units = torch.backends.cpu.get_cpu_capability()
+    choice = choose_precision("cuda" if gpu else "mps" if mps else "cpu")
+    facts.append(("processors", f"{threads}; {processor_name()}, {units}"))
+    facts.append(("trainer.precision", f"{choice.precision} by default: {choice.reason}"))
+    if gpu or not shutil.which("nvidia-smi"):
+        return facts, []
+    reason = "driver too old?" if cuda else "a CPU build"
+    note = f"note: an NVIDIA driver is installed, but this torch does not use it ({reason})"
+    return facts, [f"{note}: see pytorch.org/get-started"]
+
+
+def check_space() -> tuple[Facts, list[str]]:
+    """Return memory, shared memory and disk space, and a note on each that is too small."""
+    memory = psutil.virtual_memory()
+    size = f"{memory.total / 2**30:.1f} GiB, {memory.available / 2**30:.1f} GiB free"
+    facts, notes = [("memory", size)], []
+    for name, folder, repair in (
+        ("shared memory", "/dev/shm", "docker run --shm-size=2g, or data.workers=0"),
+        ("disk", os.getcwd(), "checkpoints will not fit, set runs=FOLDER"),
+    ):
+        if os.path.isdir(folder):
+            free = shutil.disk_usage(folder).free / 2**30
+            facts.append((name, f"{free:.1f} GiB free in {folder}"))
+            if free < 1:
+                notes.append(f"note: {folder} has less than 1 GiB free: {repair}")
+    return facts, notes
+
+
+def _is_in(version: str, releases: SpecifierSet) -> bool:
+    try:
+        return releases.contains(version, prereleases=True)
+    except InvalidVersion:  # of somebody's own build
+        return False

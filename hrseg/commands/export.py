@@ -5,15 +5,14 @@ from pathlib import Path
 
 from hrseg.commands._shared import (
     add_overrides,
-    move_override,
-    require_checkpoint,
+    check_least,
+    find_checkpoint,
     run_of_arguments,
 )
 from hrseg.errors import ConfigError
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments of the command."""
     parser.add_argument("run", nargs="?", help="run folder or checkpoint; default: the newest run")
     add_overrides(parser)
     formats = ("onnx", "openvino", "safetensors", "torch-export")
@@ -32,14 +31,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Export the checkpoint of a run, with the data set of its config as far as it is there."""
-    from hrseg.checkpoints.runs import checkpoint_at, refuse_links, run_of
+    check_least(arguments, 0, "images")
+    if arguments.argmax and arguments.head_resolution:
+        raise ConfigError("--argmax gives ids at the size of the image: leave one of the two out.")
+    from hrseg.checkpoints.runs import refuse_links, run_of
     from hrseg.config.loader import load_config
 
-    move_override(arguments, "run")
-    given = Path(arguments.run) if arguments.run else run_of_arguments(arguments)
-    checkpoint = checkpoint_at(given)
-    require_checkpoint(checkpoint)
+    checkpoint = find_checkpoint(run_of_arguments(arguments))
     folder = run_of(checkpoint)
     if folder is not None:
         refuse_links(folder)
@@ -53,10 +51,6 @@ def run(arguments: argparse.Namespace) -> None:
     from hrseg.export.exporter import export_checkpoint
     from hrseg.export.writers import Form
 
-    if arguments.argmax and arguments.head_resolution:
-        raise ConfigError("--argmax gives ids at the size of the image: leave one of the two out.")
-    if arguments.images is not None and arguments.images < 0:
-        raise ConfigError(f"--images {arguments.images}: expected 0 or more.")
     output = "ids" if arguments.argmax else "head" if arguments.head_resolution else "logits"
     taken = "normalized" if arguments.normalized else "uint8"
     form = Form(arguments.format, taken, output, arguments.int8)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from hrseg.commands._shared import (
     add_config,
     check_root,
-    config_name,
+    config_of,
     print_once,
     run_of_arguments,
 )
@@ -19,27 +19,21 @@ if TYPE_CHECKING:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments of the command."""
     add_config(parser, "config to train: a file or the name of a shipped one")
     parser.add_argument(
-        "--resume", nargs="?", const="", metavar="RUN", help="go on in RUN, or in the newest run"
+        "--resume", nargs="?", const="", metavar="RUN", help="continue RUN, or the newest run"
     )
     parser.add_argument("--print-config", action="store_true", help="print the config and stop")
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Train by a config, or resume a run by its own."""
-    from hrseg.config.loader import load_config, to_yaml
+    from hrseg.config.loader import to_yaml
 
-    if arguments.resume and "=" in arguments.resume:
-        arguments.overrides.insert(0, arguments.resume)
-        arguments.resume = ""
     resume = None if arguments.resume is None else run_to_resume(arguments)
     if resume:
-        print_once(f"going on in {resume}, by its own config.yaml")
-    config = load_config(
-        resume / "config.yaml" if resume else config_name(arguments), arguments.overrides
-    )
+        print_once(f"resuming {resume} with its own config.yaml")
+        arguments.config = resume / "config.yaml"
+    config = config_of(arguments)
     if arguments.print_config:
         print(to_yaml(config), end="")
         return
@@ -54,7 +48,6 @@ def run(arguments: argparse.Namespace) -> None:
 def run_to_resume(arguments: argparse.Namespace) -> Path:
     """Return the run folder that `--resume` names, else the newest one of the config."""
     from hrseg.checkpoints.runs import has_state, newest_run, refuse_links
-    from hrseg.config.loader import load_config
 
     if arguments.resume:
         folder = Path(arguments.resume).resolve()  # `latest` is a link to the run, not its name
@@ -63,7 +56,7 @@ def run_to_resume(arguments: argparse.Namespace) -> Path:
         refuse_links(folder)
         return folder
     if arguments.config:
-        config = load_config(arguments.config, arguments.overrides)
+        config = config_of(arguments)
         return newest_run(Path(config.runs), config.name)
     return run_of_arguments(arguments)
 
@@ -75,8 +68,8 @@ def check_weights(config: "Config", overrides: Sequence[str]) -> None:
     file = config.model.weights
     if file is None or is_on_hub(file) or Path(file).expanduser().is_file():
         return
-    named = any(pair.startswith("model.weights=") for pair in overrides)
-    if config.trainer.get("fast_dev_run") and not named:
+    chosen = any(pair.startswith("model.weights=") for pair in overrides)
+    if config.trainer.get("fast_dev_run") and not chosen:
         print(f"fast_dev_run: model.weights, {file}, is not there; random ones take its place")
         config.model.weights = None
         return

@@ -7,13 +7,11 @@ from hrseg.errors import ConfigError
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments of the command."""
     parser.add_argument("folder", help="folder with images and masks")
     parser.add_argument("--out", help="file to write; default: <folder name>.yaml")
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Write the config and print its findings."""
     from hrseg.data.analysis.suggest_config import inspect_folder, write_config
 
     root = Path(arguments.folder)

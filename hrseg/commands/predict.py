@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hrseg.commands._shared import add_plugin, require_checkpoint, set_threads
+from hrseg.commands._shared import add_overrides, find_checkpoint, set_threads
 from hrseg.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
@@ -13,34 +13,33 @@ if TYPE_CHECKING:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments of the command."""
     parser.add_argument(
         "inputs",
         nargs="+",
         metavar="input",
-        help="files, folders, 'patterns/*.mp4'; inference.* pairs change the protocol",
+        help="files, folders, 'patterns/*.mp4'",
     )
     parser.add_argument("--checkpoint", help="file or run; default: the best of the newest run")
     parser.add_argument("--config", help="what other people's weights are, e.g. cityscapes_w48")
     parser.add_argument(
         "--out", default="predictions", help="folder to write to; default: %(default)s"
     )
-    parser.add_argument("--no-overlays", action="store_true", help="masks alone")
+    parser.add_argument("--no-overlays", action="store_true", help="only masks")
     parser.add_argument("--probabilities", action="store_true", help="per class, float16 .npz")
     parser.add_argument("--polygons", action="store_true", help="GeoJSON per image")
     parser.add_argument("--frames", action="store_true", help="a mask per frame of a video")
-    parser.add_argument("--resume", action="store_true", help="leave out what is finished")
+    parser.add_argument("--resume", action="store_true", help="skip finished inputs")
     parser.add_argument("--tile", type=int, default=1024, help="side of tiles of large images")
     parser.add_argument("--overlap", type=int, help="of tiles, in pixels; default: a quarter")
     parser.add_argument("--device", help="cpu, cuda, cuda:1, mps; default: cuda if there is one")
     parser.add_argument("--precision", choices=("32", "bf16", "16"), default="32")
-    add_plugin(parser)
+    add_overrides(parser)
+    parser.epilog = "inference.key=value pairs change the protocol"
     parser.add_argument("--threads", type=int, help="of the processor; default: one per core")
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Predict the inputs; return 3 if some could not be read."""
-    from hrseg.checkpoints.runs import checkpoint_at, newest_run
+    from hrseg.checkpoints.runs import newest_run
     from hrseg.config.loader import load_config, protocol_changes
     from hrseg.inference.inputs import find_sources
 
@@ -50,13 +49,12 @@ def run(arguments: argparse.Namespace) -> int:
     changes = {} if config else protocol_changes(arguments.overrides)
     out = Path(arguments.out)
     sources = find_sources(arguments.inputs, leave_out=out)
-    checkpoint = checkpoint_at(Path(arguments.checkpoint or newest_run(Path("runs"))))
-    require_checkpoint(checkpoint)
+    checkpoint = find_checkpoint(Path(arguments.checkpoint or newest_run(Path("runs"))))
     from hrseg.inference.outputs import Wanted
     from hrseg.inference.predict_files import predict_files
     from hrseg.inference.tiling import check_tiles, default_overlap
 
-    set_threads(arguments.threads)
+    set_threads(arguments)
     wanted = Wanted(
         overlays=not arguments.no_overlays,
         probabilities=arguments.probabilities,
@@ -77,7 +75,6 @@ def _predictor(
     config: "Config | None",
     changes: dict[str, Any],
 ) -> "Predictor":
-    """Load the checkpoint; by default on the first CUDA device, if there is one."""
     import torch
 
     from hrseg.inference.exported_model import is_exported

@@ -1,25 +1,21 @@
 """`hrseg report`: write the report page of a run or of a validation."""
 
 import argparse
-from pathlib import Path
 
-from hrseg.commands._shared import add_overrides, move_override, run_of_arguments
+from hrseg.commands._shared import add_overrides, run_of_arguments
 from hrseg.errors import ConfigError, DataError
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments of the command."""
     parser.add_argument("run", nargs="?", help="run folder, or one of its validate/ folders")
     add_overrides(parser)
     parser.add_argument("--images", type=int, default=60, help="pictures in the page, at most")
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Write the analysis and report.html into the folder."""
     from hrseg.checkpoints.runs import refuse_links
 
-    move_override(arguments, "run")
-    folder = Path(arguments.run) if arguments.run else run_of_arguments(arguments)
+    folder = run_of_arguments(arguments)
     if not folder.is_dir():
         raise ConfigError(f"no such folder: {folder.absolute()}")
     refuse_links(folder)

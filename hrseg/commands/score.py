@@ -3,15 +3,14 @@
 import argparse
 from pathlib import Path
 
-from hrseg.commands._shared import add_config, config_name
+from hrseg.commands._shared import add_config, config_of
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments of the command."""
     add_config(parser, "config whose data section says classes and ids")
-    parser.add_argument("--truth", required=True, help="folder of true masks")
-    parser.add_argument("--prediction", required=True, help="folder of predicted masks")
-    parser.add_argument("--out", help="file for the scores as JSON")
+    parser.add_argument("--truth", type=Path, required=True, help="folder of true masks")
+    parser.add_argument("--prediction", type=Path, required=True, help="folder of predicted masks")
+    parser.add_argument("--out", type=Path, help="file for the scores as JSON")
     parser.add_argument(
         "--prediction-ids",
         choices=("raw", "train"),
@@ -21,12 +20,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Score a folder of masks by the classes and ids of a config."""
-    from hrseg.config.loader import load_config
-
-    config = load_config(config_name(arguments), arguments.overrides)
+    config = config_of(arguments)
     from hrseg.evaluation.mask_scoring import score_folders
 
-    out = Path(arguments.out) if arguments.out else None
-    truth, prediction = Path(arguments.truth), Path(arguments.prediction)
+    truth, prediction, out = arguments.truth, arguments.prediction, arguments.out
     score_folders(config, truth, prediction, out, arguments.prediction_ids)

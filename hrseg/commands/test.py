@@ -6,13 +6,11 @@ from hrseg.commands._shared import add_config, checkpoint_to_score, print_once
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments of the command."""
     add_config(parser, "config to predict by; default: the run's own")
     parser.add_argument("--checkpoint", help="file; default: the best one of the newest run")
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Predict the test split by the config's protocol and pack the masks for the server."""
     config, checkpoint, home = checkpoint_to_score(arguments)
     from hrseg.commands._scoring import test
 

@@ -6,16 +6,14 @@ from hrseg.commands._shared import add_config, checkpoint_to_score, print_once, 
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments of the command."""
     add_config(parser, "config to score by; default: the run's own")
     parser.add_argument("--checkpoint", help="file; default: the best one of the newest run")
     parser.add_argument("--threads", type=int, help="of the processor; default: one per core")
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Score a checkpoint on the validation split by the config's protocol."""
     config, checkpoint, home = checkpoint_to_score(arguments)
-    set_threads(arguments.threads)
+    set_threads(arguments)
     from hrseg.commands._scoring import validate
 
     folder = validate(config, checkpoint, home / "validate")

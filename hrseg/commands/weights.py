@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hrseg.commands._shared import add_config
+from hrseg.commands._shared import add_config, config_of
 from hrseg.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -12,26 +12,20 @@ if TYPE_CHECKING:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add `weights inspect` and `weights convert`; `weights` alone prints its help."""
-    parser.set_defaults(action=lambda arguments: parser.print_help())
+    parser.set_defaults(function=lambda arguments: parser.print_help())
     commands = parser.add_subparsers(metavar="command")
 
     inspect = commands.add_parser("inspect", help="say what a file is, and what fits a config")
     inspect.add_argument("file", help="weights of any family, or an exported file")
     add_config(inspect, "config whose model the file is compared with")
-    inspect.set_defaults(action=_inspect)
+    inspect.set_defaults(function=_inspect)
 
     convert = commands.add_parser("convert", help="write weights under another family's names")
     convert.add_argument("file", help="weights of any family")
     convert.add_argument("--to", required=True, choices=("official", "mmseg", "hrseg"))
-    convert.add_argument("--out", help="file; default: <name>_<family>.pth beside it")
+    convert.add_argument("--out", type=Path, help="file; default: <name>_<family>.pth beside it")
     add_config(convert, "with --to hrseg: classes, colours, protocol, so that hrseg.load takes it")
-    convert.set_defaults(action=_convert)
-
-
-def run(arguments: argparse.Namespace) -> None:
-    """Run the subcommand."""
-    arguments.action(arguments)
+    convert.set_defaults(function=_convert)
 
 
 def _inspect(arguments: argparse.Namespace) -> None:
@@ -47,14 +41,11 @@ def _convert(arguments: argparse.Namespace) -> None:
     config = _config(arguments)
     from hrseg.commands._weights import convert_weights
 
-    out = Path(arguments.out) if arguments.out else None
-    print(f"wrote {convert_weights(arguments.file, arguments.to, out, config)}")
+    print(f"wrote {convert_weights(arguments.file, arguments.to, arguments.out, config)}")
 
 
 def _config(arguments: argparse.Namespace) -> "Config | None":
     """Return the config that describes the weights, if one is named."""
-    from hrseg.config.loader import load_config
-
     if arguments.overrides and not arguments.config:
         raise ConfigError(f"{arguments.overrides[0]} changes a config: name it with --config.")
-    return load_config(arguments.config, arguments.overrides) if arguments.config else None
+    return config_of(arguments) if arguments.config else None

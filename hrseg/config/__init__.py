@@ -1,6 +1,4 @@
 """Configs: their schema, the YAML loader with overrides, and evaluation protocols.
 
 This room imports no torch, so that a mistake in a config is answered at once.
-
-Public names: `loader.load_config`, `schema.Config`, `protocols.Protocol`, `protocols.PROTOCOLS`.
 """

@@ -10,83 +10,66 @@ from difflib import get_close_matches
 from importlib.resources import files
 from io import StringIO
 from pathlib import Path
-from typing import Any, get_args, get_origin
+from typing import Any
 
 import yaml
-from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from pydantic import BaseModel, PlainValidator, ValidationError
-from pydantic.fields import FieldInfo
-from pydantic_core import ErrorDetails, PydanticCustomError, to_jsonable_python
+from pydantic import BaseModel, ValidationError
 
-from hrseg.config.parts import PARTS, Part
-from hrseg.config.plugins import plugin_note, with_plugins
+from hrseg.config.parts import PARTS
+from hrseg.config.plugins import missing_plugins, plugin_note, register_plugin_parts
 from hrseg.config.protocols import Protocol, make_protocol
-from hrseg.config.schema import (
-    Config,
-    InferenceConfig,
-    ModelConfig,
-)
+from hrseg.config.schema import Config, InferenceConfig, ModelConfig
 from hrseg.config.trainer import TrainerConfig
 from hrseg.errors import ConfigError
-from hrseg.utils.registry import find
+from hrseg.utils.registry import find, load_installed_plugins
 from hrseg.utils.text import one_line
-from hrseg.utils.validation import Key, explain, first_error, key_text
+from hrseg.utils.validation import Key, key_text, shown
 
 _DEPTH = 40  # of lists and sections in a file
 
 
-@with_plugins
 def load_config(name: str | Path, overrides: Iterable[str] = ()) -> Config:
-    """Return the checked config that `name` finds, with `key=value` overrides applied.
+    """Return the checked config of a file or a shipped name, with `key=value` overrides applied.
 
-    Interpolations are resolved; `to_yaml` writes them as they were.
+    Interpolations are resolved; `to_yaml` writes them as they were. Plugins of installed packages
+    are imported if the config is invalid without them.
 
     Raises:
-        ConfigError: not found, not YAML, an unknown or missing key, a wrong type or value. The
-            message names file and line (or the command line), what was expected, and near names.
+        ConfigError: not found, not YAML, an unknown or missing key, a wrong type or value, or a
+            plugin that is not loaded. The message names file and line, or the command line.
     """
-    path = find_config(name)
-    raw, root = _read(path)
-    changed = dict(_split_override(override) for override in overrides)
-    source = _Source(path, root, list(changed))
-    # Before anything is looked up in it: that alone would resolve what stands there.
-    source.refuse_foreign_resolvers(OmegaConf.to_container(raw), ())
-    source.refuse_foreign_resolvers(changed, ())
-    _spell_out_names(raw, changed)
-    for key, value in changed.items():
-        try:
-            OmegaConf.update(raw, key, value, merge=False, force_add=True)
-        except (OmegaConfBaseException, AttributeError, IndexError, TypeError) as error:
-            raise ConfigError(f"command line: {key}: {_first_lines(error, 1)}") from error
-        _spell_out_names(raw, changed)
-    content: Any = OmegaConf.to_container(raw)
-    source.refuse_foreign_resolvers(content, ())
-    return source.config(content)
+    overrides = tuple(overrides)
+    register_plugin_parts()
+    try:
+        return _load(find_config(name), overrides)
+    except ConfigError as error:
+        if load_installed_plugins():
+            return load_config(name, overrides)
+        if missing := missing_plugins(Path(name)):
+            raise ConfigError(
+                f"{name} has parts of a plugin that is not loaded.\n"
+                f"Fix: add --plugin {' --plugin '.join(missing)}"
+            ) from error
+        raise
 
 
 def protocol_changes(overrides: Sequence[str]) -> dict[str, Any]:
-    """Return the checked fields of the protocol that `inference.key=value` pairs change.
-
-    Raises:
-        ConfigError: an unknown key, or a value of another type or out of range.
-    """
-    # Any whole config lends its other sections to the checks.
+    """Return the checked fields of the protocol that `inference.key=value` pairs change."""
+    # The other sections come from any complete config.
     inference = to_dict(load_config("synthetic_tiny", overrides).inference)
-    keys = [pair.partition("=")[0] for pair in overrides]
-    known = [f"inference.{name}" for name in ("protocol", *Protocol.model_fields)]
-    for key in keys:
-        if key not in known:
+    changes = {}
+    for key in (pair.partition("=")[0] for pair in overrides):
+        section, _, name = key.partition(".")
+        if section != "inference" or name not in ("protocol", *Protocol.model_fields):
             raise ConfigError(f"command line: {key} plays no part in a prediction.")
-    return {key: inference[key] for key in (key.removeprefix("inference.") for key in keys)}
+        changes[name] = inference[name]
+    return changes
 
 
 def find_config(name: str | Path) -> Path:
-    """Return the file that `name` means: a path, else a shipped config; `.yaml` may be left out.
-
-    Raises:
-        ConfigError: neither exists.
-    """
+    """Return the file of a path or else of a shipped config; `.yaml` is optional."""
     for path in (Path(name), Path(f"{name}.yaml")):
         if path.is_file():
             return path
@@ -106,7 +89,7 @@ def to_yaml(config: Config) -> str:
 
 
 def unresolved(config: Config) -> dict[str, Any]:
-    """Return the values of a config; those that did not change keep their `${...}`."""
+    """Return the values of a config; unchanged values keep their `${...}`."""
     values: dict[str, Any] = _kept(config.model_dump(), *config._source)
     return values
 
@@ -121,8 +104,31 @@ def to_dict(section: BaseModel) -> dict[str, Any]:
     return dict(section)
 
 
+def _load(path: Path, overrides: Sequence[str]) -> Config:
+    raw, root = _read(path)
+    changed = dict(_split_override(override) for override in overrides)
+    source = _Source(path, root, list(changed))
+    # First of all, because reading a value of OmegaConf resolves it.
+    source.refuse_foreign_resolvers(OmegaConf.to_container(raw), ())
+    source.refuse_foreign_resolvers(changed, ())
+    for key, value in changed.items():
+        try:
+            # `optimizer: sgd` is short for `optimizer: {name: sgd}`; here `optimizer.lr=1` follows.
+            section = key.rpartition(".")[0]
+            words = [
+                int(word) if word.isdigit() else word for word in re.findall(r"[^.[\]]+", section)
+            ]
+            name = _at(OmegaConf.to_container(raw), tuple(words)) if words else None
+            if isinstance(name, str) and "${" not in name:
+                OmegaConf.update(raw, section, {"name": name})
+            OmegaConf.update(raw, key, value, merge=False, force_add=True)
+        except (OmegaConfBaseException, AttributeError, IndexError, TypeError) as error:
+            raise ConfigError(f"command line: {key}: {_first_line(error)}") from error
+    return source.config(raw)
+
+
 class _Source:
-    """A file with overrides: turns its content into a config, and knows where a key was written."""
+    """A file with overrides: converts its content to a config, and knows the line of each key."""
 
     def __init__(self, path: Path, root: yaml.Node, overridden: Sequence[str]) -> None:
         self.path = path
@@ -130,66 +136,61 @@ class _Source:
         self.lines: dict[str, int] = {}
         self._index(root, "")
 
-    def config(self, content: dict[str, Any]) -> Config:
-        """Return the config of unresolved content."""
-        if "${" in str(content):
-            _fill(Config, content)
-        raw = OmegaConf.create(content)
+    def config(self, raw: DictConfig) -> Config:
+        content: Any = OmegaConf.to_container(raw)
         try:
             values: Any = OmegaConf.to_container(raw, resolve=True)
             missing = sorted(OmegaConf.missing_keys(raw))
         except (OmegaConfBaseException, RecursionError) as error:
             key = str(getattr(error, "full_key", None) or "")
-            raise self.error(key, f": {_first_lines(error, 1)}") from error
+            raise self.error(key, f": {_first_line(error)}") from error
         if missing:
             raise self.error(missing[0], " is required, but its value is ???.")
+        section: Key = ()
         try:
-            config = Config.model_validate(_named_on(values))
-        except ValidationError as error:
-            raise self.explained(first_error(error), (), content) from error
-        try:
+            config = Config.model_validate(_with_key_on(values))
+            section = ("inference",)
             make_protocol(config.inference.protocol, to_dict(config.inference))
-        except ConfigError as error:
-            assert isinstance(error.__cause__, ValidationError)
-            raise self.explained(first_error(error.__cause__), ("inference",), content) from error
+        except (ValidationError, ConfigError) as error:
+            cause: Any = error if isinstance(error, ValidationError) else error.__cause__
+            line = cause.errors(include_url=False)[0]
+            raise self.explained((*section, *line["loc"]), line["msg"], content) from error
         config._source = (config.model_dump(), content)
         return config
 
-    def explained(self, line: ErrorDetails, section: Key, content: Any) -> ConfigError:
-        """Return an error of pydantic for the user."""
-        model, key, name = _locate((*section, *line["loc"]), content)
-        message = explain(line, model, name, _at(content, key))
-        if "unknown key. Did" not in message and name not in model.model_fields:
-            message = message.replace(": unknown key.", f": unknown key.{_elsewhere(name)}", 1)
+    def explained(self, key: Key, message: str, content: Any) -> ConfigError:
+        """Return an error of a section for the user."""
+        written = _at(content, key)
+        if message.startswith(": unknown key.\n"):
+            message = message.replace("\n", f"{_elsewhere(str(key[-1]))}\n", 1)
+        elif message.startswith(" is ") and "${" in str(written):
+            # The value may be a secret.
+            message = f" is {shown(written)}.\n{message.partition(chr(10))[2]}"
         return self.error(key_text(key), message)
 
     def error(self, key: str, message: str) -> ConfigError:
-        """Return an error that states where `key` was written."""
+        """Return an error that names the file and line of `key`, or the command line."""
         line = self.lines.get(key) or self.lines.get(key.rpartition(".")[0] or "-")
-        place = f"{self.path}{f', line {line}' if line else ''}"
+        origin = f"{self.path}{f', line {line}' if line else ''}"
         for written in self.overridden:
             below = key not in self.lines and written.startswith(f"{key}.")
             if below or re.match(re.escape(written) + r"[.\[]", f"{key}."):
-                place = "command line"
-        return ConfigError(f"{place}: {one_line(key)}{message}")
+                origin = "command line"
+        return ConfigError(f"{origin}: {one_line(key)}{message}")
 
     def refuse_foreign_resolvers(self, node: Any, key: Key) -> None:
         """Raise on any resolver but `${oc.env:HRSEG_...}`: a config must not read secrets."""
         if isinstance(node, dict | list):
-            items = node.items() if isinstance(node, dict) else enumerate(node)
-            for name, value in items:
+            for name, value in node.items() if isinstance(node, dict) else enumerate(node):
                 self.refuse_foreign_resolvers(value, (*key, name))
         elif isinstance(node, str):
             # Anything left after the two plain forms could build the name of a resolver.
             left = re.sub(r"\$\{(oc\.env:HRSEG_[A-Z0-9_]+(,[^${}]*)?|[\w.\[\]]+)\}", "", node)
             if "${" in left:
-                raise self.error(
-                    key_text(key),
-                    f": {one_line(node)} is not allowed, only ${{key}} and ${{oc.env:HRSEG_...}}.",
-                )
+                allowed = "only ${key} and ${oc.env:HRSEG_...}"
+                raise self.error(key_text(key), f": {one_line(node)} is not allowed, {allowed}.")
 
     def _index(self, node: yaml.Node, key: str) -> None:
-        """Remember the line of every key."""
         self.lines.setdefault(key, node.start_mark.line + 1)
         if isinstance(node, yaml.MappingNode):
             for name, value in node.value:
@@ -202,7 +203,7 @@ class _Source:
 
 
 def _read(path: Path) -> tuple[DictConfig, yaml.Node]:
-    """Return the content of a YAML file, and the nodes that know their lines."""
+    """Return the content of a YAML file, and its nodes with line numbers."""
     try:
         text = path.read_text(encoding="utf-8-sig")
         _refuse_depth(text)
@@ -213,10 +214,9 @@ def _read(path: Path) -> tuple[DictConfig, yaml.Node]:
         tabs = " Fix: indent with spaces, not tabs." if "'\\t'" in str(error.problem) else ""
         message = f"{path} is not valid YAML.\n{line}{one_line(str(error.problem))}.{tabs}"
         raise ConfigError(message) from error
-    except UnicodeDecodeError as error:
-        raise ConfigError(f"{path} is not valid YAML.\nExpected text in UTF-8.") from error
     except (yaml.YAMLError, OmegaConfBaseException, ValueError, RecursionError) as error:
-        raise ConfigError(f"{path} is not valid YAML.\n{_first_lines(error)}") from error
+        lines = "\n".join(str(error).splitlines()[:3]).rstrip(".")
+        raise ConfigError(f"{path} is not valid YAML in UTF-8.\n{lines}") from error
     if not isinstance(raw, DictConfig) or not isinstance(root, yaml.MappingNode):
         raise ConfigError(f"{path} has no 'key: value' pairs. See `hrseg configs` for examples.")
     return raw, root
@@ -229,24 +229,7 @@ def _refuse_depth(text: str) -> None:
         depth += isinstance(event, yaml.CollectionStartEvent)
         depth -= isinstance(event, yaml.CollectionEndEvent)
         if depth > _DEPTH:
-            raise yaml.YAMLError(f"its sections lie more than {_DEPTH} deep: {event.start_mark}")
-
-
-def _spell_out_names(raw: DictConfig, changed: Iterable[str]) -> None:
-    """Write `{name: sgd}` for a named section that is a bare `sgd`, so that overrides reach in."""
-    for key in PARTS:
-        if key == "model.backbone" and not any(each.startswith(f"{key}.") for each in changed):
-            continue  # `${model.backbone}` is a name
-        parent, _, name = key.rpartition(".")
-        section = OmegaConf.select(raw, parent) if parent else raw
-        if not isinstance(section, DictConfig) or OmegaConf.is_interpolation(section, name):
-            continue  # resolved, it would end up in the saved config
-        node = section.get(name) if name in section else None
-        if isinstance(node, str) and key != "losses":
-            OmegaConf.update(raw, key, {"name": node})
-        elif isinstance(node, ListConfig) and key == "losses":
-            items = [{"name": item} if isinstance(item, str) else item for item in node]
-            OmegaConf.update(raw, key, items, merge=False)
+            raise yaml.YAMLError(f"Its sections lie more than {_DEPTH} deep: {event.start_mark}")
 
 
 def _split_override(override: str) -> tuple[str, Any]:
@@ -276,46 +259,11 @@ def _kept(now: Any, loaded: Any, source: Any) -> Any:
     return now
 
 
-def _named_on(values: Any) -> Any:
+def _with_key_on(values: Any) -> Any:
     """Return values with the key `on`, which YAML 1.1 reads as true."""
     if isinstance(values, dict):
-        return {"on" if key is True else key: _named_on(value) for key, value in values.items()}
-    return [_named_on(value) for value in values] if isinstance(values, list) else values
-
-
-def _section(field: FieldInfo, value: Any) -> type[BaseModel] | None:
-    """Return the model of a section, or None for a plain value."""
-    kind, metadata = field.annotation, field.metadata
-    if isinstance(value, dict) and get_origin(kind) is list:
-        kind, *metadata = get_args(get_args(kind)[0])
-    for item in metadata:
-        if isinstance(item, PlainValidator):
-            return TrainerConfig
-        if isinstance(item, Part):
-            try:
-                return item.model(value)
-            except (PydanticCustomError, ValidationError):
-                break
-    return kind if isinstance(kind, type) and issubclass(kind, BaseModel) else None
-
-
-def _locate(key: Key, content: Any) -> tuple[type[BaseModel], Key, str]:
-    """Return the innermost model of a key of pydantic, the key down to its field, and the field."""
-    model: type[BaseModel] = Config
-    position = 0
-    while True:
-        name = str(key[position])
-        field = model.model_fields.get(name)
-        position += 1
-        if field is None or position == len(key):
-            return model, key[:position], name
-        end = position
-        if isinstance(key[position], int) and name == "losses":
-            end += 1
-        inner = _section(field, _at(content, key[:end]))
-        if inner is None or end == len(key):
-            return model, key[: end if inner else position], name
-        model, position = inner, end
+        return {"on" if key is True else key: _with_key_on(item) for key, item in values.items()}
+    return [_with_key_on(item) for item in values] if isinstance(values, list) else values
 
 
 def _at(content: Any, key: Key) -> Any:
@@ -328,29 +276,19 @@ def _at(content: Any, key: Key) -> Any:
     return content
 
 
-def _fill(model: type[BaseModel], node: dict[str, Any]) -> None:
-    """Write the defaults into a section, so that interpolations find them."""
-    for name, field in model.model_fields.items():
-        inner = _section(field, node.get(name))
-        if inner is not None and isinstance(node.get(name), dict):
-            _fill(inner, node[name])
-        elif name not in node and not field.is_required() and model is not TrainerConfig:
-            node[name] = to_jsonable_python(field.get_default(call_default_factory=True))
-
-
 def _elsewhere(name: str) -> str:
     """Return a hint at keys of that name in other sections."""
     models: dict[str, list[type[BaseModel]]] = {
         "model": [ModelConfig], "inference": [InferenceConfig], "trainer": [TrainerConfig],
         **{key: list(PARTS[key].values()) for key in ("data", "optimizer", "schedule")},
     }  # fmt: skip
-    keys: dict[str, list[str]] = {}
-    for section, kinds in models.items():
-        for field in dict.fromkeys(field for kind in kinds for field in kind.model_fields):
-            keys.setdefault(field, []).append(f"{section}.{field}")
-    near = [key for field in get_close_matches(name, keys, n=2, cutoff=0.7) for key in keys[field]]
-    return f" Did you mean: {', '.join(near)}?" if near else ""
+    pairs = [
+        (s, field) for s, kinds in models.items() for kind in kinds for field in kind.model_fields
+    ]
+    near = get_close_matches(name, {field for _, field in pairs}, n=2, cutoff=0.7)
+    keys = dict.fromkeys(f"{section}.{field}" for section, field in pairs if field in near)
+    return f" Did you mean: {', '.join(keys)}?" if keys else ""
 
 
-def _first_lines(error: Exception, count: int = 3) -> str:
-    return "\n".join(line.strip() for line in str(error).splitlines()[:count]).rstrip(".")
+def _first_line(error: Exception) -> str:
+    return str(error).partition("\n")[0].strip().rstrip(".")

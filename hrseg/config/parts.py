@@ -16,13 +16,11 @@ from pydantic import (
 from pydantic.errors import PydanticSchemaGenerationError
 from pydantic_core import CoreSchema, core_schema
 
-from hrseg.utils.registry import did_you_mean, find
-from hrseg.utils.validation import explained
+from hrseg.utils.registry import did_you_mean
+from hrseg.utils.validation import expected, wrong_value
 
-# Models by section and name; `schema.py` writes the rows of hrseg's own parts.
-PARTS: dict[str, dict[str, type[BaseModel]]] = {
-    key: {} for key in ("data", "model.backbone", "model.head", "losses", "optimizer", "schedule")
-}
+# Models by section and name, filled by `schema.py`.
+PARTS: dict[str, dict[str, type[BaseModel]]] = {}
 
 
 @dataclass(frozen=True)
@@ -32,14 +30,14 @@ class Part:
     section: str
 
     def model(self, value: Any) -> type[BaseModel]:
-        """Return the model that a section names; raise an explained error if there is none."""
+        """Return the model that a section names; raise an error if there is none."""
         known = PARTS[self.section]
         name = value.get("name") if isinstance(value, dict) else value
         if not isinstance(name, str):
-            raise explained(f"a name, one of: {', '.join(known)}.")
+            raise expected(f"a name, one of: {', '.join(known)}.")
         if name not in known:
             key = ("name",) if isinstance(value, dict) else ()
-            raise explained(f"a known name{did_you_mean(name, known)}", *key)
+            raise wrong_value(name, f"a known name{did_you_mean(name, known)}", *key)
         return known[name]
 
     def __get_pydantic_core_schema__(self, _: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
@@ -70,40 +68,32 @@ class Part:
         return {"anyOf": [{"enum": list(PARTS[self.section])}, named]}
 
 
-def register_part(section: str, name: str, model: type[BaseModel]) -> None:
-    """Let `name` select `model` in a named section, e.g. "losses" or "model.backbone".
-
-    Raises:
-        ConfigError: no such section.
-    """
-    find(PARTS, section, "section of the config")[name] = model
-
-
 def model_from_signature(
     base: type[BaseModel], function: Callable[..., Any], skip: Container[str] = ()
 ) -> type[BaseModel]:
-    """Return the model of a section whose arguments are the parameters of a function or class.
+    """Return the model of a section whose options are the parameters of a function or class.
 
     Args:
         base: the model of the section, e.g. `LossConfig`.
-        function: what the arguments are for; its annotations and defaults count, also for the
-            fields of `base`. A type that pydantic does not know accepts any value.
+        function: its annotations and defaults are used, also for the fields of `base`. A type that
+            pydantic does not know accepts any value.
         skip: parameters that hrseg itself passes, e.g. the optimizer of a schedule.
     """
     constructor = function.__init__ if isinstance(function, type) else function  # type: ignore[misc]
     hints = get_type_hints(constructor, include_extras=True)
-    found: dict[str, Any] = {}
+    fields: dict[str, Any] = {}
     for name, parameter in inspect.signature(function).parameters.items():
         if name in skip or parameter.kind in (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL):
             continue
         default = ... if parameter.default is parameter.empty else parameter.default
         if name in base.model_fields:
             field = copy(base.model_fields[name])
-            field.default = field.default if default is ... else default
-            found[name] = (field.annotation, field)
+            if default is not ...:
+                field.default = default
+            fields[name] = (field.annotation, field)
         else:
-            found[name] = (_checkable(hints.get(name, Any)), default)
-    model: type[BaseModel] = create_model(function.__name__, __base__=base, **found)
+            fields[name] = (_checkable(hints.get(name, Any)), default)
+    model: type[BaseModel] = create_model(function.__name__, __base__=base, **fields)
     model.__doc__ = (inspect.getdoc(function) or "").partition("\n")[0]
     return model
 

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, Field, ValidationInfo, field_validator
 
 from hrseg.utils.registry import find
-from hrseg.utils.validation import Arguments, explained, option
+from hrseg.utils.validation import Arguments, expected, option
 
 Average = Literal["softmax", "exp_logits", "logits"]
 ScoresAt = Literal["window", "image"]
@@ -22,7 +22,7 @@ Color = tuple[Byte, Byte, Byte]
 
 def _each_once(scales: tuple[float, ...]) -> tuple[float, ...]:
     if len(set(scales)) < len(scales):
-        raise explained("each scale once, e.g. [0.75, 1.0].")
+        raise expected("each scale once, e.g. [0.75, 1.0].")
     return scales
 
 
@@ -34,11 +34,11 @@ Scales = Annotated[
 
 
 class Protocol(Arguments, frozen=True):  # type: ignore[misc]
-    """How an image is evaluated; part of every score.
+    """Settings of an evaluation; part of every score and of the config's section `inference`.
 
     The order of the steps: resize and pad the image; for each scale resize it again, cut it into
     windows, run them and their mirror images, join; bring to the size of the truth; sum over
-    scales. The config's section `inference` has the same fields.
+    scales.
 
     Raises:
         ConfigError: a value that cannot be evaluated.
@@ -84,7 +84,7 @@ class Protocol(Arguments, frozen=True):  # type: ignore[misc]
     def _within_the_window(cls, stride: tuple[int, ...], info: ValidationInfo) -> tuple[int, ...]:
         window = info.data.get("window", stride)
         if any(step > side for step, side in zip(stride, window or (0, 0), strict=False)):
-            raise explained(f"at most the window, {list(window)}.")
+            raise expected(f"at most the window, {list(window)}.")
         return stride
 
     def changed(self, **values: Any) -> Self:
@@ -96,7 +96,7 @@ class Protocol(Arguments, frozen=True):  # type: ignore[misc]
         return {key: list(v) if isinstance(v, tuple) else v for key, v in self}
 
     def __str__(self) -> str:
-        """Name the preset, the scales, the flip, and whatever else differs from plain."""
+        """Return the preset, the scales, the flip, and the other fields that differ from plain."""
         scales = ", ".join(f"{scale:g}" for scale in self.scales)
         shown = ("name", "scales", "flip")
         others = [
@@ -108,6 +108,7 @@ class Protocol(Arguments, frozen=True):  # type: ignore[misc]
 
 
 _SIX_SCALES = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75)
+_OFFICIAL: dict[str, Any] = {"flip": True, "average": "exp_logits", "absent_classes": "zero"}
 
 PROTOCOLS: dict[str, Protocol] = {
     "plain": Protocol(),
@@ -119,9 +120,7 @@ PROTOCOLS: dict[str, Protocol] = {
         window=(1024, 2048),
         stride=(1024, 2048),
         window_above=1.0,
-        flip=True,
-        average="exp_logits",
-        absent_classes="zero",
+        **_OFFICIAL,
     ),
     # Branch HRNet-OCR, lib/datasets/pascal_ctx.py; ade20k.py and cocostuff.py do the same. The
     # stride is int(520 * 2 / 3); the padding is the mean colour of ImageNet.
@@ -135,18 +134,10 @@ PROTOCOLS: dict[str, Protocol] = {
         window=(520, 520),
         stride=(346, 346),
         window_border="pad",
-        flip=True,
-        average="exp_logits",
-        absent_classes="zero",
+        **_OFFICIAL,
     ),
     # lib/datasets/lip.py: no scales, only the mirror image, its left and right classes swapped.
-    "official_lip": Protocol(
-        name="official_lip",
-        resize=(473, 473),
-        flip=True,
-        average="exp_logits",
-        absent_classes="zero",
-    ),
+    "official_lip": Protocol(name="official_lip", resize=(473, 473), **_OFFICIAL),
     # mmsegmentation 1.2: every view is resized to the image before its softmax.
     "mmseg": Protocol(
         name="mmseg", scales=_SIX_SCALES, flip=True, flip_average="scores", scores_at="image"
@@ -155,11 +146,7 @@ PROTOCOLS: dict[str, Protocol] = {
 
 
 def make_protocol(name: str, changed: Mapping[str, Any]) -> Protocol:
-    """Return the preset `name` with the fields of `changed` that are not None.
-
-    Raises:
-        ConfigError: no such preset, or a value that cannot be evaluated.
-    """
+    """Return the preset `name` with the fields of `changed` that are not None, checked."""
     preset = find(PROTOCOLS, name, "inference.protocol").to_dict()
     given = {key: changed[key] for key in preset if changed.get(key) is not None}
     return Protocol(**{**preset, **given})

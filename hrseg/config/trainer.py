@@ -1,11 +1,10 @@
 """Schema of the config's `trainer` section: the arguments of pytorch_lightning.Trainer."""
 
-from collections.abc import Mapping
 from typing import Any
 
 from pydantic import create_model
 
-from hrseg.utils.validation import Checked, explained
+from hrseg.utils.validation import Checked, wrong_value
 
 # What pytorch_lightning.Trainer takes, so that a typo is found without the seconds of importing it.
 TRAINER_NAMES = (
@@ -26,15 +25,14 @@ _WHOLE = (
 # hrseg gives these to the Trainer itself.
 OWN_TRAINER_NAMES = ("logger", "callbacks", "default_root_dir", "use_distributed_sampler")
 
-_kinds: Mapping[str, Any] = {name: int | None if name in _WHOLE else Any for name in TRAINER_NAMES}
-TrainerConfig: type[Checked] = create_model(  # type: ignore[call-overload]
-    "TrainerConfig", __base__=Checked, **{name: (kind, None) for name, kind in _kinds.items()}
-)
+_fields: Any = {n: (int | None if n in _WHOLE else Any, None) for n in TRAINER_NAMES}
+TrainerConfig: type[Checked] = create_model("TrainerConfig", __base__=Checked, **_fields)
 
 
 def checked_trainer(value: Any) -> dict[str, Any]:
     """Return the `trainer` section as a plain dict; its keys and numbers are checked."""
     for name in OWN_TRAINER_NAMES:
         if isinstance(value, dict) and name in value:
-            raise explained("no value: hrseg sets this one itself. Fix: remove the key.", name)
+            fix = "no value: hrseg sets this one itself. Fix: remove the key."
+            raise wrong_value(value[name], fix, name)
     return TrainerConfig.model_validate(value).model_dump(exclude_unset=True)

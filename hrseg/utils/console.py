@@ -4,7 +4,7 @@ import errno
 import os
 import sys
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from io import TextIOWrapper
 from typing import TYPE_CHECKING, Any, TextIO, TypeVar, cast
@@ -33,29 +33,14 @@ def note(text: str) -> None:
 
 
 def progress_bar() -> "Progress":
-    """Return a bar with count, rate and time left; it shows on a terminal only, until its end."""
-    from rich import get_console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        ProgressColumn,
-        Task,
-        TextColumn,
-        TimeRemainingColumn,
-    )
-    from rich.text import Text
+    """Return a transient bar with count and time left; invisible outside a terminal."""
+    from rich import get_console, progress
 
-    class Rate(ProgressColumn):
-        def render(self, task: Task) -> Text:
-            return Text("" if task.speed is None else f"{task.speed:.1f}/s")
-
-    return Progress(
-        TextColumn("{task.description}", markup=False),
-        BarColumn(bar_width=None),
-        MofNCompleteColumn(),
-        Rate(),
-        TimeRemainingColumn(),
+    return progress.Progress(
+        progress.TextColumn("{task.description}", markup=False),
+        progress.BarColumn(bar_width=None),
+        progress.MofNCompleteColumn(),
+        progress.TimeRemainingColumn(),
         console=get_console(),
         transient=True,
         disable=not get_console().is_terminal,
@@ -70,14 +55,11 @@ def track(items: Iterable[T], total: int | None, description: str) -> Iterator[T
 
 @contextmanager
 def plain_output() -> Iterator[None]:
-    """Print warnings as notes of one line, and stop the command when its output is closed.
-
-    A warning's line of code is left out, its control characters are escaped.
-    """
+    """Print warnings as notes of one line, and stop the command when its output is closed."""
     streams, form = (sys.stdout, sys.stderr), warnings.formatwarning
     warnings.formatwarning = lambda message, *_: printable(f"note: {message}\n")
-    with open(os.devnull, "w") as nowhere:  # for a stream that was closed before Python began
-        sys.stdout, sys.stderr = (cast(TextIO, _Output(one or nowhere)) for one in streams)
+    with open(os.devnull, "w") as null:  # for a stream that was closed before Python began
+        sys.stdout, sys.stderr = (cast(TextIO, _Output(stream or null)) for stream in streams)
         try:
             yield
             sys.stdout.flush()
@@ -87,12 +69,12 @@ def plain_output() -> Iterator[None]:
 
 
 class _Output:
-    """A stream that stops the command when its reader has gone, as after `| head`."""
+    """A stream that stops the command when its reader ends, as after `| head`."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
         if isinstance(stream, TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")  # names of files may be no text
+            stream.reconfigure(errors="backslashreplace")  # file names need not be text
 
     def write(self, text: str) -> int:
         self._try(lambda: self._stream.write(text))
@@ -101,18 +83,18 @@ class _Output:
     def flush(self) -> None:
         self._try(self._stream.flush)
 
-    def _try(self, work: Any) -> None:
+    def _try(self, work: Callable[[], Any]) -> None:
         try:
             work()
         except OSError as error:
             if error.errno not in (errno.EPIPE, errno.EIO):
                 raise
-            with open(os.devnull, "w") as nowhere:  # from now on
+            with open(os.devnull, "w") as null:  # later output goes there
                 for number in (1, 2):
                     with suppress(OSError):
                         if os.path.sameopenfile(number, self._stream.fileno()):
-                            os.dup2(nowhere.fileno(), number)
-            if error.errno == errno.EPIPE:  # at the end of a terminal SIGHUP comes, unless `nohup`
+                            os.dup2(null.fileno(), number)
+            if error.errno == errno.EPIPE:  # the end of a terminal sends SIGHUP instead
                 tell(SIGPIPE)
 
     def __getattr__(self, name: str) -> Any:

@@ -13,23 +13,17 @@ from hrseg.errors import ConfigError
 
 PARTIAL = ".partial-"
 FULL = (errno.ENOSPC, errno.EDQUOT)
-_ROOM = 2**24  # bytes: with less, what a library could not write had no room
+_ROOM = 2**24  # bytes: with less, a library's failure to write is taken for a full disk
 
 
 @contextmanager
 def replacing(path: Path, durable: bool = False, previous: Path | None = None) -> Iterator[Path]:
-    """Give a path to write to; what was written takes the place of `path` when all went well.
-
-    A reader sees the old file or the new one; after an error nothing half-written is left.
+    """Give a path to write to, and rename it to `path` unless an error is raised.
 
     Args:
         path: the file.
-        durable: whether the change outlasts a loss of power as well, for which the disk is waited
-            for.
-        previous: where the old file is kept.
-
-    Raises:
-        ConfigError: the disk is full.
+        durable: wait for the disk, so that the change outlasts a loss of power.
+        previous: path that keeps the old file.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f"{PARTIAL}{path.name}")
@@ -43,33 +37,32 @@ def replacing(path: Path, durable: bool = False, previous: Path | None = None) -
         if previous and path.exists():
             kept = _second_name(path, previous)
         os.replace(partial, path)
-        # Not before: what was there may be damaged, and the one before it all there is.
+        # Not before: `path` may be damaged, and `previous` the only good file.
         if previous and kept:
             os.replace(kept, previous)
         if durable:
             _sync_folder(path.parent)
     except BaseException as error:
-        for left in (partial, kept):
-            if left is not None:
-                left.unlink(missing_ok=True)
+        for left in filter(None, (partial, kept)):
+            left.unlink(missing_ok=True)
         if isinstance(error, OSError) and error.errno in FULL:
             raise _full_disk(path) from error
         raise
 
 
 def write_bytes(path: Path, data: bytes, durable: bool = False) -> None:
-    """Write a file at once, as `replacing` does."""
+    """Write a file as `replacing` does."""
     with replacing(path, durable) as partial:
         partial.write_bytes(data)
 
 
 def write_json(path: Path, content: Any, indent: int | None = 1) -> None:
-    """Write JSON so that a reader sees the old file or the new one, never half of it."""
+    """Write JSON at once, as `replacing` does."""
     write_bytes(path, json.dumps(content, indent=indent).encode())
 
 
 def sync(handle: int) -> None:
-    """Wait until the disk has all of a file, where the file system can be asked to."""
+    """Wait until the disk has all of a file, on file systems that support it."""
     try:
         os.fsync(handle)
     except OSError as error:
@@ -86,19 +79,18 @@ def cannot_write(path: Path, reason: str) -> ConfigError:
 
 
 def _second_name(path: Path, previous: Path) -> Path | None:
-    """Return a second name of what `path` is now; None: it was renamed to `previous`."""
+    """Return a hard link to `path`; None: it was renamed to `previous`."""
     name = previous.with_name(f"{PARTIAL}{previous.name}")
     name.unlink(missing_ok=True)
     try:
         os.link(path, name)
-    except OSError:  # FAT, some network folders: there is no file `path` for a moment
+    except OSError:  # FAT, some network folders: `path` is missing for a moment
         os.replace(path, previous)
         return None
     return name
 
 
 def _sync_folder(folder: Path) -> None:
-    """Wait until the disk knows the names in a folder, where the system can be asked to."""
     with suppress(OSError):  # Windows, some network folders
         handle = os.open(folder, os.O_RDONLY)
         try:

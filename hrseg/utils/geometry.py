@@ -12,9 +12,8 @@ def scaled_size(
         size: (height, width) of the image.
         scale: factor.
         base_size: long side in pixels at scale 1; None or 0: the image's own.
-        smallest: lower bound of each side, which the authors' code lacks. Training needs 1 pixel,
-            since it pads to the crop; evaluation runs the network on the scaled image itself and
-            needs the network's smallest input.
+        smallest: lower bound of each side, not in the authors' code: evaluation runs the network
+            on the scaled image without padding.
 
     Source: `multi_scale_aug` in lib/datasets/base_dataset.py of HRNet-Semantic-Segmentation.
     """

@@ -1,4 +1,4 @@
-"""Out-of-memory errors: detection, and messages with the settings that take less."""
+"""Out-of-memory errors: detection, and messages with the settings that need less memory."""
 
 import re
 from collections.abc import Sequence
@@ -8,21 +8,18 @@ import torch
 
 from hrseg.errors import ConfigError
 
-# By CUDA, by torch's and the system's allocators, by ONNX Runtime, by OpenVINO.
-_SAID = "(?i)out of memory|(can't|cannot|failed to) allocate|bad_alloc|bad allocation"
+# Messages of CUDA, of the allocators of torch and the system, of ONNX Runtime and OpenVINO.
+_MESSAGE = "(?i)out of memory|(can't|cannot|failed to) allocate|bad_alloc|bad allocation"
 
 
 class OutOfMemory(ConfigError):
-    """The memory of the machine, or of the device, did not suffice."""
+    """The memory of the machine or of the device did not suffice."""
 
 
 def of_training(images: int, crop_size: Sequence[int], last: Path) -> OutOfMemory:
-    """Return the error of a training step.
+    """Return the error of a training step on `images` crops (height, width) of a device.
 
-    Args:
-        images: of a device and a forward pass.
-        crop_size: (height, width).
-        last: the state of a run, `<run>/checkpoints/last.ckpt`, if there is one.
+    `last` is `<run>/checkpoints/last.ckpt`, which may be missing.
     """
     again = f"\nThen go on: hrseg fit --resume {last.parents[1]}" if last.is_file() else ""
     return OutOfMemory(
@@ -34,7 +31,7 @@ def of_training(images: int, crop_size: Sequence[int], last: Path) -> OutOfMemor
 
 
 def of_evaluation(protocol: str) -> OutOfMemory:
-    """Return the error of an evaluation, where it was not the network that took too much."""
+    """Return the error of an evaluation that failed outside the network."""
     return OutOfMemory(
         f"out of memory: an image by the protocol {protocol}.\nLess is taken by smaller "
         "inference.scales, trainer.precision=bf16-mixed, or inference.scale_report=false."
@@ -42,13 +39,13 @@ def of_evaluation(protocol: str) -> OutOfMemory:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Tell whether a library ran out of memory, of the device or of the machine."""
+    """Return whether a library ran out of memory, of the device or of the machine."""
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
         return True
-    return isinstance(error, Exception) and re.search(_SAID, str(error)) is not None
+    return isinstance(error, Exception) and re.search(_MESSAGE, str(error)) is not None
 
 
 def give_back() -> None:
-    """Return to the device what the allocator holds without need."""
+    """Return unused memory of torch's allocator to the device."""
     if torch.cuda.is_available():
         torch.cuda.empty_cache()

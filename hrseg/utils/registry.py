@@ -4,7 +4,7 @@ import importlib
 import inspect
 import sys
 import traceback
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from difflib import get_close_matches
 from importlib.util import find_spec
 from pathlib import Path
@@ -16,7 +16,7 @@ T = TypeVar("T")
 Entry = TypeVar("Entry", bound=Callable[..., Any])
 
 
-class Registry(Mapping[str, T]):
+class Registry(dict[str, T]):
     """Classes and functions by name. Plugins add theirs with the decorator `register`.
 
     Attributes:
@@ -26,42 +26,26 @@ class Registry(Mapping[str, T]):
     """
 
     def __init__(self, section: str, entries: Mapping[str, T], given: Iterable[str] = ()) -> None:
-        """Start with the entries of hrseg itself, and announce the registry in REGISTRIES."""
+        """Start with the entries of hrseg itself, and add the registry to REGISTRIES."""
+        super().__init__(entries)
         self.section, self.given, self.plugins = section, frozenset(given), dict[str, str]()
-        self._entries = dict(entries)
         REGISTRIES[section] = self
 
     def register(self, name: str) -> Callable[[Entry], Entry]:
-        """Return a decorator that makes a class or function available under `name`.
-
-        Raises:
-            ConfigError: the name exists already.
-        """
+        """Return a decorator that makes a class or function available under a new name."""
 
         def add(entry: Entry) -> Entry:
-            if name in self._entries:
+            if name in self:
                 owner = self.plugins.get(name, "hrseg itself")
                 raise ConfigError(
                     f"{self.section}: the name {name!r} is registered already, by {owner}.\n"
                     "Fix: register the part under another name."
                 )
-            self._entries[name] = cast(T, entry)
+            self[name] = cast(T, entry)
             self.plugins[name] = _importing[-1] if _importing else entry.__module__
             return entry
 
         return add
-
-    def __getitem__(self, name: str) -> T:
-        """Return the entry of a name; see `find` for a clear error."""
-        return self._entries[name]
-
-    def __iter__(self) -> Iterator[str]:
-        """Iterate over the names."""
-        return iter(self._entries)
-
-    def __len__(self) -> int:
-        """Return the number of entries."""
-        return len(self._entries)
 
 
 REGISTRIES: dict[str, Registry[Any]] = {}  # by section of the config, once their room is imported
@@ -71,28 +55,20 @@ _installed: set[str] = set()  # the group of entry points, once it was loaded
 
 
 def plugins_of(used: Mapping[str, Iterable[Any]]) -> str | None:
-    """Return the plugins of the used parts, as one has to write them after `--plugin`.
-
-    Args:
-        used: names or specs of parts, by section of the config.
-    """
-    found = {
-        REGISTRIES[section].plugins.get(_name(spec))
+    """Return the plugins of parts (names or specs, by section), joined as after `--plugin`."""
+    plugins = {
+        REGISTRIES[section].plugins.get(spec if isinstance(spec, str) else str(spec.get("name")))
         for section, specs in used.items()
         for spec in specs
         if section in REGISTRIES
     }
-    return " --plugin ".join(sorted(filter(None, found))) or None
+    return " --plugin ".join(sorted(filter(None, plugins))) or None
 
 
 def load_plugin(plugin: str) -> None:
     """Import a plugin, a `.py` file or a module by name, which registers its parts.
 
-    The folder of a file is added at the end of `sys.path`, so that processes that are started
-    later find the module too.
-
-    Raises:
-        ConfigError: no such file or module, or its import failed.
+    The folder of a file is added at the end of `sys.path`, so that later processes find it too.
     """
     path, module = Path(plugin).expanduser(), plugin
     if path.suffix == ".py":
@@ -116,9 +92,9 @@ def load_plugin(plugin: str) -> None:
     except Exception as error:  # whatever the code of the plugin raises
         frames = traceback.extract_tb(error.__traceback__)
         own = [f for f in frames if not f.filename.startswith(("<frozen importlib", *_OURS))]
-        place = f"{own[-1].filename}, line {own[-1].lineno}: " if own else ""
+        line = f"{own[-1].filename}, line {own[-1].lineno}: " if own else ""
         raise ConfigError(
-            f"--plugin {plugin} cannot be imported.\n{place}"
+            f"--plugin {plugin} cannot be imported.\n{line}"
             f"{type(error).__name__}: {error}\nExpected a .py file or an installed module."
         ) from error
     finally:
@@ -126,11 +102,7 @@ def load_plugin(plugin: str) -> None:
 
 
 def load_installed_plugins() -> bool:
-    """Import what installed packages name in the entry point group `hrseg.plugins`, once.
-
-    Returns:
-        Whether there are any that were not loaded before.
-    """
+    """Import the entry points `hrseg.plugins` once; return whether this call imported any."""
     if _installed:
         return False
     from importlib.metadata import entry_points
@@ -145,8 +117,7 @@ def load_installed_plugins() -> bool:
 def find(table: Mapping[str, T], name: str, what: str) -> T:
     """Return `table[name]`; of a registry also if an installed package registers it.
 
-    Raises:
-        ConfigError: no such name; the message names `what`, the nearest names and all of them.
+    The message of an unknown name contains `what`, the nearest names and all of them.
     """
     if name not in table and isinstance(table, Registry):
         load_installed_plugins()
@@ -164,16 +135,12 @@ def build(
         table: names to constructors.
         spec: `{"name": ..., argument: value, ...}`; a bare string is short for `{"name": ...}`.
         what: the word for an entry of this table in messages, for example "loss".
-        given: arguments that do not come from the user; those that the constructor has no
-            parameter for are left out.
-
-    Raises:
-        ConfigError: no such name, or an argument that the constructor does not take.
+        given: arguments that do not come from the user; passed if the constructor has them.
     """
     arguments = {"name": spec} if isinstance(spec, str) else dict(spec)
-    if not isinstance(arguments.get("name"), str):
-        raise ConfigError(f"{what} {arguments} has no 'name'{did_you_mean('', table)}")
-    name = arguments.pop("name")
+    name = arguments.pop("name", None)
+    if not isinstance(name, str):
+        raise ConfigError(f"{what} {spec} has no 'name'{did_you_mean('', table)}")
     constructor = find(table, name, what)
     known = inspect.signature(constructor).parameters
     open_ended = any(parameter.kind is parameter.VAR_KEYWORD for parameter in known.values())
@@ -183,8 +150,7 @@ def build(
             raise ConfigError(
                 f"{what} {name!r} takes no {argument!r}{did_you_mean(argument, settable)}"
             )
-    passed = {key: value for key, value in given.items() if key in known}
-    return constructor(**arguments, **passed)
+    return constructor(**arguments, **{key: given[key] for key in given if key in known})
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
@@ -193,7 +159,3 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     near = get_close_matches(name, names, n=3)
     hint = f". Did you mean: {', '.join(near)}?" if near else "."
     return f"{hint}\nKnown: {', '.join(names)}"
-
-
-def _name(spec: Any) -> str:
-    return spec if isinstance(spec, str) else str(spec.get("name"))

@@ -11,10 +11,9 @@ _LONGEST_LINE = 1000  # characters
 
 
 def printable(text: str) -> str:
-    r"""Return `text` with every control character escaped as Python writes it (`\x1b`).
+    r"""Return `text` with control characters escaped (`\x1b`), except newlines and tabs.
 
-    File and class names come from other people, and a terminal obeys control characters. Newlines
-    and tabs stay.
+    File and class names come from other people, and a terminal obeys control characters.
     """
     return _UNPRINTABLE.sub(lambda match: ascii(match[0])[1:-1], text)
 
@@ -31,9 +30,9 @@ def printable_message(text: str) -> str:
 
 def some(names: Collection[object], count: int = 3) -> str:
     """Return the first names of a list and the number of the others: "a, b, c and 4 more"."""
-    first = list(names)[:count]
-    rest = len(names) - len(first)
-    return ", ".join(one_line(str(name)) for name in first) + (f" and {rest} more" if rest else "")
+    rest = len(names) - count
+    first = ", ".join(one_line(str(name)) for name in list(names)[:count])
+    return f"{first} and {rest} more" if rest > 0 else first
 
 
 def percent(ratio: float | None) -> str:

@@ -1,8 +1,9 @@
 """Validation of plain data with pydantic: the base model, and its errors in plain English."""
 
+import json
 from collections.abc import Mapping
 from types import NoneType, UnionType
-from typing import Annotated, Any, ClassVar, Literal, Union, get_args, get_origin
+from typing import Annotated, Any, ClassVar, Literal, Self, Union, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic.fields import FieldInfo
@@ -25,7 +26,10 @@ _COUNTS = ("no", "one", "two", "three", "four")
 
 
 class Checked(BaseModel):
-    """Model that refuses unknown keys, NaN, infinity, and true or false for a number."""
+    """Model that refuses unknown keys, NaN, infinity, and true or false for a number.
+
+    Its ValidationError has one line: `loc` is the key, `msg` the message after the key.
+    """
 
     model_config = ConfigDict(
         extra="forbid",
@@ -36,14 +40,38 @@ class Checked(BaseModel):
         defer_build=True,  # most commands use few of the models
     )
 
-    @model_validator(mode="before")
+    @model_validator(mode="wrap")
     @classmethod
-    def _refuse_bool(cls, data: Any) -> Any:
-        for name, value in data.items() if isinstance(data, dict) else ():
-            kind = cls.model_fields[name].annotation if name in cls.model_fields else Any
-            if isinstance(value, bool) and not {bool, Any} & {kind, *get_args(kind)}:
-                raise _error(PydanticCustomError("no_bool", "true or false"), (name,), value)
-        return data
+    def _explain(cls, data: Any, handler: Any) -> Self:
+        given = data if isinstance(data, dict) else {}
+        for name, field in cls.model_fields.items():
+            kinds = {field.annotation, *get_args(field.annotation)}
+            if isinstance(given.get(name), bool) and not {bool, Any} & kinds:
+                hint = ' Fix: put the word in quotes, e.g. "yes".' if str in kinds else ""
+                raise wrong_value(given[name], f"{_wanted(field)}.{hint}", name)
+        try:
+            checked: Self = handler(data)
+        except ValidationError as error:
+            line = min(error.errors(include_url=False), key=_importance)
+            if line["loc"]:
+                raise _explained(line, cls, given) from None
+            raise
+        return checked
+
+
+class Arguments(Checked):
+    """Checked arguments of a Python call; a ConfigError names the key, beginning with `prefix`."""
+
+    prefix: ClassVar[str]
+
+    def __init__(self, **values: Any) -> None:
+        """Check the values; any list becomes a tuple."""
+        try:
+            super().__init__(**values)
+        except ValidationError as error:
+            line = error.errors(include_url=False)[0]
+            key = one_line(key_text(line["loc"]))
+            raise ConfigError(f"{self.prefix}{key}{line['msg']}") from error
 
 
 def option(description: str, default: Any = ..., **more: Any) -> Any:
@@ -53,100 +81,71 @@ def option(description: str, default: Any = ..., **more: Any) -> Any:
     return Field(default, description=description, **more)
 
 
-class Arguments(Checked):
-    """Checked arguments of a Python call.
-
-    Raises:
-        ConfigError: a wrong value; the message names its key, which begins with `prefix`.
-    """
-
-    prefix: ClassVar[str]
-
-    def __init__(self, **values: Any) -> None:
-        """Check the values; any list becomes a tuple."""
-        try:
-            super().__init__(**values)
-        except ValidationError as error:
-            line = first_error(error)
-            name = str(line["loc"][0])
-            message = explain(line, type(self), name, values.get(name))
-            raise ConfigError(f"{self.prefix}{one_line(name)}{message}") from error
+def expected(values: str) -> PydanticCustomError:
+    """Return an error for a validator to raise, with the expected values."""
+    return PydanticCustomError("expected", "{text}", {"text": f"Expected {values}"})
 
 
-def first_error(error: ValidationError) -> ErrorDetails:
-    """Return the error to report: unknown keys first, missing ones last."""
-    order = {"extra_forbidden": 0, "invalid_key": 0, "missing": 2}
-    lines = error.errors(include_url=False)
-    return min(lines, key=lambda line: 1 if _in_list(line) else order.get(line["type"], 1))
-
-
-def explain(line: ErrorDetails, model: type[BaseModel], name: str, value: Any) -> str:
-    """Return the second half of a message, after the key: what is wrong and what was expected.
-
-    Args:
-        line: one error of pydantic.
-        model: the model that the error is about.
-        name: the field.
-        value: the whole value of the field, as the user wrote it.
-    """
-    field = model.model_fields.get(name)
-    if line["type"] == "explained":
-        return f" is {shown(value)}.\n{line['msg']}"
-    if field is None:
-        hint = did_you_mean(name, model.model_fields)
-        return f": unknown key{hint if len(hint) < 600 else hint.partition(chr(10))[0]}"
-    if line["type"] == "missing" and not _in_list(line):
-        return f" is required.\nExpected {wanted(field)}."
-    hint = ""
-    if choices := _choices(field.annotation) if isinstance(value, str) else ():
-        hint = did_you_mean(value, choices).partition("\n")[0][1:]
-    elif isinstance(line["input"], bool) and "text" in wanted(field):
-        hint = ' Fix: put the word in quotes, e.g. "yes".'
-    return f" is {shown(value)}.\nExpected {wanted(field)}.{hint}"
-
-
-def explained(expected: str, *key: str) -> PydanticCustomError | ValidationError:
-    """Return an error for a validator to raise, at a key below the value if one is given."""
-    error = PydanticCustomError("explained", "{text}", {"text": f"Expected {expected}"})
-    if not key:
-        return error
-    return ValidationError.from_exception_data(
-        "", [InitErrorDetails(type=error, loc=key, input=None)]
-    )
-
-
-def _error(kind: PydanticCustomError, key: Key, value: Any) -> ValidationError:
-    line = InitErrorDetails(type=kind, loc=key, input=value)
-    return ValidationError.from_exception_data("", [line])
-
-
-def wanted(field: FieldInfo) -> str:
-    """Return the values that a field takes, with an example and its description."""
-    kind = _kind(field.annotation, _limits(field.metadata))
-    examples = [*(field.examples or []), field.default]
-    example = next((e for e in examples if isinstance(e, int | float | tuple | dict) and e), None)
-    shows = example is not None and not isinstance(example, bool) and field.annotation is not Any
-    return (
-        f"{kind}{f', e.g. {as_yaml(example)}' if shows else ''}"
-        f"{f' ({field.description})' if field.description else ''}"
-    )
-
-
-def as_yaml(value: Any) -> str:
-    """Return a plain value as it is written in a config."""
-    if value is None or isinstance(value, bool):
-        return {None: "null", True: "true", False: "false"}[value]
-    if isinstance(value, list | tuple):
-        return f"[{', '.join(map(as_yaml, value))}]"
-    if isinstance(value, dict):
-        return f"{{{', '.join(f'{as_yaml(k)}: {as_yaml(v)}' for k, v in value.items())}}}"
-    return str(value)
+def wrong_value(value: Any, values: str, *key: str | int) -> ValidationError:
+    """Return the error of a model: a value, the expected values, and its key."""
+    return _error(f" is {shown(value)}.\nExpected {values}", key)
 
 
 def shown(value: Any) -> str:
     """Return a wrong value for a message: short, on one line, text in quotes."""
-    text = one_line(repr(value) if isinstance(value, str) else as_yaml(value))
+    text = one_line(repr(value) if isinstance(value, str) else _as_yaml(value))
     return text if len(text) <= 100 else f"{text[:90]} ..."
+
+
+def _error(message: str, key: Key) -> ValidationError:
+    error = PydanticCustomError("explained", "{text}", {"text": message})
+    line = InitErrorDetails(type=error, loc=key, input=None)
+    return ValidationError.from_exception_data("", [line])
+
+
+def _importance(line: ErrorDetails) -> int:
+    """Return a number that sorts unknown keys first and missing keys last."""
+    order = {"extra_forbidden": 0, "invalid_key": 0, "missing": 2}
+    return 1 if _in_list(line) else order.get(line["type"], 1)
+
+
+def _in_list(line: ErrorDetails) -> bool:
+    return bool(line["loc"]) and isinstance(line["loc"][-1], int)
+
+
+def _explained(
+    line: ErrorDetails, model: type[BaseModel], given: Mapping[str, Any]
+) -> ValidationError:
+    name = str(line["loc"][0])
+    field, value = model.model_fields.get(name), given.get(name, line["input"])
+    if line["type"] == "explained":  # by a section of this one
+        return _error(line["msg"], line["loc"])
+    if line["type"] == "expected":
+        return _error(f" is {shown(line['input'])}.\n{line['msg']}", line["loc"])
+    if field is None:
+        hint = did_you_mean(name, model.model_fields)
+        short = hint if len(hint) < 600 else hint.partition("\n")[0]
+        return _error(f": unknown key{short}", (name,))
+    if line["type"] == "missing" and not _in_list(line):
+        return _error(f" is required.\nExpected {_wanted(field)}.", (name,))
+    choices = _choices(field.annotation) if isinstance(value, str) else ()
+    hint = did_you_mean(value, choices).partition("\n")[0][1:] if choices else ""
+    return wrong_value(value, f"{_wanted(field)}.{hint}", name)
+
+
+def _wanted(field: FieldInfo) -> str:
+    """Return the expected values of a field, with an example and its description."""
+    kind = _kind(field.annotation, _limits(field.metadata))
+    examples = [*(field.examples or []), field.default]
+    example = next((e for e in examples if isinstance(e, int | float | tuple | dict) and e), None)
+    shows = example is not None and not isinstance(example, bool) and field.annotation is not Any
+    meaning = f" ({field.description})" if field.description else ""
+    return f"{kind}{f', e.g. {_as_yaml(example)}' if shows else ''}{meaning}"
+
+
+def _as_yaml(value: Any) -> str:
+    """Return a value in YAML, which is JSON but for the quotes of its words."""
+    return json.dumps(value, default=str, skipkeys=True, ensure_ascii=False).replace('"', "")
 
 
 def key_text(key: Key) -> str:
@@ -161,28 +160,23 @@ def _choices(kind: Any) -> tuple[str, ...]:
     return tuple(choice for part in get_args(kind) for choice in _choices(part))
 
 
-def _in_list(line: ErrorDetails) -> bool:
-    return bool(line["loc"]) and isinstance(line["loc"][-1], int)
-
-
 def _limits(metadata: list[Any] | tuple[Any, ...]) -> str:
-    """Return the limits of a number in words."""
-    found: dict[str, Any] = {}
+    """Return the limits of a number in words, e.g. " from 1 to 10"."""
+    limits: dict[str, Any] = {}
     for item in metadata:
-        for one in item.metadata if isinstance(item, FieldInfo) else [item]:
+        for limit in item.metadata if isinstance(item, FieldInfo) else [item]:
             names = ("ge", "gt", "le", "lt", "min_length")
-            found |= {name: getattr(one, name) for name in names if hasattr(one, name)}
-    if "min_length" in found:
-        return f", at least {_COUNTS[found['min_length']]}"
-    low, high = found.get("ge", found.get("gt")), found.get("le", found.get("lt"))
-    above = "above" if "gt" in found else "from"
+            limits |= {name: getattr(limit, name) for name in names if hasattr(limit, name)}
+    if "min_length" in limits:
+        return f", at least {_COUNTS[limits['min_length']]}"
+    low, high = limits.get("ge", limits.get("gt")), limits.get("le", limits.get("lt"))
+    above = "above" if "gt" in limits else "from"
     if high is not None:
-        return f" {above} {low} {'to' if 'le' in found else 'to below'} {high}"
-    return "" if low is None else f" {above} {low}{'' if 'gt' in found else ' up'}"
+        return f" {above} {low} {'to' if 'le' in limits else 'to below'} {high}"
+    return "" if low is None else f" {above} {low}{'' if 'gt' in limits else ' up'}"
 
 
 def _kind(kind: Any, limits: str = "", plural: bool = False) -> str:
-    """Return a type in words."""
     origin, parts = get_origin(kind), get_args(kind)
     if origin is Annotated:
         return _kind(parts[0], _limits(parts[1:]) or limits, plural)
@@ -196,9 +190,8 @@ def _kind(kind: Any, limits: str = "", plural: bool = False) -> str:
     if origin in (list, tuple):
         if not parts:
             return "[]"
-        return f"a list of {_kind(parts[0], '' if ',' in limits else limits, plural=True)}" + (
-            limits if "," in limits else ""
-        )
+        of_items, of_list = ("", limits) if "," in limits else (limits, "")
+        return f"a list of {_kind(parts[0], of_items, plural=True)}{of_list}"
     if origin is dict:
         return f"pairs of {_kind(parts[1], plural=True)}" if parts[0] is int else "key: value pairs"
     if kind in _WORDS:

@@ -88,12 +88,8 @@ def overrides(golden, root, mode):
     pairs += ["model.backbone=hrnet_w18_small_v2", "prediction_images=0"]
     if mode == "single":
         return [*pairs, "inference.scales=[1.0]", "inference.flip=false"]
-    scales = "null" if name_of(golden) == "lip" else "[0.5,0.75,1.0,1.25,1.5,1.75]"
+    scales = "null" if golden is GOLDENS["lip"] else "[0.5,0.75,1.0,1.25,1.5,1.75]"
     return [*pairs, f"inference.scales={scales}", "inference.flip=null"]
-
-
-def name_of(golden):
-    return next(name for name, other in GOLDENS.items() if other is golden)
 
 
 @pytest.mark.parametrize("mode", ["single", "ms_flip"])

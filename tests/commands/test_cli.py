@@ -2,6 +2,7 @@
 
 import errno
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -165,16 +166,12 @@ def test_fine_tuning_keeps_the_backbone_and_says_what_was_not_taken(home, tmp_pa
     assert tuned["model.head.last_layer.3.weight"].shape[0] == 2
 
 
-def test_fast_dev_run_trains_one_batch_and_saves_nothing(home, tmp_path, capsys):
-    overrides = fit_overrides(home / "camvid")
-    code = main(["fit", *CONFIG, *overrides, "--trainer.fast_dev_run", f"runs={tmp_path}"])
-    assert code == 0
+def test_a_fast_dev_run_saves_nothing_and_steps_may_stand_for_epochs(home, tmp_path, capsys):
+    overrides = [*fit_overrides(home / "camvid"), f"runs={tmp_path}"]
+    assert main(["fit", *CONFIG, *overrides, "--trainer.fast_dev_run"]) == 0
     assert "trained 1 steps" in capsys.readouterr().out
     assert not list(tmp_path.rglob("*.ckpt"))
-
-
-def test_steps_instead_of_epochs_and_no_progress_bar(home, tmp_path, capsys):
-    overrides = [*fit_overrides(home / "camvid"), f"runs={tmp_path}", "trainer.max_steps=1"]
+    overrides += ["trainer.max_steps=1"]
     assert main(["fit", *CONFIG, *overrides, "trainer.max_epochs=-1"]) == 0
     printed = capsys.readouterr().out
     assert "-1 epochs" not in printed and "/-1 " not in printed
@@ -251,6 +248,7 @@ def test_configs_are_listed_and_copied_but_never_overwritten(tmp_path, monkeypat
 def test_help_is_short_and_imports_nothing_heavy():
     code = (
         "import sys, hrseg, hrseg.cli\n"
+        "hrseg.cli.make_parser()\n"  # of all commands
         "try: hrseg.cli.main(['--help'])\n"
         "except SystemExit: pass\n"
         "heavy = {'torch', 'numpy', 'cv2', 'omegaconf', 'rich', 'yaml'} & set(sys.modules)\n"
@@ -261,52 +259,30 @@ def test_help_is_short_and_imports_nothing_heavy():
     assert len(done.stdout.splitlines()) <= 40
 
 
-def test_options_may_be_written_as_lightning_users_write_them(tmp_path, capsys):
-    code = main(["fit", *CONFIG, "--data.root", "/data", "--data.batch_size=4", "--print-config"])
-    assert code == 0
-    printed = capsys.readouterr().out
-    assert "root: /data" in printed
-    assert "batch_size: 4" in printed
-
-
 # What a user gets wrong. Each is answered before training, in four lines at most.
 
 
-def damaged(root, **change):
-    """Return a tree with one fault."""
-    make_camvid(root)
-    image, mask = root / "train" / "001.png", root / "trainannot" / "001.png"
-    if "unknown_id" in change:
-        ids = np.array(Image.open(mask))
-        ids[:3, :3] = 77
-        Image.fromarray(ids).save(mask)
-    if "no_mask" in change:
-        mask.unlink()
-    if "size" in change:
-        Image.open(mask).resize((32, 32)).save(mask)
-    if "truncated" in change:
-        image.write_bytes(image.read_bytes()[:200])
-    if "empty" in change:
-        for path in (root / "train").iterdir():
-            path.unlink()
-        for path in (root / "trainannot").iterdir():
-            path.unlink()
-    return root
+def unknown_id(image, mask):
+    ids = np.array(Image.open(mask))
+    ids[:3, :3] = 77
+    Image.fromarray(ids).save(mask)
 
 
 @pytest.mark.parametrize(
-    ("fault", "expected"),
+    ("damage", "expected"),
     [
-        ("unknown_id", ["trainannot/001.png", "77", "9 pixels"]),
-        ("no_mask", ["001.png", "mask"]),
-        ("size", ["trainannot/001.png", "32x32", "64x48"]),
-        ("truncated", ["train/001.png"]),
-        ("empty", ["train"]),
+        (unknown_id, ["trainannot/001.png", "77", "9 pixels"]),
+        (lambda image, mask: mask.unlink(), ["001.png", "mask"]),
+        (lambda image, mask: Image.open(mask).resize((32, 32)).save(mask),
+         ["trainannot/001.png", "32x32", "64x48"]),
+        (lambda image, mask: image.write_bytes(image.read_bytes()[:200]), ["train/001.png"]),
+        (lambda image, mask: shutil.rmtree(image.parent), ["train"]),
     ],
-)
-def test_faulty_data_is_named_before_training(tmp_path, monkeypatch, capsys, fault, expected):
+)  # fmt: skip
+def test_faulty_data_is_named_before_training(tmp_path, monkeypatch, capsys, damage, expected):
     monkeypatch.chdir(tmp_path)
-    root = damaged(tmp_path / "camvid", **{fault: True})
+    root = make_camvid(tmp_path / "camvid")
+    damage(root / "train" / "001.png", root / "trainannot" / "001.png")
     assert main(["fit", *CONFIG, *fit_overrides(root)]) == 3
     message = capsys.readouterr().err
     assert all(part in message for part in expected), message
@@ -320,19 +296,18 @@ def test_faulty_data_is_named_before_training(tmp_path, monkeypatch, capsys, fau
         (["fit"], 2, ["--config"]),
         (["fit", "--config", "camvid_w18_smal"], 2, ["Did you mean: camvid_w18_small"]),
         (["fit", *CONFIG, "data.rot=x"], 2, ["data.rot", "root"]),
-        (["fit", *CONFIG, "data.batch_size=many"], 2, ["data.batch_size", "whole number"]),
-        (["fit", *CONFIG, "trainer.max_epoch=1"], 2, ["trainer.max_epoch", "max_epochs"]),
         (["fit", *CONFIG, "data.root=/no/such/place"], 3, ["/no/such/place", "data.root="]),
         (["fit", *CONFIG, "data.root=.", "model.weights=no.pth"], 2, ["no.pth", "null"]),
         (["validate"], 2, ["no run", "hrseg fit"]),
         (["validate", "--checkpoint", "x.ckpt"], 2, ["x.ckpt"]),
         (["fit", "--resume"], 2, ["no run"]),
         (["fit", *CONFIG, "--seed", "3"], 2, ["--seed", "key=value"]),
-        (["fit", *CONFIG, "inference.scales=[]"], 2, ["inference.scales"]),
-        (["fit", *CONFIG, "data.scales=[]"], 2, ["data.scales"]),
         (["fit", "--resume", "there"], 2, ["there"]),
         (["init", "no/such/folder"], 3, ["no/such/folder"]),
         (["validate", "runs=elsewhere", "name=mine"], 2, ["elsewhere", "mine"]),
+        (["report", "none"], 2, ["no such folder"]),
+        (["report", "."], 2, ["holds no evaluation"]),
+        (["report", "name=other"], 2, ["no run"]),
     ],
 )
 def test_a_wrong_command_is_answered_in_four_lines(
@@ -351,7 +326,6 @@ def test_a_wrong_command_is_answered_in_four_lines(
         ("datset", "Did you mean: dataset?"),
         ("[1,2]", "11 numbers, for Sky"),
         ("3", "a list of numbers"),
-        ("[a,b,c,d,e,f,g,h,i,j,k]", "a list of numbers"),
     ],
 )
 def test_class_weights_that_fit_no_class_are_refused_before_training(
@@ -365,26 +339,22 @@ def test_class_weights_that_fit_no_class_are_refused_before_training(
     assert not list(tmp_path.iterdir())
 
 
-def test_what_lightning_refuses_is_a_config_error_and_leaves_no_run(home, tmp_path, capsys):
+@pytest.mark.parametrize(
+    ("wrong", "expected"),
+    [
+        ("trainer.precision=bf17", "precision"),  # refused by Lightning
+        ("trainer.accelerator=gpu", "gpu"),
+        ("trainer.accumulate_grad_batches=3", "3 accumulated batches"),
+        ("losses=[{name: ohem, on: aux}]", "aux"),
+        ("model.freeze_backbone=true", "model.freeze_backbone"),
+        ("trainer.val_check_interval=500", "val_check_interval"),
+    ],
+)
+def test_a_fit_refused_before_the_first_step_leaves_no_run(home, tmp_path, capsys, wrong, expected):
     overrides = [*fit_overrides(home / "camvid"), f"runs={tmp_path}"]
-    assert main(["fit", *CONFIG, *overrides, "trainer.precision=bf17"]) == 2
-    assert "precision" in capsys.readouterr().err
-    assert main(["fit", *CONFIG, *overrides, "trainer.accelerator=gpu"]) == 2
-    assert "gpu" in capsys.readouterr().err.lower()
+    assert main(["fit", *CONFIG, *overrides, wrong]) == 2
+    assert expected in capsys.readouterr().err.lower()
     assert not list(tmp_path.glob("*/*"))
-
-
-def test_what_is_refused_before_the_first_step_leaves_no_run(home, tmp_path, capsys):
-    overrides = [*fit_overrides(home / "camvid"), f"runs={tmp_path}"]
-    for wrong in (
-        "trainer.accumulate_grad_batches=3",
-        "losses=[{name: ohem, on: aux}]",
-        "model.freeze_backbone=true",
-        "trainer.val_check_interval=500",
-    ):
-        assert main(["fit", *CONFIG, *overrides, wrong]) == 2
-        assert not list(tmp_path.glob("*/*"))
-    capsys.readouterr()
 
 
 def test_data_check_ends_with_3_where_something_is_wrong(tmp_path, capsys):
@@ -400,19 +370,16 @@ def test_data_check_ends_with_3_where_something_is_wrong(tmp_path, capsys):
     assert list(read(tmp_path / "check.json")["splits"]) == ["train"]
 
 
-def test_data_stats_and_data_alone(tmp_path, capsys):
+def test_data_stats_of_a_split(tmp_path, capsys):
     root = make_camvid(tmp_path / "camvid")
     overrides = [f"data.root={root}", "--split", "val", "--workers", "0"]
     assert main(["data", "stats", *CONFIG, *overrides]) == 0
     assert "split val: 2 images" in capsys.readouterr().out
-    assert main(["data"]) == 0
-    assert "check" in capsys.readouterr().out
-    assert main(["data", "check"]) == 2
     assert main(["data", "check", *CONFIG, f"data.root={root}", "--workers", "-1"]) == 2
     assert "--workers -1" in capsys.readouterr().err
 
 
-def test_report_adds_the_details_to_the_newest_run(home, capsys):
+def test_report_adds_the_details_to_the_newest_run_or_to_a_validation(home, capsys):
     assert "details" not in read(run_of(home) / "scores.json")
     assert main(["report"]) == 0
     assert f"report: {run_of(home) / 'report.html'}" in capsys.readouterr().out
@@ -420,23 +387,10 @@ def test_report_adds_the_details_to_the_newest_run(home, capsys):
     low, high = scores["details"]["bootstrap"]["miou"]
     assert low <= scores["miou"] <= high
     assert set(scores["details"]["boundary"]) == {"3", "5", "9", "12"}
-
-
-def test_validate_with_details_writes_them_into_its_own_folder(home, capsys):
     assert main(["validate", "inference.details=true"]) == 0
     folder = max((run_of(home) / "validate").iterdir())
     assert "details" in read(folder / "scores.json")
-    assert read(folder / "scores.json")["checkpoint"].endswith("best.ckpt")
     assert main(["report", str(folder), "--images", "1"]) == 0
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [(["none"], "no such folder"), (["."], "holds no evaluation"), (["name=other"], "no run")],
-)
-def test_a_report_of_nothing_is_refused(home, capsys, arguments, message):
-    assert main(["report", *arguments]) == 2
-    assert message in capsys.readouterr().err
 
 
 def test_a_report_without_its_data_set_says_so_and_has_the_numbers(home, tmp_path, capsys):
@@ -463,11 +417,3 @@ def test_a_place_that_cannot_be_written_is_named_with_what_to_say(home, capsys):
     assert main(["predict", str(image), "--out", "file/out"]) == 2
     said = capsys.readouterr().err
     assert said.startswith("hrseg: file/out") and "Not a directory\nIf it is to be written" in said
-
-
-def test_where_nobody_reads_on_the_command_stops_without_a_word():
-    command = [sys.executable, "-m", "hrseg", "configs"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
-        process.stdout.close()
-        assert process.stderr.read() == b""
-    assert process.returncode == 141

@@ -1,3 +1,5 @@
+import sys
+from collections import namedtuple
 from importlib import metadata
 
 import pytest
@@ -5,6 +7,7 @@ from packaging.requirements import Requirement
 
 from hrseg.commands import doctor
 from hrseg.commands.doctor import check_cv2, check_versions, installed_versions, run
+from hrseg.training import trainer
 
 GOOD = {
     "torch": "2.13.0+cpu",
@@ -34,10 +37,6 @@ BAD = [  # of the field notes: name as its wheel spells it, release, word of the
 ]
 
 
-def texts(findings):
-    return [finding.text for finding in findings]
-
-
 def put(folder, name, version):
     """What pip writes down of a package that it has installed."""
     info = folder / f"{name.replace('-', '_')}-{version}.dist-info"
@@ -50,12 +49,10 @@ def environment(tmp_path, monkeypatch):
     """An environment of good releases alone; `put` adds to it."""
     for name, version in GOOD.items():
         put(tmp_path, name, version)
-    needed = [Requirement(line) for line in metadata.requires("hrseg") or []]
-    needed = [item for item in needed if item.marker is None and item.name in GOOD]
-    assert len(needed) == len(GOOD)
-    monkeypatch.setattr(doctor, "_requirements", lambda: needed)
-    monkeypatch.setattr(doctor, "_check_import", lambda module, repair: [])
-    monkeypatch.setattr(doctor, "machine", lambda: ([], []))
+    needed = [line for line in metadata.requires("hrseg") or [] if Requirement(line).name in GOOD]
+    monkeypatch.setattr(metadata, "requires", lambda name: needed)
+    monkeypatch.setattr(doctor, "check_import", lambda module, repair: [])
+    monkeypatch.setattr(doctor, "check_devices", lambda: ([], []))
     monkeypatch.setattr(doctor.sys, "path", [str(tmp_path)])
     return tmp_path
 
@@ -80,41 +77,48 @@ def test_each_known_bad_release_is_found_in_what_is_installed(
     assert f"{name.lower().replace('_', '-')} {version}" in line
 
 
-def test_the_release_that_python_imports_is_the_one_that_counts(environment, monkeypatch):
-    later = environment / "later"
-    put(later, "torch", "2.9.1")
-    monkeypatch.setattr(doctor.sys, "path", [str(environment), str(later)])
-    assert installed_versions()["torch"] == "2.13.0+cpu"
-    monkeypatch.setattr(doctor.sys, "path", [str(later), str(environment)])
-    assert installed_versions()["torch"] == "2.9.1"
-
-
 def test_a_version_out_of_bounds_is_told_once_and_a_missing_package_with_its_repair():
     needs = [Requirement("torch>=2.10"), Requirement("rich>=14"), Requirement("pillow>=12.3")]
-    found = texts(check_versions({**GOOD, "torch": "2.4.0", "rich": "13.0"}, needs))
-    assert len(found) == 2
-    assert "rich 13.0: hrseg is made for rich>=14" in found
+    findings = list(check_versions({**GOOD, "torch": "2.4.0", "rich": "13.0"}, needs))
+    assert len(findings) == 2
+    assert "BAD: rich 13.0: hrseg is made for rich>=14" in findings
     missing = {name: version for name, version in GOOD.items() if name != "pillow"}
-    assert texts(check_versions({**missing, "rich": "14.1"}, needs)) == [
-        "pillow is missing: pip install 'pillow>=12.3'"
+    assert list(check_versions({**missing, "rich": "14.1"}, needs)) == [
+        "BAD: pillow is missing: pip install 'pillow>=12.3'"
     ]
 
 
 def test_two_builds_of_cv2_are_told_apart_and_repaired():
-    (text,) = texts(check_cv2({**GOOD, "opencv-python": "4.12.0.88"}))
+    (text,) = check_cv2({**GOOD, "opencv-python": "4.12.0.88"})
     assert "opencv-python 4.12.0.88 and opencv-python-headless 5.0.0.93" in text
     assert "pip uninstall -y opencv-python opencv-python-headless;" in text
 
 
 def test_a_module_that_does_not_import_is_found_with_its_error():
-    (finding,) = doctor._check_import("no_such_module_at_all", "install it")
-    assert "No module named 'no_such_module_at_all'" in finding.text
-    assert finding.text.endswith("install it") and finding.bad
+    (finding,) = doctor.check_import("no_such_module_at_all", "install it")
+    assert finding.startswith("BAD: ") and "No module named 'no_such_module_at_all'" in finding
+    assert finding.endswith("install it")
 
 
-def test_the_report_names_versions_devices_and_space():
+def test_a_torch_that_does_not_import_is_a_finding_and_no_traceback(monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch", None)
+    facts, (finding,) = doctor.check_devices()
+    assert not facts and finding.startswith("BAD: torch cannot be imported")
+
+
+def test_the_precision_that_fit_would_choose_is_shown_with_its_reason(monkeypatch):
+    monkeypatch.setattr(trainer, "choose_precision", lambda kind: trainer.Choice("16-mixed", kind))
     facts = dict(doctor.report()[0])
+    kind = "cuda" if "device cuda:0" in facts else "mps" if "device mps" in facts else "cpu"
+    assert facts["trainer.precision"] == f"16-mixed by default: {kind}"
     assert {"hrseg", "python", "torch", "opencv-python-headless", "torch build"} <= set(facts)
-    assert {"trainer.precision", "memory", "data workers"} <= set(facts)
-    assert any(name.startswith("free in") for name in facts)
     assert facts["albumentations"] == "2.0.8"
+
+
+def test_small_shared_memory_and_a_full_disk_are_noted(monkeypatch):
+    usage = namedtuple("usage", "total used free")(2**36, 2**36, 2**26)
+    monkeypatch.setattr(doctor.shutil, "disk_usage", lambda folder: usage)
+    facts, notes = doctor.check_space()
+    assert "GiB free" in dict(facts)["memory"]
+    assert any("/dev/shm has less than 1 GiB free: docker run" in note for note in notes)
+    assert any("runs=FOLDER" in note for note in notes)

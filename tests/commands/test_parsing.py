@@ -1,7 +1,18 @@
 import pytest
 
-from hrseg.cli import join_overrides, parse
+from hrseg.cli import join_overrides, main, parse
 from hrseg.errors import ConfigError
+
+SUBCOMMANDS = [
+    "data check",
+    "data stats",
+    "data cache",
+    "weights inspect file",
+    "weights convert file --to mmseg",
+    "benchmark model",
+    "benchmark data",
+    "benchmark evaluation",
+]
 
 
 @pytest.mark.parametrize(
@@ -28,6 +39,17 @@ def test_overrides_may_stand_anywhere():
 
 
 @pytest.mark.parametrize("argv", [["fit", "--confg", "x"], ["configs", "a", "b=c"]])
-def test_what_is_no_argument_is_named(argv):
+def test_an_unknown_argument_is_named(argv):
     with pytest.raises(ConfigError, match="unknown argument"):
         parse(argv)
+
+
+def test_each_subcommand_has_a_function_of_its_own():
+    functions = {parse(words.split()).function for words in SUBCOMMANDS}
+    assert len(functions) == len(SUBCOMMANDS)
+
+
+@pytest.mark.parametrize("group", ["data", "weights", "benchmark"])
+def test_a_group_without_a_subcommand_prints_its_help(group, capsys):
+    assert main([group]) == 0
+    assert f"hrseg {group}" in capsys.readouterr().out

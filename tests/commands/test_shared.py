@@ -7,7 +7,7 @@ import pytest
 from hrseg.commands._shared import (
     check_root,
     checkpoint_to_score,
-    config_name,
+    config_of,
     run_of_arguments,
 )
 from hrseg.commands.fit import check_weights, run_to_resume
@@ -75,7 +75,7 @@ def test_resume_goes_on_in_the_run_that_is_named_or_in_the_newest(runs):
 
 def test_what_is_missing_is_said_before_anything_heavy(tmp_path):
     with pytest.raises(ConfigError, match="which config"):
-        config_name(words())
+        config_of(words())
     config = load_config("camvid_w18", ["data.root=/nowhere", "model.weights=no.pth"])
     with pytest.raises(DataError, match="no folder /nowhere"):
         check_root(config)

@@ -1,14 +1,11 @@
 import copy
 import json
-import subprocess
-import sys
 from inspect import signature
 from pathlib import Path
 
 import pytest
 import pytorch_lightning as pl
 
-from hrseg.commands.configs import description
 from hrseg.config.loader import find_config, load_config, shipped_configs, to_dict, to_yaml
 from hrseg.config.trainer import OWN_TRAINER_NAMES, TRAINER_NAMES
 from hrseg.errors import ConfigError
@@ -40,20 +37,17 @@ def test_every_shipped_config_loads_and_prints_a_fixed_point(name, tmp_path):
 def test_every_shipped_config_names_its_schema_and_describes_itself(name):
     first, second, *_ = shipped_configs()[name].read_text().splitlines()
     assert first == "# yaml-language-server: $schema=schema.json"
-    assert description(f"{first}\n{second}\n") == second.removeprefix("# ")
+    assert second.startswith("# ") and len(second) > 20
 
 
 def test_a_config_is_found_by_path_by_name_and_without_its_suffix(minimal, monkeypatch):
     monkeypatch.chdir(minimal.parent)
     assert find_config("mine.yaml") == find_config("mine") == Path("mine.yaml")
     assert find_config("camvid_w18_small").name == "camvid_w18_small.yaml"
-    assert find_config("camvid_w18_small.yaml").name == "camvid_w18_small.yaml"
-
-
-def test_a_users_file_goes_before_a_shipped_config_of_that_name(tmp_path, monkeypatch):
-    (tmp_path / "camvid_w18_small.yaml").write_text(MINIMAL)
-    monkeypatch.chdir(tmp_path)
-    assert load_config("camvid_w18_small").name == "mine"
+    minimal.rename("camvid_w18_small.yaml")
+    assert load_config("camvid_w18_small").name == "mine"  # not the shipped one
+    with pytest.raises(ConfigError, match="Did you mean: camvid_w18_small"):
+        find_config("camvid_w18_smal.yaml")
 
 
 def test_overrides_reach_nested_keys_lists_and_named_sections(minimal):
@@ -75,19 +69,16 @@ def test_overrides_reach_nested_keys_lists_and_named_sections(minimal):
     assert config.trainer == {"devices": 2}
 
 
-def test_an_override_replaces_a_mapping_and_a_named_section(minimal):
+def test_an_override_replaces_a_mapping_and_a_bare_on_is_the_key_on(minimal):
     minimal.write_text(
         "name: x\ndata: {name: folder, root: y, id_map: {0: 0, 255: 1}}\n"
         "model: {backbone: hrnet_w18}\noptimizer: {name: adamw, lr: 0.5}\n"
+        "losses:\n- {name: cross_entropy, on: aux}\n"
     )
     config = load_config(minimal, ["data.id_map={7: 0, 8: 1}", "optimizer={name: sgd}"])
     assert dict(config.data.id_map) == {7: 0, 8: 1}
     assert config.optimizer.lr == 0.01
-
-
-def test_a_bare_on_is_the_key_on_although_yaml_reads_true(minimal):
-    minimal.write_text(MINIMAL + "losses:\n- {name: cross_entropy, on: aux}\n")
-    assert load_config(minimal).losses[0].on == "aux"
+    assert config.losses[0].on == "aux"  # YAML reads true
 
 
 @pytest.mark.parametrize(
@@ -98,15 +89,11 @@ def test_a_bare_on_is_the_key_on_although_yaml_reads_true(minimal):
             "data.batch_size=four",
             ["data.batch_size", "'four'", "Expected a whole number from 1 up, e.g. 8"],
         ),
-        ("data.batch_size=0", ["data.batch_size", "from 1 up"]),
         (
             "data.crop_size=[1,2,3]",
             ["data.crop_size", "two whole numbers", "[256, 256]", "(height, width)"],
         ),
-        ("data.scales=[1]", ["data.scales", "(first, last, step)"]),
-        ("data.scales=[0.75,1.0,1.25]", ["data.scales", "whole steps"]),
         ("data.scales=[0.5,2.0,0.4]", ["data.scales", "whole steps"]),
-        ("trainer.max_epochs=abc", ["trainer.max_epochs", "whole number"]),
         ("trainer.max_epochs=2.5", ["trainer.max_epochs", "whole number"]),
         ("data.batch_size=true", ["data.batch_size is true", "whole number"]),
         ("data.squash=3", ["data.squash is 3", "two whole numbers", "or null"]),
@@ -118,8 +105,6 @@ def test_a_bare_on_is_the_key_on_although_yaml_reads_true(minimal):
         ("data.name=camvd", ["data.name", "Did you mean: camvid?"]),
         ("data.flip=2", ["data.flip", "from 0 to 1"]),
         ("model.backbone=hrnet_w19", ["model.backbone", "hrnet_w18"]),
-        ("model.head=ocrr", ["model.head", "Known: fcn"]),
-        ("optimizer.name=adam", ["optimizer.name", "Did you mean: adamw?"]),
         ("losses=[ohm]", ["losses[0]", "Did you mean: ohem?"]),
         ("losses[0].wight=1", ["losses[0].wight", "Did you mean: weight?"]),
         ("losses=[]", ["losses", "at least one, e.g. [cross_entropy]"]),
@@ -127,9 +112,7 @@ def test_a_bare_on_is_the_key_on_although_yaml_reads_true(minimal):
         ("trainer.max_epoch=3", ["trainer.max_epoch", "Did you mean: max_epochs"]),
         ("trainer.callbacks=3", ["trainer.callbacks", "hrseg sets this one itself"]),
         ("inference.flip=maybe", ["inference.flip is 'maybe'", "true or false or null"]),
-        ("nme=x", ["nme", "Did you mean: name?"]),
         ("seed", ["'seed'", "key=value"]),
-        ("data.root=[1", ["data.root", "not a YAML value"]),
     ],
 )
 def test_a_wrong_override_names_key_expectation_and_repair_in_four_lines(
@@ -153,8 +136,6 @@ def test_a_wrong_override_names_key_expectation_and_repair_in_four_lines(
         ("name: x\n\nsede: 3\n", ["mine.yaml, line 3", "sede", "seed"]),
         ("name: [x\n", ["mine.yaml is not valid YAML"]),
         ("name: x\nname: y\n", ["mine.yaml is not valid YAML", "duplicate"]),
-        ("- a\n- b\n", ["no 'key: value' pairs"]),
-        ("[" * 3000, ["mine.yaml is not valid YAML"]),
         (
             "data: {name: camvid, root: x}\nmodel: hrnet\n",
             ["line 2: model is 'hrnet'", "key: value"],
@@ -173,11 +154,6 @@ def test_a_wrong_file_names_itself_and_the_line(minimal, text, expected):
         load_config(minimal)
     assert all(part in str(error.value) for part in expected), str(error.value)
     assert len(str(error.value).splitlines()) <= 4
-
-
-def test_a_misspelt_config_names_the_nearest_shipped_one():
-    with pytest.raises(ConfigError, match="Did you mean: camvid_w18_small"):
-        find_config("camvid_w18_smal.yaml")
 
 
 def test_interpolations_are_saved_unresolved_and_only_hrseg_variables_are_read(
@@ -202,17 +178,6 @@ def test_interpolations_are_saved_unresolved_and_only_hrseg_variables_are_read(
 def test_trainer_names_are_lightnings_own():
     parameters = set(signature(pl.Trainer.__init__).parameters) - {"self"}
     assert set(TRAINER_NAMES) | set(OWN_TRAINER_NAMES) == parameters
-
-
-def test_a_typo_is_answered_without_importing_torch(minimal):
-    code = (
-        "import sys; from hrseg.cli import main; "
-        f"code = main(['fit', '--config', {str(minimal)!r}, 'data.rot=x']); "
-        "assert code == 2, code; assert 'torch' not in sys.modules"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    assert "data.rot" in done.stderr
 
 
 def test_a_protocol_is_checked_with_the_place_where_it_was_written(tmp_path):
@@ -259,24 +224,12 @@ def test_a_section_from_the_environment_is_saved_as_it_was_written(tmp_path, mon
     assert "window: ${data.crop_size}\n" in to_yaml(changed)
 
 
-def test_an_interpolation_finds_defaults_and_names(minimal):
-    config = load_config(minimal, ["name=${model.backbone}_${seed}", "optimizer=sgd",
-                                   "schedule=poly",
-                                   "schedule.warmup_steps=${inference.window_batch}"])  # fmt: skip
-    assert (config.name, config.schedule.warmup_steps) == ("hrnet_w18_304", 4)
-
-
-def test_an_assignment_is_checked(minimal):
-    config = load_config(minimal)
-    with pytest.raises(ValueError, match="batch_size"):
-        config.data.batch_size = 0
-
-
-def test_a_section_named_by_the_environment_does_not_land_in_the_config(monkeypatch):
-    monkeypatch.setenv("HRSEG_OPTIMIZER", "sgd_of_the_environment")
-    with pytest.raises(ConfigError) as error:
-        load_config("synthetic_tiny", ["optimizer=${oc.env:HRSEG_OPTIMIZER}"])
-    assert "sgd_of_the_environment" not in str(error.value)
+@pytest.mark.parametrize("key", ["optimizer", "data.batch_size", "inference.window"])
+def test_a_wrong_value_of_the_environment_is_not_printed(key, monkeypatch):
+    monkeypatch.setenv("HRSEG_SECRET", "of_the_environment")
+    with pytest.raises(ConfigError, match=rf"{key} is '\${{oc.env:HRSEG_SECRET}}'") as error:
+        load_config("synthetic_tiny", [f"{key}=${{oc.env:HRSEG_SECRET}}"])
+    assert "of_the_environment" not in str(error.value)
 
 
 @pytest.mark.parametrize(

@@ -49,22 +49,15 @@ def test_the_presets_are_the_published_protocols():
     ("arguments", "message"),
     [
         ({"scales": ()}, r"inference.scales is \[\].\nExpected a list of numbers"),
-        ({"scales": (1.0, -1)}, "inference.scales"),
         ({"scales": (1.0, 1)}, "each scale once"),
         ({"scales": (float("nan"),)}, "inference.scales"),
-        ({"scales": (float("inf"),)}, "inference.scales"),
-        ({"scales": ["big"]}, "inference.scales"),
         ({"scales": 1.0}, "inference.scales is 1.0.\nExpected a list"),
-        ({"flip": "maybe"}, "inference.flip is 'maybe'.\nExpected true or false"),
         ({"average": "softmx"}, r"(?s)average is 'softmx'.*Did you mean: softmax\?"),
-        ({"absent_classes": "skip"}, r"(?s)'skip'.*Did you mean: skipped\?"),
         ({"window_border": None}, "inference.window_border is null.\nExpected shift or pad"),
         ({"resize": (1, 2, 3)}, r"resize is \[1, 2, 3\].\n.*\[side\] short side"),
-        ({"resize": (480.5,)}, "inference.resize"),
         ({"window": (520,)}, r"inference.window is \[520\].\nExpected \[\] or two whole numbers"),
         ({"window": (16, 64)}, "from 32"),
         ({"window": (64, 64), "stride": (32, 65)}, r"stride .*\n.*at most the window, \[64, 64\]"),
-        ({"stride": (32, 32)}, "inference.stride"),
         ({"pad_color": (0, 0, 256)}, r"pad_color .*\nExpected three whole numbers from 0 to 255"),
         ({"pad_multiple": 0}, "inference.pad_multiple is 0.\nExpected a whole number from 1 to"),
         ({"base_size": True}, "inference.base_size is true"),
@@ -74,11 +67,3 @@ def test_the_presets_are_the_published_protocols():
 def test_a_protocol_that_cannot_be_run_is_refused(arguments, message):
     with pytest.raises(ConfigError, match=message):
         Protocol(**arguments)
-
-
-def test_a_changed_protocol_is_checked():
-    assert PROTOCOLS["mmseg"].changed(scales=[1]) == Protocol(
-        name="mmseg", flip=True, flip_average="scores", scores_at="image"
-    )
-    with pytest.raises(ConfigError, match=r"inference.window"):
-        Protocol().changed(window=(1,))

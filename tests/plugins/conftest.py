@@ -17,8 +17,10 @@ def forget(monkeypatch):
     modules, path = set(sys.modules), list(sys.path)
 
     def forget():
-        for one, entries in built_in:
-            one._entries, one.plugins = dict(entries), {}
+        for table, entries in built_in:
+            table.clear()
+            table.update(entries)
+            table.plugins = {}
         for section, names in parts.items():
             PARTS[section] = dict(names)
         for name in set(sys.modules) - modules:

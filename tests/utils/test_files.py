@@ -9,14 +9,6 @@ from hrseg.errors import ConfigError
 from hrseg.utils.files import cannot_write, replacing, write_bytes
 
 
-def test_a_file_is_replaced_when_all_went_well(tmp_path):
-    path = tmp_path / "new" / "a.txt"
-    write_bytes(path, b"one")
-    write_bytes(path, b"two")
-    assert path.read_bytes() == b"two"
-    assert [file.name for file in path.parent.iterdir()] == ["a.txt"]
-
-
 def test_after_an_error_the_old_file_is_there_and_nothing_half_written(tmp_path):
     path = tmp_path / "a.txt"
     write_bytes(path, b"old")

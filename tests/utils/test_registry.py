@@ -1,19 +1,11 @@
 import pytest
 
 from hrseg.errors import ConfigError
-from hrseg.utils.registry import build, find
+from hrseg.utils.registry import build
 
 
 def make(size: int = 1) -> int:
     return size
-
-
-def test_find_names_the_nearest_and_all_known_names():
-    assert find({"poly": 1}, "poly", "schedule") == 1
-    with pytest.raises(
-        ConfigError, match=r"unknown schedule 'pol'. Did you mean: poly\?\nKnown: poly"
-    ):
-        find({"poly": 1}, "pol", "schedule")
 
 
 def test_build_calls_the_named_entry_with_the_rest():
@@ -24,5 +16,7 @@ def test_build_calls_the_named_entry_with_the_rest():
 def test_build_refuses_arguments_that_the_entry_does_not_take():
     with pytest.raises(ConfigError, match=r"thing 'one' takes no 'sise'\. Did you mean: size"):
         build({"one": make}, {"name": "one", "sise": 3}, "thing")
+    with pytest.raises(ConfigError, match=r"unknown thing 'on'. Did you mean: one\?\nKnown: one"):
+        build({"one": make}, "on", "thing")
     with pytest.raises(ConfigError, match="has no 'name'"):
         build({"one": make}, {"size": 3}, "thing")
