@@ -90,12 +90,12 @@ def test_lists_split_what_lies_in_one_folder(tmp_path):
     layout = find_layout(tmp_path)
     assert layout.splits == ("ImageSets/Segmentation/train.txt", "ImageSets/Segmentation/val.txt")
     assert [len(pairs) for pairs in layout.pairs.values()] == [2, 1]
-    assert layout.lonely == ()
+    assert layout.unpaired == ()
 
 
 def test_files_without_a_partner_are_told_on_both_sides(tmp_path):
     put(tmp_path, "images/a.jpg", "masks/a.png", "images/b.jpg", "masks/c.png")
-    assert [path.name for path in find_layout(tmp_path).lonely] == ["b.jpg", "c.png"]
+    assert [path.name for path in find_layout(tmp_path).unpaired] == ["b.jpg", "c.png"]
 
 
 def test_numbers_in_names_are_no_suffix(tmp_path):
