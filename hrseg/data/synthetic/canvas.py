@@ -33,7 +33,7 @@ class Canvas:
     """
 
     def __init__(self, rng: np.random.Generator, size: tuple[int, int]) -> None:
-        """Draw camera and light; the paper is blank."""
+        """Draw camera and light at random; the image is blank."""
         self.rng = rng
         self.height, self.width = 2 * size[0], 2 * size[1]
         self.image = np.zeros((self.height, self.width, 3), np.uint8)
@@ -57,14 +57,14 @@ class Canvas:
         return np.stack([self.center + columns, self.horizon + rows], 1)
 
     def fill(self, points: Polygon, color: Color, label: int) -> None:
-        """Fill a world polygon; far ones fade into the haze."""
+        """Fill a world polygon, faded by the haze."""
         depth = min(point[2] for point in points)
         self.fill_pixels(self.pixels(points), self.faded(color, depth), label)
 
     def fill_pixels(self, points: npt.NDArray[np.float64], color: Color, label: int) -> None:
         """Fill a convex polygon given in pixels."""
         if (points < self.view[0]).any() or (points > self.view[2]).any():
-            # Millions of pixels outside cost as much as inside.
+            # Pixels outside of the view cost as much as those inside.
             limited = points.clip(-1e5, 1e5).astype(np.float32)
             area, inside = cv2.intersectConvexConvex(limited, self.view)
             if area <= 0:

@@ -88,24 +88,19 @@ def car(canvas: Canvas, x: float, z: float) -> None:
     canvas.shade(strip(left - 0.25, right + 0.25, z - 0.35, z + length), 0.55)
     inner, toward = (left, 1) if x > canvas.offset else (right, -1)
     cabin = x - toward * roof
+    turn = np.linspace(0, 2 * np.pi, 14, endpoint=False)
     for wheel in (z + 0.75, z + length - 0.8):
-        turn = np.linspace(0, 2 * np.pi, 14, endpoint=False)
         for radius, tone in ((0.34, 28), (0.18, 130)):
             rim = [(inner, 0.33 + radius * np.sin(t), wheel + radius * np.cos(t)) for t in turn]
             canvas.fill(rim, np.full(3, float(tone)), CAR)
     for a, b in ((left + 0.1, left + 0.34), (right - 0.34, right - 0.1)):
         canvas.fill(front(a, b, 0, 0.4, z + 0.1), np.full(3, 25.0), CAR)
-    body = [
-        (inner, 0.3, z),
-        (inner, waist, z),
-        (inner, waist, z + length),
-        (inner, 0.3, z + length),
-    ]
     side = [(inner, waist, z + 0.1), (cabin, tall, z + 0.5), (cabin, tall, z + 0.62 * length),
             (inner, waist, z + 0.8 * length)]  # fmt: skip
     canvas.fill(side, paint * 0.8, CAR)
     canvas.fill(shrink(side, 0.78), DARK_GLASS, CAR)
-    canvas.fill(body, paint * 0.82, CAR)
+    ends = ((0.3, z), (waist, z), (waist, z + length), (0.3, z + length))
+    canvas.fill([(inner, y, depth) for y, depth in ends], paint * 0.82, CAR)
     canvas.fill(rim, np.full(3, 60.0), CAR)
     rear = [(left, waist, z + 0.05), (x - roof, tall, z + 0.45), (x + roof, tall, z + 0.45),
             (right, waist, z + 0.05)]  # fmt: skip
@@ -120,7 +115,7 @@ def car(canvas: Canvas, x: float, z: float) -> None:
 
 
 def person(canvas: Canvas, x: float, z: float) -> None:
-    """Draw somebody walking."""
+    """Draw somebody who walks."""
     rng = canvas.rng
     tall, wide, stride = rng.uniform(1.5, 1.9), rng.uniform(0.2, 0.28), rng.uniform(-0.2, 0.2)
     hip, neck = 0.48 * tall, 0.84 * tall
@@ -142,7 +137,6 @@ def person(canvas: Canvas, x: float, z: float) -> None:
 
 
 def _cast(canvas: Canvas, x: float, z: float, reach: float) -> None:
-    """Put the shadow of a thing on the ground."""
     spread = x - canvas.sun * reach
     ground = [(x - 0.3 * reach, 0, z - 0.3 * reach), (spread, 0, z - 0.2 * reach)]
     canvas.shade([*ground, (spread, 0, z + 0.5 * reach), (x, 0, z + 0.6 * reach)], 0.35)

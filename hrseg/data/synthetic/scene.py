@@ -41,32 +41,32 @@ def generate_scene(seed: int, index: int, size: tuple[int, int]) -> tuple[Array,
     _ground(canvas, half, walk)
     for side in (-1, 1):
         _street_front(canvas, side, half + walk + rng.uniform(0.2, 1.5))
-    things = []
+    objects = []
     for side in (-1, 1):
-        for z in _places(rng, 5, rng.uniform(9, 22)):
-            things.append((z, partial(tree, canvas, side * (half + 0.6 * walk), z)))
-        for z in _places(rng, 5, rng.uniform(9, 22)):
-            things.append((z, partial(pole, canvas, side * (half + 0.35), z, side)))
-        for z in _places(rng, 6, rng.uniform(7, 18)):
+        for z in _distances(rng, 5, rng.uniform(9, 22)):
+            objects.append((z, partial(tree, canvas, side * (half + 0.6 * walk), z)))
+        for z in _distances(rng, 5, rng.uniform(9, 22)):
+            objects.append((z, partial(pole, canvas, side * (half + 0.35), z, side)))
+        for z in _distances(rng, 6, rng.uniform(7, 18)):
             x = side * (half - 1.05 if rng.random() < 0.7 else half * 0.42)
-            things.append((z, partial(car, canvas, x, z)))
-        for z in _places(rng, 5, rng.uniform(4, 12)):
+            objects.append((z, partial(car, canvas, x, z)))
+        for z in _distances(rng, 5, rng.uniform(4, 12)):
             x = side * (half + rng.uniform(0.2, 0.9) * walk)
             if rng.random() < 0.12:  # someone crosses
                 x = rng.uniform(-0.8, 0.8) * half
-            things.append((z, partial(person, canvas, x, z)))
-    for _, paint in sorted(things, key=lambda thing: -thing[0]):
+            objects.append((z, partial(person, canvas, x, z)))
+    for _, paint in sorted(objects, key=lambda item: -item[0]):
         paint()
     if rng.random() < 0.4:
         _bonnet(canvas)
     return canvas.develop(size)
 
 
-def _places(rng: np.random.Generator, nearest: float, gap: float) -> list[float]:
+def _distances(rng: np.random.Generator, nearest: float, gap: float) -> list[float]:
     """Return distances along the street, about `gap` apart."""
     steps = rng.uniform(0.35, 1.65, 24) * gap
-    places = nearest + rng.uniform(-0.3, 1) * gap + np.cumsum(steps) - steps[0]
-    return [float(z) for z in places if nearest < z < 0.7 * FAR]
+    distances = nearest + rng.uniform(-0.3, 1) * gap + np.cumsum(steps) - steps[0]
+    return [float(z) for z in distances if nearest < z < 0.7 * FAR]
 
 
 def _sky(canvas: Canvas) -> None:
@@ -169,7 +169,7 @@ def _house(canvas: Canvas, side: int, x: float, near: float, far: float) -> None
 
 
 def _bonnet(canvas: Canvas) -> None:
-    """Put the camera's own car at the bottom: neither class nor error, so ignored."""
+    """Draw the camera's own car, which is ignored, at the bottom."""
     rng, width, height = canvas.rng, canvas.width, canvas.height
     columns = np.linspace(0.08, 0.92, 24)
     rise = height * rng.uniform(0.05, 0.1) * np.sin(np.pi * np.linspace(0.02, 0.98, 24)) ** 0.5
