@@ -113,7 +113,6 @@ def default_palette(count: int) -> tuple[tuple[int, int, int], ...]:
 
 
 def _color_table(palette: Palette) -> Array:
-    """Return 256 colours, black for ids without a class."""
     table = np.full((256, 3), VOID_COLOR, np.uint8)
     colors = palette if len(palette) else default_palette(IGNORE_INDEX)
     table[: len(colors)] = colors

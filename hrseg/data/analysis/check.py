@@ -50,34 +50,21 @@ def _per_channel() -> Counts:
 class Split:
     """Contents of the files of a split, added up; or those of one pair.
 
-    Attributes:
-        name: of the split.
-        files: (image, mask) paths.
-        expected: the official number of images, if there is one.
-        sizes: number of images of each (height, width).
-        pixels: pixels of each train id, 256 of them.
-        images: number of images that each id occurs in.
-        surroundings: pixels of the images that each id occurs in.
-        sums: sum of each channel over all pixels, RGB.
-        squares: sum of their squares.
-        odd: notes that are no faults, with the files that they are about.
-        digests: sha256 of each file that was read.
-        notes: remarks about the split as a whole.
-        faults: what is wrong.
+    Counts per id have 256 entries, those per channel are RGB.
     """
 
     name: str = ""
     files: Files = ()
-    expected: int | None = None
-    sizes: Counter[tuple[int, int]] = field(default_factory=Counter)
+    expected: int | None = None  # the official number of images
+    sizes: Counter[tuple[int, int]] = field(default_factory=Counter)  # images of (height, width)
     pixels: Counts = field(default_factory=_per_id)
-    images: Counts = field(default_factory=_per_id)
-    surroundings: Counts = field(default_factory=_per_id)
+    images: Counts = field(default_factory=_per_id)  # that contain the id
+    surroundings: Counts = field(default_factory=_per_id)  # pixels of the images with the id
     sums: Counts = field(default_factory=_per_channel)
     squares: Counts = field(default_factory=_per_channel)
-    odd: dict[str, list[Path]] = field(default_factory=dict)
-    digests: dict[Path, str] = field(default_factory=dict)
-    notes: list[str] = field(default_factory=list)
+    odd: dict[str, list[Path]] = field(default_factory=dict)  # notes and the files they are about
+    digests: dict[Path, str] = field(default_factory=dict)  # sha256 of each file
+    notes: list[str] = field(default_factory=list)  # about the split as a whole
     faults: list[Fault] = field(default_factory=list)
 
     def add(self, pair: "Split") -> None:
@@ -94,7 +81,7 @@ class Split:
         self.faults += pair.faults
 
     def note(self, note: str, *files: Path) -> None:
-        """Note something odd about some files."""
+        """Add a note about some files."""
         self.odd.setdefault(note, []).extend(files)
 
     def remarks(self, names: Sequence[str]) -> list[str]:
@@ -228,10 +215,8 @@ def _add_image(pair: Split, path: Path) -> None:
     pair.sizes[image.shape[0], image.shape[1]] += 1
     # OpenCV's doubles are whole numbers but for the square of a square root in some builds' norm.
     pair.sums += np.rint(cv2.sumElems(image)[:3]).astype(np.int64)
-    planes = cv2.split(image)
-    pair.squares += np.rint([cv2.norm(p, cv2.NORM_L2SQR) for p in planes]).astype(np.int64)
-    if np.ptp(pair.squares) == 0 and all(np.array_equal(planes[0], p) for p in planes[1:]):
-        pair.note("grey images", path)
+    squares = [cv2.norm(plane, cv2.NORM_L2SQR) for plane in cv2.split(image)]
+    pair.squares += np.rint(squares).astype(np.int64)
     if _exif_rotates(data):
         pair.note("images that EXIF would rotate, used as stored", path)
 
@@ -247,9 +232,8 @@ def _add_mask(pair: Split, path: Path, ids: npt.NDArray[np.uint8]) -> None:
         wrong = f"{columns}x{rows}, its image {width}x{height} (width x height)."
         repair = "Expected the same size; export the mask again at the image's size."
         pair.faults.append(Fault(path, f"{wrong}\n{repair}"))
-    classes = np.count_nonzero(pair.pixels[:IGNORE_INDEX])
-    if classes < 2:
-        pair.note(("masks all ignored", "masks of a single class")[classes], path)
+    if not pair.pixels[:IGNORE_INDEX].any():
+        pair.note("masks all ignored", path)
 
 
 def _exif_rotates(data: bytes) -> bool:

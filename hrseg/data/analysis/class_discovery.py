@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from hrseg.data.images import FORMATS
+from hrseg.data.images import FORMATS, decoding, header_size
 from hrseg.data.masks import stored_values
 from hrseg.errors import DataError
 from hrseg.utils.constants import IGNORE_INDEX
@@ -16,53 +16,32 @@ from hrseg.utils.constants import IGNORE_INDEX
 Color = tuple[int, int, int]
 
 VOID_NAMES = ("void", "ignore", "ignored", "unlabelled", "unlabeled", "undefined")
-_GREY_MODES = ("1", "L", "LA", "I", "I;16")
+_GREY_MODES = ("1", "L", "I", "I;16")
 
 
 @dataclass
 class Survey:
-    """Contents of a sample of pairs.
+    """Contents of a sample of pairs."""
 
-    Attributes:
-        sizes: (height, width) of each image.
-        grey: number of images without colour.
-        kinds: number of masks by kind: "palette", "grey", "colour", "JPEG" (not counted further).
-        pixels: pixels of each id, or of each colour as 0xRRGGBB.
-        palette: the colours of the first palette mask.
-        other_size: masks that have another size than their image.
-        unreadable: damaged files.
-    """
-
-    sizes: list[tuple[int, int]] = field(default_factory=list)
-    grey: int = 0
-    kinds: Counter[str] = field(default_factory=Counter)
-    pixels: Counter[int] = field(default_factory=Counter)
-    palette: list[Color] = field(default_factory=list)
-    other_size: list[Path] = field(default_factory=list)
+    sizes: list[tuple[int, int]] = field(default_factory=list)  # (height, width) of each image
+    kinds: Counter[str] = field(default_factory=Counter)  # masks: palette, grey, colour, JPEG
+    pixels: Counter[int] = field(default_factory=Counter)  # of each id, or colour as 0xRRGGBB
+    palette: list[Color] = field(default_factory=list)  # of the first palette mask
+    other_size: list[Path] = field(default_factory=list)  # masks that do not fit their image
     unreadable: list[Path] = field(default_factory=list)
 
 
 @dataclass
 class Classes:
-    """Classes of a survey, as arguments of the data set `Folder`.
-
-    Attributes:
-        names: one per class.
-        keys: id, or code of the colour, of each class in the survey.
-        mask_format: "index" or "rgb".
-        palette: a colour per class, or per raw id of colour masks.
-        id_map: raw id -> train id; None: they are the same.
-        ignore_ids: raw ids that are not scored.
-        warnings: guesses that were made, a line each.
-    """
+    """Classes of a survey, as arguments of the data set `Folder`."""
 
     names: list[str]
-    keys: list[int]
+    keys: list[int]  # id, or code of the colour, of each class in the survey
     mask_format: str = "index"
     palette: list[Color] | None = None
     id_map: dict[int, int] | None = None
     ignore_ids: tuple[int, ...] = (IGNORE_INDEX,)
-    warnings: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)  # guesses that were made, a line each
 
 
 def take_survey(pairs: Iterable[tuple[Path, Path]]) -> Survey:
@@ -71,16 +50,14 @@ def take_survey(pairs: Iterable[tuple[Path, Path]]) -> Survey:
     for image_path, mask_path in pairs:
         path = image_path
         try:
-            with Image.open(image_path, formats=FORMATS) as image:
-                size = (image.height, image.width)
-                survey.grey += image.mode in _GREY_MODES
+            size = header_size(image_path)
             survey.sizes.append(size)
             path = mask_path
-            with Image.open(mask_path, formats=FORMATS) as mask:
+            with decoding(mask_path), Image.open(mask_path, formats=FORMATS) as mask:
                 if (mask.height, mask.width) != size:
                     survey.other_size.append(mask_path)
                 _count(mask, survey)
-        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
+        except DataError:
             survey.unreadable.append(path)
     return survey
 
@@ -105,7 +82,7 @@ def _count(mask: Image.Image, survey: Survey) -> None:
     if mask.format == "JPEG":
         survey.kinds["JPEG"] += 1
         return
-    if mask.mode == "P" or (mask.mode in _GREY_MODES and mask.mode != "LA"):
+    if mask.mode in ("P", *_GREY_MODES):
         kind = "palette" if mask.mode == "P" else "grey"
         values = stored_values(mask).astype(np.int32)  # 0..65535 in a PNG
     else:
@@ -121,7 +98,6 @@ def _count(mask: Image.Image, survey: Survey) -> None:
 
 
 def _id_classes(survey: Survey, names: Sequence[str], palette: Sequence[Color] | None) -> Classes:
-    """Return the classes of index masks; `palette` has a colour per name."""
     ids = sorted(set(survey.pixels) - {IGNORE_INDEX})
     if not ids or ids[-1] > IGNORE_INDEX:
         raise DataError(
@@ -169,7 +145,6 @@ def _png_colors(survey: Survey) -> dict[int, Color]:
 def _color_classes(
     survey: Survey, names: Sequence[str], palette: Sequence[Color] | None
 ) -> Classes:
-    """Return the classes of colour masks: the raw id is a colour's position in the palette."""
     if len(survey.pixels) > IGNORE_INDEX:
         raise DataError(
             f"the masks hold {len(survey.pixels)} colours; expected one per class, at most "
@@ -201,5 +176,4 @@ def _color_classes(
 
 
 def _id_map(raw: list[int]) -> dict[int, int] | None:
-    """Return raw id -> train id, None if they are the same."""
     return None if raw == list(range(len(raw))) else {key: i for i, key in enumerate(raw)}

@@ -28,23 +28,13 @@ _SPLIT_LAST = rf"(.*[^a-z])({_TRAIN}|{_HELD_OUT})"
 
 @dataclass(frozen=True)
 class Layout:
-    """Layout of images and masks below a folder, as arguments of the data set `Folder`.
+    """Layout of images and masks below a folder, as arguments of the data set `Folder`."""
 
-    Attributes:
-        image_folder: below root, maybe with `{split}` in it.
-        mask_folder: below root, likewise.
-        mask_suffix: what a mask's stem has after the image's.
-        splits: names of the training and the validation split, folders or lists (train.txt);
-            empty: all images are in the same folder.
-        pairs: (image, mask) paths by split; by "" if there are no splits.
-        unpaired: images without a mask, and masks without an image.
-    """
-
-    image_folder: str
+    image_folder: str  # maybe with `{split}` in it
     mask_folder: str
     mask_suffix: str
-    splits: tuple[str, ...]
-    pairs: Mapping[str, list[tuple[Path, Path]]]
+    splits: tuple[str, ...]  # to train and to validate on, folders or lists; empty: one folder
+    pairs: Mapping[str, list[tuple[Path, Path]]]  # by split; by "" if there are no splits
     unpaired: tuple[Path, ...]
 
 
@@ -140,7 +130,6 @@ def _candidates(
 def _pair(
     root: Path, image_folder: str, mask_folder: str, splits: tuple[str, ...]
 ) -> Layout | None:
-    """Return the layout of two folders, None if nothing pairs in them."""
     pairs: dict[str, list[tuple[Path, Path]]] = {}
     unpaired: list[Path] = []
     suffix = None
@@ -169,7 +158,6 @@ def _pair(
 
 
 def _with_lists(root: Path, layout: Layout) -> Layout:
-    """Return the layout split by lists (train.txt, val.txt), as in VOC, if there are any."""
     images, masks = root / layout.image_folder, root / layout.mask_folder
     for folder in LIST_FOLDERS:
         splits = (f"{folder}train.txt", f"{folder}val.txt")
@@ -181,11 +169,7 @@ def _with_lists(root: Path, layout: Layout) -> Layout:
 
 
 def _suffix(images: Mapping[str, Path], masks: Mapping[str, Path], same_folder: bool) -> str:
-    """Return what most masks have after an image's name: nothing, or for example "_mask".
-
-    Raises:
-        DataError: no mask's name begins with an image's.
-    """
+    """Return what most masks have after an image's name: nothing, or for example "_mask"."""
     if not same_folder and images.keys() & masks.keys():
         return ""
     endings: Counter[str] = Counter()

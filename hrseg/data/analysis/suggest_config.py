@@ -75,8 +75,6 @@ class Findings:
                 )
         if survey.kinds["JPEG"]:
             lines.append(f"{survey.kinds['JPEG']} JPEG masks, which blend ids: export them as PNG")
-        if survey.grey:
-            lines.append(f"{survey.grey} of {len(survey.sizes)} images are grey: read as colour")
         if layout.splits and layout.splits[1].lower().startswith("test"):
             lines.append("no validation split: the test split is validated on")
         if self.train_count < 20:
@@ -190,7 +188,6 @@ def _key_text(key: int, classes: Classes) -> str:
 
 
 def _text(value: str) -> str:
-    """Return a string as YAML, in quotes unless it is a plain word."""
     if one_line(value) != value:
         raise DataError(f"{one_line(value)}: no config can hold this name. Rename it.")
     plain = re.fullmatch(r"[A-Za-z_][\w./-]*", value)

@@ -1,6 +1,5 @@
 """Cityscapes with 19 classes, in the layout of its own download."""
 
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar
@@ -101,19 +100,15 @@ class Cityscapes(SegmentationDataModule):
         if not base.is_dir():
             raise DataError(f"no folder {base.absolute()}\n{self._repair(folder, kind)}")
         files: dict[str, Path] = {}
-        others: set[str] = set()
-        for city in sorted(entry.name for entry in os.scandir(base) if entry.is_dir()):
-            names = sorted(name for name in os.listdir(base / city) if not name.startswith("."))
-            for suffix in suffixes:
-                for name in names:
-                    if name.endswith(suffix):
-                        files.setdefault(f"{city}/{name.removesuffix(suffix)}", base / city / name)
-            others.update(name.rsplit("_", 1)[-1] for name in names)
+        for suffix in suffixes:
+            for path in sorted(base.glob(f"*/[!.]*{suffix}")):
+                files.setdefault(f"{path.parent.name}/{path.name.removesuffix(suffix)}", path)
         if not files:
+            others = sorted({path.name.rsplit("_", 1)[-1] for path in base.glob("*/*")})
             make = " Or make them: csCreateTrainIdLabelImgs of cityscapesscripts."
             raise DataError(
                 f"{base.absolute()} holds no <city>/*{' and no *'.join(suffixes)}"
-                f"{', only ' + ', '.join(sorted(others)[:4]) if others else ''}.\n"
+                f"{', only ' + ', '.join(others[:4]) if others else ''}.\n"
                 f"{_unpack(kind)}{make if folder == kind else ''}"
             )
         return files

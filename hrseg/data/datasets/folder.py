@@ -94,17 +94,13 @@ class Folder(SegmentationDataModule):
         ):
             return pair_files(_split(self.images, split), _split(self.masks, split), suffix)
         pairs = pair_files(self.images, self.masks, suffix)
-        if self.val_fraction is None:
+        names = (self.train_split, self.val_split)
+        if self.val_fraction is None or split not in names or names[0] == names[1]:
             raise DataError(
                 f"{self.images} has no folder {split}, and nothing else says which images it means"
                 ".\nMake images/train and images/val, or name lists (data.train_split=train.txt), "
-                "or hold out a share (data.val_fraction=0.2)."
-            )
-        if self.train_split == self.val_split or split not in (self.train_split, self.val_split):
-            raise DataError(
-                f"no split {split} in {self.images}: val_fraction makes two of different names, "
-                f"{self.train_split} and {self.val_split}.\nTo score the training images, name a "
-                "list: data.val_split=train.txt."
+                "or hold out a share\n(data.val_fraction=0.2), which makes two splits of different "
+                f"names: {', '.join(names)}."
             )
         held_out = round(len(pairs) * self.val_fraction)
         if not 0 < held_out < len(pairs):
@@ -130,12 +126,6 @@ class Folder(SegmentationDataModule):
                 "mask_format rgb needs a palette of different colours, one per raw id."
             )
         trains = self.id_table[: len(colors)].tolist()
-        if -1 in trains:
-            raise ConfigError(
-                f"{len(colors)} colours in palette for {self.num_classes} class_names: colour "
-                f"{trains.index(-1)} ({colors[trains.index(-1)]}) means no class.\n"
-                "Add a name to class_names, or its position to ignore_ids or id_map."
-            )
         for train, name in enumerate(self.class_names):
             if train not in trains:
                 raise ConfigError(f"no colour in palette means class {train} ({name}); add one.")
@@ -185,7 +175,6 @@ def read_classes(root: Path) -> tuple[list[str], Colors | None]:
 
 
 def _checked_names(class_names: Sequence[str]) -> tuple[str, ...]:
-    """Return the names if each fits on a line: they go into tables, pages and files."""
     for train, name in enumerate(class_names):
         if one_line(name) != name or len(name) > 200:
             raise ConfigError(

@@ -93,11 +93,6 @@ class LIP(SegmentationDataModule):
         return MaskReader(id_table(self.num_classes, ignore_ids=[IGNORE_INDEX]), repair)
 
     def _folder(self, homes: Sequence[str], name: str) -> Path:
-        """Return the first existing folder of this name.
-
-        Raises:
-            DataError: it is in none of the homes; the message suggests a root.
-        """
         if folders := self._folders(homes, name):
             return folders[0]
         hint = suggest_root(self.root, _holds_lip) or _UNPACK

@@ -1,7 +1,6 @@
 """PASCAL-Context with 59 classes, or 60 with the background."""
 
 import re
-import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -72,7 +71,7 @@ class PascalContext(SegmentationDataModule):
         """Return the pairs that the split's list names.
 
         Raises:
-            DataError: also for masks in the order of FCN, or with the 20 classes of VOC.
+            DataError: also for masks in the order of FCN.
         """
         images = self.root / "JPEGImages"
         if split.endswith((".lst", ".txt")):
@@ -121,35 +120,21 @@ class PascalContext(SegmentationDataModule):
         return [(image_of[stem], mask_of[stem]) for stem in stems]
 
     def _check_frequencies(self, masks: Sequence[Path]) -> bool:
-        """Refuse masks whose ids mean other classes; return whether they surely mean ours.
+        """Refuse masks in the order of FCN; return whether they are surely in ours.
 
-        The frequent ids of up to 64 masks decide; fewer than 32 give a warning at most.
+        The frequent ids of 64 masks decide; fewer than 32 prove nothing.
         """
         counts, seen = np.zeros(256, np.int64), 0
         for index in np.unique(np.linspace(0, len(masks) - 1, min(len(masks), 64)).astype(int)):
             with suppress(DataError):  # whoever reads the mask reports it
                 counts += np.bincount(read_index_mask(masks[index]).ravel(), minlength=256)
                 seen += 1
-        ours, theirs = counts[list(FREQUENT)], counts[list(FREQUENT_IN_FCN_ORDER)]
-        doubtful = theirs.sum() > 4 * ours.sum() and np.count_nonzero(theirs) > 3
-        if seen < 32:
-            if doubtful:
-                warnings.warn(
-                    f"most pixels of {seen} masks in {self.masks} have ids that are rare in the "
-                    "order of names and frequent in that of FCN: are they in FCN's order? "
-                    + PREPARE,
-                    stacklevel=2,
-                )
-            return False
-        if not counts[21:IGNORE_INDEX].any():
-            raise DataError(
-                f"{seen} masks in {self.masks} have ids up to 20 only: these are the 20 classes of "
-                f"VOC (SegmentationClass);\nexpected the 59 of PASCAL-Context. {PREPARE}"
-            )
-        if doubtful:
-            share = f"{theirs.sum() / counts.sum():.0%}"
+        theirs = counts[list(FREQUENT_IN_FCN_ORDER)]
+        our_sum, their_sum = counts[list(FREQUENT)].sum(), theirs.sum()
+        if seen >= 32 and their_sum > 4 * our_sum and np.count_nonzero(theirs) > 3:
+            share = f"{their_sum / counts.sum():.0%}"
             raise _other_order(f"{share} of the pixels of {seen} masks in {self.masks} have ids")
-        return bool(ours.sum() > 4 * theirs.sum())
+        return seen >= 32 and bool(our_sum > 4 * their_sum)
 
     def _check_names(self) -> None:
         """Refuse masks if a file beside them lists the classes in another order."""

@@ -1,6 +1,7 @@
 """Canvas of a synthetic scene: camera, light, texture, and the mask beside the image."""
 
 from collections.abc import Sequence
+from enum import IntEnum
 
 import cv2
 import numpy as np
@@ -8,10 +9,8 @@ import numpy.typing as npt
 
 from hrseg.data.images import Array
 
-CLASS_NAMES = (
-    "sky", "building", "road", "pavement", "vegetation", "pole", "sign", "car", "person",
-)  # fmt: skip
-SKY, BUILDING, ROAD, PAVEMENT, VEGETATION, POLE, SIGN, CAR, PERSON = range(9)
+Id = IntEnum("Id", "SKY BUILDING ROAD PAVEMENT VEGETATION POLE SIGN CAR PERSON", start=0)
+CLASS_NAMES = tuple(label.name.lower() for label in Id)
 FAR = 150.0
 DARK_GLASS = np.array([48.0, 56, 66])
 # Strength of the texture of each class at three sizes, fine to coarse; last row: ignored.
@@ -37,7 +36,7 @@ class Canvas:
         self.rng = rng
         self.height, self.width = 2 * size[0], 2 * size[1]
         self.image = np.zeros((self.height, self.width, 3), np.uint8)
-        self.mask = np.full((self.height, self.width), SKY, np.uint8)
+        self.mask = np.full((self.height, self.width), Id.SKY, np.uint8)
         w, h = self.width + 8.0, self.height + 8.0
         self.view = np.array([(-8, -8), (w, -8), (w, h), (-8, h)], np.float32)
         self.focal = rng.uniform(0.75, 1.0) * self.width

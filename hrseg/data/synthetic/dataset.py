@@ -88,7 +88,6 @@ class Synthetic(SegmentationDataModule):
         return MaskReader(table, f"Delete {self.root}; it is drawn again.")
 
     def _has(self, wanted: dict[str, object]) -> bool:
-        """Return whether root has these scenes; raise if it has anything else."""
         if not self.root.exists() or (self.root.is_dir() and not any(self.root.iterdir())):
             return False
         manifest = self.root / "scenes.json"
