@@ -119,11 +119,11 @@ class Cityscapes(SegmentationDataModule):
             splits = ", ".join(sorted(path.name for path in (self.root / folder).glob("*/")))
             return f"There are: {splits or 'none'}. {_unpack(kind)}"
         wanted = f"expected leftImg8bit and {kind} side by side in {self.root}. {_unpack(kind)}"
-        return suggest_root(self.root, lambda path: _holds(path, folder, kind)) or wanted
+        return suggest_root(self.root, lambda path: _holds(path, kind)) or wanted
 
 
-def _holds(path: Path, *folders: str) -> bool:
-    return all((path / folder).is_dir() for folder in folders)
+def _holds(path: Path, kind: str) -> bool:
+    return (path / "leftImg8bit").is_dir() and (path / kind).is_dir()
 
 
 def _unpack(kind: str) -> str:
