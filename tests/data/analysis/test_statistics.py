@@ -47,7 +47,7 @@ def test_no_class_at_all_is_no_number_and_no_warning(recwarn):
 def looked(root):
     data = CamVid(str(root))
     split = find_split(data, "train")
-    look_through([split], data.mask_reader(), data.palette, 0)
+    look_through([split], data.mask_reader(), 0)
     return split
 
 
