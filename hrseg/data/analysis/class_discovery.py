@@ -163,14 +163,15 @@ def _color_classes(
     keys = known + more
     if not palette:
         names = [f"class_{position}" for position in range(len(keys))]
-    kept = [position for position, name in enumerate(names) if name.lower() not in VOID_NAMES]
+    named = zip(range(len(keys)), names, strict=False)
+    kept = {raw: name for raw, name in named if name.lower() not in VOID_NAMES}
     return Classes(
-        [names[position] for position in kept],
-        [keys[position] for position in kept],
+        list(kept.values()),
+        [keys[raw] for raw in kept],
         "rgb",
         [(key >> 16, key >> 8 & 255, key & 255) for key in keys],
-        _id_map(kept),
-        tuple(sorted(set(range(len(keys))) - set(kept))),
+        _id_map(list(kept)),
+        tuple(raw for raw in range(len(keys)) if raw not in kept),
         warnings,
     )
 

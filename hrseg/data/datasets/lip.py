@@ -62,7 +62,7 @@ class LIP(SegmentationDataModule):
         if split.endswith((".lst", ".txt")):
             images, masks = (
                 [folder for name in ("", f"train_{kind}", f"val_{kind}")
-                 for folder in self._folders(homes, name)]
+                 for folder in _existing(self.root, homes, name)]
                 for homes, kind in ((IMAGE_HOMES, "images"), (MASK_HOMES, "segmentations"))
             )  # fmt: skip
             return read_official_list(self.root, split, images, masks, _MIRRORED)
@@ -93,7 +93,7 @@ class LIP(SegmentationDataModule):
         return MaskReader(id_table(self.num_classes, ignore_ids=[IGNORE_INDEX]), repair)
 
     def _folder(self, homes: Sequence[str], name: str) -> Path:
-        if folders := self._folders(homes, name):
+        if folders := _existing(self.root, homes, name):
             return folders[0]
         hint = suggest_root(self.root, _holds_lip) or _UNPACK
         raise DataError(
@@ -101,11 +101,11 @@ class LIP(SegmentationDataModule):
             f"{hint}"
         )
 
-    def _folders(self, homes: Sequence[str], name: str) -> list[Path]:
-        folders = [self.root / home / name for home in homes]
-        return [folder for folder in folders if folder.is_dir()]
+
+def _existing(root: Path, homes: Sequence[str], name: str) -> list[Path]:
+    return [folder for home in homes if (folder := root / home / name).is_dir()]
 
 
 def _holds_lip(root: Path) -> bool:
-    names = ((IMAGE_HOMES, "val_images"), (MASK_HOMES, "val_segmentations"))
-    return all(any((root / home / name).is_dir() for home in homes) for homes, name in names)
+    masks = _existing(root, MASK_HOMES, "val_segmentations")
+    return bool(masks and _existing(root, IMAGE_HOMES, "val_images"))

@@ -123,6 +123,7 @@ def test_a_given_palette_names_the_colours_and_the_others_are_ignored():
     assert found.palette == [BLACK, CAR, ROAD, (9, 9, 9)]
     assert found.id_map == {1: 0, 2: 1} and found.ignore_ids == (0, 3)
     assert "1 colours are not in the palette" in found.warnings[0]
+    assert find_classes(colors(ROAD), ["road", "car"], [ROAD]).names == ["road"]
 
 
 @pytest.mark.parametrize(

@@ -24,13 +24,13 @@ def dataset(root, ids=(0, 1, 2), count=10, size=(70, 100), split=""):
     return root
 
 
-def configured(root, tmp_path, **overrides):
+def configured(root, tmp_path):
     """Return findings, the written text, and the data set of the config, checked."""
     findings = inspect_folder(root)
     text = write_config(findings)
     path = tmp_path / "written.yaml"
     path.write_text(text, encoding="utf-8")
-    config = load_config(path, [f"{key}={value}" for key, value in overrides.items()])
+    config = load_config(path)
     arguments = to_dict(config.data)
     assert arguments.pop("name") == "folder"
     data = Folder(**arguments, seed=config.seed)
