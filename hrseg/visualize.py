@@ -37,13 +37,9 @@ def indexed(mask: Array, palette: Palette) -> Image.Image:
 
 
 def overlay(image: Array, mask: Array, palette: Palette, alpha: float = 0.5) -> Array:
-    """Return the image (H, W, 3) with the classes laid over it; ignored pixels stay as they are.
+    """Return an RGB image (H, W, 3) with the classes of a mask (H, W) laid over it.
 
-    Args:
-        image: RGB uint8.
-        mask: ids (H, W).
-        palette: an RGB colour per class.
-        alpha: opacity of the classes, 0..1.
+    Ignored pixels stay as they are; alpha is the opacity of the classes, 0..1.
     """
     mixed = cv2.addWeighted(image, 1 - alpha, colorize(mask, palette), alpha, 0)
     void = mask >= (len(palette) or IGNORE_INDEX)

@@ -128,8 +128,7 @@ def find_split(data: SegmentationDataModule, name: str) -> Split:
     if note := data.shortfall(name, len(split.files)):
         split.notes.append(note.removeprefix(f"split {name} in {data.root}: "))
     if bare := sum(mask is None for _, mask in split.files):
-        some = f"{bare:,} images without a mask"
-        split.notes.append("no masks" if bare == len(split.files) else some)
+        split.notes.append(f"{bare:,} images without a mask")
     return split
 
 
@@ -145,10 +144,10 @@ def look_through(
     An image that occurs twice is a fault if it is in two splits, else it is noted.
 
     Args:
-        splits: as `find_split` returns them.
+        splits: from `find_split`.
         read_mask: path -> (H, W) train ids; pickled for the workers.
-        workers: processes; 0 for this one alone.
-        patience: seconds that one of them may take for an image; None: no limit.
+        workers: number of processes; 0: this process.
+        patience: seconds that a worker may take for an image; None: no limit.
         track: wraps the pairs and their total, to show the progress.
 
     Raises:
