@@ -18,14 +18,13 @@ RIGHT_COLOR = (225, 225, 225)
 WRONG_COLOR = (214, 39, 40)
 _FONT_SIZE = 14
 _LINE = 22
+_GAP = 4
 
 
 def colorize(mask: Array, palette: Palette) -> Array:
     """Return the ids (H, W) in their colours, RGB uint8 (H, W, 3); ids without one are black.
 
-    Args:
-        mask: ids 0..255.
-        palette: an RGB colour per class; empty: `default_palette`.
+    An empty palette means `default_palette`, here and below.
     """
     return _color_table(palette)[mask]
 
@@ -38,13 +37,9 @@ def indexed(mask: Array, palette: Palette) -> Image.Image:
 
 
 def overlay(image: Array, mask: Array, palette: Palette, alpha: float = 0.5) -> Array:
-    """Return the image (H, W, 3) with the classes laid over it; ignored pixels stay as they are.
+    """Return an RGB image (H, W, 3) with the classes of a mask (H, W) laid over it.
 
-    Args:
-        image: RGB uint8.
-        mask: ids (H, W).
-        palette: an RGB colour per class; empty: `default_palette`.
-        alpha: opacity of the classes, 0..1.
+    Ignored pixels stay as they are; alpha is the opacity of the classes, 0..1.
     """
     mixed = cv2.addWeighted(image, 1 - alpha, colorize(mask, palette), alpha, 0)
     void = mask >= (len(palette) or IGNORE_INDEX)
@@ -53,44 +48,40 @@ def overlay(image: Array, mask: Array, palette: Palette, alpha: float = 0.5) -> 
 
 
 def error_map(truth: Array, pred: Array) -> Array:
-    """Return where `pred` (H, W) is right (light grey), wrong (red), or not scored (black)."""
+    """Return a picture of right (light grey), wrong (red) and ignored (black) pixels."""
     colors = np.asarray((RIGHT_COLOR, WRONG_COLOR, VOID_COLOR), np.uint8)
     return colors[np.where(truth == IGNORE_INDEX, 2, truth != pred)]
 
 
-def side_by_side(
-    images: Sequence[Array], titles: Sequence[str] | None = None, gap: int = 4
-) -> Array:
-    """Return RGB images in a row, aligned at the top, with a white gap of so many pixels."""
+def side_by_side(images: Sequence[Array], titles: Sequence[str] | None = None) -> Array:
+    """Return RGB images in a row, aligned at the top, with white gaps and titles above."""
     if titles is not None:
         images = [
             np.vstack([_line_of_text(title, image.shape[1]), image])
             for image, title in zip(images, titles, strict=True)
         ]
-    height = max(image.shape[0] for image in images)
-    width = sum(image.shape[1] for image in images) + gap * (len(images) - 1)
-    row = np.full((height, width, 3), 255, np.uint8)
-    left = 0
-    for image in images:
-        row[: image.shape[0], left : left + image.shape[1]] = image
-        left += image.shape[1] + gap
-    return row
+    height = max(map(len, images))
+    padded = [
+        np.pad(image, ((0, height - len(image)), (0, _GAP), (0, 0)), constant_values=255)
+        for image in images
+    ]
+    return np.hstack(padded)[:, :-_GAP]
 
 
 def legend(class_names: Sequence[str], palette: Palette, width: int = 640) -> Array:
     """Return a strip, RGB (h, width, 3): a patch of colour and a name per class, in lines."""
     font = ImageFont.load_default(_FONT_SIZE)
     table = _color_table(palette)
-    places, x, y = [], 0, 0
+    corners, x, y = [], 0, 0
     for name in class_names:
         length = _LINE + int(font.getlength(name)) + 12
         if x and x + length > width:
             x, y = 0, y + _LINE
-        places.append((x, y))
+        corners.append((x, y))
         x += length
     strip = Image.new("RGB", (width, y + _LINE), "white")
     draw = ImageDraw.Draw(strip)
-    for (x, y), name, color in zip(places, class_names, table, strict=False):
+    for (x, y), name, color in zip(corners, class_names, table, strict=False):
         patch = (x + 3, y + 4, x + _LINE - 5, y + _LINE - 4)
         draw.rectangle(patch, fill=tuple(color.tolist()), outline="grey")
         draw.text((x + _LINE, y + _LINE // 2), name, fill="black", font=font, anchor="lm")
@@ -99,10 +90,10 @@ def legend(class_names: Sequence[str], palette: Palette, width: int = 640) -> Ar
 
 @lru_cache
 def default_palette(count: int) -> tuple[tuple[int, int, int], ...]:
-    """Return so many RGB colours (up to 255), each as far as can be from those before it.
+    """Return up to 255 RGB colours, each as far as possible from those before it.
 
-    Distances are taken in CIELAB, where they are close to what the eye sees; black, white and grey
-    are kept free for void and background.
+    Distances are taken in CIELAB, which is close to what the eye sees; black, white and grey are
+    kept free for void and background.
     """
     levels = np.arange(0, 256, 17, dtype=np.uint8)
     colors = np.stack(np.meshgrid(levels, levels, levels, indexing="ij"), -1).reshape(-1, 3)
@@ -118,7 +109,6 @@ def default_palette(count: int) -> tuple[tuple[int, int, int], ...]:
 
 
 def _color_table(palette: Palette) -> Array:
-    """Return 256 colours, black where there is no class."""
     table = np.full((256, 3), VOID_COLOR, np.uint8)
     colors = palette if len(palette) else default_palette(IGNORE_INDEX)
     table[: len(colors)] = colors

@@ -2,14 +2,7 @@ import cv2
 import numpy as np
 import pytest
 
-from hrseg.visualize import (
-    colorize,
-    default_palette,
-    error_map,
-    legend,
-    overlay,
-    side_by_side,
-)
+from hrseg.visualize import colorize, default_palette, error_map, legend, overlay, side_by_side
 
 PALETTE = [[128, 64, 128], [0, 0, 142]]
 MASK = np.array([[0, 1, 255]], np.uint8)
@@ -18,12 +11,8 @@ MASK = np.array([[0, 1, 255]], np.uint8)
 def test_ids_become_their_colours_and_void_is_black():
     assert colorize(MASK, PALETTE).tolist() == [[[128, 64, 128], [0, 0, 142], [0, 0, 0]]]
     assert colorize(MASK, PALETTE).dtype == np.uint8
-
-
-def test_without_a_palette_classes_still_differ():
-    colors = colorize(MASK, ())[0].tolist()
-    assert colors[2] == [0, 0, 0]
-    assert len({tuple(color) for color in colors}) == 3
+    colors = colorize(MASK, ())[0].tolist()  # the default palette
+    assert colors[2] == [0, 0, 0] and len(set(map(tuple, colors))) == 3
 
 
 def test_overlay_mixes_by_alpha_and_leaves_void_pixels_alone():
@@ -34,19 +23,17 @@ def test_overlay_mixes_by_alpha_and_leaves_void_pixels_alone():
     assert (image == 200).all()
 
 
-def test_error_map_tells_right_wrong_and_not_scored():
-    right, wrong, void = error_map(MASK, np.array([[0, 0, 0]], np.uint8))[0].tolist()
-    assert right == [225, 225, 225]
-    assert wrong == [214, 39, 40]
-    assert void == [0, 0, 0]
+def test_error_map_shows_right_wrong_and_ignored_pixels():
+    pixels = error_map(MASK, np.array([[0, 0, 0]], np.uint8))[0].tolist()
+    assert pixels == [[225, 225, 225], [214, 39, 40], [0, 0, 0]]
 
 
 def test_side_by_side_has_a_thin_white_gap_and_takes_other_heights():
     low, high = np.zeros((4, 5, 3), np.uint8), np.ones((6, 3, 3), np.uint8)
-    row = side_by_side([low, high], gap=2)
-    assert row.shape == (6, 5 + 2 + 3, 3)
-    assert np.array_equal(row[:4, :5], low) and np.array_equal(row[:, 7:], high)
-    assert (row[:, 5:7] == 255).all() and (row[4:, :5] == 255).all()
+    row = side_by_side([low, high])
+    assert row.shape == (6, 5 + 4 + 3, 3)
+    assert np.array_equal(row[:4, :5], low) and np.array_equal(row[:, 9:], high)
+    assert (row[:, 5:9] == 255).all() and (row[4:, :5] == 255).all()
 
 
 def test_titles_stand_above_and_leave_the_pictures_alone():

@@ -3,17 +3,17 @@
 import os
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from PIL import Image
 
-from hrseg.data.images import SUFFIXES
+from hrseg.data.datasets.folder import SPLIT
+from hrseg.data.images import FORMATS, SUFFIXES
 from hrseg.data.pairing import find_files, read_list
 from hrseg.errors import DataError
 
-SPLIT = "{split}"
 LIST_FOLDERS = ("", "splits/", "lists/", "ImageSets/Segmentation/")
 _TRAIN, _HELD_OUT = "train(?:ing)?", "val(?:id(?:ation)?)?|test(?:ing)?"
 _MASK = (
@@ -28,39 +28,29 @@ _SPLIT_LAST = rf"(.*[^a-z])({_TRAIN}|{_HELD_OUT})"
 
 @dataclass(frozen=True)
 class Layout:
-    """How images and masks lie below a folder, in the words of the data set `Folder`.
+    """Layout of images and masks below a folder, as arguments of the data set `Folder`."""
 
-    Attributes:
-        image_folder: below root, maybe with `{split}` in it.
-        mask_folder: below root, likewise.
-        mask_suffix: what a mask's stem has after the image's.
-        splits: names of the training and the validation split, folders or lists (train.txt);
-            empty: all in one place.
-        pairs: (image, mask) paths by split; by "" if there are no splits.
-        lonely: images without a mask, and masks without an image.
-    """
-
-    image_folder: str
+    image_folder: str  # maybe with `{split}` in it
     mask_folder: str
     mask_suffix: str
-    splits: tuple[str, ...]
-    pairs: Mapping[str, list[tuple[Path, Path]]]
-    lonely: tuple[Path, ...]
+    splits: tuple[str, ...]  # to train and to validate on, folders or lists; empty: one folder
+    pairs: Mapping[str, list[tuple[Path, Path]]]  # by split; by "" if there are no splits
+    unpaired: tuple[Path, ...]
 
 
 def find_layout(root: Path) -> Layout:
-    """Return the layout under which most images find their mask.
+    """Return the layout with the most pairs.
 
     Raises:
-        DataError: no such folder, or nothing that pairs.
+        DataError: no such folder, or no pairs.
     """
     if not root.is_dir():
         raise DataError(f"no folder {root.absolute()}\nexpected one that holds images and masks.")
     images: dict[str, set[str]] = {}
     masks: dict[str, set[str]] = {}
     for folder, files in _folders(root):
-        is_mask, place, split = _describe(folder.relative_to(root).parts, files)
-        (masks if is_mask else images).setdefault(place, set()).add(split)
+        is_mask, pattern, split = _describe(folder.relative_to(root).parts, files)
+        (masks if is_mask else images).setdefault(pattern, set()).add(split)
     tried = [_pair(root, *candidate) for candidate in _candidates(images, masks)]
     layouts = [layout for layout in tried if layout is not None]
     if not layouts:
@@ -76,42 +66,41 @@ def find_layout(root: Path) -> Layout:
 
 def _folders(root: Path) -> Iterator[tuple[Path, list[Path]]]:
     """Yield every folder below root that holds images itself, and those."""
-    for where, folders, names in os.walk(root):
+    for parent, folders, names in os.walk(root):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
-        files = [Path(where, name) for name in sorted(names) if not name.startswith(".")]
+        files = [Path(parent, name) for name in sorted(names) if not name.startswith(".")]
         files = [file for file in files if file.suffix.lower() in SUFFIXES]
         if files:
-            yield Path(where), files
+            yield Path(parent), files
 
 
 def _describe(parts: tuple[str, ...], files: list[Path]) -> tuple[bool, str, str]:
-    """Return whether a folder holds masks, its place with `{split}` for the split, and that."""
-    words, split, deepest = list(parts), "", -1
+    """Return whether a folder holds masks, its path with `{split}` for the split, and the split."""
+    words, split, depth = list(parts), "", 0
     for index, part in enumerate(parts):
-        first = re.fullmatch(_SPLIT_FIRST, part, re.I)
-        last = re.fullmatch(_SPLIT_LAST, part, re.I)
-        if first or last:
-            split = first[1] if first else last[2] if last else ""
-            words[index] = f"{SPLIT}{first[2]}" if first else f"{last[1] if last else ''}{SPLIT}"
-            deepest = index
+        if match := re.fullmatch(_SPLIT_FIRST, part, re.I):
+            words[index], split = f"{SPLIT}{match[2]}", match[1]
+        elif match := re.fullmatch(_SPLIT_LAST, part, re.I):
+            words[index], split = f"{match[1]}{SPLIT}", match[2]
+        if match:
+            depth = index + 1
             break
     is_mask = None
     for index in reversed(range(len(words))):
-        name = words[index].replace(SPLIT, " ").lower()
-        if re.search(f"{_MASK}|{_IMAGE}", name):
-            is_mask = re.search(_MASK, name) is not None
-            deepest = max(deepest, index)
+        name = words[index].replace(SPLIT, " ")
+        if re.search(f"{_MASK}|{_IMAGE}", name, re.I):
+            is_mask = re.search(_MASK, name, re.I) is not None
+            depth = max(depth, index + 1)
             break
     if is_mask is None:
         is_mask = all(_looks_like_a_mask(file) for file in files[:: len(files) // 3 + 1])
-    # What lies deeper, such as a folder per city, is searched along with it.
-    used = words if deepest < 0 else words[: deepest + 1]
-    return is_mask, "/".join(used) or ".", split
+    # Deeper folders, such as one per city, are searched along with it.
+    return is_mask, "/".join(words[: depth or None]) or ".", split
 
 
 def _looks_like_a_mask(path: Path) -> bool:
     try:
-        with Image.open(path, formats=("PNG", "JPEG")) as image:
+        with Image.open(path, formats=FORMATS) as image:
             few = image.mode in ("P", "1") or image.convert("RGB").getcolors(64) is not None
             return image.format == "PNG" and few
     except (OSError, SyntaxError, ValueError):
@@ -121,90 +110,73 @@ def _looks_like_a_mask(path: Path) -> bool:
 def _candidates(
     images: Mapping[str, set[str]], masks: Mapping[str, set[str]]
 ) -> Iterator[tuple[str, str, tuple[str, ...]]]:
-    """Yield image folder, mask folder (maybe the same) and splits of what might pair."""
-    places = {**masks, **images}
+    """Yield image folder, mask folder (maybe the same) and splits of possible layouts."""
+    splits = {**masks, **images}
     apart = [(image, mask) for image in images for mask in masks if image != mask]
-    for image_place, mask_place in [*apart, *((place, place) for place in places)]:
-        if image_place != mask_place and _inside(mask_place, image_place):
+    for image, mask in [*apart, *((folder, folder) for folder in splits)]:
+        if image != mask and (image == "." or mask.startswith(f"{image}/")):
             continue  # inside the image folder: the masks would be taken for images
-        common = sorted(places[image_place] & places[mask_place])
+        common = sorted(splits[image] & splits[mask])
         train = [name for name in common if re.fullmatch(_TRAIN, name, re.I)]
         held_out = [name for name in common if re.fullmatch(_HELD_OUT, name, re.I)]
         if train and held_out:
-            # val before test: what is tested on is kept for the end.
-            yield image_place, mask_place, (train[0], max(held_out))
+            # val rather than test, which is kept for the end: "val" > "test".
+            yield image, mask, (train[0], max(held_out))
         else:
             for name in common:
-                yield image_place.replace(SPLIT, name), mask_place.replace(SPLIT, name), ()
-
-
-def _inside(place: str, other: str) -> bool:
-    return other == "." or place.startswith(f"{other}/")
+                yield image.replace(SPLIT, name), mask.replace(SPLIT, name), ()
 
 
 def _pair(
     root: Path, image_folder: str, mask_folder: str, splits: tuple[str, ...]
 ) -> Layout | None:
-    """Return the layout of two folders, None if nothing pairs in them."""
     pairs: dict[str, list[tuple[Path, Path]]] = {}
-    lonely: list[Path] = []
+    unpaired: list[Path] = []
     suffix = None
     for split in splits or ("",):
-        images = root / image_folder.replace(SPLIT, split)
-        masks = root / mask_folder.replace(SPLIT, split)
+        images, masks = (root / f.replace(SPLIT, split) for f in (image_folder, mask_folder))
         try:
-            image_of, mask_of = find_files(images), find_files(masks)
+            image_of = find_files(images)
             if suffix is None:
-                suffix = _suffix(image_of, mask_of, images == masks)
+                suffix = _suffix(image_of, find_files(masks), images == masks)
             mask_of = find_files(masks, suffix)
         except DataError:
             return None
         if images == masks:
             image_of = {s: image for s, image in image_of.items() if not s.endswith(suffix)}
-        both = [stem for stem in image_of if stem in mask_of]
-        if not both:
+        pairs[split] = [(image_of[stem], mask_of[stem]) for stem in image_of if stem in mask_of]
+        if not pairs[split]:
             return None
-        pairs[split] = [(image_of[stem], mask_of[stem]) for stem in both]
-        lonely += [image_of[stem] for stem in image_of if stem not in mask_of]
-        lonely += [mask_of[stem] for stem in mask_of if stem not in image_of]
-    ends = f"/{SPLIT}"
-    if splits and f"/{image_folder}".endswith(ends) and f"/{mask_folder}".endswith(ends):
-        # `Folder` looks for split folders itself where they come last.
+        unpaired += [image_of[stem] for stem in image_of if stem not in mask_of]
+        unpaired += [mask_of[stem] for stem in mask_of if stem not in image_of]
+    if splits and Path(image_folder).name == Path(mask_folder).name == SPLIT:
+        # `Folder` itself looks for splits in the last folder.
         image_folder, mask_folder = (
-            f"./{folder}".removesuffix(ends).removeprefix("./")
-            for folder in (image_folder, mask_folder)
+            Path(folder).parent.as_posix() for folder in (image_folder, mask_folder)
         )
-    return Layout(image_folder, mask_folder, suffix or "", splits, pairs, tuple(lonely))
+    return Layout(image_folder, mask_folder, suffix or "", splits, pairs, tuple(unpaired))
 
 
 def _with_lists(root: Path, layout: Layout) -> Layout:
-    """Return the layout split by lists (train.txt, val.txt), as in VOC, where there are any."""
     images, masks = root / layout.image_folder, root / layout.mask_folder
     for folder in LIST_FOLDERS:
         splits = (f"{folder}train.txt", f"{folder}val.txt")
         if all((root / split).is_file() for split in splits):
             suffix = layout.mask_suffix
             pairs = {split: read_list(root, split, images, masks, suffix) for split in splits}
-            return replace(layout, splits=splits, pairs=pairs, lonely=())
+            return replace(layout, splits=splits, pairs=pairs, unpaired=())
     return layout
 
 
-def _suffix(images: Iterable[str], masks: Iterable[str], same_folder: bool) -> str:
-    """Return what most masks have after an image's name: nothing, or for example "_mask".
-
-    Raises:
-        DataError: no mask's name begins with an image's.
-    """
-    known = set(images)
-    masks = list(masks)
-    if not same_folder and known & set(masks):
+def _suffix(images: Mapping[str, Path], masks: Mapping[str, Path], same_folder: bool) -> str:
+    """Return what most masks have after an image's name: nothing, or for example "_mask"."""
+    if not same_folder and images.keys() & masks.keys():
         return ""
     endings: Counter[str] = Counter()
     for mask in masks:
-        cut = next((cut for cut in range(len(mask) - 1, 0, -1) if mask[:cut] in known), len(mask))
-        ending = mask[cut:]
-        if re.search(_MASK if same_folder else rf"^[^a-z0-9]|{_MASK}", ending, re.I):
-            endings[ending] += 1
+        end = next((end for end in range(len(mask) - 1, 0, -1) if mask[:end] in images), len(mask))
+        if re.search(_MASK if same_folder else rf"^[^a-z0-9]|{_MASK}", mask[end:], re.I):
+            endings[mask[end:]] += 1
     if not endings:
         raise DataError("no mask has the name of an image, with or without an addition")
     return endings.most_common(1)[0][0]

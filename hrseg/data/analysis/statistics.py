@@ -14,7 +14,7 @@ Floats = npt.NDArray[np.float64]
 
 
 def split_stats(split: Split, names: Sequence[str]) -> dict[str, Any]:
-    """Return the figures of a split whose files were looked at, ready for JSON.
+    """Return the figures of a split whose files were read, ready for JSON.
 
     A class that is never seen has None for its weights; without masks there are no classes.
     """
@@ -47,21 +47,20 @@ def enet_weights(pixels: npt.ArrayLike) -> Floats:
     Paszke et al., "ENet" (arXiv 1606.02147), section 5.2.
     """
     share = _share(pixels)
-    return _where_seen(share, 1 / np.log(1.02 + share))
+    return np.asarray(np.where(share > 0, 1 / np.log(1.02 + share), np.nan), float)
 
 
 def median_frequency_weights(pixels: npt.ArrayLike, surroundings: npt.ArrayLike) -> Floats:
     """Return median(f) / f for each class; NaN for one never seen, which no median counts.
 
-    f is the number of pixels of the class by that of all pixels, ignored ones too, in the images
-    that it occurs in: Eigen and Fergus (arXiv 1411.4734), as SegNet (arXiv 1511.00561) takes it up.
+    f is the number of pixels of the class divided by that of all pixels, ignored ones too, in the
+    images that it occurs in: Eigen and Fergus (arXiv 1411.4734), as in SegNet (arXiv 1511.00561).
 
     Args:
         pixels: pixels of each class.
         surroundings: pixels of the images that each class occurs in.
     """
-    with np.errstate(invalid="ignore"):
-        return _median_over(np.asarray(pixels, float) / np.asarray(surroundings, float))
+    return _median_over(np.asarray(pixels, float) / np.maximum(surroundings, 1))
 
 
 def sqrt_weights(pixels: npt.ArrayLike) -> Floats:
@@ -75,11 +74,12 @@ def sqrt_weights(pixels: npt.ArrayLike) -> Floats:
 def mean_and_std(split: Split) -> tuple[Floats, Floats]:
     """Return mean and standard deviation over all pixels, RGB, in 0..1; NaN without an image."""
     count = sum(height * width * images for (height, width), images in split.sizes.items())
-    # In Python's integers, which are exact: count x squares soon passes 2^64.
-    spread = [count * b - a * a for a, b in zip(split.sums, split.squares, strict=True)]
+    # Python's integers are exact: count x squares soon exceeds 2^64.
+    pairs = zip(split.sums.tolist(), split.squares.tolist(), strict=True)
+    spread = [count * square - total * total for total, square in pairs]
     with np.errstate(invalid="ignore"):
         scale = 255 * np.float64(count)
-        return np.array(split.sums) / scale, np.sqrt(np.array(spread, float)) / scale
+        return split.sums / scale, np.sqrt(np.array(spread, float)) / scale
 
 
 def _share(pixels: npt.ArrayLike) -> Floats:
@@ -88,10 +88,8 @@ def _share(pixels: npt.ArrayLike) -> Floats:
 
 
 def _median_over(frequency: Floats) -> Floats:
-    seen = frequency[frequency > 0]
-    with np.errstate(divide="ignore", invalid="ignore"):
-        return _where_seen(frequency, np.median(seen) / frequency if len(seen) else frequency)
-
-
-def _where_seen(frequency: Floats, weights: Floats) -> Floats:
-    return np.asarray(np.where(frequency > 0, weights, np.nan), float)
+    """Return the median of the positive values divided by each of them; NaN for 0."""
+    weights, seen = np.full(len(frequency), np.nan), frequency > 0
+    if seen.any():
+        weights[seen] = np.median(frequency[seen]) / frequency[seen]
+    return weights

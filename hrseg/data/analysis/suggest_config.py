@@ -5,7 +5,6 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -22,7 +21,7 @@ RARE = 0.001
 
 @dataclass
 class Findings:
-    """What a folder holds, and what was made of it."""
+    """Layout, survey and classes of a folder, and the values suggested for them."""
 
     root: Path
     layout: Layout
@@ -38,8 +37,11 @@ class Findings:
     @property
     def crop_size(self) -> tuple[int, int]:
         """Half the median size, but at least 256 and at most 512, in whole 32s that fit in it."""
-        height, width = np.median(self.survey.sizes, axis=0)
-        return _crop(height), _crop(width)
+        height, width = (
+            max(32, int(min(max(length / 2, 256), 512, length)) // 32 * 32)
+            for length in np.median(self.survey.sizes, axis=0)
+        )
+        return height, width
 
     @property
     def batch_size(self) -> int:
@@ -48,50 +50,48 @@ class Findings:
 
     @property
     def max_epochs(self) -> int:
-        """As many as make a few thousand steps."""
+        """The number of epochs with about 4000 steps, 20 to 500."""
         return min(500, max(20, round(STEPS * self.batch_size / max(1, self.train_count))))
 
     @property
     def shares(self) -> list[float]:
-        """Each class's share of the pixels looked at, 0..1."""
+        """Each class's share of the surveyed pixels, 0..1."""
         pixels = self.survey.pixels
         return [pixels[key] / sum(pixels.values()) for key in self.classes.keys]
 
     @property
     def warnings(self) -> list[str]:
-        """What may go wrong, a line each."""
+        """Possible causes of trouble, a line each."""
         layout, survey, classes = self.layout, self.survey, self.classes
         lines = [*classes.warnings]
-        for files, what in (
-            (layout.lonely, "without a partner of the same name: training refuses them"),
-            (survey.other_size, "of another size than their image: training refuses them"),
-            (survey.unreadable, "damaged: training refuses them"),
+        for files, fault in (
+            (layout.unpaired, "without a partner of the same name"),
+            (survey.other_size, "of another size than their image"),
+            (survey.unreadable, "damaged"),
         ):
             if files:
-                lines.append(f"{len(files)} files {what}, e.g. {files[0].name}")
+                lines.append(
+                    f"{len(files)} files {fault}: training refuses them, e.g. {files[0].name}"
+                )
         if survey.kinds["JPEG"]:
             lines.append(f"{survey.kinds['JPEG']} JPEG masks, which blend ids: export them as PNG")
-        if survey.grey:
-            lines.append(f"{survey.grey} of {len(survey.sizes)} images are grey: read as colour")
         if layout.splits and layout.splits[1].lower().startswith("test"):
             lines.append("no validation split: the test split is validated on")
         if self.train_count < 20:
             lines.append(f"{self.train_count} images to train on: too few for a useful model")
         shares = list(zip(classes.names, self.shares, strict=True))
-        absent = [name for name, share in shares if share == 0]
-        rare = [f"{name} {share:.3%}" for name, share in shares if 0 < share < RARE]
-        if absent:
+        if absent := [name for name, share in shares if share == 0]:
             lines.append(f"in none of {sum(survey.kinds.values())} masks: {some(absent, 5)}")
-        if rare:
+        if rare := [f"{name} {share:.3%}" for name, share in shares if 0 < share < RARE]:
             lines.append(f"rare, by pixels: {some(rare, 5)}")
         return lines
 
 
 def inspect_folder(root: Path, sample: int = 200) -> Findings:
-    """Look at all names, and at the pixels of an even sample of so many pairs.
+    """Read all names, and the pixels of an even sample of the pairs.
 
     Raises:
-        DataError: nothing pairs, or no mask can be trained on.
+        DataError: no pairs, or no masks to train on.
     """
     layout = find_layout(root)
     pairs = [pair for split in layout.pairs.values() for pair in split]
@@ -115,12 +115,12 @@ def inspect_folder(root: Path, sample: int = 200) -> Findings:
 
 
 def write_config(findings: Findings) -> str:
-    """Return a config for `hrseg fit`; its first lines say in comments what was found."""
+    """Return a config for `hrseg fit`; comments in its first lines state the findings."""
     layout, classes = findings.layout, findings.classes
     train, val = layout.splits or ("train", "val")
     height, width = findings.crop_size
     named = [
-        f"    - {_text(name)}  # {_what(key, classes)}, {share:.2%} of the pixels"
+        f"    - {_text(name)}  # {_key_text(key, classes)}, {share:.2%} of the pixels"
         for name, key, share in zip(classes.names, classes.keys, findings.shares, strict=True)
     ]
     lines = [
@@ -137,7 +137,7 @@ def write_config(findings: Findings) -> str:
         "  class_names:",
         *named,
         f"  palette: {json.dumps(classes.palette)}",
-        f"  id_map: {_flow(classes.id_map)}  # id in the masks: position in class_names",
+        f"  id_map: {classes.id_map or 'null'}  # id in the masks: position in class_names",
         f"  ignore_ids: {list(classes.ignore_ids)}  # ids in the masks that are not scored",
         f"  train_split: {_text(train)}",
         f"  val_split: {_text(val)}",
@@ -162,10 +162,9 @@ def write_config(findings: Findings) -> str:
 
 
 def _header(findings: Findings) -> list[str]:
-    layout, survey = findings.layout, findings.survey
-    counts = [len(pairs) for pairs in layout.pairs.values()]
-    splits = ", ".join(f"{name} {len(pairs)}" for name, pairs in layout.pairs.items() if name)
-    how = splits or f"{VAL_FRACTION:.0%} of them held out to validate on"
+    layout, survey, classes = findings.layout, findings.survey, findings.classes
+    counts = {name: len(pairs) for name, pairs in layout.pairs.items()}
+    splits = ", ".join(f"{name} {count}" for name, count in counts.items() if name)
     low, middle, high = (np.percentile(survey.sizes, q, axis=0).astype(int) for q in (0, 50, 100))
     sizes = f"{middle[0]}x{middle[1]}"
     if (low != high).any():
@@ -173,35 +172,24 @@ def _header(findings: Findings) -> list[str]:
     kinds = ", ".join(f"{count} {kind}" for kind, count in survey.kinds.items())
     return [
         f"Written by `hrseg init` for {findings.root.resolve()}: look it over, name the classes.",
-        f"{len(findings.classes.names)} classes, ignored ids: "
-        f"{', '.join(map(str, findings.classes.ignore_ids)) or 'none'}.",
-        f"{sum(counts)} images with masks: {how}.",
+        f"{len(classes.names)} classes, ignored ids: "
+        f"{', '.join(map(str, classes.ignore_ids)) or 'none'}.",
+        f"{sum(counts.values())} images with masks: "
+        f"{splits or f'{VAL_FRACTION:.0%} of them held out to validate on'}.",
         f"Sizes (height x width): {sizes}. Masks looked at: {kinds}.",
         *(f"WARNING: {warning}" for warning in findings.warnings),
     ]
 
 
-def _crop(length: float) -> int:
-    wanted = min(max(length / 2, 256), 512, length)
-    return max(32, int(wanted) // 32 * 32)
-
-
-def _what(key: int, classes: Classes) -> str:
+def _key_text(key: int, classes: Classes) -> str:
     if classes.mask_format == "index":
         return f"id {key}"
     return f"colour {(key >> 16, key >> 8 & 255, key & 255)}"
 
 
 def _text(value: str) -> str:
-    """Return a string as YAML, in quotes unless it cannot be taken for anything else."""
     if one_line(value) != value:
         raise DataError(f"{one_line(value)}: no config can hold this name. Rename it.")
     plain = re.fullmatch(r"[A-Za-z_][\w./-]*", value)
     words = ("null", "true", "false", "yes", "no", "on", "off", "y", "n")
     return value if plain and value.lower() not in words else json.dumps(value, ensure_ascii=False)
-
-
-def _flow(value: Any) -> str:
-    if value is None:
-        return "null"
-    return "{" + ", ".join(f"{key}: {item}" for key, item in value.items()) + "}"

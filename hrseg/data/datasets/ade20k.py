@@ -20,9 +20,9 @@ class ADE20K(SegmentationDataModule):
     """Photographs of any scene: 20210 for training, 2000 for validation, 3352 without masks.
 
     Layout: `images/{training,validation}/*.jpg`, `annotations/{training,validation}/*.png`
-    (0 = other, ignored; 1..150) and, if it is there, `release_test/testing/*.jpg` (in the same
-    folder or beside it); or that of the authors, `{train,val}/{image,label}/`; or one of their list
-    files. Root may be the folder above.
+    (0 = other, ignored; 1..150) and optionally `release_test/testing/*.jpg` (in the same folder or
+    beside it); or that of the authors, `{train,val}/{image,label}/`; or one of their list files.
+    Root may be the folder above.
 
     Sources: Zhou et al., CVPR 2017; mmsegmentation (mmseg/datasets/ade.py).
     """
@@ -79,7 +79,7 @@ class ADE20K(SegmentationDataModule):
 
     def files(self, split: str) -> Files:
         """Return the pairs of a split or a list file; the test images have no masks."""
-        root = self._home()
+        root = self._root_of_splits()
         if split.endswith((".lst", ".txt")):
             return read_official_list(root, split)
         if split == "test":
@@ -96,17 +96,16 @@ class ADE20K(SegmentationDataModule):
         return MaskReader(id_table(self.num_classes, ids, [IGNORE_INDEX]), repair)
 
     def _test_files(self, root: Path) -> Files:
-        homes = [home / "testing" for home in (root, root / _TEST, root.parent / _TEST)]
-        images = [image for home in homes for image in sorted(home.glob("*.jpg"))]
+        folders = [home / "testing" for home in (root, root / _TEST, root.parent / _TEST)]
+        images = [image for folder in folders for image in sorted(folder.glob("*.jpg"))]
         if not images:
             raise DataError(
-                f"no test images in {' or '.join(map(str, homes))}.\n"
+                f"no test images in {' or '.join(map(str, folders))}.\n"
                 "Unpack release_test.zip beside annotations/, or use data.test_split=val."
             )
         return [(image, None) for image in images]
 
-    def _home(self) -> Path:
-        """Return the folder that holds the splits."""
+    def _root_of_splits(self) -> Path:
         for path in (self.root, self.root / "ADEChallengeData2016"):
             if (path / "annotations").is_dir() or (path / "train" / "label").is_dir():
                 return path

@@ -27,7 +27,6 @@ class CamVid(SegmentationDataModule):
     class_weights = (
         0.2595, 0.1826, 4.564, 0.1417, 0.9051, 0.3826, 9.6446, 1.8418, 0.6823, 6.2478, 7.3614,
     )  # fmt: skip
-    void_id = 11
 
     def files(self, split: str) -> Files:
         """Return the pairs of `<split>/` and `<split>annot/`."""
@@ -35,5 +34,5 @@ class CamVid(SegmentationDataModule):
 
     def mask_reader(self) -> MaskReader:
         """Return a reader of ids 0..10; 11 (void) is ignored."""
-        table = id_table(self.num_classes, ignore_ids=[self.void_id])
+        table = id_table(self.num_classes, ignore_ids=[11])
         return MaskReader(table, "These are not the masks of SegNet's CamVid; get them again.")

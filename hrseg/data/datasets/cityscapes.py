@@ -1,6 +1,5 @@
 """Cityscapes with 19 classes, in the layout of its own download."""
 
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar
@@ -23,8 +22,8 @@ class Cityscapes(SegmentationDataModule):
     """Street scenes of 2048x1024: 2975 for training, 500 for validation, 1525 without masks.
 
     Layout: `leftImg8bit/<split>/<city>/*_leftImg8bit.png` and, beside it,
-    `gtFine/<split>/<city>/*_gtFine_labelIds.png` or `*_gtFine_labelTrainIds.png`, whichever is
-    there. Splits are train, val, test, trainval, train_extra (masks of `gtCoarse`), train_coarse
+    `gtFine/<split>/<city>/*_gtFine_labelIds.png` or `*_gtFine_labelTrainIds.png`, whichever
+    exists. Splits are train, val, test, trainval, train_extra (masks of `gtCoarse`), train_coarse
     (train with the masks of `gtCoarse`), train_all (train and train_extra), or one of the authors'
     list files, for example `data.train_split=train.lst`. Older downloads of train_extra have one
     black image, troisdorf_000000_000073.
@@ -71,75 +70,60 @@ class Cityscapes(SegmentationDataModule):
             # The download has test masks, but their pixels are all void.
             return [(image, None) for image in images.values()]
         masks = self._find(kind, folder, [f"_{kind}_{label}.png" for label in LABEL_KINDS], kind)
-        if lonely := [name for name in images if name not in masks]:
-            raise self._lonely(images, lonely, "mask", kind)
-        if lonely := [name for name in masks if name not in images]:
-            raise self._lonely(masks, lonely, "image", kind)
+        for files, partners, lacks, home in (
+            (images, masks, "mask", kind),
+            (masks, images, "image", "leftImg8bit"),
+        ):
+            if unpaired := [path for name, path in files.items() if name not in partners]:
+                raise DataError(
+                    f"{len(unpaired)} of {len(files)} files have no {lacks} of the same split and "
+                    f"city, e.g. {unpaired[0]}\n"
+                    f"expected one for each below {self.root / home}. {_unpack(kind)}"
+                )
         return [(image, masks[name]) for name, image in images.items()]
 
     def mask_reader(self) -> ReadMask:
-        """Return a reader of labelIds and labelTrainIds, which it tells apart by the file name."""
-        of_ids, of_train_ids = (self._reader(kind) for kind in LABEL_KINDS)
-        return MaskReaderBySuffix(LABEL_KINDS[1], of_train_ids, of_ids)
-
-    def _reader(self, kind: str) -> MaskReader:
-        repair = f"This is no {kind} file of Cityscapes: unpack gtFine_trainvaltest.zip again."
-        if kind == "labelTrainIds":
-            return MaskReader(id_table(self.num_classes, ignore_ids=[IGNORE_INDEX]), repair)
+        """Return a reader of labelIds and labelTrainIds, which the file names distinguish."""
         ids = {raw: train for train, raw in enumerate(self.submission_ids)}
         # Ids 0 to 33 exist; 255 is how some tools write the license plate's -1.
-        return MaskReader(id_table(self.num_classes, ids, [*range(34), IGNORE_INDEX]), repair)
+        by_id = id_table(self.num_classes, ids, [*range(34), IGNORE_INDEX])
+        by_train_id = id_table(self.num_classes, ignore_ids=[IGNORE_INDEX])
+        label_ids, train_ids = (
+            MaskReader(table, f"This is no {kind} file of Cityscapes: {_unpack('gtFine')}")
+            for kind, table in zip(LABEL_KINDS, (by_id, by_train_id), strict=True)
+        )
+        return MaskReaderBySuffix(LABEL_KINDS[1], train_ids, label_ids)
 
     def _find(self, folder: str, split: str, suffixes: Sequence[str], kind: str) -> dict[str, Path]:
-        """Return files as `<city>/<stem without suffix>`, sorted; the first suffix goes first."""
+        """Return files as `<city>/<stem without suffix>`, sorted; the first suffix wins."""
         base = self.root / folder / split
         if not base.is_dir():
-            raise DataError(f"no folder {base.absolute()}\n{self._where_root_is(folder, kind)}")
-        found: dict[str, Path] = {}
-        others: set[str] = set()
-        for city in sorted(entry.name for entry in os.scandir(base) if entry.is_dir()):
-            names = sorted(name for name in os.listdir(base / city) if not name.startswith("."))
-            for suffix in suffixes:
-                for name in names:
-                    if name.endswith(suffix):
-                        found.setdefault(f"{city}/{name.removesuffix(suffix)}", base / city / name)
-            others.update(name.rsplit("_", 1)[-1] for name in names)
-        if not found:
+            raise DataError(f"no folder {base.absolute()}\n{self._repair(folder, kind)}")
+        files: dict[str, Path] = {}
+        for suffix in suffixes:
+            for path in sorted(base.glob(f"*/[!.]*{suffix}")):
+                files.setdefault(f"{path.parent.name}/{path.name.removesuffix(suffix)}", path)
+        if not files:
+            others = sorted({path.name.rsplit("_", 1)[-1] for path in base.glob("*/*")})
             make = " Or make them: csCreateTrainIdLabelImgs of cityscapesscripts."
             raise DataError(
                 f"{base.absolute()} holds no <city>/*{' and no *'.join(suffixes)}"
-                f"{', only ' + ', '.join(sorted(others)[:4]) if others else ''}.\n"
+                f"{', only ' + ', '.join(others[:4]) if others else ''}.\n"
                 f"{_unpack(kind)}{make if folder == kind else ''}"
             )
-        return found
+        return files
 
-    def _lonely(
-        self, files: Mapping[str, Path], names: Sequence[str], lacks: str, kind: str
-    ) -> DataError:
-        """Return an error for files without an image or mask, with where that lies instead."""
-        home, suffix = self.root / "leftImg8bit", f"{self.image_suffix}.png"
-        if lacks == "mask":
-            home, suffix = self.root / kind, f"_{kind}_label*.png"
-        elsewhere = next(home.glob(f"*/*/{Path(names[0]).name}{suffix}"), None)
-        repair = f"expected one for each below {home}. {_unpack(kind)}"
-        if elsewhere:
-            repair = f"Its {lacks} is in another folder, {elsewhere}: move one of the two."
-        return DataError(
-            f"{len(names)} of {len(files)} files have no {lacks} of the same split and city, e.g. "
-            f"{files[names[0]]}\n{repair}"
-        )
-
-    def _where_root_is(self, folder: str, kind: str) -> str:
-        """Return how to repair a root that lacks a folder, or a folder that lacks a split."""
+    def _repair(self, folder: str, kind: str) -> str:
+        """Return the fix for a root that lacks a folder, or a folder that lacks a split."""
         if (self.root / folder).is_dir():
             splits = ", ".join(sorted(path.name for path in (self.root / folder).glob("*/")))
             return f"There are: {splits or 'none'}. {_unpack(kind)}"
         wanted = f"expected leftImg8bit and {kind} side by side in {self.root}. {_unpack(kind)}"
-        return suggest_root(self.root, lambda path: _holds(path, folder, kind)) or wanted
+        return suggest_root(self.root, lambda path: _holds(path, kind)) or wanted
 
 
-def _holds(path: Path, folder: str, kind: str) -> bool:
-    return (path / folder).is_dir() and (path / kind).is_dir()
+def _holds(path: Path, kind: str) -> bool:
+    return (path / "leftImg8bit").is_dir() and (path / kind).is_dir()
 
 
 def _unpack(kind: str) -> str:

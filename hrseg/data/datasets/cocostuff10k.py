@@ -97,7 +97,9 @@ class COCOStuff10K(SegmentationDataModule):
         folder = _FOLDERS.get(split, split)
         images, masks = self.root / "images" / folder, self.root / "annotations" / folder
         if not masks.is_dir():
-            raise DataError(f"no folder {masks.absolute()}\n{self._repair()}")
+            hint = suggest_root(self.root, lambda path: (path / "annotations").is_dir())
+            wanted = f"expected images/ and annotations/ of the splits train, val. {_PREPARE}"
+            raise DataError(f"no folder {masks.absolute()}\n{hint or wanted}")
         if not find_files(masks, self.mask_suffix):
             raise DataError(
                 f"{masks.absolute()} holds no *{self.mask_suffix}.png files.\n{_PREPARE}"
@@ -105,21 +107,13 @@ class COCOStuff10K(SegmentationDataModule):
         return pair_files(images, masks, self.mask_suffix)
 
     def mask_reader(self) -> ReadMask:
-        """Return a reader of both kinds of ids, which it tells apart by the file name."""
+        """Return a reader of both kinds of ids, which the file names distinguish."""
         ids = {0: IGNORE_INDEX, IGNORE_INDEX: IGNORE_INDEX}
-        by_category = {raw: train for train, raw in enumerate(CATEGORIES)}
-        of_coco = MaskReader(
-            id_table(self.num_classes, ids | by_category), f"Ids of COCO. {_PREPARE}"
+        by_category = ids | {raw: train for train, raw in enumerate(CATEGORIES)}
+        by_train_id = ids | {raw: raw - 1 for raw in range(1, 172)}
+        repair = f"A {self.mask_suffix} file has 0 (ignored) and 1..171. {_PREPARE}"
+        return MaskReaderBySuffix(
+            self.mask_suffix,
+            MaskReader(id_table(self.num_classes, by_train_id), repair),
+            MaskReader(id_table(self.num_classes, by_category), f"Ids of COCO. {_PREPARE}"),
         )
-        of_mmseg = MaskReader(
-            id_table(self.num_classes, ids | {k: k - 1 for k in range(1, 172)}),
-            f"A {self.mask_suffix} file has 0 (ignored) and 1..171. {_PREPARE}",
-        )
-        return MaskReaderBySuffix(self.mask_suffix, of_mmseg, of_coco)
-
-    def _repair(self) -> str:
-        if near := suggest_root(self.root, lambda path: (path / "annotations").is_dir()):
-            return near
-        if any((self.root / "annotations" / folder).is_dir() for folder in _FOLDERS.values()):
-            return f"expected one of the splits {', '.join(_FOLDERS)}. {_PREPARE}"
-        return f"expected images/ and annotations/ in {self.root}. {_PREPARE}"

@@ -1,13 +1,12 @@
-"""Folders of images and masks of the user's own, without code."""
+"""Data set of the user's own images and masks in folders."""
 
+import codecs
 import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Unpack
+from typing import Annotated, Literal, Unpack
 
-import numpy as np
-import numpy.typing as npt
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from hrseg.data.datamodule import SegmentationDataModule
 from hrseg.data.dataset import Files
@@ -17,7 +16,8 @@ from hrseg.data.pairing import pair_files, read_list
 from hrseg.errors import ConfigError, DataError
 from hrseg.utils.text import one_line
 
-Colors = tuple[tuple[int, int, int], ...]
+Channel = Annotated[int, Field(ge=0, le=255)]
+Colors = tuple[tuple[Channel, Channel, Channel], ...]
 SPLIT = "{split}"
 
 
@@ -25,8 +25,8 @@ class Folder(SegmentationDataModule):
     """Images and masks below one folder, matched by name: PNG or JPEG, of any and mixed sizes.
 
     A split is a folder (`images/train`, `masks/train`), a list (`train_split: train.txt`, below
-    root: lines of `image`, `image mask`, or a name without extension), or, where there are
-    neither, a share of all images that `val_fraction` and the seed choose.
+    root: lines of `image`, `image mask`, or a name without extension), or, if there are neither,
+    a share of all images.
 
     Args:
         root: the folder.
@@ -42,13 +42,12 @@ class Folder(SegmentationDataModule):
         id_map: raw id -> train id, 255 = ignore; None: raw ids are train ids.
         ignore_ids: raw ids that are ignored, unless `id_map` maps them.
         val_fraction: share of the images to validate on, between 0 and 1.
-        split_seed: chooses that share; apart from `seed`, so that runs of other seeds hold out the
-            same images.
+        split_seed: chooses that share; runs with another `seed` hold out the same images.
         options: see `DataOptions`.
 
     Raises:
         ConfigError: arguments that contradict each other.
-        DataError: no class names given or found.
+        DataError: no class names.
     """
 
     def __init__(
@@ -59,7 +58,7 @@ class Folder(SegmentationDataModule):
         image_folder: str = "images",
         mask_folder: str = "masks",
         mask_suffix: str = "",
-        mask_format: str = "index",
+        mask_format: Literal["index", "rgb"] = "index",
         id_map: Mapping[int, int] | None = None,
         ignore_ids: Sequence[int] = (255,),
         val_fraction: float | None = None,
@@ -68,24 +67,17 @@ class Folder(SegmentationDataModule):
     ) -> None:
         """Read the class names; the images are read later."""
         super().__init__(root, **options)
-        if mask_format not in ("index", "rgb"):
-            raise ConfigError(f"mask_format {mask_format!r}: expected index or rgb.")
-        if val_fraction is not None and not 0 < val_fraction < 1:
-            raise ConfigError(f"val_fraction {val_fraction}: expected between 0 and 1, e.g. 0.2.")
         self.images, self.masks = self.root / image_folder, self.root / mask_folder
         self.mask_suffix = mask_suffix
         self.val_fraction, self.split_seed = val_fraction, split_seed
         if not class_names:
-            class_names, found = read_classes(self.root)
-            palette = palette or found
-        self.class_names = _names(class_names)
+            class_names, stored = read_classes(self.root)
+            palette = palette or stored
+        self.class_names = _checked_names(class_names)
         self.id_table = id_table(self.num_classes, id_map, ignore_ids)
-        colors = _colors(palette) if palette is not None else None
+        colors = tuple((int(red), int(green), int(blue)) for red, green, blue in palette or ())
         self.mask_colors = colors if mask_format == "rgb" else None
-        if mask_format == "rgb":
-            self.palette = _class_colors(self.class_names, colors or (), self.id_table)
-        else:
-            self.palette = colors or ()
+        self.palette = self._class_colors(colors) if mask_format == "rgb" else colors
         if self.palette and len(self.palette) != self.num_classes:
             raise ConfigError(
                 f"{len(self.palette)} colours in palette for {self.num_classes} class_names: "
@@ -102,17 +94,13 @@ class Folder(SegmentationDataModule):
         ):
             return pair_files(_split(self.images, split), _split(self.masks, split), suffix)
         pairs = pair_files(self.images, self.masks, suffix)
-        if self.val_fraction is None:
+        names = (self.train_split, self.val_split)
+        if self.val_fraction is None or split not in names or names[0] == names[1]:
             raise DataError(
                 f"{self.images} has no folder {split}, and nothing else says which images it means"
                 ".\nMake images/train and images/val, or name lists (data.train_split=train.txt), "
-                "or hold out a share (data.val_fraction=0.2)."
-            )
-        if self.train_split == self.val_split or split not in (self.train_split, self.val_split):
-            raise DataError(
-                f"no split {split} in {self.images}: val_fraction makes two of different names, "
-                f"{self.train_split} and {self.val_split}.\nTo score the training images, name a "
-                "list: data.val_split=train.txt."
+                "or hold out a share\n(data.val_fraction=0.2), which makes two splits of different "
+                f"names: {', '.join(names)}."
             )
         held_out = round(len(pairs) * self.val_fraction)
         if not 0 < held_out < len(pairs):
@@ -120,9 +108,8 @@ class Folder(SegmentationDataModule):
                 f"val_fraction {self.val_fraction} of {len(pairs)} images in {self.images} leaves "
                 "one split empty.\nChoose another share, or add images."
             )
-        # By a hash of the name: a new image changes sides with one other at most.
-        names = {pair: pair[0].relative_to(self.images) for pair in pairs}
-        order = sorted(pairs, key=lambda pair: _hash(self.split_seed, names[pair]))
+        # Ordered by a hash of the name: a new image moves at most one other to the other split.
+        order = sorted(pairs, key=lambda pair: self._hash(pair[0]))
         return sorted(order[:held_out] if split == self.val_split else order[held_out:])
 
     def mask_reader(self) -> MaskReader:
@@ -132,43 +119,62 @@ class Folder(SegmentationDataModule):
         )
         return MaskReader(self.id_table, repair, self.mask_colors)
 
+    def _class_colors(self, colors: Colors) -> Colors:
+        """Return the first colour of each class, for masks stored as colours."""
+        if len(set(colors)) != len(colors) or not colors:
+            raise ConfigError(
+                "mask_format rgb needs a palette of different colours, one per raw id."
+            )
+        trains = self.id_table[: len(colors)].tolist()
+        for train, name in enumerate(self.class_names):
+            if train not in trains:
+                raise ConfigError(f"no colour in palette means class {train} ({name}); add one.")
+        return tuple(colors[trains.index(train)] for train in range(self.num_classes))
+
+    def _hash(self, image: Path) -> str:
+        text = f"{self.split_seed}:{image.relative_to(self.images).as_posix()}"
+        return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()
+
+
+class ClassesFile(BaseModel):
+    """Contents of `classes.json`."""
+
+    model_config = ConfigDict(coerce_numbers_to_str=True)
+    classes: list[str]
+    palette: Colors | None = None
+
 
 def read_classes(root: Path) -> tuple[list[str], Colors | None]:
     """Return class names and palette from `classes.json` or `classes.txt` in root.
 
     Raises:
-        DataError: neither is there, or it cannot be understood.
+        DataError: both are missing, or invalid.
     """
     as_json, as_text = root / "classes.json", root / "classes.txt"
     if as_json.is_file():
         try:
-            content = json.loads(as_json.read_text("utf-8-sig"))
-            palette = content.get("palette")
-            return [str(name) for name in content["classes"]], palette and _colors(palette)
-        except (ValueError, KeyError, AttributeError, TypeError, RecursionError) as error:
+            text = as_json.read_bytes().removeprefix(codecs.BOM_UTF8)
+            content = ClassesFile.model_validate_json(text)
+        except ValidationError as error:
             raise DataError(
                 f'{as_json}: expected {{"classes": ["road", ...], "palette": [[128, 64, 128]]}}'
-                f", palette optional. ({type(error).__name__}: {error})"
+                f", palette optional. ({error.errors()[0]['msg']})"
             ) from error
+        return content.classes, content.palette
     if as_text.is_file():
-        names = [
-            line.strip()
-            for line in as_text.read_text("utf-8-sig", "replace").splitlines()
-            if line.strip()
-        ]
-        if names:
+        lines = as_text.read_text("utf-8-sig", "replace").splitlines()
+        if names := [line.strip() for line in lines if line.strip()]:
             return names, None
-        raise DataError(f"{as_text} is empty; expected a class name per line, in order of the ids.")
     if not root.is_dir():
         raise DataError(f"no folder {root.absolute()}\nexpected the data set; is data.root right?")
     raise DataError(
-        f"no class names: data.class_names is empty, and {root} has no classes.json or classes.txt."
-        "\nName the classes in order of their ids, for example data.class_names=[road,building]."
+        f"no class names: data.class_names is empty, and {root} has no classes.json or classes.txt "
+        "with names.\n"
+        "Name the classes in order of their ids, for example data.class_names=[road,building]."
     )
 
 
-def _names(class_names: Sequence[str]) -> tuple[str, ...]:
-    """Return the names, if they are words of one line: they go into tables, pages and files."""
+def _checked_names(class_names: Sequence[str]) -> tuple[str, ...]:
     for train, name in enumerate(class_names):
         if one_line(name) != name or len(name) > 200:
             raise ConfigError(
@@ -178,37 +184,5 @@ def _names(class_names: Sequence[str]) -> tuple[str, ...]:
     return tuple(class_names)
 
 
-def _colors(palette: Sequence[Sequence[int]]) -> Colors:
-    for color in palette:
-        if len(color) != 3 or not all(0 <= int(channel) <= 255 for channel in color):
-            raise ConfigError(f"palette: {list(color)} is no colour; expected [red, green, blue].")
-    return tuple((int(red), int(green), int(blue)) for red, green, blue in palette)
-
-
-def _class_colors(
-    class_names: Sequence[str], colors: Colors, table: npt.NDArray[np.int16]
-) -> Colors:
-    """Return the first colour that means each class, for masks stored as colours."""
-    if len(set(colors)) != len(colors) or not colors:
-        raise ConfigError("mask_format rgb needs a palette of different colours, one per raw id.")
-    trains = table[: len(colors)].tolist()
-    if -1 in trains:
-        raise ConfigError(
-            f"{len(colors)} colours in palette for {len(class_names)} class_names: colour "
-            f"{trains.index(-1)} ({colors[trains.index(-1)]}) means no class.\n"
-            "Add a name to class_names, or its position to ignore_ids or id_map."
-        )
-    for train, name in enumerate(class_names):
-        if train not in trains:
-            raise ConfigError(f"no colour in palette means class {train} ({name}); add one.")
-    return tuple(colors[trains.index(train)] for train in range(len(class_names)))
-
-
 def _split(folder: Path, split: str) -> Path:
-    """Return where a split lies: in place of `{split}`, else below the folder."""
     return Path(str(folder).replace(SPLIT, split)) if SPLIT in str(folder) else folder / split
-
-
-def _hash(seed: int, name: Path) -> str:
-    text = f"{seed}:{name.as_posix()}".encode("utf-8", "surrogateescape")  # names may be no UTF-8
-    return hashlib.sha256(text).hexdigest()

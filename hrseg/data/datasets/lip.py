@@ -1,6 +1,6 @@
 """LIP (Look Into Person), 20 classes of clothes and body parts."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar
 
@@ -11,7 +11,7 @@ from hrseg.data.pairing import find_files, read_official_list, suggest_root
 from hrseg.errors import DataError
 from hrseg.utils.constants import IGNORE_INDEX
 
-# The archives unpack into a folder of their own name or beside it, mmsegmentation has one level.
+# The archives unpack into a folder of their own name or beside it; mmsegmentation's is flat.
 IMAGE_HOMES = ("TrainVal_images", "TrainVal_images/TrainVal_images", "", "Testing_images",
                "Testing_images/Testing_images")  # fmt: skip
 MASK_HOMES = (
@@ -60,70 +60,52 @@ class LIP(SegmentationDataModule):
     def files(self, split: str) -> Files:
         """Return the pairs of a split or a list file; the test images have no masks."""
         if split.endswith((".lst", ".txt")):
-            return self._listed(split)
-        name = {"test": "testing"}.get(split, split)
-        folder = self._first([self.root / home / f"{name}_images" for home in IMAGE_HOMES])
-        images = find_files(folder)
-        if not images:
+            images, masks = (
+                [folder for name in ("", f"train_{kind}", f"val_{kind}")
+                 for folder in _existing(self.root, homes, name)]
+                for homes, kind in ((IMAGE_HOMES, "images"), (MASK_HOMES, "segmentations"))
+            )  # fmt: skip
+            return read_official_list(self.root, split, images, masks, _MIRRORED)
+        folder = self._folder(IMAGE_HOMES, f"{'testing' if split == 'test' else split}_images")
+        image_of = find_files(folder)
+        if not image_of:
             raise DataError(f"{folder.absolute()} holds no images; expected *.jpg.\n{_UNPACK}")
         if split == "test":
-            return [(image, None) for image in images.values()]
-        home = self._first([self.root / home / f"{split}_segmentations" for home in MASK_HOMES])
-        masks = find_files(home)
-        source, stems = self._stems(split, images)
-        for kind, found, where in (("image", images, folder), ("mask", masks, home)):
-            missing = [stem for stem in stems if stem not in found]
-            if missing:
+            return [(image, None) for image in image_of.values()]
+        mask_folder = self._folder(MASK_HOMES, f"{split}_segmentations")
+        mask_of = find_files(mask_folder)
+        lists = [self.root / home / f"{split}_id.txt" for home in IMAGE_HOMES]
+        source = next((path for path in lists if path.is_file()), folder)
+        stems = list(image_of)
+        if source != folder:
+            stems = source.read_text("utf-8-sig", "replace").split()
+        for kind, files, home in (("image", image_of, folder), ("mask", mask_of, mask_folder)):
+            if missing := [stem for stem in stems if stem not in files]:
                 raise DataError(
-                    f"{len(missing)} of {len(stems)} names of {source} have no {kind} in {where}, "
-                    f"e.g. {missing[0]}\n{self._elsewhere(missing[0], kind)}"
+                    f"{len(missing)} of {len(stems)} names of {source} have no {kind} in {home}, "
+                    f"e.g. {missing[0]}\n{_UNPACK}"
                 )
-        return [(images[stem], masks[stem]) for stem in stems]
+        return [(image_of[stem], mask_of[stem]) for stem in stems]
 
     def mask_reader(self) -> MaskReader:
         """Return a reader of ids 0..19; 255, which the download does not have, is ignored."""
         repair = "These are not LIP's masks: unpack TrainVal_parsing_annotations.zip again."
         return MaskReader(id_table(self.num_classes, ignore_ids=[IGNORE_INDEX]), repair)
 
-    def _listed(self, split: str) -> Files:
-        images = self._homes(IMAGE_HOMES, "images")
-        masks = self._homes(MASK_HOMES, "segmentations")
-        return read_official_list(self.root, split, images, masks, _MIRRORED)
-
-    def _homes(self, homes: Iterable[str], kind: str) -> list[Path]:
-        """Return the folders that names in a list may be relative to, as far as they exist."""
-        names = ("", f"train_{kind}", f"val_{kind}")
-        folders = [self.root / home / name for name in names for home in homes]
-        return [folder for folder in folders if folder.is_dir()] or [self.root]
-
-    def _stems(self, split: str, images: Iterable[str]) -> tuple[str, list[str]]:
-        """Return the names of `<split>_id.txt` and its path; all images where there is none."""
-        lists = [self.root / home / f"{split}_id.txt" for home in IMAGE_HOMES]
-        path = next((path for path in lists if path.is_file()), None)
-        if path is None:
-            return f"split {split}", list(images)
-        stems = [line.strip() for line in path.read_text("utf-8-sig", "replace").splitlines()]
-        return str(path), [stem for stem in stems if stem]
-
-    def _first(self, folders: list[Path]) -> Path:
-        """Return the first folder that is there; else say where root should be."""
-        for folder in folders:
-            if folder.is_dir():
-                return folder
+    def _folder(self, homes: Sequence[str], name: str) -> Path:
+        if folders := _existing(self.root, homes, name):
+            return folders[0]
         hint = suggest_root(self.root, _holds_lip) or _UNPACK
         raise DataError(
-            f"no folder {folders[0].absolute()} (nor {folders[0].name} directly in root).\n{hint}"
+            f"no folder {self.root.absolute() / homes[0] / name} (nor {name} directly in root).\n"
+            f"{hint}"
         )
 
-    def _elsewhere(self, stem: str, kind: str) -> str:
-        """Return how to repair an image or mask that is missing."""
-        suffix = "images" if kind == "image" else "segmentations"
-        for path in self.root.glob(f"**/*_{suffix}/{stem}.*"):
-            return f"It is in another split, {path}: move it, or correct the list."
-        return f"{_UNPACK} Or take its line out of the list."
+
+def _existing(root: Path, homes: Sequence[str], name: str) -> list[Path]:
+    return [folder for home in homes if (folder := root / home / name).is_dir()]
 
 
-def _holds_lip(folder: Path) -> bool:
-    official = ("TrainVal_images", "TrainVal_parsing_annotations")
-    flat = [(f"{split}_images", f"{split}_segmentations") for split in ("train", "val")]
-    return any(all((folder / name).is_dir() for name in names) for names in (official, *flat))
+def _holds_lip(root: Path) -> bool:
+    masks = _existing(root, MASK_HOMES, "val_segmentations")
+    return bool(masks and _existing(root, IMAGE_HOMES, "val_images"))

@@ -1,6 +1,7 @@
 """Canvas of a synthetic scene: camera, light, texture, and the mask beside the image."""
 
 from collections.abc import Sequence
+from enum import IntEnum
 
 import cv2
 import numpy as np
@@ -8,10 +9,8 @@ import numpy.typing as npt
 
 from hrseg.data.images import Array
 
-CLASS_NAMES = (
-    "sky", "building", "road", "pavement", "vegetation", "pole", "sign", "car", "person",
-)  # fmt: skip
-SKY, BUILDING, ROAD, PAVEMENT, VEGETATION, POLE, SIGN, CAR, PERSON = range(9)
+Id = IntEnum("Id", "SKY BUILDING ROAD PAVEMENT VEGETATION POLE SIGN CAR PERSON", start=0)
+CLASS_NAMES = tuple(label.name.lower() for label in Id)
 FAR = 150.0
 DARK_GLASS = np.array([48.0, 56, 66])
 # Strength of the texture of each class at three sizes, fine to coarse; last row: ignored.
@@ -33,11 +32,11 @@ class Canvas:
     """
 
     def __init__(self, rng: np.random.Generator, size: tuple[int, int]) -> None:
-        """Draw camera and light; the paper is blank."""
+        """Draw camera and light at random; the image is blank."""
         self.rng = rng
         self.height, self.width = 2 * size[0], 2 * size[1]
         self.image = np.zeros((self.height, self.width, 3), np.uint8)
-        self.mask = np.full((self.height, self.width), SKY, np.uint8)
+        self.mask = np.full((self.height, self.width), Id.SKY, np.uint8)
         w, h = self.width + 8.0, self.height + 8.0
         self.view = np.array([(-8, -8), (w, -8), (w, h), (-8, h)], np.float32)
         self.focal = rng.uniform(0.75, 1.0) * self.width
@@ -57,14 +56,14 @@ class Canvas:
         return np.stack([self.center + columns, self.horizon + rows], 1)
 
     def fill(self, points: Polygon, color: Color, label: int) -> None:
-        """Fill a world polygon; far ones fade into the haze."""
+        """Fill a world polygon, faded by the haze."""
         depth = min(point[2] for point in points)
         self.fill_pixels(self.pixels(points), self.faded(color, depth), label)
 
     def fill_pixels(self, points: npt.NDArray[np.float64], color: Color, label: int) -> None:
         """Fill a convex polygon given in pixels."""
         if (points < self.view[0]).any() or (points > self.view[2]).any():
-            # Millions of pixels outside cost as much as inside.
+            # Pixels outside of the view cost as much as those inside.
             limited = points.clip(-1e5, 1e5).astype(np.float32)
             area, inside = cv2.intersectConvexConvex(limited, self.view)
             if area <= 0:

@@ -2,10 +2,9 @@
 
 import json
 import logging
-import shutil
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Unpack
 
 import cv2
@@ -28,7 +27,7 @@ class Synthetic(SegmentationDataModule):
     """Street scenes with 9 classes, drawn once as PNG: `{images,masks}/{train,val}` below root.
 
     Args:
-        root: folder to write to; scenes that are there already are used again.
+        root: folder to write to; its scenes are used again.
         num_train: number of training images.
         num_val: number of validation images.
         image_size: (height, width) of a scene.
@@ -55,30 +54,28 @@ class Synthetic(SegmentationDataModule):
         self.image_size = (image_size[0], image_size[1])
 
     def prepare_data(self) -> None:
-        """Draw the scenes if they are not there; an interrupted run leaves nothing half done.
+        """Draw the scenes if they are missing; an interrupted run leaves no files.
 
         Raises:
-            DataError: root holds something else, or cannot be written to.
+            DataError: root contains something else, or cannot be written to.
         """
         wanted = {"version": _VERSION, **self.num_scenes, "image_size": list(self.image_size)}
-        if self._holds(wanted):
+        if self._has(wanted):
             return
         try:
             self.root.parent.mkdir(parents=True, exist_ok=True)
-            draft = Path(tempfile.mkdtemp(prefix=f".{self.root.name}-", dir=self.root.parent))
+            draft = TemporaryDirectory(prefix=f".{self.root.name}-", dir=self.root.parent)
         except OSError as error:
             raise DataError(
                 f"cannot write the synthetic data set to {self.root}: {error}"
             ) from error
         _log.info("drawing %d scenes to %s", sum(self.num_scenes.values()), self.root)
-        try:
-            self._draw(draft)
-            (draft / "scenes.json").write_text(json.dumps(wanted))
-            draft.chmod(0o755)
-            if not self._holds(wanted):  # another process may have been faster
-                draft.replace(self.root)
-        finally:
-            shutil.rmtree(draft, ignore_errors=True)
+        with draft:
+            folder = Path(draft.name, "scenes")
+            self._draw(folder)
+            (folder / "scenes.json").write_text(json.dumps(wanted))
+            if not self._has(wanted):  # another process may have been faster
+                folder.replace(self.root)
 
     def files(self, split: str) -> Files:
         """Return the scenes of "train" or "val", drawing them first if need be."""
@@ -90,16 +87,15 @@ class Synthetic(SegmentationDataModule):
         table = id_table(self.num_classes, ignore_ids=[IGNORE_INDEX])
         return MaskReader(table, f"Delete {self.root}; it is drawn again.")
 
-    def _holds(self, wanted: dict[str, object]) -> bool:
-        """Return whether root has these scenes; raise if it has anything else."""
+    def _has(self, wanted: dict[str, object]) -> bool:
         if not self.root.exists() or (self.root.is_dir() and not any(self.root.iterdir())):
             return False
         manifest = self.root / "scenes.json"
-        found = json.loads(manifest.read_text()) if manifest.is_file() else "other files"
-        if found == wanted:
+        content = json.loads(manifest.read_text()) if manifest.is_file() else "other files"
+        if content == wanted:
             return True
         raise DataError(
-            f"{self.root} holds {found}\nexpected {wanted}, or an empty folder.\n"
+            f"{self.root} holds {content}\nexpected {wanted}, or an empty folder.\n"
             "Choose another data.root, or delete that folder if it was drawn by hrseg."
         )
 
