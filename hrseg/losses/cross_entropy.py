@@ -11,29 +11,20 @@ from hrseg.utils.constants import IGNORE_INDEX
 
 
 class CrossEntropy(nn.Module):
-    """Mean over the pixels that are not ignored, weighted as `torch.nn.CrossEntropyLoss` does."""
+    """Mean over the pixels that are not ignored, weighted as `torch.nn.CrossEntropyLoss` does.
+
+    Args:
+        class_weights: one weight per class, 0 or positive; None: equal ones.
+    """
 
     class_weights: Tensor | None
 
     def __init__(self, class_weights: Sequence[float] | None = None) -> None:
-        """Take one weight per class, or None for equal ones.
-
-        Raises:
-            ConfigError: a weight is negative or not finite.
-        """
         super().__init__()
         self.register_buffer("class_weights", weight_tensor(class_weights), persistent=False)
 
     def forward(self, logits: Tensor, mask: Tensor) -> Tensor:
-        """Return the loss, a float32 scalar; 0 where no pixel counts.
-
-        Args:
-            logits: (B, K, H, W).
-            mask: (B, H, W) class ids, 255 = ignore.
-
-        Raises:
-            ConfigError: the number of class weights is not K.
-        """
+        """Return the loss, a float32 scalar; 0 if no pixel counts."""
         target = mask.long()
         weights = pixel_weights(target, self.class_weights, logits.shape[1])
         counts = weights > 0

@@ -12,7 +12,7 @@ def scale_report(miou: Mapping[Scales, float], pixels: Mapping[float, int]) -> d
 
     Args:
         miou: of every subset of the scales, 0..1.
-        pixels: what the network looked at for each scale, in the order of the scales; the cost.
+        pixels: of the network's input for each scale, in the order of the scales; the cost.
 
     Returns:
         `prefixes` (the first scale, the first two, ...), `cheapest` (the subset of least cost
@@ -26,10 +26,9 @@ def scale_report(miou: Mapping[Scales, float], pixels: Mapping[float, int]) -> d
         for s, value in miou.items()
     ]
     rows.sort(key=lambda row: (row["cost"], -row["miou"]))
-    enough = [row for row in rows if row["miou"] >= miou[scales] - TOLERANCE]
     prefixes = [list(scales[: count + 1]) for count in range(len(scales))]
     return {
         "prefixes": [row for prefix in prefixes for row in rows if row["scales"] == prefix],
-        "cheapest": enough[0],
+        "cheapest": next(row for row in rows if row["miou"] >= miou[scales] - TOLERANCE),
         "subsets": rows,
     }

@@ -9,7 +9,7 @@ from hrseg.models.fcn import concatenate
 from hrseg.models.hrnet import HRNet
 from hrseg.utils.registry import find
 
-REPRESENTATIONS = {"v1": "v1", "v2": "v2", "v2p": "v2"}  # -> the streams they are made of
+REPRESENTATIONS = {"v1": "v1", "v2": "v2", "v2p": "v2"}  # -> output of the HRNet
 PYRAMID = {"0": 1, "1": 2, "2": 4, "3": 8, "pool": 16}  # name of a level -> pooling of stride 4
 PYRAMID_CHANNELS = 256
 
@@ -45,11 +45,10 @@ class FeaturePyramid(nn.Module):
     Attributes:
         channels: of each map.
         strides: of each map.
-        out_channels: of every map, where they are alike: what torchvision reads.
+        out_channels: of every map; torchvision reads it.
     """
 
     def __init__(self, backbone: HRNet, output: str) -> None:
-        """Take the network, and what is made of its streams; see `create_backbone`."""
         super().__init__()
         self.backbone = backbone
         self.output = output
@@ -69,23 +68,16 @@ class FeaturePyramid(nn.Module):
         self.out_channels = self.channels[0]
 
     def forward(self, image: Tensor) -> OrderedDict[str, Tensor]:
-        """Compute the maps of a normalised image.
+        """Return map i (B, channels[i], ceil(H / strides[i]), ceil(W / strides[i])) by name.
 
-        Args:
-            image: (B, 3, H, W), H and W from 32 up.
-
-        Returns:
-            Name -> map i (B, channels[i], ceil(H / strides[i]), ceil(W / strides[i])), finest
-            first: "0", in a pyramid also "1", "2", "3" and "pool".
+        The names are "0", in a pyramid also "1", "2", "3" and "pool". The image is normalised.
         """
         joined = concatenate(self.backbone(image), self.backbone.align_corners)
         if self.output != "v2p":
             return OrderedDict({"0": joined})
         reduced = self.reduction_conv(joined)
         levels = zip(PYRAMID.items(), self.fpn_convs, strict=True)
-        return OrderedDict((name, conv(_pooled(reduced, side))) for (name, side), conv in levels)
-
-
-def _pooled(x: Tensor, side: int) -> Tensor:
-    """Average squares of `side`, at the border what there is of them."""
-    return F.avg_pool2d(x, side, ceil_mode=True) if side > 1 else x
+        return OrderedDict(
+            (name, conv(F.avg_pool2d(reduced, side, ceil_mode=True) if side > 1 else reduced))
+            for (name, side), conv in levels
+        )

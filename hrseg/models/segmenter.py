@@ -17,7 +17,7 @@ from hrseg.utils.registry import Registry, build, plugins_of
 
 @runtime_checkable
 class Backbone(Protocol):
-    """A network that turns images into features, for example `HRNet`; an `nn.Module`.
+    """An `nn.Module` that turns images into features, for example `HRNet`.
 
     Attributes:
         channels: of each feature.
@@ -25,10 +25,10 @@ class Backbone(Protocol):
     """
 
     @property
-    def channels(self) -> Sequence[int]: ...  # noqa: D102
+    def channels(self) -> Sequence[int]: ...
 
     @property
-    def strides(self) -> Sequence[int]: ...  # noqa: D102
+    def strides(self) -> Sequence[int]: ...
 
     def forward(self, image: Tensor) -> list[Tensor]:
         """Return feature i (B, channels[i], ~H / strides[i], ~W / strides[i]), finest first."""
@@ -67,7 +67,7 @@ def create_model(
         align_corners: the rule of every bilinear interpolation in the model; a released checkpoint
             reproduces its figures only under the rule that it was trained with.
         bn_momentum: weight of the newest batch in the running statistics, 0 to 1.
-        output: what the head sees: "v1", the stream of stride 4 alone, or "v2", all four.
+        output: input of the head: "v1", only the stream of stride 4, or "v2", all four.
 
     Raises:
         ConfigError: unknown name, or a number of classes out of range.
@@ -96,7 +96,7 @@ def create_model(
 
 
 def network_name(architecture: Mapping[str, Any]) -> str:
-    """Return an architecture in words, for example "hrnet_w48 + fcn"."""
+    """Return the name of an architecture, for example "hrnet_w48 + fcn"."""
     parts = architecture["backbone"], architecture.get("head", "fcn")
     return " + ".join(part if isinstance(part, str) else str(part.get("name")) for part in parts)
 
@@ -108,14 +108,16 @@ def plugin_of(architecture: Mapping[str, Any]) -> str | None:
 
 
 def _plain(spec: Spec) -> str | dict[str, Any]:
-    """Return the name alone if there are no arguments, else plain data for a checkpoint."""
+    """Return only the name if there are no arguments, else plain data for a checkpoint."""
     if isinstance(spec, str) or set(spec) == {"name"}:
         return spec if isinstance(spec, str) else str(spec["name"])
     return {key: list(v) if isinstance(v, tuple) else v for key, v in spec.items()}
 
 
 class Segmenter(nn.Module):
-    """Backbone and head.
+    """Backbone and head, which takes the list of its features.
+
+    `align_corners` is the rule of the upsampling to image size; None: the rule of the head.
 
     Attributes:
         architecture: plain data with which `create_model(**architecture)` builds the same model.
@@ -126,10 +128,6 @@ class Segmenter(nn.Module):
     def __init__(
         self, backbone: Backbone, head: nn.Module, align_corners: bool | None = None
     ) -> None:
-        """Join a backbone and a head that takes the list of its features.
-
-        `align_corners` is the rule of the upsampling to image size; None: the rule of the head.
-        """
         super().__init__()
         self.backbone: Any = backbone
         self.head = head

@@ -41,7 +41,7 @@ class Placement:
     Attributes:
         devices: of one machine, one per process.
         nodes: number of machines.
-        environment: how the processes were started: torchrun, SLURM, or Lightning itself.
+        environment: torchrun, SLURM, or Lightning, which started the processes.
     """
 
     devices: Sequence[torch.device]
@@ -60,10 +60,7 @@ class Placement:
 
 
 def place(arguments: Mapping[str, Any]) -> Placement:
-    """Return the placement that Trainer arguments lead to.
-
-    Args:
-        arguments: the config's section `trainer`.
+    """Return the placement for Trainer arguments, the config's section `trainer`.
 
     Raises:
         ConfigError: missing devices, or processes that were started differently or not at all.
@@ -97,8 +94,8 @@ def trainer_refusals(arguments: Mapping[str, Any]) -> Iterator[None]:
 def new_folder(placement: Placement, home: Path) -> Path:
     """Create `home/<date-time>`, one folder for all processes.
 
-    The first process chooses the name. torchrun and srun start all processes at once, and they
-    meet here; processes that Lightning starts later inherit the name.
+    The first process chooses the name. torchrun and srun start all processes at once, and the
+    others receive it; processes that Lightning starts later inherit it.
     """
     if placement.processes == 1:
         return dated_folder(home)
@@ -134,40 +131,47 @@ def ddp_strategy(placement: Placement, arguments: Mapping[str, Any]) -> str | St
 
 
 class SameStatistics(Callback):
-    """Let all processes evaluate the model of the first one, which is the one that is saved.
+    """Let all processes evaluate the buffers of the first one, whose model is saved.
 
-    Without SyncBN the running statistics differ between them; each has seen its own images.
+    Without SyncBN the running statistics differ: each process has seen its own images.
     """
 
     def on_validation_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Take the first process's buffers."""
         if trainer.world_size > 1 and torch.distributed.is_initialized():
             for buffer in pl_module.buffers():
                 torch.distributed.broadcast(buffer, 0)
 
 
+def gather(trainer: pl.Trainer, item: Any) -> list[Any]:
+    """Return the items of all processes in the order of their ranks; a collective call."""
+    items = [item] * trainer.world_size
+    if trainer.world_size > 1:
+        torch.distributed.all_gather_object(items, item)
+    return items
+
+
 def end_others(trainer: pl.Trainer) -> None:
-    """End the processes that Lightning has started beside this one: asked first, then killed."""
+    """Terminate the processes that Lightning started beside this one, and kill what remains."""
     started = getattr(trainer.strategy.launcher, "procs", [])
     others = list(started)
     started.clear()  # Lightning's watch would take their exit codes for a crash, and kill this one
-    for ask in (lambda other: None, Popen.terminate, Popen.kill):
+    for end in (lambda other: None, Popen.terminate, Popen.kill):
         deadline = time.monotonic() + _PATIENCE
         for other in others:
-            ask(other)
+            end(other)
         for other in others:
             with suppress(TimeoutExpired):
                 other.wait(max(0.0, deadline - time.monotonic()))
 
 
 def another_ended(trainer: pl.Trainer, error: Exception) -> HrsegError | None:
-    """Return what to say of an error that comes of another process's end; None for other errors.
+    """Return the error for the end of another process if it caused `error`, else None.
 
-    The exit code is that of the other one, where it is known: Lightning started it.
+    The exit code is that of the other process if Lightning started it.
     """
     if trainer.world_size == 1 or not re.search("by peer|remote process", str(error)):
         return None
-    ended = HrsegError("another process of this run has ended: see what it has said.")
+    ended = HrsegError("another process of this run failed; see its output.")
     for process in getattr(trainer.strategy.launcher, "procs", ()):
         with suppress(TimeoutExpired):
             if code := process.wait(5):
@@ -181,11 +185,12 @@ def _accelerator(name: str) -> Accelerator:
     Raises:
         ValueError: an unknown name, or one that this machine lacks.
     """
-    known = ["cpu", "cuda", "mps"]
+    known = ["cuda", "mps", "cpu"]
     available = [kind for kind in known if AcceleratorRegistry[kind]["accelerator"].is_available()]
-    preferred = [kind for kind in ("cuda", "mps") if kind in available]
-    if name in ("auto", "gpu"):
-        name = [*preferred, "cpu" if name == "auto" else "cuda"][0]
+    if name == "auto":
+        name = available[0]
+    elif name == "gpu":
+        name = next((kind for kind in available if kind != "cpu"), "gpu")
     if name not in available:
         raise ValueError(f"accelerator {name!r} is not available. Expected: {', '.join(available)}")
     accelerator: Accelerator = AcceleratorRegistry.get(name)
@@ -193,7 +198,7 @@ def _accelerator(name: str) -> Accelerator:
 
 
 def _environment() -> ClusterEnvironment:
-    """Return how the processes were started, by the same rule as the Trainer."""
+    """Return the environment that started the processes, by the same rule as the Trainer."""
     if TorchElasticEnvironment.detect():
         return TorchElasticEnvironment()
     if SLURMEnvironment.detect():
@@ -202,7 +207,7 @@ def _environment() -> ClusterEnvironment:
 
 
 def _check_started(placement: Placement) -> None:
-    """Refuse processes that nobody starts, and another number than was started."""
+    """Refuse missing processes, and a number of processes that differs from the started one."""
     environment, nodes = placement.environment, placement.nodes
     if nodes > 1 and isinstance(environment, LightningEnvironment):
         raise ConfigError(

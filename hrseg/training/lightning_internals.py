@@ -28,14 +28,9 @@ def settled_loops(
     """Return the counters of the fit loop in a form from which Lightning resumes exactly.
 
     Reason: Lightning counts a batch that is fetched, but not begun, as done, and restarts a
-    validation only if it was stopped in its first batch. The layout is that of
-    `fit_loop.state_dict()`.
-
-    Args:
-        loops: `checkpoint["loops"]["fit_loop"]`, saved between two batches, at the start of a
-            validation, or at the end of an epoch.
-        validating: whether the trainer is in a validation. One without a finished batch is due.
-        validated: whether a validation followed the last finished batch.
+    validation only if it was stopped in its first batch. The layout of `loops` is that of
+    `fit_loop.state_dict()`, saved between two batches, at the start of a validation
+    (`validating`), or at the end of an epoch. `validated`: a validation followed the last batch.
     """
     settled = deepcopy(dict(loops))
     batches, epochs = settled["epoch_loop.batch_progress"], settled["epoch_progress"]

@@ -50,18 +50,6 @@ def test_ohem_raises_the_threshold_to_the_probability_at_rank_min_kept():
     assert hand_ohem([0.95, 0.5, 0.8, 0.2], threshold=0.1, min_kept=3) == pytest.approx(expected)
 
 
-def test_ohem_leaves_out_the_easiest_pixel_where_there_are_too_few():
-    # Strictly below the highest probability, as the authors' code does.
-    expected = -math.log(0.92)
-    assert hand_ohem([0.92, 0.98], threshold=0.9, min_kept=100) == pytest.approx(expected)
-
-
-def test_ohem_divides_by_pixels_and_not_by_weights():
-    logits, mask = logits_of([0.2, 0.5]), torch.tensor([[[0, 1]]])
-    expected = -(3 * math.log(0.2) + 0.5 * math.log(0.5)) / 2
-    assert OHEM([3.0, 0.5])(logits, mask).item() == pytest.approx(expected)
-
-
 @pytest.mark.parametrize("weights", [None, (0.5, 2.0, 1.0, 3.0, 1.5)])
 def test_ohem_equals_its_definition_by_a_full_sort(weights):
     generator = torch.Generator().manual_seed(1)
@@ -173,9 +161,3 @@ def test_wrong_class_weights_are_answered(name):
         LOSSES[name]([1.0, 2.0])(torch.randn(1, 3, 4, 4), torch.zeros(1, 4, 4))
     with pytest.raises(ConfigError, match="class_weights must be 0 or positive"):
         LOSSES[name]([1.0, -2.0])
-
-
-@pytest.mark.parametrize("arguments", [{"threshold": 1.5}, {"min_kept": 0}])
-def test_wrong_ohem_arguments_are_answered(arguments):
-    with pytest.raises(ConfigError, match=r"expected 0 to 1; .* expected 1 or more"):
-        OHEM(**arguments)

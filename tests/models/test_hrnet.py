@@ -74,20 +74,6 @@ def test_bn_momentum_reaches_every_batch_norm():
     assert len(norms) == sum(k.endswith("running_mean") for k in model.state_dict())
 
 
-def test_features_keep_their_scale_at_initialisation():
-    torch.manual_seed(0)
-    backbone = HRNet("hrnet_w18_small_v1").train()
-    for feature in backbone(torch.randn(2, 3, 64, 64)):
-        assert 0.1 < feature.std() < 10
-
-
-def test_gradients_reach_every_parameter():
-    model = create_model("hrnet_w18_small_v1", num_classes=5).train()
-    model(torch.randn(2, 3, 64, 64)).square().mean().backward()
-    for name, parameter in model.named_parameters():
-        assert parameter.grad is not None and parameter.grad.isfinite().all(), name
-
-
 def test_output_v1_is_the_first_stream_of_v2():
     torch.manual_seed(0)
     v2 = HRNet("hrnet_w18_small_v1").eval()

@@ -78,11 +78,6 @@ def test_without_a_sound_best_the_next_validation_is_the_best(tmp_path, gone):
     assert after.best_model_score is None
 
 
-def test_a_best_that_says_no_score_keeps_that_of_the_state(tmp_path):
-    save_best(tmp_path, 0.6, says={})
-    assert resumed(tmp_path, checkpoint(tmp_path, 0.5)).best_model_score == 0.5
-
-
 def cut(path):
     path.write_bytes(path.read_bytes()[:-200])
 
@@ -154,15 +149,6 @@ def test_where_there_are_no_links_the_old_file_is_renamed(tmp_path, monkeypatch)
         saved(path, epoch)
     assert (epoch_of(path), epoch_of(previous_of(path))) == (2, 1)
     assert len(list(tmp_path.iterdir())) == 2
-
-
-def test_a_file_system_that_knows_no_fsync_is_no_fault(tmp_path, monkeypatch):
-    def unknown(_):
-        raise OSError(errno.EINVAL, "Invalid argument")
-
-    monkeypatch.setattr(os, "fsync", unknown)
-    saved(tmp_path / "last.ckpt", 3)
-    assert epoch_of(tmp_path / "last.ckpt") == 3
 
 
 def test_a_signal_during_a_write_keeps_the_old_file_alone(tmp_path, monkeypatch):

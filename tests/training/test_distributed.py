@@ -152,29 +152,6 @@ def test_an_error_that_comes_of_another_process_s_end_has_its_exit_code(end, cod
 
 @pytest.mark.slow
 @pytest.mark.parametrize("struck", [0, 1])
-def test_a_dead_worker_of_one_process_ends_all_with_its_message(struck, tmp_path):
-    make_camvid(tmp_path / "camvid", train=8, val=3)
-    endless = ["trainer.max_epochs=100000", "trainer.check_val_every_n_epoch=100000"]
-    words = command("lightning", tmp_path, *endless, "data.workers=1")
-    with (tmp_path / "log").open("w") as log:
-        first = subprocess.Popen(words, env=environment(tmp_path), stdout=log, stderr=log)
-        while "epoch 1/" not in (tmp_path / "log").read_text() and first.poll() is None:
-            time.sleep(0.2)
-        [second] = [pid for pid in children_of(first.pid) if children_of(pid)]
-        workers = {0: set(children_of(first.pid)) - {second}, 1: children_of(second)}[struck]
-        for worker in workers:
-            os.kill(int(worker), signal.SIGKILL)
-        assert first.wait(timeout=60) in (3, -signal.SIGKILL)  # or Lightning's watch was first
-    said = (tmp_path / "log").read_text()
-    assert said.count("was killed (SIGKILL)") == 1
-    deadline = time.monotonic() + 30
-    while Path(f"/proc/{second}").exists() and time.monotonic() < deadline:
-        time.sleep(0.2)
-    assert not Path(f"/proc/{second}").exists()
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("struck", [0, 1])
 @pytest.mark.parametrize("launcher", ["lightning", "torchrun"])
 @pytest.mark.parametrize("told", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
 def test_the_end_of_one_process_is_the_end_of_the_other(launcher, told, struck, tmp_path):

@@ -165,21 +165,6 @@ def test_a_loss_of_one_process_is_skipped_by_all_and_named_by_the_first(tmp_path
     assert [path.name for path in tmp_path.glob("bad_batches/*.pt")] == ["step1-1-1.pt"]
 
 
-@pytest.mark.filterwarnings("ignore")
-def test_a_process_with_nothing_to_learn_from_counts_in_the_mean_and_hangs_none(tmp_path, capfd):
-    images = [images_of()[1], images_of()[0]]  # the second is ignored everywhere
-    plain = {"momentum": 0.0, "weight_decay": 0.0, "name": "sgd"}
-    steady = {"name": "poly", "power": 0.0}
-    module = tiny_task(optimizer={**plain, "lr": 0.2}, schedule=steady)
-    in_two(module, tmp_path, images, Harm())
-    alone = tiny_task(optimizer={**plain, "lr": 0.1}, schedule=steady)
-    fit(alone, tmp_path, Harm(), DataLoader(images[:1], 1))
-    both = torch.load(tmp_path / "end.pt")
-    for name, weight in alone.model.named_parameters():
-        torch.testing.assert_close(both[name], weight, rtol=1e-5, atol=1e-7)
-    assert "1 of this epoch's batches held only ignored pixels" in capfd.readouterr().out
-
-
 def test_skipping_for_ever_is_an_end_across_a_resumption(tmp_path):
     """Nine steps are skipped, the run is stopped and resumed; the next one is the tenth."""
     module, harm = tiny_task(on_bad_loss="skip"), Harm(*range(IN_A_ROW - 1))
@@ -206,13 +191,6 @@ def test_weights_that_are_no_numbers_are_not_saved(tmp_path):
     with pytest.raises(VerificationError, match="not finite at step 4: they were not saved"):
         trainer.save_checkpoint(tmp_path / "last.ckpt")
     assert (tmp_path / "last.ckpt").read_bytes() == before
-
-
-def test_a_single_value_for_batch_norm_is_a_message(tmp_path):
-    crops = [{**item, "image": item["image"][:, :32, :32], "mask": item["mask"][:32, :32]}
-             for item in images_of()]  # fmt: skip
-    with pytest.raises(ConfigError, match=r"one pixel(.|\n)*data.crop_size beyond 32"):
-        fit(tiny_task(), tmp_path, Harm(), DataLoader(crops, 1))
 
 
 def test_fit_refuses_such_a_crop_before_training_and_leaves_no_run(tmp_path, capsys):

@@ -9,9 +9,9 @@ from PIL import Image
 
 from hrseg.cli import main
 from hrseg.config.loader import load_config
-from hrseg.training.factory import build_data, build_task
+from hrseg.training.factory import build_data
 from hrseg.training.skipped_images import SkippedFiles
-from tests.conftest import save_image, silent_trainer
+from tests.conftest import save_image
 
 
 @pytest.fixture
@@ -95,17 +95,6 @@ def test_rot_that_comes_amid_the_data_is_found_by_the_manifest(tmp_path, data, c
     assert "could not be read and were left out: 1, see" in capsys.readouterr().out
 
 
-def test_a_manifest_lies_where_the_config_says_for_data_that_cannot_be_written_to(tmp_path, data):
-    elsewhere = tmp_path / "sums" / "data.sha256"
-    place = [*data[:1], f"data.manifest={elsewhere}"]
-    check = ["data", "check", "--config", "folder", *place, "--hash"]
-    assert main(check) == 0
-    assert not (tmp_path / "data" / "hrseg.sha256").exists()
-    path = tmp_path / "data" / "images" / "train" / "07.png"
-    Image.fromarray(255 - np.asarray(Image.open(path))).save(path)
-    assert main(check) == 3
-
-
 def test_files_that_are_gone_and_a_manifest_of_faulty_data(tmp_path, data, capsys):
     damage(tmp_path, "images/train/00.png")
     check = ["data", "check", "--config", "folder", *data[:1], "--hash"]
@@ -136,15 +125,6 @@ def test_a_server_wants_every_image_so_that_a_test_split_is_not_skipped(tmp_path
     module.setup("test")
     module.setup("validate")
     assert module.val_dataset.skips and not module.test_dataset.skips
-
-
-def test_in_python_the_list_is_written_into_the_folder_that_is_given(tmp_path, data):
-    damage(tmp_path, "images/train/03.png")
-    config = load_config("folder", [*data, "data.on_error=skip"])
-    module = build_data(config)
-    trainer = silent_trainer(tmp_path / "logs", callbacks=[SkippedFiles(tmp_path / "own")])
-    trainer.fit(build_task(config, module), module)
-    assert "03.png" in (tmp_path / "own" / "skipped.csv").read_text()
 
 
 def test_a_resumed_run_goes_on_with_the_list():
