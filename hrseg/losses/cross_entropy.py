@@ -13,8 +13,7 @@ from hrseg.utils.constants import IGNORE_INDEX
 class CrossEntropy(nn.Module):
     """Mean over the pixels that are not ignored, weighted as `torch.nn.CrossEntropyLoss` does.
 
-    Args:
-        class_weights: one weight per class, 0 or positive; None: equal ones.
+    `class_weights` has one weight per class, 0 or positive; None: equal ones.
     """
 
     class_weights: Tensor | None
@@ -40,11 +39,7 @@ class CrossEntropy(nn.Module):
 
 
 def pixel_weights(target: Tensor, class_weights: Tensor | None, num_classes: int) -> Tensor:
-    """Return the weight of each pixel of `target` (B, H, W) int64; an ignored one has 0.
-
-    Raises:
-        ConfigError: the number of class weights is not `num_classes`.
-    """
+    """Return the weight of each pixel of `target` (B, H, W) int64; an ignored one has 0."""
     weights = (target != IGNORE_INDEX).float()
     if class_weights is None:
         return weights
@@ -57,11 +52,7 @@ def pixel_weights(target: Tensor, class_weights: Tensor | None, num_classes: int
 
 
 def weight_tensor(class_weights: Sequence[float] | None) -> Tensor | None:
-    """Return class weights as a float32 tensor (K,).
-
-    Raises:
-        ConfigError: a weight is negative or not finite.
-    """
+    """Return class weights as a float32 tensor (K,); refuse negative and infinite ones."""
     if class_weights is None:
         return None
     weights = torch.tensor(list(class_weights), dtype=torch.float32)

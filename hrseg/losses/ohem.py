@@ -16,10 +16,8 @@ class OHEM(nn.Module):
     The authors' definition (`lib/core/criterion.py`): the threshold is raised until about
     `min_kept` pixels are below it, and the mean of the weighted pixel losses is a plain one.
 
-    Args:
-        class_weights: one weight per class, 0 or positive; None: equal ones.
-        threshold: probability of the true class below which a pixel is hard, 0 to 1.
-        min_kept: minimum of kept pixels of one call, that is per device and step.
+    `threshold` is a probability of the true class, `min_kept` counts pixels per device and step.
+    For `class_weights` see `CrossEntropy`.
     """
 
     class_weights: Tensor | None

@@ -23,20 +23,16 @@ WIDTHS = (3, 5, 9, 12)  # pixels: those of Gated-SCNN (arXiv 1907.05740) on City
 class BoundaryCounts:
     """Counts of pixels near the contours of each class, at each of `widths` d, in pixels.
 
-    Boundary IoU (arXiv 2103.16562): intersection over union of bands in truth and prediction. A
-    band contains the pixels of a class within d pixels of its contour, found by eroding its mask d
-    times by 3x3; the image's border counts as a contour. The paper takes a mean over instances or
-    images, this pools the counts.
+    Boundary IoU (arXiv 2103.16562, there a mean over images): intersection over union of bands in
+    truth and prediction. A band contains the pixels of a class within d pixels of its contour, by d
+    erosions of its mask by 3x3; the image's border counts as a contour, but only here.
 
-    Boundary F-score (DAVIS, CVPR 2016; Gated-SCNN): harmonic mean of the share of predicted contour
-    pixels within d pixels of a true contour of the class (precision), and the reverse (recall). It
-    is pooled, and uses exact distances instead of dilations by a disk. A contour pixel has a pixel
-    of another class among its eight neighbours.
+    Boundary F-score (DAVIS, CVPR 2016; Gated-SCNN, there dilations by a disk): harmonic mean of the
+    share of predicted contour pixels within d pixels of a true contour of the class, and the
+    reverse. A contour pixel has a pixel of another class among its eight neighbours.
 
-    Errors near contours: wrong pixels whose square of 2 d + 1 pixels has another true class. For
-    these and the F-score the image's border is not a contour.
-
-    Pixels whose truth is ignored count nowhere, and an edge to them is not a contour.
+    Errors near contours: wrong pixels whose square of 2 d + 1 pixels has another true class. Pixels
+    whose truth is ignored count nowhere, and an edge to them is not a contour.
     """
 
     def __init__(self, num_classes: int, widths: Sequence[int] = WIDTHS) -> None:
@@ -52,13 +48,7 @@ class BoundaryCounts:
         self.pixels_near, self.wrong_near = np.zeros((2, *shape), np.int64)
 
     def update(self, pred: Array, truth: Array) -> None:
-        """Add an image: ids (H, W), uint8; 255 in the truth is ignored.
-
-        Raises:
-            ValueError: the shapes differ, or an id is invalid.
-        """
-        if pred.shape != truth.shape:
-            raise ValueError(f"pred is {pred.shape}, truth is {truth.shape}")
+        """Add an image: ids (H, W), uint8; 255 in the truth is ignored, other ids are refused."""
         scored = truth != IGNORE_INDEX
         for ids in (pred, truth):
             highest = int(ids.max(initial=0, where=scored))
@@ -106,10 +96,7 @@ class BoundaryCounts:
         return np.where(self.contours.sum(1) > 0, f, np.nan)
 
     def summary(self, class_names: Sequence[str]) -> dict[str, Any]:
-        """Return the scores as plain data by width; undefined ones are None.
-
-        The shares are those of wrong pixels, and of all pixels, that lie near contours.
-        """
+        """Return the scores, and shares of pixels near contours, by width; None if undefined."""
         iou, f_score = self.iou(), self.f_score()
         of_errors = _ratio(self.wrong_near, self.wrong)
         of_pixels = _ratio(self.pixels_near, self.pixels)
@@ -140,11 +127,10 @@ class BoundaryCounts:
 def band(ids: Array, width: int) -> Bools:
     """Return the pixels within `width` pixels, by 3x3 erosions, of another class, (H, W).
 
-    A square of 2 * width + 1 pixels around them has another class: its smallest and largest id
-    differ. Ignored pixels of `ids` (H, W), 255, neither are in a band nor cause one.
+    In a square of 2 * width + 1 pixels around them the smallest and the largest id differ. Ignored
+    pixels of `ids` (H, W), 255, neither are in a band nor cause one.
     """
-    side = 2 * width + 1
-    square = np.ones((side, side), np.uint8)
+    square = np.ones((2 * width + 1, 2 * width + 1), np.uint8)
     void = ids == IGNORE_INDEX
     # A void pixel is never the smallest as 255, nor the largest as 0.
     low = cv2.erode(ids, square, borderType=cv2.BORDER_REPLICATE)

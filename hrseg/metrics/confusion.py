@@ -37,12 +37,7 @@ class ConfusionMatrix(Metric):
         self.add_state("matrix", default=zeros, dist_reduce_fx="sum")
 
     def update(self, pred: Tensor, target: Tensor) -> None:
-        """Add the pixels of `pred` and `target`, integer tensors of one shape, quickest as uint8.
-
-        Raises:
-            ValueError: shapes differ, the type is not an integer, or an id outside of the ignored
-                pixels is invalid.
-        """
+        """Add the pixels of `pred` and `target`, integers of one shape, quickest as uint8."""
         if pred.shape != target.shape:
             raise ValueError(f"pred is {tuple(pred.shape)}, target is {tuple(target.shape)}")
         if pred.is_floating_point() or target.is_floating_point():
@@ -85,10 +80,8 @@ def iou(matrix: Tensor) -> Tensor:
 def mean_iou(matrix: Tensor, absent: str = "skipped") -> float:
     """Return the mean IoU over classes, 0..1; nan if there is nothing to score.
 
-    Args:
-        matrix: (K, K) counts.
-        absent: "skipped" leaves classes without a pixel out of the mean (cityscapesScripts,
-            mmsegmentation); "zero" counts them as 0 (the authors' code).
+    `absent` is "skipped" to leave classes without a pixel out of the mean (cityscapesScripts,
+    mmsegmentation), or "zero" to count them as 0 (the authors' code).
     """
     return _mean(iou(matrix), absent)
 

@@ -44,17 +44,9 @@ OUTPUTS = {"v1": 1, "v2": 4}
 class HRNet(nn.Module):
     """The backbone. Attributes are named as in the authors' state dict.
 
-    Args:
-        variant: a key of VARIANTS.
-        align_corners: the rule of every bilinear interpolation.
-        bn_momentum: weight of the newest batch in the running statistics, 0 to 1.
-        output: "v1" returns only the stream of stride 4, "v2" all four.
-
-    Attributes:
-        channels: of each feature.
-        strides: of each feature.
-        recompute: keep only the inputs of each part in training, and compute its activations again
-            in the backward pass: less memory, more time.
+    For the arguments see `create_model`; `variant` is a key of VARIANTS.
+    `channels` and `strides` are those of each feature. With `recompute` training keeps only the
+    inputs of each part, and computes its activations again in the backward pass.
     """
 
     def __init__(

@@ -31,9 +31,6 @@ def create_backbone(
             pyramid of five maps with 256 channels, at strides 4, 8, 16, 32 and 64.
         align_corners: the rule of every bilinear interpolation.
         bn_momentum: weight of the newest batch in the running statistics, 0 to 1.
-
-    Raises:
-        ConfigError: no such backbone or output.
     """
     streams = find(REPRESENTATIONS, output, "output")
     return FeaturePyramid(HRNet(backbone, align_corners, bn_momentum, streams), output)
@@ -42,10 +39,7 @@ def create_backbone(
 class FeaturePyramid(nn.Module):
     """The three representations of the paper (arXiv 1908.07919, section 3.1; 1904.04514).
 
-    Attributes:
-        channels: of each map.
-        strides: of each map.
-        out_channels: of every map; torchvision reads it.
+    `channels` and `strides` are those of each map; torchvision reads `out_channels`.
     """
 
     def __init__(self, backbone: HRNet, output: str) -> None:

@@ -19,9 +19,7 @@ from hrseg.utils.registry import Registry, build, plugins_of
 class Backbone(Protocol):
     """An `nn.Module` that turns images into features, for example `HRNet`.
 
-    Attributes:
-        channels: of each feature.
-        strides: pixels of the image per position of each feature.
+    `channels` and `strides` (pixels of the image per position) are those of each feature.
     """
 
     @property
@@ -42,9 +40,7 @@ BACKBONES: Registry[Callable[..., Backbone]] = Registry(
     given=[*_SETTINGS, "output"],
 )
 HEADS: Registry[Callable[..., nn.Module]] = Registry(
-    "model.head",
-    {"fcn": FCNHead, "ocr": OCRHead},
-    given=[*_SETTINGS, "channels", "num_classes"],
+    "model.head", {"fcn": FCNHead, "ocr": OCRHead}, given=[*_SETTINGS, "channels", "num_classes"]
 )
 register_backbone, register_head = BACKBONES.register, HEADS.register
 Spec = str | Mapping[str, Any]
@@ -68,9 +64,6 @@ def create_model(
             reproduces its figures only under the rule that it was trained with.
         bn_momentum: weight of the newest batch in the running statistics, 0 to 1.
         output: input of the head: "v1", only the stream of stride 4, or "v2", all four.
-
-    Raises:
-        ConfigError: unknown name, or a number of classes out of range.
     """
     if not 1 <= num_classes <= 255:
         raise ConfigError(f"num_classes is {num_classes}, expected 1 to 255 (255 marks void).")
@@ -118,9 +111,7 @@ class Segmenter(nn.Module):
     """Backbone and head, which takes the list of its features.
 
     `align_corners` is the rule of the upsampling to image size; None: the rule of the head.
-
-    Attributes:
-        architecture: plain data with which `create_model(**architecture)` builds the same model.
+    `create_model(**architecture)` builds the same model; `architecture` is plain data.
     """
 
     architecture: dict[str, Any]
@@ -138,11 +129,7 @@ class Segmenter(nn.Module):
 
     @property
     def recompute(self) -> bool:
-        """Whether training computes activations twice to save memory; see `HRNet.recompute`.
-
-        Raises:
-            ConfigError: set to true for a backbone that has no such attribute.
-        """
+        """Whether training computes activations twice to save memory; see `HRNet.recompute`."""
         return bool(getattr(self.backbone, "recompute", False))
 
     @recompute.setter

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import pytorch_lightning as pl
@@ -55,12 +55,6 @@ class ClassScores(Callback):
 
     def write(self, folder: Path, scores: dict[str, Any]) -> None:
         write_json(folder / "scores.json", scores)
-
-    def state_dict(self) -> dict[str, Any]:
-        return {"best": self.best}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self.best = float(state_dict["best"])
 
 
 def show_scores(scores: Mapping[str, Any]) -> None:
@@ -134,13 +128,7 @@ class PredictionImages(Callback):
         self.folder = folder
 
     def on_validation_batch_end(
-        self,
-        trainer: pl.Trainer,
-        pl_module: pl.LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
+        self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int, *_: Any
     ) -> None:
         if trainer.sanity_checking or not trainer.is_global_zero:
             return
@@ -151,15 +139,15 @@ class PredictionImages(Callback):
         image = batch["image"][0].permute(1, 2, 0).cpu().numpy()
         truth = batch["mask"][0].cpu().numpy().astype(np.uint8)
         pred = outputs["pred"].cpu().numpy().astype(np.uint8)
-        palette = cast(list[list[int]], pl_module.palette)
+        palette = pl_module.palette
         panels = [image, colorize(truth, palette), colorize(pred, palette), error_map(truth, pred)]
         row = side_by_side(panels, ["image", "truth", "prediction", "errors"])
-        names = legend(cast(list[str], pl_module.class_names), palette, row.shape[1])
+        names = legend(pl_module.class_names, palette, row.shape[1])
         folder = Path(self.folder or trainer.default_root_dir) / "predictions"
         folder.mkdir(parents=True, exist_ok=True)
         picture, name = np.vstack([row, names]), Path(batch["name"][0]).name
         Image.fromarray(picture).save(folder / f"{name}.png")
         for logger in trainer.loggers:
             if isinstance(logger, TensorBoardLogger):
-                board = logger.experiment
-                board.add_image(f"val/{name}", picture, trainer.global_step, dataformats="HWC")
+                step = trainer.global_step
+                logger.experiment.add_image(f"val/{name}", picture, step, dataformats="HWC")

@@ -74,9 +74,8 @@ def _write(checkpoint: dict[str, Any], path: Path) -> str:
 class RunCheckpoint(ModelCheckpoint):
     """A ModelCheckpoint that reads the best score from the best file when a run is resumed.
 
-    Lightning forgets the best score if the folder's path has changed. Otherwise it takes the score
-    of the resumed state, which may be older than the best file: the next validation, however bad,
-    would overwrite it.
+    Lightning forgets the best score if the folder's path has changed, and otherwise takes that of
+    the resumed state. The best file may be newer: the next validation would overwrite it.
     """
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:

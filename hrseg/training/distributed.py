@@ -36,45 +36,36 @@ _PATIENCE = 2.0  # seconds
 
 @dataclass(frozen=True)
 class Placement:
-    """Devices and processes of a run, decided once from the config's section `trainer`.
+    """Devices and processes of a run, decided once from the config's section `trainer`."""
 
-    Attributes:
-        devices: of one machine, one per process.
-        nodes: number of machines.
-        environment: torchrun, SLURM, or Lightning, which started the processes.
-    """
-
-    devices: Sequence[torch.device]
+    devices: Sequence[torch.device]  # of one machine, one per process
     nodes: int
-    environment: ClusterEnvironment
+    environment: ClusterEnvironment  # torchrun, SLURM, or Lightning, which started the processes
 
     @property
     def kind(self) -> str:
-        """The type of the devices as torch names it: "cpu", "cuda", "mps"."""
+        """The type of the devices: "cpu", "cuda", "mps"."""
         return self.devices[0].type
 
     @property
     def processes(self) -> int:
-        """The number of processes on all machines."""
         return len(self.devices) * self.nodes
 
 
 def place(arguments: Mapping[str, Any]) -> Placement:
-    """Return the placement for Trainer arguments, the config's section `trainer`.
-
-    Raises:
-        ConfigError: missing devices, or processes that were started differently or not at all.
-    """
+    """Return the placement for the config's section `trainer`; refuse missing processes."""
     with trainer_refusals(arguments):
         accelerator = _accelerator(arguments.get("accelerator") or "auto")
         asked = arguments.get("devices", "auto")
         count = accelerator.auto_device_count() if asked in (None, "auto") else asked
         devices = accelerator.get_parallel_devices(accelerator.parse_devices(count))
-        placement = Placement(
-            [torch.device(device) for device in devices],
-            arguments.get("num_nodes") or 1,
-            _environment(),
-        )
+        environment: ClusterEnvironment = LightningEnvironment()  # by the same rule as the Trainer
+        if TorchElasticEnvironment.detect():
+            environment = TorchElasticEnvironment()
+        elif SLURMEnvironment.detect():
+            environment = SLURMEnvironment(auto_requeue=False)  # `Interruption` requeues the job
+        nodes = arguments.get("num_nodes") or 1
+        placement = Placement([torch.device(device) for device in devices], nodes, environment)
     if placement.processes > 1:
         _check_started(placement)
     return placement
@@ -94,8 +85,8 @@ def trainer_refusals(arguments: Mapping[str, Any]) -> Iterator[None]:
 def new_folder(placement: Placement, home: Path) -> Path:
     """Create `home/<date-time>`, one folder for all processes.
 
-    The first process chooses the name. torchrun and srun start all processes at once, and the
-    others receive it; processes that Lightning starts later inherit it.
+    The first process chooses the name. Processes that torchrun or srun has started receive it;
+    those that Lightning starts later inherit it.
     """
     if placement.processes == 1:
         return dated_folder(home)
@@ -104,7 +95,16 @@ def new_folder(placement: Placement, home: Path) -> Path:
         if environment.local_rank() == 0:
             os.environ[_RUN_FOLDER] = str(dated_folder(home))
         return Path(os.environ[_RUN_FOLDER])
-    _connect(placement)
+    if not torch.distributed.is_initialized():  # the Trainer then uses this process group
+        os.environ["MASTER_ADDR"] = environment.main_address
+        os.environ["MASTER_PORT"] = str(environment.main_port)
+        if placement.kind == "cuda":
+            torch.cuda.set_device(placement.devices[environment.local_rank()])
+            atexit.register(torch.distributed.destroy_process_group)
+        backend = torch.distributed.get_default_backend_for_device(placement.kind)
+        torch.distributed.init_process_group(
+            backend, rank=environment.global_rank(), world_size=placement.processes
+        )
     names = [str(dated_folder(home)) if environment.global_rank() == 0 else ""]
     torch.distributed.broadcast_object_list(names)
     return Path(names[0])
@@ -118,10 +118,7 @@ def ddp_strategy(placement: Placement, arguments: Mapping[str, Any]) -> str | St
     asked: str = arguments.get("strategy") or "auto"
     if placement.processes == 1 or asked not in ("auto", "ddp"):
         return asked
-    options: dict[str, Any] = {
-        "find_unused_parameters": False,  # every parameter of every model gets a gradient
-        "gradient_as_bucket_view": True,  # saves a copy of all gradients
-    }
+    options = {"gradient_as_bucket_view": True}  # saves a copy of all gradients
     if arguments.get("sync_batchnorm"):
         # The statistics are the same everywhere: no need to send them at each step.
         known = signature(DistributedDataParallel).parameters
@@ -131,10 +128,7 @@ def ddp_strategy(placement: Placement, arguments: Mapping[str, Any]) -> str | St
 
 
 class SameStatistics(Callback):
-    """Let all processes evaluate the buffers of the first one, whose model is saved.
-
-    Without SyncBN the running statistics differ: each process has seen its own images.
-    """
+    """Let all processes evaluate the running statistics of the first one, whose model is saved."""
 
     def on_validation_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if trainer.world_size > 1 and torch.distributed.is_initialized():
@@ -180,11 +174,7 @@ def another_ended(trainer: pl.Trainer, error: Exception) -> HrsegError | None:
 
 
 def _accelerator(name: str) -> Accelerator:
-    """Return the accelerator that Lightning chooses for a name.
-
-    Raises:
-        ValueError: an unknown name, or one that this machine lacks.
-    """
+    """Return the accelerator that Lightning chooses for a name."""
     known = ["cuda", "mps", "cpu"]
     available = [kind for kind in known if AcceleratorRegistry[kind]["accelerator"].is_available()]
     if name == "auto":
@@ -195,15 +185,6 @@ def _accelerator(name: str) -> Accelerator:
         raise ValueError(f"accelerator {name!r} is not available. Expected: {', '.join(available)}")
     accelerator: Accelerator = AcceleratorRegistry.get(name)
     return accelerator
-
-
-def _environment() -> ClusterEnvironment:
-    """Return the environment that started the processes, by the same rule as the Trainer."""
-    if TorchElasticEnvironment.detect():
-        return TorchElasticEnvironment()
-    if SLURMEnvironment.detect():
-        return SLURMEnvironment(auto_requeue=False)  # `Interruption` requeues the job
-    return LightningEnvironment()
 
 
 def _check_started(placement: Placement) -> None:
@@ -223,19 +204,3 @@ def _check_started(placement: Placement) -> None:
             f"trainer: {error}\nGive trainer.devices (of a machine) and trainer.num_nodes the "
             "values of torchrun or srun."
         ) from error
-
-
-def _connect(placement: Placement) -> None:
-    """Join the process group, which the Trainer then uses as well."""
-    environment = placement.environment
-    if torch.distributed.is_initialized():
-        return
-    os.environ["MASTER_ADDR"] = environment.main_address
-    os.environ["MASTER_PORT"] = str(environment.main_port)
-    if placement.kind == "cuda":
-        torch.cuda.set_device(placement.devices[environment.local_rank()])
-        atexit.register(torch.distributed.destroy_process_group)
-    backend = torch.distributed.get_default_backend_for_device(placement.kind)
-    torch.distributed.init_process_group(
-        backend, rank=environment.global_rank(), world_size=placement.processes
-    )

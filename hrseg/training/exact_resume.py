@@ -25,13 +25,10 @@ from hrseg.utils.text import one_line
 class ExactState(Callback):
     """Add the state to each checkpoint that makes a resumed run equal to an uninterrupted one.
 
-    This covers the random numbers of every process, Lightning's progress counters, and the rows of
-    metrics.csv in the folder `run`. The DataModule keeps the position in the data. The promise
-    holds for a resume with the same config and number of processes.
-
-    The key `resume` of a checkpoint contains `random` (a state per process), `rows` (of
-    metrics.csv), `step` (the first one that is logged again), and `validated` (the number of
-    batches up to the last validation, over all epochs).
+    This covers Lightning's progress counters, and in the key `resume` of a checkpoint the random
+    numbers (`random`, per process), the `rows` of metrics.csv in the folder `run`, the first `step`
+    that is logged again, and the number of batches up to the last validation (`validated`). The
+    DataModule keeps the position in the data. The config and the number of processes must stay.
     """
 
     def __init__(self, run: Path) -> None:
@@ -45,9 +42,7 @@ class ExactState(Callback):
         for callback in trainer.early_stopping_callbacks:
             self.patience = callback.patience  # a higher one than before continues the run
 
-    def on_save_checkpoint(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
-    ) -> None:
+    def on_save_checkpoint(self, trainer: pl.Trainer, pl_module: Any, checkpoint: Any) -> None:
         loops = checkpoint["loops"]["fit_loop"]
         batches = loops["epoch_loop.batch_progress"]
         data = checkpoint.get(type(getattr(trainer, "datamodule", None)).__qualname__, {})
@@ -62,9 +57,7 @@ class ExactState(Callback):
             "validated": self.validated,
         }
 
-    def on_load_checkpoint(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
-    ) -> None:
+    def on_load_checkpoint(self, trainer: pl.Trainer, pl_module: Any, checkpoint: Any) -> None:
         trainer.num_sanity_val_steps = 0  # it would reset the counters of the last validation
         self.resumed = True
         state = checkpoint.get("resume")

@@ -16,8 +16,7 @@ VERSION = "2.6.6"
 def skip_sigterm_broadcast(trainer: pl.Trainer) -> None:
     """Skip the broadcast with which each training step asks process 0 for a SIGTERM.
 
-    Reason: it waits for the device in every step of several processes. `Interruption` asks without
-    waiting. There is no public switch.
+    Reason: it waits for the device in every step, and `Interruption` asks without waiting.
     """
     trainer.fit_loop.epoch_loop._broadcast_sigterm_tensor = lambda: None  # type: ignore[method-assign]
 

@@ -56,19 +56,14 @@ def metrics_csv(run: Path) -> CSVLogger:
         writer = logger.experiment
     if kept.is_file():
         os.replace(kept, path)
-        writer.metrics_keys = _header(path)
+        try:
+            rows = list(csv.reader(path.read_text("utf-8").splitlines()))
+        except (csv.Error, UnicodeDecodeError) as error:
+            raise ConfigError(
+                f"{path} is damaged: {error}.\nRemove it: training continues without these metrics."
+            ) from error
+        writer.metrics_keys = rows[0] if rows else []
     return logger
-
-
-def _header(path: Path) -> list[str]:
-    try:
-        with path.open(encoding="utf-8", newline="") as file:
-            rows = list(csv.reader(file))
-    except (csv.Error, UnicodeDecodeError) as error:
-        raise ConfigError(
-            f"{path} is damaged: {error}.\nRemove it: training continues without these metrics."
-        ) from error
-    return rows[0] if rows else []
 
 
 def quieten() -> None:

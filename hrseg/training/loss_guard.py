@@ -30,12 +30,12 @@ class LossGuard(Callback):
     """Keep NaN and infinite losses from the weights, and from the checkpoints.
 
     The optimiser takes no step with such a loss, nor with such gradients. The policy "stop" ends
-    the run; "skip" continues with the next batch and the earlier batch norm statistics, and counts.
-    The first bad batches are saved in `bad_batches/` of `folder`, if there is one: the tensors, and
-    pictures of the images and masks. Batches of only ignored pixels, whose loss is 0, are counted.
+    the run; "skip" continues with the next batch and the earlier batch norm statistics. The first
+    bad batches are saved in `bad_batches/` of `folder`, if there is one: the tensors, and pictures.
+    Batches of only ignored pixels, whose loss is 0, are counted.
 
-    Losses and gradients are read once per step, after the backward pass, as float16's scaler does.
-    With a scaler, infinite gradients are left to it: it lowers its scale.
+    Losses and gradients are read once per step, after the backward pass. Infinite gradients are
+    left to float16's scaler, if there is one: it lowers its scale.
     """
 
     def __init__(self, policy: Policy = "stop", folder: Path | None = None) -> None:
@@ -46,14 +46,8 @@ class LossGuard(Callback):
         self._statistics = torch.empty(0)
         self._empty = torch.zeros(())
 
-    def state_dict(self) -> dict[str, Any]:
-        return {"skipped": self.skipped, "in_a_row": self._in_a_row}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self.skipped, self._in_a_row = int(state_dict["skipped"]), int(state_dict["in_a_row"])
-
     def on_train_batch_start(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
+        self, trainer: pl.Trainer, pl_module: nn.Module, batch: Any, *_: Any, **__: Any
     ) -> None:
         if not self._batches and self.policy == "skip":
             # One tensor: a copy of each of the hundreds of buffers would take as many kernels.
@@ -62,9 +56,7 @@ class LossGuard(Callback):
         mask = batch["mask"]
         self._empty = self._empty.to(mask.device) + (mask == IGNORE_INDEX).all()
 
-    def on_before_backward(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, loss: Tensor
-    ) -> None:
+    def on_before_backward(self, trainer: pl.Trainer, pl_module: Any, loss: Tensor) -> None:
         self._losses.append(loss.detach())
 
     def on_before_optimizer_step(
@@ -74,7 +66,9 @@ class LossGuard(Callback):
         self._losses, self._batches = [], []
         good = losses.isfinite().all()
         if getattr(trainer.precision_plugin, "scaler", None) is None:
-            good &= _gradient_norm(optimizer).isfinite()
+            parameters = [p for group in optimizer.param_groups for p in group["params"]]
+            gradients = [p.grad for p in parameters if p.grad is not None]
+            good &= nn.utils.get_total_norm(gradients).isfinite()
         bad = (~good).float()
         if trainer.world_size > 1:
             torch.distributed.all_reduce(bad)
@@ -96,9 +90,7 @@ class LossGuard(Callback):
             buffer.copy_(part.view_as(buffer))
         note(f"{problem}: skipped{kept}")
 
-    def on_save_checkpoint(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
-    ) -> None:
+    def on_save_checkpoint(self, trainer: pl.Trainer, pl_module: Any, checkpoint: Any) -> None:
         floats = (t for t in pl_module.state_dict().values() if t.is_floating_point())
         if not all(bool(tensor.isfinite().all()) for tensor in floats):
             raise VerificationError(
@@ -153,9 +145,3 @@ def _blame(
     more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
     images = ", ".join(names[:NAMED]) + more
     return f"{problem} at step {trainer.global_step} (images: {images})", own
-
-
-def _gradient_norm(optimizer: Optimizer) -> Tensor:
-    """Return the Euclidean norm of all gradients, which is finite if they are."""
-    parameters = [p for group in optimizer.param_groups for p in group["params"]]
-    return nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])

@@ -31,13 +31,8 @@ class Interruption(Callback):
     SIGTERM, SIGINT, SIGHUP and a closed output end the training after the current batch, in all
     processes after the same one, whichever process received the signal. During a validation they
     end it at once, because the state was saved before it. SLURM's SIGUSR1 saves the state between
-    two batches and requeues the job.
-
-    Args:
-        run: the run folder; the state is saved as its `checkpoints/last.ckpt`.
-        save: whether this training keeps checkpoints.
-        every_minutes: longest time between two saves; None: save at signals, before validations,
-            and at the ends of epochs.
+    two batches and requeues the job. The state is saved in the `run` folder, if `save` is set.
+    Without `every_minutes` it is saved at signals, before validations, and at the ends of epochs.
     """
 
     def __init__(self, run: Path, save: bool = True, every_minutes: float | None = None) -> None:
@@ -70,7 +65,7 @@ class Interruption(Callback):
             _handle(signum, self._on_stop_signal)
 
     def on_train_batch_start(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
+        self, trainer: pl.Trainer, pl_module: Any, batch: Any, batch_idx: int
     ) -> None:
         if trainer.is_global_zero and time.monotonic() - self._saved > self.every:
             self.requested[_DUE] = 1
@@ -87,15 +82,7 @@ class Interruption(Callback):
             self._save_and_answer()
             self.validating = self.path is not None
 
-    def on_validation_batch_end(
-        self,
-        trainer: pl.Trainer,
-        pl_module: pl.LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
+    def on_validation_batch_end(self, trainer: pl.Trainer, *_: Any, **__: Any) -> None:
         if self.validating and trainer.world_size > 1:
             self._exchange()
             self._answer()
@@ -139,8 +126,15 @@ class Interruption(Callback):
             self.requested[_REQUEUE] = 1
 
     def _requeue_once(self) -> None:
+        """Let SLURM start this job again; a failure is a warning."""
         if self.requeue and self._trainer.is_global_zero:
-            _requeue_job()
+            job = os.environ["SLURM_JOB_ID"]
+            if array := os.environ.get("SLURM_ARRAY_JOB_ID"):
+                job = f"{array}_{os.environ['SLURM_ARRAY_TASK_ID']}"
+            try:
+                subprocess.run(["scontrol", "requeue", job], check=True)
+            except (OSError, subprocess.CalledProcessError) as error:
+                warnings.warn(f"the job is not requeued: {error}", stacklevel=2)
         self.requeue = False  # each process may receive the signal
 
     def _exchange(self) -> None:
@@ -209,17 +203,6 @@ class KeptHandler(Callback):
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if trainer.state.fn != TrainerFn.FITTING:
             _handle(signal.SIGTERM, self._handler)
-
-
-def _requeue_job() -> None:
-    """Let SLURM start this job again; a failure is a warning."""
-    job = os.environ["SLURM_JOB_ID"]
-    if array := os.environ.get("SLURM_ARRAY_JOB_ID"):
-        job = f"{array}_{os.environ['SLURM_ARRAY_TASK_ID']}"
-    try:
-        subprocess.run(["scontrol", "requeue", job], check=True)
-    except (OSError, subprocess.CalledProcessError) as error:
-        warnings.warn(f"the job is not requeued: {error}", stacklevel=2)
 
 
 def _handle(signum: int, handler: Callable[..., Any] | int | None) -> None:

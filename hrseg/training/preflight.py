@@ -22,7 +22,7 @@ from hrseg.models import Segmenter
 from hrseg.models.segmenter import network_name
 from hrseg.training.exact_resume import progress_of, purge_events
 from hrseg.training.task import SegmentationTask
-from hrseg.utils.console import say
+from hrseg.utils.console import note, say
 
 
 def check_settings(task: SegmentationTask, metadata: Any, checkpoint: Path) -> None:
@@ -86,17 +86,6 @@ def check_norms(config: Config, trainer: pl.Trainer) -> None:
         )
 
 
-def check_interval(trainer: pl.Trainer, steps_per_epoch: int) -> None:
-    """Refuse a validation interval that no training of this length reaches."""
-    epochs, interval = trainer.max_epochs or -1, trainer.val_check_interval
-    batches = steps_per_epoch * trainer.accumulate_grad_batches * epochs
-    if isinstance(interval, int) and 0 < batches < interval:
-        raise ConfigError(
-            f"trainer.val_check_interval: {interval} batches are more than the {batches} of this "
-            "training, which would end without a score."
-        )
-
-
 def announce_fit(
     config: Config,
     data: SegmentationDataModule,
@@ -115,7 +104,6 @@ def announce_fit(
     images = config.data.batch_size // (trainer.world_size * trainer.accumulate_grad_batches)
     precision, optimizer = str(trainer.precision), config.optimizer.name
     needed = training_bytes(task.model, images, (height, width), precision, optimizer)
-    notes = [lonely_norms(config, trainer), scaled_lr(config)]
     say(
         f"fit {config.name}: {train} training and {val} validation images of "
         f"{config.data.name}, {data.num_classes} classes, crop {height}x{width}",
@@ -125,8 +113,9 @@ def announce_fit(
         f"{epochs} of {train // config.data.batch_size} steps; "
         f"run folder {trainer.default_root_dir}",
         f"memory: {forecast(needed, _free_bytes(trainer.strategy.root_device))}",
-        *(f"note: {note}" for note in notes if note),
     )
+    if rate := scaled_lr(config):
+        note(rate)
 
 
 def device(trainer: pl.Trainer, chosen: str = "") -> str:
@@ -144,19 +133,6 @@ def batch(config: Config, devices: int, accumulated: int) -> str:
     parts += [f"{accumulated} accumulated"] * (accumulated > 1)
     whole = f" = {' x '.join(parts)}" if len(parts) > 1 else ""
     return f"batch {size}{whole}, lr {config.optimizer.lr:g} for the whole of it"
-
-
-def lonely_norms(config: Config, trainer: pl.Trainer) -> str:
-    """Return a note if each of several devices normalises fewer than four images on its own."""
-    images = config.data.batch_size // (trainer.world_size * trainer.accumulate_grad_batches)
-    on_gpus = trainer.strategy.root_device.type != "cpu"
-    synchronised = config.trainer.get("sync_batchnorm") and on_gpus
-    if trainer.world_size == 1 or images >= 4 or synchronised:
-        return ""
-    return (
-        f"batch norm sees the {images} images of one device; "
-        "trainer.sync_batchnorm=true lets it see those of all (GPUs only)"
-    )
 
 
 def scaled_lr(config: Config) -> str:

@@ -46,26 +46,17 @@ class Progress(RichProgressBar):
         super().on_train_epoch_start(trainer, pl_module)
         self._mark = time.monotonic()
 
-    def on_train_batch_start(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
-    ) -> None:
+    def on_train_batch_start(self, *_: Any, **__: Any) -> None:
         self.wait_seconds += self._lap()
 
-    def on_train_batch_end(
-        self,
-        trainer: pl.Trainer,
-        pl_module: pl.LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-    ) -> None:
+    def on_train_batch_end(self, trainer: pl.Trainer, *args: Any, **kwargs: Any) -> None:
         self._lap()
         if self._mark - self._shown > self.every_seconds:
             self._shown = self._mark
             self._values = self._current(trainer)
             if not self.refresh_rate and trainer.is_global_zero:
                 say("  ".join(f"{name} {value}" for name, value in self._values.items()))
-        super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
+        super().on_train_batch_end(trainer, *args, **kwargs)
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         super().on_validation_start(trainer, pl_module)

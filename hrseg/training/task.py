@@ -54,26 +54,23 @@ class SegmentationTask(pl.LightningModule):
         class_names: a name per output channel.
         palette: an RGB colour per class; empty: colours that are easy to distinguish.
         flip_pairs: ids that swap in a mirrored image (left arm, right arm).
-        losses: entries of `hrseg.losses.LOSSES`, each with optional `on` (an output of the model)
-            and `weight` in the sum that is trained.
+        losses: entries of `hrseg.losses.LOSSES`, with optional `on` (an output) and `weight`.
         optimizer: an entry of `hrseg.optimizers`.
         schedule: an entry of `hrseg.schedules`, stepped per optimiser step.
         protocol: the evaluation protocol.
-        scale_report: score every subset of the protocol's scales as well (at most 8 scales); keeps
-            the scores of all scales of an image at once.
+        scale_report: score every subset of the protocol's scales as well, at most 8 scales.
         window_batch: maximum of windows and mirror images that go through the model together.
         freeze_backbone: train only the head; the batch norm statistics stay as they are.
-        activation_checkpointing: compute activations twice in training; the same results in less
-            memory, with more time.
-        compile: compile the network, for training and for evaluation without training; needs a C++
-            compiler.
+        activation_checkpointing: the same training in less memory, with more time.
+        compile: compile the network, for training and for evaluation without training.
         on_bad_loss: "stop", or "skip" the step, if the loss of a training step is NaN or infinite.
         mean: of the normalisation, per channel, of images in 0..1.
         std: of the normalisation.
-
-    Raises:
-        ConfigError: an unknown name or argument, or a class count that does not fit the model.
     """
+
+    evaluator: Evaluator | None = None
+    compiled: Outputs | None = None
+    unread = 0  # validation images that were skipped
 
     def __init__(
         self,
@@ -95,7 +92,12 @@ class SegmentationTask(pl.LightningModule):
         std: Sequence[float] = IMAGENET_STD,
     ) -> None:
         super().__init__()
-        num_classes = _num_classes(model, class_names)
+        num_classes = int(model.architecture["num_classes"])
+        if len(class_names) != num_classes:
+            raise ConfigError(
+                f"the model has {num_classes} classes, "
+                f"class_names has {len(class_names)}: {', '.join(class_names)}"
+            )
         self.model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.normalize = Normalize(mean, std)
         # Plain numbers and strings: a checkpoint with others would be refused when it is loaded.
@@ -104,7 +106,7 @@ class SegmentationTask(pl.LightningModule):
         self.palette = [[int(value) for value in color] for color in colors]
         self.flip_pairs = [(int(a), int(b)) for a, b in flip_pairs]
         self.loss_specs = [losses] if isinstance(losses, str) else list(losses)
-        self.loss_terms = _loss_terms(self.loss_specs, model)
+        self.loss_terms = nn.ModuleList(_LossTerm(spec, model) for spec in self.loss_specs)
         self.optimizer_spec, self.schedule_spec = optimizer, schedule
         find(OPTIMIZERS, _name(optimizer), "optimizer")
         find(SCHEDULES, _name(schedule), "schedule")
@@ -115,13 +117,10 @@ class SegmentationTask(pl.LightningModule):
         self.on_bad_loss: Policy = find(POLICIES, on_bad_loss, "on_bad_loss")
         self.scored_scales = _scored_scales(self.protocol, scale_report)
         self.matrices = nn.ModuleList(ConfusionMatrix(num_classes) for _ in self.scored_scales)
-        self.evaluator: Evaluator | None = None
         self.seen_pixels: Counter[float] = Counter()
-        self.unread = 0  # validation images that were skipped
         self.scores: dict[str, Any] = {}
         self.data_names: list[str] = []
         self.compiles = compile and isinstance(model, Segmenter)
-        self.compiled: Outputs | None = None
         self.freeze_backbone = freeze_backbone
         if isinstance(model, Segmenter):
             model.recompute = activation_checkpointing
@@ -294,34 +293,18 @@ class SegmentationTask(pl.LightningModule):
 class _LossTerm(nn.Module):
     """Weighted summand of the training loss."""
 
-    def __init__(self, spec: Spec) -> None:
+    def __init__(self, spec: Spec, model: nn.Module) -> None:
         super().__init__()
         arguments = {"name": spec} if isinstance(spec, str) else dict(spec)
         self.on = str(arguments.pop("on", "out"))
+        outputs = getattr(getattr(model, "head", None), "output_names", ("out",))
+        find(dict.fromkeys(outputs), self.on, "output of the model")
         self.weight = float(arguments.pop("weight", 1.0))
         self.loss = build(LOSSES, arguments, "loss")
 
     def forward(self, logits: Mapping[str, Tensor], mask: Tensor) -> Tensor:
         loss: Tensor = self.loss(logits[self.on], mask)
         return self.weight * loss
-
-
-def _num_classes(model: Segmenter | Engine, class_names: Sequence[str]) -> int:
-    num_classes = int(model.architecture["num_classes"])
-    if len(class_names) != num_classes:
-        raise ConfigError(
-            f"the model has {num_classes} classes, "
-            f"class_names has {len(class_names)}: {', '.join(class_names)}"
-        )
-    return num_classes
-
-
-def _loss_terms(specs: Sequence[Spec], model: Segmenter | Engine) -> nn.ModuleList:
-    terms = [_LossTerm(spec) for spec in specs]
-    outputs = getattr(getattr(model, "head", None), "output_names", ("out",))
-    for term in terms:
-        find(dict.fromkeys(outputs), term.on, "output of the model")
-    return nn.ModuleList(terms)
 
 
 def _scored_scales(protocol: Protocol, every_subset: bool) -> list[tuple[float, ...]]:

@@ -47,11 +47,7 @@ def build_trainer(
     callbacks: list[Callback],
     train: bool = True,
 ) -> pl.Trainer:
-    """Return the Trainer with the config's arguments and hrseg's own parts.
-
-    The config has a precision, see `settle_precision`; `folder` is the run folder. Metrics are
-    logged if `train`.
-    """
+    """Return the Trainer of a run folder, with the config's arguments; `train` enables the logs."""
     arguments = {"enable_model_summary": False, **config.trainer}
     arguments["accumulate_grad_batches"] = accumulated_batches(config)
     epochs, every = arguments.get("max_epochs"), arguments.get("check_val_every_n_epoch")
@@ -85,10 +81,7 @@ def accumulated_batches(config: Config) -> int:
 
 
 def settle_precision(config: Config, placement: Placement, resume: Path | None = None) -> str:
-    """Write the precision into a config without one; return the reason for the choice.
-
-    A resumed run keeps the precision that it was started with.
-    """
+    """Write the precision, of a resumed run the earlier one, into a config; return the reason."""
     if config.trainer.get("precision") is not None:
         return ""
     started = load_config(resume / "config.yaml").trainer.get("precision") if resume else None
@@ -122,7 +115,7 @@ def bf16_speedup(rounds: int = 7) -> float:
     """Return the speed of bf16 convolutions on one thread of this CPU, relative to float32.
 
     CPU flags do not decide: of two processors with avx512_bf16 one is faster, the other slower. The
-    fastest of several alternating rounds (some 50 ms in all) is the same beside other work.
+    fastest of several alternating rounds (50 ms in all) does not depend on other work.
     """
     image = torch.randn(1, 64, 64, 64).to(memory_format=torch.channels_last)
     kernel = torch.randn(64, 64, 3, 3).to(memory_format=torch.channels_last)
@@ -135,7 +128,7 @@ def bf16_speedup(rounds: int = 7) -> float:
         ]  # warm-up first
     finally:
         torch.set_num_threads(threads)
-    full, half = (min(seconds) for seconds in zip(*measured, strict=True))
+    full, half = (float(min(seconds)) for seconds in zip(*measured, strict=True))
     return full / half
 
 

@@ -29,9 +29,9 @@ def ddp_options(arguments):
 
 
 @pytest.mark.parametrize("asked", [{}, {"strategy": "auto"}, {"strategy": "ddp"}])
-def test_several_devices_exchange_gradients_without_copies_and_searches(asked):
+def test_several_devices_exchange_gradients_without_copies(asked):
     options = ddp_options({**CPU, "devices": 2, **asked})
-    assert options == {"find_unused_parameters": False, "gradient_as_bucket_view": True}
+    assert options == {"gradient_as_bucket_view": True}
     synchronised = ddp_options({**CPU, "devices": 2, "sync_batchnorm": True, **asked})
     assert False in [value for name, value in synchronised.items() if "buffers" in name]
 

@@ -170,7 +170,6 @@ def test_a_run_that_early_stopping_has_ended_trains_no_more_but_with_more_patien
     ("key", "value", "error"),
     [
         ("optimizer_states", [{"state": {}, "param_groups": []}], "ValueError"),
-        ("lr_schedulers", [3], "TypeError"),
         ("pytorch-lightning_version", "\x1b[2J", "InvalidVersion"),
         ("resume", {"random": [{}], "rows": 0, "step": 3, "validated": 0}, "KeyError"),
     ],

@@ -6,7 +6,7 @@ import pytest
 
 from hrseg.config.loader import load_config
 from hrseg.errors import ConfigError
-from hrseg.training.preflight import check_interval, check_norms, check_settings
+from hrseg.training.preflight import check_norms, check_settings
 from tests.conftest import tiny_task
 
 
@@ -60,10 +60,3 @@ def test_one_image_of_one_pixel_at_the_end_is_refused(processes, shares, more, f
     else:
         with pytest.raises(ConfigError, match="batch norm cannot normalise a single value"):
             check_norms(config, trainer)
-
-
-def test_a_validation_that_never_comes_is_refused():
-    trainer = SimpleNamespace(max_epochs=2, val_check_interval=9, accumulate_grad_batches=1)
-    check_interval(trainer, 5)
-    with pytest.raises(ConfigError, match="9 batches are more than the 8 of this training"):
-        check_interval(trainer, 4)

@@ -1,17 +1,7 @@
-from types import SimpleNamespace
-
 import pytest
-import torch
 
 from hrseg.config.loader import load_config
-from hrseg.training.preflight import batch, lonely_norms, scaled_lr
-
-
-def trainer(devices, accumulated=1, kind="cuda"):
-    strategy = SimpleNamespace(root_device=torch.device(kind))
-    return SimpleNamespace(
-        world_size=devices, accumulate_grad_batches=accumulated, strategy=strategy
-    )
+from hrseg.training.preflight import batch, scaled_lr
 
 
 @pytest.mark.parametrize(
@@ -45,13 +35,3 @@ def test_another_batch_than_the_recipes_proposes_an_lr_and_changes_nothing():
 )
 def test_no_lr_is_proposed_where_none_follows(overrides):
     assert scaled_lr(load_config("cityscapes_w48", overrides)) == ""
-
-
-def test_few_images_per_device_without_syncbn_are_said():
-    alone = load_config("cityscapes_w48", ["trainer.sync_batchnorm=false"])
-    assert "the 3 images of one device" in lonely_norms(alone, trainer(4))
-    assert lonely_norms(alone, trainer(2)) == ""  # 6 images
-    assert lonely_norms(alone, trainer(1, 4)) == ""  # one device: nothing to synchronise with
-    together = load_config("cityscapes_w48")
-    assert lonely_norms(together, trainer(4)) == ""
-    assert "(GPUs only)" in lonely_norms(together, trainer(4, kind="cpu"))
