@@ -34,7 +34,6 @@ class Boundary(nn.Module):
 
 
 def _contour(region: Tensor) -> Tensor:
-    """Return the pixels of regions (B, K, H, W), 0..1, that touch their complement."""
     complement = 1 - region
     return _dilate(complement, 1) - complement
 

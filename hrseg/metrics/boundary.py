@@ -97,29 +97,26 @@ class BoundaryCounts:
 
     def summary(self, class_names: Sequence[str]) -> dict[str, Any]:
         """Return the scores, and shares of pixels near contours, by width; None if undefined."""
-        iou, f_score = self.iou(), self.f_score()
-        of_errors = _ratio(self.wrong_near, self.wrong)
-        of_pixels = _ratio(self.pixels_near, self.pixels)
+        columns = {
+            "iou": self.iou(),
+            "f_score": self.f_score(),
+            "share_of_errors": _ratio(self.wrong_near, self.wrong),
+            "share_of_pixels": _ratio(self.pixels_near, self.pixels),
+        }
         report = {}
         for index, width in enumerate(self.widths):
-            rows = [
-                {
-                    "name": name,
-                    "iou": _plain(iou[index, k]),
-                    "f_score": _plain(f_score[index, k]),
-                    "errors_near": int(self.wrong_near[index, k]),
-                    "errors_inside": int(self.wrong[k] - self.wrong_near[index, k]),
-                    "share_of_errors": _plain(of_errors[index, k]),
-                    "share_of_pixels": _plain(of_pixels[index, k]),
-                }
-                for k, name in enumerate(class_names)
-            ]
+            near = self.wrong_near[index]
             report[str(width)] = {
-                "mean_iou": _mean(iou[index]),
-                "mean_f_score": _mean(f_score[index]),
-                "share_of_errors": _plain(_ratio(self.wrong_near[index].sum(), self.wrong.sum())),
+                "mean_iou": _mean(columns["iou"][index]),
+                "mean_f_score": _mean(columns["f_score"][index]),
+                "share_of_errors": _plain(_ratio(near.sum(), self.wrong.sum())),
                 "share_of_pixels": _plain(_ratio(self.pixels_near[index].sum(), self.pixels.sum())),
-                "classes": rows,
+                "classes": [
+                    {"name": name, "errors_near": int(near[k])}
+                    | {"errors_inside": int(self.wrong[k] - near[k])}
+                    | {key: _plain(values[index, k]) for key, values in columns.items()}
+                    for k, name in enumerate(class_names)
+                ],
             }
         return report
 

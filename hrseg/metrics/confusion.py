@@ -57,7 +57,6 @@ class ConfusionMatrix(Metric):
         return self.matrix.clone()
 
     def _scored(self, pred: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the pixels that are not ignored; refuse invalid ids."""
         scored = target != IGNORE_INDEX
         pred, target = pred[scored], target[scored]
         for ids, which in ((pred, "predicted"), (target, "true")):

@@ -29,8 +29,8 @@ def create_backbone(
         backbone: a key of `hrnet.VARIANTS`, for example "hrnet_w32".
         output: "v1": the stream of stride 4; "v2": all four, concatenated at stride 4; "v2p": a
             pyramid of five maps with 256 channels, at strides 4, 8, 16, 32 and 64.
-        align_corners: the rule of every bilinear interpolation.
-        bn_momentum: weight of the newest batch in the running statistics, 0 to 1.
+        align_corners: as in `create_model`.
+        bn_momentum: as in `create_model`.
     """
     streams = find(REPRESENTATIONS, output, "output")
     return FeaturePyramid(HRNet(backbone, align_corners, bn_momentum, streams), output)

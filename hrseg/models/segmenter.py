@@ -101,7 +101,6 @@ def plugin_of(architecture: Mapping[str, Any]) -> str | None:
 
 
 def _plain(spec: Spec) -> str | dict[str, Any]:
-    """Return only the name if there are no arguments, else plain data for a checkpoint."""
     if isinstance(spec, str) or set(spec) == {"name"}:
         return spec if isinstance(spec, str) else str(spec["name"])
     return {key: list(v) if isinstance(v, tuple) else v for key, v in spec.items()}

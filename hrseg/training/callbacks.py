@@ -102,7 +102,6 @@ def _table(scores: Mapping[str, Any]) -> Table:
 
 
 def _scale_table(report: Mapping[str, Any]) -> Table:
-    """Return the score and the cost of each prefix of the scales, and of the cheapest subset."""
     table = Table("scales", title="which scales are enough", title_justify="left")
     table.add_column("mIoU", justify="right")
     table.add_column("cost", justify="right")

@@ -174,7 +174,6 @@ def another_ended(trainer: pl.Trainer, error: Exception) -> HrsegError | None:
 
 
 def _accelerator(name: str) -> Accelerator:
-    """Return the accelerator that Lightning chooses for a name."""
     known = ["cuda", "mps", "cpu"]
     available = [kind for kind in known if AcceleratorRegistry[kind]["accelerator"].is_available()]
     if name == "auto":
@@ -188,7 +187,6 @@ def _accelerator(name: str) -> Accelerator:
 
 
 def _check_started(placement: Placement) -> None:
-    """Refuse missing processes, and a number of processes that differs from the started one."""
     environment, nodes = placement.environment, placement.nodes
     if nodes > 1 and isinstance(environment, LightningEnvironment):
         raise ConfigError(

@@ -1,12 +1,10 @@
 """Exact resume: the state that Lightning's checkpoints lack, and errors of an invalid state."""
 
-import random
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Callback
@@ -101,11 +99,7 @@ class ExactState(Callback):
 
 
 def progress_of(content: Mapping[str, Any], path: Path) -> tuple[int, int | None]:
-    """Return the number of finished epochs, and the first step that a resumed run logs again.
-
-    Raises:
-        ConfigError: the checkpoint has no training state.
-    """
+    """Return the number of finished epochs, and the first step that a resumed run logs again."""
     try:
         for key in ("optimizer_states", "lr_schedulers", "callbacks"):
             content[key]
@@ -132,23 +126,13 @@ def restoring(path: Path | None, trainer: pl.Trainer) -> Iterator[None]:
 
 
 def random_state(device: torch.device) -> dict[str, Any]:
-    """Return the state of the generators of Python, numpy, torch and the device."""
-    version, words, gauss = random.getstate()
-    name, keys, *rest = np.random.get_state(legacy=True)
-    return {
-        "python": [version, list(words), gauss],
-        "numpy": [str(name), torch.from_numpy(np.asarray(keys, np.int64)), *rest],
-        "torch": torch.get_rng_state(),
-        "cuda": torch.cuda.get_rng_state(device) if device.type == "cuda" else None,
-    }
+    """Return the state of torch's generators; training uses no other global ones."""
+    cuda = torch.cuda.get_rng_state(device) if device.type == "cuda" else None
+    return {"torch": torch.get_rng_state(), "cuda": cuda}
 
 
 def set_random_state(state: Mapping[str, Any], device: torch.device) -> None:
     """Restore the generators of this process from a state of `random_state`."""
-    version, words, gauss = state["python"]
-    random.setstate((version, tuple(words), gauss))
-    name, keys, *rest = state["numpy"]
-    np.random.set_state((name, keys.numpy().astype(np.uint32), *rest))
     torch.set_rng_state(state["torch"].cpu())
     if state["cuda"] is not None and device.type == "cuda":
         torch.cuda.set_rng_state(state["cuda"].cpu(), device)

@@ -59,7 +59,6 @@ def build_task(
 
 
 def _loss(spec: dict[str, Any], data: SegmentationDataModule) -> dict[str, Any]:
-    """Return the loss with the data set's weights in place of the word 'dataset'."""
     weights = spec.get("class_weights")
     if weights == "dataset":
         weights = spec["class_weights"] = data.class_weights

@@ -24,11 +24,7 @@ from hrseg.utils.registry import find
 
 
 def build_loggers(config: Config, run: Path) -> list[Logger]:
-    """Return the CSV logger, which is always used, and those that the config names.
-
-    Raises:
-        ConfigError: an unknown logger, or one whose package is not installed.
-    """
+    """Return the CSV logger, which is always used, and those that the config names."""
     loggers: list[Logger] = [metrics_csv(run)]
     for name in config.loggers:
         make = find(LOGGERS, name, "logger")

@@ -107,7 +107,6 @@ class LossGuard(Callback):
         self._empty, self.skipped = torch.zeros(()), 0
 
     def _keep(self, batches: list[dict[str, Any]], trainer: pl.Trainer) -> str:
-        """Save the batches until KEPT_BATCHES are saved; return the folder, for the message."""
         if self.folder is None or not batches:
             return ""
         folder = self.folder / "bad_batches"
@@ -126,7 +125,6 @@ class LossGuard(Callback):
 
 
 def _statistics(module: nn.Module) -> list[Tensor]:
-    """Return the buffers that a training step changes."""
     norms = (m for m in module.modules() if isinstance(m, BATCH_NORMS))
     return [buffer for norm in norms for buffer in norm.buffers()]
 

@@ -100,11 +100,8 @@ class Interruption(Callback):
     def finish(self) -> None:
         """Raise Stopped if a signal came too late to stop the training before its end."""
         if signum := self.agreed[_STOP] or self.requested[_STOP]:
-            raise Stopped(
-                signum,
-                f"stopped {_by(signum)}; the training has ended, its report is not written: "
-                f"hrseg report {self.run}",
-            )
+            end = f"the training has ended, its report is not written: hrseg report {self.run}"
+            raise Stopped(signum, f"stopped {_by(signum)}; {end}")
 
     def _on_stop_signal(self, signum: int, frame: FrameType | None) -> None:
         now = time.monotonic()
@@ -126,7 +123,6 @@ class Interruption(Callback):
             self.requested[_REQUEUE] = 1
 
     def _requeue_once(self) -> None:
-        """Let SLURM start this job again; a failure is a warning."""
         if self.requeue and self._trainer.is_global_zero:
             job = os.environ["SLURM_JOB_ID"]
             if array := os.environ.get("SLURM_ARRAY_JOB_ID"):
@@ -148,7 +144,6 @@ class Interruption(Callback):
             self._pending = work, own
 
     def _receive(self) -> None:
-        """Wait for the pending exchange."""
         if self._group is None:
             self.agreed = self.requested
         elif self._pending is not None:
@@ -164,7 +159,6 @@ class Interruption(Callback):
         self._answer()
 
     def _answer(self) -> None:
-        """Requeue or stop, as agreed; the state is saved."""
         self._receive()  # requests that have just come are answered too
         stop, requeue, due = self.agreed
         self.agreed = [stop, 0, 0]

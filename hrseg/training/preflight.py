@@ -45,10 +45,7 @@ def check_settings(task: SegmentationTask, metadata: Any, checkpoint: Path) -> N
 
 
 def checked_last(config: Config, task: SegmentationTask, trainer: pl.Trainer, run: Path) -> Path:
-    """Return the newest state of a run; refuse a damaged one, and settings that it does not fit.
-
-    TensorBoard drops the events after the state.
-    """
+    """Return the newest state of a run that fits the config; drop TensorBoard's later events."""
     last = newest_state(run)
     content = read_checkpoint(last)
     check_settings(task, content.get("hrseg"), last)
@@ -160,10 +157,7 @@ _STATES = {"sgd": 1, "adamw": 2}  # values per parameter in the optimiser's stat
 def training_bytes(
     model: Segmenter, images: int, crop_size: Sequence[int], precision: str, optimizer: str
 ) -> int:
-    """Return the bytes of a device that training needs at its peak, within a fifth as measured.
-
-    `images` is the batch of a device and a forward pass, `precision` that of the Trainer.
-    """
+    """Return the bytes that a batch of a device needs at its peak, within a fifth as measured."""
     trained = [p for p in model.parameters() if p.requires_grad]
     parameters = sum(p.numel() * p.element_size() for p in model.parameters())
     states = sum(p.numel() * p.element_size() for p in trained) * (1 + _STATES.get(optimizer, 2))
@@ -193,7 +187,6 @@ def forecast(needed: int, free: int | None) -> str:
 
 
 def _free_bytes(device: torch.device) -> int | None:
-    """Return the free memory of a device; None if it is unknown."""
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
     return int(psutil.virtual_memory().available) if device.type == "cpu" else None

@@ -90,7 +90,6 @@ class Progress(RichProgressBar):
         return self.wait_seconds / (self.train_seconds or 1.0)
 
     def _lap(self) -> float:
-        """Return the seconds since the last mark, which count as training."""
         now = time.monotonic()
         seconds, self._mark = now - self._mark, now
         self.train_seconds += seconds

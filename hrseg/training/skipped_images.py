@@ -1,7 +1,6 @@
 """Callback that counts and lists unreadable images that training skips."""
 
 import csv
-import io
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,7 @@ from hrseg.data.dataset import MOST
 from hrseg.errors import DataError
 from hrseg.training.distributed import gather
 from hrseg.utils.console import note
-from hrseg.utils.files import write_bytes
+from hrseg.utils.files import replacing
 from hrseg.utils.text import one_line
 
 
@@ -51,12 +50,10 @@ class SkippedFiles(Callback):
         self._listed = len(rows)
         hint = ""
         if self.folder is not None:
-            text = io.StringIO()
-            writer = csv.writer(text, lineterminator="\n")
-            writer.writerow(("split", "image", "fault"))
-            writer.writerows((*key, fault) for key, fault in sorted(rows.items()))
-            path = self.folder / "skipped.csv"
-            write_bytes(path, text.getvalue().encode("utf-8", "replace"))
+            path, lines = self.folder / "skipped.csv", [(*key, rows[key]) for key in sorted(rows)]
+            with replacing(path) as partial, partial.open("w", -1, "utf-8", "replace", "") as file:
+                writer = csv.writer(file, lineterminator="\n")
+                writer.writerows([("split", "image", "fault"), *lines])
             hint = f", see {path}"
         note(f"images that could not be read and were left out: {len(rows)}{hint}")
 

@@ -229,7 +229,6 @@ class SegmentationTask(pl.LightningModule):
         return dict(zip(self.scored_scales, matrices, strict=True))
 
     def _make_evaluator(self) -> Evaluator:
-        """Return an Evaluator of the protocol with the present weights."""
         model = fold(self.model)
         outputs = model.outputs
         # During training each evaluation has other weights: no time to compile them in.
@@ -291,8 +290,6 @@ class SegmentationTask(pl.LightningModule):
 
 
 class _LossTerm(nn.Module):
-    """Weighted summand of the training loss."""
-
     def __init__(self, spec: Spec, model: nn.Module) -> None:
         super().__init__()
         arguments = {"name": spec} if isinstance(spec, str) else dict(spec)

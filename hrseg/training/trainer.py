@@ -123,9 +123,7 @@ def bf16_speedup(rounds: int = 7) -> float:
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        measured = [[_seconds(*pair) for pair in pairs] for _ in range(rounds + 1)][
-            1:
-        ]  # warm-up first
+        measured = [[_seconds(*pair) for pair in pairs] for _ in range(rounds + 1)][1:]  # warm-up
     finally:
         torch.set_num_threads(threads)
     full, half = (float(min(seconds)) for seconds in zip(*measured, strict=True))

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from hrseg.errors import ConfigError
 from hrseg.losses import LOSSES, OHEM, CrossEntropy
 from tests.golden_weights import CITYSCAPES_WEIGHTS, GOLDEN
+from tests.losses.test_dice import logits_of
 
 WEIGHTED = ("cross_entropy", "ohem")
 TRAIN = np.load(GOLDEN / "train.npz")
@@ -27,12 +28,6 @@ def test_values_are_those_of_the_authors_code(name):
     logits = F.interpolate(logits, mask.shape[-2:], mode="bilinear", align_corners=False)
     value = GOLDEN_LOSSES[name](logits, mask).item()
     assert value == pytest.approx(TRAIN[f"loss/value/{name}"].item(), rel=1e-5)
-
-
-def logits_of(probabilities):
-    """Logits (1, 2, 1, N) whose softmax gives class 0 these probabilities."""
-    p = torch.tensor(probabilities)
-    return torch.stack([p.log(), (1 - p).log()])[None, :, None, :].requires_grad_()
 
 
 def hand_ohem(probabilities, **arguments):
@@ -99,17 +94,6 @@ def test_void_pixels_have_no_influence(name):
     value.backward()
     assert value.item() == loss(changed, mask).item()
     assert not logits.grad[:, :, 6:].any()
-
-
-@pytest.mark.parametrize("name", LOSSES)
-@pytest.mark.parametrize("dtype", [torch.uint8, torch.int32, torch.int64])
-def test_any_integer_mask_and_low_precision_logits_give_float32(name, dtype):
-    logits = torch.randn(1, 3, 9, 9).bfloat16()
-    mask = torch.randint(0, 3, (1, 9, 9))
-    with torch.autocast("cpu", torch.bfloat16):
-        value = LOSSES[name]()(logits, mask.to(dtype))
-    assert value.dtype == torch.float32 and value.shape == ()
-    assert value.item() == LOSSES[name]()(logits.float(), mask).item()
 
 
 @pytest.mark.parametrize("name", LOSSES)

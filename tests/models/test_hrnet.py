@@ -67,13 +67,6 @@ def test_an_unknown_variant_names_the_near_ones():
         HRNet("hrnet_w84")
 
 
-def test_bn_momentum_reaches_every_batch_norm():
-    model = create_model("hrnet_w18_small_v1", bn_momentum=0.25)
-    norms = [m for m in model.modules() if isinstance(m, torch.nn.BatchNorm2d)]
-    assert {m.momentum for m in norms} == {0.25}
-    assert len(norms) == sum(k.endswith("running_mean") for k in model.state_dict())
-
-
 def test_output_v1_is_the_first_stream_of_v2():
     torch.manual_seed(0)
     v2 = HRNet("hrnet_w18_small_v1").eval()

@@ -10,7 +10,6 @@ from hrseg.checkpoints.integrity import previous_of
 from hrseg.errors import ConfigError
 from hrseg.training.checkpointing import DurableCheckpointIO, RunCheckpoint
 from hrseg.utils.files import PARTIAL
-from hrseg.utils.signals import Stopped
 
 
 def checkpoint(folder, score=None):
@@ -149,19 +148,6 @@ def test_where_there_are_no_links_the_old_file_is_renamed(tmp_path, monkeypatch)
         saved(path, epoch)
     assert (epoch_of(path), epoch_of(previous_of(path))) == (2, 1)
     assert len(list(tmp_path.iterdir())) == 2
-
-
-def test_a_signal_during_a_write_keeps_the_old_file_alone(tmp_path, monkeypatch):
-    path = tmp_path / "last.ckpt"
-    saved(path, 0)
-
-    class Weights(dict):
-        def __reduce__(self):
-            raise Stopped(15, "stopped")
-
-    with pytest.raises(Stopped):
-        DurableCheckpointIO().save_checkpoint({"state_dict": Weights()}, path)
-    assert [file.name for file in tmp_path.iterdir()] == ["last.ckpt"]
 
 
 def test_what_a_killed_process_left_is_swept_away(tmp_path):

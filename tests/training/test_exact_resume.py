@@ -1,11 +1,8 @@
 """Going on exactly. The long proof is tests/faults/test_resume.py; here is each part by itself."""
 
-import io
-import random
 import signal
 from pathlib import Path
 
-import numpy as np
 import pytest
 import pytorch_lightning as pl
 import torch
@@ -19,9 +16,7 @@ from hrseg.training.exact_resume import (
     ExactState,
     progress_of,
     purge_events,
-    random_state,
     restoring,
-    set_random_state,
 )
 from tests.camvid_tree import make_camvid
 from tests.conftest import silent_trainer
@@ -31,23 +26,6 @@ from tests.faults.test_signals import free_port, torchrun
 from tests.faults.training import Blow
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
-CPU = torch.device("cpu")
-
-
-def draws():
-    return random.random(), random.gauss(0, 1), np.random.rand(), np.random.randn(), torch.rand(3)
-
-
-def test_random_numbers_go_on_where_they_were_also_through_a_safe_file():
-    draws()  # leaves the second of a pair of normal numbers in Python's and numpy's state
-    file = io.BytesIO()
-    torch.save(random_state(CPU), file)
-    first = draws()
-    draws()
-    file.seek(0)
-    set_random_state(torch.load(file, weights_only=True), CPU)
-    *numbers, tensor = draws()
-    assert numbers == list(first[:-1]) and torch.equal(tensor, first[-1])
 
 
 class Drawing(pl.LightningModule):

@@ -34,15 +34,6 @@ def test_training_learns_two_images(tmp_path):
     assert module.scores["miou"] > 0.9
 
 
-@pytest.mark.parametrize("precision", ["bf16-mixed", "32-true"])
-def test_both_precisions_train_with_every_optimiser(tmp_path, precision):
-    for optimizer in ("sgd", "adamw"):
-        module = tiny_task(optimizer=optimizer)
-        runner = silent_trainer(tmp_path, precision=precision, max_epochs=2)
-        runner.fit(module, loader())
-        assert torch.isfinite(runner.callback_metrics["train/loss"])
-
-
 def test_the_loss_is_the_weighted_sum_of_its_terms(tmp_path):
     terms = [
         {"name": "cross_entropy", "weight": 0.4},
