@@ -16,9 +16,8 @@ class RMI(nn.Module):
     """A lower bound of the mutual information of 3x3 squares, negated (Zhao et al., 1910.12037).
 
     log det of the truth's covariance given the prediction, halved, per dimension; mean over images
-    and classes. It may be negative. Train it beside a loss over the pixels, with weight 0.5 to 1.
-    It uses the softmax, as the rest of hrseg does; the authors use sigmoids. Average pooling by
-    `stride` comes first: larger surroundings, less memory.
+    and classes. Train it beside a loss over the pixels, with weight 0.5 to 1. It uses the softmax;
+    the authors use sigmoids. Average pooling by `stride` comes first.
     """
 
     def __init__(self, stride: int = 3) -> None:

@@ -20,8 +20,8 @@ def bootstrap(
 ) -> dict[str, Any]:
     """Return percentile intervals of mIoU and of each IoU over images drawn with replacement.
 
-    They estimate the spread over other images of the same kind, not over other trainings. Images
-    are drawn as if independent: for frames of one video the intervals are too narrow.
+    They do not cover the spread of trainings. For frames of one video they are too narrow, as if
+    the frames were independent.
     The counts are (N, K, 3) of `Evaluation.matrices`; for `absent` see `metrics.mean_iou`.
     """
     generator = np.random.default_rng(_SEED)

@@ -88,11 +88,7 @@ def mean_iou(matrix: Tensor, absent: str = "skipped") -> float:
 def summarize(
     matrix: Tensor, class_names: Sequence[str], absent: str = "skipped"
 ) -> dict[str, Any]:
-    """Return every score as plain data, the layout of scores.json; undefined ones are None.
-
-    Accuracy is the share of a class's true pixels that are found. The frequency-weighted IoU
-    weights each class by its share of the true pixels.
-    """
+    """Return every score as plain data, the layout of scores.json; undefined ones are None."""
     hit, truth, _ = _marginals(matrix)
     total, class_iou, class_accuracy = truth.sum(), iou(matrix), hit / truth
     rows = zip(class_names, class_iou, class_accuracy, matrix.sum(1), strict=True)
@@ -113,8 +109,7 @@ def summarize(
 def count_pairs(pred: Tensor, target: Tensor) -> Tensor:
     """Return how often each pair of ids 0..255 occurs, int64 (256, 256), rows `target`.
 
-    One pass over the pixels, for any classes: invalid and ignored ids are found in the 65,536
-    counts. Four times as fast as masking two million pixels first.
+    Invalid and ignored ids are found in these counts: four times as fast as masking the pixels.
     """
     pairs = (target.int() * 256).add_(pred.int())
     return torch.bincount(pairs, minlength=65536).view(256, 256)

@@ -39,8 +39,8 @@ class FCNHead(nn.Module):
     def _widened(self, features: list[Tensor]) -> Tensor:
         """Return the result of the first convolution, applied to each feature before upsampling.
 
-        The same sums in another order, with a quarter of the products: on a CPU 1.0 (W18) to 1.5
-        (W48) times as fast in float32, 1.4 to 2.6 times in bf16.
+        A quarter of the products: on a CPU 1.0 (W18) to 1.5 (W48) times as fast in float32, 1.4 to
+        2.6 times in bf16.
         """
         conv = self.last_layer[0]
         assert isinstance(conv, nn.Conv2d)

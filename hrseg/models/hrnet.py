@@ -123,8 +123,7 @@ class HRNet(nn.Module):
 class ExchangeModule(nn.Module):
     """Residual blocks on every stream, then each stream receives the sum of all.
 
-    The first `targets` streams are returned, by default all: unused layers would have no gradient,
-    which stops training on several devices.
+    Only the first `targets` streams are made: DDP stops at unused layers without a gradient.
     """
 
     def __init__(

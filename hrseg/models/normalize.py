@@ -10,10 +10,7 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
 class Normalize(nn.Module):
-    """uint8 RGB (B, 3, H, W) in 0..255 -> float32 (B, 3, H, W), channels last in memory.
-
-    Mean and std are per channel, of images in 0..1.
-    """
+    """uint8 RGB (B, 3, H, W) -> float32, channels last; mean and std are of images in 0..1."""
 
     scale: Tensor
     shift: Tensor

@@ -13,8 +13,7 @@ DROPOUT = 0.05
 class OCRHead(nn.Module):
     """Soft object regions, their representations, and attention of the pixels to them.
 
-    For features of `channels`, finest first. Attributes are named as in the authors' state dict
-    (`lib/models/seg_hrnet_ocr.py`).
+    Attributes are named as in the authors' state dict (`lib/models/seg_hrnet_ocr.py`).
     """
 
     output_names = ("out", "aux")  # keys of the result, for losses

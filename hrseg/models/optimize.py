@@ -67,10 +67,7 @@ def compiled_for_training(model: Segmenter) -> Outputs:
 
 
 def compiled_for_inference(model: Segmenter) -> Outputs:
-    """Return `model.outputs` with its weights frozen, compiled at its first call.
-
-    The second size of image compiles once more, for every size; so does a batch of one.
-    """
+    """Return `model.outputs` with frozen weights, compiled at its first and second image size."""
     return torch.compile(model.outputs, options={"freezing": True})
 
 

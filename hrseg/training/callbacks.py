@@ -71,10 +71,7 @@ def show_scores(scores: Mapping[str, Any]) -> None:
 
 
 def _table(scores: Mapping[str, Any]) -> Table:
-    """Return IoU and accuracy per class, fused and of each scale.
-
-    Of more than three scales it shows only the IoU, which is what fits on a screen.
-    """
+    """Return IoU and accuracy per class, fused and of each scale; of many scales only the IoU."""
     per_scale = scores.get("per_scale", {})
     blocks = [("", scores), *(per_scale.items() if len(per_scale) > 1 else ())]
     columns = [
@@ -116,10 +113,9 @@ def _scale_table(report: Mapping[str, Any]) -> Table:
 
 
 class PredictionImages(Callback):
-    """Write image | truth | prediction | errors of `count` evenly spaced images as PNG.
+    """Write image | truth | prediction | errors of `count` images into `predictions/`.
 
-    The files are in `predictions/` of `folder`, by default of the trainer's `default_root_dir`.
-    A TensorBoard logger gets the pictures too, step by step.
+    The default `folder` is the trainer's `default_root_dir`. TensorBoard gets the pictures too.
     """
 
     def __init__(self, count: int = 4, folder: str | Path | None = None) -> None:

@@ -19,8 +19,7 @@ from hrseg.utils.files import PARTIAL, cannot_write, replacing, sync
 class DurableCheckpointIO(TorchCheckpointIO):
     """Write a checkpoint beside the old one, read it back, and only then replace the old one.
 
-    The old one stays as `<name>.previous.ckpt`. At every moment, and after a loss of power, one of
-    the two is intact, and `whole_checkpoint` returns it.
+    The old one stays as `<name>.previous.ckpt`: one of the two is intact at every moment.
     """
 
     def __init__(self) -> None:

@@ -44,7 +44,6 @@ class Placement:
 
     @property
     def kind(self) -> str:
-        """The type of the devices: "cpu", "cuda", "mps"."""
         return self.devices[0].type
 
     @property
@@ -85,8 +84,7 @@ def trainer_refusals(arguments: Mapping[str, Any]) -> Iterator[None]:
 def new_folder(placement: Placement, home: Path) -> Path:
     """Create `home/<date-time>`, one folder for all processes.
 
-    The first process chooses the name. Processes that torchrun or srun has started receive it;
-    those that Lightning starts later inherit it.
+    The first process sends the name to the others, or Lightning's later processes inherit it.
     """
     if placement.processes == 1:
         return dated_folder(home)
@@ -118,7 +116,7 @@ def ddp_strategy(placement: Placement, arguments: Mapping[str, Any]) -> str | St
     asked: str = arguments.get("strategy") or "auto"
     if placement.processes == 1 or asked not in ("auto", "ddp"):
         return asked
-    options = {"gradient_as_bucket_view": True}  # saves a copy of all gradients
+    options: dict[str, Any] = {"gradient_as_bucket_view": True}  # saves a copy of all gradients
     if arguments.get("sync_batchnorm"):
         # The statistics are the same everywhere: no need to send them at each step.
         known = signature(DistributedDataParallel).parameters
@@ -159,10 +157,7 @@ def end_others(trainer: pl.Trainer) -> None:
 
 
 def another_ended(trainer: pl.Trainer, error: Exception) -> HrsegError | None:
-    """Return the error for the end of another process if it caused `error`, else None.
-
-    The exit code is that of the other process if Lightning started it.
-    """
+    """Return the error if the end of another process, whose exit code it has, caused `error`."""
     if trainer.world_size == 1 or not re.search("by peer|remote process", str(error)):
         return None
     ended = HrsegError("another process of this run failed; see its output.")

@@ -140,10 +140,7 @@ def set_random_state(state: Mapping[str, Any], device: torch.device) -> None:
 
 @rank_zero_only
 def purge_events(trainer: pl.Trainer, step: int) -> None:
-    """Let TensorBoard drop the events from `step` on, which a resumed run logs again.
-
-    This writes an event file that must be older than the run's next one: call it before `fit`.
-    """
+    """Let TensorBoard drop the events from `step` on; call it before `fit` opens the next file."""
     for logger in trainer.loggers:
         if isinstance(logger, TensorBoardLogger):
             from torch.utils.tensorboard import SummaryWriter

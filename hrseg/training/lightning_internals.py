@@ -56,8 +56,7 @@ def settled_loops(
 def begin_next_epoch(trainer: pl.Trainer) -> None:
     """Begin the next epoch if the restored state lies between two epochs.
 
-    Reason: with `max_steps` Lightning takes every state for one within an epoch, and would finish
-    the finished epoch again.
+    Reason: with `max_steps` Lightning would finish the finished epoch again.
     """
     loop = trainer.fit_loop
     current = loop.epoch_progress.state_dict()["current"]

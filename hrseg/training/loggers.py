@@ -53,12 +53,12 @@ def metrics_csv(run: Path) -> CSVLogger:
     if kept.is_file():
         os.replace(kept, path)
         try:
-            rows = list(csv.reader(path.read_text("utf-8").splitlines()))
+            rows = [*csv.reader(path.read_text("utf-8").splitlines()), []]
         except (csv.Error, UnicodeDecodeError) as error:
             raise ConfigError(
                 f"{path} is damaged: {error}.\nRemove it: training continues without these metrics."
             ) from error
-        writer.metrics_keys = rows[0] if rows else []
+        writer.metrics_keys = rows[0]
     return logger
 
 

@@ -174,10 +174,8 @@ def training_bytes(
 def forecast(needed: int, free: int | None) -> str:
     """Return the needed and the free memory, with the settings that take less if it is short."""
     text = f"about {needed / GIB:.1f} GiB needed"
-    if free is None:
-        return text
-    text = f"{text}, {free / GIB:.1f} GiB free"
-    if needed <= free:
+    text += "" if free is None else f", {free / GIB:.1f} GiB free"
+    if free is None or needed <= free:
         return text
     return (
         f"{text}: too little, if the forecast is right. Less is taken by a smaller data.batch_size "
@@ -193,10 +191,7 @@ def _free_bytes(device: torch.device) -> int | None:
 
 
 def _kept_for_backward(model: Segmenter) -> tuple[float, int]:
-    """Return the bytes that a float32 forward pass keeps per pixel, and the logits per pixel.
-
-    They are counted on a small image, since each grows with the number of pixels.
-    """
+    """Return the bytes that a float32 forward pass keeps per pixel, and the logits per pixel."""
     copy = deepcopy(model).train()
     copy.recompute = False
     own = {t.untyped_storage().data_ptr() for t in (*copy.parameters(), *copy.buffers())}

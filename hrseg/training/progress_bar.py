@@ -14,8 +14,6 @@ from hrseg.utils.console import say
 
 
 class _Stage(ProgressColumn):
-    """Lightning's description of other bars than training's, which counts epochs from 0."""
-
     def render(self, task: Task) -> Text:
         return Text("" if task.description.startswith("Epoch") else task.description)
 
@@ -24,8 +22,7 @@ class Progress(RichProgressBar):
     """Lightning's bar with data wait and time left; plain lines if the output is not a terminal.
 
     A plain line is printed at most every `every_seconds`; a bar is refreshed 5 times a second. The
-    share of the training time spent waiting for data excludes validation, the time left includes
-    it.
+    share of the time spent waiting for data excludes validation, the time left includes it.
     """
 
     def __init__(self, every_seconds: float = 15.0) -> None:

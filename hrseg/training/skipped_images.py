@@ -51,7 +51,10 @@ class SkippedFiles(Callback):
         hint = ""
         if self.folder is not None:
             path, lines = self.folder / "skipped.csv", [(*key, rows[key]) for key in sorted(rows)]
-            with replacing(path) as partial, partial.open("w", -1, "utf-8", "replace", "") as file:
+            with (
+                replacing(path) as partial,
+                partial.open("w", encoding="utf-8", errors="replace", newline="") as file,
+            ):
                 writer = csv.writer(file, lineterminator="\n")
                 writer.writerows([("split", "image", "fault"), *lines])
             hint = f", see {path}"

@@ -55,8 +55,7 @@ class SegmentationTask(pl.LightningModule):
         palette: an RGB colour per class; empty: colours that are easy to distinguish.
         flip_pairs: ids that swap in a mirrored image (left arm, right arm).
         losses: entries of `hrseg.losses.LOSSES`, with optional `on` (an output) and `weight`.
-        optimizer: an entry of `hrseg.optimizers`.
-        schedule: an entry of `hrseg.schedules`, stepped per optimiser step.
+        optimizer, schedule: entries of `hrseg.optimizers` and `hrseg.schedules`.
         protocol: the evaluation protocol.
         scale_report: score every subset of the protocol's scales as well, at most 8 scales.
         window_batch: maximum of windows and mirror images that go through the model together.
@@ -64,8 +63,7 @@ class SegmentationTask(pl.LightningModule):
         activation_checkpointing: the same training in less memory, with more time.
         compile: compile the network, for training and for evaluation without training.
         on_bad_loss: "stop", or "skip" the step, if the loss of a training step is NaN or infinite.
-        mean: of the normalisation, per channel, of images in 0..1.
-        std: of the normalisation.
+        mean, std: of the normalisation, per channel, of images in 0..1.
     """
 
     evaluator: Evaluator | None = None

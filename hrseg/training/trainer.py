@@ -91,10 +91,7 @@ def settle_precision(config: Config, placement: Placement, resume: Path | None =
 
 
 def choose_precision(kind: str, processes: int = 1) -> Choice:
-    """Return the fastest precision of a device ("cuda", "cpu", "mps"), whatever its load.
-
-    Several processes on CPUs are not probed: their results could differ.
-    """
+    """Return the fastest precision of a device ("cuda", "cpu", "mps"), whatever its load."""
     if kind == "cuda":
         # The oldest visible GPU decides, so that all processes of a machine agree.
         devices = range(torch.cuda.device_count())
@@ -104,7 +101,7 @@ def choose_precision(kind: str, processes: int = 1) -> Choice:
     if kind != "cpu":
         return Choice("32", f"mixed precision is not proven on {kind}")
     if processes > 1:
-        return Choice("32", "several processes on CPUs")
+        return Choice("32", "several processes on CPUs")  # their probes could differ
     ratio = bf16_speedup()
     reason = f"convolves {ratio:.1f}x as fast in bf16 as in float32"
     return Choice("bf16-mixed" if ratio >= WORTHWHILE else "32", reason)

@@ -63,10 +63,6 @@ def test_ohem_equals_its_definition_by_a_full_sort(weights):
         torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-6)
 
 
-def test_ohem_of_nothing_hard_is_zero():
-    assert hand_ohem([0.95], threshold=0.9, min_kept=1) == 0
-
-
 @pytest.mark.parametrize(
     ("name", "arguments"),
     [

@@ -133,13 +133,6 @@ def test_a_perfect_prediction_scores_1_and_an_absent_class_nothing():
     assert (absent["iou"], absent["f_score"], absent["errors_near"]) == (None, None, 0)
 
 
-def test_a_class_that_is_only_predicted_scores_0():
-    counts = BoundaryCounts(2)
-    counts.update(square(30, 5, 5, 10), np.zeros((30, 30), np.uint8))
-    assert counts.f_score()[:, 1].tolist() == [0, 0, 0, 0]
-    assert counts.iou()[:, 1].tolist() == [0, 0, 0, 0]
-
-
 @pytest.mark.parametrize("label", [2, IGNORE_INDEX])
 def test_an_id_that_is_no_class_is_refused_except_where_the_truth_is_ignored(label):
     pred, truth = np.full((3, 4), label, np.uint8), np.zeros((3, 4), np.uint8)
@@ -155,7 +148,3 @@ def test_without_a_scored_pixel_every_score_is_none():
     counts.update(np.zeros((5, 6), np.uint8), np.full((5, 6), IGNORE_INDEX, np.uint8))
     block = counts.summary("a")["3"]
     assert {block[key] for key in block if key != "classes"} == {None}
-    assert block["classes"][0] == {
-        "name": "a", "iou": None, "f_score": None, "errors_near": 0, "errors_inside": 0,
-        "share_of_errors": None, "share_of_pixels": None,
-    }  # fmt: skip

@@ -92,16 +92,6 @@ def test_bf16_autocast_is_close_and_ends_in_float32(model):
     assert (logits - exact).abs().max() < 0.05 * exact.abs().max()
 
 
-def test_channels_last_and_batching_change_nothing(model):
-    x = image("x", 65, 97, batch=2)
-    with torch.no_grad():
-        together = model(x)
-        one_by_one = torch.cat([model(x[:1]), model(x[1:])])
-        channels_last = model(x.to(memory_format=torch.channels_last))
-    torch.testing.assert_close(one_by_one, together, rtol=1e-4, atol=1e-5)
-    torch.testing.assert_close(channels_last, together, rtol=1e-4, atol=1e-5)
-
-
 def test_architecture_is_plain_data_that_makes_the_model_again():
     model = create_model("hrnet_w18_small_v1", num_classes=7, align_corners=True, bn_momentum=0.2)
     again = create_model(**json.loads(json.dumps(model.architecture)))

@@ -28,7 +28,6 @@ def test_another_batch_than_the_recipes_proposes_an_lr_and_changes_nothing():
         [],
         ["data.batch_size=24", "optimizer.lr=0.02"],  # the user thought of it
         ["data.batch_size=24", "name=mine"],  # whose lr nobody knows
-        ["data.batch_size=24", "optimizer=adamw", "optimizer.lr=0.01"],  # scales otherwise
     ],
 )
 def test_no_lr_is_proposed_where_none_follows(overrides):
