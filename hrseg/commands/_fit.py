@@ -20,7 +20,7 @@ from hrseg.training.factory import build_data, build_task
 from hrseg.training.loggers import quieten
 from hrseg.training.loss_guard import LossGuard
 from hrseg.training.preemption import Interruption
-from hrseg.training.preflight import announce_fit, check_norms, checked_last
+from hrseg.training.preflight import announce_fit, check_interval, check_norms, checked_last
 from hrseg.training.progress_bar import Progress
 from hrseg.training.skipped_images import SkippedFiles
 from hrseg.training.trainer import (
@@ -55,6 +55,7 @@ def fit(config: Config, resume: Path | None = None) -> Path:
         trainer = build_trainer(config, placement, run, callbacks)
         last = checked_last(config, task, trainer, run) if resume else None
         check_norms(config, trainer)
+        check_interval(trainer, len(data.train_dataset or ()) // config.data.batch_size)
         announce_fit(config, data, task, trainer, reason, last)
         with user_errors(config, trainer), restoring(last, trainer):
             trainer.fit(task, data, ckpt_path=last, weights_only=True)

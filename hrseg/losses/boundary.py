@@ -20,7 +20,6 @@ class Boundary(nn.Module):
         self.tolerance = tolerance
 
     def forward(self, logits: Tensor, mask: Tensor) -> Tensor:
-        """Return the loss, a float32 scalar in 0..1; 0 without a contour."""
         probability, truth = regions(logits, mask)
         # The contour beside an ignored pixel is unknown.
         known = 1 - _dilate((mask == IGNORE_INDEX).float().unsqueeze(1), 1)

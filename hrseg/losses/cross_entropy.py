@@ -23,7 +23,6 @@ class CrossEntropy(nn.Module):
         self.register_buffer("class_weights", weight_tensor(class_weights), persistent=False)
 
     def forward(self, logits: Tensor, mask: Tensor) -> Tensor:
-        """Return the loss, a float32 scalar; 0 if no pixel counts."""
         target = mask.long()
         weights = pixel_weights(target, self.class_weights, logits.shape[1])
         counts = weights > 0

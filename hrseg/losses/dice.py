@@ -18,7 +18,6 @@ class Dice(nn.Module):
         super().__init__()
 
     def forward(self, logits: Tensor, mask: Tensor) -> Tensor:
-        """Return the loss, a float32 scalar in 0..1; 0 if no pixel counts."""
         probability, truth = regions(logits, mask)
         size = truth.sum((0, 2, 3))
         overlap = (probability * truth).sum((0, 2, 3))

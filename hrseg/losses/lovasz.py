@@ -17,7 +17,6 @@ class Lovasz(nn.Module):
         super().__init__()
 
     def forward(self, logits: Tensor, mask: Tensor) -> Tensor:
-        """Return the loss, a float32 scalar in 0..1; 0 if no pixel counts."""
         probability, truth = regions(logits, mask)
         rows = zip(probability.transpose(0, 1), truth.transpose(0, 1), strict=True)
         # An ignored pixel has the error 0: it comes last and adds nothing.

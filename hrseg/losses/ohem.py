@@ -34,7 +34,6 @@ class OHEM(nn.Module):
         self.register_buffer("class_weights", weight_tensor(class_weights), persistent=False)
 
     def forward(self, logits: Tensor, mask: Tensor) -> Tensor:
-        """Return the loss, a float32 scalar; 0 without a hard pixel."""
         target = mask.long()
         weights = pixel_weights(target, self.class_weights, logits.shape[1])
         losses = F.cross_entropy(

@@ -25,7 +25,6 @@ class RMI(nn.Module):
         self.stride = stride
 
     def forward(self, logits: Tensor, mask: Tensor) -> Tensor:
-        """Return the loss, a float32 scalar; 0 if no pixel counts. H and W: at least 3 strides."""
         if min(mask.shape[-2:]) < SIDE * self.stride:
             raise ConfigError(
                 f"rmi loss: a crop of {tuple(mask.shape[-2:])} is too small; expected at least "

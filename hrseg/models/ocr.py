@@ -43,11 +43,7 @@ class OCRHead(nn.Module):
             nn.init.normal_(classifier.weight, std=0.001)
 
     def forward(self, features: list[Tensor]) -> dict[str, Tensor]:
-        """Return `{"out": logits, "aux": logits}`, (B, K, H_0, W_0).
-
-        The features are (B, channels[i], H_i, W_i). "aux" defines the regions, and is trained with
-        weight 0.4 in the authors' recipes.
-        """
+        """Return logits (B, K, H_0, W_0): "out", and "aux", which defines the regions."""
         joined = concatenate(features, self.align_corners)
         aux = self.aux_head(joined)
         pixels = self.conv3x3_ocr(joined)

@@ -25,12 +25,8 @@ def create_backbone(
     `hrseg.load_weights(result, "hrnetv2_w32_imagenet.pth", purpose="initialise")` starts it from
     ImageNet.
 
-    Args:
-        backbone: a key of `hrnet.VARIANTS`, for example "hrnet_w32".
-        output: "v1": the stream of stride 4; "v2": all four, concatenated at stride 4; "v2p": a
-            pyramid of five maps with 256 channels, at strides 4, 8, 16, 32 and 64.
-        align_corners: as in `create_model`.
-        bn_momentum: as in `create_model`.
+    `output` is "v1": the stream of stride 4; "v2": all four, concatenated at stride 4; or "v2p": a
+    pyramid of five maps with 256 channels, at strides 4 to 64. For the others see `create_model`.
     """
     streams = find(REPRESENTATIONS, output, "output")
     return FeaturePyramid(HRNet(backbone, align_corners, bn_momentum, streams), output)
@@ -62,10 +58,7 @@ class FeaturePyramid(nn.Module):
         self.out_channels = self.channels[0]
 
     def forward(self, image: Tensor) -> OrderedDict[str, Tensor]:
-        """Return map i (B, channels[i], ceil(H / strides[i]), ceil(W / strides[i])) by name.
-
-        The names are "0", in a pyramid also "1", "2", "3" and "pool". The image is normalised.
-        """
+        """Return map i (B, channels[i], ceil(H / strides[i]), ceil(W / strides[i])) by name."""
         joined = concatenate(self.backbone(image), self.backbone.align_corners)
         if self.output != "v2p":
             return OrderedDict({"0": joined})

@@ -109,10 +109,7 @@ def new_folder(placement: Placement, home: Path) -> Path:
 
 
 def ddp_strategy(placement: Placement, arguments: Mapping[str, Any]) -> str | Strategy:
-    """Return the value for `Trainer(strategy=...)`: DDP with options for hrseg's models.
-
-    A strategy that the config names, other than "auto" and "ddp", is passed on.
-    """
+    """Return `Trainer(strategy=...)`: DDP for hrseg's models, or another strategy of the config."""
     asked: str = arguments.get("strategy") or "auto"
     if placement.processes == 1 or asked not in ("auto", "ddp"):
         return asked

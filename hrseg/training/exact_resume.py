@@ -101,8 +101,10 @@ class ExactState(Callback):
 def progress_of(content: Mapping[str, Any], path: Path) -> tuple[int, int | None]:
     """Return the number of finished epochs, and the first step that a resumed run logs again."""
     try:
-        for key in ("optimizer_states", "lr_schedulers", "callbacks"):
+        for key in ("optimizer_states", "callbacks"):
             content[key]
+        for schedule in content["lr_schedulers"]:
+            int(schedule["_step_count"])
         epochs = content["loops"]["fit_loop"]["epoch_progress"]["current"]["processed"]
         state = content.get("resume")
         return int(epochs), None if state is None else int(state["step"])

@@ -34,8 +34,7 @@ class LossGuard(Callback):
     bad batches are saved in `bad_batches/` of `folder`, if there is one: the tensors, and pictures.
     Batches of only ignored pixels, whose loss is 0, are counted.
 
-    Losses and gradients are read once per step, after the backward pass. Infinite gradients are
-    left to float16's scaler, if there is one: it lowers its scale.
+    A scaler of float16 handles infinite gradients itself: it lowers its scale.
     """
 
     def __init__(self, policy: Policy = "stop", folder: Path | None = None) -> None:

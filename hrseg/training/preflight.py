@@ -83,6 +83,17 @@ def check_norms(config: Config, trainer: pl.Trainer) -> None:
         )
 
 
+def check_interval(trainer: pl.Trainer, steps_per_epoch: int) -> None:
+    """Refuse a validation interval that no training of this length reaches."""
+    interval = trainer.val_check_interval
+    batches = steps_per_epoch * trainer.accumulate_grad_batches * (trainer.max_epochs or -1)
+    if isinstance(interval, int) and 0 < batches < interval:
+        raise ConfigError(
+            f"trainer.val_check_interval: {interval} batches are more than the {batches} of this "
+            "training, which would end without a score."
+        )
+
+
 def announce_fit(
     config: Config,
     data: SegmentationDataModule,
@@ -111,6 +122,12 @@ def announce_fit(
         f"run folder {trainer.default_root_dir}",
         f"memory: {forecast(needed, _free_bytes(trainer.strategy.root_device))}",
     )
+    every = trainer.check_val_every_n_epoch or 1
+    if left := (trainer.max_epochs or 0) % every:
+        note(
+            f"validation every {every} epochs leaves the last {left} unscored; "
+            "choose trainer.max_epochs as a multiple of check_val_every_n_epoch"
+        )
     if rate := scaled_lr(config):
         note(rate)
 
