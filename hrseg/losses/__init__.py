@@ -1,7 +1,7 @@
 """Losses by name, each from logits (B, K, H, W) and a mask (B, H, W) with 255 = ignore.
 
-`@hrseg.losses.register("name")` adds a class or function that returns such a module. In training
-the logits have the size of the mask, and the mask is int64.
+A loss is a float32 scalar, 0 if no pixel counts. `@hrseg.losses.register("name")` adds a class or
+function that returns such a module. Logits and mask, int64 in training, have the same size.
 """
 
 from collections.abc import Callable

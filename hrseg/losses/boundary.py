@@ -3,7 +3,6 @@
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from hrseg.errors import ConfigError
 from hrseg.losses.dice import mean_over_present, regions
 from hrseg.utils.constants import IGNORE_INDEX
 
@@ -12,30 +11,17 @@ class Boundary(nn.Module):
     """1 - boundary F1, mean over the classes whose contours the batch shows.
 
     Bokhovkin and Burnaev, arXiv 1905.07852: a contour is what a 3x3 maximum of the complement adds
-    to it; precision and recall allow for `tolerance` pixels. Trained beside a loss over the pixels:
-    it says nothing about the inside.
+    to it; precision and recall allow for `tolerance` pixels, up and down, left and right. Train it
+    beside a loss over the pixels: it ignores the inside.
     """
 
     def __init__(self, tolerance: int = 3) -> None:
-        """Take the tolerance in pixels, up and down, left and right.
-
-        Raises:
-            ConfigError: less than 1.
-        """
         super().__init__()
-        if tolerance < 1:
-            raise ConfigError(f"boundary loss: tolerance is {tolerance}, expected 1 pixel or more.")
         self.tolerance = tolerance
 
     def forward(self, logits: Tensor, mask: Tensor) -> Tensor:
-        """Return the loss, a float32 scalar in 0..1; 0 where there is no contour.
-
-        Args:
-            logits: (B, K, H, W).
-            mask: (B, H, W) class ids, 255 = ignore.
-        """
         probability, truth = regions(logits, mask)
-        # Nobody knows where a contour runs beside an ignored pixel.
+        # The contour beside an ignored pixel is unknown.
         known = 1 - _dilate((mask == IGNORE_INDEX).float().unsqueeze(1), 1)
         pred, true = _contour(probability) * known, _contour(truth) * known
         size = true.sum((0, 2, 3))
@@ -47,7 +33,6 @@ class Boundary(nn.Module):
 
 
 def _contour(region: Tensor) -> Tensor:
-    """Return the pixels of regions (B, K, H, W), 0..1, that touch their complement."""
     complement = 1 - region
     return _dilate(complement, 1) - complement
 

@@ -11,29 +11,18 @@ from hrseg.utils.constants import IGNORE_INDEX
 
 
 class CrossEntropy(nn.Module):
-    """Mean over the pixels that are not ignored, weighted as `torch.nn.CrossEntropyLoss` does."""
+    """Mean over the pixels that are not ignored, weighted as `torch.nn.CrossEntropyLoss` does.
+
+    `class_weights` has one weight per class, 0 or positive; None: equal ones.
+    """
 
     class_weights: Tensor | None
 
     def __init__(self, class_weights: Sequence[float] | None = None) -> None:
-        """Take one weight per class, or None for equal ones.
-
-        Raises:
-            ConfigError: a weight is negative or not finite.
-        """
         super().__init__()
         self.register_buffer("class_weights", weight_tensor(class_weights), persistent=False)
 
     def forward(self, logits: Tensor, mask: Tensor) -> Tensor:
-        """Return the loss, a float32 scalar; 0 where no pixel counts.
-
-        Args:
-            logits: (B, K, H, W).
-            mask: (B, H, W) class ids, 255 = ignore.
-
-        Raises:
-            ConfigError: the number of class weights is not K.
-        """
         target = mask.long()
         weights = pixel_weights(target, self.class_weights, logits.shape[1])
         counts = weights > 0
@@ -49,11 +38,7 @@ class CrossEntropy(nn.Module):
 
 
 def pixel_weights(target: Tensor, class_weights: Tensor | None, num_classes: int) -> Tensor:
-    """Return the weight of each pixel of `target` (B, H, W) int64; an ignored one has 0.
-
-    Raises:
-        ConfigError: the number of class weights is not `num_classes`.
-    """
+    """Return the weight of each pixel of `target` (B, H, W) int64; an ignored one has 0."""
     weights = (target != IGNORE_INDEX).float()
     if class_weights is None:
         return weights
@@ -66,11 +51,7 @@ def pixel_weights(target: Tensor, class_weights: Tensor | None, num_classes: int
 
 
 def weight_tensor(class_weights: Sequence[float] | None) -> Tensor | None:
-    """Return class weights as a float32 tensor (K,).
-
-    Raises:
-        ConfigError: a weight is negative or not finite.
-    """
+    """Return class weights as a float32 tensor (K,); refuse negative and infinite ones."""
     if class_weights is None:
         return None
     weights = torch.tensor(list(class_weights), dtype=torch.float32)

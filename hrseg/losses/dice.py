@@ -11,20 +11,13 @@ class Dice(nn.Module):
 
     Sums run over the whole batch: sum(2 p g) / sum(p + g), p the softmax, g the truth (as in
     V-Net, arXiv 1606.04797, without its squares). Classes without a true pixel are left out, so
-    no smoothing is needed; false alarms of theirs count in the classes that they take from.
+    no smoothing is needed; their false alarms count in the true classes of those pixels.
     """
 
-    def __init__(self) -> None:
-        """Take no arguments."""
+    def __init__(self) -> None:  # without any arguments
         super().__init__()
 
     def forward(self, logits: Tensor, mask: Tensor) -> Tensor:
-        """Return the loss, a float32 scalar in 0..1; 0 where no pixel counts.
-
-        Args:
-            logits: (B, K, H, W).
-            mask: (B, H, W) class ids, 255 = ignore.
-        """
         probability, truth = regions(logits, mask)
         size = truth.sum((0, 2, 3))
         overlap = (probability * truth).sum((0, 2, 3))
@@ -33,12 +26,7 @@ class Dice(nn.Module):
 
 
 def regions(logits: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-    """Return softmax and truth, both float32 (B, K, H, W) and 0 in every class of an ignored pixel.
-
-    Args:
-        logits: (B, K, H, W).
-        mask: (B, H, W) class ids, 255 = ignore.
-    """
+    """Return softmax and truth, float32 (B, K, H, W) and 0 in every class of an ignored pixel."""
     classes = torch.arange(logits.shape[1], device=mask.device).view(-1, 1, 1)
     truth = (mask.unsqueeze(1) == classes).float()
     # A product, not a selection: a NaN logit must reach the loss.
@@ -46,11 +34,6 @@ def regions(logits: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def mean_over_present(losses: Tensor, size: Tensor) -> Tensor:
-    """Return the mean of the losses (K,) over the classes with a true pixel; 0 without any.
-
-    Args:
-        losses: one per class.
-        size: true pixels of each class, (K,).
-    """
+    """Return the mean of the losses (K,) over the classes with true pixels, `size` (K,), or 0."""
     present = size > 0
     return (losses * present).sum() / present.sum().clamp(min=1)

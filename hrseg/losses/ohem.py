@@ -6,7 +6,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from hrseg.errors import ConfigError
 from hrseg.losses.cross_entropy import pixel_weights, weight_tensor
 from hrseg.utils.constants import IGNORE_INDEX
 
@@ -16,6 +15,9 @@ class OHEM(nn.Module):
 
     The authors' definition (`lib/core/criterion.py`): the threshold is raised until about
     `min_kept` pixels are below it, and the mean of the weighted pixel losses is a plain one.
+
+    `threshold` is a probability of the true class, `min_kept` counts pixels per device and step.
+    For `class_weights` see `CrossEntropy`.
     """
 
     class_weights: Tensor | None
@@ -26,36 +28,12 @@ class OHEM(nn.Module):
         threshold: float = 0.9,
         min_kept: int = 131072,
     ) -> None:
-        """Set what counts as hard.
-
-        Args:
-            class_weights: one per class, or None for equal ones.
-            threshold: probability of the true class below which a pixel is hard, 0 to 1.
-            min_kept: pixels to keep at least, of one call, that is per device and step.
-
-        Raises:
-            ConfigError: a value is out of range.
-        """
         super().__init__()
-        if not 0 <= threshold <= 1 or min_kept < 1:
-            raise ConfigError(
-                f"ohem: threshold is {threshold}, expected 0 to 1; "
-                f"min_kept is {min_kept}, expected 1 or more pixels."
-            )
         self.threshold = threshold
         self.min_kept = min_kept
         self.register_buffer("class_weights", weight_tensor(class_weights), persistent=False)
 
     def forward(self, logits: Tensor, mask: Tensor) -> Tensor:
-        """Return the loss, a float32 scalar; 0 where no pixel is hard.
-
-        Args:
-            logits: (B, K, H, W).
-            mask: (B, H, W) class ids, 255 = ignore.
-
-        Raises:
-            ConfigError: the number of class weights is not K.
-        """
         target = mask.long()
         weights = pixel_weights(target, self.class_weights, logits.shape[1])
         losses = F.cross_entropy(
@@ -68,7 +46,7 @@ class OHEM(nn.Module):
         return (losses * weights * hard).sum() / hard.sum().clamp(min=1)
 
     def _raised_threshold(self, probability: Tensor) -> Tensor:
-        """The probability at rank `min_kept` (from 0), or the highest where there are fewer."""
+        """Return the probability at rank `min_kept` (from 0), or the highest of fewer pixels."""
         count = min(self.min_kept + 1, probability.numel())
         # The few smallest, unsorted: exact, and never waits for the device.
         smallest = probability.flatten().topk(count, largest=False, sorted=False).values

@@ -8,7 +8,7 @@ from hrseg.errors import ConfigError
 from hrseg.losses.dice import regions
 from hrseg.utils.constants import IGNORE_INDEX
 
-RADIUS = 3  # side of the squares of pixels that are looked at together
+SIDE = 3  # of the squares of pixels that are compared
 REGULARIZER = 5e-4  # on the diagonal, as the authors'
 
 
@@ -16,61 +16,45 @@ class RMI(nn.Module):
     """A lower bound of the mutual information of 3x3 squares, negated (Zhao et al., 1910.12037).
 
     log det of the truth's covariance given the prediction, halved, per dimension; mean over images
-    and classes. It may be negative. Trained beside a loss over the pixels, weight 0.5 to 1. The
-    authors take sigmoids; here it is the softmax, which the rest of hrseg trains and evaluates.
+    and classes. Train it beside a loss over the pixels, with weight 0.5 to 1. It uses the softmax;
+    the authors use sigmoids. Average pooling by `stride` comes first.
     """
 
     def __init__(self, stride: int = 3) -> None:
-        """Take the average pooling that comes first: larger surroundings, less memory.
-
-        Raises:
-            ConfigError: less than 1.
-        """
         super().__init__()
-        if stride < 1:
-            raise ConfigError(f"rmi loss: stride is {stride}, expected 1 pixel or more.")
         self.stride = stride
 
     def forward(self, logits: Tensor, mask: Tensor) -> Tensor:
-        """Return the loss, a float32 scalar; 0 where no pixel counts.
-
-        Args:
-            logits: (B, K, H, W), H and W at least 3 strides.
-            mask: (B, H, W) class ids, 255 = ignore, which counts as no class at all.
-
-        Raises:
-            ConfigError: an image smaller than that.
-        """
-        if min(mask.shape[-2:]) < RADIUS * self.stride:
+        if min(mask.shape[-2:]) < SIDE * self.stride:
             raise ConfigError(
                 f"rmi loss: a crop of {tuple(mask.shape[-2:])} is too small; expected at least "
-                f"{RADIUS * self.stride} pixels: enlarge data.crop_size."
+                f"{SIDE * self.stride} pixels: enlarge data.crop_size."
             )
         probability, truth = (
-            squares(F.avg_pool2d(x, self.stride) if self.stride > 1 else x)
+            _squares(F.avg_pool2d(x, self.stride) if self.stride > 1 else x)
             for x in regions(logits, mask)
         )
-        loss = information_loss(probability, truth).float()
+        loss = _information_loss(probability, truth).float()
         return torch.where((mask != IGNORE_INDEX).any(), loss, 0)
 
 
-def squares(x: Tensor) -> Tensor:
+def _squares(x: Tensor) -> Tensor:
     """Return every 3x3 square of (B, K, H, W) as a column: (B, K, 9, squares), centred."""
-    columns = F.unfold(x.flatten(0, 1).unsqueeze(1), RADIUS)
+    columns = F.unfold(x.flatten(0, 1).unsqueeze(1), SIDE)
     centred = columns - columns.mean(-1, keepdim=True)
     return centred.view(*x.shape[:2], *centred.shape[1:])
 
 
-def information_loss(probability: Tensor, truth: Tensor) -> Tensor:
+def _information_loss(probability: Tensor, truth: Tensor) -> Tensor:
     """Return the loss of centred columns (B, K, 9, N), a float64 scalar."""
-    # The difference of two covariances of 1e4 and more has to tell 1e-4: not in float32.
+    # float32 cannot resolve the difference, 1e-4, of two covariances of 1e4 and more.
     with torch.autocast(probability.device.type, enabled=False):
         p, t = probability.double(), truth.double()
         ridge = REGULARIZER * torch.eye(p.shape[2], dtype=p.dtype, device=p.device)
         cross = t @ p.mT
         explained = cross @ torch.linalg.solve(p @ p.mT + ridge, cross.mT)
         left = t @ t.mT - explained
-        # Its determinant from its factor; without an error at NaN, which must reach the loss.
+        # The determinant from the factor; without an error at NaN, which must reach the loss.
         factor = torch.linalg.cholesky_ex((left + left.mT) / 2 + ridge).L
         log_det: Tensor = 2 * factor.diagonal(dim1=-2, dim2=-1).log().sum(-1)
         return log_det.mean() / (2 * p.shape[2])

@@ -6,10 +6,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-RESAMPLES = 1000
 LEVEL = 0.95
 _SEED = 304
-_CHUNK = 2**25  # numbers held at once
+_CHUNK = 2**25  # numbers in memory at once
 Floats = NDArray[np.float64]
 
 
@@ -17,18 +16,13 @@ def bootstrap(
     counts: NDArray[np.int64],
     class_names: Sequence[str],
     absent: str = "skipped",
-    resamples: int = RESAMPLES,
+    resamples: int = 1000,
 ) -> dict[str, Any]:
     """Return percentile intervals of mIoU and of each IoU over images drawn with replacement.
 
-    They say what other images of the same kind would have given; not what another training would.
-    Images are drawn as if independent: of frames of one video the intervals are too narrow.
-
-    Args:
-        counts: (N, K, 3) as `Evaluation.matrices` gives them.
-        class_names: a name per class.
-        absent: what a class without a pixel does to the mean, as in `metrics.mean_iou`.
-        resamples: how often as many images are drawn.
+    They do not cover the spread of trainings. For frames of one video they are too narrow, as if
+    the frames were independent.
+    The counts are (N, K, 3) of `Evaluation.matrices`; for `absent` see `metrics.mean_iou`.
     """
     generator = np.random.default_rng(_SEED)
     number, num_classes = counts.shape[:2]
@@ -40,7 +34,7 @@ def bootstrap(
         drawn = generator.multinomial(number, np.full(number, 1 / number), size)
         ious.append(_iou((drawn @ flat).reshape(size, num_classes, 3)))
     iou = np.concatenate(ious)
-    # As in `metrics.mean_iou`, draws that hold nothing to score have no mean by either rule.
+    # As in `metrics.mean_iou`, draws with nothing to score have no mean by either rule.
     scored = iou[~np.isnan(iou).all(1)]
     divisor = (~np.isnan(scored)).sum(1) if absent == "skipped" else num_classes
     return {
@@ -55,14 +49,11 @@ def bootstrap(
 
 
 def image_iou(counts: NDArray[np.int64], class_names: Sequence[str]) -> dict[str, Any]:
-    """Return how the IoU is distributed over images.
+    """Return the distribution of IoU over images.
 
     An image's mIoU is the mean over the classes that occur in it, in truth or prediction. An image
     without a scored pixel is left out.
-
-    Args:
-        counts: (N, K, 3) as `Evaluation.matrices` gives them.
-        class_names: a name per class.
+    The counts are (N, K, 3) of `Evaluation.matrices`.
     """
     iou = _iou(counts)
     seen = ~np.isnan(iou)
@@ -83,7 +74,7 @@ def image_iou(counts: NDArray[np.int64], class_names: Sequence[str]) -> dict[str
 
 
 def _iou(counts: NDArray[Any]) -> Floats:
-    """Return IoU (..., K) of counts (..., K, 3); nan where a class does not occur."""
+    """Return IoU (..., K) of counts (..., K, 3); nan for a class that does not occur."""
     hit, truth, pred = np.moveaxis(counts, -1, 0)
     with np.errstate(invalid="ignore"):
         return np.asarray(hit / (truth + pred - hit), np.float64)

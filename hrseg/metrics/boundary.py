@@ -1,7 +1,7 @@
 """Boundary metrics: boundary IoU, boundary F-score, and distance of errors to contours.
 
-mIoU is ruled by the inside of large objects; these say how well outlines are drawn. All counts are
-pooled over images, as those of mIoU are.
+The inside of large objects dominates mIoU; these metrics measure outlines. All counts are pooled
+over images, as those of mIoU are.
 """
 
 from collections.abc import Sequence
@@ -21,30 +21,24 @@ WIDTHS = (3, 5, 9, 12)  # pixels: those of Gated-SCNN (arXiv 1907.05740) on City
 
 
 class BoundaryCounts:
-    """Counts of pixels near the contours of each class.
+    """Counts of pixels near the contours of each class, at each of `widths` d, in pixels.
 
-    Boundary IoU (arXiv 2103.16562): the pixels of a class that lie within d pixels of its contour,
-    found by eroding its mask d times by 3x3, the image's border counting as a contour; of truth
-    and prediction, intersection over union. The paper takes a mean over instances or images, this
-    pools the counts.
+    Boundary IoU (arXiv 2103.16562, there a mean over images): intersection over union of bands in
+    truth and prediction. A band contains the pixels of a class within d pixels of its contour, by d
+    erosions of its mask by 3x3; the image's border counts as a contour, but only here.
 
-    Boundary F-score (DAVIS, CVPR 2016; Gated-SCNN): the share of contour pixels of the prediction
-    that lie within d pixels of a contour of the same class in the truth (precision), the reverse
-    (recall), and their harmonic mean; pooled, and by exact distances instead of a disk's dilation.
-    A contour pixel has a pixel of another class among its eight neighbours.
+    Boundary F-score (DAVIS, CVPR 2016; Gated-SCNN, there dilations by a disk): harmonic mean of the
+    share of predicted contour pixels within d pixels of a true contour of the class, and the
+    reverse. A contour pixel has a pixel of another class among its eight neighbours.
 
-    Errors near contours: wrong pixels whose square of 2 d + 1 pixels holds another true class. For
-    these and the F-score the image's border is no contour.
-
-    Pixels whose truth is ignored take no part: they count nowhere, and an edge against them is no
-    contour, in truth or prediction.
+    Errors near contours: wrong pixels whose square of 2 d + 1 pixels has another true class. Pixels
+    whose truth is ignored count nowhere, and an edge to them is not a contour.
     """
 
     def __init__(self, num_classes: int, widths: Sequence[int] = WIDTHS) -> None:
-        """Count `num_classes` classes at each of `widths`, in pixels."""
         self.num_classes, self.widths = num_classes, tuple(widths)
         shape = (len(self.widths), num_classes)
-        # Of the two bands: in both, in the truth's, in the prediction's.
+        # Pixels in both bands, in the truth's, in the prediction's.
         self.bands = np.zeros((*shape, 3), np.int64)
         # Contour pixels of the prediction that are near the truth's, and the reverse.
         self.near = np.zeros((*shape, 2), np.int64)
@@ -54,11 +48,7 @@ class BoundaryCounts:
         self.pixels_near, self.wrong_near = np.zeros((2, *shape), np.int64)
 
     def update(self, pred: Array, truth: Array) -> None:
-        """Add an image: ids (H, W), uint8; 255 in the truth is ignored.
-
-        Raises:
-            ValueError: the shapes differ, or an id is no class.
-        """
+        """Add an image: ids (H, W), uint8; 255 in the truth is ignored, other ids are refused."""
         if pred.shape != truth.shape:
             raise ValueError(f"pred is {pred.shape}, truth is {truth.shape}")
         scored = truth != IGNORE_INDEX
@@ -84,10 +74,10 @@ class BoundaryCounts:
     def _update_contours(self, pred: Array, truth: Array) -> None:
         edges = [np.where(band(ids, 1), ids, IGNORE_INDEX) for ids in (pred, truth)]
         for side, (edge, other) in enumerate((edges, edges[::-1])):
-            places = np.flatnonzero(edge != IGNORE_INDEX)
-            labels = edge.ravel()[places]
+            positions = np.flatnonzero(edge != IGNORE_INDEX)
+            labels = edge.ravel()[positions]
             self.contours[:, side] += self._count(labels)
-            squares = _squared_distances(edge, other, places, max(self.widths))
+            squares = _squared_distances(edge, other, positions, max(self.widths))
             for index, width in enumerate(self.widths):
                 self.near[index, :, side] += self._count(labels[squares <= width**2])
 
@@ -107,54 +97,39 @@ class BoundaryCounts:
             f = np.nan_to_num(2 * precision * recall / (precision + recall))
         return np.where(self.contours.sum(1) > 0, f, np.nan)
 
-    def share_of_errors(self) -> NDArray[np.float64]:
-        """Return the share of each class's wrong pixels that lie near its contours, (widths, K)."""
-        return _ratio(self.wrong_near, self.wrong)
-
-    def share_of_pixels(self) -> NDArray[np.float64]:
-        """Return the share of each class's pixels, right or wrong, that lie there, (widths, K)."""
-        return _ratio(self.pixels_near, self.pixels)
-
     def summary(self, class_names: Sequence[str]) -> dict[str, Any]:
-        """Return the scores as plain data by width; what is undefined is None."""
-        iou, f_score = self.iou(), self.f_score()
-        of_errors, of_pixels = self.share_of_errors(), self.share_of_pixels()
+        """Return the scores, and shares of pixels near contours, by width; None if undefined."""
+        columns = {
+            "iou": self.iou(),
+            "f_score": self.f_score(),
+            "share_of_errors": _ratio(self.wrong_near, self.wrong),
+            "share_of_pixels": _ratio(self.pixels_near, self.pixels),
+        }
         report = {}
         for index, width in enumerate(self.widths):
-            rows = [
-                {
-                    "name": name,
-                    "iou": _plain(iou[index, k]),
-                    "f_score": _plain(f_score[index, k]),
-                    "errors_near": int(self.wrong_near[index, k]),
-                    "errors_inside": int(self.wrong[k] - self.wrong_near[index, k]),
-                    "share_of_errors": _plain(of_errors[index, k]),
-                    "share_of_pixels": _plain(of_pixels[index, k]),
-                }
-                for k, name in enumerate(class_names)
-            ]
+            near = self.wrong_near[index]
             report[str(width)] = {
-                "mean_iou": _mean(iou[index]),
-                "mean_f_score": _mean(f_score[index]),
-                "share_of_errors": _plain(_ratio(self.wrong_near[index].sum(), self.wrong.sum())),
+                "mean_iou": _mean(columns["iou"][index]),
+                "mean_f_score": _mean(columns["f_score"][index]),
+                "share_of_errors": _plain(_ratio(near.sum(), self.wrong.sum())),
                 "share_of_pixels": _plain(_ratio(self.pixels_near[index].sum(), self.pixels.sum())),
-                "classes": rows,
+                "classes": [
+                    {"name": name, "errors_near": int(near[k])}
+                    | {"errors_inside": int(self.wrong[k] - near[k])}
+                    | {key: _plain(values[index, k]) for key, values in columns.items()}
+                    for k, name in enumerate(class_names)
+                ],
             }
         return report
 
 
 def band(ids: Array, width: int) -> Bools:
-    """Return which pixels lie within `width` pixels of another class, (H, W).
+    """Return the pixels within `width` pixels, by 3x3 erosions, of another class, (H, W).
 
-    That is where a square of 2 * width + 1 pixels around them holds another class, which for all
-    classes at once is where the smallest and the largest id of the square differ.
-
-    Args:
-        ids: (H, W) uint8, 255 = ignored: neither in a band nor the cause of one.
-        width: in pixels, by 3x3 erosions.
+    In a square of 2 * width + 1 pixels around them the smallest and the largest id differ. Ignored
+    pixels of `ids` (H, W), 255, neither are in a band nor cause one.
     """
-    side = 2 * width + 1
-    square = np.ones((side, side), np.uint8)
+    square = np.ones((2 * width + 1, 2 * width + 1), np.uint8)
     void = ids == IGNORE_INDEX
     # A void pixel is never the smallest as 255, nor the largest as 0.
     low = cv2.erode(ids, square, borderType=cv2.BORDER_REPLICATE)
@@ -163,40 +138,34 @@ def band(ids: Array, width: int) -> Bools:
 
 
 def border(shape: tuple[int, ...], width: int) -> Bools:
-    """Return which pixels lie within `width` pixels of the image's border, (H, W)."""
+    """Return the pixels within `width` pixels of the image's border, (H, W)."""
     rim = np.ones(shape, np.bool_)
     rim[width : shape[0] - width, width : shape[1] - width] = False
     return rim
 
 
 def _squared_distances(
-    edge: Array, other: Array, places: NDArray[np.int64], limit: int
+    edge: Array, other: Array, positions: NDArray[np.int64], limit: int
 ) -> NDArray[np.int64]:
-    """Return how far the nearest pixel of the same id lies in `other`, squared, up to a limit.
+    """Return the squared distance of each contour pixel to the nearest one of its id in `other`.
 
-    Looks at the neighbours of each pixel by growing distance and leaves out those that have met
-    theirs: contours are few pixels, most of which soon do. A distance transform per class takes
-    three times as long.
-
-    Args:
-        edge: ids (H, W) on contours, elsewhere 255.
-        other: likewise.
-        places: where the contours of `edge` lie, as indices of the flattened image.
-        limit: distance in pixels from which on the result is limit ** 2 + 1.
+    It reads neighbours by growing distance and drops the pixels that are done. A distance transform
+    per class takes three times as long.
+    `edge` and `other` are ids (H, W) on contours, elsewhere 255; `positions` are the indices of the
+    contours in the flattened `edge`. Beyond `limit` pixels the result is limit ** 2 + 1.
     """
     width = edge.shape[1]
     padded = np.pad(other, limit, constant_values=IGNORE_INDEX).ravel()
-    row, column = places // width, places % width
     stride = width + 2 * limit
-    place = (row + limit) * stride + column + limit
-    label = edge.ravel()[places]
-    squares = np.full(len(places), limit**2 + 1)
-    left = np.arange(len(places))
+    position = (positions // width + limit) * stride + positions % width + limit
+    label = edge.ravel()[positions]
+    squares = np.full(len(positions), limit**2 + 1)
+    left = np.arange(len(positions))
     for square, down, right in _neighbours(limit):
-        met = padded[place + (down * stride + right)] == label
+        met = padded[position + (down * stride + right)] == label
         squares[left[met]] = square
         if met.any():
-            left, place, label = left[~met], place[~met], label[~met]
+            left, position, label = left[~met], position[~met], label[~met]
     return squares
 
 
@@ -204,8 +173,8 @@ def _squared_distances(
 def _neighbours(limit: int) -> list[tuple[int, int, int]]:
     """Return (squared distance, rows down, columns right) up to a distance, the nearest first."""
     steps = range(-limit, limit + 1)
-    found = [(y * y + x * x, y, x) for y in steps for x in steps]
-    return sorted(step for step in found if step[0] <= limit**2)
+    neighbours = [(y * y + x * x, y, x) for y in steps for x in steps]
+    return sorted(step for step in neighbours if step[0] <= limit**2)
 
 
 def _ratio(part: Any, whole: Any) -> NDArray[np.float64]:

@@ -1,7 +1,7 @@
 """Activation checkpointing of the stages of a backbone."""
 
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 from torch import nn
@@ -12,16 +12,13 @@ from hrseg.models.blocks import BATCH_NORMS
 
 def recomputed(module: nn.Module, x: Any) -> Any:
     """Return `module(x)` without keeping its activations; gradients and statistics are the same."""
-
-    def contexts() -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
-        return nullcontext(), _statistics_kept(module)
-
+    contexts = lambda: (nullcontext(), _statistics_kept(module))  # noqa: E731
     return checkpoint(module, x, use_reentrant=False, context_fn=contexts)
 
 
 @contextmanager
 def _statistics_kept(module: nn.Module) -> Iterator[None]:
-    """Let batch norms count the batch elsewhere: they counted it in the forward pass already."""
+    """Let batch norms update copies of their statistics: the forward pass updated them already."""
     norms = [layer for layer in module.modules() if isinstance(layer, BATCH_NORMS)]
     originals = [dict(norm.named_buffers()) for norm in norms]
     for norm, buffers in zip(norms, originals, strict=True):

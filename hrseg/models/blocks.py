@@ -7,10 +7,9 @@ BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 
 
 class BasicBlock(nn.Module):
-    """Two 3x3 convolutions and a shortcut."""
+    """Two 3x3 convolutions and a shortcut: (B, C, H, W) to the same shape."""
 
     def __init__(self, channels: int) -> None:
-        """Build a block that keeps the number of channels."""
         super().__init__()
         self.conv1 = conv3x3(channels, channels)
         self.bn1 = nn.BatchNorm2d(channels)
@@ -19,19 +18,17 @@ class BasicBlock(nn.Module):
         self.relu = nn.ReLU(inplace=True)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map (B, C, H, W) to the same shape."""
         residual = self.relu(self.bn1(self.conv1(x)))
         residual = self.bn2(self.conv2(residual))
         return self.relu(residual + x)  # type: ignore[no-any-return]
 
 
 class Bottleneck(nn.Module):
-    """1x1, 3x3, 1x1 convolutions and a shortcut, projected where the number of channels changes."""
+    """1x1, 3x3, 1x1 convolutions and a shortcut: (B, C, H, W) to (B, 4 * channels, H, W)."""
 
     expansion = 4
 
     def __init__(self, channels_in: int, channels: int) -> None:
-        """Build a block that ends with `4 * channels` channels."""
         super().__init__()
         channels_out = channels * self.expansion
         self.conv1 = nn.Conv2d(channels_in, channels, 1, bias=False)
@@ -48,7 +45,6 @@ class Bottleneck(nn.Module):
             )
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map (B, C, H, W) to (B, 4 * channels, H, W)."""
         residual = self.relu(self.bn1(self.conv1(x)))
         residual = self.relu(self.bn2(self.conv2(residual)))
         residual = self.bn3(self.conv3(residual))

@@ -8,13 +8,9 @@ from hrseg.models.blocks import initialise, resize
 
 
 class FCNHead(nn.Module):
-    """The authors' `last_layer` (arXiv 1908.07919, section 3.2).
+    """The authors' `last_layer` (arXiv 1908.07919, section 3.2) for `channels`, finest first."""
 
-    Attributes:
-        output_names: the keys of what it returns, which losses look at.
-    """
-
-    output_names = ("out",)
+    output_names = ("out",)  # keys of the result, for losses
 
     def __init__(
         self,
@@ -23,7 +19,6 @@ class FCNHead(nn.Module):
         align_corners: bool = False,
         bn_momentum: float = 0.01,
     ) -> None:
-        """Build the head for features of `channels`, finest first."""
         super().__init__()
         self.align_corners = align_corners
         width = sum(channels)
@@ -36,23 +31,16 @@ class FCNHead(nn.Module):
         nn.init.normal_(classifier.weight, std=0.001)
 
     def forward(self, features: list[Tensor]) -> dict[str, Tensor]:
-        """Classify every position of the finest feature.
-
-        Args:
-            features: (B, channels[i], H_i, W_i), finest first.
-
-        Returns:
-            `{"out": logits}`, (B, K, H_0, W_0).
-        """
+        """Return `{"out": logits}`, (B, K, H_0, W_0), of features (B, channels[i], H_i, W_i)."""
         if self.training or torch.compiler.is_exporting() or not features[0].is_cpu:
             return {"out": self.last_layer(concatenate(features, self.align_corners))}
         return {"out": self.last_layer[1:](self._widened(features))}
 
     def _widened(self, features: list[Tensor]) -> Tensor:
-        """Return what the first convolution gives, each feature convolved before it is upsampled.
+        """Return the result of the first convolution, applied to each feature before upsampling.
 
-        The same sums in another order, with a quarter of the products: on a CPU 1.0 (W18) to 1.5
-        (W48) times as fast in float32, 1.4 to 2.6 times in bf16.
+        A quarter of the products: on a CPU 1.0 (W18) to 1.5 (W48) times as fast in float32, 1.4 to
+        2.6 times in bf16.
         """
         conv = self.last_layer[0]
         assert isinstance(conv, nn.Conv2d)

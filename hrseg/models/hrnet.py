@@ -19,7 +19,7 @@ from hrseg.utils.registry import find
 
 
 class Variant(NamedTuple):
-    """One row of the authors' table; stream i of a stage has `width * 2**i` channels."""
+    """Row of the authors' table; stream i of a stage has `width * 2**i` channels."""
 
     stage1_blocks: int
     stage1_channels: int
@@ -28,7 +28,6 @@ class Variant(NamedTuple):
     width: int
 
 
-# Stage 1 blocks and channels, exchange modules of stages 2 to 4, blocks per stream, width.
 VARIANTS = {
     "hrnet_w18_small_v1": Variant(1, 32, (1, 1, 1), 2, 16),
     "hrnet_w18_small_v2": Variant(2, 64, (1, 3, 2), 2, 18),
@@ -38,20 +37,16 @@ VARIANTS = {
     "hrnet_w48": Variant(4, 64, (1, 4, 3), 4, 48),
 }
 
-
-# How many of the four streams a representation keeps (section 3.1 of the paper).
+# Number of streams that a representation keeps (section 3.1 of the paper).
 OUTPUTS = {"v1": 1, "v2": 4}
 
 
 class HRNet(nn.Module):
     """The backbone. Attributes are named as in the authors' state dict.
 
-    Attributes:
-        channels: channels of the features it returns.
-        strides: their strides.
-        align_corners: the rule of every bilinear interpolation in this network.
-        recompute: in training, keep what goes into each part and compute its inside once more in
-            the backward pass: less memory, more time.
+    For the arguments see `create_model`; `variant` is a key of VARIANTS.
+    `channels` and `strides` are those of each feature. With `recompute` training keeps only the
+    inputs of each part, and computes its activations again in the backward pass.
     """
 
     def __init__(
@@ -61,17 +56,6 @@ class HRNet(nn.Module):
         bn_momentum: float = 0.01,
         output: str = "v2",
     ) -> None:
-        """Build a row of VARIANTS.
-
-        Args:
-            variant: its name.
-            align_corners: the rule of every bilinear interpolation.
-            bn_momentum: weight of the newest batch in the running statistics, 0 to 1.
-            output: "v1" returns the stream of stride 4 alone, "v2" all four.
-
-        Raises:
-            ConfigError: no such variant or output.
-        """
         super().__init__()
         row = find(VARIANTS, variant, "backbone")
         kept = find(OUTPUTS, output, "output")
@@ -99,7 +83,7 @@ class HRNet(nn.Module):
         initialise(self, bn_momentum)
 
     def _stage(self, streams: int, row: Variant, kept: int | None = None) -> nn.Sequential:
-        """Return the exchange modules of a stage; the last one gives `kept` streams."""
+        """Return the exchange modules of a stage; the last one returns `kept` streams."""
         channels = [row.width * 2**i for i in range(streams)]
         targets = [streams] * (row.modules[streams - 2] - 1) + [kept or streams]
         return nn.Sequential(
@@ -107,18 +91,16 @@ class HRNet(nn.Module):
         )
 
     def forward(self, image: Tensor) -> list[Tensor]:
-        """Compute the features of a normalised image.
+        """Return feature i (B, channels[i], ceil(H / strides[i]), ceil(W / strides[i])).
 
-        Args:
-            image: (B, 3, H, W), H and W from 32 up, not necessarily multiples of 32.
-
-        Returns:
-            Feature i: (B, channels[i], ceil(H / strides[i]), ceil(W / strides[i])).
-
-        Raises:
-            ConfigError: the image has another number of channels, or is too small.
+        The image is normalised, (B, 3, H, W) with any H and W from 32 up.
         """
-        _check(image)
+        if image.dim() != 4 or image.shape[1] != 3 or min(image.shape[-2:]) < 32:
+            raise ConfigError(
+                f"HRNet cannot take an image batch of shape {tuple(image.shape)}.\n"
+                f"Expected (B, 3, H, W) with H and W at least 32: a normalised RGB batch.\n"
+                "Add the batch dimension, convert to RGB, or enlarge the image or crop."
+            )
         x = self.relu(self.bn1(self.conv1(image)))
         x = self.relu(self.bn2(self.conv2(x)))
         features: list[Tensor] = [self._run(self.layer1, x)]
@@ -127,7 +109,9 @@ class HRNet(nn.Module):
             (self.transition2, self.stage3),
             (self.transition3, self.stage4),
         ):
-            features = _widen(transition, features)
+            # The last entry of a transition makes the new stream from the coarsest feature.
+            sources = [*features, features[-1]]
+            features = [layer(x) for layer, x in zip(transition, sources, strict=True)]
             for module in stage:
                 features = self._run(module, features)
         return features
@@ -137,16 +121,14 @@ class HRNet(nn.Module):
 
 
 class ExchangeModule(nn.Module):
-    """Residual blocks on every stream, then each stream receives the sum of all."""
+    """Residual blocks on every stream, then each stream receives the sum of all.
+
+    Only the first `targets` streams are made: DDP stops at unused layers without a gradient.
+    """
 
     def __init__(
         self, channels: list[int], blocks: int, align_corners: bool, targets: int | None = None
     ) -> None:
-        """Build a stream of `blocks` residual blocks for each entry of `channels`.
-
-        The first `targets` streams are returned, by default all: layers that nothing needs would
-        have no gradient, which stops training on several devices.
-        """
         super().__init__()
         self.align_corners = align_corners
         self.branches = nn.ModuleList(
@@ -177,7 +159,7 @@ class ExchangeModule(nn.Module):
 
 
 def _exchange(channels: list[int], source: int, target: int) -> nn.Module:
-    """Layers that bring stream `source` to the channels, and if finer to the size, of `target`."""
+    """Return layers from stream `source` to the channels, and if finer to the size, of `target`."""
     if source == target:
         return nn.Identity()
     if source > target:
@@ -192,7 +174,7 @@ def _exchange(channels: list[int], source: int, target: int) -> nn.Module:
 
 
 def _transition(before: list[int], after: list[int]) -> nn.ModuleList:
-    """Layers from the streams of one stage to those of the next: one more, at half the size."""
+    """Return layers from the streams of a stage to the next: one more, at half the size."""
     kept = [
         nn.Identity() if c_in == c_out else conv_bn_relu(c_in, c_out, stride=1)
         for c_in, c_out in zip(before, after, strict=False)
@@ -200,18 +182,3 @@ def _transition(before: list[int], after: list[int]) -> nn.ModuleList:
     # Nested only because the authors' key is `transition1.1.0.0.weight`.
     new = nn.Sequential(conv_bn_relu(before[-1], after[-1], stride=2))
     return nn.ModuleList([*kept, new])
-
-
-def _widen(transition: nn.ModuleList, features: list[Tensor]) -> list[Tensor]:
-    """Apply `transition`: its last entry makes the new stream from the coarsest feature."""
-    sources = [*features, features[-1]]
-    return [layer(x) for layer, x in zip(transition, sources, strict=True)]
-
-
-def _check(image: Tensor) -> None:
-    if image.dim() != 4 or image.shape[1] != 3 or min(image.shape[-2:]) < 32:
-        raise ConfigError(
-            f"HRNet cannot take an image batch of shape {tuple(image.shape)}.\n"
-            f"Expected (B, 3, H, W) with H and W at least 32: a normalised RGB batch.\n"
-            "Add the batch dimension, convert to RGB, or enlarge the image or crop."
-        )

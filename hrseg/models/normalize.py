@@ -10,7 +10,7 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
 class Normalize(nn.Module):
-    """uint8 RGB (B, 3, H, W) in 0..255 -> float32 (B, 3, H, W), channels last in memory."""
+    """uint8 RGB (B, 3, H, W) -> float32, channels last; mean and std are of images in 0..1."""
 
     scale: Tensor
     shift: Tensor
@@ -18,7 +18,6 @@ class Normalize(nn.Module):
     def __init__(
         self, mean: Sequence[float] = IMAGENET_MEAN, std: Sequence[float] = IMAGENET_STD
     ) -> None:
-        """Take mean and std per channel, of images in 0..1."""
         super().__init__()
         self.mean, self.std = tuple(mean), tuple(std)
         std_, mean_ = (torch.tensor(values).view(3, 1, 1) for values in (std, mean))

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from hrseg.models.blocks import initialise
 from hrseg.models.fcn import concatenate
 
-MIDDLE, KEY = 512, 256  # channels of the pixels' representation, and of its comparison with objects
+MIDDLE, KEY = 512, 256  # channels of the pixels' representation, and of the attention
 DROPOUT = 0.05
 
 
@@ -14,12 +14,9 @@ class OCRHead(nn.Module):
     """Soft object regions, their representations, and attention of the pixels to them.
 
     Attributes are named as in the authors' state dict (`lib/models/seg_hrnet_ocr.py`).
-
-    Attributes:
-        output_names: the keys of what it returns, which losses look at.
     """
 
-    output_names = ("out", "aux")
+    output_names = ("out", "aux")  # keys of the result, for losses
 
     def __init__(
         self,
@@ -28,7 +25,6 @@ class OCRHead(nn.Module):
         align_corners: bool = False,
         bn_momentum: float = 0.01,
     ) -> None:
-        """Build the head for features of `channels`, finest first."""
         super().__init__()
         self.align_corners = align_corners
         width = sum(channels)
@@ -47,15 +43,7 @@ class OCRHead(nn.Module):
             nn.init.normal_(classifier.weight, std=0.001)
 
     def forward(self, features: list[Tensor]) -> dict[str, Tensor]:
-        """Classify every position of the finest feature.
-
-        Args:
-            features: (B, channels[i], H_i, W_i), finest first.
-
-        Returns:
-            `{"out": logits, "aux": logits}`, both (B, K, H_0, W_0); "aux" draws the regions, and
-            is trained with weight 0.4 in the authors' recipes.
-        """
+        """Return logits (B, K, H_0, W_0): "out", and "aux", which defines the regions."""
         joined = concatenate(features, self.align_corners)
         aux = self.aux_head(joined)
         pixels = self.conv3x3_ocr(joined)
@@ -74,7 +62,7 @@ def gather(pixels: Tensor, logits: Tensor) -> Tensor:
 
 
 class _ObjectContext(nn.Module):
-    """Attention of pixels to objects, joined with the pixels themselves."""
+    """Attention of pixels (B, C, H, W) to objects (B, C, K, 1), joined with the pixels."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -82,14 +70,13 @@ class _ObjectContext(nn.Module):
         self.conv_bn_dropout = nn.Sequential(*_conv(2 * MIDDLE, MIDDLE), nn.Dropout2d(DROPOUT))
 
     def forward(self, pixels: Tensor, objects: Tensor) -> Tensor:
-        """Map pixels (B, C, H, W) and objects (B, C, K, 1) to (B, C, H, W)."""
         context = self.object_context_block(pixels, objects)
         joined: Tensor = self.conv_bn_dropout(torch.cat([context, pixels], dim=1))
         return joined
 
 
 class _ObjectAttention(nn.Module):
-    """Scaled dot-product attention: pixels ask, objects answer."""
+    """Scaled dot-product attention: pixels are queries, objects are keys and values."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -21,24 +21,23 @@ Model = TypeVar("Model", bound=nn.Module)
 
 
 def fold(model: Model) -> Model:
-    """Return a copy in eval mode without batch norms; logits differ by rounding alone.
+    """Return a copy in eval mode without batch norms; logits differ only by rounding.
 
-    A convolution and the batch norm that stands next after it belong together, in `nn.Sequential`
-    and in the modules of hrseg; modules of others may call their children in another order.
+    A convolution and the batch norm after it belong together in `nn.Sequential` and in the modules
+    of hrseg. Other modules may call their children in another order.
     """
     folded = copy.deepcopy(model).eval()
-    for module in filter(_calls_in_order, folded.modules()):
+    for module in folded.modules():
+        kind = type(module)
+        if kind is not nn.Sequential and not kind.__module__.startswith("hrseg.models."):
+            continue
         for (name, conv), (norm_name, norm) in pairwise(list(module.named_children())):
             if not isinstance(norm, BATCH_NORMS) or norm.running_mean is None:
-                continue  # without running statistics it computes with those of each batch
+                continue  # without running statistics it uses those of each batch
             if isinstance(conv, nn.Conv2d):
                 setattr(module, name, fuse_conv_bn_eval(conv, norm))
                 setattr(module, norm_name, nn.Identity())
     return folded
-
-
-def _calls_in_order(module: nn.Module) -> bool:
-    return type(module) is nn.Sequential or type(module).__module__.startswith("hrseg.models.")
 
 
 def inference_network(
@@ -46,10 +45,7 @@ def inference_network(
 ) -> Callable[[Tensor], Tensor]:
     """Return a faster copy: normalised images (B, 3, H, W) -> logits at head resolution.
 
-    Args:
-        model: whose weights are copied.
-        precision: a key of PRECISIONS.
-        compile: compile the copy at its first call.
+    `precision` is a key of PRECISIONS; `compile` compiles the copy at its first call.
     """
     folded = fold(model).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     outputs = compiled_for_inference(folded) if compile else folded.outputs
@@ -66,27 +62,17 @@ Outputs = Callable[[Tensor], dict[str, Tensor]]
 
 
 def compiled_for_training(model: Segmenter) -> Outputs:
-    """Return `model.outputs`, compiled at its first call for the one shape of training crops.
-
-    The network alone: Lightning's logging does not compile.
-    """
+    """Return `model.outputs`, compiled at its first call for the shape of the training crops."""
     return torch.compile(model.outputs, dynamic=False)
 
 
 def compiled_for_inference(model: Segmenter) -> Outputs:
-    """Return `model.outputs` with its weights frozen, compiled at its first call.
-
-    The second size of image compiles once more, for every size; so does a batch of one.
-    """
+    """Return `model.outputs` with frozen weights, compiled at its first and second image size."""
     return torch.compile(model.outputs, options={"freezing": True})
 
 
 def check_compiler(model: Segmenter) -> None:
-    """Look for what compiling needs, which it would miss minutes later.
-
-    Raises:
-        ConfigError: no C++ compiler, or a model that computes activations twice.
-    """
+    """Refuse to compile without a C++ compiler, or with activation checkpointing."""
     if model.recompute:
         raise ConfigError(
             "model.compile and model.activation_checkpointing do not go together: leave one out.\n"

@@ -9,7 +9,7 @@ from hrseg.models.fcn import concatenate
 from hrseg.models.hrnet import HRNet
 from hrseg.utils.registry import find
 
-REPRESENTATIONS = {"v1": "v1", "v2": "v2", "v2p": "v2"}  # -> the streams they are made of
+REPRESENTATIONS = {"v1": "v1", "v2": "v2", "v2p": "v2"}  # -> output of the HRNet
 PYRAMID = {"0": 1, "1": 2, "2": 4, "3": 8, "pool": 16}  # name of a level -> pooling of stride 4
 PYRAMID_CHANNELS = 256
 
@@ -25,15 +25,8 @@ def create_backbone(
     `hrseg.load_weights(result, "hrnetv2_w32_imagenet.pth", purpose="initialise")` starts it from
     ImageNet.
 
-    Args:
-        backbone: a key of `hrnet.VARIANTS`, for example "hrnet_w32".
-        output: "v1": the stream of stride 4; "v2": all four, concatenated at stride 4; "v2p": a
-            pyramid of five maps with 256 channels, at strides 4, 8, 16, 32 and 64.
-        align_corners: the rule of every bilinear interpolation.
-        bn_momentum: weight of the newest batch in the running statistics, 0 to 1.
-
-    Raises:
-        ConfigError: no such backbone or output.
+    `output` is "v1": the stream of stride 4; "v2": all four, concatenated at stride 4; or "v2p": a
+    pyramid of five maps with 256 channels, at strides 4 to 64. For the others see `create_model`.
     """
     streams = find(REPRESENTATIONS, output, "output")
     return FeaturePyramid(HRNet(backbone, align_corners, bn_momentum, streams), output)
@@ -42,14 +35,10 @@ def create_backbone(
 class FeaturePyramid(nn.Module):
     """The three representations of the paper (arXiv 1908.07919, section 3.1; 1904.04514).
 
-    Attributes:
-        channels: of each map.
-        strides: of each map.
-        out_channels: of every map, where they are alike: what torchvision reads.
+    `channels` and `strides` are those of each map; torchvision reads `out_channels`.
     """
 
     def __init__(self, backbone: HRNet, output: str) -> None:
-        """Take the network, and what is made of its streams; see `create_backbone`."""
         super().__init__()
         self.backbone = backbone
         self.output = output
@@ -69,23 +58,13 @@ class FeaturePyramid(nn.Module):
         self.out_channels = self.channels[0]
 
     def forward(self, image: Tensor) -> OrderedDict[str, Tensor]:
-        """Compute the maps of a normalised image.
-
-        Args:
-            image: (B, 3, H, W), H and W from 32 up.
-
-        Returns:
-            Name -> map i (B, channels[i], ceil(H / strides[i]), ceil(W / strides[i])), finest
-            first: "0", in a pyramid also "1", "2", "3" and "pool".
-        """
+        """Return map i (B, channels[i], ceil(H / strides[i]), ceil(W / strides[i])) by name."""
         joined = concatenate(self.backbone(image), self.backbone.align_corners)
         if self.output != "v2p":
             return OrderedDict({"0": joined})
         reduced = self.reduction_conv(joined)
         levels = zip(PYRAMID.items(), self.fpn_convs, strict=True)
-        return OrderedDict((name, conv(_pooled(reduced, side))) for (name, side), conv in levels)
-
-
-def _pooled(x: Tensor, side: int) -> Tensor:
-    """Average squares of `side`, at the border what there is of them."""
-    return F.avg_pool2d(x, side, ceil_mode=True) if side > 1 else x
+        return OrderedDict(
+            (name, conv(F.avg_pool2d(reduced, side, ceil_mode=True) if side > 1 else reduced))
+            for (name, side), conv in levels
+        )

@@ -17,18 +17,16 @@ from hrseg.utils.registry import Registry, build, plugins_of
 
 @runtime_checkable
 class Backbone(Protocol):
-    """A network that turns images into features, for example `HRNet`; an `nn.Module`.
+    """An `nn.Module` that turns images into features, for example `HRNet`.
 
-    Attributes:
-        channels: of each feature.
-        strides: pixels of the image per position of each feature.
+    `channels` and `strides` (pixels of the image per position) are those of each feature.
     """
 
     @property
-    def channels(self) -> Sequence[int]: ...  # noqa: D102
+    def channels(self) -> Sequence[int]: ...
 
     @property
-    def strides(self) -> Sequence[int]: ...  # noqa: D102
+    def strides(self) -> Sequence[int]: ...
 
     def forward(self, image: Tensor) -> list[Tensor]:
         """Return feature i (B, channels[i], ~H / strides[i], ~W / strides[i]), finest first."""
@@ -42,9 +40,7 @@ BACKBONES: Registry[Callable[..., Backbone]] = Registry(
     given=[*_SETTINGS, "output"],
 )
 HEADS: Registry[Callable[..., nn.Module]] = Registry(
-    "model.head",
-    {"fcn": FCNHead, "ocr": OCRHead},
-    given=[*_SETTINGS, "channels", "num_classes"],
+    "model.head", {"fcn": FCNHead, "ocr": OCRHead}, given=[*_SETTINGS, "channels", "num_classes"]
 )
 register_backbone, register_head = BACKBONES.register, HEADS.register
 Spec = str | Mapping[str, Any]
@@ -67,10 +63,7 @@ def create_model(
         align_corners: the rule of every bilinear interpolation in the model; a released checkpoint
             reproduces its figures only under the rule that it was trained with.
         bn_momentum: weight of the newest batch in the running statistics, 0 to 1.
-        output: what the head sees: "v1", the stream of stride 4 alone, or "v2", all four.
-
-    Raises:
-        ConfigError: unknown name, or a number of classes out of range.
+        output: input of the head: "v1", only the stream of stride 4, or "v2", all four.
     """
     if not 1 <= num_classes <= 255:
         raise ConfigError(f"num_classes is {num_classes}, expected 1 to 255 (255 marks void).")
@@ -96,7 +89,7 @@ def create_model(
 
 
 def network_name(architecture: Mapping[str, Any]) -> str:
-    """Return an architecture in words, for example "hrnet_w48 + fcn"."""
+    """Return the name of an architecture, for example "hrnet_w48 + fcn"."""
     parts = architecture["backbone"], architecture.get("head", "fcn")
     return " + ".join(part if isinstance(part, str) else str(part.get("name")) for part in parts)
 
@@ -108,17 +101,16 @@ def plugin_of(architecture: Mapping[str, Any]) -> str | None:
 
 
 def _plain(spec: Spec) -> str | dict[str, Any]:
-    """Return the name alone if there are no arguments, else plain data for a checkpoint."""
     if isinstance(spec, str) or set(spec) == {"name"}:
         return spec if isinstance(spec, str) else str(spec["name"])
     return {key: list(v) if isinstance(v, tuple) else v for key, v in spec.items()}
 
 
 class Segmenter(nn.Module):
-    """Backbone and head.
+    """Backbone and head, which takes the list of its features.
 
-    Attributes:
-        architecture: plain data with which `create_model(**architecture)` builds the same model.
+    `align_corners` is the rule of the upsampling to image size; None: the rule of the head.
+    `create_model(**architecture)` builds the same model; `architecture` is plain data.
     """
 
     architecture: dict[str, Any]
@@ -126,10 +118,6 @@ class Segmenter(nn.Module):
     def __init__(
         self, backbone: Backbone, head: nn.Module, align_corners: bool | None = None
     ) -> None:
-        """Join a backbone and a head that takes the list of its features.
-
-        `align_corners` is the rule of the upsampling to image size; None: the rule of the head.
-        """
         super().__init__()
         self.backbone: Any = backbone
         self.head = head
@@ -140,11 +128,7 @@ class Segmenter(nn.Module):
 
     @property
     def recompute(self) -> bool:
-        """Whether training computes activations twice to save memory; see `HRNet.recompute`.
-
-        Raises:
-            ConfigError: set to true for a backbone that has no such attribute.
-        """
+        """Whether training computes activations twice to save memory; see `HRNet.recompute`."""
         return bool(getattr(self.backbone, "recompute", False))
 
     @recompute.setter

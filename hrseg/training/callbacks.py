@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import pytorch_lightning as pl
@@ -15,6 +15,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from hrseg.config.protocols import Protocol
+from hrseg.utils.console import say
 from hrseg.utils.files import write_json
 from hrseg.utils.text import percent
 from hrseg.visualize import colorize, error_map, legend, side_by_side
@@ -23,12 +24,11 @@ from hrseg.visualize import colorize, error_map, legend, side_by_side
 class ClassScores(Callback):
     """Print the per-class table after each validation, and write `scores.json`.
 
-    While training the file always belongs to the best checkpoint so far: it is written when
-    `val/miou` rises.
+    During training the file belongs to the best checkpoint: it is written when `val/miou` rises.
+    The default `folder` is the trainer's `default_root_dir`.
     """
 
     def __init__(self, folder: str | Path | None = None) -> None:
-        """Write into `folder`, by default the trainer's `default_root_dir`."""
         self.folder = folder
         self.best = -1.0
 
@@ -54,35 +54,32 @@ class ClassScores(Callback):
         self.best = max(miou, self.best)
 
     def write(self, folder: Path, scores: dict[str, Any]) -> None:
-        """Write the scores into a folder."""
         write_json(folder / "scores.json", scores)
-
-    def state_dict(self) -> dict[str, Any]:
-        return {"best": self.best}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self.best = float(state_dict["best"])
 
 
 def show_scores(scores: Mapping[str, Any]) -> None:
     """Print the summary and the per-class table of `scores` (the layout of scores.json)."""
-    get_console().print(_summary(scores), highlight=False, markup=False, soft_wrap=True)
+    parts = [f"epoch {scores['epoch'] + 1}"] if "epoch" in scores else []
+    parts.append(f"mIoU {percent(scores['miou'])}")
+    parts.append(f"pixel accuracy {percent(scores['pixel_accuracy'])}")
+    if scores.get("protocol"):
+        parts.append(str(Protocol(**scores["protocol"])))
+    say("   ".join(parts))
     get_console().print(_table(scores))
     if "scale_report" in scores:
         get_console().print(_scale_table(scores["scale_report"]))
 
 
 def _table(scores: Mapping[str, Any]) -> Table:
-    """Return IoU and accuracy per class, fused and, if there are several, of each scale alone.
-
-    Of more than three scales only the IoU, which is what fits on a screen.
-    """
+    """Return IoU and accuracy per class, fused and of each scale; of many scales only the IoU."""
     per_scale = scores.get("per_scale", {})
     blocks = [("", scores), *(per_scale.items() if len(per_scale) > 1 else ())]
-    columns = [(label, block, "iou") for label, block in blocks]
-    columns[1:1] = [("", scores, "accuracy")]
-    if len(blocks) < 5:
-        columns = [(*block, key) for block in blocks for key in ("iou", "accuracy")]
+    columns = [
+        (label, block, key)
+        for label, block in blocks
+        for key in ("iou", "accuracy")
+        if key == "iou" or not label or len(blocks) < 5
+    ]
     table = Table("class", padding=(0, 0) if len(columns) > 4 else (0, 1))
     for label, _, key in columns:
         name = "IoU" if key == "iou" else "acc"
@@ -96,47 +93,37 @@ def _table(scores: Mapping[str, Any]) -> Table:
     mean_of = {"iou": "miou", "accuracy": "mean_accuracy"}
     means = [percent(block[mean_of[key]]) for _, block, key in columns]
     table.add_row("mean", *means, f"{total:,}", style="bold")
-    pixels = [
-        percent(block["pixel_accuracy"]) if key == "accuracy" else "" for _, block, key in columns
-    ]
+    pixels = [percent(x["pixel_accuracy"]) if key == "accuracy" else "" for _, x, key in columns]
     table.add_row("all pixels", *pixels)
     return table
 
 
 def _scale_table(report: Mapping[str, Any]) -> Table:
-    """Return what each prefix of the scales scores and costs, and the cheapest that is enough."""
     table = Table("scales", title="which scales are enough", title_justify="left")
     table.add_column("mIoU", justify="right")
     table.add_column("cost", justify="right")
-    for row, style in [*((row, "") for row in report["prefixes"]), (report["cheapest"], "bold")]:
-        if style:
+    notes = ["" for _ in report["prefixes"]] + ["  (cheapest within 0.1 point)"]
+    for row, note in zip([*report["prefixes"], report["cheapest"]], notes, strict=True):
+        if note:
             table.add_section()
         scales = ", ".join(f"{scale:g}" for scale in row["scales"])
-        note = "  (cheapest within 0.1 point)" * bool(style)
         cells = (scales + note, percent(row["miou"]), f"{100 * row['cost']:.0f} %")
-        table.add_row(*cells, style=style)
+        table.add_row(*cells, style="bold" if note else "")
     return table
 
 
 class PredictionImages(Callback):
-    """Write image | truth | prediction | errors of a fixed sample of images as PNG.
+    """Write image | truth | prediction | errors of `count` images into `predictions/`.
 
-    TensorBoard, where it is a logger, gets them too, step by step.
+    The default `folder` is the trainer's `default_root_dir`. TensorBoard gets the pictures too.
     """
 
     def __init__(self, count: int = 4, folder: str | Path | None = None) -> None:
-        """Take `count` evenly spaced images; write below `folder`, by default the run folder."""
         self.count = count
         self.folder = folder
 
     def on_validation_batch_end(
-        self,
-        trainer: pl.Trainer,
-        pl_module: pl.LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
+        self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int, *_: Any
     ) -> None:
         if trainer.sanity_checking or not trainer.is_global_zero:
             return
@@ -147,28 +134,15 @@ class PredictionImages(Callback):
         image = batch["image"][0].permute(1, 2, 0).cpu().numpy()
         truth = batch["mask"][0].cpu().numpy().astype(np.uint8)
         pred = outputs["pred"].cpu().numpy().astype(np.uint8)
-        palette = cast(list[list[int]], pl_module.palette)
+        palette = pl_module.palette
         panels = [image, colorize(truth, palette), colorize(pred, palette), error_map(truth, pred)]
         row = side_by_side(panels, ["image", "truth", "prediction", "errors"])
-        names = legend(cast(list[str], pl_module.class_names), palette, row.shape[1])
+        names = legend(pl_module.class_names, palette, row.shape[1])
         folder = Path(self.folder or trainer.default_root_dir) / "predictions"
         folder.mkdir(parents=True, exist_ok=True)
         picture, name = np.vstack([row, names]), Path(batch["name"][0]).name
         Image.fromarray(picture).save(folder / f"{name}.png")
         for logger in trainer.loggers:
             if isinstance(logger, TensorBoardLogger):
-                board = logger.experiment
-                board.add_image(f"val/{name}", picture, trainer.global_step, dataformats="HWC")
-
-
-def _summary(scores: Mapping[str, Any]) -> str:
-    protocol = scores.get("protocol", {})
-    parts = [
-        f"mIoU {percent(scores['miou'])}",
-        f"pixel accuracy {percent(scores['pixel_accuracy'])}",
-    ]
-    if protocol:
-        parts.append(str(Protocol(**protocol)))
-    if "epoch" in scores:
-        parts.insert(0, f"epoch {scores['epoch'] + 1}")
-    return "   ".join(parts)
+                step = trainer.global_step
+                logger.experiment.add_image(f"val/{name}", picture, step, dataformats="HWC")

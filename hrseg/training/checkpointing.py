@@ -19,45 +19,40 @@ from hrseg.utils.files import PARTIAL, cannot_write, replacing, sync
 class DurableCheckpointIO(TorchCheckpointIO):
     """Write a checkpoint beside the old one, read it back, and only then replace the old one.
 
-    The old one stays as `<name>.previous.ckpt`. At every moment, and after a loss of power, one of
-    the two is intact, and `whole_checkpoint` returns it.
+    The old one stays as `<name>.previous.ckpt`: one of the two is intact at every moment.
     """
 
     def __init__(self) -> None:
-        """Start with nothing written."""
         self._written: set[Path] = set()
 
     def save_checkpoint(
         self, checkpoint: dict[str, Any], path: str | os.PathLike[str], storage_options: Any = None
     ) -> None:
-        """Write a checkpoint.
-
-        Raises:
-            ConfigError: the disk is full, or returns other bytes than were written. The existing
-                checkpoints are unchanged.
-        """
+        """Write a checkpoint; a ConfigError leaves the existing ones unchanged."""
         path = Path(path)
         try:
             self._save(checkpoint, path)
         except (ConfigError, OSError) as error:
-            run = run_of(path)
             problem = error if isinstance(error, ConfigError) else cannot_write(path, str(error))
             raise ConfigError(
                 f"{problem}\nThe existing checkpoints are unchanged. When the disk is writable "
-                f"again, continue with: hrseg fit --resume {run or ''}".rstrip()
+                f"again, continue with: hrseg fit --resume {run_of(path) or ''}".rstrip()
             ) from error
         self._written.add(path)
 
     def _save(self, checkpoint: dict[str, Any], path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
-        for left in path.parent.glob(f"{PARTIAL}*{path.suffix}"):  # by a process that was killed
-            left.unlink(missing_ok=True)
+        for partial in path.parent.glob(f"{PARTIAL}*{path.suffix}"):  # of a killed process
+            partial.unlink(missing_ok=True)
         # A damaged file of another process must not replace the intact previous one.
         keep = path in self._written or (path.is_file() and state_of(path) != "damaged")
         with replacing(path, durable=True, previous=previous_of(path) if keep else None) as partial:
-            if fault := _write(checkpoint, partial):
-                raise cannot_write(path, fault)
-            _forget_pages(partial)
+            if problem := _write(checkpoint, partial):
+                raise cannot_write(path, problem)
+            with partial.open("rb+") as file:
+                sync(file.fileno())
+                if hasattr(os, "posix_fadvise"):  # the next reader asks the disk, not the memory
+                    os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
             if state_of(partial) != "whole":
                 raise cannot_write(path, "the disk returned other bytes than were written.")
 
@@ -75,57 +70,39 @@ def _write(checkpoint: dict[str, Any], path: Path) -> str:
     return ""
 
 
-def _forget_pages(path: Path) -> None:
-    """Write a file to the disk, and let its next reader ask the disk, not the memory."""
-    with path.open("rb+") as file:
-        sync(file.fileno())
-        if hasattr(os, "posix_fadvise"):
-            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
-
-
 class RunCheckpoint(ModelCheckpoint):
     """A ModelCheckpoint that reads the best score from the best file when a run is resumed.
 
-    Lightning forgets the best score if the folder's path has changed. Otherwise it takes the score
-    of the resumed state, which may be older than the best file: the next validation, however bad,
-    would overwrite it.
+    Lightning forgets the best score if the folder's path has changed, and otherwise takes that of
+    the resumed state. The best file may be newer: the next validation would overwrite it.
     """
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take the state, with the present paths of its files."""
-
-        def moved(path: str) -> str:
-            return str(Path(str(self.dirpath)) / Path(path).name) if path else path
-
-        paths = ("best_model_path", "kth_best_model_path", "last_model_path")
-        super().load_state_dict(
-            {
-                **state_dict,
-                **{name: moved(state_dict[name]) for name in paths},
-                "dirpath": self.dirpath,
-                "best_k_models": {
-                    moved(path): score for path, score in state_dict["best_k_models"].items()
-                },
-            }
-        )
+        kept = Path(str(self.dirpath)) / f"{self.filename}.ckpt"
+        paths = ("best_model_path", "kth_best_model_path")
+        present = {
+            **{name: str(kept) if state_dict[name] else "" for name in paths},
+            "best_k_models": {str(kept): score for score in state_dict["best_k_models"].values()},
+            "last_model_path": "",
+            "dirpath": self.dirpath,
+        }
+        super().load_state_dict({**state_dict, **present})
         self.current_score = state_dict["current_score"]
         if self.monitor is not None:
-            self._take_best()
+            self._take_best(kept)
 
-    def _take_best(self) -> None:
+    def _take_best(self, kept: Path) -> None:
         """Take the score in the best file; without an intact file the next score is the best."""
-        kept = Path(str(self.dirpath)) / f"{self.filename}.ckpt"
         try:
-            callbacks = read_checkpoint(whole_checkpoint(kept)).get("callbacks")
+            callbacks = read_checkpoint(whole_checkpoint(kept)).get("callbacks", {})
         except ConfigError:
             if self.best_k_models:
                 warnings.warn(f"no intact {kept}: the next validation writes one", stacklevel=2)
             self.best_k_models, self.best_model_score = {}, None
             self.best_model_path = self.kth_best_model_path = ""
             return
-        state = callbacks.get(self.state_key) if isinstance(callbacks, dict) else None
-        score = state.get("best_model_score") if isinstance(state, dict) else None
-        if isinstance(score, torch.Tensor) and score.numel() == 1:
+        score = callbacks.get(self.state_key, {}).get("best_model_score")
+        if score is not None:
             self.best_model_score = self.kth_value = self.current_score = score
             self.best_model_path = self.kth_best_model_path = str(kept)
             self.best_k_models = {str(kept): score}

@@ -36,48 +36,35 @@ _PATIENCE = 2.0  # seconds
 
 @dataclass(frozen=True)
 class Placement:
-    """Devices and processes of a run, decided once from the config's section `trainer`.
+    """Devices and processes of a run, decided once from the config's section `trainer`."""
 
-    Attributes:
-        devices: of one machine, one per process.
-        nodes: number of machines.
-        environment: how the processes were started: torchrun, SLURM, or Lightning itself.
-    """
-
-    devices: Sequence[torch.device]
+    devices: Sequence[torch.device]  # of one machine, one per process
     nodes: int
-    environment: ClusterEnvironment
+    environment: ClusterEnvironment  # torchrun, SLURM, or Lightning, which started the processes
 
     @property
     def kind(self) -> str:
-        """The type of the devices as torch names it: "cpu", "cuda", "mps"."""
         return self.devices[0].type
 
     @property
     def processes(self) -> int:
-        """The number of processes on all machines."""
         return len(self.devices) * self.nodes
 
 
 def place(arguments: Mapping[str, Any]) -> Placement:
-    """Return the placement that Trainer arguments lead to.
-
-    Args:
-        arguments: the config's section `trainer`.
-
-    Raises:
-        ConfigError: missing devices, or processes that were started differently or not at all.
-    """
+    """Return the placement for the config's section `trainer`; refuse missing processes."""
     with trainer_refusals(arguments):
         accelerator = _accelerator(arguments.get("accelerator") or "auto")
         asked = arguments.get("devices", "auto")
         count = accelerator.auto_device_count() if asked in (None, "auto") else asked
         devices = accelerator.get_parallel_devices(accelerator.parse_devices(count))
-        placement = Placement(
-            [torch.device(device) for device in devices],
-            arguments.get("num_nodes") or 1,
-            _environment(),
-        )
+        environment: ClusterEnvironment = LightningEnvironment()  # by the same rule as the Trainer
+        if TorchElasticEnvironment.detect():
+            environment = TorchElasticEnvironment()
+        elif SLURMEnvironment.detect():
+            environment = SLURMEnvironment(auto_requeue=False)  # `Interruption` requeues the job
+        nodes = arguments.get("num_nodes") or 1
+        placement = Placement([torch.device(device) for device in devices], nodes, environment)
     if placement.processes > 1:
         _check_started(placement)
     return placement
@@ -97,8 +84,7 @@ def trainer_refusals(arguments: Mapping[str, Any]) -> Iterator[None]:
 def new_folder(placement: Placement, home: Path) -> Path:
     """Create `home/<date-time>`, one folder for all processes.
 
-    The first process chooses the name. torchrun and srun start all processes at once, and they
-    meet here; processes that Lightning starts later inherit the name.
+    The first process sends the name to the others, or Lightning's later processes inherit it.
     """
     if placement.processes == 1:
         return dated_folder(home)
@@ -107,24 +93,27 @@ def new_folder(placement: Placement, home: Path) -> Path:
         if environment.local_rank() == 0:
             os.environ[_RUN_FOLDER] = str(dated_folder(home))
         return Path(os.environ[_RUN_FOLDER])
-    _connect(placement)
+    if not torch.distributed.is_initialized():  # the Trainer then uses this process group
+        os.environ["MASTER_ADDR"] = environment.main_address
+        os.environ["MASTER_PORT"] = str(environment.main_port)
+        if placement.kind == "cuda":
+            torch.cuda.set_device(placement.devices[environment.local_rank()])
+            atexit.register(torch.distributed.destroy_process_group)
+        backend = torch.distributed.get_default_backend_for_device(placement.kind)
+        torch.distributed.init_process_group(
+            backend, rank=environment.global_rank(), world_size=placement.processes
+        )
     names = [str(dated_folder(home)) if environment.global_rank() == 0 else ""]
     torch.distributed.broadcast_object_list(names)
     return Path(names[0])
 
 
 def ddp_strategy(placement: Placement, arguments: Mapping[str, Any]) -> str | Strategy:
-    """Return the value for `Trainer(strategy=...)`: DDP with options for hrseg's models.
-
-    A strategy that the config names, other than "auto" and "ddp", is passed on.
-    """
+    """Return `Trainer(strategy=...)`: DDP for hrseg's models, or another strategy of the config."""
     asked: str = arguments.get("strategy") or "auto"
     if placement.processes == 1 or asked not in ("auto", "ddp"):
         return asked
-    options: dict[str, Any] = {
-        "find_unused_parameters": False,  # every parameter of every model gets a gradient
-        "gradient_as_bucket_view": True,  # saves a copy of all gradients
-    }
+    options: dict[str, Any] = {"gradient_as_bucket_view": True}  # saves a copy of all gradients
     if arguments.get("sync_batchnorm"):
         # The statistics are the same everywhere: no need to send them at each step.
         known = signature(DistributedDataParallel).parameters
@@ -134,40 +123,41 @@ def ddp_strategy(placement: Placement, arguments: Mapping[str, Any]) -> str | St
 
 
 class SameStatistics(Callback):
-    """Let all processes evaluate the model of the first one, which is the one that is saved.
-
-    Without SyncBN the running statistics differ between them; each has seen its own images.
-    """
+    """Let all processes evaluate the running statistics of the first one, whose model is saved."""
 
     def on_validation_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Take the first process's buffers."""
         if trainer.world_size > 1 and torch.distributed.is_initialized():
             for buffer in pl_module.buffers():
                 torch.distributed.broadcast(buffer, 0)
 
 
+def gather(trainer: pl.Trainer, item: Any) -> list[Any]:
+    """Return the items of all processes in the order of their ranks; a collective call."""
+    items = [item] * trainer.world_size
+    if trainer.world_size > 1:
+        torch.distributed.all_gather_object(items, item)
+    return items
+
+
 def end_others(trainer: pl.Trainer) -> None:
-    """End the processes that Lightning has started beside this one: asked first, then killed."""
+    """Terminate the processes that Lightning started beside this one, and kill what remains."""
     started = getattr(trainer.strategy.launcher, "procs", [])
     others = list(started)
     started.clear()  # Lightning's watch would take their exit codes for a crash, and kill this one
-    for ask in (lambda other: None, Popen.terminate, Popen.kill):
+    for end in (lambda other: None, Popen.terminate, Popen.kill):
         deadline = time.monotonic() + _PATIENCE
         for other in others:
-            ask(other)
+            end(other)
         for other in others:
             with suppress(TimeoutExpired):
                 other.wait(max(0.0, deadline - time.monotonic()))
 
 
 def another_ended(trainer: pl.Trainer, error: Exception) -> HrsegError | None:
-    """Return what to say of an error that comes of another process's end; None for other errors.
-
-    The exit code is that of the other one, where it is known: Lightning started it.
-    """
+    """Return the error if the end of another process, whose exit code it has, caused `error`."""
     if trainer.world_size == 1 or not re.search("by peer|remote process", str(error)):
         return None
-    ended = HrsegError("another process of this run has ended: see what it has said.")
+    ended = HrsegError("another process of this run failed; see its output.")
     for process in getattr(trainer.strategy.launcher, "procs", ()):
         with suppress(TimeoutExpired):
             if code := process.wait(5):
@@ -176,33 +166,19 @@ def another_ended(trainer: pl.Trainer, error: Exception) -> HrsegError | None:
 
 
 def _accelerator(name: str) -> Accelerator:
-    """Return the accelerator that Lightning chooses for a name.
-
-    Raises:
-        ValueError: an unknown name, or one that this machine lacks.
-    """
-    known = ["cpu", "cuda", "mps"]
+    known = ["cuda", "mps", "cpu"]
     available = [kind for kind in known if AcceleratorRegistry[kind]["accelerator"].is_available()]
-    preferred = [kind for kind in ("cuda", "mps") if kind in available]
-    if name in ("auto", "gpu"):
-        name = [*preferred, "cpu" if name == "auto" else "cuda"][0]
+    if name == "auto":
+        name = available[0]
+    elif name == "gpu":
+        name = next((kind for kind in available if kind != "cpu"), "gpu")
     if name not in available:
         raise ValueError(f"accelerator {name!r} is not available. Expected: {', '.join(available)}")
     accelerator: Accelerator = AcceleratorRegistry.get(name)
     return accelerator
 
 
-def _environment() -> ClusterEnvironment:
-    """Return how the processes were started, by the same rule as the Trainer."""
-    if TorchElasticEnvironment.detect():
-        return TorchElasticEnvironment()
-    if SLURMEnvironment.detect():
-        return SLURMEnvironment(auto_requeue=False)  # `Interruption` requeues the job
-    return LightningEnvironment()
-
-
 def _check_started(placement: Placement) -> None:
-    """Refuse processes that nobody starts, and another number than was started."""
     environment, nodes = placement.environment, placement.nodes
     if nodes > 1 and isinstance(environment, LightningEnvironment):
         raise ConfigError(
@@ -218,19 +194,3 @@ def _check_started(placement: Placement) -> None:
             f"trainer: {error}\nGive trainer.devices (of a machine) and trainer.num_nodes the "
             "values of torchrun or srun."
         ) from error
-
-
-def _connect(placement: Placement) -> None:
-    """Join the process group, which the Trainer then uses as well."""
-    environment = placement.environment
-    if torch.distributed.is_initialized():
-        return
-    os.environ["MASTER_ADDR"] = environment.main_address
-    os.environ["MASTER_PORT"] = str(environment.main_port)
-    if placement.kind == "cuda":
-        torch.cuda.set_device(placement.devices[environment.local_rank()])
-        atexit.register(torch.distributed.destroy_process_group)
-    backend = torch.distributed.get_default_backend_for_device(placement.kind)
-    torch.distributed.init_process_group(
-        backend, rank=environment.global_rank(), world_size=placement.processes
-    )

@@ -29,42 +29,36 @@ def build_task(
 ) -> SegmentationTask:
     """Return the task for a data set, started from `model.weights` if asked.
 
-    With an `engine`, an exported file takes the place of the network: to be scored, not trained.
+    An `engine`, an exported file, replaces the network: to be scored, not trained.
     """
-    model_config = config.model
+    options = config.model
     model = engine or build_model(config, data)
-    if weights and model_config.freeze_backbone and model_config.weights is None:
+    if weights and options.freeze_backbone and options.weights is None:
         raise ConfigError(
             "model.freeze_backbone keeps the backbone as it is, but model.weights is null: "
             "its features would be random.\nName a checkpoint in model.weights."
         )
-    if weights and isinstance(model, Segmenter) and model_config.weights is not None:
-        report = load_weights(model, model_config.weights, purpose="initialise")
-        say(str(report))
+    if weights and isinstance(model, Segmenter) and options.weights is not None:
+        say(str(load_weights(model, options.weights, purpose="initialise")))
     return SegmentationTask(
         model,
         class_names=data.class_names,
         palette=data.palette,
         flip_pairs=data.flip_pairs,
-        losses=["cross_entropy"] if engine else _losses(config, data),
+        losses=["cross_entropy"] if engine else [_loss(to_dict(x), data) for x in config.losses],
         optimizer=to_dict(config.optimizer),
         schedule=to_dict(config.schedule),
         protocol=make_protocol(config.inference.protocol, to_dict(config.inference)),
         scale_report=config.inference.scale_report,
         window_batch=config.inference.window_batch,
-        activation_checkpointing=model_config.activation_checkpointing,
-        compile=model_config.compile,
-        freeze_backbone=model_config.freeze_backbone and engine is None,
+        activation_checkpointing=options.activation_checkpointing,
+        compile=options.compile,
+        freeze_backbone=options.freeze_backbone and engine is None,
         on_bad_loss=config.on_bad_loss,
     )
 
 
-def _losses(config: Config, data: SegmentationDataModule) -> list[dict[str, Any]]:
-    return [_loss(to_dict(loss), data) for loss in config.losses]
-
-
 def _loss(spec: dict[str, Any], data: SegmentationDataModule) -> dict[str, Any]:
-    """Return the loss with the data set's weights in place of the word 'dataset'."""
     weights = spec.get("class_weights")
     if weights == "dataset":
         weights = spec["class_weights"] = data.class_weights
@@ -73,8 +67,7 @@ def _loss(spec: dict[str, Any], data: SegmentationDataModule) -> dict[str, Any]:
                 f"losses: class_weights is 'dataset', but {type(data).__name__} has none.\n"
                 "Give a list of one number per class, or null."
             )
-    numbers = isinstance(weights, tuple) and all(isinstance(w, int | float) for w in weights)
-    if weights is not None and not (numbers and len(weights) == data.num_classes):
+    if weights is not None and len(weights) != data.num_classes:
         raise ConfigError(
             f"losses: class_weights is {weights!r}; expected null, 'dataset', or "
             f"{data.num_classes} numbers, for {', '.join(data.class_names)}."

@@ -16,8 +16,7 @@ VERSION = "2.6.6"
 def skip_sigterm_broadcast(trainer: pl.Trainer) -> None:
     """Skip the broadcast with which each training step asks process 0 for a SIGTERM.
 
-    Reason: it waits for the device in every step of several processes. `Interruption` asks without
-    waiting. There is no public switch.
+    Reason: it waits for the device in every step, and `Interruption` asks without waiting.
     """
     trainer.fit_loop.epoch_loop._broadcast_sigterm_tensor = lambda: None  # type: ignore[method-assign]
 
@@ -28,14 +27,9 @@ def settled_loops(
     """Return the counters of the fit loop in a form from which Lightning resumes exactly.
 
     Reason: Lightning counts a batch that is fetched, but not begun, as done, and restarts a
-    validation only if it was stopped in its first batch. The layout is that of
-    `fit_loop.state_dict()`.
-
-    Args:
-        loops: `checkpoint["loops"]["fit_loop"]`, saved between two batches, at the start of a
-            validation, or at the end of an epoch.
-        validating: whether the trainer is in a validation. One without a finished batch is due.
-        validated: whether a validation followed the last finished batch.
+    validation only if it was stopped in its first batch. The layout of `loops` is that of
+    `fit_loop.state_dict()`, saved between two batches, at the start of a validation
+    (`validating`), or at the end of an epoch. `validated`: a validation followed the last batch.
     """
     settled = deepcopy(dict(loops))
     batches, epochs = settled["epoch_loop.batch_progress"], settled["epoch_progress"]
@@ -62,8 +56,7 @@ def settled_loops(
 def begin_next_epoch(trainer: pl.Trainer) -> None:
     """Begin the next epoch if the restored state lies between two epochs.
 
-    Reason: with `max_steps` Lightning takes every state for one within an epoch, and would finish
-    the finished epoch again.
+    Reason: with `max_steps` Lightning would finish the finished epoch again.
     """
     loop = trainer.fit_loop
     current = loop.epoch_progress.state_dict()["current"]

@@ -24,18 +24,14 @@ from hrseg.utils.registry import find
 
 
 def build_loggers(config: Config, run: Path) -> list[Logger]:
-    """Return the CSV logger, which is always there, and those that the config names.
-
-    Raises:
-        ConfigError: an unknown logger, or one whose package is not installed.
-    """
+    """Return the CSV logger, which is always used, and those that the config names."""
     loggers: list[Logger] = [metrics_csv(run)]
     for name in config.loggers:
         make = find(LOGGERS, name, "logger")
         if find_spec(name) is not None:
             loggers.append(make(config.name, run))
         elif name == "tensorboard":
-            get_console().print("tensorboard is not installed; metrics go to metrics.csv alone")
+            get_console().print("tensorboard is not installed; metrics go to metrics.csv only")
         else:
             raise ConfigError(
                 f"loggers: {name} is not installed. `pip install {name}`, or drop it."
@@ -44,7 +40,7 @@ def build_loggers(config: Config, run: Path) -> list[Logger]:
 
 
 def metrics_csv(run: Path) -> CSVLogger:
-    """Return a logger that writes `run/metrics.csv` and goes on where a resumed run left it."""
+    """Return a logger that writes `run/metrics.csv`, or appends to that of a resumed run."""
     path, kept = run / "metrics.csv", run / ".metrics.csv"
     logger = CSVLogger(run, name="", version="", flush_logs_every_n_steps=50)
     if not is_first_process():
@@ -56,24 +52,18 @@ def metrics_csv(run: Path) -> CSVLogger:
         writer = logger.experiment
     if kept.is_file():
         os.replace(kept, path)
-        writer.metrics_keys = _header(path)
+        try:
+            rows = [*csv.reader(path.read_text("utf-8").splitlines()), []]
+        except (csv.Error, UnicodeDecodeError) as error:
+            raise ConfigError(
+                f"{path} is damaged: {error}.\nRemove it: training continues without these metrics."
+            ) from error
+        writer.metrics_keys = rows[0]
     return logger
 
 
-def _header(path: Path) -> list[str]:
-    """Return the names of the columns of a record that can be gone on with."""
-    try:
-        with path.open(encoding="utf-8", newline="") as file:
-            rows = list(csv.reader(file))
-    except (csv.Error, UnicodeDecodeError) as error:
-        raise ConfigError(
-            f"{path} is damaged: {error}.\nRemove it: training goes on without what was recorded."
-        ) from error
-    return rows[0] if rows else []
-
-
 def quieten() -> None:
-    """Keep warnings that a user can act on, and let the first process of a run alone speak."""
+    """Keep only warnings that a user can act on; only the first process of a run prints."""
     if not is_first_process():
         get_console().quiet = True
         warnings.simplefilter("ignore")
@@ -91,7 +81,7 @@ def quieten() -> None:
         ".*recommended to use .*sync_dist=True.*",  # scores of the sums of all processes
     ):
         warnings.filterwarnings("ignore", message)
-    # What was found, without the line of code that found it.
+    # Without the line of code that caused it.
     warnings.formatwarning = lambda message, *_: f"note: {message}\n"
 
 

@@ -44,9 +44,6 @@ def poly(optimizer: Optimizer, steps: float, warmup_steps: int = 0, power: float
 
     The authors' loop sets the rate after the step, so that its first two steps share one rate
     (HRNet-Semantic-Segmentation, lib/core/function.py); here step t has the rate of step t.
-
-    Raises:
-        ConfigError: the number of steps is unknown, because training has no end.
     """
     if not 0 < steps < float("inf"):
         raise ConfigError(
@@ -66,14 +63,14 @@ def _fused(model: nn.Module) -> bool | None:
 
 
 def _groups(model: nn.Module, lr: float, head_lr_multiplier: float) -> list[dict[str, Any]]:
-    """Return backbone and head as two groups, without what is frozen."""
+    """Return backbone and head as two groups, without frozen parameters."""
     trained = [item for item in model.named_parameters() if item[1].requires_grad]
     head = [parameter for name, parameter in trained if name.startswith("head.")]
     backbone = [parameter for name, parameter in trained if not name.startswith("head.")]
-    groups = {lr: backbone, lr * head_lr_multiplier: head}
+    groups = [(lr, backbone), (lr * head_lr_multiplier, head)]
     if head_lr_multiplier == 1:
-        groups = {lr: backbone + head}
-    return [{"params": params, "lr": rate} for rate, params in groups.items() if params]
+        groups = [(lr, backbone + head)]
+    return [{"params": parameters, "lr": rate} for rate, parameters in groups if parameters]
 
 
 OPTIMIZERS: Registry[Callable[..., Optimizer]] = Registry(

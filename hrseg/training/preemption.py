@@ -31,18 +31,11 @@ class Interruption(Callback):
     SIGTERM, SIGINT, SIGHUP and a closed output end the training after the current batch, in all
     processes after the same one, whichever process received the signal. During a validation they
     end it at once, because the state was saved before it. SLURM's SIGUSR1 saves the state between
-    two batches and requeues the job.
+    two batches and requeues the job. The state is saved in the `run` folder, if `save` is set.
+    Without `every_minutes` it is saved at signals, before validations, and at the ends of epochs.
     """
 
     def __init__(self, run: Path, save: bool = True, every_minutes: float | None = None) -> None:
-        """Save as `run/checkpoints/last.ckpt`.
-
-        Args:
-            run: the run folder.
-            save: whether this training keeps checkpoints.
-            every_minutes: longest time between two saves; None: save at signals, before
-                validations, and at the ends of epochs.
-        """
         self.run = run
         self.path = run / "checkpoints" / "last.ckpt" if save else None
         self.every = 60 * every_minutes if every_minutes and save else float("inf")
@@ -53,7 +46,6 @@ class Interruption(Callback):
         self._first = self._saved = 0.0
         self._group: Any = None
         self._pending: tuple[Any, torch.Tensor] | None = None
-        self._trainer: pl.Trainer | None = None
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         self._trainer = trainer
@@ -73,14 +65,13 @@ class Interruption(Callback):
             _handle(signum, self._on_stop_signal)
 
     def on_train_batch_start(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
+        self, trainer: pl.Trainer, pl_module: Any, batch: Any, batch_idx: int
     ) -> None:
         if trainer.is_global_zero and time.monotonic() - self._saved > self.every:
             self.requested[_DUE] = 1
         self._exchange()
         if any(self.agreed) and batch_idx % trainer.accumulate_grad_batches == 0:
-            self._save(trainer)
-            self._answer(trainer)
+            self._save_and_answer()
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if trainer.sanity_checking or trainer.state.fn != TrainerFn.FITTING:
@@ -88,22 +79,13 @@ class Interruption(Callback):
         self._receive()
         accumulated = (trainer.fit_loop.batch_idx + 1) % trainer.accumulate_grad_batches
         if not accumulated or trainer.is_last_batch:  # a step of the optimizer is complete
-            self._save(trainer)
-            self._answer(trainer)
+            self._save_and_answer()
             self.validating = self.path is not None
 
-    def on_validation_batch_end(
-        self,
-        trainer: pl.Trainer,
-        pl_module: pl.LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
+    def on_validation_batch_end(self, trainer: pl.Trainer, *_: Any, **__: Any) -> None:
         if self.validating and trainer.world_size > 1:
             self._exchange()
-            self._answer(trainer)
+            self._answer()
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self.validating = False
@@ -118,11 +100,8 @@ class Interruption(Callback):
     def finish(self) -> None:
         """Raise Stopped if a signal came too late to stop the training before its end."""
         if signum := self.agreed[_STOP] or self.requested[_STOP]:
-            raise Stopped(
-                signum,
-                f"stopped {_by(signum)}; the training has ended, its report is not written: "
-                f"hrseg report {self.run}",
-            )
+            end = f"the training has ended, its report is not written: hrseg report {self.run}"
+            raise Stopped(signum, f"stopped {_by(signum)}; {end}")
 
     def _on_stop_signal(self, signum: int, frame: FrameType | None) -> None:
         now = time.monotonic()
@@ -131,7 +110,6 @@ class Interruption(Callback):
                 raise Stopped(signum, f"stopped {_by(signum)} at once; {self._how_to_resume()}")
             return
         self.requested[_STOP], self._first = signum, now
-        assert self._trainer is not None
         if self.validating and self._trainer.world_size == 1:
             raise self._stopped(signum)
         if is_first_process():
@@ -139,30 +117,33 @@ class Interruption(Callback):
                 os.write(2, b"hrseg: stopping after this batch; once more stops at once\n")
 
     def _on_requeue_signal(self, signum: int, frame: FrameType | None) -> None:
-        assert self._trainer is not None
         if self.validating and self._trainer.world_size == 1:
-            self._requeue_once(self._trainer)
+            self._requeue_once()
         else:
             self.requested[_REQUEUE] = 1
 
-    def _requeue_once(self, trainer: pl.Trainer) -> None:
-        if self.requeue and trainer.is_global_zero:
-            requeue_job()
+    def _requeue_once(self) -> None:
+        if self.requeue and self._trainer.is_global_zero:
+            job = os.environ["SLURM_JOB_ID"]
+            if array := os.environ.get("SLURM_ARRAY_JOB_ID"):
+                job = f"{array}_{os.environ['SLURM_ARRAY_TASK_ID']}"
+            try:
+                subprocess.run(["scontrol", "requeue", job], check=True)
+            except (OSError, subprocess.CalledProcessError) as error:
+                warnings.warn(f"the job is not requeued: {error}", stacklevel=2)
         self.requeue = False  # each process may receive the signal
 
     def _exchange(self) -> None:
         """Receive the requests of all processes, and send those of this one without waiting."""
         self._receive()
-        if self._group is None:
-            return
-        mine = torch.tensor(self.requested)
-        work = torch.distributed.all_reduce(
-            mine, torch.distributed.ReduceOp.MAX, self._group, async_op=True
-        )
-        self._pending = work, mine
+        if self._group is not None:
+            own = torch.tensor(self.requested)
+            work = torch.distributed.all_reduce(
+                own, torch.distributed.ReduceOp.MAX, self._group, async_op=True
+            )
+            self._pending = work, own
 
     def _receive(self) -> None:
-        """Wait for the pending exchange."""
         if self._group is None:
             self.agreed = self.requested
         elif self._pending is not None:
@@ -171,8 +152,13 @@ class Interruption(Callback):
             work.wait()
             self.agreed = [max(pair) for pair in zip(self.agreed, answer.tolist(), strict=True)]
 
-    def _answer(self, trainer: pl.Trainer) -> None:
-        """Requeue or stop, as agreed; the state is saved."""
+    def _save_and_answer(self) -> None:
+        if self.path is not None:
+            self._trainer.save_checkpoint(self.path)
+            self._saved = time.monotonic()
+        self._answer()
+
+    def _answer(self) -> None:
         self._receive()  # requests that have just come are answered too
         stop, requeue, due = self.agreed
         self.agreed = [stop, 0, 0]
@@ -180,17 +166,11 @@ class Interruption(Callback):
             self.requested[_DUE] = 0
         if requeue:
             self.requested[_REQUEUE] = 0
-            self._requeue_once(trainer)
+            self._requeue_once()
         if stop:
             raise self._stopped(stop)
 
-    def _save(self, trainer: pl.Trainer) -> None:
-        if self.path is not None:
-            trainer.save_checkpoint(self.path)
-            self._saved = time.monotonic()
-
     def _stopped(self, signum: int) -> Stopped:
-        assert self._trainer is not None
         step = self._trainer.global_step
         return Stopped(signum, f"stopped {_by(signum)} after step {step}; {self._how_to_resume()}")
 
@@ -217,17 +197,6 @@ class KeptHandler(Callback):
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if trainer.state.fn != TrainerFn.FITTING:
             _handle(signal.SIGTERM, self._handler)
-
-
-def requeue_job() -> None:
-    """Let SLURM start this job again; a failure is a warning."""
-    job = os.environ["SLURM_JOB_ID"]
-    if array := os.environ.get("SLURM_ARRAY_JOB_ID"):
-        job = f"{array}_{os.environ['SLURM_ARRAY_TASK_ID']}"
-    try:
-        subprocess.run(["scontrol", "requeue", job], check=True)
-    except (OSError, subprocess.CalledProcessError) as error:
-        warnings.warn(f"the job is not requeued: {error}", stacklevel=2)
 
 
 def _handle(signum: int, handler: Callable[..., Any] | int | None) -> None:

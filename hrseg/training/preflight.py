@@ -8,7 +8,6 @@ from typing import Any
 import psutil
 import pytorch_lightning as pl
 import torch
-from rich import get_console
 from torch import Tensor
 
 from hrseg.checkpoints.loading import load_weights
@@ -21,36 +20,32 @@ from hrseg.data.datamodule import SegmentationDataModule
 from hrseg.errors import ConfigError
 from hrseg.models import Segmenter
 from hrseg.models.segmenter import network_name
-from hrseg.training.exact_resume import purge_events, training_state
-from hrseg.training.loss_guard import check_crop
+from hrseg.training.exact_resume import progress_of, purge_events
 from hrseg.training.task import SegmentationTask
-from hrseg.utils.console import say
+from hrseg.utils.console import note, say
 
 
-def check_settings(task: SegmentationTask, facts: Any, checkpoint: Path) -> None:
-    """Refuse to score a checkpoint under settings that it was not trained with, if it says any."""
-    if facts is None:
+def check_settings(task: SegmentationTask, metadata: Any, checkpoint: Path) -> None:
+    """Refuse to score a checkpoint under other settings than its metadata, if it has any."""
+    if metadata is None:
         return
-    read_metadata(facts, checkpoint)
-    aligned = facts["architecture"].get("align_corners")
-    for what, theirs, ours in (
+    read_metadata(metadata, checkpoint)
+    aligned = metadata["architecture"].get("align_corners")
+    for name, trained, configured in (
         ("model.align_corners", aligned, task.model.align_corners),
-        ("class names", facts["class_names"], task.class_names),
-        ("mean", facts["mean"], list(task.normalize.mean)),
-        ("std", facts["std"], list(task.normalize.std)),
+        ("class names", metadata["class_names"], task.class_names),
+        ("mean", metadata["mean"], list(task.normalize.mean)),
+        ("std", metadata["std"], list(task.normalize.std)),
     ):
-        if theirs is not None and theirs != ours:
+        if trained is not None and trained != configured:
             raise ConfigError(
-                f"{checkpoint} was trained with {what} {theirs}, the config says {ours}.\n"
+                f"{checkpoint} was trained with {name} {trained}, the config says {configured}.\n"
                 "The result would mean nothing: keep to the config of the checkpoint's own run."
             )
 
 
 def checked_last(config: Config, task: SegmentationTask, trainer: pl.Trainer, run: Path) -> Path:
-    """Return the newest state of a run; refuse a damaged one, and settings that it does not fit.
-
-    TensorBoard drops the events after the state.
-    """
+    """Return the newest state of a run that fits the config; drop TensorBoard's later events."""
     last = newest_state(run)
     content = read_checkpoint(last)
     check_settings(task, content.get("hrseg"), last)
@@ -59,44 +54,44 @@ def checked_last(config: Config, task: SegmentationTask, trainer: pl.Trainer, ru
     if to_dict(config.optimizer) != started:
         raise ConfigError(
             f"optimizer: {run} was started with {started}, which its state goes on with.\n"
-            "For other settings start a new run, from model.weights="
-            f"{last}"
+            f"For other settings start a new run, from model.weights={last}"
         )
-    state = training_state(content, last)
-    done = state.finished_epochs
-    if 0 < (trainer.max_epochs or -1) <= done:
-        get_console().print(
-            f"nothing is left to train: the run has finished {done} epochs. "
-            "Raise trainer.max_epochs to go on.",
-            soft_wrap=True,
+    epochs, step = progress_of(content, last)
+    if 0 < (trainer.max_epochs or -1) <= epochs:
+        say(
+            f"nothing is left to train: the run has finished {epochs} epochs. "
+            "Raise trainer.max_epochs to go on."
         )
-    if state.resume is not None:
-        purge_events(trainer, state.resume.step)
+    if step is not None:
+        purge_events(trainer, step)
     return last
 
 
 def check_norms(config: Config, trainer: pl.Trainer) -> None:
-    """Refuse crops and batches of which batch norm gets a single value."""
-    if not config.model.freeze_backbone:
-        shares = trainer.accumulate_grad_batches
-        if not config.trainer.get("sync_batchnorm"):
-            shares *= trainer.world_size
-        check_crop(config.data.crop_size, config.data.batch_size // shares)
+    """Refuse crops and batches that give batch norm a single value per channel."""
+    if config.model.freeze_backbone:
+        return
+    shares = trainer.accumulate_grad_batches
+    if not config.trainer.get("sync_batchnorm"):
+        shares *= trainer.world_size
+    height, width = config.data.crop_size
+    if config.data.batch_size // shares * -(-height // 32) * -(-width // 32) == 1:
+        raise ConfigError(
+            "batch norm cannot normalise a single value: the smallest feature map of this crop has "
+            "one pixel, and the batch of a device one image.\n"
+            "Enlarge data.crop_size beyond 32 pixels, or the batch of a device to 2 or more."
+        )
 
 
 def check_interval(trainer: pl.Trainer, steps_per_epoch: int) -> None:
     """Refuse a validation interval that no training of this length reaches."""
-    epochs, interval = trainer.max_epochs or -1, trainer.val_check_interval
-    batches = steps_per_epoch * trainer.accumulate_grad_batches * epochs
+    interval = trainer.val_check_interval
+    batches = steps_per_epoch * trainer.accumulate_grad_batches * (trainer.max_epochs or -1)
     if isinstance(interval, int) and 0 < batches < interval:
         raise ConfigError(
             f"trainer.val_check_interval: {interval} batches are more than the {batches} of this "
             "training, which would end without a score."
         )
-
-
-# Fewer images than this per device, and a batch norm of its own learns too little.
-FEW_IMAGES = 4
 
 
 def announce_fit(
@@ -107,21 +102,16 @@ def announce_fit(
     chosen: str = "",
     last: Path | None = None,
 ) -> None:
-    """Say what is trained, on what, where, and how much.
-
-    Args:
-        config: all of it.
-        data: what is trained on.
-        task: what is trained.
-        trainer: where.
-        chosen: why it is this precision.
-        last: the state that is gone on from.
-    """
+    """Print the startup summary; `chosen` is the reason for the precision, `last` is resumed."""
+    assert isinstance(task.model, Segmenter), "an exported file is not trained"
     start = last.name if last else config.model.weights or "scratch"
     parameters = sum(parameter.numel() for parameter in task.model.parameters())
     train, val = len(data.train_dataset or ()), len(data.val_dataset or ())
     height, width = config.data.crop_size
     epochs = f"{trainer.max_epochs} epochs" if (trainer.max_epochs or -1) > 0 else "epochs"
+    images = config.data.batch_size // (trainer.world_size * trainer.accumulate_grad_batches)
+    precision, optimizer = str(trainer.precision), config.optimizer.name
+    needed = training_bytes(task.model, images, (height, width), precision, optimizer)
     say(
         f"fit {config.name}: {train} training and {val} validation images of "
         f"{config.data.name}, {data.num_classes} classes, crop {height}x{width}",
@@ -130,27 +120,20 @@ def announce_fit(
         batch(config, trainer.world_size, trainer.accumulate_grad_batches),
         f"{epochs} of {train // config.data.batch_size} steps; "
         f"run folder {trainer.default_root_dir}",
+        f"memory: {forecast(needed, _free_bytes(trainer.strategy.root_device))}",
     )
-    say(f"memory: {_memory(config, task, trainer)}")
-    notes = [_unscored(trainer), lonely_norms(config, trainer), scaled_lr(config)]
-    say(*(f"note: {note}" for note in notes if note))
-
-
-def _memory(config: Config, task: SegmentationTask, trainer: pl.Trainer) -> str:
-    """Return what a device is expected to need, and has."""
-    assert isinstance(task.model, Segmenter), "an exported file is not trained"
-    needed = training_bytes(
-        task.model,
-        config.data.batch_size // (trainer.world_size * trainer.accumulate_grad_batches),
-        config.data.crop_size,
-        str(trainer.precision),
-        config.optimizer.name,
-    )
-    return forecast(needed, free_bytes(trainer.strategy.root_device))
+    every = trainer.check_val_every_n_epoch or 1
+    if left := (trainer.max_epochs or 0) % every:
+        note(
+            f"validation every {every} epochs leaves the last {left} unscored; "
+            "choose trainer.max_epochs as a multiple of check_val_every_n_epoch"
+        )
+    if rate := scaled_lr(config):
+        note(rate)
 
 
 def device(trainer: pl.Trainer, chosen: str = "") -> str:
-    """Return where and in which precision is computed."""
+    """Return the devices and the precision, with the reason for it."""
     kind = trainer.strategy.root_device.type
     threads = f" ({torch.get_num_threads()} threads)" if kind == "cpu" else ""
     why = f" (chosen: {chosen})" if chosen else ""
@@ -158,7 +141,7 @@ def device(trainer: pl.Trainer, chosen: str = "") -> str:
 
 
 def batch(config: Config, devices: int, accumulated: int) -> str:
-    """Return what the global batch consists of, and which learning rate it has."""
+    """Return the parts of the global batch, and its learning rate."""
     size = config.data.batch_size
     parts = [f"{devices} devices"] * (devices > 1) + [f"{size // (devices * accumulated)} images"]
     parts += [f"{accumulated} accumulated"] * (accumulated > 1)
@@ -166,24 +149,8 @@ def batch(config: Config, devices: int, accumulated: int) -> str:
     return f"batch {size}{whole}, lr {config.optimizer.lr:g} for the whole of it"
 
 
-def lonely_norms(config: Config, trainer: pl.Trainer) -> str:
-    """Return what to say if each of several devices normalises few images by themselves."""
-    devices, synchronised = trainer.world_size, config.trainer.get("sync_batchnorm")
-    images = config.data.batch_size // (devices * trainer.accumulate_grad_batches)
-    if devices > 1 and synchronised and trainer.strategy.root_device.type == "cpu":
-        return (
-            f"trainer.sync_batchnorm needs GPUs; batch norm sees the {images} images of a process"
-        )
-    if devices == 1 or images >= FEW_IMAGES or synchronised:
-        return ""
-    return (
-        f"batch norm sees the {images} images of one device; "
-        "trainer.sync_batchnorm=true lets it see those of all (GPUs only)"
-    )
-
-
 def scaled_lr(config: Config) -> str:
-    """Return what to say if the lr of a shipped recipe meets another batch than the recipe's."""
+    """Return a note if a shipped recipe is used with its own lr and another batch size."""
     path = shipped_configs().get(config.name)
     recipe = load_config(path) if path else config
     same_rate = (config.optimizer.name, config.optimizer.lr) == ("sgd", recipe.optimizer.lr)
@@ -196,41 +163,18 @@ def scaled_lr(config: Config) -> str:
     )
 
 
-def _unscored(trainer: pl.Trainer) -> str:
-    every = trainer.check_val_every_n_epoch or 1
-    left = (trainer.max_epochs or 0) % every
-    if left == 0:
-        return ""
-    return (
-        f"validation every {every} epochs leaves the last {left} "
-        "unscored; choose trainer.max_epochs as a multiple of check_val_every_n_epoch"
-    )
-
-
 GIB = 2**30
-# Fitted to what was measured on a CPU: what is there at the peak for each byte that the forward
-# pass keeps (gradients on their way), maps of logits at full size around the loss, what libraries
-# work with, and what of the activations is there where they are computed twice.
-AMID_BACKWARD, AROUND_LOSS, WORKSPACE, RECOMPUTED = 1.25, 5, 80 * 2**20, 0.45
-SMALL = 2, 3, 32, 64  # the image that is counted on
-_STATES = {"sgd": 1, "adamw": 2}  # values that an optimiser keeps of each parameter
+# Fitted to measurements on a CPU: bytes at the peak of the backward pass for each byte that the
+# forward pass keeps, full-size maps of logits around the loss, the working memory of libraries, and
+# the share of the activations that stays with activation checkpointing.
+BACKWARD, LOSS_MAPS, WORKSPACE, RECOMPUTED = 1.25, 5, 80 * 2**20, 0.45
+_STATES = {"sgd": 1, "adamw": 2}  # values per parameter in the optimiser's state
 
 
 def training_bytes(
     model: Segmenter, images: int, crop_size: Sequence[int], precision: str, optimizer: str
 ) -> int:
-    """Return about how many bytes of a device training takes at its peak.
-
-    Parameters, their gradients, what the optimiser keeps, what the backward pass needs of the
-    forward one, and the loss at full size: within a fifth of what was measured.
-
-    Args:
-        model: the network, on any device.
-        images: the batch of a device and a forward pass.
-        crop_size: (height, width).
-        precision: of the Trainer, "32-true", "bf16-mixed", ...
-        optimizer: its name in the config.
-    """
+    """Return the bytes that a batch of a device needs at its peak, within a fifth as measured."""
     trained = [p for p in model.parameters() if p.requires_grad]
     parameters = sum(p.numel() * p.element_size() for p in model.parameters())
     states = sum(p.numel() * p.element_size() for p in trained) * (1 + _STATES.get(optimizer, 2))
@@ -240,57 +184,47 @@ def training_bytes(
         parameters += parameters // 2  # a copy in this precision
     if model.recompute:
         kept *= RECOMPUTED
-    pixel = AMID_BACKWARD * kept + AROUND_LOSS * 4 * logits
+    pixel = BACKWARD * kept + LOSS_MAPS * 4 * logits
     return int(parameters + states + WORKSPACE + pixel * images * crop_size[0] * crop_size[1])
 
 
-def free_bytes(device: torch.device) -> int | None:
-    """Return how much memory a device has left; None where nobody tells."""
-    if device.type == "cuda":
-        return int(torch.cuda.mem_get_info(device)[0])
-    if device.type == "cpu":
-        return int(psutil.virtual_memory().available)
-    return None
-
-
 def forecast(needed: int, free: int | None) -> str:
-    """Return what to say before training."""
-    about = f"about {needed / GIB:.1f} GiB needed"
-    if free is None:
-        return about
-    said = f"{about}, {free / GIB:.1f} GiB free"
-    if needed <= free:
-        return said
+    """Return the needed and the free memory, with the settings that take less if it is short."""
+    text = f"about {needed / GIB:.1f} GiB needed"
+    text += "" if free is None else f", {free / GIB:.1f} GiB free"
+    if free is None or needed <= free:
+        return text
     return (
-        f"{said}: too little, if the forecast is right. Less is taken by a smaller data.batch_size "
+        f"{text}: too little, if the forecast is right. Less is taken by a smaller data.batch_size "
         "or data.crop_size, by trainer.precision=bf16-mixed, or by "
         "model.activation_checkpointing=true"
     )
 
 
-def _kept_for_backward(model: Segmenter) -> tuple[float, int]:
-    """Return the bytes that a forward pass in float32 keeps of a pixel, and the logits of one.
+def _free_bytes(device: torch.device) -> int | None:
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    return int(psutil.virtual_memory().available) if device.type == "cpu" else None
 
-    Counted on a small image, since each grows with the number of pixels.
-    """
+
+def _kept_for_backward(model: Segmenter) -> tuple[float, int]:
+    """Return the bytes that a float32 forward pass keeps per pixel, and the logits per pixel."""
     copy = deepcopy(model).train()
     copy.recompute = False
     own = {t.untyped_storage().data_ptr() for t in (*copy.parameters(), *copy.buffers())}
-    storages: dict[int, int] = {}
-    alive: list[Any] = []  # a storage that went could lend its number to the next
+    storages: dict[int, Any] = {}  # kept alive: the address of a freed one could be used again
 
     def keep(tensor: Tensor) -> Tensor:
         storage = tensor.untyped_storage()
         if storage.data_ptr() not in own:
-            storages[storage.data_ptr()] = storage.nbytes()
-            alive.append(storage)
+            storages[storage.data_ptr()] = storage
         return tensor
 
-    image = torch.zeros(SMALL, device=next(copy.parameters()).device)
+    image = torch.zeros(2, 3, 32, 64, device=next(copy.parameters()).device)
     with (
         torch.random.fork_rng(devices=[]),  # dropout draws
         torch.autograd.graph.saved_tensors_hooks(keep, lambda kept: kept),
     ):
         outputs = copy.outputs(image)
     logits = sum(output.shape[1] for output in outputs.values())
-    return sum(storages.values()) / image[:, 0].numel(), logits
+    return sum(storage.nbytes() for storage in storages.values()) / image[:, 0].numel(), logits

@@ -14,21 +14,18 @@ from hrseg.utils.console import say
 
 
 class _Stage(ProgressColumn):
-    """Lightning's description of other bars than training's, which counts epochs from 0."""
-
     def render(self, task: Task) -> Text:
         return Text("" if task.description.startswith("Epoch") else task.description)
 
 
 class Progress(RichProgressBar):
-    """Lightning's bar with data wait and time left; plain lines if the output is no terminal.
+    """Lightning's bar with data wait and time left; plain lines if the output is not a terminal.
 
-    The share of the training time spent waiting for data excludes validation. The time left
-    includes it.
+    A plain line is printed at most every `every_seconds`; a bar is refreshed 5 times a second. The
+    share of the time spent waiting for data excludes validation, the time left includes it.
     """
 
     def __init__(self, every_seconds: float = 15.0) -> None:
-        """Print a plain line at most every `every_seconds`; a bar is refreshed 5 times a second."""
         console = get_console()
         # Lightning configures the global console anew: the stream stays.
         super().__init__(5 if console.is_terminal else 0, console_kwargs={"file": console.file})
@@ -46,26 +43,17 @@ class Progress(RichProgressBar):
         super().on_train_epoch_start(trainer, pl_module)
         self._mark = time.monotonic()
 
-    def on_train_batch_start(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
-    ) -> None:
+    def on_train_batch_start(self, *_: Any, **__: Any) -> None:
         self.wait_seconds += self._lap()
 
-    def on_train_batch_end(
-        self,
-        trainer: pl.Trainer,
-        pl_module: pl.LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-    ) -> None:
+    def on_train_batch_end(self, trainer: pl.Trainer, *args: Any, **kwargs: Any) -> None:
         self._lap()
         if self._mark - self._shown > self.every_seconds:
             self._shown = self._mark
             self._values = self._current(trainer)
             if not self.refresh_rate and trainer.is_global_zero:
                 say("  ".join(f"{name} {value}" for name, value in self._values.items()))
-        super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
+        super().on_train_batch_end(trainer, *args, **kwargs)
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         super().on_validation_start(trainer, pl_module)
@@ -84,7 +72,7 @@ class Progress(RichProgressBar):
         if trainer.is_global_zero:
             say(
                 f"trained {trainer.global_step - self._first_step} steps in "
-                f"{_clock(self.train_seconds)}, {self.wait_share:.1%} of it waiting for data; "
+                f"{_clock(self.train_seconds)}, {self._wait_share:.1%} of it waiting for data; "
                 f"validated for {_clock(self.validate_seconds)}"
             )
 
@@ -95,19 +83,17 @@ class Progress(RichProgressBar):
         return self._values
 
     @property
-    def wait_share(self) -> float:
-        """Share of the training time spent waiting for data, 0..1."""
+    def _wait_share(self) -> float:
         return self.wait_seconds / (self.train_seconds or 1.0)
 
     def _lap(self) -> float:
-        """Return the seconds since the last mark, which count as training."""
         now = time.monotonic()
         seconds, self._mark = now - self._mark, now
         self.train_seconds += seconds
         return seconds
 
     def _current(self, trainer: pl.Trainer) -> dict[str, str]:
-        """Return the values to show; to read them waits for the device."""
+        """Return the values to show; reading them waits for the device."""
         steps = trainer.estimated_stepping_batches
         done = max(1, trainer.global_step - self._first_step)
         left = (time.monotonic() - self._started) / done * (steps - trainer.global_step)
@@ -118,7 +104,7 @@ class Progress(RichProgressBar):
             "step": f"{trainer.global_step}/{steps}",
             "loss": f"{metrics.get('train/loss', float('nan')):.4f}",
             "lr": f"{metrics.get('train/lr', float('nan')):.3g}",
-            "data wait": f"{self.wait_share:.1%}",
+            "data wait": f"{self._wait_share:.1%}",
             "left": _clock(left),
         }
 

@@ -31,7 +31,7 @@ from hrseg.models.optimize import (
     compiled_for_training,
     fold,
 )
-from hrseg.training.loss_guard import POLICIES, LossGuard, Policy, enough_values
+from hrseg.training.loss_guard import POLICIES, LossGuard, Policy
 from hrseg.training.optimizers import OPTIMIZERS, SCHEDULES
 from hrseg.training.skipped_images import SkippedFiles
 from hrseg.utils.registry import build, find, plugins_of
@@ -45,8 +45,30 @@ class SegmentationTask(pl.LightningModule):
 
     Batches are `{"image": uint8 RGB (B, 3, H, W), "mask": (B, H, W) ids, 255 = ignored, "name"}`;
     evaluation takes one image at a time. Logs `train/loss`, `train/lr`, `val/miou`,
-    `val/pixel_accuracy`; `scores` holds the last evaluation in the layout of scores.json.
+    `val/pixel_accuracy`; `scores` contains the last evaluation in the layout of scores.json.
+
+    Losses, optimizer and schedule are names or `{"name": ..., argument: value}`.
+
+    Args:
+        model: the network; an exported file can be scored, not trained.
+        class_names: a name per output channel.
+        palette: an RGB colour per class; empty: colours that are easy to distinguish.
+        flip_pairs: ids that swap in a mirrored image (left arm, right arm).
+        losses: entries of `hrseg.losses.LOSSES`, with optional `on` (an output) and `weight`.
+        optimizer, schedule: entries of `hrseg.optimizers` and `hrseg.schedules`.
+        protocol: the evaluation protocol.
+        scale_report: score every subset of the protocol's scales as well, at most 8 scales.
+        window_batch: maximum of windows and mirror images that go through the model together.
+        freeze_backbone: train only the head; the batch norm statistics stay as they are.
+        activation_checkpointing: the same training in less memory, with more time.
+        compile: compile the network, for training and for evaluation without training.
+        on_bad_loss: "stop", or "skip" the step, if the loss of a training step is NaN or infinite.
+        mean, std: of the normalisation, per channel, of images in 0..1.
     """
+
+    evaluator: Evaluator | None = None
+    compiled: Outputs | None = None
+    unread = 0  # validation images that were skipped
 
     def __init__(
         self,
@@ -67,70 +89,43 @@ class SegmentationTask(pl.LightningModule):
         mean: Sequence[float] = IMAGENET_MEAN,
         std: Sequence[float] = IMAGENET_STD,
     ) -> None:
-        """Take names or `{"name": ..., argument: value}` for losses, optimizer and schedule.
-
-        Args:
-            model: the network; an exported file can be scored, not trained.
-            class_names: a name per output channel.
-            palette: an RGB colour per class; empty: colours that are easy to tell apart.
-            flip_pairs: ids that trade places in a mirrored image (left arm, right arm).
-            losses: entries of `hrseg.losses.LOSSES`, each with optional `on` (an output of the
-                model) and `weight` in the sum that is trained.
-            optimizer: an entry of `hrseg.optimizers`.
-            schedule: an entry of `hrseg.schedules`, stepped per optimiser step.
-            protocol: how images are evaluated.
-            scale_report: score every subset of the protocol's scales as well (at most 8 scales);
-                holds the scores of all scales of an image at once.
-            window_batch: windows and mirror images that go through the model together, at most.
-            freeze_backbone: train the head alone; the batch norm statistics stay as they are.
-            activation_checkpointing: compute activations twice in training; the same results in
-                less memory, with more time.
-            compile: compile the network, for training and for evaluation without training; needs
-                a C++ compiler.
-            on_bad_loss: what a training step whose loss is NaN or infinite leads to: "stop", or
-                "skip" this step; either way the batch is kept in the run folder.
-            mean: of the normalisation, per channel, of images in 0..1.
-            std: of the normalisation.
-
-        Raises:
-            ConfigError: an unknown name or argument, or a class count that does not fit the model.
-        """
         super().__init__()
-        num_classes = _num_classes(model, class_names)
+        num_classes = int(model.architecture["num_classes"])
+        if len(class_names) != num_classes:
+            raise ConfigError(
+                f"the model has {num_classes} classes, "
+                f"class_names has {len(class_names)}: {', '.join(class_names)}"
+            )
         self.model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.normalize = Normalize(mean, std)
+        # Plain numbers and strings: a checkpoint with others would be refused when it is loaded.
         self.class_names = [str(name) for name in class_names]
-        # Plain numbers: a checkpoint with others in it would be refused when it is loaded.
         colors = palette if len(palette) else default_palette(num_classes)
         self.palette = [[int(value) for value in color] for color in colors]
         self.flip_pairs = [(int(a), int(b)) for a, b in flip_pairs]
         self.loss_specs = [losses] if isinstance(losses, str) else list(losses)
-        self.loss_terms = _loss_terms(self.loss_specs, model)
+        self.loss_terms = nn.ModuleList(_LossTerm(spec, model) for spec in self.loss_specs)
         self.optimizer_spec, self.schedule_spec = optimizer, schedule
         find(OPTIMIZERS, _name(optimizer), "optimizer")
         find(SCHEDULES, _name(schedule), "schedule")
-        self.protocol = (
-            find(PROTOCOLS, protocol, "protocol") if isinstance(protocol, str) else protocol
-        )
-        self.window_batch = window_batch
+        if isinstance(protocol, str):
+            protocol = find(PROTOCOLS, protocol, "protocol")
+        self.protocol = protocol
+        self.window_batch, self.scale_report = window_batch, scale_report
         self.on_bad_loss: Policy = find(POLICIES, on_bad_loss, "on_bad_loss")
-        self.scale_report = scale_report
         self.scored_scales = _scored_scales(self.protocol, scale_report)
         self.matrices = nn.ModuleList(ConfusionMatrix(num_classes) for _ in self.scored_scales)
-        self.evaluator: Evaluator | None = None
         self.seen_pixels: Counter[float] = Counter()
-        self.unread = 0  # validation images that were skipped
         self.scores: dict[str, Any] = {}
         self.data_names: list[str] = []
         self.compiles = compile and isinstance(model, Segmenter)
-        self.compiled: Outputs | None = None
+        self.freeze_backbone = freeze_backbone
         if isinstance(model, Segmenter):
             model.recompute = activation_checkpointing
             if compile:
                 check_compiler(model)
-        self.freeze_backbone = freeze_backbone
-        if freeze_backbone and isinstance(model, Segmenter):
-            model.backbone.requires_grad_(False).eval()
+            if freeze_backbone:
+                model.backbone.requires_grad_(False).eval()
 
     def forward(self, image: Tensor) -> Tensor:
         """Return logits (B, K, H, W) of uint8 RGB images (B, 3, H, W)."""
@@ -138,22 +133,18 @@ class SegmentationTask(pl.LightningModule):
         return logits
 
     def on_fit_start(self) -> None:
-        """Remember the data set's name for checkpoints; compile the network, if asked."""
         data = getattr(self.trainer, "datamodule", None)
         self.data_names = [name for name, kind in DATASETS.items() if type(data) is kind]
         if self.compiles:
             self.compiled = compiled_for_training(self.model)
 
     def configure_callbacks(self) -> list[Callback]:
-        """Guard the losses and count skipped images, unless the Trainer has its own callbacks."""
         guards = [LossGuard(self.on_bad_loss), SkippedFiles()]
         present = {type(callback) for callback in self.trainer.callbacks}  # type: ignore[attr-defined]
         return [guard for guard in guards if type(guard) not in present]
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
-        """Return the weighted sum of the losses."""
-        with enough_values():
-            outputs = (self.compiled or self.model.outputs)(self.normalize(batch["image"]))
+        outputs = (self.compiled or self.model.outputs)(self.normalize(batch["image"]))
         mask = batch["mask"].long()
         logits = {
             name: self.model.upsample(output, mask.shape[-2:]) for name, output in outputs.items()
@@ -169,7 +160,6 @@ class SegmentationTask(pl.LightningModule):
         return total
 
     def on_validation_epoch_start(self) -> None:
-        """Forget the last evaluation, and make the model ready for inference."""
         self.evaluator = self._make_evaluator()
         self.seen_pixels.clear()
         self.unread = 0
@@ -182,12 +172,11 @@ class SegmentationTask(pl.LightningModule):
         if any(batch.get("fault", ())):
             self.unread += 1
             return {"pred": torch.zeros_like(mask)}
-        evaluate = self.evaluator
-        assert evaluate is not None, "on_validation_epoch_start comes first"
+        assert self.evaluator is not None
         if self.scale_report:
-            preds = evaluate.subsets(image, mask.shape)
+            preds = self.evaluator.subsets(image, mask.shape)
         else:
-            preds = evaluate(image, mask.shape).preds
+            preds = self.evaluator(image, mask.shape).preds
         for scales, matrix in self._matrices.items():
             matrix.update(preds[scales], mask)
         for scale in self.protocol.scales:
@@ -195,10 +184,9 @@ class SegmentationTask(pl.LightningModule):
         return {"pred": preds[self.protocol.scales]}
 
     def on_validation_epoch_end(self) -> None:
-        """Turn the counts of all processes into scores."""
         assert self.evaluator is not None
-        self.window_batch = self.evaluator.batch  # what the memory sufficed for
-        self.evaluator = None  # gives back the memory of its copy of the model
+        self.window_batch = self.evaluator.batch  # reduced if the memory was short
+        self.evaluator = None  # frees its copy of the model
         summaries = {
             scales: summarize(matrix.compute(), self.class_names, self.protocol.absent_classes)
             for scales, matrix in self._matrices.items()
@@ -227,7 +215,7 @@ class SegmentationTask(pl.LightningModule):
         self.log("val/pixel_accuracy", self.scores["pixel_accuracy"] or 0.0)
 
     def _images(self) -> int:
-        """Return how many images were scored, over all processes; repeats do not count."""
+        """Return the number of scored images, over all processes; repeats do not count."""
         seen = int(sum(self.trainer.num_val_batches)) * self.trainer.world_size
         loaders = self.trainer.val_dataloaders
         loaders = loaders if isinstance(loaders, list | tuple) else [loaders]
@@ -239,10 +227,9 @@ class SegmentationTask(pl.LightningModule):
         return dict(zip(self.scored_scales, matrices, strict=True))
 
     def _make_evaluator(self) -> Evaluator:
-        """Return what evaluates images by the protocol, with the weights as they are now."""
         model = fold(self.model)
         outputs = model.outputs
-        # While training each evaluation has other weights: no time to compile them in.
+        # During training each evaluation has other weights: no time to compile them in.
         if self.compiles and self.trainer.state.fn != TrainerFn.FITTING:
             outputs = compiled_for_inference(model)
         return Evaluator(
@@ -255,7 +242,6 @@ class SegmentationTask(pl.LightningModule):
         )
 
     def on_test_epoch_start(self) -> None:
-        """Make the model ready for inference."""
         self.evaluator = self._make_evaluator()
 
     def test_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, Any]:
@@ -264,41 +250,24 @@ class SegmentationTask(pl.LightningModule):
         return {"pred": self.evaluator(batch["image"]).pred}
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        """Return the optimiser, and the schedule that goes on after each of its steps."""
         optimizer = build(OPTIMIZERS, self.optimizer_spec, "optimizer", model=self.model)
         steps = self.trainer.estimated_stepping_batches
         schedule = build(
             SCHEDULES, self.schedule_spec, "schedule", optimizer=optimizer, steps=steps
         )
-        return {
-            "optimizer": optimizer,
-            "lr_scheduler": {"scheduler": schedule, "interval": "step"},
-        }
+        per_step: Any = {"scheduler": schedule, "interval": "step"}
+        return {"optimizer": optimizer, "lr_scheduler": per_step}
 
     def train(self, mode: bool = True) -> "SegmentationTask":
-        """Keep a frozen backbone's batch norm statistics."""
         super().train(mode)
         if self.freeze_backbone and isinstance(self.model, Segmenter):
             self.model.backbone.eval()
         return self
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Write down, as plain data, what it takes to predict with this file alone."""
-        checkpoint["hrseg"] = build_metadata(
-            self.model.architecture,
-            self.class_names,
-            self.palette,
-            self.flip_pairs,
-            self.normalize.mean,
-            self.normalize.std,
-            self.protocol,
-            plugin=self._plugins(),
-        )
-
-    def _plugins(self) -> str | None:
-        """Return the plugins that training goes on with."""
+        """Add the metadata that prediction with this file needs, as plain data."""
         architecture = self.model.architecture
-        used = {
+        parts = {
             "data": self.data_names,
             "model.backbone": [architecture.get("backbone", "")],
             "model.head": [architecture.get("head", "")],
@@ -306,16 +275,25 @@ class SegmentationTask(pl.LightningModule):
             "optimizer": [self.optimizer_spec],
             "schedule": [self.schedule_spec],
         }
-        return plugins_of(used)
+        checkpoint["hrseg"] = build_metadata(
+            architecture,
+            self.class_names,
+            self.palette,
+            self.flip_pairs,
+            self.normalize.mean,
+            self.normalize.std,
+            self.protocol,
+            plugin=plugins_of(parts),
+        )
 
 
 class _LossTerm(nn.Module):
-    """One summand of the training loss."""
-
-    def __init__(self, spec: Spec) -> None:
+    def __init__(self, spec: Spec, model: nn.Module) -> None:
         super().__init__()
         arguments = {"name": spec} if isinstance(spec, str) else dict(spec)
         self.on = str(arguments.pop("on", "out"))
+        outputs = getattr(getattr(model, "head", None), "output_names", ("out",))
+        find(dict.fromkeys(outputs), self.on, "output of the model")
         self.weight = float(arguments.pop("weight", 1.0))
         self.loss = build(LOSSES, arguments, "loss")
 
@@ -324,26 +302,8 @@ class _LossTerm(nn.Module):
         return self.weight * loss
 
 
-def _num_classes(model: Segmenter | Engine, class_names: Sequence[str]) -> int:
-    num_classes = int(model.architecture["num_classes"])
-    if len(class_names) != num_classes:
-        raise ConfigError(
-            f"the model has {num_classes} classes, "
-            f"class_names has {len(class_names)}: {', '.join(class_names)}"
-        )
-    return num_classes
-
-
-def _loss_terms(specs: Sequence[Spec], model: Segmenter | Engine) -> nn.ModuleList:
-    terms = [_LossTerm(spec) for spec in specs]
-    outputs = getattr(getattr(model, "head", None), "output_names", ("out",))
-    for term in terms:
-        find(dict.fromkeys(outputs), term.on, "output of the model")
-    return nn.ModuleList(terms)
-
-
 def _scored_scales(protocol: Protocol, every_subset: bool) -> list[tuple[float, ...]]:
-    """Return the subsets of the scales that are scored: all and each alone, or every one."""
+    """Return the scored subsets of the scales: all of them and each single one, or every subset."""
     scales = protocol.scales
     if not every_subset:
         return list(dict.fromkeys([scales, *((scale,) for scale in scales)]))
@@ -352,7 +312,7 @@ def _scored_scales(protocol: Protocol, every_subset: bool) -> list[tuple[float, 
             f"inference.scale_report scores every subset: {len(scales)} scales have "
             f"{2 ** len(scales) - 1}.\nExpected at most 8 scales."
         )
-    return [some for count in range(len(scales)) for some in combinations(scales, count + 1)]
+    return [subset for count in range(len(scales)) for subset in combinations(scales, count + 1)]
 
 
 def _name(spec: Spec) -> str:

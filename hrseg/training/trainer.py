@@ -1,7 +1,7 @@
 """The Trainer of a command, and the default precision of a device."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
@@ -29,12 +29,12 @@ from hrseg.training.preemption import KeptHandler
 from hrseg.utils.memory import OutOfMemory, is_out_of_memory, of_evaluation, of_training
 from hrseg.utils.signals import Stopped
 
-# Convolutions are most of a step, not all of it: a processor must gain this much in them.
+# Convolutions take most of a step, not all of it: they must be faster by this factor.
 WORTHWHILE = 1.3
 
 
 class Choice(NamedTuple):
-    """A value of `trainer.precision`, and why it was chosen."""
+    """A value of `trainer.precision`, and the reason for it."""
 
     precision: str
     reason: str
@@ -47,18 +47,7 @@ def build_trainer(
     callbacks: list[Callback],
     train: bool = True,
 ) -> pl.Trainer:
-    """Return the Trainer with the config's arguments and hrseg's own parts.
-
-    Args:
-        config: the config; its precision is decided, see `settle_precision`.
-        placement: the devices and processes of the run.
-        folder: the run folder.
-        callbacks: all callbacks, in their order.
-        train: whether metrics are logged.
-
-    Raises:
-        ConfigError: Lightning refuses an argument, for example devices that are not there.
-    """
+    """Return the Trainer of a run folder, with the config's arguments; `train` enables the logs."""
     arguments = {"enable_model_summary": False, **config.trainer}
     arguments["accumulate_grad_batches"] = accumulated_batches(config)
     epochs, every = arguments.get("max_epochs"), arguments.get("check_val_every_n_epoch")
@@ -92,10 +81,7 @@ def accumulated_batches(config: Config) -> int:
 
 
 def settle_precision(config: Config, placement: Placement, resume: Path | None = None) -> str:
-    """Write the precision into a config without one; return the reason for the choice.
-
-    A resumed run keeps the precision that it was started with.
-    """
+    """Write the precision, of a resumed run the earlier one, into a config; return the reason."""
     if config.trainer.get("precision") is not None:
         return ""
     started = load_config(resume / "config.yaml").trainer.get("precision") if resume else None
@@ -105,69 +91,51 @@ def settle_precision(config: Config, placement: Placement, resume: Path | None =
 
 
 def choose_precision(kind: str, processes: int = 1) -> Choice:
-    """Return the precision that pays on a device: a function of it alone, not of the moment.
-
-    Args:
-        kind: of the device, as torch names it: "cuda", "cpu", "mps".
-        processes: of the run. Several processes on CPUs are not probed: they might answer
-            differently.
-    """
+    """Return the fastest precision of a device ("cuda", "cpu", "mps"), whatever its load."""
     if kind == "cuda":
-        return _on_cuda()
+        # The oldest visible GPU decides, so that all processes of a machine agree.
+        devices = range(torch.cuda.device_count())
+        if min(torch.cuda.get_device_capability(device) for device in devices) >= (8, 0):
+            return Choice("bf16-mixed", "this GPU has bf16")
+        return Choice("16-mixed", "this GPU has no bf16")
     if kind != "cpu":
         return Choice("32", f"mixed precision is not proven on {kind}")
     if processes > 1:
-        return Choice("32", "several processes on CPUs")
+        return Choice("32", "several processes on CPUs")  # their probes could differ
     ratio = bf16_speedup()
-    if ratio >= WORTHWHILE:
-        return Choice("bf16-mixed", f"convolves {ratio:.1f}x as fast in bf16 as in float32")
-    return Choice("32", f"convolves {ratio:.1f}x as fast in bf16 as in float32")
-
-
-def _on_cuda() -> Choice:
-    # The oldest GPU that is to be seen decides, so that all processes of a machine agree.
-    devices = range(torch.cuda.device_count())
-    if min(torch.cuda.get_device_capability(device) for device in devices) >= (8, 0):
-        return Choice("bf16-mixed", "this GPU has bf16")
-    return Choice("16-mixed", "this GPU has no bf16")
+    reason = f"convolves {ratio:.1f}x as fast in bf16 as in float32"
+    return Choice("bf16-mixed" if ratio >= WORTHWHILE else "32", reason)
 
 
 @torch.inference_mode()
 def bf16_speedup(rounds: int = 7) -> float:
-    """Return how many times as fast one thread of this CPU convolves in bf16 as in float32.
+    """Return the speed of bf16 convolutions on one thread of this CPU, relative to float32.
 
-    Flags do not tell: of two processors with avx512_bf16 one gains, the other loses. The fastest
-    of several alternating rounds on one thread (some 50 ms in all) says the same beside other
-    work.
+    CPU flags do not decide: of two processors with avx512_bf16 one is faster, the other slower. The
+    fastest of several alternating rounds (50 ms in all) does not depend on other work.
     """
     image = torch.randn(1, 64, 64, 64).to(memory_format=torch.channels_last)
     kernel = torch.randn(64, 64, 3, 3).to(memory_format=torch.channels_last)
-    reduced, weight = image.bfloat16(), kernel.bfloat16()
+    pairs = [(image, kernel), (image.bfloat16(), kernel.bfloat16())]
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        pairs = [
-            (
-                _seconds(lambda: torch.conv2d(image, kernel, padding=1)),
-                _seconds(lambda: torch.conv2d(reduced, weight, padding=1)),
-            )
-            for _ in range(rounds + 1)
-        ]
+        measured = [[_seconds(*pair) for pair in pairs] for _ in range(rounds + 1)][1:]  # warm-up
     finally:
         torch.set_num_threads(threads)
-    measured = pairs[1:]  # the first round prepares the kernels
-    return min(full for full, _ in measured) / min(half for _, half in measured)
+    full, half = (float(min(seconds)) for seconds in zip(*measured, strict=True))
+    return full / half
 
 
-def _seconds(work: Callable[[], object]) -> float:
+def _seconds(image: torch.Tensor, kernel: torch.Tensor) -> float:
     start = time.perf_counter()
-    work()
+    torch.conv2d(image, kernel, padding=1)
     return time.perf_counter() - start
 
 
 @contextmanager
 def user_errors(config: Config, trainer: pl.Trainer) -> Iterator[None]:
-    """Turn signals, refused arguments, and memory that ran out into errors for the user."""
+    """Turn signals, refused arguments, and a lack of memory into errors for the user."""
     try:
         yield
     except Stopped:
@@ -188,7 +156,6 @@ def user_errors(config: Config, trainer: pl.Trainer) -> Iterator[None]:
 
 
 def _out_of_memory(config: Config, trainer: pl.Trainer) -> OutOfMemory:
-    """Return the error with the settings that take less memory."""
     if trainer.state.fn != TrainerFn.FITTING:
         return of_evaluation(config.inference.protocol)
     shares = trainer.world_size * trainer.accumulate_grad_batches

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from hrseg.errors import ConfigError
 from hrseg.losses import LOSSES, OHEM, CrossEntropy
 from tests.golden_weights import CITYSCAPES_WEIGHTS, GOLDEN
+from tests.losses.test_dice import logits_of
 
 WEIGHTED = ("cross_entropy", "ohem")
 TRAIN = np.load(GOLDEN / "train.npz")
@@ -29,12 +30,6 @@ def test_values_are_those_of_the_authors_code(name):
     assert value == pytest.approx(TRAIN[f"loss/value/{name}"].item(), rel=1e-5)
 
 
-def logits_of(probabilities):
-    """Logits (1, 2, 1, N) whose softmax gives class 0 these probabilities."""
-    p = torch.tensor(probabilities)
-    return torch.stack([p.log(), (1 - p).log()])[None, :, None, :].requires_grad_()
-
-
 def hand_ohem(probabilities, **arguments):
     mask = torch.zeros(1, 1, len(probabilities), dtype=torch.uint8)
     return OHEM(**arguments)(logits_of(probabilities), mask).item()
@@ -48,18 +43,6 @@ def test_ohem_keeps_what_is_below_the_threshold():
 def test_ohem_raises_the_threshold_to_the_probability_at_rank_min_kept():
     expected = -(math.log(0.2) + math.log(0.5) + math.log(0.8)) / 3
     assert hand_ohem([0.95, 0.5, 0.8, 0.2], threshold=0.1, min_kept=3) == pytest.approx(expected)
-
-
-def test_ohem_leaves_out_the_easiest_pixel_where_there_are_too_few():
-    # Strictly below the highest probability, as the authors' code does.
-    expected = -math.log(0.92)
-    assert hand_ohem([0.92, 0.98], threshold=0.9, min_kept=100) == pytest.approx(expected)
-
-
-def test_ohem_divides_by_pixels_and_not_by_weights():
-    logits, mask = logits_of([0.2, 0.5]), torch.tensor([[[0, 1]]])
-    expected = -(3 * math.log(0.2) + 0.5 * math.log(0.5)) / 2
-    assert OHEM([3.0, 0.5])(logits, mask).item() == pytest.approx(expected)
 
 
 @pytest.mark.parametrize("weights", [None, (0.5, 2.0, 1.0, 3.0, 1.5)])
@@ -78,10 +61,6 @@ def test_ohem_equals_its_definition_by_a_full_sort(weights):
         expected = losses[probability < limit].mean()
         found = OHEM(weights, threshold=threshold, min_kept=min_kept)(logits, mask)
         torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-6)
-
-
-def test_ohem_of_nothing_hard_is_zero():
-    assert hand_ohem([0.95], threshold=0.9, min_kept=1) == 0
 
 
 @pytest.mark.parametrize(
@@ -111,17 +90,6 @@ def test_void_pixels_have_no_influence(name):
     value.backward()
     assert value.item() == loss(changed, mask).item()
     assert not logits.grad[:, :, 6:].any()
-
-
-@pytest.mark.parametrize("name", LOSSES)
-@pytest.mark.parametrize("dtype", [torch.uint8, torch.int32, torch.int64])
-def test_any_integer_mask_and_low_precision_logits_give_float32(name, dtype):
-    logits = torch.randn(1, 3, 9, 9).bfloat16()
-    mask = torch.randint(0, 3, (1, 9, 9))
-    with torch.autocast("cpu", torch.bfloat16):
-        value = LOSSES[name]()(logits, mask.to(dtype))
-    assert value.dtype == torch.float32 and value.shape == ()
-    assert value.item() == LOSSES[name]()(logits.float(), mask).item()
 
 
 @pytest.mark.parametrize("name", LOSSES)
@@ -173,9 +141,3 @@ def test_wrong_class_weights_are_answered(name):
         LOSSES[name]([1.0, 2.0])(torch.randn(1, 3, 4, 4), torch.zeros(1, 4, 4))
     with pytest.raises(ConfigError, match="class_weights must be 0 or positive"):
         LOSSES[name]([1.0, -2.0])
-
-
-@pytest.mark.parametrize("arguments", [{"threshold": 1.5}, {"min_kept": 0}])
-def test_wrong_ohem_arguments_are_answered(arguments):
-    with pytest.raises(ConfigError, match=r"expected 0 to 1; .* expected 1 or more"):
-        OHEM(**arguments)

@@ -10,9 +10,3 @@ def test_the_cheapest_subset_within_a_tenth_of_a_point_is_found():
     assert [row["cost"] for row in report["subsets"]] == [
         cost / 525 for cost in (25, 100, 125, 400, 425, 500, 525)
     ]
-
-
-def test_all_scales_are_the_answer_where_each_is_needed():
-    report = scale_report({(1.0,): 0.5, (2.0,): 0.5, (1.0, 2.0): 0.6}, {1.0: 1, 2.0: 4})
-    assert report["cheapest"]["scales"] == [1.0, 2.0]
-    assert report["cheapest"]["cost"] == 1

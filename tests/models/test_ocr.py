@@ -40,15 +40,6 @@ def test_the_first_loss_of_both_is_that_of_equal_probabilities():
         assert abs(loss.item() - math.log(11)) < 0.1
 
 
-def test_dropout_acts_in_training_alone():
-    head, x = OCRHead([4, 8], num_classes=5), features()
-    torch.nn.init.normal_(head.cls_head.weight)
-    drawn = [head(x)["out"] for _ in range(2)]
-    assert not torch.equal(*drawn)
-    head.eval()
-    assert torch.equal(head(x)["out"], head(x)["out"])
-
-
 def test_bf16_keeps_the_softmax_over_all_pixels_exact():
     torch.manual_seed(0)
     head, x = OCRHead([4, 8], num_classes=5).eval(), features()

@@ -38,10 +38,7 @@ def test_the_table_shows_percent_per_class_and_a_dash_where_nothing_is_defined(r
     assert "-" in sky
     assert "mIoU 50.00" in text
     assert "plain: scales 0.5, 1, flip" in text
-
-
-def test_a_class_name_with_markup_stays_text(rendered):
-    assert "[red]sky[/red]" in rendered(SCORES)
+    assert "[red]sky[/red]" in text
 
 
 def test_each_scale_has_a_column_when_there_are_several(rendered):
@@ -69,9 +66,6 @@ def test_scores_json_belongs_to_the_best_checkpoint_also_after_a_resume(tmp_path
     callback = ClassScores(tmp_path)
     assert [validate(callback, miou) for miou in (0.5, 0.4, 0.6)] == [0.5, 0.5, 0.6]
     resumed = ClassScores(tmp_path)
-    resumed.load_state_dict(callback.state_dict())
-    assert validate(resumed, 0.55) == 0.6
-    # The best file that there is may be another than the one that the state knew.
     for known, then in ((0.58, 0.59), (None, 0.5)):
         best = ModelCheckpoint(monitor="val/miou", mode="max")
         best.best_model_score = known if known is None else torch.tensor(known)

@@ -1,12 +1,8 @@
 """Going on exactly. The long proof is tests/faults/test_resume.py; here is each part by itself."""
 
-import io
-import random
 import signal
 from pathlib import Path
-from types import SimpleNamespace as Space
 
-import numpy as np
 import pytest
 import pytorch_lightning as pl
 import torch
@@ -18,12 +14,9 @@ from hrseg.data import CamVid
 from hrseg.errors import ConfigError
 from hrseg.training.exact_resume import (
     ExactState,
-    RandomState,
+    progress_of,
     purge_events,
-    random_state,
     restoring,
-    set_random_state,
-    training_state,
 )
 from tests.camvid_tree import make_camvid
 from tests.conftest import silent_trainer
@@ -33,23 +26,6 @@ from tests.faults.test_signals import free_port, torchrun
 from tests.faults.training import Blow
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
-CPU = torch.device("cpu")
-
-
-def draws():
-    return random.random(), random.gauss(0, 1), np.random.rand(), np.random.randn(), torch.rand(3)
-
-
-def test_random_numbers_go_on_where_they_were_also_through_a_safe_file():
-    draws()  # leaves the second of a pair of normal numbers in Python's and numpy's state
-    file = io.BytesIO()
-    torch.save(random_state(CPU), file)
-    first = draws()
-    draws()
-    file.seek(0)
-    set_random_state(RandomState(**torch.load(file, weights_only=True)), CPU)
-    *numbers, tensor = draws()
-    assert numbers == list(first[:-1]) and torch.equal(tensor, first[-1])
 
 
 class Drawing(pl.LightningModule):
@@ -168,56 +144,25 @@ def test_a_run_that_early_stopping_has_ended_trains_no_more_but_with_more_patien
     assert len(drawn(root, tmp_path, callbacks=stopping(3), **state)) == 2 * 4
 
 
-RANDOM = {"python": [3, [1], None], "numpy": ["MT19937", torch.zeros(1), 0, 0, 0.0],
-          "torch": torch.zeros(1), "cuda": None}  # fmt: skip
-STATE = {
-    "pytorch-lightning_version": "2.7.0.post1",
-    "epoch": 3,
-    "global_step": 40,
-    "loops": {"fit_loop": {"epoch_progress": {"current": {"processed": 4}}}},
-    "callbacks": {"A": {}},
-    "optimizer_states": [{"state": {}, "param_groups": []}],
-    "lr_schedulers": [{"_step_count": 3, "last_epoch": 2}],
-    "resume": {"random": [RANDOM], "rows": 3, "step": 40, "validated": 40},
-}
-INVALID = {
-    "pytorch-lightning_version": [None, "\x1b[2J", 3],
-    "epoch": ["x", None],
-    "loops": ["x", {"fit_loop": {}}],
-    "callbacks": [[1], None],
-    "optimizer_states": [None, ["x"]],
-    "lr_schedulers": [None, [{}], [{"_step_count": "x", "last_epoch": 2}]],
-    "resume": [3, {}, {**STATE["resume"], "rows": -1}, {**STATE["resume"], "random": [{}]}],
-}
-
-
-def test_the_state_of_a_training_is_validated_by_its_layout(tmp_path):
-    assert training_state(STATE, tmp_path / "last.ckpt").finished_epochs == 4
-    with pytest.raises(ConfigError, match=r"last\.ckpt holds no training state to resume"):
-        training_state({"state_dict": {}}, tmp_path / "last.ckpt")
-
-
 @pytest.mark.parametrize(
-    ("key", "value"), [(key, value) for key in INVALID for value in INVALID[key]]
+    ("key", "value", "error"),
+    [
+        ("optimizer_states", [{"state": {}, "param_groups": []}], "ValueError"),
+        ("pytorch-lightning_version", "\x1b[2J", "InvalidVersion"),
+        ("resume", {"random": [{}], "rows": 0, "step": 3, "validated": 0}, "KeyError"),
+    ],
 )
-def test_an_invalid_part_of_a_state_is_refused_by_name(key, value, tmp_path):
-    with pytest.raises(ConfigError, match=rf"last.ckpt holds no training state .*: its {key}"):
-        training_state({**STATE, key: value}, tmp_path / "last.ckpt")
-
-
-def test_a_state_that_lightning_cannot_load_is_one_clear_error(root, tmp_path):
+def test_a_state_that_cannot_be_loaded_is_one_clear_error(key, value, error, root, tmp_path):
     drawn(root, tmp_path, save_at=3)
     content = torch.load(tmp_path / "state.ckpt", weights_only=True)
-    content["optimizer_states"] = [{"state": {}, "param_groups": []}]
-    torch.save(content, tmp_path / "state.ckpt")
-    with pytest.raises(ConfigError, match=r"holds no training state .*ValueError"):
+    torch.save({**content, key: value}, tmp_path / "state.ckpt")
+    with pytest.raises(ConfigError, match=rf"state.ckpt has no training state .*{error}"):
         drawn(root, tmp_path, state=tmp_path / "state.ckpt")
 
 
-def test_other_errors_stay_as_they_are(tmp_path):
-    trainer = silent_trainer(tmp_path, callbacks=[ExactState(tmp_path)])
-    with pytest.raises(KeyError), restoring(tmp_path / "last.ckpt", trainer):
-        raise KeyError
+def test_a_checkpoint_of_weights_cannot_be_resumed(tmp_path):
+    with pytest.raises(ConfigError, match=r"last\.ckpt has no training state .*optimizer_states"):
+        progress_of({"state_dict": {}}, tmp_path / "last.ckpt")
 
 
 def test_another_number_of_processes_is_said(root, tmp_path, capsys):
@@ -227,15 +172,6 @@ def test_another_number_of_processes_is_said(root, tmp_path, capsys):
     torch.save(content, tmp_path / "state.ckpt")
     assert len(drawn(root, tmp_path, state=tmp_path / "state.ckpt")) == 5
     assert "2 processes wrote the state, 1 resume it" in capsys.readouterr().out
-
-
-def test_each_process_takes_its_own_random_numbers(tmp_path):
-    second = {**RANDOM, "python": [3, [2], None]}
-    exact = ExactState(tmp_path)
-    place = Space(world_size=2, global_rank=1, is_global_zero=False)
-    content = {**STATE, "resume": {**STATE["resume"], "random": [RANDOM, second]}}
-    exact.on_load_checkpoint(place, None, content)
-    assert exact.random.python == second["python"]
 
 
 @pytest.mark.slow

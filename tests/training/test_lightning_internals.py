@@ -1,6 +1,5 @@
 """Contracts with private parts of Lightning: a failure names what a new version has changed."""
 
-import copy
 import inspect
 
 import pytest
@@ -9,7 +8,6 @@ import pytorch_lightning as pl
 from hrseg.training.lightning_internals import (
     VERSION,
     begin_next_epoch,
-    settled_loops,
     skip_sigterm_broadcast,
 )
 from tests.conftest import silent_trainer
@@ -67,56 +65,3 @@ def test_a_state_between_two_epochs_is_followed_by_the_next_epoch(more, tmp_path
     trainer.fit(module, *loaders(), ckpt_path=tmp_path / "end.ckpt", weights_only=True)
     part = "how a fit loop is restarted"
     assert (module.trained, module.validated, trainer.global_step) == (6, 3, 12), changed(part)
-
-
-def progress(ready, started, processed, completed):
-    return {"ready": ready, "started": started, "processed": processed, "completed": completed}
-
-
-def loops(epoch, batch, validation, last=False, steps=9):
-    return {
-        "epoch_progress": {"total": progress(*epoch), "current": progress(*epoch)},
-        "epoch_loop.batch_progress": {
-            "total": progress(*(20 + count for count in batch)),
-            "current": progress(*batch),
-            "is_last_batch": last,
-        },
-        "epoch_loop.val_loop.batch_progress": {
-            "total": progress(7, 7, 7, 7),
-            "current": progress(*validation),
-            "is_last_batch": True,
-        },
-        "epoch_loop.state_dict": {"_batches_that_stepped": steps},
-        "other": 5,
-    }
-
-
-DONE = (7, 7, 7, 7)
-
-
-@pytest.mark.parametrize(("validated", "steps"), [(False, 9), (True, 8)])
-def test_a_fetched_batch_counts_as_not_fetched(validated, steps):
-    given = loops((3, 3, 2, 2), (5, 4, 4, 4), DONE, last=True)
-    before = copy.deepcopy(given)
-    expected = loops((3, 3, 2, 2), (4, 4, 4, 4), DONE, steps=steps)
-    assert settled_loops(given, validated=validated) == expected
-    assert given == before
-
-
-def test_an_epoch_without_a_begun_batch_counts_as_not_begun():
-    given = loops((3, 3, 2, 2), (1, 0, 0, 0), DONE)
-    assert settled_loops(given, validated=True) == loops((2, 2, 2, 2), (0, 0, 0, 0), DONE)
-
-
-def test_a_validation_that_has_only_begun_is_due():
-    settled = settled_loops(loops((3, 3, 2, 2), (5, 5, 5, 5), (0, 0, 0, 0), True), validating=True)
-    validation = settled["epoch_loop.val_loop.batch_progress"]
-    assert validation["total"] == progress(8, 8, 7, 7)
-    assert validation["current"] == progress(1, 1, 0, 0)
-    assert settled["epoch_loop.batch_progress"]["is_last_batch"]
-
-
-@pytest.mark.parametrize("validating", [False, True])
-def test_the_ends_of_epochs_and_of_validations_stay_as_they_are(validating):
-    given = loops((3, 3, 3, 2), (5, 5, 5, 5), DONE, True)
-    assert settled_loops(given, validating, validated=True) == given

@@ -9,8 +9,7 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader
 
-from hrseg.cli import main
-from hrseg.errors import ConfigError, VerificationError
+from hrseg.errors import VerificationError
 from hrseg.training.loss_guard import IN_A_ROW, LossGuard
 from tests.conftest import noise, silent_trainer, tiny_task
 
@@ -40,11 +39,11 @@ class Harm(pl.Callback):
             self.hook.remove()
 
 
-def fit(module, folder, harm, loader=None, ckpt_path=None, **arguments):
+def fit(module, folder, harm, loader=None, **arguments):
     callbacks = [harm, LossGuard(module.on_bad_loss, folder)]
     trainer = silent_trainer(folder, **arguments, callbacks=callbacks)
     try:
-        trainer.fit(module, loader or DataLoader(images_of(), 1), ckpt_path=ckpt_path)
+        trainer.fit(module, loader or DataLoader(images_of(), 1))
     finally:
         for stem in [module.model.backbone.bn1]:
             stem._forward_pre_hooks.clear()
@@ -107,21 +106,6 @@ def test_gradients_that_are_no_numbers_are_no_step_either(tmp_path, clip, capsys
         fit(tiny_task(), tmp_path, BadGradient(2))
 
 
-class Keep(pl.Callback):
-    """Writes down the weights before and after each step of the first process."""
-
-    def __init__(self, folder):
-        self.folder = folder
-
-    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
-        if trainer.is_global_zero:
-            torch.save(pl_module.model.state_dict(), self.folder / f"{batch_idx}.pt")
-
-    def on_train_end(self, trainer, pl_module):
-        if trainer.is_global_zero:
-            torch.save(pl_module.model.state_dict(), self.folder / "end.pt")
-
-
 class InSecondProcess(Harm):
     """NaN in the second process alone."""
 
@@ -131,69 +115,18 @@ class InSecondProcess(Harm):
             super().on_train_batch_start(trainer, pl_module, batch, batch_idx)
 
 
-class Share:
-    """Every second image: even ones for the first process, odd ones for the second."""
-
-    def __init__(self, count):
-        self.count = count
-
-    def __len__(self):
-        return self.count // 2
-
-    def __iter__(self):
-        return iter(range(torch.distributed.get_rank(), self.count, 2))
-
-
-def in_two(module, folder, images, harm):
-    """Train in two processes."""
-    trainer = pl.Trainer(
-        accelerator="cpu", devices=2, strategy="ddp_fork", max_epochs=1, logger=False,
-        enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,
-        default_root_dir=folder, use_distributed_sampler=False,
-        callbacks=[harm, Keep(folder), LossGuard(module.on_bad_loss, folder)],
-    )  # fmt: skip
-    trainer.fit(module, DataLoader(images, 1, sampler=Share(len(images))))
-
-
 @pytest.mark.filterwarnings("ignore")
 def test_a_loss_of_one_process_is_skipped_by_all_and_named_by_the_first(tmp_path, capfd):
-    module = tiny_task(on_bad_loss="skip")
-    in_two(module, tmp_path, images_of(6), InSecondProcess(1))
-    states = [torch.load(tmp_path / f"{step}.pt") for step in range(3)]
-    assert same(states[1], states[2]) and not same(states[0], states[1])
+    module, loader = tiny_task(on_bad_loss="skip"), DataLoader(images_of(6), 1)
+    fit(module, tmp_path, InSecondProcess(1), loader, devices=2, strategy="ddp_fork")
     assert "at step 1 (images: 3.png): skipped" in capfd.readouterr().out
     assert [path.name for path in tmp_path.glob("bad_batches/*.pt")] == ["step1-1-1.pt"]
 
 
-@pytest.mark.filterwarnings("ignore")
-def test_a_process_with_nothing_to_learn_from_counts_in_the_mean_and_hangs_none(tmp_path, capfd):
-    images = [images_of()[1], images_of()[0]]  # the second is ignored everywhere
-    plain = {"momentum": 0.0, "weight_decay": 0.0, "name": "sgd"}
-    steady = {"name": "poly", "power": 0.0}
-    module = tiny_task(optimizer={**plain, "lr": 0.2}, schedule=steady)
-    in_two(module, tmp_path, images, Harm())
-    alone = tiny_task(optimizer={**plain, "lr": 0.1}, schedule=steady)
-    fit(alone, tmp_path, Harm(), DataLoader(images[:1], 1))
-    both = torch.load(tmp_path / "end.pt")
-    for name, weight in alone.model.named_parameters():
-        torch.testing.assert_close(both[name], weight, rtol=1e-5, atol=1e-7)
-    assert "1 of this epoch's batches held only ignored pixels" in capfd.readouterr().out
-
-
-def test_skipping_for_ever_is_an_end_across_a_resumption(tmp_path):
-    """Nine steps are skipped, the run is stopped and resumed; the next one is the tenth."""
-    module, harm = tiny_task(on_bad_loss="skip"), Harm(*range(IN_A_ROW - 1))
-    trainer = fit(module, tmp_path, harm, DataLoader(images_of(IN_A_ROW - 1), 1))
-    trainer.save_checkpoint(tmp_path / "last.ckpt")
-    loader = DataLoader(images_of(IN_A_ROW - 1), 1)
+def test_skipping_for_ever_is_an_end(tmp_path):
+    module, loader = tiny_task(on_bad_loss="skip"), DataLoader(images_of(IN_A_ROW), 1)
     with pytest.raises(VerificationError, match=f"the {IN_A_ROW}th in a row"):
-        resumed = tiny_task(on_bad_loss="skip")
-        fit(resumed, tmp_path, Harm(0), loader, max_epochs=2, ckpt_path=tmp_path / "last.ckpt")
-
-
-def test_batches_of_ignored_pixels_alone_are_counted(tmp_path, capsys):
-    fit(tiny_task(), tmp_path, Harm())
-    assert "1 of this epoch's batches held only ignored pixels" in capsys.readouterr().out
+        fit(module, tmp_path, Harm(*range(IN_A_ROW)), loader)
 
 
 def test_weights_that_are_no_numbers_are_not_saved(tmp_path):
@@ -206,25 +139,3 @@ def test_weights_that_are_no_numbers_are_not_saved(tmp_path):
     with pytest.raises(VerificationError, match="not finite at step 4: they were not saved"):
         trainer.save_checkpoint(tmp_path / "last.ckpt")
     assert (tmp_path / "last.ckpt").read_bytes() == before
-
-
-def test_a_single_value_for_batch_norm_is_a_message(tmp_path):
-    crops = [{**item, "image": item["image"][:, :32, :32], "mask": item["mask"][:32, :32]}
-             for item in images_of()]  # fmt: skip
-    with pytest.raises(ConfigError, match=r"one pixel(.|\n)*data.crop_size beyond 32"):
-        fit(tiny_task(), tmp_path, Harm(), DataLoader(crops, 1))
-
-
-def test_fit_refuses_such_a_crop_before_training_and_leaves_no_run(tmp_path, capsys):
-    crop = ["data.crop_size=[32,32]", "data.batch_size=1", f"data.root={tmp_path / 'data'}"]
-    small = ["model.backbone=hrnet_w18_small_v1", "data.num_train=1", "data.num_val=1"]
-    runs = tmp_path / "runs"
-    assert main(["fit", "--config", "synthetic_tiny", *crop, *small, f"runs={runs}"]) == 2
-    assert "batch norm cannot normalise a single value" in capsys.readouterr().err
-    assert not list(runs.glob("*/*"))
-
-
-def test_an_unknown_policy_is_refused():
-    with pytest.raises(ConfigError, match=r"on_bad_loss 'skp'.*skip"):
-        tiny_task(on_bad_loss="skp")
-    assert LossGuard().policy == "stop"

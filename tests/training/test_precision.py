@@ -11,9 +11,7 @@ from tests.camvid_tree import fit_overrides, make_camvid
 @pytest.mark.parametrize(
     ("capabilities", "precision"),
     [
-        ([(9, 0)], "bf16-mixed"),
-        ([(8, 0), (8, 6)], "bf16-mixed"),
-        ([(7, 5)], "16-mixed"),
+        ([(8, 0), (9, 0)], "bf16-mixed"),
         ([(8, 0), (7, 0)], "16-mixed"),  # all processes of a machine must agree
     ],
 )
@@ -25,10 +23,7 @@ def test_a_gpu_with_bf16_computes_in_it_and_an_older_one_in_float16(
     assert choose_precision("cuda", 4).precision == precision
 
 
-@pytest.mark.parametrize(
-    ("speedup", "precision"),
-    [(0.6, "32"), (1.0, "32"), (1.2, "32"), (1.4, "bf16-mixed"), (2.7, "bf16-mixed")],
-)
+@pytest.mark.parametrize(("speedup", "precision"), [(1.2, "32"), (1.4, "bf16-mixed")])
 def test_a_cpu_computes_in_bf16_where_that_is_clearly_faster(monkeypatch, speedup, precision):
     monkeypatch.setattr(devices, "bf16_speedup", lambda: speedup)
     choice = choose_precision("cpu")

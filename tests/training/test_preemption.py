@@ -108,13 +108,6 @@ def test_a_validation_ends_at_once_since_the_state_of_before_is_saved(tmp_path):
     assert (module.validated, saved(tmp_path)) == (2, 6)
 
 
-def test_the_state_is_saved_before_each_validation(tmp_path):
-    seen = []
-    module = Plain(lambda name, count: seen.append(saved(tmp_path)) if name != "train" else None)
-    fit(tmp_path, module, val_check_interval=3)
-    assert seen == [3] * 3 + [6] * 3 + [9] * 3 + [12] * 3
-
-
 @pytest.mark.parametrize(
     ("minutes", "steps"), [(1e-9, [0, 1, 2, 3]), (5, [None] * 4), (0, [None] * 4)]
 )

@@ -44,8 +44,6 @@ def test_waiting_training_and_validation_are_told_apart(first, clock, capsys):
     progress.on_validation_start(trainer(2), None)
     clock.time += 50
     progress.on_validation_end(trainer(2), None)
-    assert progress.wait_share == pytest.approx(2 / 8)
-    assert (progress.train_seconds, progress.validate_seconds) == (8, 50)
     progress.on_train_end(trainer(2, first), None)
     printed = capsys.readouterr().out
     if not first:  # other processes stay silent
@@ -55,15 +53,6 @@ def test_waiting_training_and_validation_are_told_apart(first, clock, capsys):
     assert "step 2/10  loss 0.5000  lr 0.01  data wait 25.0%  left 0:00:32" in printed
     assert "trained 2 steps in 0:00:08, 25.0% of it waiting for data" in printed
     assert "validated for 0:00:50" in printed
-
-
-def test_a_run_resumed_within_an_epoch_counts_from_its_own_start(clock):
-    """Lightning begins no epoch then."""
-    progress = Progress(every_seconds=1e9)
-    progress.on_train_start(trainer(5), None)
-    clock.time += 2
-    progress.on_train_batch_start(trainer(5), None, None, 1)
-    assert progress.train_seconds == progress.wait_seconds == 2
 
 
 class Terminal(io.StringIO):
