@@ -68,9 +68,10 @@ def _run(arguments: argparse.Namespace) -> int:
     """Run the command with the settings of the process that every command shares."""
     from hrseg.utils.console import plain_output
     from hrseg.utils.registry import load_plugin
-    from hrseg.utils.system import keep_memory, relax_garbage_collection
+    from hrseg.utils.system import keep_memory, relax_garbage_collection, share_processors
 
     relax_garbage_collection()
+    share_processors()
     if arguments.command in _COMPUTE:
         keep_memory()
     with plain_output():

@@ -133,6 +133,7 @@ def summarize(
     matrix: Tensor, class_names: Sequence[str], absent: str = "skipped"
 ) -> dict[str, Any]:
     """Return every score as plain data, the layout of scores.json; what is undefined is None."""
+    matrix = torch.atleast_2d(matrix)
     rows = zip(class_names, iou(matrix), accuracy(matrix), matrix.sum(1), strict=True)
     return {
         "miou": _number(mean_iou(matrix, absent)),
@@ -170,7 +171,7 @@ def _fit_byte(ids: Tensor) -> bool:
 
 
 def _marginals(matrix: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    counts = matrix.cpu().double()
+    counts = torch.atleast_2d(matrix.cpu().double())  # torchmetrics squeezes one class
     return counts.diagonal(), counts.sum(1), counts.sum(0)
 
 
