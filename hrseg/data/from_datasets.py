@@ -146,7 +146,7 @@ class _Pairs(SegmentationDataset):
         if wrong.size:
             raise DataError(
                 f"{where}: the mask has the ids {', '.join(map(str, wrong[:5]))}.\n"
-                f"Expected 0..{self.num_classes - 1}, one per class name, or {IGNORE_INDEX} (ignore)."
+                f"Expected 0..{self.num_classes - 1}, one per class name, or {IGNORE_INDEX}."
             )
         return pixels, ids.astype(np.uint8)
 
