@@ -67,9 +67,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(arguments: argparse.Namespace) -> int:
     from hrseg.utils.console import plain_output
     from hrseg.utils.registry import load_plugin
-    from hrseg.utils.system import keep_memory, relax_garbage_collection
+    from hrseg.utils.system import keep_memory, relax_garbage_collection, share_processors
 
     relax_garbage_collection()
+    share_processors()
     if arguments.command in _COMPUTE:
         keep_memory()
     with plain_output():

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Callback, EarlyStopping, EMAWeightAveraging, LambdaCallback
 
+from hrseg.checkpoints.run_lock import locked_run
 from hrseg.checkpoints.runs import point_latest, requeued_run, write_config
 from hrseg.config.schema import Config
 from hrseg.errors import HrsegError
@@ -60,18 +61,19 @@ def fit(config: Config, resume: Path | None = None) -> Path:
     keeps = not options.get("fast_dev_run") and bool(options.get("enable_checkpointing", True))
     interruption = Interruption(run, keeps, config.save_every_minutes)
     try:
-        first = LambdaCallback(on_train_start=record)  # a refused run leaves no trace
-        callbacks = [first, *_callbacks(config, run, keeps, interruption)]
-        trainer = build_trainer(config, placement, run, callbacks)
-        last = checked_last(config, task, trainer, run) if resume else None
-        check_norms(config, trainer)
-        check_interval(trainer, len(data.train_dataset or ()) // config.data.batch_size)
-        announce_fit(config, data, task, trainer, reason, last)
-        with user_errors(config, trainer), restoring(last, trainer):
-            trainer.fit(task, data, ckpt_path=last, weights_only=True)
-        interruption.finish()
-        if trainer.is_global_zero:
-            report_run(run, config.inference.details)
+        with locked_run(run):
+            first = LambdaCallback(on_train_start=record)  # a refused run leaves no trace
+            callbacks = [first, *_callbacks(config, run, keeps, interruption)]
+            trainer = build_trainer(config, placement, run, callbacks)
+            last = checked_last(config, task, trainer, run) if resume else None
+            check_norms(config, trainer)
+            check_interval(trainer, len(data.train_dataset or ()) // config.data.batch_size)
+            announce_fit(config, data, task, trainer, reason, last)
+            with user_errors(config, trainer), restoring(last, trainer):
+                trainer.fit(task, data, ckpt_path=last, weights_only=True)
+            interruption.finish()
+            if trainer.is_global_zero:
+                report_run(run, config.inference.details)
     except (HrsegError, Stopped):
         if not resume and not started:
             shutil.rmtree(run, ignore_errors=True)

@@ -13,6 +13,7 @@ from hrseg.data.datasets.cocostuff10k import COCOStuff10K
 from hrseg.data.datasets.folder import Folder
 from hrseg.data.datasets.lip import LIP
 from hrseg.data.datasets.pascal_context import PascalContext
+from hrseg.data.from_datasets import from_datasets
 from hrseg.data.synthetic.dataset import Synthetic
 from hrseg.utils.registry import Registry
 
@@ -34,5 +35,5 @@ register = DATASETS.register
 
 __all__ = [
     "ADE20K", "DATASETS", "LIP", "COCOStuff10K", "CamVid", "Cityscapes", "Folder", "PascalContext",
-    "SegmentationDataModule", "Synthetic", "register",
+    "SegmentationDataModule", "Synthetic", "from_datasets", "register",
 ]  # fmt: skip

@@ -26,6 +26,12 @@ def test_rows_are_the_truth_and_counts_are_int64():
     assert torch.equal(matrix, HAND)
 
 
+def test_one_class_is_scored():
+    matrix = confusion([[0, 0, 0]], [[0, 0, 255]], num_classes=1)
+    assert iou(matrix).tolist() == [1.0]
+    assert summarize(matrix, ["road"])["confusion_matrix"] == [[2]]
+
+
 def test_scores_of_a_hand_worked_case_are_plain_data():
     scores = json.loads(json.dumps(summarize(HAND, ["road", "car", "bus"]), allow_nan=False))
     assert scores["miou"] == pytest.approx((3 / 6 + 2 / 5) / 2)
