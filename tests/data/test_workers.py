@@ -16,7 +16,7 @@ import torch
 from torch.utils.data import Dataset
 
 from hrseg.data import workers as module
-from hrseg.data.workers import WatchedLoader, at, collate_noted
+from hrseg.data.workers import WatchedLoader, at
 from hrseg.errors import DataError
 from tests.conftest import silent_trainer
 from tests.paths import ROOT
@@ -245,15 +245,8 @@ def test_no_worker_outlives_a_parent_that_is_killed_ends_or_is_interrupted():
     assert not left, pids
 
 
-def no_room(batch):
+def no_room():
     raise RuntimeError("unable to allocate shared memory(shm) for file </x>: No space left (28)")
-
-
-def test_a_batch_that_finds_no_shared_memory_is_told_with_its_repair():
-    with pytest.raises(DataError, match=r"batch: No space left \(28\)\.\n.*--shm-size.*ulimit"):
-        collate_noted(no_room, [])
-    with pytest.raises(RuntimeError, match="equal size"):
-        collate_noted(torch.stack, [torch.ones(2), torch.ones(3)])
 
 
 SMALL = """
@@ -283,5 +276,5 @@ def test_a_small_dev_shm_is_told_of():
 
 def test_outside_of_a_worker_nothing_is_noted():
     at(3)
-    assert module._desk is None
+    assert module._board is None
     assert len(list(made(num_workers=0, persistent_workers=False))) == 6
