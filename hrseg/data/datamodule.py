@@ -226,7 +226,7 @@ class SegmentationDataModule(LightningDataModule):
             cache.check(dataset.files)
             if dataset.manifest is not None:
                 for pair in dataset.files:
-                    for path, digest in zip(pair, cache.sources(pair[0]), strict=False):
+                    for path, digest in zip(pair, cache.entry(pair[0]).sources, strict=False):
                         if path is not None:
                             dataset.manifest.compare(path, digest)
             dataset.cache = cache

@@ -12,7 +12,7 @@ import torch
 from torch.utils.data import Dataset
 
 from hrseg.data.cache import Cache
-from hrseg.data.checksums import Manifest
+from hrseg.data.checksums import Manifest, digest_of
 from hrseg.data.images import Array, header_size, named, read_image
 from hrseg.data.masks import ReadMask
 from hrseg.data.workers import at
@@ -130,7 +130,7 @@ class SegmentationDataset(Dataset[dict[str, Any]]):
             return self.cache.read(image_path)
         if self.manifest is not None:
             for path in filter(None, self.files[index]):
-                self.manifest.check(path)
+                self.manifest.compare(path, digest_of(path))
         image = read_image(image_path)
         if mask_path is None:
             return image, np.full(image.shape[:2], IGNORE_INDEX, np.uint8)

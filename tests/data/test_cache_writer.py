@@ -105,7 +105,7 @@ def test_a_disk_without_room_is_said_before_anything_is_decoded(tmp_path, monkey
 def test_a_second_writer_is_refused(tmp_path):
     files = pairs(tmp_path / "data", 1)
     (tmp_path / "cache").mkdir()
-    with module._alone(tmp_path / "cache"), pytest.raises(ConfigError, match="another process"):
+    with module._locked(tmp_path / "cache"), pytest.raises(ConfigError, match="another process"):
         write_cache(tmp_path / "cache", tmp_path / "data", files, READER)
 
 
