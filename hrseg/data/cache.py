@@ -29,16 +29,11 @@ INDEX, FORMAT = "index.jsonl", 1
 
 @dataclass(frozen=True)
 class Entry:
-    """An image and its mask in the cache.
+    """An image and its mask in the cache; `files` are relative to the data set's root if below it.
 
-    Attributes:
-        files: image and mask, relative to the data set's root if they are below it.
-        stats: (bytes, modification time in ns) of each.
-        sources: sha256 of each.
-        size: (height, width).
-        shard: number of the file with the pixels.
-        offset: first byte in it: the image (H, W, 3), then the train ids (H, W).
-        content: sha256 of these bytes.
+    `stats` are (bytes, modification time in ns), `sources` the sha256 of the files, `size` is
+    (height, width). From byte `offset` the shard has the image (H, W, 3), then the train ids
+    (H, W); `content` is their sha256.
     """
 
     files: Annotated[tuple[str, ...], Field(min_length=1, max_length=2)]
@@ -61,9 +56,7 @@ class Cache:
     def __init__(self, folder: Path, root: Path, read_mask: ReadMask) -> None:
         """Read the index of a cache that `write_cache` made of the data set at `root`.
 
-        Raises:
-            ConfigError: no cache, another format, or masks of another reader.
-            DataError: a damaged line.
+        Raises ConfigError for a missing cache, another format or other masks; DataError for damage.
         """
         self.folder, self.root = folder, root
         if not (folder / INDEX).is_file():
@@ -92,7 +85,7 @@ class Cache:
             self._map(shard)
 
     def holds(self, pair: Pair, exactly: bool = False) -> bool:
-        """Return whether a pair is in the cache, with its files as they are now.
+        """Return whether a pair is in the cache as its files are now.
 
         If only the time of a file differs, compare its content, unless `exactly`.
         """

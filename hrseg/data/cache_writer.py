@@ -44,16 +44,11 @@ def write_cache(
 ) -> int:
     """Bring a cache up to date; return the number of pairs that were decoded or compared.
 
-    Args:
-        folder: of the cache; pairs in it are kept.
-        root: of the data set.
-        files: (image, mask) paths.
-        read_mask: path -> (H, W) train ids.
-        workers: threads that decode.
-        track: wraps the entries as they come, for a progress bar.
+    `workers` threads decode. `track` wraps the entries as they come, for a progress bar. Finished
+    pairs are kept after an error.
 
     Raises:
-        DataError: an unreadable file; the pairs that are done are kept.
+        DataError: an unreadable file.
         ConfigError: no room, another writer, or a cache of other masks in the folder.
     """
     try:
@@ -83,9 +78,7 @@ def verify_cache(
 ) -> list[Entry]:
     """Read every byte of a cache; remove the damaged pairs from it, and return them.
 
-    Raises:
-        DataError: a shard was cut off.
-        ConfigError: no cache, or another process writes it.
+    Raises DataError if a shard was cut off.
     """
     cache = Cache(folder, root, read_mask)
     with _locked(folder):

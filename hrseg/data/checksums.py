@@ -16,13 +16,7 @@ NAME = "hrseg.sha256"  # in the root of a data set
 
 @dataclass(frozen=True)
 class Manifest:
-    """Checksums of the files below a folder.
-
-    Attributes:
-        path: of the manifest.
-        root: folder that the names are relative to.
-        digests: name with slashes -> sha256 in hexadecimal.
-    """
+    """Checksums: `digests` maps names relative to `root`, with slashes, to a sha256 in hexadecimal."""
 
     path: Path
     root: Path
@@ -30,11 +24,7 @@ class Manifest:
 
     @classmethod
     def read(cls, path: Path, root: Path) -> "Manifest":
-        """Read a manifest.
-
-        Raises:
-            ConfigError: a missing file, or an invalid line.
-        """
+        """Read a manifest; raise ConfigError for a missing file or an invalid line."""
         try:
             lines = path.read_bytes().decode("utf-8", "surrogateescape").split("\n")
         except OSError as error:
@@ -56,11 +46,7 @@ class Manifest:
         return cls(path, root, digests)
 
     def compare(self, file: Path, digest: str) -> None:
-        """Compare the sha256 of a file with its line.
-
-        Raises:
-            DataError: another sha256, or no line.
-        """
+        """Compare the sha256 of a file; raise DataError if it differs or has no line."""
         expected = self.digests.get(_name(file, self.root))
         if expected is None:
             raise DataError(

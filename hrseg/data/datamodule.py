@@ -25,30 +25,27 @@ from hrseg.data.transforms import TrainTransform
 from hrseg.data.workers import WatchedLoader
 from hrseg.errors import ConfigError, DataError
 
-_OF_THE_TRANSFORM = ("crop_size", "scales", "base_size", "flip", "photometric", "squash")
-
 
 class SegmentationDataModule(LightningDataModule):
-    """Base of the data sets: a child states its class facts, `files` and `mask_reader`.
+    """Base of the data sets: a child defines its class facts, `files` and `mask_reader`.
 
     Args:
-        root: the folder that holds the data set.
+        root: folder of the data set.
         options: see `DataOptions`.
 
     Attributes:
         class_names: one per train id.
         palette: RGB colour of each class.
         flip_pairs: classes that swap when an image is mirrored.
-        class_weights: the loss weights published with the data set, if any.
-        expected_images: the official number of images of each split.
-        unions: splits that are made of others, for example {"trainval": ("train", "val")}.
-        submission_ids: the raw id of each class in masks for the benchmark's server, if there is
-            one.
-        image_suffix: what the stems of images end with that those of their masks do not.
-        mask_suffix: what the stems of masks end with.
+        class_weights: loss weights published with the data set, if any.
+        expected_images: official number of images of each split.
+        unions: splits made of others, for example {"trainval": ("train", "val")}.
+        submission_ids: raw id of each class in masks for the benchmark's server, if there is one.
+        image_suffix: end of the stems of images that their masks lack.
+        mask_suffix: end of the stems of masks.
         train_dataset: after `setup`; items are augmented crops.
         val_dataset: after `setup`; items keep their size.
-        test_dataset: after `setup`; likewise.
+        test_dataset: after `setup`; items keep their size.
     """
 
     class_names: tuple[str, ...] = ()
@@ -61,11 +58,7 @@ class SegmentationDataModule(LightningDataModule):
     image_suffix: str = ""
     mask_suffix: str = ""
 
-    def __init__(
-        self,
-        root: str,
-        **options: Unpack[DataOptions],
-    ) -> None:
+    def __init__(self, root: str, **options: Unpack[DataOptions]) -> None:
         """Keep the arguments; nothing is read yet."""
         super().__init__()
         chosen = complete(options)
@@ -81,8 +74,13 @@ class SegmentationDataModule(LightningDataModule):
         self.val_split = chosen["val_split"]
         self.test_split = chosen["test_split"]
         self.transform = TrainTransform(
-            flip_pairs=self.flip_pairs,
-            **{name: chosen[name] for name in _OF_THE_TRANSFORM},  # type: ignore[literal-required]
+            chosen["crop_size"],
+            chosen["scales"],
+            chosen["base_size"],
+            chosen["flip"],
+            self.flip_pairs,
+            chosen["photometric"],
+            chosen["squash"],
         )
         self.class_uniform = chosen["class_uniform"]
         self.cache = Path(cache).expanduser() if cache is not None else None
@@ -99,17 +97,14 @@ class SegmentationDataModule(LightningDataModule):
         return len(self.class_names)
 
     def files(self, split: str) -> Files:
-        """Return the (image, mask) paths of a split, in a fixed order.
+        """Return the (image, mask) paths of a split, in a fixed order; None for a missing mask.
 
-        Never asked for a union. Without masks (a benchmark's test split) a mask is None.
-
-        Raises:
-            DataError: missing folders, no images, or images and masks that do not pair.
+        `split` is never one of `unions`. DataError: missing folders, no images, or unpaired files.
         """
         raise NotImplementedError
 
     def mask_reader(self) -> ReadMask:
-        """Return what turns a mask's path into train ids."""
+        """Return a function: path of a mask -> train ids."""
         raise NotImplementedError
 
     def dataset(self, split: str, train: bool = False) -> SegmentationDataset:
@@ -126,13 +121,12 @@ class SegmentationDataModule(LightningDataModule):
         """Find what would stop a run later: names, every header, a sample of pixels, the overlap.
 
         Args:
-            stage: "fit" looks at the training and validation splits, "validate" and "test" at
-                theirs alone.
+            stage: "fit" checks the training and validation splits, "validate" and "test" their own.
             devices: number of processes that share a batch.
             accumulated: batches whose gradients are added up to a step.
 
         Raises:
-            DataError: the first thing that is wrong, and how to repair it.
+            DataError: the first fault, and how to repair it.
             ConfigError: fewer training images than one batch, or an indivisible batch.
         """
         self.prepare_data()
@@ -154,7 +148,7 @@ class SegmentationDataModule(LightningDataModule):
         self.setup(stage)  # last: class_uniform reads every mask
 
     def shortfall(self, split: str, count: int) -> str | None:
-        """Return what to say if a split has another number of images than the official one."""
+        """Return a note if a split has another number of images than the official one."""
         expected = self.expected_images.get(split, count)
         if expected == count:
             return None
@@ -174,9 +168,10 @@ class SegmentationDataModule(LightningDataModule):
     def train_dataloader(self) -> DataLoader[dict[str, Any]]:
         """Return shuffled batches of crops: this process's share, the ragged last batch dropped."""
         assert self.train_dataset is not None, "setup('fit') comes first"
-        rank, world = self._place()
-        trainer = self.trainer
-        per_step = self._batch_per_step(world, trainer.accumulate_grad_batches if trainer else 1)
+        rank, world = self._rank()
+        per_step = self._batch_per_step(
+            world, self.trainer.accumulate_grad_batches if self.trainer else 1
+        )
         sampler = TrainSampler(
             self.train_dataset, world, rank, self.seed, self.batch_size, self.class_draw
         )
@@ -187,26 +182,22 @@ class SegmentationDataModule(LightningDataModule):
 
     def val_dataloader(self) -> DataLoader[dict[str, Any]]:
         """Return this process's share of the whole images, one at a time."""
-        assert self.val_dataset is not None, "setup comes first"
-        rank, world = self._place()
-        return self._loader(self.val_dataset, EvaluationSampler(self.val_dataset, world, rank), 1)
+        return self._evaluation_loader(self.val_dataset)
 
     def test_dataloader(self) -> DataLoader[dict[str, Any]]:
         """Return this process's share of the whole images of the test split, one at a time."""
-        assert self.test_dataset is not None, "setup('test') comes first"
-        rank, world = self._place()
-        return self._loader(self.test_dataset, EvaluationSampler(self.test_dataset, world, rank), 1)
+        return self._evaluation_loader(self.test_dataset)
 
     def state_dict(self) -> dict[str, int]:
-        """Return the place of the training in its data, which Lightning saves in checkpoints.
+        """Return the position of the training in its data, which Lightning saves in checkpoints.
 
-        Not the loader's to save: Lightning would restore it after `estimated_stepping_batches` has
+        If the loader saved it, Lightning would restore it after `estimated_stepping_batches` has
         begun to read the first epoch.
         """
         return self.train_loader.place() if self.train_loader is not None else {}
 
     def load_state_dict(self, state_dict: dict[str, int]) -> None:
-        """Let the training loader begin at a state of `state_dict`."""
+        """Make the training loader begin at a state of `state_dict`."""
         self.resumed = state_dict
 
     def _pair(self, stage: str | None) -> None:
@@ -220,17 +211,23 @@ class SegmentationDataModule(LightningDataModule):
             self.train_dataset = self._cached(self.dataset(self.train_split, train=True))
 
     def _cached(self, dataset: SegmentationDataset) -> SegmentationDataset:
-        """Let a data set read from the cache, if there is one, and once it is known to hold it."""
+        """Check the cache and its sources, if there is one, and read from it."""
         if self.cache is not None:
             cache = Cache(self.cache, self.root, dataset.read_mask)
             cache.check(dataset.files)
-            if dataset.manifest is not None:
-                for pair in dataset.files:
-                    for path, digest in zip(pair, cache.entry(pair[0]).sources, strict=False):
-                        if path is not None:
-                            dataset.manifest.compare(path, digest)
+            for pair in dataset.files if dataset.manifest else ():
+                for path, digest in zip(pair, cache.entry(pair[0]).sources, strict=False):
+                    if dataset.manifest and path is not None:
+                        dataset.manifest.compare(path, digest)
             dataset.cache = cache
         return dataset
+
+    def _evaluation_loader(
+        self, dataset: SegmentationDataset | None
+    ) -> WatchedLoader[dict[str, Any]]:
+        assert dataset is not None, "setup comes first"
+        rank, world = self._rank()
+        return self._loader(dataset, EvaluationSampler(dataset, world, rank), 1)
 
     def _loader(
         self, dataset: SegmentationDataset, sampler: EpochSampler, batch_size: int
@@ -244,11 +241,11 @@ class SegmentationDataModule(LightningDataModule):
             drop_last=dataset.transform is not None,
             pin_memory=torch.cuda.is_available(),
             persistent_workers=self.workers > 0,
-            # Its own: how often loaders are made must not change what training draws.
+            # Its own: the number of loaders made must not change what training draws.
             generator=torch.Generator().manual_seed(self.seed),
         )
 
-    def _place(self) -> tuple[int, int]:
+    def _rank(self) -> tuple[int, int]:
         """Return (rank, number) of this process among those that share an epoch."""
         trainer = self.trainer
         return (trainer.global_rank, trainer.world_size) if trainer is not None else (0, 1)

@@ -19,21 +19,17 @@ from hrseg.data.workers import at
 from hrseg.errors import DataError
 from hrseg.utils.constants import IGNORE_INDEX
 
-MOST = 0.1  # share of a data set that may be skipped; beyond it the data set is another
+MOST = 0.1  # share of a data set that may be skipped
 Files = Sequence[tuple[Path, Path | None]]
 Transform = Callable[[Array, Array, tuple[int, ...], int | None], tuple[Array, Array]]
 
 
 @dataclass(frozen=True)
 class Key:
-    """What a sampler asks a data set for.
+    """Request of a sampler for the image `index` with the random draws of `epoch`.
 
-    Attributes:
-        index: which image.
-        epoch: selects the random draws, so that any sample of any epoch can be made again.
-        repeat: shown only to even out the processes; its mask is all ignore.
-        wanted: class that the crop must hold; None leaves it to chance.
-        place: of a crop with a wanted class in its epoch, where an image may come several times.
+    A `repeat` only evens out the processes; its mask is all ignore. The crop contains the class
+    `wanted`. As such an image may be drawn several times, `place` is its position in the epoch.
     """
 
     index: int
@@ -43,29 +39,28 @@ class Key:
     place: int = 0
 
     def seeds(self, seed: int) -> tuple[int, ...]:
-        """Return what decides the random draws of the sample."""
+        """Return the seeds of the sample's random draws."""
         seeds = (seed, self.epoch, self.index)
-        # Not place alone: NumPy takes a 0 at the end for nothing.
+        # Plus 1: NumPy ignores a 0 at the end.
         return seeds if self.wanted is None else (*seeds, self.place + 1)
 
 
 class SegmentationDataset(Dataset[dict[str, Any]]):
     """Images and their masks as {"image": (3, h, w) RGB, "mask": (h, w), "name"}, both uint8.
 
-    Masks hold train ids and 255 = ignore; an image without a mask gets one that is all ignore.
+    Masks contain train ids and 255 = ignore; the mask of an image without one is all ignore.
 
     Args:
         files: (image, mask) paths; the mask may be None.
         read_mask: path -> (H, W) train ids.
         transform: (image (H, W, 3), mask (H, W), seeds, wanted class or None) -> image and mask,
-            augmented; None leaves both.
+            augmented; None: whole images.
         seed: with the key it decides every random draw.
 
     Attributes:
-        cache: where images and masks are taken from instead of their files; None: from these.
-        manifest: what the files must be; None: that is not looked at.
-        skips: what cannot be read gives a black image, all ignored, with its "fault", instead of an
-            error.
+        cache: source of decoded images and masks; None: the files.
+        manifest: checksums that the files must have; None: not checked.
+        skips: an unreadable pair is a black image, all ignored, with its "fault", not an error.
     """
 
     def __init__(
@@ -75,12 +70,10 @@ class SegmentationDataset(Dataset[dict[str, Any]]):
         transform: Transform | None = None,
         seed: int = 0,
     ) -> None:
-        """Keep the list; nothing is read yet."""
+        """Keep the arguments; nothing is read yet."""
         self.files = list(files)
         self.names = _names([image for image, _ in self.files])
-        self.read_mask = read_mask
-        self.transform = transform
-        self.seed = seed
+        self.read_mask, self.transform, self.seed = read_mask, transform, seed
         self.cache: Cache | None = None
         self.manifest: Manifest | None = None
         self.skips = False
@@ -90,11 +83,7 @@ class SegmentationDataset(Dataset[dict[str, Any]]):
         return len(self.files)
 
     def __getitem__(self, key: int | Key) -> dict[str, Any]:
-        """Return the item; a bare index means epoch 0.
-
-        Raises:
-            DataError: an unreadable file, a mask of another size, an unknown id.
-        """
+        """Return the item; a bare index means epoch 0. Errors as `read`."""
         key = key if isinstance(key, Key) else Key(key)
         fault = ""
         try:
@@ -119,11 +108,7 @@ class SegmentationDataset(Dataset[dict[str, Any]]):
         }
 
     def read(self, index: int) -> tuple[Array, Array]:
-        """Return image (H, W, 3) and mask (H, W) of one file pair, unchanged.
-
-        Raises:
-            DataError: an unreadable file, a mask of another size, an unknown id.
-        """
+        """Return image (H, W, 3) and mask (H, W) of a pair; DataError for unreadable files."""
         at(index)
         image_path, mask_path = self.files[index]
         if self.cache is not None:
@@ -139,7 +124,7 @@ class SegmentationDataset(Dataset[dict[str, Any]]):
         return image, mask
 
     def mask_ids(self, path: Path) -> Array:
-        """Return a mask's train ids (H, W); of one that is skipped, a pixel that is ignored."""
+        """Return a mask's train ids (H, W); one ignored pixel for a mask that is skipped."""
         try:
             return self.read_mask(path)
         except DataError:
@@ -151,53 +136,46 @@ class SegmentationDataset(Dataset[dict[str, Any]]):
 def check_files(dataset: SegmentationDataset, sample: int = 16) -> None:
     """Compare the sizes of every image and mask by their headers; read an even sample whole.
 
-    A sample without two classes is warned about: nothing can be learned from it.
+    Warn about a sample without two classes: nothing can be learned from it.
 
     Raises:
-        DataError: the first file that is unreadable, of another size, or holds an unknown id; of
-            a data set that skips, where these are too many.
+        DataError: the first unreadable pair; for a data set that skips: too many of them.
     """
-    faults: dict[int, DataError] = {}
+    faults: dict[int, str] = {}
+
+    @contextmanager
+    def skipping(index: int) -> Iterator[None]:
+        try:
+            yield
+        except DataError as error:
+            if not dataset.skips:
+                raise
+            faults[index] = str(error).partition("\n")[0]
+
     for index, (image, mask) in enumerate(dataset.files):
         if mask is not None:
-            with _kept(faults, index, dataset):
+            with skipping(index):
                 _same_size(image, header_size(image), mask, header_size(mask))
-    seen: set[int] = set()
-    for index in np.unique(np.linspace(0, len(dataset) - 1, sample).astype(int)):
-        with _kept(faults, index, dataset):
-            seen.update(np.unique(dataset.read(int(index))[1]).tolist())
+    ids: set[int] = set()
+    for index in np.linspace(0, len(dataset) - 1, min(sample, len(dataset))).astype(int).tolist():
+        with skipping(index):
+            ids.update(np.unique(dataset.read(index)[1]).tolist())
     if faults:
-        _check_rest(list(faults.values()), len(dataset))
-    if any(mask for _, mask in dataset.files) and len(seen - {IGNORE_INDEX}) < 2:
+        first = next(iter(faults.values()))
+        message = f"{len(faults)} of {len(dataset)} images cannot be read, the first: {first}"
+        if len(faults) > MOST * len(dataset):
+            raise DataError(
+                f"{message}\nThat is more than data.on_error=skip passes over "
+                f"({100 * MOST:.0f} %). `hrseg data check` lists them all."
+            )
+        warnings.warn(f"data.on_error=skip: {message}", stacklevel=2)
+    if any(mask for _, mask in dataset.files) and len(ids - {IGNORE_INDEX}) < 2:
         warnings.warn(
             f"a sample of masks beside {dataset.files[0][1]} holds only the class ids "
-            f"{sorted(seen - {IGNORE_INDEX})} ({IGNORE_INDEX} is ignored). "
+            f"{sorted(ids - {IGNORE_INDEX})} ({IGNORE_INDEX} is ignored). "
             "Do the masks need an id_map?",
             stacklevel=2,
         )
-
-
-@contextmanager
-def _kept(faults: dict[int, DataError], index: int, dataset: SegmentationDataset) -> Iterator[None]:
-    """Keep the error of an image, if the data set skips."""
-    try:
-        yield
-    except DataError as error:
-        if not dataset.skips:
-            raise
-        faults[int(index)] = error
-
-
-def _check_rest(faults: Sequence[DataError], count: int) -> None:
-    """Say what will be skipped; too many faults are an error."""
-    first = str(faults[0]).partition("\n")[0]
-    said = f"{len(faults)} of {count} images cannot be read, the first: {first}"
-    if len(faults) > MOST * count:
-        raise DataError(
-            f"{said}\nThat is more than data.on_error=skip passes over ({100 * MOST:.0f} %). "
-            "`hrseg data check` lists them all."
-        )
-    warnings.warn(f"data.on_error=skip: {said}", stacklevel=3)
 
 
 def _same_size(
@@ -218,5 +196,4 @@ def _names(images: Sequence[Path]) -> list[str]:
         names = ["_".join(part[-depth:]) for part in parts]
         if len(set(names)) == len(set(images)):
             return names
-    # a_b/c and a/b_c
-    return [f"{names[place]}-{place}" for place in range(len(images))]
+    return [f"{name}-{index}" for index, name in enumerate(names)]  # a_b/c and a/b_c

@@ -33,10 +33,7 @@ _PIXELS = 2**26  # larger images are left to decoders that have limits of their 
 def read_image(path: Path) -> Array:
     """Return an image as RGB uint8 (H, W, 3), not rotated by EXIF, as its mask is not either.
 
-    16-bit images are scaled to 8 bits with a warning.
-
-    Raises:
-        DataError: a missing or damaged file, or another format.
+    16-bit images are scaled to 8 bits with a warning. DataError: unreadable, or another format.
     """
     data = read_file(path)
     with opened(path, data) as header:
@@ -63,8 +60,7 @@ def header_size(path: Path) -> tuple[int, int]:
 def read_file(path: Path) -> bytes:
     """Return the bytes of an image file.
 
-    Raises:
-        DataError: as `open_file`, or a PNG with damaged chunks, which decoders only check in part.
+    Damaged chunks of a PNG are a DataError: decoders check some of the checksums only.
     """
     with open_file(path) as file:
         data = file.read()
@@ -77,8 +73,7 @@ def read_file(path: Path) -> bytes:
 def opened(path: Path, data: bytes) -> Iterator[Image.Image]:
     """Open the bytes of a PNG or JPEG with Pillow, which reads the header.
 
-    Raises:
-        DataError: another format, or a header that claims more than 179 megapixels.
+    DataError: another format, or a header that claims more than 179 megapixels.
     """
     with decoding(path), Image.open(io.BytesIO(data), formats=FORMATS) as image:
         yield image
@@ -86,11 +81,7 @@ def opened(path: Path, data: bytes) -> Iterator[Image.Image]:
 
 @contextmanager
 def open_file(path: Path) -> Iterator[BufferedReader]:
-    """Open a regular file: reading a pipe would wait, and a device never ends.
-
-    Raises:
-        DataError: a missing file, a folder, a pipe, a device, or more than 1 GiB.
-    """
+    """Open a regular file up to 1 GiB: reading a pipe would wait, and a device never ends."""
     with decoding(path):
         status = os.stat(path)
         if not stat.S_ISREG(status.st_mode):
@@ -134,14 +125,10 @@ def unreadable(path: Path, reason: object) -> DataError:
 
 
 def read_png(data: bytes, rgb: bool) -> Array | None:
-    """Return the stored values of a PNG file; None: use another decoder.
+    """Return the stored values of a PNG file; None: use another decoder. GDAL is the fastest.
 
-    It reads 8 bits per value, not interlaced, without a transparent colour. GDAL is faster than
-    OpenCV and Pillow.
-
-    Args:
-        data: the file, whose chunks are whole: GDAL does not check them.
-        rgb: read RGB images (H, W, 3), else grey values or palette indices (H, W).
+    Only whole files of 8 bits per value, not interlaced, without a transparent colour: RGB images
+    (H, W, 3) if `rgb`, else grey values or palette indices (H, W).
     """
     if not data.startswith(SIGNATURE):
         return None

@@ -39,11 +39,7 @@ class MaskReader:
         return f"{self.table.tolist()} {self.palette}"
 
     def __call__(self, path: Path) -> Array:
-        """Return the train ids.
-
-        Raises:
-            DataError: unreadable, of a wrong kind, or with an unknown id or colour.
-        """
+        """Return the train ids; DataError: unreadable, of a wrong kind, or with an unknown id."""
         raw = read_index_mask(path) if self.palette is None else _read_rgb_mask(path, self.palette)
         unknown = cv2.LUT(raw, (self.table < 0).astype(np.uint8))
         if unknown.any():
@@ -58,13 +54,7 @@ class MaskReader:
 
 @dataclass(frozen=True)
 class MaskReaderBySuffix:
-    """Reader for data sets with two kinds of masks, which differ in the suffix of their stem.
-
-    Attributes:
-        suffix: of the stem of one kind.
-        reader: reads that kind.
-        otherwise: reads the other kind.
-    """
+    """Readers of two kinds of masks: `reader` if their stem ends with `suffix`, or `otherwise`."""
 
     suffix: str
     reader: MaskReader
@@ -85,13 +75,8 @@ def id_table(
 ) -> npt.NDArray[np.int16]:
     """Return the 256 entries raw id -> train id, 255 = ignore, -1 = unknown.
 
-    Args:
-        num_classes: K; train ids are 0..K-1.
-        id_map: raw id -> train id or 255; None: raw ids are train ids.
-        ignore_ids: more raw ids to ignore, unless `id_map` maps them.
-
-    Raises:
-        ConfigError: more than 255 classes, or ids out of range.
+    Without `id_map` raw ids are train ids, 0 to `num_classes` - 1. Raw ids in `ignore_ids` are
+    ignored unless `id_map` maps them. ConfigError: too many classes, or ids out of range.
     """
     if not 0 < num_classes <= 255:
         raise ConfigError(f"{num_classes} classes: between 1 and 255 can be told apart.")

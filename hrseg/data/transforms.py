@@ -41,16 +41,9 @@ class Window(NamedTuple):
 class TrainTransform:
     """Random scale, pad, crop, flip, and optional colour jitter of an image and its mask.
 
-    Args:
-        crop_size: (height, width) of the result.
-        scales: (first, last, step), drawn in steps, last included; or (low, high), uniformly.
-        base_size: long side in pixels at scale 1; None: the image's own.
-        flip: probability of a horizontal flip.
-        flip_pairs: class ids that swap when the image is flipped (left arm, right arm).
-        photometric: strength of the jitter of brightness, contrast, saturation (up to 40 % at
-            strength 1) and hue (a tenth of a turn); 0 = off.
-        squash: (height, width) that replaces the image's own size before it is scaled; the
-            aspect ratio changes. None: the image's own.
+    Arguments are the `DataOptions` of these names. `flip_pairs` are class ids that swap when the
+    image is flipped (left arm, right arm). The jitter of strength 1 changes brightness, contrast and
+    saturation by up to 40 % and the hue by a tenth of a turn.
 
     Raises:
         ConfigError: scales that are not positive and rising.

@@ -81,23 +81,17 @@ def _kill_daemons() -> None:
 
 
 class WatchedLoader(DataLoader[T]):
-    """A DataLoader that names the worker that died or hangs, and its sample.
+    """A DataLoader that names the worker that died or hangs, and its sample, in a DataError.
 
     Its data set has `files`, (image, mask) paths by index, and calls `at` for each that it reads.
     A training sampler has `epoch` and `resume`.
-
-    Raises:
-        DataError: during iteration, if a worker died, hangs, or cannot be started.
     """
 
     def __init__(self, dataset: Dataset[T], patience: float | None = None, **options: Any) -> None:
         """Take the arguments of a DataLoader except `worker_init_fn` and `collate_fn`.
 
-        Args:
-            dataset: the samples.
-            patience: seconds without a finished sample after which a worker counts as hanging;
-                None or 0: no limit.
-            options: arguments of DataLoader.
+        A worker counts as hanging after `patience` seconds in which no sample was finished; None or 0:
+        never.
         """
         self.patience, self.epoch, self.done = patience or 0.0, 0, 0
         self._resumed: tuple[int, int] | None = None
@@ -132,8 +126,7 @@ class WatchedLoader(DataLoader[T]):
     def resume(self, state: dict[str, int]) -> None:
         """Begin the next iteration at a position that `place` returned.
 
-        Raises:
-            ConfigError: inside an epoch that has another number of batches now.
+        ConfigError: inside an epoch that has another number of batches now.
         """
         epoch, done, of = state["epoch"], state["done"], state["of"]
         if 0 < done < of != len(self):
