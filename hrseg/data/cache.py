@@ -75,7 +75,7 @@ class Cache:
         """Raise DataError unless the cache has these pairs, as they are now."""
         missing = [pair for pair in files if not self.holds(pair)]
         if missing:
-            known = key_of(missing[0], self.root)[0] in self.entries
+            known = self.key(missing[0])[0] in self.entries
             raise DataError(
                 f"{len(missing)} of {len(files)} images are not in the cache {self.folder} as they "
                 f"are now, e.g. {missing[0][0]}{' (changed since)' if known else ''}\n"
@@ -89,8 +89,8 @@ class Cache:
 
         If only the time of a file differs, compare its content, unless `exactly`.
         """
-        entry = self.entries.get(key_of(pair, self.root)[0])
-        if entry is None or entry.files != key_of(pair, self.root):
+        entry = self.entries.get(self.key(pair)[0])
+        if entry is None or entry.files != self.key(pair):
             return False
         stats = stats_of(pair)
         if stats == entry.stats or exactly:
@@ -108,9 +108,17 @@ class Cache:
             return rgb, np.full((height, width), IGNORE_INDEX, np.uint8)
         return rgb, data[3 * pixels :].reshape(height, width)
 
+    def key(self, pair: Pair) -> tuple[str, ...]:
+        """Return the paths relative to the root if below it, so that both can move."""
+        paths, root = [path.absolute() for path in pair if path], self.root.absolute()
+        return tuple(
+            (path.relative_to(root) if path.is_relative_to(root) else path).as_posix()
+            for path in paths
+        )
+
     def entry(self, image: Path) -> Entry:
         """Return the entry of an image in the cache."""
-        return self.entries[key_of((image, None), self.root)[0]]
+        return self.entries[self.key((image, None))[0]]
 
     def data(self, entry: Entry) -> Array:
         """Return the bytes of an entry, mapped from the disk."""
@@ -134,18 +142,10 @@ class Cache:
 def _read_index(folder: Path, read_mask: ReadMask) -> dict[str, Entry]:
     path = folder / INDEX
     head, *lines = path.read_text("utf-8").split("\n")[:-1] or [""]
-    try:
-        version, masks = (json.loads(head)[key] for key in ("hrseg_cache", "masks"))
-    except (ValueError, KeyError, TypeError):
-        version, masks = None, None
-    if version != FORMAT:
+    if head != header(read_mask):
         raise ConfigError(
-            f"{path} is no index of a cache of this version of hrseg ({FORMAT}).\n"
-            f"Remove {folder} and make the cache again: hrseg data cache."
-        )
-    if masks != identity_of(read_mask):
-        raise ConfigError(
-            f"the masks in the cache {folder} were read with other classes, ids or colours.\n"
+            f"{path} is no index of a cache of this version of hrseg, or its masks were read with "
+            "other classes, ids or colours.\n"
             "Make another one: hrseg data cache with data.cache=ANOTHER_FOLDER."
         )
     parse, entries = TypeAdapter(Entry).validate_json, {}
@@ -161,24 +161,16 @@ def _read_index(folder: Path, read_mask: ReadMask) -> dict[str, Entry]:
     return entries
 
 
-def identity_of(read_mask: ReadMask) -> str:
-    """Return a hash that differs for mask readers that return other ids."""
+def header(read_mask: ReadMask) -> str:
+    """Return the first line of an index: the format, and a hash of the mask reader's identity."""
     identity = getattr(read_mask, "identity", None)
     if identity is None:
         raise ConfigError(
             f"{read_mask!r} does not say how it reads masks, so no cache can be checked.\n"
             "Give it an `identity` string that changes with the ids, or leave data.cache out."
         )
-    return hashlib.sha256(str(identity).encode()).hexdigest()
-
-
-def key_of(pair: Pair, root: Path) -> tuple[str, ...]:
-    """Return the paths as the index has them: relative to the root, so that both can move."""
-    paths = [path.absolute() for path in pair if path is not None]
-    top = root.absolute()
-    return tuple(
-        (path.relative_to(top) if path.is_relative_to(top) else path).as_posix() for path in paths
-    )
+    digest = hashlib.sha256(str(identity).encode()).hexdigest()
+    return json.dumps({"hrseg_cache": FORMAT, "masks": digest})
 
 
 def stats_of(pair: Pair) -> tuple[tuple[int, int], ...]:

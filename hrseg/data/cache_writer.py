@@ -3,28 +3,17 @@
 import hashlib
 import json
 import os
-import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
 
-from hrseg.data.cache import (
-    FORMAT,
-    INDEX,
-    Cache,
-    Entry,
-    Pair,
-    identity_of,
-    key_of,
-    shard_path,
-    sources_of,
-    stats_of,
-)
-from hrseg.data.images import header_size, read_image
+from hrseg.data.cache import INDEX, Cache, Entry, Pair, header, shard_path, sources_of, stats_of
+from hrseg.data.dataset import read_pair
+from hrseg.data.images import header_size
 from hrseg.data.masks import ReadMask
-from hrseg.errors import ConfigError, DataError
+from hrseg.errors import ConfigError
 from hrseg.utils.files import write_bytes
 
 Track = Callable[[Iterable[Entry], int], Iterable[Entry]]
@@ -57,9 +46,10 @@ def write_cache(
             _begin(folder, read_mask)
             cache = Cache(folder, root, read_mask)
             planned = list(_plan(cache, [pair for pair in files if not cache.holds(pair, True)]))
-            _check_room(folder, sum(entry.length + PAGE for _, entry in planned))
             with ThreadPoolExecutor(max(workers, 1)) as pool:
-                written = pool.map(lambda part: _write_pair(cache, *part, read_mask), planned)
+                written = pool.map(
+                    lambda part: _write_pair(cache, part[0], part[1], read_mask), planned
+                )
                 try:
                     _append(folder, track(written, len(planned)))
                 finally:
@@ -86,8 +76,8 @@ def verify_cache(
         damaged = [entry for entry in entries if _digest(cache.data(entry).data) != entry.content]
         if damaged:
             kept = [entry for entry in cache.entries.values() if entry not in damaged]
-            head = (folder / INDEX).read_text("utf-8").partition("\n")[0] + "\n"
-            write_bytes(folder / INDEX, "".join([head, *map(_line, kept)]).encode())
+            lines = [header(read_mask) + "\n", *map(_line, kept)]
+            write_bytes(folder / INDEX, "".join(lines).encode())
     return damaged
 
 
@@ -96,16 +86,8 @@ def _write_pair(cache: Cache, pair: Pair, entry: Entry, read_mask: ReadMask) -> 
     sources, before = sources_of(pair), cache.entries.get(entry.files[0])
     if before and (before.files, before.sources) == (entry.files, sources):
         return replace(before, stats=entry.stats)
-    image_path, mask_path = pair
-    parts = [read_image(image_path), *([read_mask(mask_path)] if mask_path else [])]
-    for part, path in zip(parts, pair, strict=False):
-        if part.shape[:2] != entry.size:
-            raise DataError(
-                f"{path} is {part.shape[1]}x{part.shape[0]} (width x height), expected "
-                f"{entry.size[1]}x{entry.size[0]} as its image's header says.\n"
-                "Export the mask again at the image's size."
-            )
-    data = b"".join(part.tobytes() for part in parts)
+    image, mask = read_pair(pair, read_mask)
+    data = image.tobytes() + (mask.tobytes() if pair[1] else b"")
     with shard_path(cache.folder, entry.shard).open("r+b") as file:
         file.seek(entry.offset)
         file.write(data)
@@ -119,8 +101,7 @@ def _plan(cache: Cache, pairs: Sequence[Pair]) -> Iterator[tuple[Pair, Entry]]:
     )
     for pair in pairs:
         offset = -(-offset // PAGE) * PAGE
-        key, stats, size = key_of(pair, cache.root), stats_of(pair), header_size(pair[0])
-        entry = Entry(key, stats, (), size, shard, offset)
+        entry = Entry(cache.key(pair), stats_of(pair), (), header_size(pair[0]), shard, offset)
         if offset and offset + entry.length > SHARD:
             shard, offset = shard + 1, 0
             entry = replace(entry, shard=shard, offset=offset)
@@ -166,19 +147,9 @@ def _begin(folder: Path, read_mask: ReadMask) -> None:
     lines = index.read_bytes() if index.is_file() else b""
     whole = lines[: lines.rfind(b"\n") + 1]
     if not whole:
-        head = {"hrseg_cache": FORMAT, "masks": identity_of(read_mask)}
-        index.write_text(json.dumps(head) + "\n", encoding="utf-8")
+        index.write_text(header(read_mask) + "\n", encoding="utf-8")
     elif whole != lines:
         os.truncate(index, len(whole))
-
-
-def _check_room(folder: Path, needed: int) -> None:
-    free = shutil.disk_usage(folder).free
-    if needed > free:
-        raise ConfigError(
-            f"the cache needs {needed / 2**30:.1f} GiB more; {folder} has {free / 2**30:.1f}.\n"
-            "Choose another disk: data.cache=FOLDER."
-        )
 
 
 @contextmanager

@@ -16,7 +16,7 @@ NAME = "hrseg.sha256"  # in the root of a data set
 
 @dataclass(frozen=True)
 class Manifest:
-    """Checksums: `digests` maps names relative to `root`, with slashes, to a sha256 in hexadecimal."""
+    """Checksums: `digests` maps names relative to `root`, with slashes, to hexadecimal sha256."""
 
     path: Path
     root: Path

@@ -29,34 +29,19 @@ from hrseg.errors import ConfigError, DataError
 class SegmentationDataModule(LightningDataModule):
     """Base of the data sets: a child defines its class facts, `files` and `mask_reader`.
 
-    Args:
-        root: folder of the data set.
-        options: see `DataOptions`.
-
-    Attributes:
-        class_names: one per train id.
-        palette: RGB colour of each class.
-        flip_pairs: classes that swap when an image is mirrored.
-        class_weights: loss weights published with the data set, if any.
-        expected_images: official number of images of each split.
-        unions: splits made of others, for example {"trainval": ("train", "val")}.
-        submission_ids: raw id of each class in masks for the benchmark's server, if there is one.
-        image_suffix: end of the stems of images that their masks lack.
-        mask_suffix: end of the stems of masks.
-        train_dataset: after `setup`; items are augmented crops.
-        val_dataset: after `setup`; items keep their size.
-        test_dataset: after `setup`; items keep their size.
+    `root` is the folder of the data set; for the options see `DataOptions`. After `setup`
+    `train_dataset` has augmented crops, `val_dataset` and `test_dataset` have whole images.
     """
 
-    class_names: tuple[str, ...] = ()
-    palette: tuple[tuple[int, int, int], ...] = ()
-    flip_pairs: tuple[tuple[int, int], ...] = ()
-    class_weights: tuple[float, ...] | None = None
-    expected_images: ClassVar[Mapping[str, int]] = {}
-    unions: ClassVar[Mapping[str, tuple[str, ...]]] = {}
-    submission_ids: tuple[int, ...] | None = None
-    image_suffix: str = ""
-    mask_suffix: str = ""
+    class_names: tuple[str, ...] = ()  # one per train id
+    palette: tuple[tuple[int, int, int], ...] = ()  # RGB colour of each class
+    flip_pairs: tuple[tuple[int, int], ...] = ()  # classes that swap when an image is mirrored
+    class_weights: tuple[float, ...] | None = None  # loss weights published with the data set
+    expected_images: ClassVar[Mapping[str, int]] = {}  # official number of images of each split
+    unions: ClassVar[Mapping[str, tuple[str, ...]]] = {}  # {"trainval": ("train", "val")}
+    submission_ids: tuple[int, ...] | None = None  # raw id of each class for a benchmark's server
+    image_suffix: str = ""  # end of the stems of images that their masks lack
+    mask_suffix: str = ""  # end of the stems of masks
 
     def __init__(self, root: str, **options: Unpack[DataOptions]) -> None:
         """Keep the arguments; nothing is read yet."""
@@ -73,15 +58,9 @@ class SegmentationDataModule(LightningDataModule):
         self.train_split = chosen["train_split"]
         self.val_split = chosen["val_split"]
         self.test_split = chosen["test_split"]
-        self.transform = TrainTransform(
-            chosen["crop_size"],
-            chosen["scales"],
-            chosen["base_size"],
-            chosen["flip"],
-            self.flip_pairs,
-            chosen["photometric"],
-            chosen["squash"],
-        )
+        names = ("crop_size", "scales", "base_size", "flip", "photometric", "squash")
+        augmentation: dict[str, Any] = {name: chosen.get(name) for name in names}
+        self.transform = TrainTransform(flip_pairs=self.flip_pairs, **augmentation)
         self.class_uniform = chosen["class_uniform"]
         self.cache = Path(cache).expanduser() if cache is not None else None
         self.class_draw: ClassDraw | None = None
@@ -137,8 +116,13 @@ class SegmentationDataModule(LightningDataModule):
             (self.train_split, self.train_dataset),
         ):
             if dataset is not None:
-                if dataset is not self.test_dataset:
-                    _check_masks(split, dataset)
+                bare = [image for image, mask in dataset.files if mask is None]
+                if bare and dataset is not self.test_dataset:
+                    raise DataError(
+                        f"{len(bare)} of {len(dataset)} images of split {split} have no mask, e.g. "
+                        f"{bare[0]}\nexpected a split with masks to train or score on; "
+                        "`hrseg test` predicts without."
+                    )
                 check_files(dataset)
                 if note := self.shortfall(split, len(dataset)):
                     warnings.warn(note, stacklevel=2)
@@ -282,12 +266,3 @@ class SegmentationDataModule(LightningDataModule):
                 f"{len(both)} images are in the training and in the validation split, e.g. "
                 f"{both[0]}\nScores would be flattering: remove them from one of the two."
             )
-
-
-def _check_masks(split: str, dataset: SegmentationDataset) -> None:
-    bare = [image for image, mask in dataset.files if mask is None]
-    if bare:
-        raise DataError(
-            f"{len(bare)} of {len(dataset)} images of split {split} have no mask, e.g. {bare[0]}\n"
-            "expected a split with masks to train or score on; `hrseg test` predicts without."
-        )

@@ -1,8 +1,7 @@
 """Dataset of image and mask files, and the check of its files before training."""
 
 import warnings
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -56,11 +55,6 @@ class SegmentationDataset(Dataset[dict[str, Any]]):
         transform: (image (H, W, 3), mask (H, W), seeds, wanted class or None) -> image and mask,
             augmented; None: whole images.
         seed: with the key it decides every random draw.
-
-    Attributes:
-        cache: source of decoded images and masks; None: the files.
-        manifest: checksums that the files must have; None: not checked.
-        skips: an unreadable pair is a black image, all ignored, with its "fault", not an error.
     """
 
     def __init__(
@@ -74,9 +68,9 @@ class SegmentationDataset(Dataset[dict[str, Any]]):
         self.files = list(files)
         self.names = _names([image for image, _ in self.files])
         self.read_mask, self.transform, self.seed = read_mask, transform, seed
-        self.cache: Cache | None = None
-        self.manifest: Manifest | None = None
-        self.skips = False
+        self.cache: Cache | None = None  # instead of the files
+        self.manifest: Manifest | None = None  # checksums that the files must have
+        self.skips = False  # an unreadable pair is a black image, all ignored, with its "fault"
 
     def __len__(self) -> int:
         """Return the number of images."""
@@ -110,18 +104,12 @@ class SegmentationDataset(Dataset[dict[str, Any]]):
     def read(self, index: int) -> tuple[Array, Array]:
         """Return image (H, W, 3) and mask (H, W) of a pair; DataError for unreadable files."""
         at(index)
-        image_path, mask_path = self.files[index]
         if self.cache is not None:
-            return self.cache.read(image_path)
+            return self.cache.read(self.files[index][0])
         if self.manifest is not None:
             for path in filter(None, self.files[index]):
                 self.manifest.compare(path, digest_of(path))
-        image = read_image(image_path)
-        if mask_path is None:
-            return image, np.full(image.shape[:2], IGNORE_INDEX, np.uint8)
-        mask = self.read_mask(mask_path)
-        _same_size(image_path, image.shape[:2], mask_path, mask.shape)
-        return image, mask
+        return read_pair(self.files[index], self.read_mask)
 
     def mask_ids(self, path: Path) -> Array:
         """Return a mask's train ids (H, W); one ignored pixel for a mask that is skipped."""
@@ -133,6 +121,19 @@ class SegmentationDataset(Dataset[dict[str, Any]]):
             return np.full((1, 1), IGNORE_INDEX, np.uint8)
 
 
+def read_pair(pair: tuple[Path, Path | None], read_mask: ReadMask) -> tuple[Array, Array]:
+    """Return image (H, W, 3) and mask (H, W), all ignore if there is none; errors as their readers.
+
+    A mask of another size is a DataError.
+    """
+    image = read_image(pair[0])
+    if pair[1] is None:
+        return image, np.full(image.shape[:2], IGNORE_INDEX, np.uint8)
+    mask = read_mask(pair[1])
+    _same_size(pair[0], image.shape[:2], pair[1], mask.shape)
+    return image, mask
+
+
 def check_files(dataset: SegmentationDataset, sample: int = 16) -> None:
     """Compare the sizes of every image and mask by their headers; read an even sample whole.
 
@@ -141,29 +142,23 @@ def check_files(dataset: SegmentationDataset, sample: int = 16) -> None:
     Raises:
         DataError: the first unreadable pair; for a data set that skips: too many of them.
     """
-    faults: dict[int, str] = {}
-
-    @contextmanager
-    def skipping(index: int) -> Iterator[None]:
+    faults: list[str] = []
+    ids: set[int] = set()
+    count = len(dataset)
+    decoded = set(np.linspace(0, count - 1, min(sample, count)).astype(int).tolist())
+    for index, (image, mask) in enumerate(dataset.files):
         try:
-            yield
+            if mask is not None:
+                _same_size(image, header_size(image), mask, header_size(mask))
+            if index in decoded:
+                ids.update(np.unique(dataset.read(index)[1]).tolist())
         except DataError as error:
             if not dataset.skips:
                 raise
-            faults[index] = str(error).partition("\n")[0]
-
-    for index, (image, mask) in enumerate(dataset.files):
-        if mask is not None:
-            with skipping(index):
-                _same_size(image, header_size(image), mask, header_size(mask))
-    ids: set[int] = set()
-    for index in np.linspace(0, len(dataset) - 1, min(sample, len(dataset))).astype(int).tolist():
-        with skipping(index):
-            ids.update(np.unique(dataset.read(index)[1]).tolist())
+            faults.append(str(error).partition("\n")[0])
     if faults:
-        first = next(iter(faults.values()))
-        message = f"{len(faults)} of {len(dataset)} images cannot be read, the first: {first}"
-        if len(faults) > MOST * len(dataset):
+        message = f"{len(faults)} of {count} images cannot be read, the first: {faults[0]}"
+        if len(faults) > MOST * count:
             raise DataError(
                 f"{message}\nThat is more than data.on_error=skip passes over "
                 f"({100 * MOST:.0f} %). `hrseg data check` lists them all."

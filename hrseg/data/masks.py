@@ -21,17 +21,11 @@ Palette = tuple[tuple[int, int, int], ...]
 
 @dataclass(frozen=True)
 class MaskReader:
-    """Path -> (H, W) uint8 train ids, 255 = ignore.
+    """Path -> (H, W) uint8 train ids, 255 = ignore."""
 
-    Attributes:
-        table: 256 entries, raw id -> train id; -1 marks a raw id that must not occur.
-        repair: fix of an unknown id, the last line of that error.
-        palette: RGB colour of each raw id, for masks stored as colours; None for index masks.
-    """
-
-    table: npt.NDArray[np.int16]
-    repair: str
-    palette: Palette | None = None
+    table: npt.NDArray[np.int16]  # 256 entries raw id -> train id; -1 for unknown raw ids
+    repair: str  # fix of an unknown id, the last line of that error
+    palette: Palette | None = None  # colour of each raw id; None: masks contain ids
 
     @property
     def identity(self) -> str:

@@ -78,7 +78,7 @@ def read_list(
     """Return the (image, mask) paths in a list `name` below `root`, in its order.
 
     A line is `image`, or `image mask`: paths below root, or names in the folders `images` and
-    `masks` without extension. A tab separates names with spaces; lines that start with # are skipped.
+    `masks` without extension. A tab separates names with spaces; # begins a comment line.
 
     Raises:
         DataError: a missing or empty list, a missing file, or a path out of root.

@@ -86,10 +86,6 @@ class EpochSampler(DistributedSampler[Key]):
         """Yield the keys of this process in the epoch of `set_epoch`."""
         return iter(self.keys()[self.rank :: self.num_replicas])
 
-    def __len__(self) -> int:
-        """Return the number of keys of this process."""
-        return self.num_samples
-
     def keys(self) -> list[Key]:
         """Return the keys of all processes, equally many for each."""
         raise NotImplementedError

@@ -21,29 +21,21 @@ Size = tuple[int, int]
 
 
 class Window(NamedTuple):
-    """A crop of a scaled image. What the image does not fill is padding.
+    """A crop of a scaled image. What the image does not fill is padding."""
 
-    Attributes:
-        size: (height, width) of the whole image after scaling.
-        y: first row of the crop in the scaled image.
-        x: first column.
-        flip: mirror the crop.
-        crop_size: (height, width); padding is at the bottom and, before the flip, at the right.
-    """
-
-    size: Size
-    y: int
-    x: int
-    flip: bool
-    crop_size: Size
+    size: Size  # (height, width) of the whole image after scaling
+    y: int  # first row of the crop in the scaled image
+    x: int  # first column
+    flip: bool  # mirror the crop
+    crop_size: Size  # padding is at the bottom and, before the flip, at the right
 
 
 class TrainTransform:
     """Random scale, pad, crop, flip, and optional colour jitter of an image and its mask.
 
     Arguments are the `DataOptions` of these names. `flip_pairs` are class ids that swap when the
-    image is flipped (left arm, right arm). The jitter of strength 1 changes brightness, contrast and
-    saturation by up to 40 % and the hue by a tenth of a turn.
+    image is flipped (left arm, right arm). A jitter of strength 1 changes brightness, contrast
+    and saturation by up to 40 % and the hue by a tenth of a turn.
 
     Raises:
         ConfigError: scales that are not positive and rising.

@@ -90,7 +90,7 @@ class WatchedLoader(DataLoader[T]):
     def __init__(self, dataset: Dataset[T], patience: float | None = None, **options: Any) -> None:
         """Take the arguments of a DataLoader except `worker_init_fn` and `collate_fn`.
 
-        A worker counts as hanging after `patience` seconds in which no sample was finished; None or 0:
+        A worker counts as hanging after `patience` seconds without a finished sample; None or 0:
         never.
         """
         self.patience, self.epoch, self.done = patience or 0.0, 0, 0
@@ -147,14 +147,7 @@ class WatchedLoader(DataLoader[T]):
         if not self.persistent_workers:
             self._workers = []
         others, handler = active_children(), _SIGCHLD and signal.getsignal(_SIGCHLD)
-        try:
-            batches = self._watched(super().__iter__)
-        except OSError as error:  # no memory, no process, no semaphore
-            raise DataError(
-                f"Cannot start {self.num_workers} data workers: {error.strerror or error}.\n"
-                "They need memory, processes and /dev/shm. Lower data.workers; 0 loads in the "
-                "main process."
-            ) from error
+        batches = self._watched(super().__iter__)
         if _SIGCHLD and threading.current_thread() is threading.main_thread():
             # torch's handler raises wherever the main thread is, even while it saves.
             signal.signal(_SIGCHLD, handler or signal.SIG_DFL)
@@ -203,6 +196,12 @@ class WatchedLoader(DataLoader[T]):
         """Return the error to raise for one that passed through torch; None: that one."""
         if isinstance(error, HrsegError):  # a worker's, after its traceback
             return type(error)(str(error).rpartition(f"{type(error).__name__}: ")[2].strip())
+        if isinstance(error, OSError) and not self._workers:  # no memory, process or semaphore
+            return DataError(
+                f"Cannot start {self.num_workers} data workers: {error.strerror or error}.\n"
+                "They need memory, processes and /dev/shm. Lower data.workers; 0 loads in the "
+                "main process."
+            )
         if not isinstance(error, RuntimeError | OSError | EOFError) or self._hanging:
             return self._hanging if isinstance(error, Exception) else None
         # torch found a dead worker, or the memory of a batch was lost with one.
