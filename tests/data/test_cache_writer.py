@@ -94,14 +94,6 @@ def test_shards_are_of_bounded_size(tmp_path, monkeypatch):
     assert all(plain[i]["mask"].equal(cached[i]["mask"]) for i in range(5))
 
 
-def test_a_disk_without_room_is_said_before_anything_is_decoded(tmp_path, monkeypatch):
-    files = pairs(tmp_path / "data")
-    usage = module.shutil.disk_usage(tmp_path)._replace(free=10_000)
-    monkeypatch.setattr(module.shutil, "disk_usage", lambda path: usage)
-    with pytest.raises(ConfigError, match="GiB more"):
-        write_cache(tmp_path / "cache", tmp_path / "data", files, READER)
-
-
 def test_a_second_writer_is_refused(tmp_path):
     files = pairs(tmp_path / "data", 1)
     (tmp_path / "cache").mkdir()

@@ -5,7 +5,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
 from hrseg.data import CamVid, Folder
 from hrseg.data.dataset import Key
@@ -83,13 +82,6 @@ def test_masks_without_any_class_are_an_error(tmp_path):
     assert len(str(error.value).splitlines()) <= 4
 
 
-def test_unreadable_mask_is_named(tmp_path):
-    files = masks_of(tmp_path, [0, 1], [0, 1])
-    files[1][1].write_bytes(b"no image")
-    with pytest.raises(DataError, match=r"cannot read .*1\.png"):
-        images_by_class(files, READ, NAMES, workers=2)
-
-
 def test_classes_and_the_images_of_a_class_are_drawn_uniformly():
     draw = ClassDraw(0.5, {0: list(range(18)), 4: [3, 19], 7: [19]})
     random = np.random.default_rng(1)
@@ -109,14 +101,6 @@ def test_rare_class_is_in_a_crop_of_every_class_count(root):
         deviation = (expected * (1 - expected) / 400) ** 0.5
         crops = epochs(made(root, class_uniform=share), 20)
         assert holding(crops, 2) > expected - 3 * deviation
-
-
-def test_epochs_keep_their_length_and_can_be_made_again(root):
-    first, again = (epochs(made(root, class_uniform=0.7), 2) for _ in range(2))
-    assert len(first) == 10 == len(epochs(made(root), 2))
-    for a, b in zip(first, again, strict=True):
-        assert a["name"] == b["name"] and torch.equal(a["image"], b["image"])
-        assert torch.equal(a["mask"], b["mask"])
 
 
 def test_the_same_class_of_the_same_image_is_another_crop_at_another_place(root):
@@ -146,9 +130,3 @@ def test_check_says_cheap_faults_before_it_reads_every_mask(tmp_path, monkeypatc
     data = CamVid(str(make_camvid(tmp_path / "camvid")), batch_size=8, class_uniform=1.0)
     with pytest.raises(ConfigError, match="fewer than one batch"):
         data.check()
-
-
-@pytest.mark.parametrize("share", [-0.1, 1.1, float("nan")])
-def test_share_out_of_range_is_refused(root, share):
-    with pytest.raises(ConfigError, match=r"class_uniform is .*\nExpected a number from 0 to 1"):
-        Folder(str(root), NAMES, class_uniform=share)

