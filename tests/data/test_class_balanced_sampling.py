@@ -6,12 +6,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from hrseg.data import CamVid, Folder
+from hrseg.data import Folder
 from hrseg.data.dataset import Key
 from hrseg.data.masks import MaskReader, id_table
 from hrseg.data.samplers import ClassDraw, images_by_class
-from hrseg.errors import ConfigError, DataError
-from tests.camvid_tree import make_camvid
+from hrseg.errors import DataError
 from tests.conftest import picture, save_image
 
 NAMES = ("left", "right", "rare")
@@ -109,24 +108,9 @@ def test_the_same_class_of_the_same_image_is_another_crop_at_another_place(root)
     assert len({dataset[key]["image"].numpy().tobytes() for key in keys}) == 5
 
 
-def test_masks_are_read_only_if_asked_for_and_only_to_train(root, monkeypatch):
-    monkeypatch.setattr("hrseg.data.datamodule.images_by_class", lambda *_: pytest.fail("read"))
-    plain, scored = made(root), Folder(str(root), NAMES, class_uniform=1.0)
-    plain.check()
-    scored.setup("validate")
-    assert plain.class_draw is None and scored.class_draw is None
-
-
 def test_check_reads_the_classes_once_and_setup_not_again(root, monkeypatch):
     data = Folder(str(root), NAMES, class_uniform=0.5)
     data.check()
     assert data.class_draw.images[2] == [7] and len(data.class_draw.images[0]) == 20
     monkeypatch.setattr("hrseg.data.datamodule.images_by_class", lambda *_: pytest.fail("again"))
     data.setup("fit")
-
-
-def test_check_says_cheap_faults_before_it_reads_every_mask(tmp_path, monkeypatch):
-    monkeypatch.setattr("hrseg.data.datamodule.images_by_class", lambda *_: pytest.fail("read"))
-    data = CamVid(str(make_camvid(tmp_path / "camvid")), batch_size=8, class_uniform=1.0)
-    with pytest.raises(ConfigError, match="fewer than one batch"):
-        data.check()

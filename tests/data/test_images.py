@@ -91,18 +91,3 @@ def test_names_stay_in_one_line_and_command_no_terminal(tmp_path):
             reader(path)
         lines = str(error.value).splitlines()
         assert len(lines) == 2 and r"line\nbreak\x1b]0;title\x07.png" in lines[0]
-
-
-@pytest.mark.parametrize("error", [KeyError("x"), struct.error("short"), zlib.error(), MemoryError])
-def test_whatever_a_decoder_raises_names_the_file(tmp_path, monkeypatch, error):
-    def fail(*arguments, **options):
-        raise error
-
-    Image.fromarray(PIXELS).quantize(4).save(tmp_path / "a.png")  # of 2 bits
-    monkeypatch.setattr(Image, "open", fail)
-    # Too little memory is not the file's fault.
-    expected = (
-        (MemoryError, "^$") if error is MemoryError else (DataError, r"cannot read .*a\.png: ")
-    )
-    with pytest.raises(expected[0], match=expected[1]):
-        read_image(tmp_path / "a.png")

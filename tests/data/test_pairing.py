@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from hrseg.data.pairing import read_list, read_official_list, suggest_root
+from hrseg.data.pairing import pair_files, read_list, read_official_list, suggest_root
 from hrseg.errors import DataError
 
 
@@ -13,6 +13,39 @@ def tree(root: Path, *names: str) -> Path:
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).touch()
     return root
+
+
+def test_files_pair_by_stem_whatever_the_extension_and_case(tmp_path):
+    tree(tmp_path / "i", "b.JPG", "a.png", "sub/c.jpeg", "readme.txt", "._a.png")
+    tree(tmp_path / "m", "a.PNG", "b.png", "sub/c.png")
+    pairs = pair_files(tmp_path / "i", tmp_path / "m")
+    assert [(a.name, b.name) for a, b in pairs] == [
+        ("a.png", "a.PNG"), ("b.JPG", "b.png"), ("c.jpeg", "c.png"),
+    ]  # fmt: skip
+
+
+def test_masks_with_a_suffix_pair_even_in_the_folder_of_the_images(tmp_path):
+    tree(tmp_path, "a.jpg", "a_mask.png")
+    assert pair_files(tmp_path, tmp_path, "_mask") == [
+        (tmp_path / "a.jpg", tmp_path / "a_mask.png")
+    ]
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (["i/0.png", "i/1.png", "i/2.png", "i/3.png", "i/4.png", "m/0_gt.png"],
+         r"4 of 5 images in .* have no mask: 1\.png, 2\.png, 3\.png and 1 more[\s\S]*1_gt\.png"),
+        (["i/0.png", "m/0_gt.png", "m/1_gt.png"], r"1 of 2 masks in .* have no image: 1_gt\.png"),
+        (["i/a.txt", "m/a_gt.png"], "holds no images"),
+        (["m/0_gt.png"], r"no folder .*i[\s\S]*data\.root"),
+        (["i/a.png", "i/a.jpg", "m/a_gt.png"], r"a\.jpg and a\.png have the same name"),
+    ],
+)  # fmt: skip
+def test_files_that_do_not_pair_are_named(tmp_path, names, message):
+    tree(tmp_path, *names)
+    with pytest.raises(DataError, match=message):
+        pair_files(tmp_path / "i", tmp_path / "m", "_gt")
 
 
 def read(root: Path, text: str) -> list[tuple[str, str]]:

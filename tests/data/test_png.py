@@ -41,24 +41,6 @@ def test_grey_values_and_palette_indices_are_those_of_pillow(tmp_path):
         assert np.array_equal(read_index_mask(path), ids)
 
 
-def test_other_kinds_are_left_to_other_decoders(tmp_path):
-    pixels = RANDOM.integers(0, 256, (8, 8, 3), np.uint8)
-    few = Image.fromarray(pixels[..., 0] // 128, "P")
-    few.putpalette([0, 0, 0, 255, 255, 255])
-    few.save(tmp_path / "two.png", bits=1)
-    others = {
-        "alpha": saved(tmp_path / "alpha.png", pixels, "RGBA"),
-        "transparent": saved(tmp_path / "t.png", pixels, transparency=(1, 2, 3)),
-        "deep": saved(tmp_path / "deep.png", pixels[..., 0].astype(np.uint16) * 257),
-        "jpeg": saved(tmp_path / "jpeg.png", pixels, format="JPEG"),
-        "bits": tmp_path / "two.png",
-        "grey": saved(tmp_path / "grey.png", pixels[..., 0]),
-    }
-    assert all(read(path, True) is None for path in others.values())
-    del others["grey"]
-    assert all(read(path, False) is None for path in others.values())
-
-
 def chunk(kind, data):
     return len(data).to_bytes(4, "big") + kind + data + zlib.crc32(kind + data).to_bytes(4, "big")
 

@@ -114,17 +114,6 @@ def test_a_wanted_class_is_anywhere_in_the_crop_and_the_crop_inside_the_image():
         assert not any((crop == 255).any() for crop in crops)
 
 
-def test_every_pixel_of_a_wanted_class_is_as_likely():
-    mask = marked(10, 20) + marked(100, 150, side=1)
-    rows, columns = np.indices((120, 160), np.uint8)
-    image = np.dstack([rows, columns, rows])  # each pixel says where it comes from
-    transform = TrainTransform((1, 1), (1, 1))
-    pixels = [transform(image, mask, (0, 0, i), 9)[0][0, 0, :2].tolist() for i in range(1000)]
-    counts = collections.Counter(map(tuple, pixels))
-    assert set(counts) == {(10, 20), (10, 21), (11, 20), (11, 21), (100, 150)}
-    assert all(abs(count - 200) < 51 for count in counts.values())  # 4 standard deviations
-
-
 def test_a_class_too_thin_for_the_scale_is_shown_at_the_own_size():
     for row in (60, 61):
         for squash in (None, (30, 160)):
