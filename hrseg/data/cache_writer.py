@@ -33,12 +33,8 @@ def write_cache(
 ) -> int:
     """Bring a cache up to date; return the number of pairs that were decoded or compared.
 
-    `workers` threads decode. `track` wraps the entries as they come, for a progress bar. Finished
-    pairs are kept after an error.
-
-    Raises:
-        DataError: an unreadable file.
-        ConfigError: no room, another writer, or a cache of other masks in the folder.
+    `workers` threads decode. `track` wraps the entries as they come, for a progress bar.
+    DataError: an unreadable file. ConfigError: no room, another writer, or a cache of other masks.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -66,10 +62,7 @@ def write_cache(
 def verify_cache(
     folder: Path, root: Path, read_mask: ReadMask, track: Track = lambda entries, total: entries
 ) -> list[Entry]:
-    """Read every byte of a cache; remove the damaged pairs from it, and return them.
-
-    Raises DataError if a shard was cut off.
-    """
+    """Read every byte; remove damaged pairs and return them. DataError: a shard was cut off."""
     cache = Cache(folder, root, read_mask)
     with _locked(folder):
         entries = track(cache.entries.values(), len(cache.entries))

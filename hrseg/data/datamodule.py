@@ -78,7 +78,7 @@ class SegmentationDataModule(LightningDataModule):
     def files(self, split: str) -> Files:
         """Return the (image, mask) paths of a split, in a fixed order; None for a missing mask.
 
-        `split` is never one of `unions`. DataError: missing folders, no images, or unpaired files.
+        DataError: missing folders, no images, or unpaired files.
         """
         raise NotImplementedError
 
@@ -99,10 +99,8 @@ class SegmentationDataModule(LightningDataModule):
     def check(self, stage: str = "fit", devices: int = 1, accumulated: int = 1) -> None:
         """Find what would stop a run later: names, every header, a sample of pixels, the overlap.
 
-        Args:
-            stage: "fit" checks the training and validation splits, "validate" and "test" their own.
-            devices: number of processes that share a batch.
-            accumulated: batches whose gradients are added up to a step.
+        The stage "fit" checks the training and validation splits, "validate" and "test" their own.
+        `devices` processes share a batch, in as many `accumulated` parts per step.
 
         Raises:
             DataError: the first fault, and how to repair it.
@@ -139,10 +137,7 @@ class SegmentationDataModule(LightningDataModule):
         return f"split {split} in {self.root}: {count} images, the official data set has {expected}"
 
     def setup(self, stage: str | None = None) -> None:
-        """Pair the files of the splits that the stage needs ("fit", "validate", "test").
-
-        For training with `class_uniform` also find the classes of every mask.
-        """
+        """Pair the files of the splits of a stage; for `class_uniform` read every mask."""
         self._pair(stage)
         if self.train_dataset is not None and self.class_uniform and self.class_draw is None:
             train = self.train_dataset
@@ -173,11 +168,9 @@ class SegmentationDataModule(LightningDataModule):
         return self._evaluation_loader(self.test_dataset)
 
     def state_dict(self) -> dict[str, int]:
-        """Return the position of the training in its data, which Lightning saves in checkpoints.
-
-        If the loader saved it, Lightning would restore it after `estimated_stepping_batches` has
-        begun to read the first epoch.
-        """
+        """Return the position of the training in its data, which Lightning saves in checkpoints."""
+        # If the loader saved it, Lightning would restore it after `estimated_stepping_batches` has
+        # begun to read the first epoch.
         return self.train_loader.place() if self.train_loader is not None else {}
 
     def load_state_dict(self, state_dict: dict[str, int]) -> None:

@@ -47,14 +47,9 @@ class Key:
 class SegmentationDataset(Dataset[dict[str, Any]]):
     """Images and their masks as {"image": (3, h, w) RGB, "mask": (h, w), "name"}, both uint8.
 
-    Masks contain train ids and 255 = ignore; the mask of an image without one is all ignore.
-
-    Args:
-        files: (image, mask) paths; the mask may be None.
-        read_mask: path -> (H, W) train ids.
-        transform: (image (H, W, 3), mask (H, W), seeds, wanted class or None) -> image and mask,
-            augmented; None: whole images.
-        seed: with the key it decides every random draw.
+    `files` are (image, mask) paths; the mask of an image without one is all ignore. `read_mask`
+    returns train ids (H, W), 255 = ignore. `transform` gets image (H, W, 3), mask (H, W), seeds and
+    the wanted class; None: whole images. `seed` and the key decide every random draw.
     """
 
     def __init__(
@@ -137,10 +132,8 @@ def read_pair(pair: tuple[Path, Path | None], read_mask: ReadMask) -> tuple[Arra
 def check_files(dataset: SegmentationDataset, sample: int = 16) -> None:
     """Compare the sizes of every image and mask by their headers; read an even sample whole.
 
-    Warn about a sample without two classes: nothing can be learned from it.
-
-    Raises:
-        DataError: the first unreadable pair; for a data set that skips: too many of them.
+    DataError: the first unreadable pair; for a data set that skips: too many of them. A sample
+    without two classes is a warning: nothing can be learned from it.
     """
     faults: list[str] = []
     ids: set[int] = set()

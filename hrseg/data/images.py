@@ -26,7 +26,6 @@ LARGEST = 2**30  # bytes of a file
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _END_OF_JPEG = b"\xff\xd9"
 _AS_STORED = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_ANYDEPTH | cv2.IMREAD_IGNORE_ORIENTATION
-_GREY, _RGB, _PALETTE = 0, 2, 3  # colour types of the PNG specification
 _PIXELS = 2**26  # larger images are left to decoders that have limits of their own
 
 
@@ -58,10 +57,7 @@ def header_size(path: Path) -> tuple[int, int]:
 
 
 def read_file(path: Path) -> bytes:
-    """Return the bytes of an image file.
-
-    Damaged chunks of a PNG are a DataError: decoders check some of the checksums only.
-    """
+    """Return the bytes of an image file; DataError for damaged PNG chunks, which decoders miss."""
     with open_file(path) as file:
         data = file.read()
     if data.startswith(SIGNATURE) and (fault := broken_chunk(data)) is not None:
@@ -133,7 +129,7 @@ def read_png(data: bytes, rgb: bool) -> Array | None:
     if not data.startswith(SIGNATURE):
         return None
     width, height, depth, kind, *_, interlaced = struct.unpack_from(">IIBBBBB", data, 16)
-    kinds = (_RGB,) if rgb else (_GREY, _PALETTE)
+    kinds = (2,) if rgb else (0, 3)  # colour types of PNG: RGB, grey, palette
     transparent = b"tRNS" in data[: data.find(b"IDAT")]
     if depth != 8 or kind not in kinds or interlaced or transparent or width * height > _PIXELS:
         return None

@@ -90,10 +90,8 @@ def id_table(
 def read_index_mask(path: Path) -> Array:
     """Return a mask's raw ids (H, W): grey values, or the indices of a palette image.
 
-    OpenCV is not used: it turns palette images into colours.
-
-    Raises:
-        DataError: unreadable, JPEG, coloured, or with ids above 255.
+    OpenCV is not used: it turns palette images into colours. DataError: unreadable, JPEG, coloured,
+    or with ids above 255.
     """
     data = read_file(path)
     if (ids := read_png(data, rgb=False)) is not None:

@@ -49,9 +49,5 @@ DEFAULTS = {name: field.default for name, field in OptionsModel.model_fields.ite
 
 
 def complete(options: DataOptions) -> DataOptions:
-    """Return the options with the defaults of those that are left out.
-
-    Raises:
-        ConfigError: an unknown option, or a wrong value; the message states what was expected.
-    """
+    """Return all options, with defaults; ConfigError: an unknown option or a wrong value."""
     return cast(DataOptions, dict(OptionsModel(**options)))

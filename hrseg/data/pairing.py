@@ -13,9 +13,7 @@ def pair_files(images: Path, masks: Path, mask_suffix: str = "") -> list[tuple[P
     """Return (image, mask) paths below two folders, matched by name without extension, sorted.
 
     A mask's stem is the image's and `mask_suffix`; with a suffix both may be in one folder.
-
-    Raises:
-        DataError: a missing folder, no images, or unpaired files.
+    DataError: a missing folder, no images, or unpaired files.
     """
     image_of, mask_of = find_files(images), find_files(masks, mask_suffix)
     if images == masks and mask_suffix:
@@ -79,9 +77,7 @@ def read_list(
 
     A line is `image`, or `image mask`: paths below root, or names in the folders `images` and
     `masks` without extension. A tab separates names with spaces; # begins a comment line.
-
-    Raises:
-        DataError: a missing or empty list, a missing file, or a path out of root.
+    DataError: a missing or empty list, a missing file, or a path out of root.
     """
     path = _inside(root, name, "the list")
     image_of = find_files(images) if images.is_dir() else {}
@@ -112,15 +108,9 @@ def read_official_list(
 ) -> list[tuple[Path, Path | None]]:
     """Return the paths in a benchmark's own list: lines of `image`, or `image mask`.
 
-    Args:
-        root: the folder of the data set.
-        name: the list, a path or a path below root; a tab or spaces separate its columns.
-        images: folders that the first column may be relative to, the first one preferred; or root.
-        masks: folders that the second column may be relative to, likewise.
-        hint: meaning of a third column, for the error.
-
-    Raises:
-        DataError: a missing or empty list, a third column, a missing file, or a path out of root.
+    The list `name` is a path, or a path below `root`. Its columns are relative to one of the
+    folders `images` and `masks`, or to `root`. `hint` explains a third column in the error.
+    DataError: a missing or empty list, a third column, a missing file, or a path out of root.
     """
     path = Path(name) if Path(name).is_file() else root / name
     pairs: list[tuple[Path, Path | None]] = []

@@ -36,9 +36,6 @@ class TrainTransform:
     Arguments are the `DataOptions` of these names. `flip_pairs` are class ids that swap when the
     image is flipped (left arm, right arm). A jitter of strength 1 changes brightness, contrast
     and saturation by up to 40 % and the hue by a tenth of a turn.
-
-    Raises:
-        ConfigError: scales that are not positive and rising.
     """
 
     def __init__(
@@ -51,7 +48,7 @@ class TrainTransform:
         photometric: float = 0.0,
         squash: Sequence[int] | None = None,
     ) -> None:
-        """Check the scales; crop size, flip and jitter come checked from `DataOptions`."""
+        """Check the scales; `DataOptions` has checked the other arguments."""
         if len(scales) not in (2, 3) or not 0 < scales[0] <= scales[1] or min(scales) <= 0:
             raise ConfigError(
                 f"scales {list(scales)}: expected (first, last, step) or (low, high), positive and "
@@ -72,11 +69,8 @@ class TrainTransform:
     ) -> tuple[Array, Array]:
         """Return image (h, w, 3) and mask (h, w), a function of the arguments only.
 
-        The crop contains a pixel of the `wanted` class of the mask (or, mirrored, of its flip
-        pair). A class too thin for the scale that is drawn is shown at the image's own size.
-
-        Raises:
-            DataError: the mask has no pixel of the wanted class.
+        The crop contains a pixel of the `wanted` class (or, mirrored, of its flip pair); DataError
+        if the mask has none. A class too thin for the scale is shown at the image's own size.
         """
         numpy_seed, python_seed = np.random.SeedSequence(seeds).generate_state(2, np.uint64)
         draws = random.Random(int(python_seed))

@@ -90,8 +90,7 @@ class WatchedLoader(DataLoader[T]):
     def __init__(self, dataset: Dataset[T], patience: float | None = None, **options: Any) -> None:
         """Take the arguments of a DataLoader except `worker_init_fn` and `collate_fn`.
 
-        A worker counts as hanging after `patience` seconds without a finished sample; None or 0:
-        never.
+        A worker hangs after `patience` seconds without a finished sample; None or 0: never.
         """
         self.patience, self.epoch, self.done = patience or 0.0, 0, 0
         self._resumed: tuple[int, int] | None = None
