@@ -122,9 +122,8 @@ def read_official_list(
                 f"{hint}\n"
                 f"Keep the first two: cut -d' ' -f1,2 {path.name} (for tabs without -d)."
             )
-        image = _existing(columns[0], images or [root], position)
         mask = _existing(columns[1], masks or [root], position) if len(columns) == 2 else None
-        pairs.append((image, mask))
+        pairs.append((_existing(columns[0], images or [root], position), mask))
     return pairs
 
 

@@ -61,11 +61,10 @@ def masks_of(folder: Path, *ids: list[int]) -> list[tuple[Path, Path]]:
     ]
 
 
-@pytest.mark.parametrize("workers", [0, 2])
-def test_each_class_has_the_images_whose_masks_hold_it(tmp_path, workers):
+def test_each_class_has_the_images_whose_masks_hold_it(tmp_path):
     files = masks_of(tmp_path, [0, 0, 255], [1, 0, 2], [255, 255, 255], [1, 1, 1])
     files.insert(2, (tmp_path / "without a mask.jpg", None))
-    images = images_by_class(files, READ, NAMES, workers)
+    images = images_by_class(files, READ, NAMES, workers=2)
     assert images == {0: [0, 1], 1: [1, 4], 2: [1]}
 
 
@@ -73,12 +72,8 @@ def test_class_of_no_image_is_left_out_and_noted(tmp_path):
     with pytest.warns(UserWarning, match="never draws 1 of 3 classes.*: right$"):
         images = images_by_class(masks_of(tmp_path, [0, 2]), READ, NAMES)
     assert images == {0: [0], 2: [0]}
-
-
-def test_masks_without_any_class_are_an_error(tmp_path):
-    with pytest.raises(DataError, match="none of 1 training masks") as error:
+    with pytest.raises(DataError, match="none of 1 training masks"):
         images_by_class(masks_of(tmp_path, [255, 255]), READ, NAMES)
-    assert len(str(error.value).splitlines()) <= 4
 
 
 def test_classes_and_the_images_of_a_class_are_drawn_uniformly():

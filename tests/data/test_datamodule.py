@@ -3,7 +3,6 @@
 from pathlib import Path
 from types import SimpleNamespace
 
-import cv2
 import numpy as np
 import pytest
 import torch
@@ -84,27 +83,11 @@ def test_one_sample_of_one_epoch_can_be_made_alone(root):
     assert torch.equal(data.train_dataset[Key(index, epoch=5)]["image"], batch["image"][0])
 
 
-def test_opencv_has_no_threads_when_workers_start(root):
-    before = cv2.getNumThreads()
-    made(root, workers=1).train_dataloader()
-    assert cv2.getNumThreads() <= 1
-    cv2.setNumThreads(before)
-
-
-def attach(data: CamVid, world: int, accumulate: int) -> CamVid:
-    data.trainer = SimpleNamespace(
-        global_rank=0, world_size=world, accumulate_grad_batches=accumulate
-    )
-    return data
-
-
-def test_batch_size_is_global(root):
-    data = attach(made(root, batch_size=4), world=2, accumulate=2)
+def test_batch_size_is_global_and_divisible(root):
+    data = made(root, batch_size=4)
+    data.trainer = SimpleNamespace(global_rank=0, world_size=2, accumulate_grad_batches=2)
     assert [len(batch["name"]) for batch in data.train_dataloader()] == [1, 1]
-
-
-def test_indivisible_batch_names_the_numbers(root):
-    data = attach(made(root, batch_size=6), world=2, accumulate=2)
+    data.batch_size = 6
     with pytest.raises(ConfigError, match=r"batch_size 6 .*2 devices x 2 accumulated[\s\S]*of 4"):
         data.train_dataloader()
 

@@ -11,14 +11,12 @@ from pathlib import Path
 
 import psutil
 import pytest
-import pytorch_lightning as pl
 import torch
 from torch.utils.data import Dataset
 
 from hrseg.data import workers as module
 from hrseg.data.workers import WatchedLoader, at
 from hrseg.errors import DataError
-from tests.conftest import silent_trainer
 from tests.paths import ROOT
 
 
@@ -113,18 +111,6 @@ def test_slow_samples_are_no_hanging_worker_however_many_make_a_batch():
     assert len(list(made(deeds, patience=1, batch_size=6))) == 2
 
 
-def test_time_in_which_the_whole_job_is_suspended_does_not_count():
-    child = os.fork()
-    if not child:
-        os.setpgid(0, 0)
-        os._exit(len(list(made(dict.fromkeys(range(12), slow), patience=0.6))))
-    time.sleep(0.3)
-    os.killpg(child, signal.SIGSTOP)
-    time.sleep(1.5)
-    os.killpg(child, signal.SIGCONT)
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 6
-
-
 def test_workers_that_are_stopped_with_their_batches_ready_hold_up_nobody():
     before = children()
     batches = iter(made(patience=0.5))
@@ -151,27 +137,6 @@ def test_workers_that_cannot_be_started_are_an_error_with_their_needs(monkeypatc
         iter(made())
 
 
-class Learner(pl.LightningModule):
-    def __init__(self):
-        super().__init__()
-        self.weight = torch.nn.Parameter(torch.zeros(()))
-        self.seen = []
-
-    def training_step(self, batch, index):
-        self.seen += batch[:, 0].tolist()
-        return self.weight * 0
-
-    def configure_optimizers(self):
-        return torch.optim.SGD(self.parameters(), 0.1)
-
-
-@pytest.mark.filterwarnings("ignore")
-def test_lightning_makes_another_loader_of_it_for_overfit_batches():
-    learner = Learner()
-    silent_trainer(None, max_epochs=2, overfit_batches=2).fit(learner, made())
-    assert learner.seen == 2 * list(range(4))
-
-
 def stop_signals():
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
         os.kill(os.getpid(), number)
@@ -181,14 +146,11 @@ def test_signals_that_everybody_gets_are_the_main_process_s_to_answer():
     assert len(list(made(dict.fromkeys((1, 4), stop_signals)))) == 6
 
 
-# A worker hangs; the parent is killed, ends, ends with a stopped worker, or is interrupted.
-ENDINGS = ["os.kill(os.getpid(), 9)", "sys.exit()", "stop(); sys.exit()", "list(batches)"]
+# A worker hangs; the parent is killed, ends, or is interrupted.
+ENDINGS = ["os.kill(os.getpid(), 9)", "sys.exit()", "list(batches)"]
 NURSERY = """
 import os, sys, time
 from tests.data.test_workers import asleep, children, made
-def stop():
-    for worker in children():
-        os.kill(worker, 19)
 for number, ending in enumerate(sys.argv[1:]):
     if pid := os.fork():
         if ending == "list(batches)":
