@@ -171,7 +171,7 @@ class SegmentationDataModule(LightningDataModule):
         """Return the position of the training in its data, which Lightning saves in checkpoints."""
         # If the loader saved it, Lightning would restore it after `estimated_stepping_batches` has
         # begun to read the first epoch.
-        return self.train_loader.place() if self.train_loader is not None else {}
+        return self.train_loader.position() if self.train_loader is not None else {}
 
     def load_state_dict(self, state_dict: dict[str, int]) -> None:
         """Make the training loader begin at a state of `state_dict`."""

@@ -28,20 +28,20 @@ class Key:
     """Request of a sampler for the image `index` with the random draws of `epoch`.
 
     A `repeat` only evens out the processes; its mask is all ignore. The crop contains the class
-    `wanted`. As such an image may be drawn several times, `place` is its position in the epoch.
+    `wanted`. As such an image may be drawn several times, `position` is its index in the epoch.
     """
 
     index: int
     epoch: int = 0
     repeat: bool = False
     wanted: int | None = None
-    place: int = 0
+    position: int = 0
 
     def seeds(self, seed: int) -> tuple[int, ...]:
         """Return the seeds of the sample's random draws."""
         seeds = (seed, self.epoch, self.index)
         # Plus 1: NumPy ignores a 0 at the end.
-        return seeds if self.wanted is None else (*seeds, self.place + 1)
+        return seeds if self.wanted is None else (*seeds, self.position + 1)
 
 
 class SegmentationDataset(Dataset[dict[str, Any]]):

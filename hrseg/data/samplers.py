@@ -128,10 +128,10 @@ class TrainSampler(EpochSampler):
         """Return a permutation that differs in each epoch, some positions drawn by class."""
         random = np.random.default_rng((self.seed, self.epoch))
         keys = []
-        for place, index in enumerate(random.permutation(self.size)[: self.total_size].tolist()):
+        for position, index in enumerate(random.permutation(self.size)[: self.total_size].tolist()):
             drawn = self.class_draw.draw(random) if self.class_draw is not None else None
             image, wanted = drawn or (index, None)
-            keys.append(Key(image, self.epoch, wanted=wanted, place=place if drawn else 0))
+            keys.append(Key(image, self.epoch, wanted=wanted, position=position if drawn else 0))
         return keys
 
 

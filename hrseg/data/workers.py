@@ -118,12 +118,12 @@ class WatchedLoader(DataLoader[T]):
             self.done += 1
             yield batch
 
-    def place(self) -> dict[str, int]:
+    def position(self) -> dict[str, int]:
         """Return the position in the data: epoch, batches given out, batches per epoch."""
         return {"epoch": self.epoch, "done": self.done, "of": len(self)}
 
     def resume(self, state: dict[str, int]) -> None:
-        """Begin the next iteration at a position that `place` returned.
+        """Begin the next iteration at a position that `position` returned.
 
         ConfigError: inside an epoch that has another number of batches now.
         """

@@ -99,7 +99,7 @@ def test_rare_class_is_in_a_crop_of_every_class_count(root):
 
 def test_the_same_class_of_the_same_image_is_another_crop_at_another_place(root):
     dataset = made(root, class_uniform=1.0).train_dataset
-    keys = [Key(7, wanted=2, place=place) for place in range(4)] + [Key(7)]
+    keys = [Key(7, wanted=2, position=position) for position in range(4)] + [Key(7)]
     assert len({dataset[key]["image"].numpy().tobytes() for key in keys}) == 5
 
 
