@@ -175,20 +175,22 @@ class WatchedLoader(DataLoader[T]):
 
     def _kill_hanging(self, done: threading.Event) -> None:
         """Kill the workers when none of them makes progress, so that torch stops waiting."""
-        still, seen = 0, self._board[:]
+        workers, still, seen = self._workers, 0, self._board[:]
         while still < _LOOKS:
             if done.wait(self.patience / _LOOKS):
                 return
             still, seen = (still + 1 if seen == self._board[:] else 0), self._board[:]
-        states = {worker: psutil.Process(worker.pid).status() for worker in self._workers}
+        if wait([worker.sentinel for worker in workers], 0):  # torch finds the dead one
+            return
+        states = {worker: psutil.Process(worker.pid).status() for worker in workers}
         stopped = [worker for worker, state in states.items() if state == psutil.STATUS_STOPPED]
-        name, doing = self._name(stopped or self._workers)
+        name, doing = self._name(stopped or workers)
         self._hanging = DataError(
             f"{name} has been {doing} for {self.patience:g} s{' (it was stopped)' * bool(stopped)}."
             "\nDoes the disk or the network of the file answer? data.worker_timeout sets the "
             f"seconds, null waits for ever.\n{_REPAIR}"
         )
-        for worker in self._workers:
+        for worker in workers:
             worker.kill()
 
     def _fault_of(self, error: BaseException) -> HrsegError | None:
