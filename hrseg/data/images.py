@@ -24,7 +24,6 @@ SUFFIXES = (".png", ".jpg", ".jpeg")
 FORMATS = ("PNG", "JPEG")
 LARGEST = 2**30  # bytes of a file
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
-_END_OF_JPEG = b"\xff\xd9"
 _AS_STORED = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_ANYDEPTH | cv2.IMREAD_IGNORE_ORIENTATION
 _PIXELS = 2**26  # larger images are left to decoders that have limits of their own
 
@@ -36,8 +35,8 @@ def read_image(path: Path) -> Array:
     """
     data = read_file(path)
     with opened(path, data) as header:
-        if header.format != "PNG" and not data.rstrip(b"\0").endswith(_END_OF_JPEG):
-            header.load()  # OpenCV fills what is missing with blank rows; Pillow refuses it
+        if header.format != "PNG" and not data.rstrip(b"\0").endswith(b"\xff\xd9"):
+            header.load()  # no end: OpenCV fills the missing rows with blanks; Pillow refuses it
     with decoding(path):
         if (rgb := read_png(data, rgb=True)) is not None:
             return rgb

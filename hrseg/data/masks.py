@@ -157,7 +157,6 @@ def _color_table(palette: Palette) -> npt.NDArray[np.int16]:
     return table
 
 
-def _ranges(ids: npt.NDArray[Any]) -> str:
-    """Write sorted ids as "0..10, 255"."""
+def _ranges(ids: npt.NDArray[Any]) -> str:  # "0..10, 255"
     groups = np.split(ids, np.flatnonzero(np.diff(ids) > 1) + 1)
     return ", ".join(f"{g[0]}..{g[-1]}" if len(g) > 1 else str(g[0]) for g in groups if len(g))

@@ -61,8 +61,7 @@ def find_files(folder: Path, suffix: str = "") -> dict[str, Path]:
 
 
 def _image_names(folder: Path) -> list[str]:
-    """Return relative paths with slashes, sorted: as strings, faster than by `Path`."""
-    names: list[str] = []
+    names: list[str] = []  # as strings, faster than by `Path`
     for parent, _, files in os.walk(folder):
         home = Path(parent).relative_to(folder).as_posix()
         images = [name for name in files if os.path.splitext(name)[1].lower() in SUFFIXES]

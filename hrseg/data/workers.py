@@ -206,7 +206,10 @@ class WatchedLoader(DataLoader[T]):
         if not isinstance(error, RuntimeError | OSError | EOFError) or self._hanging:
             return self._hanging if isinstance(error, Exception) else None
         # torch found a dead worker, or the memory of a batch was lost with one.
-        wait([worker.sentinel for worker in self._workers], 2.0)
+        ready = wait([worker.sentinel for worker in self._workers], 2.0)
+        for worker in self._workers:
+            if worker.sentinel in ready:  # closed a moment before there is an exit code
+                worker.join()
         return self._died()
 
     def _died(self) -> DataError | None:
