@@ -3,6 +3,7 @@
 import numpy as np
 
 from hrseg.data.cache import Cache
+from hrseg.data.cache_writer import write_cache
 from hrseg.data.dataset import SegmentationDataset
 from hrseg.data.masks import MaskReader, id_table
 from tests.conftest import save_image
@@ -20,6 +21,13 @@ def pairs(root, count=5, first=0):
         mask = random.choice([9, 1, 2, 3], size).astype(np.uint8)
         files.append((image, save_image(root / f"{i}_mask.png", mask)))
     return files
+
+
+def cache_of(folder, count=5):
+    """Images and masks in `folder`/data, and a cache of them; returns files, cache, data."""
+    files = pairs(folder / "data", count)
+    write_cache(folder / "cache", folder / "data", files, READER)
+    return files, folder / "cache", folder / "data"
 
 
 def datasets(files, folder, root, transform=None):

@@ -1,7 +1,7 @@
 """Data sets: each is a LightningDataModule with plain arguments.
 
-A new one is one file beside these, a row in `DATASETS`, a model in config/schema.py and a config;
-outside of this package a subclass of `SegmentationDataModule` with
+A new data set is a file in `datasets/`, a row in `DATASETS`, a model in config/schema.py and a
+config; outside of this package a subclass of `SegmentationDataModule` with
 `@hrseg.data.register("name")`.
 """
 

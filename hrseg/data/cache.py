@@ -1,7 +1,7 @@
-"""Cache of decoded images and masks in memory-mapped shards, read crop by crop.
+"""Cache of decoded images and masks in memory-mapped shards.
 
-`index.jsonl` has a line per pair: its files with size, time and sha256, where its bytes lie, and
-their sha256. The first line says the format and how masks were read. `cache_writer.py` writes it.
+The first line of `index.jsonl` has the format and the identity of the mask reader. Each further
+line is an `Entry`. `cache_writer.py` writes it.
 """
 
 import hashlib
@@ -10,68 +10,53 @@ import mmap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
+from pydantic import Field, TypeAdapter, ValidationError
 
-from hrseg.data.images import Array
+from hrseg.data.checksums import digest_of
+from hrseg.data.images import Array, decoding
 from hrseg.data.masks import ReadMask
 from hrseg.errors import ConfigError, DataError
 from hrseg.utils.constants import IGNORE_INDEX
 
 Pair = tuple[Path, Path | None]
+_Count = Annotated[int, Field(ge=0)]
 
 INDEX, FORMAT = "index.jsonl", 1
 
 
 @dataclass(frozen=True)
 class Entry:
-    """A pair in the cache.
+    """An image and its mask in the cache; `files` are relative to the data set's root if below it.
 
-    Attributes:
-        files: image and mask (if there is one), below the data set's root where they lie there.
-        stats: (bytes, time of change in ns) of each.
-        sources: sha256 of each.
-        size: (height, width).
-        shard: number of the file with the pixels.
-        offset: where in it they begin: the image (H, W, 3), then the train ids (H, W).
-        content: sha256 of these bytes.
+    `stats` are (bytes, modification time in ns), `sources` the sha256 of the files, `size` is
+    (height, width). From byte `offset` the shard has the image (H, W, 3), then the train ids
+    (H, W); `content` is their sha256.
     """
 
-    files: tuple[str, ...]
+    files: Annotated[tuple[str, ...], Field(min_length=1, max_length=2)]
     stats: tuple[tuple[int, int], ...]
     sources: tuple[str, ...]
-    size: tuple[int, int]
-    shard: int
-    offset: int
+    size: tuple[Annotated[int, Field(ge=1)], Annotated[int, Field(ge=1)]]
+    shard: _Count
+    offset: _Count
     content: str = ""
 
     @property
     def length(self) -> int:
-        """How many bytes it has."""
+        """Number of bytes."""
         return self.size[0] * self.size[1] * (3 if len(self.files) == 1 else 4)
-
-    @classmethod
-    def parse(cls, line: str) -> "Entry":
-        """Read a line of the index; ValueError, KeyError or TypeError if it is none."""
-        found = json.loads(line)
-        found["stats"] = tuple((int(size), int(time)) for size, time in found["stats"])
-        for key in ("files", "sources", "size"):
-            found[key] = tuple(found[key])
-        entry = cls(**found)
-        if min(*entry.size, entry.shard + 1, entry.offset + 1) < 1 or len(entry.files) > 2:
-            raise ValueError("no place in a shard")
-        return entry
 
 
 class Cache:
-    """Reads pairs from a cache. Opens its shards when they are needed, in each process anew."""
+    """Reader of a cache; each process opens the shards that it needs."""
 
     def __init__(self, folder: Path, root: Path, read_mask: ReadMask) -> None:
         """Read the index of a cache that `write_cache` made of the data set at `root`.
 
-        Raises:
-            ConfigError: no cache, of another format, or of masks that were read otherwise.
+        Raises ConfigError for a missing cache, another format or other masks; DataError for damage.
         """
         self.folder, self.root = folder, root
         if not (folder / INDEX).is_file():
@@ -83,29 +68,29 @@ class Cache:
         self._maps: dict[int, mmap.mmap] = {}
 
     def __getstate__(self) -> dict[str, Any]:
-        """Leave the open shards behind where a process is started."""
+        """Return the state without open shards, for spawned processes."""
         return {**self.__dict__, "_maps": {}}
 
     def check(self, files: Sequence[Pair]) -> None:
-        """Raise DataError unless the cache holds these pairs, as they are now."""
+        """Raise DataError unless the cache has these pairs, as they are now."""
         missing = [pair for pair in files if not self.holds(pair)]
         if missing:
-            known = key_of(missing[0], self.root)[0] in self.entries
+            known = self.key(missing[0])[0] in self.entries
             raise DataError(
                 f"{len(missing)} of {len(files)} images are not in the cache {self.folder} as they "
                 f"are now, e.g. {missing[0][0]}{' (changed since)' if known else ''}\n"
                 "Bring it up to date: hrseg data cache with the same config and data.cache."
             )
-        for shard in {self._entry(pair[0]).shard for pair in files}:
+        for shard in {self.entry(pair[0]).shard for pair in files}:
             self._map(shard)
 
     def holds(self, pair: Pair, exactly: bool = False) -> bool:
-        """Tell whether a pair is there, with its files as they are now.
+        """Return whether a pair is in the cache as its files are now.
 
-        Where the time of a file alone differs, its content decides; `exactly`: then it is not.
+        If only the time of a file differs, compare its content, unless `exactly`.
         """
-        entry = self.entries.get(key_of(pair, self.root)[0])
-        if entry is None or entry.files != key_of(pair, self.root):
+        entry = self.entries.get(self.key(pair)[0])
+        if entry is None or entry.files != self.key(pair):
             return False
         stats = stats_of(pair)
         if stats == entry.stats or exactly:
@@ -115,25 +100,29 @@ class Cache:
 
     def read(self, image: Path) -> tuple[Array, Array]:
         """Return image (H, W, 3) and train ids (H, W), read-only, mapped from the disk."""
-        entry = self._entry(image)
+        entry = self.entry(image)
         (height, width), pixels = entry.size, entry.size[0] * entry.size[1]
-        data = np.frombuffer(self._map(entry.shard), np.uint8, entry.length, entry.offset)
+        data = self.data(entry)
         rgb = data[: 3 * pixels].reshape(height, width, 3)
         if len(entry.files) == 1:
             return rgb, np.full((height, width), IGNORE_INDEX, np.uint8)
         return rgb, data[3 * pixels :].reshape(height, width)
 
-    def sources(self, image: Path) -> tuple[str, ...]:
-        """Return the sha256 of the files that a pair was decoded from."""
-        return self._entry(image).sources
+    def key(self, pair: Pair) -> tuple[str, ...]:
+        """Return the paths relative to the root if below it, so that both can move."""
+        paths, root = [path.absolute() for path in pair if path], self.root.absolute()
+        return tuple(
+            (path.relative_to(root) if path.is_relative_to(root) else path).as_posix()
+            for path in paths
+        )
 
-    def is_whole(self, entry: Entry) -> bool:
-        """Tell whether the bytes of a pair are those that were written."""
-        data = np.frombuffer(self._map(entry.shard), np.uint8, entry.length, entry.offset)
-        return hashlib.sha256(data.data).hexdigest() == entry.content
+    def entry(self, image: Path) -> Entry:
+        """Return the entry of an image in the cache."""
+        return self.entries[self.key((image, None))[0]]
 
-    def _entry(self, image: Path) -> Entry:
-        return self.entries[key_of((image, None), self.root)[0]]
+    def data(self, entry: Entry) -> Array:
+        """Return the bytes of an entry, mapped from the disk."""
+        return np.frombuffer(self._map(entry.shard), np.uint8, entry.length, entry.offset)
 
     def _map(self, shard: int) -> mmap.mmap:
         if shard not in self._maps:
@@ -153,26 +142,17 @@ class Cache:
 def _read_index(folder: Path, read_mask: ReadMask) -> dict[str, Entry]:
     path = folder / INDEX
     head, *lines = path.read_text("utf-8").split("\n")[:-1] or [""]
-    try:
-        found = json.loads(head)
-        version, masks = found["hrseg_cache"], found["masks"]
-    except (ValueError, KeyError, TypeError):
-        version, masks = None, None
-    if version != FORMAT:
+    if head != header(read_mask):
         raise ConfigError(
-            f"{path} is no index of a cache of this version of hrseg ({FORMAT}).\n"
-            f"Remove {folder} and make the cache again: hrseg data cache."
-        )
-    if masks != identity_of(read_mask):
-        raise ConfigError(
-            f"the masks in the cache {folder} were read with other classes, ids or colours.\n"
+            f"{path} is no index of a cache of this version of hrseg, or its masks were read with "
+            "other classes, ids or colours.\n"
             "Make another one: hrseg data cache with data.cache=ANOTHER_FOLDER."
         )
-    entries: dict[str, Entry] = {}
+    parse, entries = TypeAdapter(Entry).validate_json, {}
     for number, line in enumerate(lines, 2):
         try:
-            entry = Entry.parse(line)
-        except (ValueError, KeyError, TypeError) as error:
+            entry = parse(line)
+        except ValidationError as error:
             raise DataError(
                 f"{path}, line {number}: damaged.\nRemove {folder} and make the cache again: "
                 "hrseg data cache."
@@ -181,43 +161,30 @@ def _read_index(folder: Path, read_mask: ReadMask) -> dict[str, Entry]:
     return entries
 
 
-def identity_of(read_mask: ReadMask) -> str:
-    """Return what tells a way to read masks from others."""
+def header(read_mask: ReadMask) -> str:
+    """Return the first line of an index: the format, and a hash of the mask reader's identity."""
     identity = getattr(read_mask, "identity", None)
     if identity is None:
         raise ConfigError(
             f"{read_mask!r} does not say how it reads masks, so no cache can be checked.\n"
             "Give it an `identity` string that changes with the ids, or leave data.cache out."
         )
-    return hashlib.sha256(str(identity).encode()).hexdigest()
-
-
-def key_of(pair: Pair, root: Path) -> tuple[str, ...]:
-    """Return the paths as the index names them: below the root, so that both can move."""
-    paths = [path.absolute() for path in pair if path is not None]
-    top = root.absolute()
-    return tuple(
-        (path.relative_to(top) if path.is_relative_to(top) else path).as_posix() for path in paths
-    )
+    digest = hashlib.sha256(str(identity).encode()).hexdigest()
+    return json.dumps({"hrseg_cache": FORMAT, "masks": digest})
 
 
 def stats_of(pair: Pair) -> tuple[tuple[int, int], ...]:
-    """Return bytes and time of change of each file."""
-    try:
-        stats = [path.stat() for path in pair if path is not None]
-    except OSError as error:
-        raise DataError(f"cannot read {error.filename}: {error.strerror}") from error
+    """Return bytes and modification time in ns of each file."""
+    stats = []
+    for path in filter(None, pair):
+        with decoding(path):
+            stats.append(path.stat())
     return tuple((stat.st_size, stat.st_mtime_ns) for stat in stats)
 
 
 def sources_of(pair: Pair) -> tuple[str, ...]:
     """Return the sha256 of each file."""
-    try:
-        return tuple(
-            hashlib.sha256(path.read_bytes()).hexdigest() for path in pair if path is not None
-        )
-    except OSError as error:
-        raise DataError(f"cannot read {error.filename}: {error.strerror}") from error
+    return tuple(digest_of(path) for path in filter(None, pair))
 
 
 def shard_path(folder: Path, number: int) -> Path:

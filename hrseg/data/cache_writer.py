@@ -1,34 +1,20 @@
-"""Writer of the cache: data first, then the index entry that refers to them.
-
-So a writer that was killed at any moment goes on where it stopped.
-"""
+"""Writer of the cache of decoded images. A killed writer resumes: index lines follow their data."""
 
 import hashlib
 import json
 import os
-import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
 
-from hrseg.data.cache import (
-    FORMAT,
-    INDEX,
-    Cache,
-    Entry,
-    Pair,
-    identity_of,
-    key_of,
-    shard_path,
-    sources_of,
-    stats_of,
-)
-from hrseg.data.images import header_size, read_image
+from hrseg.data.cache import INDEX, Cache, Entry, Pair, header, shard_path, sources_of, stats_of
+from hrseg.data.dataset import read_pair
+from hrseg.data.images import header_size
 from hrseg.data.masks import ReadMask
-from hrseg.errors import ConfigError, DataError
-from hrseg.utils.files import replacing
+from hrseg.errors import ConfigError
+from hrseg.utils.files import write_bytes
 
 Track = Callable[[Iterable[Entry], int], Iterable[Entry]]
 
@@ -45,101 +31,70 @@ def write_cache(
     workers: int = 1,
     track: Track = lambda entries, total: entries,
 ) -> int:
-    """Bring a cache up to date; return how many pairs were decoded or looked at again.
+    """Bring a cache up to date; return the number of pairs that were decoded or compared.
 
-    Args:
-        folder: of the cache; what it holds already is kept.
-        root: of the data set.
-        files: (image, mask) paths.
-        read_mask: path -> (H, W) train ids.
-        workers: threads; decoding lets them run side by side.
-        track: wraps the entries as they come, for a progress bar.
-
-    Raises:
-        DataError: a file that cannot be read; what is done by then is kept.
-        ConfigError: no room, another writer, or a cache of another kind in the folder.
+    `workers` threads decode. `track` wraps the entries as they come, for a progress bar.
+    DataError: an unreadable file. ConfigError: no room, another writer, or a cache of other masks.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        with _locked(folder):
+            _begin(folder, read_mask)
+            cache = Cache(folder, root, read_mask)
+            planned = list(_plan(cache, [pair for pair in files if not cache.holds(pair, True)]))
+            with ThreadPoolExecutor(max(workers, 1)) as pool:
+                written = pool.map(
+                    lambda part: _write_pair(cache, part[0], part[1], read_mask), planned
+                )
+                try:
+                    _append(folder, track(written, len(planned)))
+                finally:
+                    pool.shutdown(cancel_futures=True)
     except OSError as error:
-        raise _no_place(folder, error) from error
-    with _alone(folder):
-        _begin(folder, read_mask)
-        cache = Cache(folder, root, read_mask)
-        planned = list(
-            _plan(cache, [pair for pair in files if not cache.holds(pair, exactly=True)])
-        )
-        _check_room(folder, sum(entry.length + PAGE for _, entry in planned))
-
-        def write(place: tuple[Pair, Entry]) -> Entry:
-            pair, entry = place
-            return _write_pair(folder, pair, entry, cache.entries.get(entry.files[0]), read_mask)
-
-        with ThreadPoolExecutor(max(workers, 1)) as pool:
-            try:
-                _append(folder, track(pool.map(write, planned), len(planned)))
-            except OSError as error:
-                raise _no_place(folder, error) from error
-            finally:
-                pool.shutdown(cancel_futures=True)
+        raise ConfigError(
+            f"cannot write the cache {folder.absolute()}: {error.strerror}.\n"
+            "Finished pairs stay. Make room or choose another folder, data.cache=FOLDER, and "
+            "repeat the command."
+        ) from error
     return len(planned)
 
 
 def verify_cache(
     folder: Path, root: Path, read_mask: ReadMask, track: Track = lambda entries, total: entries
 ) -> list[Entry]:
-    """Read every byte of a cache; take the pairs that are damaged out of it, and return them.
-
-    Raises:
-        DataError: a shard was cut off.
-        ConfigError: no cache, or a writer is at it.
-    """
+    """Read every byte; remove damaged pairs and return them. DataError: a shard was cut off."""
     cache = Cache(folder, root, read_mask)
-    with _alone(folder):
+    with _locked(folder):
         entries = track(cache.entries.values(), len(cache.entries))
-        damaged = [entry for entry in entries if not cache.is_whole(entry)]
+        damaged = [entry for entry in entries if _digest(cache.data(entry).data) != entry.content]
         if damaged:
             kept = [entry for entry in cache.entries.values() if entry not in damaged]
-            with replacing(folder / INDEX) as index:
-                head = (folder / INDEX).read_text("utf-8").partition("\n")[0]
-                lines = [head, *(json.dumps(asdict(entry)) for entry in kept)]
-                index.write_text("\n".join(lines) + "\n", encoding="utf-8")
+            lines = [header(read_mask) + "\n", *map(_line, kept)]
+            write_bytes(folder / INDEX, "".join(lines).encode())
     return damaged
 
 
-def _write_pair(
-    folder: Path, pair: Pair, entry: Entry, before: Entry | None, read_mask: ReadMask
-) -> Entry:
-    """Decode a pair into its place; where only the time of a file changed, note that alone."""
-    sources = sources_of(pair)
+def _write_pair(cache: Cache, pair: Pair, entry: Entry, read_mask: ReadMask) -> Entry:
+    """Decode a pair into its shard; if only the time of a file changed, update the entry."""
+    sources, before = sources_of(pair), cache.entries.get(entry.files[0])
     if before and (before.files, before.sources) == (entry.files, sources):
         return replace(before, stats=entry.stats)
-    image_path, mask_path = pair
-    parts = [read_image(image_path), *([read_mask(mask_path)] if mask_path else [])]
-    for part, path in zip(parts, pair, strict=False):
-        if part.shape[:2] != entry.size:
-            raise DataError(
-                f"{path} is {part.shape[1]}x{part.shape[0]} (width x height), expected "
-                f"{entry.size[1]}x{entry.size[0]} as its image's header says.\n"
-                "Export the mask again at the image's size."
-            )
-    data = b"".join(part.tobytes() for part in parts)
-    with shard_path(folder, entry.shard).open("r+b") as file:
+    image, mask = read_pair(pair, read_mask)
+    data = image.tobytes() + (mask.tobytes() if pair[1] else b"")
+    with shard_path(cache.folder, entry.shard).open("r+b") as file:
         file.seek(entry.offset)
         file.write(data)
-    return replace(entry, sources=sources, content=hashlib.sha256(data).hexdigest())
+    return replace(entry, sources=sources, content=_digest(data))
 
 
 def _plan(cache: Cache, pairs: Sequence[Pair]) -> Iterator[tuple[Pair, Entry]]:
-    """Yield each pair with its place, behind what the cache holds."""
+    """Yield each pair with an entry behind the data in the cache."""
     shard, offset = max(
         ((e.shard, e.offset + e.length) for e in cache.entries.values()), default=(0, 0)
     )
     for pair in pairs:
         offset = -(-offset // PAGE) * PAGE
-        entry = Entry(
-            key_of(pair, cache.root), stats_of(pair), (), header_size(pair[0]), shard, offset
-        )
+        entry = Entry(cache.key(pair), stats_of(pair), (), header_size(pair[0]), shard, offset)
         if offset and offset + entry.length > SHARD:
             shard, offset = shard + 1, 0
             entry = replace(entry, shard=shard, offset=offset)
@@ -149,7 +104,7 @@ def _plan(cache: Cache, pairs: Sequence[Pair]) -> Iterator[tuple[Pair, Entry]]:
 
 
 def _append(folder: Path, entries: Iterable[Entry]) -> None:
-    """Write lines of the index, each after the bytes that it speaks of."""
+    """Write lines of the index, each after its data."""
     waiting: list[Entry] = []
 
     def commit() -> None:
@@ -157,7 +112,7 @@ def _append(folder: Path, entries: Iterable[Entry]) -> None:
             with shard_path(folder, shard).open("rb") as file:
                 os.fsync(file.fileno())
         with (folder / INDEX).open("a", encoding="utf-8") as index:
-            index.writelines(json.dumps(asdict(entry)) + "\n" for entry in waiting)
+            index.writelines(map(_line, waiting))
             index.flush()
             os.fsync(index.fileno())
         waiting.clear()
@@ -168,7 +123,15 @@ def _append(folder: Path, entries: Iterable[Entry]) -> None:
             if len(waiting) == BATCH:
                 commit()
     finally:
-        commit()  # what is done when a file cannot be read, or Ctrl-C comes
+        commit()  # the finished pairs, after an unreadable file or Ctrl-C
+
+
+def _line(entry: Entry) -> str:
+    return json.dumps(asdict(entry)) + "\n"
+
+
+def _digest(data: bytes | memoryview) -> str:
+    return hashlib.sha256(data).hexdigest()
 
 
 def _begin(folder: Path, read_mask: ReadMask) -> None:
@@ -177,31 +140,14 @@ def _begin(folder: Path, read_mask: ReadMask) -> None:
     lines = index.read_bytes() if index.is_file() else b""
     whole = lines[: lines.rfind(b"\n") + 1]
     if not whole:
-        head = {"hrseg_cache": FORMAT, "masks": identity_of(read_mask)}
-        index.write_text(json.dumps(head) + "\n", encoding="utf-8")
+        index.write_text(header(read_mask) + "\n", encoding="utf-8")
     elif whole != lines:
         os.truncate(index, len(whole))
 
 
-def _check_room(folder: Path, needed: int) -> None:
-    free = shutil.disk_usage(folder).free
-    if needed > free:
-        raise ConfigError(
-            f"the cache needs {needed / 2**30:.1f} GiB more; {folder} has {free / 2**30:.1f}.\n"
-            "Choose another disk: data.cache=FOLDER."
-        )
-
-
-def _no_place(folder: Path, error: OSError) -> ConfigError:
-    return ConfigError(
-        f"cannot write the cache {folder.absolute()}: {error.strerror}.\n"
-        "What it holds stays. Make room or choose another folder, data.cache=FOLDER, and go on."
-    )
-
-
 @contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """Keep a second writer out; the lock goes with the process."""
+def _locked(folder: Path) -> Iterator[None]:
+    """Refuse a second writer; the lock ends with the process."""
     try:
         import fcntl
     except ImportError:  # Windows

@@ -25,47 +25,25 @@ from hrseg.data.transforms import TrainTransform
 from hrseg.data.workers import WatchedLoader
 from hrseg.errors import ConfigError, DataError
 
-_OF_THE_TRANSFORM = ("crop_size", "scales", "base_size", "flip", "photometric", "squash")
-
 
 class SegmentationDataModule(LightningDataModule):
-    """Base of the data sets: a child states its class facts, `files` and `mask_reader`.
+    """Base of the data sets: a child defines its class facts, `files` and `mask_reader`.
 
-    Args:
-        root: the folder that holds the data set.
-        options: see `DataOptions`.
-
-    Attributes:
-        class_names: one per train id.
-        palette: RGB colour of each class.
-        flip_pairs: classes that swap when an image is mirrored.
-        class_weights: the loss weights published with the data set, if any.
-        expected_images: the official number of images of each split.
-        unions: splits that are made of others, for example {"trainval": ("train", "val")}.
-        submission_ids: the raw id of each class in masks for the benchmark's server, if there is
-            one.
-        image_suffix: what the stems of images end with that those of their masks do not.
-        mask_suffix: what the stems of masks end with.
-        train_dataset: after `setup`; items are augmented crops.
-        val_dataset: after `setup`; items keep their size.
-        test_dataset: after `setup`; likewise.
+    `root` is the folder of the data set; for the options see `DataOptions`. After `setup`
+    `train_dataset` has augmented crops, `val_dataset` and `test_dataset` have whole images.
     """
 
-    class_names: tuple[str, ...] = ()
-    palette: tuple[tuple[int, int, int], ...] = ()
-    flip_pairs: tuple[tuple[int, int], ...] = ()
-    class_weights: tuple[float, ...] | None = None
-    expected_images: ClassVar[Mapping[str, int]] = {}
-    unions: ClassVar[Mapping[str, tuple[str, ...]]] = {}
-    submission_ids: tuple[int, ...] | None = None
-    image_suffix: str = ""
-    mask_suffix: str = ""
+    class_names: tuple[str, ...] = ()  # one per train id
+    palette: tuple[tuple[int, int, int], ...] = ()  # RGB colour of each class
+    flip_pairs: tuple[tuple[int, int], ...] = ()  # classes that swap when an image is mirrored
+    class_weights: tuple[float, ...] | None = None  # loss weights published with the data set
+    expected_images: ClassVar[Mapping[str, int]] = {}  # official number of images of each split
+    unions: ClassVar[Mapping[str, tuple[str, ...]]] = {}  # {"trainval": ("train", "val")}
+    submission_ids: tuple[int, ...] | None = None  # raw id of each class for a benchmark's server
+    image_suffix: str = ""  # end of the stems of images that their masks lack
+    mask_suffix: str = ""  # end of the stems of masks
 
-    def __init__(
-        self,
-        root: str,
-        **options: Unpack[DataOptions],
-    ) -> None:
+    def __init__(self, root: str, **options: Unpack[DataOptions]) -> None:
         """Keep the arguments; nothing is read yet."""
         super().__init__()
         chosen = complete(options)
@@ -80,10 +58,9 @@ class SegmentationDataModule(LightningDataModule):
         self.train_split = chosen["train_split"]
         self.val_split = chosen["val_split"]
         self.test_split = chosen["test_split"]
-        self.transform = TrainTransform(
-            flip_pairs=self.flip_pairs,
-            **{name: chosen[name] for name in _OF_THE_TRANSFORM},  # type: ignore[literal-required]
-        )
+        names = ("crop_size", "scales", "base_size", "flip", "photometric", "squash")
+        augmentation: dict[str, Any] = {name: chosen.get(name) for name in names}
+        self.transform = TrainTransform(flip_pairs=self.flip_pairs, **augmentation)
         self.class_uniform = chosen["class_uniform"]
         self.cache = Path(cache).expanduser() if cache is not None else None
         self.class_draw: ClassDraw | None = None
@@ -99,17 +76,14 @@ class SegmentationDataModule(LightningDataModule):
         return len(self.class_names)
 
     def files(self, split: str) -> Files:
-        """Return the (image, mask) paths of a split, in a fixed order.
+        """Return the (image, mask) paths of a split, in a fixed order; None for a missing mask.
 
-        Never asked for a union. Without masks (a benchmark's test split) a mask is None.
-
-        Raises:
-            DataError: missing folders, no images, or images and masks that do not pair.
+        DataError: missing folders, no images, or unpaired files.
         """
         raise NotImplementedError
 
     def mask_reader(self) -> ReadMask:
-        """Return what turns a mask's path into train ids."""
+        """Return a function: path of a mask -> train ids."""
         raise NotImplementedError
 
     def dataset(self, split: str, train: bool = False) -> SegmentationDataset:
@@ -125,14 +99,11 @@ class SegmentationDataModule(LightningDataModule):
     def check(self, stage: str = "fit", devices: int = 1, accumulated: int = 1) -> None:
         """Find what would stop a run later: names, every header, a sample of pixels, the overlap.
 
-        Args:
-            stage: "fit" looks at the training and validation splits, "validate" and "test" at
-                theirs alone.
-            devices: number of processes that share a batch.
-            accumulated: batches whose gradients are added up to a step.
+        The stage "fit" checks the training and validation splits, "validate" and "test" their own.
+        `devices` processes share a batch, in as many `accumulated` parts per step.
 
         Raises:
-            DataError: the first thing that is wrong, and how to repair it.
+            DataError: the first fault, and how to repair it.
             ConfigError: fewer training images than one batch, or an indivisible batch.
         """
         self.prepare_data()
@@ -143,8 +114,13 @@ class SegmentationDataModule(LightningDataModule):
             (self.train_split, self.train_dataset),
         ):
             if dataset is not None:
-                if dataset is not self.test_dataset:
-                    _check_masks(split, dataset)
+                bare = [image for image, mask in dataset.files if mask is None]
+                if bare and dataset is not self.test_dataset:
+                    raise DataError(
+                        f"{len(bare)} of {len(dataset)} images of split {split} have no mask, e.g. "
+                        f"{bare[0]}\nexpected a split with masks to train or score on; "
+                        "`hrseg test` predicts without."
+                    )
                 check_files(dataset)
                 if note := self.shortfall(split, len(dataset)):
                     warnings.warn(note, stacklevel=2)
@@ -154,17 +130,14 @@ class SegmentationDataModule(LightningDataModule):
         self.setup(stage)  # last: class_uniform reads every mask
 
     def shortfall(self, split: str, count: int) -> str | None:
-        """Return what to say if a split has another number of images than the official one."""
+        """Return a note if a split has another number of images than the official one."""
         expected = self.expected_images.get(split, count)
         if expected == count:
             return None
         return f"split {split} in {self.root}: {count} images, the official data set has {expected}"
 
     def setup(self, stage: str | None = None) -> None:
-        """Pair the files of the splits that the stage needs ("fit", "validate", "test").
-
-        For training with `class_uniform` also find the classes of every mask.
-        """
+        """Pair the files of the splits of a stage; for `class_uniform` read every mask."""
         self._pair(stage)
         if self.train_dataset is not None and self.class_uniform and self.class_draw is None:
             train = self.train_dataset
@@ -174,9 +147,10 @@ class SegmentationDataModule(LightningDataModule):
     def train_dataloader(self) -> DataLoader[dict[str, Any]]:
         """Return shuffled batches of crops: this process's share, the ragged last batch dropped."""
         assert self.train_dataset is not None, "setup('fit') comes first"
-        rank, world = self._place()
-        trainer = self.trainer
-        per_step = self._batch_per_step(world, trainer.accumulate_grad_batches if trainer else 1)
+        rank, world = self._rank()
+        per_step = self._batch_per_step(
+            world, self.trainer.accumulate_grad_batches if self.trainer else 1
+        )
         sampler = TrainSampler(
             self.train_dataset, world, rank, self.seed, self.batch_size, self.class_draw
         )
@@ -187,26 +161,20 @@ class SegmentationDataModule(LightningDataModule):
 
     def val_dataloader(self) -> DataLoader[dict[str, Any]]:
         """Return this process's share of the whole images, one at a time."""
-        assert self.val_dataset is not None, "setup comes first"
-        rank, world = self._place()
-        return self._loader(self.val_dataset, EvaluationSampler(self.val_dataset, world, rank), 1)
+        return self._evaluation_loader(self.val_dataset)
 
     def test_dataloader(self) -> DataLoader[dict[str, Any]]:
         """Return this process's share of the whole images of the test split, one at a time."""
-        assert self.test_dataset is not None, "setup('test') comes first"
-        rank, world = self._place()
-        return self._loader(self.test_dataset, EvaluationSampler(self.test_dataset, world, rank), 1)
+        return self._evaluation_loader(self.test_dataset)
 
     def state_dict(self) -> dict[str, int]:
-        """Return the place of the training in its data, which Lightning saves in checkpoints.
-
-        Not the loader's to save: Lightning would restore it after `estimated_stepping_batches` has
-        begun to read the first epoch.
-        """
-        return self.train_loader.place() if self.train_loader is not None else {}
+        """Return the position of the training in its data, which Lightning saves in checkpoints."""
+        # If the loader saved it, Lightning would restore it after `estimated_stepping_batches` has
+        # begun to read the first epoch.
+        return self.train_loader.position() if self.train_loader is not None else {}
 
     def load_state_dict(self, state_dict: dict[str, int]) -> None:
-        """Let the training loader begin at a state of `state_dict`."""
+        """Make the training loader begin at a state of `state_dict`."""
         self.resumed = state_dict
 
     def _pair(self, stage: str | None) -> None:
@@ -220,17 +188,23 @@ class SegmentationDataModule(LightningDataModule):
             self.train_dataset = self._cached(self.dataset(self.train_split, train=True))
 
     def _cached(self, dataset: SegmentationDataset) -> SegmentationDataset:
-        """Let a data set read from the cache, if there is one, and once it is known to hold it."""
+        """Check the cache and its sources, if there is one, and read from it."""
         if self.cache is not None:
             cache = Cache(self.cache, self.root, dataset.read_mask)
             cache.check(dataset.files)
-            if dataset.manifest is not None:
-                for pair in dataset.files:
-                    for path, digest in zip(pair, cache.sources(pair[0]), strict=False):
-                        if path is not None:
-                            dataset.manifest.compare(path, digest)
+            for pair in dataset.files if dataset.manifest else ():
+                for path, digest in zip(pair, cache.entry(pair[0]).sources, strict=False):
+                    if dataset.manifest and path is not None:
+                        dataset.manifest.compare(path, digest)
             dataset.cache = cache
         return dataset
+
+    def _evaluation_loader(
+        self, dataset: SegmentationDataset | None
+    ) -> WatchedLoader[dict[str, Any]]:
+        assert dataset is not None, "setup comes first"
+        rank, world = self._rank()
+        return self._loader(dataset, EvaluationSampler(dataset, world, rank), 1)
 
     def _loader(
         self, dataset: SegmentationDataset, sampler: EpochSampler, batch_size: int
@@ -244,11 +218,11 @@ class SegmentationDataModule(LightningDataModule):
             drop_last=dataset.transform is not None,
             pin_memory=torch.cuda.is_available(),
             persistent_workers=self.workers > 0,
-            # Its own: how often loaders are made must not change what training draws.
+            # Its own: the number of loaders made must not change what training draws.
             generator=torch.Generator().manual_seed(self.seed),
         )
 
-    def _place(self) -> tuple[int, int]:
+    def _rank(self) -> tuple[int, int]:
         """Return (rank, number) of this process among those that share an epoch."""
         trainer = self.trainer
         return (trainer.global_rank, trainer.world_size) if trainer is not None else (0, 1)
@@ -285,12 +259,3 @@ class SegmentationDataModule(LightningDataModule):
                 f"{len(both)} images are in the training and in the validation split, e.g. "
                 f"{both[0]}\nScores would be flattering: remove them from one of the two."
             )
-
-
-def _check_masks(split: str, dataset: SegmentationDataset) -> None:
-    bare = [image for image, mask in dataset.files if mask is None]
-    if bare:
-        raise DataError(
-            f"{len(bare)} of {len(dataset)} images of split {split} have no mask, e.g. {bare[0]}\n"
-            "expected a split with masks to train or score on; `hrseg test` predicts without."
-        )

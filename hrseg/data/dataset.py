@@ -1,8 +1,7 @@
 """Dataset of image and mask files, and the check of its files before training."""
 
 import warnings
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,60 +11,45 @@ import torch
 from torch.utils.data import Dataset
 
 from hrseg.data.cache import Cache
-from hrseg.data.checksums import Manifest
+from hrseg.data.checksums import Manifest, digest_of
 from hrseg.data.images import Array, header_size, named, read_image
 from hrseg.data.masks import ReadMask
 from hrseg.data.workers import at
 from hrseg.errors import DataError
 from hrseg.utils.constants import IGNORE_INDEX
 
-MOST = 0.1  # share of a data set that may be skipped; beyond it the data set is another
+MOST = 0.1  # share of a data set that may be skipped
 Files = Sequence[tuple[Path, Path | None]]
 Transform = Callable[[Array, Array, tuple[int, ...], int | None], tuple[Array, Array]]
 
 
 @dataclass(frozen=True)
 class Key:
-    """What a sampler asks a data set for.
+    """Request of a sampler for the image `index` with the random draws of `epoch`.
 
-    Attributes:
-        index: which image.
-        epoch: selects the random draws, so that any sample of any epoch can be made again.
-        repeat: shown only to even out the processes; its mask is all ignore.
-        wanted: class that the crop must hold; None leaves it to chance.
-        place: of a crop with a wanted class in its epoch, where an image may come several times.
+    A `repeat` only evens out the processes; its mask is all ignore. The crop contains the class
+    `wanted`. As such an image may be drawn several times, `position` is its index in the epoch.
     """
 
     index: int
     epoch: int = 0
     repeat: bool = False
     wanted: int | None = None
-    place: int = 0
+    position: int = 0
 
     def seeds(self, seed: int) -> tuple[int, ...]:
-        """Return what decides the random draws of the sample."""
+        """Return the seeds of the sample's random draws."""
         seeds = (seed, self.epoch, self.index)
-        # Not place alone: NumPy takes a 0 at the end for nothing.
-        return seeds if self.wanted is None else (*seeds, self.place + 1)
+        # Plus 1: NumPy ignores a 0 at the end.
+        return seeds if self.wanted is None else (*seeds, self.position + 1)
 
 
 class SegmentationDataset(Dataset[dict[str, Any]]):
     """Images and their masks as {"image": (3, h, w) RGB, "mask": (h, w), "name"}, both uint8.
 
-    Masks hold train ids and 255 = ignore; an image without a mask gets one that is all ignore.
-
-    Args:
-        files: (image, mask) paths; the mask may be None.
-        read_mask: path -> (H, W) train ids.
-        transform: (image (H, W, 3), mask (H, W), seeds, wanted class or None) -> image and mask,
-            augmented; None leaves both.
-        seed: with the key it decides every random draw.
-
-    Attributes:
-        cache: where images and masks are taken from instead of their files; None: from these.
-        manifest: what the files must be; None: that is not looked at.
-        skips: what cannot be read gives a black image, all ignored, with its "fault", instead of an
-            error.
+    `files` are (image, mask) paths; the mask of an image without one is all ignore. `read_mask`
+    returns train ids (H, W), 255 = ignore. `transform` gets image (H, W, 3), mask (H, W), seeds and
+    the wanted class; None: whole images. `seed` and the key decide every random draw.
     """
 
     def __init__(
@@ -75,26 +59,20 @@ class SegmentationDataset(Dataset[dict[str, Any]]):
         transform: Transform | None = None,
         seed: int = 0,
     ) -> None:
-        """Keep the list; nothing is read yet."""
+        """Keep the arguments; nothing is read yet."""
         self.files = list(files)
         self.names = _names([image for image, _ in self.files])
-        self.read_mask = read_mask
-        self.transform = transform
-        self.seed = seed
-        self.cache: Cache | None = None
-        self.manifest: Manifest | None = None
-        self.skips = False
+        self.read_mask, self.transform, self.seed = read_mask, transform, seed
+        self.cache: Cache | None = None  # instead of the files
+        self.manifest: Manifest | None = None  # checksums that the files must have
+        self.skips = False  # an unreadable pair is a black image, all ignored, with its "fault"
 
     def __len__(self) -> int:
         """Return the number of images."""
         return len(self.files)
 
     def __getitem__(self, key: int | Key) -> dict[str, Any]:
-        """Return the item; a bare index means epoch 0.
-
-        Raises:
-            DataError: an unreadable file, a mask of another size, an unknown id.
-        """
+        """Return the item; a bare index means epoch 0. Errors as `read`."""
         key = key if isinstance(key, Key) else Key(key)
         fault = ""
         try:
@@ -119,27 +97,17 @@ class SegmentationDataset(Dataset[dict[str, Any]]):
         }
 
     def read(self, index: int) -> tuple[Array, Array]:
-        """Return image (H, W, 3) and mask (H, W) of one file pair, unchanged.
-
-        Raises:
-            DataError: an unreadable file, a mask of another size, an unknown id.
-        """
+        """Return image (H, W, 3) and mask (H, W) of a pair; DataError for unreadable files."""
         at(index)
-        image_path, mask_path = self.files[index]
         if self.cache is not None:
-            return self.cache.read(image_path)
+            return self.cache.read(self.files[index][0])
         if self.manifest is not None:
             for path in filter(None, self.files[index]):
-                self.manifest.check(path)
-        image = read_image(image_path)
-        if mask_path is None:
-            return image, np.full(image.shape[:2], IGNORE_INDEX, np.uint8)
-        mask = self.read_mask(mask_path)
-        _same_size(image_path, image.shape[:2], mask_path, mask.shape)
-        return image, mask
+                self.manifest.compare(path, digest_of(path))
+        return read_pair(self.files[index], self.read_mask)
 
     def mask_ids(self, path: Path) -> Array:
-        """Return a mask's train ids (H, W); of one that is skipped, a pixel that is ignored."""
+        """Return a mask's train ids (H, W); one ignored pixel for a mask that is skipped."""
         try:
             return self.read_mask(path)
         except DataError:
@@ -148,56 +116,54 @@ class SegmentationDataset(Dataset[dict[str, Any]]):
             return np.full((1, 1), IGNORE_INDEX, np.uint8)
 
 
+def read_pair(pair: tuple[Path, Path | None], read_mask: ReadMask) -> tuple[Array, Array]:
+    """Return image (H, W, 3) and mask (H, W), all ignore if there is none; errors as their readers.
+
+    A mask of another size is a DataError.
+    """
+    image = read_image(pair[0])
+    if pair[1] is None:
+        return image, np.full(image.shape[:2], IGNORE_INDEX, np.uint8)
+    mask = read_mask(pair[1])
+    _same_size(pair[0], image.shape[:2], pair[1], mask.shape)
+    return image, mask
+
+
 def check_files(dataset: SegmentationDataset, sample: int = 16) -> None:
     """Compare the sizes of every image and mask by their headers; read an even sample whole.
 
-    A sample without two classes is warned about: nothing can be learned from it.
-
-    Raises:
-        DataError: the first file that is unreadable, of another size, or holds an unknown id; of
-            a data set that skips, where these are too many.
+    DataError: the first unreadable pair; for a data set that skips: too many of them. A sample
+    without two classes is a warning: nothing can be learned from it.
     """
-    faults: dict[int, DataError] = {}
+    faults: list[str] = []
+    ids: set[int] = set()
+    count = len(dataset)
+    decoded = set(np.linspace(0, count - 1, min(sample, count)).astype(int).tolist())
     for index, (image, mask) in enumerate(dataset.files):
-        if mask is not None:
-            with _kept(faults, index, dataset):
+        try:
+            if mask is not None:
                 _same_size(image, header_size(image), mask, header_size(mask))
-    seen: set[int] = set()
-    for index in np.unique(np.linspace(0, len(dataset) - 1, sample).astype(int)):
-        with _kept(faults, index, dataset):
-            seen.update(np.unique(dataset.read(int(index))[1]).tolist())
+            if index in decoded:
+                ids.update(np.unique(dataset.read(index)[1]).tolist())
+        except DataError as error:
+            if not dataset.skips:
+                raise
+            faults.append(str(error).partition("\n")[0])
     if faults:
-        _check_rest(list(faults.values()), len(dataset))
-    if any(mask for _, mask in dataset.files) and len(seen - {IGNORE_INDEX}) < 2:
+        message = f"{len(faults)} of {count} images cannot be read, the first: {faults[0]}"
+        if len(faults) > MOST * count:
+            raise DataError(
+                f"{message}\nThat is more than data.on_error=skip passes over "
+                f"({100 * MOST:.0f} %). `hrseg data check` lists them all."
+            )
+        warnings.warn(f"data.on_error=skip: {message}", stacklevel=2)
+    if any(mask for _, mask in dataset.files) and len(ids - {IGNORE_INDEX}) < 2:
         warnings.warn(
             f"a sample of masks beside {dataset.files[0][1]} holds only the class ids "
-            f"{sorted(seen - {IGNORE_INDEX})} ({IGNORE_INDEX} is ignored). "
+            f"{sorted(ids - {IGNORE_INDEX})} ({IGNORE_INDEX} is ignored). "
             "Do the masks need an id_map?",
             stacklevel=2,
         )
-
-
-@contextmanager
-def _kept(faults: dict[int, DataError], index: int, dataset: SegmentationDataset) -> Iterator[None]:
-    """Keep the error of an image, if the data set skips."""
-    try:
-        yield
-    except DataError as error:
-        if not dataset.skips:
-            raise
-        faults[int(index)] = error
-
-
-def _check_rest(faults: Sequence[DataError], count: int) -> None:
-    """Say what will be skipped; too many faults are an error."""
-    first = str(faults[0]).partition("\n")[0]
-    said = f"{len(faults)} of {count} images cannot be read, the first: {first}"
-    if len(faults) > MOST * count:
-        raise DataError(
-            f"{said}\nThat is more than data.on_error=skip passes over ({100 * MOST:.0f} %). "
-            "`hrseg data check` lists them all."
-        )
-    warnings.warn(f"data.on_error=skip: {said}", stacklevel=3)
 
 
 def _same_size(
@@ -218,5 +184,4 @@ def _names(images: Sequence[Path]) -> list[str]:
         names = ["_".join(part[-depth:]) for part in parts]
         if len(set(names)) == len(set(images)):
             return names
-    # a_b/c and a/b_c
-    return [f"{names[place]}-{place}" for place in range(len(images))]
+    return [f"{name}-{index}" for index, name in enumerate(names)]  # a_b/c and a/b_c

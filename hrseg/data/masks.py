@@ -16,42 +16,31 @@ from hrseg.errors import ConfigError, DataError
 from hrseg.utils.constants import IGNORE_INDEX
 
 ReadMask = Callable[[Path], Array]  # path -> (H, W) train ids, 255 = ignore
+Palette = tuple[tuple[int, int, int], ...]
 
 
 @dataclass(frozen=True)
 class MaskReader:
-    """Path -> (H, W) uint8 train ids, 255 = ignore.
+    """Path -> (H, W) uint8 train ids, 255 = ignore."""
 
-    Attributes:
-        table: 256 entries, raw id -> train id; -1 marks a raw id that must not occur.
-        repair: what to do about an unknown id, the last line of that error.
-        palette: RGB colour of each raw id, for masks stored as colours; None for index masks.
-    """
-
-    table: npt.NDArray[np.int16]
-    repair: str
-    palette: tuple[tuple[int, int, int], ...] | None = None
+    table: npt.NDArray[np.int16]  # 256 entries raw id -> train id; -1 for unknown raw ids
+    repair: str  # fix of an unknown id, the last line of that error
+    palette: Palette | None = None  # colour of each raw id; None: masks contain ids
 
     @property
     def identity(self) -> str:
-        """What tells this reader from others, that give other ids."""
+        """Text that differs for readers that return other ids."""
         return f"{self.table.tolist()} {self.palette}"
 
     def __call__(self, path: Path) -> Array:
-        """Return the train ids.
-
-        Raises:
-            DataError: unreadable, of a wrong kind, or with an unknown id or colour.
-        """
-        raw = read_index_mask(path) if self.palette is None else read_rgb_mask(path, self.palette)
+        """Return the train ids; DataError: unreadable, of a wrong kind, or with an unknown id."""
+        raw = read_index_mask(path) if self.palette is None else _read_rgb_mask(path, self.palette)
         unknown = cv2.LUT(raw, (self.table < 0).astype(np.uint8))
         if unknown.any():
             ids, counts = np.unique(raw[unknown > 0], return_counts=True)
-            found = ", ".join(
-                f"{i} ({n} pixels)" for i, n in list(zip(ids, counts, strict=True))[:5]
-            )
+            shown = [f"{i} ({n} pixels)" for i, n in zip(ids[:5], counts[:5], strict=True)]
             raise DataError(
-                f"{named(path)}: unknown id {found}{', ...' if len(ids) > 5 else ''}\n"
+                f"{named(path)}: unknown id {', '.join(shown)}{', ...' if len(ids) > 5 else ''}\n"
                 f"expected {_ranges(np.flatnonzero(self.table >= 0))}. {self.repair}"
             )
         return np.asarray(cv2.LUT(raw, self.table.astype(np.uint8)), np.uint8)
@@ -59,13 +48,7 @@ class MaskReader:
 
 @dataclass(frozen=True)
 class MaskReaderBySuffix:
-    """Path -> train ids, for data sets that keep two kinds of ids apart by the file's name.
-
-    Attributes:
-        suffix: what the stem of one kind ends with.
-        reader: reads those.
-        otherwise: reads the others.
-    """
+    """Readers of two kinds of masks: `reader` if their stem ends with `suffix`, or `otherwise`."""
 
     suffix: str
     reader: MaskReader
@@ -73,7 +56,7 @@ class MaskReaderBySuffix:
 
     @property
     def identity(self) -> str:
-        """What tells this reader from others, that give other ids."""
+        """Text that differs for readers that return other ids."""
         return f"{self.suffix}: {self.reader.identity}; {self.otherwise.identity}"
 
     def __call__(self, path: Path) -> Array:
@@ -86,13 +69,8 @@ def id_table(
 ) -> npt.NDArray[np.int16]:
     """Return the 256 entries raw id -> train id, 255 = ignore, -1 = unknown.
 
-    Args:
-        num_classes: K; train ids are 0..K-1.
-        id_map: raw id -> train id or 255; without it raw ids are train ids.
-        ignore_ids: more raw ids that are ignored; `id_map` has the last word.
-
-    Raises:
-        ConfigError: more than 255 classes, or ids out of range.
+    Without `id_map` raw ids are train ids, 0 to `num_classes` - 1. Raw ids in `ignore_ids` are
+    ignored unless `id_map` maps them. ConfigError: too many classes, or ids out of range.
     """
     if not 0 < num_classes <= 255:
         raise ConfigError(f"{num_classes} classes: between 1 and 255 can be told apart.")
@@ -112,15 +90,13 @@ def id_table(
 def read_index_mask(path: Path) -> Array:
     """Return a mask's raw ids (H, W): grey values, or the indices of a palette image.
 
-    Never OpenCV, which turns palette images into colours.
-
-    Raises:
-        DataError: unreadable, JPEG, coloured, or with ids above 255.
+    OpenCV is not used: it turns palette images into colours. DataError: unreadable, JPEG, coloured,
+    or with ids above 255.
     """
     data = read_file(path)
     if (ids := read_png(data, rgb=False)) is not None:
         return ids
-    mode, mask = _read_mask(path, data, None)
+    mode, mask = _decode(path, data)
     if mask.ndim != 2:
         raise DataError(
             f"{named(path)} is a coloured image ({mode}); expected ids: a grey or palette image.\n"
@@ -134,13 +110,9 @@ def read_index_mask(path: Path) -> Array:
     return np.asarray(mask, np.uint8)
 
 
-def read_rgb_mask(path: Path, palette: tuple[tuple[int, int, int], ...]) -> Array:
-    """Return the position of each pixel's colour in the palette, (H, W).
-
-    Raises:
-        DataError: unreadable, JPEG, or with a colour that is not in the palette.
-    """
-    colors = _read_mask(path, read_file(path), "RGB")[1].astype(np.uint32)
+def _read_rgb_mask(path: Path, palette: Palette) -> Array:
+    """Return the index of each pixel's colour in the palette, (H, W)."""
+    colors = _decode(path, read_file(path), "RGB")[1].astype(np.uint32)
     codes = colors[..., 0] << 16 | colors[..., 1] << 8 | colors[..., 2]
     ids = _color_table(palette)[codes]
     if (ids < 0).any():
@@ -154,14 +126,14 @@ def read_rgb_mask(path: Path, palette: tuple[tuple[int, int, int], ...]) -> Arra
     return np.asarray(ids, np.uint8)
 
 
-def _read_mask(path: Path, data: bytes, mode: str | None) -> tuple[str, npt.NDArray[Any]]:
+def _decode(path: Path, data: bytes, mode: str | None = None) -> tuple[str, npt.NDArray[Any]]:
     with opened(path, data) as image:
         if image.format != "PNG":
             raise DataError(
                 f"{named(path)}: a JPEG mask has wrong ids: its compression blends neighbouring "
                 "values.\nExport the masks as PNG from the annotation tool again."
             )
-        if mode and image.mode.startswith("I"):  # Pillow would make 255 of all above it
+        if mode and image.mode.startswith("I"):  # Pillow would turn all above 255 into 255
             raise DataError(
                 f"{named(path)} has 16 bits a pixel ({image.mode}); expected colours of 8 bits.\n"
                 "Export the masks as RGB or palette PNGs of 8 bits."
@@ -170,24 +142,21 @@ def _read_mask(path: Path, data: bytes, mode: str | None) -> tuple[str, npt.NDAr
 
 
 def stored_values(image: Image.Image) -> npt.NDArray[Any]:
-    """Return the values as the file holds them; Pillow stretches 2- and 4-bit grey to 0..255."""
+    """Return the values in the file; Pillow stretches 2- and 4-bit grey to 0..255."""
     tiles = getattr(image, "tile", None)
-    depth = tiles[0][3] if tiles else None
-    stretch = {"L;2": 85, "L;4": 17}.get(str(depth), 1)
-    values = np.asarray(image)
-    return values // stretch if stretch > 1 else values
+    stretch = {"L;2": 85, "L;4": 17}.get(str(tiles[0][3]) if tiles else "")
+    return np.asarray(image) // stretch if stretch else np.asarray(image)
 
 
 @lru_cache(maxsize=4)
-def _color_table(palette: tuple[tuple[int, int, int], ...]) -> npt.NDArray[np.int16]:
-    """Return 2^24 entries, colour -> position: 32 MB, and 10 times faster than a search."""
+def _color_table(palette: Palette) -> npt.NDArray[np.int16]:
+    """Return 2^24 entries, colour -> index: 32 MB, and 10 times faster than a search."""
     table = np.full(1 << 24, -1, np.int16)
     for index, (red, green, blue) in enumerate(palette):
         table[red << 16 | green << 8 | blue] = index
     return table
 
 
-def _ranges(ids: npt.NDArray[Any]) -> str:
-    """Write sorted ids as "0..10, 255"."""
+def _ranges(ids: npt.NDArray[Any]) -> str:  # "0..10, 255"
     groups = np.split(ids, np.flatnonzero(np.diff(ids) > 1) + 1)
     return ", ".join(f"{g[0]}..{g[-1]}" if len(g) > 1 else str(g[0]) for g in groups if len(g))

@@ -119,8 +119,8 @@ class WholeImages(Dataset[tuple[Array, Array]]):
     def __init__(self, data: SegmentationDataModule) -> None:
         """Take the images that hrseg trains on."""
         assert data.train_dataset is not None
-        self.files, self.crop = data.train_dataset.files, data.transform.pipeline[0].crop_size
-        self.scales, self.void = data.transform.pipeline[0].scales, 11
+        self.files, self.crop = data.train_dataset.files, data.transform.crop_size
+        self.scales, self.void = data.transform.scales, 11
 
     def __len__(self) -> int:
         """Return the number of images."""

@@ -14,40 +14,37 @@ from hrseg.data.cache import INDEX, Cache
 from hrseg.data.cache_writer import PAGE, verify_cache, write_cache
 from hrseg.data.masks import MaskReader, id_table
 from hrseg.errors import ConfigError, DataError
-from tests.cached_pairs import READER, datasets, pairs
+from tests.cached_pairs import READER, cache_of, datasets, pairs
 
 
 def test_only_what_changed_is_decoded_again(tmp_path):
-    files = pairs(tmp_path / "data")
-    folder = tmp_path / "cache"
-    write_cache(folder, tmp_path / "data", files, READER)
-    assert write_cache(folder, tmp_path / "data", files, READER) == 0
+    files, folder, root = cache_of(tmp_path)
+    assert write_cache(folder, root, files, READER) == 0
     os.utime(files[0][0], ns=(1, 1))  # another time, the same content: still held
-    assert Cache(folder, tmp_path / "data", READER).holds(files[0])
+    assert Cache(folder, root, READER).holds(files[0])
     image, _ = files[1]
     Image.fromarray(np.zeros((43, 62, 3), np.uint8)).save(image)
     with pytest.raises(DataError, match=r"1 of 5 images .*1\.png \(changed since\)"):
-        Cache(folder, tmp_path / "data", READER).check(files)
-    more = pairs(tmp_path / "data", 1, first=5)
-    assert write_cache(folder, tmp_path / "data", files + more, READER) == 3  # 0 is looked at
-    assert Cache(folder, tmp_path / "data", READER).holds(files[0], exactly=True)
-    plain, cached = datasets(files + more, folder, tmp_path / "data")
+        Cache(folder, root, READER).check(files)
+    more = pairs(root, 1, first=5)
+    assert write_cache(folder, root, files + more, READER) == 3  # 0 is looked at
+    assert Cache(folder, root, READER).holds(files[0], exactly=True)
+    plain, cached = datasets(files + more, folder, root)
     assert all(plain[i]["image"].equal(cached[i]["image"]) for i in range(6))
     assert (cached[1]["image"] == 0).all()
 
 
 def test_masks_that_were_read_otherwise_are_refused(tmp_path):
-    files = pairs(tmp_path / "data", 1)
-    write_cache(tmp_path / "cache", tmp_path / "data", files, READER)
+    files, folder, root = cache_of(tmp_path, 1)
     other = MaskReader(id_table(5, {9: 1, 1: 0, 2: 2, 3: 3, 4: 4}), "")
     for work in (
-        lambda: Cache(tmp_path / "cache", tmp_path / "data", other),
-        lambda: write_cache(tmp_path / "cache", tmp_path / "data", files, other),
+        lambda: Cache(folder, root, other),
+        lambda: write_cache(folder, root, files, other),
     ):
         with pytest.raises(ConfigError, match="other classes, ids or colours"):
             work()
     with pytest.raises(ConfigError, match="identity"):
-        write_cache(tmp_path / "new", tmp_path / "data", files, lambda path: None)
+        write_cache(tmp_path / "new", root, files, lambda path: None)
 
 
 def test_a_file_that_cannot_be_read_is_named_and_what_is_done_stays(tmp_path):
@@ -60,29 +57,25 @@ def test_a_file_that_cannot_be_read_is_named_and_what_is_done_stays(tmp_path):
 
 
 def test_a_torn_last_line_is_dropped(tmp_path):
-    files = pairs(tmp_path / "data")
-    folder = tmp_path / "cache"
-    write_cache(folder, tmp_path / "data", files, READER)
+    files, folder, root = cache_of(tmp_path)
     index = folder / INDEX
     index.write_bytes(index.read_bytes()[:-25])
-    assert write_cache(folder, tmp_path / "data", files, READER) == 1
-    datasets(files, folder, tmp_path / "data")
+    assert write_cache(folder, root, files, READER) == 1
+    datasets(files, folder, root)
 
 
 def test_verify_takes_damaged_pairs_out_and_the_next_run_decodes_them(tmp_path):
-    files = pairs(tmp_path / "data")
-    folder = tmp_path / "cache"
-    write_cache(folder, tmp_path / "data", files, READER)
-    assert verify_cache(folder, tmp_path / "data", READER) == []
-    entry = list(Cache(folder, tmp_path / "data", READER).entries.values())[2]
+    files, folder, root = cache_of(tmp_path)
+    assert verify_cache(folder, root, READER) == []
+    entry = list(Cache(folder, root, READER).entries.values())[2]
     with (folder / "shard-00000.bin").open("r+b") as shard:
         shard.seek(entry.offset + 100)
         byte = shard.read(1)[0]
         shard.seek(entry.offset + 100)
         shard.write(bytes([byte ^ 1]))
-    assert [e.files[0] for e in verify_cache(folder, tmp_path / "data", READER)] == ["2.png"]
-    assert write_cache(folder, tmp_path / "data", files, READER) == 1
-    assert verify_cache(folder, tmp_path / "data", READER) == []
+    assert [e.files[0] for e in verify_cache(folder, root, READER)] == ["2.png"]
+    assert write_cache(folder, root, files, READER) == 1
+    assert verify_cache(folder, root, READER) == []
 
 
 def test_shards_are_of_bounded_size(tmp_path, monkeypatch):
@@ -94,18 +87,10 @@ def test_shards_are_of_bounded_size(tmp_path, monkeypatch):
     assert all(plain[i]["mask"].equal(cached[i]["mask"]) for i in range(5))
 
 
-def test_a_disk_without_room_is_said_before_anything_is_decoded(tmp_path, monkeypatch):
-    files = pairs(tmp_path / "data")
-    usage = module.shutil.disk_usage(tmp_path)._replace(free=10_000)
-    monkeypatch.setattr(module.shutil, "disk_usage", lambda path: usage)
-    with pytest.raises(ConfigError, match="GiB more"):
-        write_cache(tmp_path / "cache", tmp_path / "data", files, READER)
-
-
 def test_a_second_writer_is_refused(tmp_path):
     files = pairs(tmp_path / "data", 1)
     (tmp_path / "cache").mkdir()
-    with module._alone(tmp_path / "cache"), pytest.raises(ConfigError, match="another process"):
+    with module._locked(tmp_path / "cache"), pytest.raises(ConfigError, match="another process"):
         write_cache(tmp_path / "cache", tmp_path / "data", files, READER)
 
 

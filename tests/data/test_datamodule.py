@@ -1,13 +1,10 @@
 """Loaders: every image once, every draw repeatable, every wrong number said before training."""
 
-import json
 from pathlib import Path
 from types import SimpleNamespace
 
-import cv2
 import numpy as np
 import pytest
-import pytorch_lightning as pl
 import torch
 from PIL import Image
 
@@ -15,7 +12,6 @@ from hrseg.data import CamVid
 from hrseg.data.dataset import Key
 from hrseg.errors import ConfigError, DataError
 from tests.camvid_tree import make_camvid
-from tests.conftest import silent_trainer
 
 SMALL = {"crop_size": (32, 40), "workers": 0}
 
@@ -46,11 +42,13 @@ def same(first: list[dict], second: list[dict]) -> bool:
     )
 
 
-def test_training_batches_are_uint8_crops(root):
-    batch = epoch(made(root), 0)[0]
+def test_training_batches_are_uint8_crops_of_different_images_without_a_ragged_batch(root):
+    batches = epoch(made(root), 0)
+    names = [name for batch in batches for name in batch["name"]]
+    assert len(names) == 6 == len(set(names))
+    batch = batches[0]
     assert batch["image"].shape == (2, 3, 32, 40) and batch["image"].dtype == torch.uint8
     assert batch["mask"].shape == (2, 32, 40) and batch["mask"].dtype == torch.uint8
-    assert len(batch["name"]) == 2
 
 
 def test_validation_gives_each_image_once_at_its_size(root):
@@ -58,11 +56,6 @@ def test_validation_gives_each_image_once_at_its_size(root):
     assert [item["name"] for item in items] == [["000"], ["001"], ["002"]]
     assert items[0]["image"].shape == (1, 3, 48, 64)
     assert items[0]["mask"].unique().tolist() == [0, 1, 2, 255]
-
-
-def test_an_epoch_drops_the_ragged_last_batch_and_repeats_no_image(root):
-    names = [name for batch in epoch(made(root), 0) for name in batch["name"]]
-    assert len(names) == 6 == len(set(names))
 
 
 def test_epochs_differ_and_each_can_be_made_again(root):
@@ -90,27 +83,11 @@ def test_one_sample_of_one_epoch_can_be_made_alone(root):
     assert torch.equal(data.train_dataset[Key(index, epoch=5)]["image"], batch["image"][0])
 
 
-def test_opencv_has_no_threads_when_workers_start(root):
-    before = cv2.getNumThreads()
-    made(root, workers=1).train_dataloader()
-    assert cv2.getNumThreads() <= 1
-    cv2.setNumThreads(before)
-
-
-def attach(data: CamVid, world: int = 1, accumulate: int = 1) -> CamVid:
-    data.trainer = SimpleNamespace(
-        global_rank=0, world_size=world, accumulate_grad_batches=accumulate
-    )
-    return data
-
-
-def test_batch_size_is_global(root):
-    data = attach(made(root, batch_size=4), world=2, accumulate=2)
+def test_batch_size_is_global_and_divisible(root):
+    data = made(root, batch_size=4)
+    data.trainer = SimpleNamespace(global_rank=0, world_size=2, accumulate_grad_batches=2)
     assert [len(batch["name"]) for batch in data.train_dataloader()] == [1, 1]
-
-
-def test_indivisible_batch_names_the_numbers(root):
-    data = attach(made(root, batch_size=6), world=2, accumulate=2)
+    data.batch_size = 6
     with pytest.raises(ConfigError, match=r"batch_size 6 .*2 devices x 2 accumulated[\s\S]*of 4"):
         data.train_dataloader()
 
@@ -121,7 +98,7 @@ def test_fewer_images_than_a_batch_are_said_before_training(root):
         data.check()
 
 
-@pytest.mark.parametrize("arguments", [{"batch_size": 0}, {"workers": -1}])
+@pytest.mark.parametrize("arguments", [{"batch_size": 0}, {"workers": -1}, {"class_uniform": 1.1}])
 def test_impossible_numbers_are_refused(root, arguments):
     with pytest.raises(ConfigError, match=next(iter(arguments))):
         CamVid(str(root), **arguments)
@@ -139,56 +116,6 @@ def test_check_of_validation_needs_no_training_images(tmp_path):
     assert data.train_dataset is None and len(data.val_dataset) == 1
     with pytest.raises(DataError, match="holds no images"):
         CamVid(str(root), **SMALL).check()
-
-
-class Recorder(pl.LightningModule):
-    """Write down what each process is given; learn nothing."""
-
-    def __init__(self, folder: Path) -> None:
-        super().__init__()
-        self.folder = folder
-        self.weight = torch.nn.Parameter(torch.zeros(()))
-        self.seen: list = []
-
-    def record(self, kind: str, batch: dict) -> None:
-        digest = int(batch["image"].long().sum())
-        scored = int((batch["mask"] != 255).sum())
-        self.seen.append([kind, self.current_epoch, batch["name"], digest, scored])
-
-    def training_step(self, batch, index):
-        self.record("train", batch)
-        return self.weight * 0
-
-    def validation_step(self, batch, index):
-        self.record("val", batch)
-
-    def on_fit_end(self):
-        (self.folder / f"{self.global_rank}.json").write_text(json.dumps(self.seen))
-
-    def configure_optimizers(self):
-        return torch.optim.SGD(self.parameters(), 0.1)
-
-
-def fit(folder: Path, data: CamVid, ckpt_path: str | None = None, **options) -> list:
-    folder.mkdir(exist_ok=True)
-    trainer = silent_trainer(folder, num_sanity_val_steps=0, **options)
-    trainer.fit(Recorder(folder), data, ckpt_path=ckpt_path, weights_only=True)
-    trainer.save_checkpoint(folder / "last.ckpt")
-    return [json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))]
-
-
-@pytest.mark.filterwarnings("ignore")
-def test_lightning_tells_the_sampler_its_epoch_also_after_resuming(root, tmp_path):
-    (whole,) = fit(tmp_path / "whole", made(root), max_epochs=3)
-    for number in range(3):
-        expected = [[b["name"], int(b["image"].long().sum())] for b in epoch(made(root), number)]
-        ours = [row[2:4] for row in whole if row[0] == "train" and row[1] == number]
-        assert ours == expected
-    fit(tmp_path / "part", made(root), max_epochs=1)
-    (rest,) = fit(tmp_path / "rest", made(root), str(tmp_path / "part/last.ckpt"), max_epochs=3)
-    assert [row for row in rest if row[0] == "train"] == [
-        row for row in whole if row[0] == "train" and row[1] > 0
-    ]
 
 
 def test_flip_pairs_of_a_data_set_reach_its_transform(root):

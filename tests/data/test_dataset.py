@@ -43,13 +43,6 @@ def test_names_stay_different_for_the_same_stem_in_two_folders():
     assert SegmentationDataset(files, READ_3).names == ["x_1", "y_1"]
 
 
-def test_names_that_fall_together_whatever_stands_before_them_are_numbered():
-    files = [(Path("/x/a_b/c.png"), None), (Path("/x/a/b_c.png"), None)]
-    names = SegmentationDataset(files, READ_3).names
-    assert len(set(names)) == 2
-    assert all(Path(name).name == name for name in names)  # of files below a folder
-
-
 def test_mask_of_another_size_is_found_by_check_and_by_reading(tmp_path):
     pairs = make_pairs(tmp_path, 40)
     save_image(pairs[17][1], MASK[:-1])

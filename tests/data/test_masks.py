@@ -13,7 +13,6 @@ from PIL import Image
 
 from hrseg.data.images import header_size, read_image
 from hrseg.data.masks import MaskReader, id_table, read_index_mask
-from hrseg.data.pairing import find_files, pair_files
 from hrseg.errors import ConfigError, DataError
 from tests.conftest import save_image
 
@@ -29,10 +28,6 @@ def save_palette(path: Path, ids: np.ndarray) -> Path:
     image.putpalette([200, 10, 10, 10, 200, 10, 10, 10, 200])
     image.save(path)
     return path
-
-
-def test_image_is_rgb_uint8(tmp_path):
-    np.testing.assert_array_equal(read_image(save_image(tmp_path / "a.png", IMAGE)), IMAGE)
 
 
 def test_exif_rotation_is_ignored_so_that_the_mask_fits(tmp_path):
@@ -62,7 +57,7 @@ def test_16_bit_image_is_scaled_and_said(tmp_path):
 
 
 @pytest.mark.parametrize("suffix", [".png", ".jpg"])
-@pytest.mark.parametrize("share", [0.0, 0.01, 0.5, 0.999])
+@pytest.mark.parametrize("share", [0.0, 0.5, 0.999])
 def test_truncated_image_is_an_error_that_names_the_file(tmp_path, suffix, share):
     data = save_image(tmp_path / f"whole{suffix}", IMAGE).read_bytes()
     path = tmp_path / f"cut{suffix}"
@@ -78,27 +73,28 @@ def test_bytes_after_the_end_of_a_jpeg_are_no_error(tmp_path):
     assert read_image(path).shape == IMAGE.shape
 
 
-def test_palette_mask_holds_indices_not_colours(tmp_path):
-    np.testing.assert_array_equal(READ_3(save_palette(tmp_path / "a.png", MASK)), MASK)
-
-
 def test_16_bit_mask_with_small_ids_is_read(tmp_path):
-    np.testing.assert_array_equal(
-        READ_3(save_image(tmp_path / "a.png", MASK.astype(np.uint16))), MASK
-    )
-    save_image(tmp_path / "b.png", MASK.astype(np.uint16) + 26000)
-    with pytest.raises(DataError, match=r"b\.png holds ids up to 26002.*expected 0\.\.255"):
-        READ_3(tmp_path / "b.png")
+    path = save_image(tmp_path / "a.png", MASK.astype(np.uint16))
+    np.testing.assert_array_equal(READ_3(path), MASK)
 
 
-def test_coloured_mask_where_ids_were_expected_is_an_error(tmp_path):
-    with pytest.raises(DataError, match=r"a\.png is a coloured image[\s\S]*mask_format: rgb"):
-        READ_3(save_image(tmp_path / "a.png", IMAGE))
+BLACK_WHITE = MaskReader(id_table(2), "", ((0, 0, 0), (255, 255, 255)))
 
 
-def test_jpeg_mask_is_refused_with_the_reason(tmp_path):
-    with pytest.raises(DataError, match=r"a\.jpg: a JPEG mask has wrong ids[\s\S]*PNG"):
-        READ_3(save_image(tmp_path / "a.jpg", MASK))
+@pytest.mark.parametrize(
+    ("name", "pixels", "read", "message"),
+    [
+        ("a.png", MASK.astype(np.uint16) + 26000, READ_3, "holds ids up to 26002.*expected 0..255"),
+        ("a.png", IMAGE, READ_3, r"is a coloured image[\s\S]*mask_format: rgb"),
+        ("a.jpg", MASK, READ_3, r"a JPEG mask has wrong ids[\s\S]*PNG"),
+        ("a.png", np.full((4, 5), 4000, np.uint16), BLACK_WHITE, "has 16 bits a pixel"),
+        ("a.png", np.full((1, 3, 3), 7, np.uint8), BLACK_WHITE,
+         r"colour \(7, 7, 7\) in 3 pixels[\s\S]*ignore_ids"),
+    ],
+)  # fmt: skip
+def test_mask_of_a_wrong_kind_is_named_with_its_repair(tmp_path, name, pixels, read, message):
+    with pytest.raises(DataError, match=rf"{name}:? {message}"):
+        read(save_image(tmp_path / name, pixels))
 
 
 def test_unknown_id_names_file_id_pixels_and_repair(tmp_path):
@@ -119,96 +115,21 @@ def test_rgb_mask_becomes_positions_in_the_palette(tmp_path):
     np.testing.assert_array_equal(read(path), MASK)
 
 
-def test_unknown_colour_names_file_colour_and_repair(tmp_path):
-    image = np.zeros((4, 5, 3), np.uint8)
-    image[0, :3] = 1, 2, 3
-    read = MaskReader(id_table(1), "", ((0, 0, 0),))
-    with pytest.raises(DataError, match=r"a\.png: colour \(1, 2, 3\) in 3 pixels[\s\S]*ignore_ids"):
-        read(save_image(tmp_path / "a.png", image))
-
-
-def test_a_colour_mask_of_16_bits_is_refused_not_taken_for_white(tmp_path):
-    read = MaskReader(id_table(2), "", ((0, 0, 0), (255, 255, 255)))
-    path = save_image(tmp_path / "a.png", np.full((4, 5), 4000, np.uint16))
-    with pytest.raises(DataError, match=r"a\.png has 16 bits a pixel"):
-        read(path)
-
-
 def test_id_map_has_the_last_word_over_ignore_ids():
     table = id_table(2, {0: 0, 255: 1}, ignore_ids=[255, 7])
     assert (table[0], table[255], table[7], table[1]) == (0, 1, 255, -1)
 
 
-@pytest.mark.parametrize("id_map", [{0: 3}, {256: 0}, {-1: 0}, {0: 254}])
+@pytest.mark.parametrize("id_map", [{0: 3}, {256: 0}])
 def test_id_map_out_of_range_is_refused(id_map):
     with pytest.raises(ConfigError, match=r"train ids 0\.\.2 for 3 classes"):
         id_table(3, id_map)
-
-
-@pytest.mark.parametrize("count", [0, 256])
-def test_number_of_classes_is_limited_by_uint8(count):
-    with pytest.raises(ConfigError, match="between 1 and 255"):
-        id_table(count)
 
 
 @given(st.dictionaries(st.integers(0, 255), st.integers(0, 4) | st.just(255)))
 def test_table_maps_exactly_what_the_id_map_says(id_map):
     table = id_table(5, id_map)
     assert {raw: int(train) for raw, train in enumerate(table) if train >= 0} == id_map
-
-
-def test_files_pair_by_stem_whatever_the_extension_and_case(tmp_path):
-    for name in ("b.JPG", "a.png", "sub/c.jpeg"):
-        save_image(tmp_path / "i" / name, IMAGE, format="PNG")
-    for name in ("a.PNG", "b.png", "sub/c.png"):
-        save_image(tmp_path / "m" / name, MASK, format="PNG")
-    (tmp_path / "i/readme.txt").touch()
-    (tmp_path / "i/._a.png").touch()
-    pairs = pair_files(tmp_path / "i", tmp_path / "m")
-    assert [(a.name, b.name) for a, b in pairs] == [
-        ("a.png", "a.PNG"), ("b.JPG", "b.png"), ("c.jpeg", "c.png"),
-    ]  # fmt: skip
-
-
-def test_masks_with_a_suffix_pair_even_in_the_folder_of_the_images(tmp_path):
-    save_image(tmp_path / "a.jpg", IMAGE)
-    save_image(tmp_path / "a_mask.png", MASK)
-    assert pair_files(tmp_path, tmp_path, "_mask") == [
-        (tmp_path / "a.jpg", tmp_path / "a_mask.png")
-    ]
-
-
-def test_image_without_mask_is_named(tmp_path):
-    for i in range(5):
-        save_image(tmp_path / f"i/{i}.png", IMAGE)
-    save_image(tmp_path / "m/0_gt.png", MASK)
-    message = r"4 of 5 images in .* have no mask: 1\.png, 2\.png, 3\.png and 1 more[\s\S]*1_gt\.png"
-    with pytest.raises(DataError, match=message):
-        pair_files(tmp_path / "i", tmp_path / "m", "_gt")
-
-
-def test_mask_without_image_is_named(tmp_path):
-    save_image(tmp_path / "i/0.png", IMAGE)
-    save_image(tmp_path / "m/0.png", MASK)
-    save_image(tmp_path / "m/1.png", MASK)
-    with pytest.raises(DataError, match=r"1 of 2 masks in .* have no image: 1\.png"):
-        pair_files(tmp_path / "i", tmp_path / "m")
-
-
-def test_no_images_and_no_folder_are_errors(tmp_path):
-    (tmp_path / "i").mkdir()
-    (tmp_path / "m").mkdir()
-    with pytest.raises(DataError, match="holds no images"):
-        pair_files(tmp_path / "i", tmp_path / "m")
-    with pytest.raises(DataError, match=r"no folder .*missing[\s\S]*data\.root"):
-        pair_files(tmp_path / "missing", tmp_path / "m")
-
-
-def test_two_images_of_one_name_are_an_error(tmp_path):
-    save_image(tmp_path / "a.png", IMAGE)
-    save_image(tmp_path / "a.jpg", IMAGE)
-    with pytest.raises(DataError, match=r"a\.jpg and a\.png have the same name"):
-        find_files(tmp_path)
 
 
 @pytest.mark.parametrize("depth", [1, 2, 4, 8])

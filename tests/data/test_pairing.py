@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from hrseg.data.pairing import read_list, read_official_list
+from hrseg.data.pairing import pair_files, read_list, read_official_list, suggest_root
 from hrseg.errors import DataError
 
 
@@ -13,6 +13,39 @@ def tree(root: Path, *names: str) -> Path:
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).touch()
     return root
+
+
+def test_files_pair_by_stem_whatever_the_extension_and_case(tmp_path):
+    tree(tmp_path / "i", "b.JPG", "a.png", "sub/c.jpeg", "readme.txt", "._a.png")
+    tree(tmp_path / "m", "a.PNG", "b.png", "sub/c.png")
+    pairs = pair_files(tmp_path / "i", tmp_path / "m")
+    assert [(a.name, b.name) for a, b in pairs] == [
+        ("a.png", "a.PNG"), ("b.JPG", "b.png"), ("c.jpeg", "c.png"),
+    ]  # fmt: skip
+
+
+def test_masks_with_a_suffix_pair_even_in_the_folder_of_the_images(tmp_path):
+    tree(tmp_path, "a.jpg", "a_mask.png")
+    assert pair_files(tmp_path, tmp_path, "_mask") == [
+        (tmp_path / "a.jpg", tmp_path / "a_mask.png")
+    ]
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (["i/0.png", "i/1.png", "i/2.png", "i/3.png", "i/4.png", "m/0_gt.png"],
+         r"4 of 5 images in .* have no mask: 1\.png, 2\.png, 3\.png and 1 more[\s\S]*1_gt\.png"),
+        (["i/0.png", "m/0_gt.png", "m/1_gt.png"], r"1 of 2 masks in .* have no image: 1_gt\.png"),
+        (["i/a.txt", "m/a_gt.png"], "holds no images"),
+        (["m/0_gt.png"], r"no folder .*i[\s\S]*data\.root"),
+        (["i/a.png", "i/a.jpg", "m/a_gt.png"], r"a\.jpg and a\.png have the same name"),
+    ],
+)  # fmt: skip
+def test_files_that_do_not_pair_are_named(tmp_path, names, message):
+    tree(tmp_path, *names)
+    with pytest.raises(DataError, match=message):
+        pair_files(tmp_path / "i", tmp_path / "m", "_gt")
 
 
 def read(root: Path, text: str) -> list[tuple[str, str]]:
@@ -42,16 +75,11 @@ def test_pairs_of_paths_need_no_folders_of_images_and_masks(tmp_path):
 
 
 @pytest.mark.parametrize("line", ["../secret.png", "/etc/passwd", "a ../secret.png", "x/../../a"])
-def test_line_that_leads_out_of_root_is_refused(tmp_path, line):
-    tree(tmp_path, "secret.png")
+def test_line_and_list_that_lead_out_of_root_are_refused(tmp_path, line):
+    tree(tmp_path, "secret.png", "train.txt")
     root = tree(tmp_path / "data", "images/a.png", "masks/a.png")
     with pytest.raises(DataError, match=r"train\.txt, line 1: .*leads out of"):
         read(root, line)
-
-
-def test_list_outside_of_root_is_refused(tmp_path):
-    tree(tmp_path, "train.txt")
-    root = tree(tmp_path / "data", "images/a.png", "masks/a.png")
     for name in ("../train.txt", str(tmp_path / "train.txt")):
         with pytest.raises(DataError, match="leads out of"):
             read_list(root, name, root / "images", root / "masks")
@@ -115,3 +143,27 @@ def test_an_official_list_may_start_at_the_root_or_at_a_folder(benchmark):
 def test_what_is_wrong_in_an_official_list_is_named(benchmark, text, message):
     with pytest.raises(DataError, match=message):
         read_official(benchmark, text)
+
+
+def holds(path):
+    return (path / "masks").is_dir()
+
+
+@pytest.mark.parametrize("given", ["..", "../..", "masks", "masks/train"])
+def test_a_root_up_to_two_levels_off_is_found(tmp_path, given):
+    root = tmp_path / "a" / "b" / "set"
+    (root / "masks" / "train").mkdir(parents=True)
+    assert suggest_root((root / given).resolve(), holds) == f"Did you mean data.root={root}?"
+
+
+def test_of_nested_folders_the_outer_one_is_meant(tmp_path):
+    (tmp_path / "masks" / "masks").mkdir(parents=True)
+    assert (
+        suggest_root(tmp_path / "masks" / "masks", holds) == f"Did you mean data.root={tmp_path}?"
+    )
+
+
+def test_nothing_is_suggested_for_the_right_root_or_where_nothing_is(tmp_path):
+    (tmp_path / "set" / "masks").mkdir(parents=True)
+    assert suggest_root(tmp_path / "set", holds) == ""
+    assert suggest_root(tmp_path / "x" / "y" / "z", holds) == ""

@@ -7,56 +7,10 @@ import pytorch_lightning as pl
 import torch
 
 from hrseg.data import CamVid
-from hrseg.data.samplers import TrainSampler
-from hrseg.data.workers import WatchedLoader
 from hrseg.errors import ConfigError
 from hrseg.training.exact_resume import ExactState
 from tests.camvid_tree import make_camvid
 from tests.conftest import silent_trainer
-
-
-def numbers(workers=0):
-    data = torch.arange(9)
-    sampler = TrainSampler(data, batch_size=2)
-    return WatchedLoader(
-        data, batch_size=2, sampler=Indices(sampler), drop_last=True, num_workers=workers
-    )
-
-
-class Indices(TrainSampler):
-    """A training sampler without the epoch in its keys."""
-
-    def __init__(self, of):
-        super().__init__(range(of.size), batch_size=2)
-
-    def keys(self):
-        return [key.index for key in super().keys()]  # noqa: SIM118
-
-
-@pytest.mark.parametrize("workers", [0, 1])
-@pytest.mark.parametrize("done", [0, 1, 3, 4])
-def test_the_place_is_what_was_given_out_not_what_was_prefetched(done, workers):
-    loader = numbers(workers)
-    loader.sampler.set_epoch(2)
-    batches = iter(loader)
-    given = [next(batches).tolist() for _ in range(done)]
-    state = loader.place()
-    assert state == {"epoch": 2 if done else 0, "done": done, "of": 4}
-    resumed = numbers(workers)
-    resumed.resume(state)
-    assert resumed.place() == state
-    batches = iter(resumed)
-    resumed.sampler.set_epoch(2)  # Lightning does so after `iter`
-    assert [batch.tolist() for batch in batches] == [batch.tolist() for batch in loader][done:]
-    resumed.sampler.set_epoch(3)
-    assert len(list(resumed)) == 4
-    assert len(given) == done
-
-
-@pytest.mark.parametrize("state", [{"epoch": 1, "done": "x", "of": 4}, {"epoch": 1}])
-def test_another_state_is_refused(state):
-    with pytest.raises(ConfigError, match="Invalid place in the data"):
-        numbers().resume(state)
 
 
 class Watch(pl.LightningModule):
@@ -123,3 +77,10 @@ def test_amid_an_epoch_another_batch_size_is_refused(tmp_path):
         train(root, tmp_path, Watch(stop_after=-2), workers=0)
     with pytest.raises(ConfigError, match=r"2 batches into epoch 1, of 4 batches; .* has 2"):
         train(root, tmp_path, Watch(), tmp_path / "state.ckpt", workers=0, batch_size=4)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_lightning_makes_another_loader_for_overfit_batches(camvid):
+    data, module = CamVid(str(camvid), batch_size=2, crop_size=(32, 40), workers=1), Watch()
+    silent_trainer(camvid, max_epochs=2, limit_val_batches=0, overfit_batches=1).fit(module, data)
+    assert [epoch for epoch, *_ in module.seen] == [0, 1]

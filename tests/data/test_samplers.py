@@ -58,7 +58,7 @@ def test_drawn_classes_take_places_and_leave_the_others_as_they_are():
     drawn = [place for place, key in enumerate(mixed) if key.wanted is not None]
     assert len(mixed) == 600 and 135 < len(drawn) < 225  # 180 expected, 4 standard deviations
     for place, (key, before) in enumerate(zip(mixed, plain, strict=True)):
-        assert key == before or (key.place == place and key.index in RARE[key.wanted])
+        assert key == before or (key.position == place and key.index in RARE[key.wanted])
     assert all(key.wanted is not None for key in keys(ClassDraw(1.0, RARE)))
 
 
