@@ -100,6 +100,12 @@ class _Datasets(SegmentationDataModule):
         transform = self.transform if train else None
         return _Pairs(self.sources[split], split, self.num_classes, transform, self.seed)
 
+    def check(self, stage: str = "fit", devices: int = 1, accumulated: int = 1) -> None:
+        super().check(stage, devices, accumulated)
+        for dataset in filter(None, (self.val_dataset, self.train_dataset)):
+            for index in range(0, len(dataset), max(len(dataset) // 16, 1)):
+                dataset.read(index)
+
 
 class _Pairs(SegmentationDataset):
     """Items of a map-style dataset as those of `SegmentationDataset`."""
