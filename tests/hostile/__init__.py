@@ -1,27 +1,29 @@
-"""Files of strangers who mean harm, each with the commands that a user would give it to.
+"""Hostile artefacts, each with the commands that a user would give it to.
 
-An artefact is made below an empty folder; what it points to are canaries (tests/watched.py). What
-must not happen, and how a command may end, tests/faults/test_strangers.py says.
+An artefact lies in an empty folder. The files outside it are canaries (tests/watched.py).
+tests/faults/test_strangers.py gives the artefacts to the commands.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+
+import torch
 
 Words = tuple[str, ...]
 
 
 @dataclass(frozen=True)
 class Place:
-    """Where an artefact is made, and what it may use.
+    """Paths that artefacts use.
 
     Attributes:
         given: the stranger's folder.
-        outside: the canaries' folder.
-        port: the canaries', of 127.0.0.1.
-        checkpoint: a whole one of hrseg, of three classes.
-        run: a run folder of a whole training, to be copied.
-        photo: an image of the user's own.
+        outside: the folder of the canaries.
+        port: the port of the canaries on 127.0.0.1.
+        checkpoint: an intact checkpoint of hrseg with three classes.
+        run: the run folder of a finished training, to be copied.
+        photo: an image of the user.
     """
 
     given: Path
@@ -33,42 +35,83 @@ class Place:
 
     @property
     def ran(self) -> str:
-        """A file that hostile code would make."""
+        """A file that hostile code would create."""
         return str(self.outside / "hostile_code_ran")
 
     @property
     def url(self) -> str:
-        """An address that nobody has to ask."""
+        """An address that hostile data refers to."""
         return f"http://127.0.0.1:{self.port}/hostile"
+
+    def fill(self, text: str) -> str:
+        """Return `text` with the paths for RAN, OUTSIDE and URL."""
+        for word, value in (("RAN", self.ran), ("OUTSIDE", str(self.outside)), ("URL", self.url)):
+            text = text.replace(word, value)
+        return text
+
+
+Make = Callable[[Place], object]
 
 
 @dataclass(frozen=True)
 class Artefact:
-    """A hostile file, or a folder of them.
+    """A hostile file or folder.
 
     Attributes:
-        name: what it tries.
-        make: writes it.
-        commands: words of command lines, or `load FILE`, `load_weights FILE` for the functions;
+        name: the attack.
+        make: writes the files.
+        commands: command lines, or `load FILE` and `load_weights FILE` for the functions;
             {given}, {photo}, {checkpoint}, {data} stand for paths.
-        follows: whether a link that the user unpacked may be followed, to read: data sets and
-            caches of models are made of links.
+        follows: whether reading through a link is allowed: data sets and model caches use links.
     """
 
     name: str
-    make: Callable[[Place], object]
+    make: Make
     commands: tuple[Words, ...]
     follows: bool = False
 
 
+def table(kind: str, makers: Mapping[str, Make], commands: tuple[Words, ...]) -> list[Artefact]:
+    """Return an artefact for each maker."""
+    return [Artefact(f"{kind}: {name}", make, commands) for name, make in makers.items()]
+
+
+def write(name: str, data: str | bytes | Callable[[Place], str | bytes]) -> Make:
+    """Return a maker of one file."""
+
+    def make(place: Place) -> None:
+        content = data(place) if callable(data) else data
+        raw = place.fill(content).encode() if isinstance(content, str) else content
+        (place.given / name).write_bytes(raw)
+
+    return make
+
+
+def save(change: Callable[[dict, Place], object], **options: bool) -> Make:
+    """Return a maker of w.pth: the checkpoint after `change`."""
+
+    def make(place: Place) -> None:
+        content = torch.load(place.checkpoint, map_location="cpu", weights_only=True)
+        change(content, place)
+        torch.save(content, place.given / "w.pth", **options)
+
+    return make
+
+
 def artefacts() -> list[Artefact]:
-    """Return all of them."""
+    """Return all artefacts."""
     from tests.hostile import configs, datasets, exported, pictures, runs, tensors, weights
 
     modules = (weights, tensors, configs, pictures, datasets, exported, runs)
-    found = [artefact for module in modules for artefact in module.ARTEFACTS]
-    assert len({artefact.name for artefact in found}) == len(found)
-    return found
+    return [artefact for module in modules for artefact in module.ARTEFACTS]
+
+
+def laughs(depth: int = 60) -> list:
+    """Return nested lists that are small in a file and have 2^depth leaves when printed."""
+    nested: list = ["ha"] * 2
+    for _ in range(depth):
+        nested = [nested, nested]
+    return nested
 
 
 CONTROL = "\x1b[2J\x1b]52;c;aGk=\x07\x9b31m\u202egnp.\r"  # clears, writes the clipboard, turns text
