@@ -1,4 +1,4 @@
-"""What happens to image and mask files in the world: each harm is done to one pair."""
+"""Harms that happen to image and mask files; each changes one pair."""
 
 import io
 import os
@@ -7,7 +7,6 @@ import struct
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,25 +15,24 @@ from PIL import Image
 
 SIZE = (40, 56)
 CLASSES = 5
-
 RIGHT, NAMED, EITHER, ROT = "right", "named", "either", "rot"
 
 
 @dataclass
 class Pair:
-    """An image and its mask, and what is to become of them.
+    """An image and its mask, and the expected result of reading them.
 
     Attributes:
         image: its file.
         mask: its file.
-        rgb: (H, W, 3), what is right to read of the image.
-        ids: (H, W), what is right to read of the mask.
-        draw: draws where and how much.
-        how: what was done.
-        due: "right" (read as `rgb` and `ids`), "named" (with its fault), "either" of these, or
-            "rot": named under a manifest, which alone can tell.
-        near: how far colours may be off, for decoders that round differently.
-        noted: sha256 of both files are known as they are after the harm, not before.
+        rgb: (H, W, 3), the expected image.
+        ids: (H, W), the expected mask.
+        draw: draws the place and the amount of the harm.
+        how: a key of HARMS.
+        due: RIGHT (read as `rgb` and `ids`), NAMED (an error with the file's name), EITHER, or
+            ROT: named if there is a manifest, which alone can tell.
+        near: the largest difference of colours, for decoders that round differently.
+        listed: whether the manifest has the sums of the harmed files, not of those before.
     """
 
     image: Path
@@ -42,18 +40,34 @@ class Pair:
     rgb: np.ndarray
     ids: np.ndarray
     draw: random.Random
-    how: str = ""
+    how: str
     due: str = NAMED
     near: int = 0
-    noted: bool = True
+    listed: bool = True
 
     def either(self) -> Path:
-        """Return one of the two files."""
         return self.draw.choice([self.image, self.mask])
 
     def picture(self) -> Image.Image:
-        """Return the image, to be saved in another way."""
         return Image.fromarray(self.rgb)
+
+
+Harm = Callable[[Pair], Any]
+HARMS: dict[str, Harm] = {}
+
+
+def harm(due: str = NAMED, name: str = "") -> Callable[[Harm], Harm]:
+    """Register a harm with the expected result."""
+
+    def register(change: Harm) -> Harm:
+        def done(pair: Pair) -> None:
+            pair.due = due
+            change(pair)
+
+        HARMS[name or change.__name__] = done
+        return change
+
+    return register
 
 
 def make(folder: Path, number: int, draw: random.Random, how: str) -> Pair:
@@ -67,14 +81,6 @@ def make(folder: Path, number: int, draw: random.Random, how: str) -> Pair:
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(array).save(path, compress_level=draw.choice([0, 1, 6, 9]))
     return Pair(image, mask, rgb, ids, draw, how)
-
-
-def _bytes(change: Callable[[bytearray, random.Random], Any], path: Path, pair: Pair) -> None:
-    """Change the bytes of a file; they are not what they were when they were noted."""
-    data = bytearray(path.read_bytes())
-    change(data, pair.draw)
-    path.write_bytes(data)
-    pair.noted = False
 
 
 def _truncate(data: bytearray, draw: random.Random) -> None:
@@ -95,55 +101,57 @@ def _lose(data: bytearray, draw: random.Random) -> None:
     del data[start : start + draw.randrange(1, 100)]
 
 
-def _double(data: bytearray, draw: random.Random) -> None:
-    start = draw.randrange(len(data))
-    data[start:start] = data[start : start + draw.randrange(1, 100)]
+def _edit(pair: Pair, path: Path, change: Callable[[bytearray, random.Random], Any]) -> None:
+    data = bytearray(path.read_bytes())
+    change(data, pair.draw)
+    path.write_bytes(data)
+    pair.listed = False
 
 
-def damaged(change: Callable[[bytearray, random.Random], Any], pair: Pair) -> None:
-    """Change bytes of the image or of the mask."""
-    pair.due = EITHER
-    _bytes(change, pair.either(), pair)
+for _change in (_truncate, _flip, _zeros, _lose):
+    harm(EITHER, f"bytes: {_change.__name__[1:]}")(
+        lambda pair, change=_change: _edit(pair, pair.either(), change)
+    )
 
 
-def rot(pair: Pair) -> None:
-    """Change bytes of a JPEG, which is often decoded all the same."""
+@harm(ROT)
+def rot_in_a_jpeg(pair: Pair) -> None:
+    """Write a JPEG, which `rotten` changes after its sum was listed."""
     pair.image.unlink()
     pair.image = pair.image.with_suffix(".jpg")
     pair.picture().save(pair.image, quality=90, progressive=pair.draw.random() < 0.3)
-    pair.due, pair.noted = ROT, False
+    pair.listed = False
 
 
 def rotten(pair: Pair) -> None:
-    """Let it rot, after its sum was noted."""
-    _bytes(pair.draw.choice([_flip, _zeros]), pair.image, pair)
+    """Change bytes of the JPEG, which is often decoded all the same."""
+    _edit(pair, pair.image, pair.draw.choice([_flip, _zeros]))
 
 
+@harm(EITHER)
 def header(pair: Pair) -> None:
-    """Change a field of a PNG's header, and its checksum with it."""
-    pair.due = EITHER
+    """Change a field of a PNG's header, and its checksum."""
     path = pair.either()
     data = bytearray(path.read_bytes())
-    place = pair.draw.randrange(16, 29)
-    data[place] = pair.draw.randrange(256)
+    start = pair.draw.randrange(16, 29)
+    data[start] = pair.draw.randrange(256)
     _write_header(path, data)
 
 
+@harm()
 def bomb(pair: Pair) -> None:
-    """Claim to be huge."""
+    """Write a huge size into the header of a PNG or JPEG."""
     side = pair.draw.choice([14_000, 30_000, 40_000, 2**31 - 1])
     path = pair.either()
     if path == pair.image and pair.draw.random() < 0.3:
-        buffer = io.BytesIO()
-        pair.picture().save(buffer, "JPEG")
-        data = bytearray(buffer.getvalue())
+        data = bytearray(_encoded(pair.picture(), "JPEG"))
         start = data.find(b"\xff\xc0") + 5
         data[start : start + 4] = struct.pack(">HH", 40_000, 40_000)
         path.write_bytes(data)
-        return
-    data = bytearray(path.read_bytes())
-    data[16:24] = struct.pack(">II", side, side)
-    _write_header(path, data)
+    else:
+        data = bytearray(path.read_bytes())
+        data[16:24] = struct.pack(">II", side, side)
+        _write_header(path, data)
 
 
 def _write_header(path: Path, data: bytearray) -> None:
@@ -151,130 +159,131 @@ def _write_header(path: Path, data: bytearray) -> None:
     path.write_bytes(data)
 
 
-def mode(name: str, pair: Pair) -> None:
-    """Save the image in another mode; its colours stay what they become."""
+def _encoded(picture: Image.Image, kind: str, **options: Any) -> bytes:
+    buffer = io.BytesIO()
+    picture.save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+@harm(RIGHT)
+def image_of_another_mode(pair: Pair) -> None:
+    name = pair.draw.choice(["L", "P", "RGBA", "LA", "1"])
     picture = pair.picture().convert("RGB" if name == "RGBA" else name)
-    pair.rgb, pair.due = np.asarray(picture.convert("RGB")), RIGHT
+    pair.rgb = np.asarray(picture.convert("RGB"))
     if name in ("LA", "RGBA"):
         picture.putalpha(Image.fromarray(pair.ids * 50))
     picture.save(pair.image)
 
 
-def transparent(pair: Pair) -> None:
-    """Declare a colour transparent; it stays a colour."""
-    pair.due = RIGHT
+@harm(RIGHT)
+def transparent_colour(pair: Pair) -> None:
     if pair.draw.random() < 0.5:
         pair.picture().save(pair.image, transparency=tuple(map(int, pair.rgb[0, 0])))
-        return
-    picture = pair.picture().quantize(16)
-    pair.rgb = np.asarray(picture.convert("RGB"))
-    picture.save(pair.image, transparency=bytes(range(0, 256, 16)))
+    else:
+        picture = pair.picture().quantize(16)
+        pair.rgb = np.asarray(picture.convert("RGB"))
+        picture.save(pair.image, transparency=bytes(range(0, 256, 16)))
 
 
-def deep_image(pair: Pair) -> None:
-    """16 bits a channel, which become 8."""
+@harm(RIGHT)
+def image_of_16_bits(pair: Pair) -> None:
+    """Its 16 bits are scaled to 8."""
     deep = pair.rgb[..., 0].astype(np.uint16) << 8 | pair.rgb[..., 1]
     Image.fromarray(deep).save(pair.image)
-    pair.rgb, pair.due = np.repeat((deep // 257).astype(np.uint8)[..., None], 3, -1), RIGHT
+    pair.rgb = np.repeat((deep // 257).astype(np.uint8)[..., None], 3, -1)
 
 
-def deep_mask(pair: Pair) -> None:
-    """16 bits a pixel: small ids are ids, others are none."""
+@harm(RIGHT)
+def mask_of_16_bits(pair: Pair) -> None:
+    """Small ids are ids; others are unknown."""
     small = pair.draw.random() < 0.5
     pair.due = RIGHT if small else NAMED
     Image.fromarray(pair.ids.astype(np.uint16) * (1 if small else 256)).save(pair.mask)
 
 
-def few_bits(pair: Pair) -> None:
-    """Masks of one bit a pixel, or of a palette of two or four bits."""
-    pair.due, bits = RIGHT, pair.draw.choice([1, 2, 4])
+@harm(RIGHT)
+def mask_of_few_bits(pair: Pair) -> None:
+    """One bit a pixel, or a palette of 2, 4 or 8 bits with transparent colours."""
+    bits = pair.draw.choice([1, 2, 4, 8])
     pair.ids = pair.ids % 2 if bits == 1 else np.minimum(pair.ids, 2**bits - 1)
     if bits == 1:
         Image.fromarray(pair.ids > 0).save(pair.mask)
-    else:
-        _palette(pair).save(pair.mask, bits=bits)
-
-
-def palette_mask(pair: Pair) -> None:
-    """A mask with colours, more of them than there are ids, some transparent."""
-    pair.due = RIGHT
-    _palette(pair).save(pair.mask, transparency=bytes(200), bits=8)
-
-
-def _palette(pair: Pair) -> Image.Image:
+        return
     picture = Image.frombytes("P", pair.ids.shape[::-1], pair.ids.tobytes())
     picture.putpalette([pair.draw.randrange(256) for _ in range(768)])
-    return picture
+    picture.save(pair.mask, bits=bits, transparency=bytes(200 if bits == 8 else 0))
 
 
+@harm(RIGHT)
 def jpeg(pair: Pair) -> None:
-    """Save the image as a JPEG of some kind, under its name or another."""
+    """Save the image as a JPEG of some kind under its old name, perhaps with a trailer."""
     options: dict[str, Any] = pair.draw.choice(
         [{}, {"progressive": True}, {"subsampling": 0}, {"optimize": True, "quality": 40}]
     )
-    buffer = io.BytesIO()
-    pair.picture().convert(pair.draw.choice(["RGB", "L", "CMYK"])).save(buffer, "JPEG", **options)
-    pair.image.write_bytes(buffer.getvalue() + b"maker's trailer" * pair.draw.randrange(2))
-    pair.rgb, pair.due = np.asarray(Image.open(buffer).convert("RGB")), RIGHT
-    pair.near = 2
+    picture = pair.picture().convert(pair.draw.choice(["RGB", "L", "CMYK"]))
+    data = _encoded(picture, "JPEG", **options)
+    pair.image.write_bytes(data + b"maker's trailer" * pair.draw.randrange(2))
+    pair.rgb, pair.near = np.asarray(Image.open(io.BytesIO(data)).convert("RGB")), 2
 
 
-def cut_jpeg(pair: Pair) -> None:
-    """Cut a JPEG off."""
+@harm()
+def jpeg_cut_off(pair: Pair) -> None:
     pair.picture().save(pair.image, "JPEG")
-    _bytes(_truncate, pair.image, pair)
+    _edit(pair, pair.image, _truncate)
 
 
+@harm(RIGHT)
 def exif(pair: Pair) -> None:
-    """Ask by EXIF for a rotation; what is stored is used, as of the mask."""
-    turned, pair.due = Image.Exif(), RIGHT
+    """EXIF asks for a rotation; the stored pixels are read, as those of the mask."""
+    turned = Image.Exif()
     turned[0x112] = pair.draw.randrange(2, 9)
     if pair.draw.random() < 0.5:
         pair.picture().save(pair.image, exif=turned)
-        return
-    pair.picture().save(pair.image, "JPEG", exif=turned)
-    pair.rgb, pair.near = np.asarray(Image.open(pair.image).convert("RGB")), 2
+    else:
+        pair.picture().save(pair.image, "JPEG", exif=turned)
+        pair.rgb, pair.near = np.asarray(Image.open(pair.image).convert("RGB")), 2
 
 
-def other_size(pair: Pair) -> None:
-    """Cut rows off the mask, or turn it."""
+@harm()
+def mask_of_another_size(pair: Pair) -> None:
     rows = pair.ids[: pair.draw.randrange(1, SIZE[0])]
     Image.fromarray(pair.draw.choice([rows, pair.ids.T])).save(pair.mask)
 
 
-def wrong_id(pair: Pair) -> None:
-    """Let one pixel hold an id that means no class."""
+@harm()
+def unknown_id(pair: Pair) -> None:
     ids = pair.ids.copy()
     ids[pair.draw.randrange(SIZE[0]), pair.draw.randrange(SIZE[1])] = pair.draw.randrange(5, 255)
     Image.fromarray(ids).save(pair.mask)
 
 
+@harm()
 def coloured_mask(pair: Pair) -> None:
-    """Save the mask with channels that ids do not have."""
     mode = pair.draw.choice(["RGB", "RGBA", "LA"])
     Image.fromarray(pair.ids).convert(mode).save(pair.mask)
 
 
+@harm()
 def jpeg_mask(pair: Pair) -> None:
-    """Save the mask as a JPEG under its old name."""
     Image.fromarray(pair.ids).save(pair.mask, "JPEG")
 
 
+@harm()
 def other_format(pair: Pair) -> None:
     """Save a file in another format under its old name."""
-    kind, buffer = pair.draw.choice(["GIF", "BMP", "TIFF", "WEBP", "PPM", "JPEG2000"]), io.BytesIO()
-    pair.picture().save(buffer, kind)
-    pair.either().write_bytes(buffer.getvalue() + b"\xff\xd9" * pair.draw.randrange(2))
+    kind = pair.draw.choice(["GIF", "BMP", "TIFF", "WEBP", "PPM", "JPEG2000"])
+    pair.either().write_bytes(_encoded(pair.picture(), kind))
 
 
-def no_image(pair: Pair) -> None:
-    """Put something else in place of a file."""
+@harm()
+def other_content(pair: Pair) -> None:
     other = [b"", bytes(500), b"<html>\x1b]0;404\x07</html>", os.urandom(900), b"\x89PNG\r\n\x1a\n"]
     pair.either().write_bytes(pair.draw.choice(other))
 
 
-def no_file(pair: Pair) -> None:
-    """Put what is no file, or nothing, in place of one."""
+@harm()
+def not_a_file(pair: Pair) -> None:
+    """Remove a file, and perhaps put a pipe, a folder or a link in its place."""
     path = pair.either()
     path.unlink()
     kind = pair.draw.choice(["pipe", "folder", "gone", "/dev/zero", "/dev/tty", "nowhere", "loop"])
@@ -286,29 +295,30 @@ def no_file(pair: Pair) -> None:
         path.symlink_to(path.name if kind == "loop" else kind)
 
 
-def unreadable(pair: Pair) -> None:
-    """Take the right to read a file away, from whom that can be taken."""
+@harm()
+def no_right_to_read(pair: Pair) -> None:
     path = pair.either()
     path.chmod(0)
-    pair.due = RIGHT if os.access(path, os.R_OK) else NAMED
+    pair.due = RIGHT if os.access(path, os.R_OK) else NAMED  # root may read everything
 
 
-def sparse(pair: Pair) -> None:
-    """Let a file claim a TB that is not there."""
+@harm()
+def sparse_file(pair: Pair) -> None:
     os.truncate(pair.either(), 2**40)
 
 
-def linked(pair: Pair) -> None:
-    """Put a link out of the root in place of a file: many data sets are made of these."""
-    path, pair.due = pair.either(), RIGHT
+@harm(RIGHT)
+def link_out_of_the_root(pair: Pair) -> None:
+    path = pair.either()
     elsewhere = path.parents[2] / "elsewhere" / path.parent.name / path.name
     elsewhere.parent.mkdir(parents=True, exist_ok=True)
     path.rename(elsewhere)
     path.symlink_to(elsewhere)
 
 
-def animated(pair: Pair) -> None:
-    """Make an animation of a file, with the picture or without: decoders disagree which counts."""
+@harm()
+def animation(pair: Pair) -> None:
+    """Decoders disagree which picture of an animated PNG counts."""
     path = pair.either()
     first = Image.open(path)
     first.load()
@@ -317,53 +327,18 @@ def animated(pair: Pair) -> None:
     first.save(path, save_all=True, append_images=others, duration=90, default_image=still)
 
 
-def rubbish(pair: Pair) -> None:
-    """Write behind the end of a PNG; that changes nothing."""
-    pair.due = RIGHT
+@harm(RIGHT)
+def bytes_after_the_end(pair: Pair) -> None:
     with pair.either().open("ab") as file:
         file.write(os.urandom(pair.draw.randrange(1, 4000)))
 
 
-def renamed(pair: Pair) -> None:
-    """Give the image a name that ends lines, or commands a terminal, and perhaps a fault."""
+@harm(RIGHT)
+def name(pair: Pair) -> None:
+    """A name with newlines or terminal commands; half the time the file is damaged too."""
     name = pair.draw.choice(["two\nlines", "\x1b]0;title\x07", "a, b 'c\"", "\u202egnp.", "%s{0}"])
     path = pair.image.with_name(f"{pair.image.stem}{name}.png")
     pair.image = pair.image.rename(path)
-    pair.due = RIGHT
     if pair.draw.random() < 0.5:
         pair.due = NAMED
         path.write_bytes(b"")
-
-
-HARMS: dict[str, Callable[[Pair], None]] = {
-    "truncated": partial(damaged, _truncate),
-    "flipped bit": partial(damaged, _flip),
-    "block of zeros": partial(damaged, _zeros),
-    "lost bytes": partial(damaged, _lose),
-    "doubled bytes": partial(damaged, _double),
-    "rot in a JPEG": rot,
-    "header": header,
-    "bomb": bomb,
-    **{f"image of mode {name}": partial(mode, name) for name in ("L", "P", "RGBA", "LA", "1")},
-    "transparent colour": transparent,
-    "16-bit image": deep_image,
-    "16-bit mask": deep_mask,
-    "mask of few bits": few_bits,
-    "palette mask": palette_mask,
-    "JPEG": jpeg,
-    "JPEG cut off": cut_jpeg,
-    "EXIF": exif,
-    "mask of another size": other_size,
-    "unknown id": wrong_id,
-    "coloured mask": coloured_mask,
-    "JPEG mask": jpeg_mask,
-    "other format": other_format,
-    "no image": no_image,
-    "no file": no_file,
-    "no right to read": unreadable,
-    "sparse file": sparse,
-    "link out of the root": linked,
-    "animation": animated,
-    "rubbish behind the end": rubbish,
-    "name": renamed,
-}

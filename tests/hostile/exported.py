@@ -71,9 +71,8 @@ def _names(graph):
     graph.node[0].name = CONTROL
 
 
-LOOP = """logits = Loop (n, c0, image) <body = b (int64 i, bool c, float[] v) => (bool d, float[] w) {
-    d = Identity(c) w = Identity(v)
-}>"""
+BODY = "b (int64 i, bool c, float[] v) => (bool d, float[] w) { d = Identity(c) w = Identity(v) }"
+LOOP = f"logits = Loop (n, c0, image) <body = {BODY}>"
 
 
 def _behind_a_link(place):

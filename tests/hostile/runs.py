@@ -174,7 +174,7 @@ CONFIGS = {
     "a secret": _config("optimizer:", "optimizer: ${oc.env:AWS_SECRET_ACCESS_KEY}\nx:"),
     "a script as a name": _config("name: tiny", "name: '<img src=x onerror=alert(1)>'"),
     "markup as a name": _config("name: tiny", "name: '[red]a[;nothing][link=x]'"),
-    "another class": _config("backbone: hrnet_w18_small_v1", "backbone: os.system"),
+    "another class": _config("name: hrnet_w18_small_v1", "name: os.system"),
     "a cache at /": _config("workers: 0", "workers: 0\n  cache: /"),
 }
 METRICS = {
