@@ -5,7 +5,7 @@ from pathlib import Path
 
 from hrseg.commands._shared import add_overrides, move_override, run_of_arguments
 from hrseg.errors import ConfigError, DataError
-from hrseg.utils.text import printable_message
+from hrseg.utils.console import note, say
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -32,5 +32,5 @@ def run(arguments: argparse.Namespace) -> None:
     try:
         write_details(evaluation)
     except DataError as error:
-        print(printable_message(f"note: no details and no pictures: {error}"))
-    print(f"report: {write_report(folder, arguments.overrides, arguments.images)}")
+        note(f"no details and no pictures: {error}")
+    say(f"report: {write_report(folder, arguments.overrides, arguments.images)}")
