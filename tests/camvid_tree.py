@@ -1,14 +1,12 @@
 """A tree in CamVid's layout with images that a network learns in seconds."""
 
-from pathlib import Path
-
 import numpy as np
 from PIL import Image
 
 COLORS = np.array([[40, 60, 200], [200, 60, 40], [60, 200, 60]], np.uint8)
 
 
-def make_camvid(root: Path, train: int = 4, val: int = 2, size: tuple[int, int] = (48, 64)) -> Path:
+def make_camvid(root, train=4, val=2, size=(48, 64)):
     """Write vertical stripes of the classes 0, 1, 2 with noise, and a void column (id 11)."""
     for split, count in (("train", train), ("val", val)):
         (root / split).mkdir(parents=True)
@@ -24,7 +22,7 @@ def make_camvid(root: Path, train: int = 4, val: int = 2, size: tuple[int, int] 
     return root
 
 
-def fit_overrides(root: Path) -> list[str]:
+def fit_overrides(root):
     """Return what makes `camvid_w18_small` a run of seconds on that tree."""
     return [
         f"data.root={root}",

@@ -1,7 +1,6 @@
 """The layer table: a room imports rooms of lower layers only."""
 
 import ast
-from pathlib import Path
 
 import pytest
 
@@ -21,11 +20,11 @@ LAYER = {room: layer for layer, rooms in enumerate(LAYERS) for room in rooms}
 FILES = sorted((ROOT / "hrseg").rglob("*.py"))
 
 
-def room(path: Path) -> str:
+def room(path):
     return path.relative_to(ROOT / "hrseg").parts[0].removesuffix(".py")
 
 
-def imported(path: Path) -> set[str]:
+def imported(path):
     """The modules of hrseg that a file imports, also inside functions."""
     nodes = list(ast.walk(ast.parse(path.read_text())))
     found = {node for node in nodes if isinstance(node, ast.ImportFrom)}

@@ -16,11 +16,8 @@ import sysconfig
 import tempfile
 import time
 import traceback
-from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 import psutil
 
@@ -64,13 +61,7 @@ class Seen:
     events: list[str]
 
 
-def watch(
-    call: Callable[[], int | None],
-    readable: Sequence[Path],
-    writable: Sequence[Path],
-    environment: dict[str, str] | None = None,
-    memory: int = MEMORY,
-) -> Seen:
+def watch(call, readable, writable, environment=None, memory=MEMORY):
     """Run a call in a forked process under the audit hook.
 
     Args:
@@ -99,13 +90,7 @@ def watch(
         return Seen(os.waitstatus_to_exitcode(ended[1]), output.read(), lines + late)
 
 
-def _child(
-    call: Callable[[], int | None],
-    output: int,
-    hook: "_Hook",
-    environment: dict[str, str],
-    memory: int,
-) -> None:
+def _child(call, output, hook, environment, memory):
     code = 1
     try:
         for name, number in (("stdout", 1), ("stderr", 2)):
@@ -129,12 +114,12 @@ def _child(
 class _Hook:
     """Records forbidden actions in a file."""
 
-    def __init__(self, file: int, readable: Sequence[Path], writable: Sequence[Path]) -> None:
+    def __init__(self, file, readable, writable):
         self.writable = tuple(map(os.path.realpath, writable))
         self.readable = tuple(map(os.path.realpath, readable)) + self.writable + _READABLE
         self.file, self.busy = file, False
 
-    def __call__(self, event: str, arguments: tuple[Any, ...]) -> None:
+    def __call__(self, event, arguments):
         if self.busy:
             return
         self.busy = True
@@ -144,7 +129,7 @@ class _Hook:
         finally:
             self.busy = False
 
-    def fault(self, event: str, arguments: tuple[Any, ...]) -> str | None:
+    def fault(self, event, arguments):
         network = event.startswith("socket.") and event != "socket.gethostname"
         if event.startswith(_NEVER) or network:
             return f"{event} {arguments}"[:300]
@@ -171,7 +156,7 @@ class _Hook:
         wrong = [path for path in paths if not allowed(path)]
         return f"{event} {wrong[0]!r}" if wrong else None
 
-    def _code(self, event: str, source: Any, name: Any = None) -> str | None:
+    def _code(self, event, source, name=None):
         if event == "exec":
             name, parts = source.co_filename, [*source.co_consts, *source.co_names]
         else:
@@ -183,25 +168,25 @@ class _Hook:
             return None
         return f"{event} of {name}"
 
-    def _may_write(self, path: _Path) -> bool:
+    def _may_write(self, path):
         real = _real(path)
         return real == "/dev/null" or _within(real, self.writable)
 
-    def _may_read(self, path: _Path) -> bool:
+    def _may_read(self, path):
         real = _real(path)
         # Looking for a readable file may touch the folders above it.
         above = any(given.startswith(f"{real.rstrip('/')}/") for given in self.readable)
         return _within(real, self.readable) or above or self._may_write(path)
 
 
-def _real(path: _Path) -> str:
+def _real(path):
     try:
         return os.path.realpath(os.fsdecode(path))
     except ValueError:  # NUL in a path
         return os.fsdecode(path)
 
 
-def _within(path: str, folders: Sequence[str]) -> bool:
+def _within(path, folders):
     return any(path == folder or path.startswith(f"{folder}/") or (
         folder.endswith("python") and path.startswith(folder)) for folder in folders)  # fmt: skip
 
@@ -216,7 +201,7 @@ class Canaries:
 
     SECRET = "canary-7c9e6679-of-the-host"
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder):
         self.folder = folder
         folder.mkdir(parents=True)
         (folder / "secret.txt").write_text(f"{self.SECRET}\n")
@@ -225,14 +210,14 @@ class Canaries:
         self.listener.setblocking(False)
         self.port = self.listener.getsockname()[1]
 
-    def arm(self) -> None:
+    def arm(self):
         """Watch the folder from now on."""
         opened, modified, moved = 0x20, 0x2, 0xC0 | 0x100 | 0x200
         libc = ctypes.CDLL(None, use_errno=True)
         self.inotify = libc.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC)
         libc.inotify_add_watch(self.inotify, os.fsencode(self.folder), opened | modified | moved)
 
-    def touched(self) -> list[str]:
+    def touched(self):
         """Return the events since the last call, a line each."""
         found = set()
         with suppress(BlockingIOError):

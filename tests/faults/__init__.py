@@ -5,21 +5,19 @@ on two cores.
 """
 
 import functools
-from collections.abc import Callable, Iterator
-from typing import Any
 
 import pytest
 
 
-def inject(few: int, full: int) -> Callable[[Callable[..., Iterator[str | None]]], Any]:
+def inject(few, full):
     """Run a test with a `count` of faults: a few by default, the full count with `-m faults`.
 
     The test yields for each fault None, or a message: the fault, what was expected, what came.
     """
 
-    def decorate(test: Callable[..., Iterator[str | None]]) -> Any:
+    def decorate(test):
         @functools.wraps(test)
-        def run(**fixtures: Any) -> None:
+        def run(**fixtures):
             messages = [message for message in test(**fixtures) if message]
             assert not messages, "\n".join(messages)
 

@@ -9,7 +9,6 @@ import subprocess
 import time
 import warnings
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -56,11 +55,11 @@ def test_a_kill_during_a_write_leaves_the_last_saved_checkpoint_whole(count, tmp
         yield fault
 
 
-def no_links(*_: object) -> None:
+def no_links(*_):
     raise PermissionError("Operation not permitted")
 
 
-def save_on(folder: Path, log: Path, epoch: int, size: int, linked: bool) -> None:
+def save_on(folder, log, epoch, size, linked):
     """Save `last`, and every second time `best` with its scores; log each save."""
     if not linked:
         os.link = no_links
@@ -73,7 +72,7 @@ def save_on(folder: Path, log: Path, epoch: int, size: int, linked: bool) -> Non
         write_json(folder / "scores.json", {"epoch": epoch})
 
 
-def misread(folder: Path, known: dict[str, int]) -> str | None:
+def misread(folder, known):
     """Compare the checkpoint that hrseg would read with the last saved one."""
     for name, epoch in known.items():
         try:
@@ -133,7 +132,7 @@ def test_instead_of_a_damaged_checkpoint_the_one_before_it_is_read_with_a_warnin
         shutil.rmtree(run)
 
 
-def harm(path: Path, draw: random.Random) -> str:
+def harm(path, draw):
     """Damage a file, half the time near its start or end; return how."""
     data = bytearray(path.read_bytes())
     size, kind = len(data), draw.choice(("flipped bit", "truncated", "zeros", "missing"))
@@ -153,7 +152,7 @@ def harm(path: Path, draw: random.Random) -> str:
     return f"{path.name}: {kind} at {start}"
 
 
-def wrong_choice(run: Path, name: str, both: bool, draw: random.Random) -> str | None:
+def wrong_choice(run, name, both, draw):
     """Return what hrseg made of a damaged `name`, unless it is the epoch before with a warning.
 
     If both epochs are damaged, an error is right. Damage to bytes that nothing reads is harmless.
@@ -176,14 +175,14 @@ def wrong_choice(run: Path, name: str, both: bool, draw: random.Random) -> str |
     return other_values(content)
 
 
-def save(folder: Path, name: str, epoch: int, size: int = 1) -> None:
+def save(folder, name, epoch, size=1):
     """Save a checkpoint with the epoch in every value."""
     weights = {str(part): torch.full((VALUES,), float(epoch)) for part in range(size)}
     content = {"epoch": epoch, "global_step": 10 * epoch, "name": name, "state_dict": weights}
     DurableCheckpointIO().save_checkpoint(content, folder / f"{name}.ckpt")
 
 
-def damage(folder: Path, known: dict[str, int]) -> str | None:
+def damage(folder, known):
     """Compare the files, read by torch alone, with the saves that were completed.
 
     Without links, a checkpoint may be missing while the one before it exists.
@@ -203,7 +202,7 @@ def damage(folder: Path, known: dict[str, int]) -> str | None:
     return None
 
 
-def other_values(content: dict[str, Any]) -> str | None:
+def other_values(content):
     weights = content["state_dict"].values()
     whole = all(len(part) == VALUES and part.eq(content["epoch"]).all() for part in weights)
     return None if whole and weights else f"other values than those of epoch {content['epoch']}"

@@ -7,7 +7,6 @@ import pickle
 import random
 import resource
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +21,7 @@ from hrseg.data.datasets.folder import Folder
 from hrseg.training.factory import build_data
 from hrseg.utils.text import one_line
 from tests.faults import inject
-from tests.faults.harms import CLASSES, HARMS, NAMED, RIGHT, ROT, SIZE, Pair, make, rotten
+from tests.faults.harms import CLASSES, HARMS, NAMED, RIGHT, ROT, SIZE, make, rotten
 from tests.faults.training import forked
 
 PATIENCE = 20.0  # seconds for a pair
@@ -50,7 +49,7 @@ def test_a_harmed_image_or_mask_is_read_right_or_named_with_its_fault(count, tmp
         yield wrong and f"{pair.how}, {names}: {wrong}"
 
 
-def spoil(pairs: Sequence[Pair], root: Path) -> None:
+def spoil(pairs, root):
     """Do the harms; write the manifest."""
     sums: dict[Path, str] = {}
     for pair in pairs:
@@ -65,11 +64,11 @@ def spoil(pairs: Sequence[Pair], root: Path) -> None:
     write_manifest(root / "hrseg.sha256", root, sums.items())
 
 
-def digest(path: Path) -> str:
+def digest(path):
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def judge(pair: Pair, item: Item) -> str | None:
+def judge(pair, item):
     """Return what is wrong with the result of a pair."""
     if item["fault"]:
         if not any(one_line(str(path)) in item["fault"] for path in (pair.image, pair.mask)):
@@ -86,14 +85,14 @@ def judge(pair: Pair, item: Item) -> str | None:
     return f"colours differ by {off}" if off > pair.near else None
 
 
-def judge_rot(pair: Pair, item: Item, bare: Item) -> str | None:
+def judge_rot(pair, item, bare):
     """Without a manifest only the size is certain; with it every bit is."""
     if "has changed" not in item["fault"] or one_line(str(pair.image)) not in item["fault"]:
         return f"not found with the manifest: {item['fault']!r}"
     return None if bare["fault"] or bare["image"].shape[:2] == SIZE else "another size was read"
 
 
-def in_a_process(pairs: Sequence[Pair], folder: Path) -> dict[str, Any]:
+def in_a_process(pairs, folder):
     """Return the results of a process with little memory."""
     process = forked(_read, pairs, folder)
     process.join(60 + len(pairs) / 4)
@@ -104,7 +103,7 @@ def in_a_process(pairs: Sequence[Pair], folder: Path) -> dict[str, Any]:
     return pickle.loads(results.read_bytes())
 
 
-def _read(pairs: Sequence[Pair], folder: Path) -> None:
+def _read(pairs, folder):
     log = os.open(folder / "log", os.O_WRONLY | os.O_CREAT)
     os.dup2(log, 1)
     os.dup2(log, 2)
@@ -112,7 +111,7 @@ def _read(pairs: Sequence[Pair], folder: Path) -> None:
     torch.set_num_threads(1)
     resource.setrlimit(resource.RLIMIT_AS, (psutil.Process().memory_info().vms + MEMORY,) * 2)
     files = [(pair.image, pair.mask) for pair in pairs]
-    Folder.files = lambda self, split: files  # type: ignore[method-assign]
+    Folder.files = lambda self, split: files
     words = [
         f"data.root={folder / 'data'}", f"data.class_names={list('abcdefgh')[:CLASSES]}",
         f"data.worker_timeout={PATIENCE}", "data.workers=1", "data.on_error=skip",
@@ -129,6 +128,6 @@ def _read(pairs: Sequence[Pair], folder: Path) -> None:
     (folder / "results.pickle").write_bytes(pickle.dumps(results))
 
 
-def _plain(batch: Item) -> Item:
+def _plain(batch):
     image, mask = batch["image"][0].permute(1, 2, 0).numpy().copy(), batch["mask"][0].numpy().copy()
     return {"image": image, "mask": mask, "fault": batch["fault"][0]}

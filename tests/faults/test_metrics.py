@@ -6,14 +6,13 @@ import os
 import random
 import traceback
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytorch_lightning as pl
 import torch
 from PIL import Image
-from torch import Tensor, nn
+from torch import nn
 
 from hrseg.config.protocols import Protocol
 from hrseg.data.datasets.folder import Folder
@@ -33,13 +32,13 @@ class Looked(nn.Module):
 
     align_corners = False
 
-    def __init__(self, seed: int) -> None:
+    def __init__(self, seed):
         """Draw the table; equal logits occur."""
         super().__init__()
         self.architecture = {"num_classes": len(NAMES)}
         self.table = torch.from_numpy(np.random.default_rng(seed).integers(-6, 7, (256, 5))).float()
 
-    def outputs(self, image: Tensor) -> dict[str, Tensor]:
+    def outputs(self, image):
         """Return logits (B, K, H, W) of normalised images."""
         red = (image[:, 0].float() * IMAGENET_STD[0] + IMAGENET_MEAN[0]) * 255
         return {"out": self.table[red.round().long()].permute(0, 3, 1, 2)}
@@ -72,7 +71,7 @@ def test_processes_workers_order_and_windows_do_not_change_the_confusion_matrix(
             yield None if result == expected else f"{layout}: expected {expected}, got {result}"
 
 
-def drawn(draw: random.Random, number: int) -> Layout:
+def drawn(draw, number):
     window = (draw.randint(32, 80), draw.randint(32, 80)) if draw.random() < 0.75 else ()
     stride = tuple(draw.randint(side // 5, side) for side in window) if draw.random() < 0.8 else ()
     several = draw.random() < 0.3
@@ -93,7 +92,7 @@ def drawn(draw: random.Random, number: int) -> Layout:
     )  # fmt: skip
 
 
-def write_images(folder: Path) -> tuple[list[Any], list[Any]]:
+def write_images(folder):
     """Write seven images of unequal sizes, a sixth of each unlabelled."""
     random = np.random.default_rng(0)
     images, masks = [], []
@@ -107,7 +106,7 @@ def write_images(folder: Path) -> tuple[list[Any], list[Any]]:
     return images, masks
 
 
-def oracle(layout: Layout, images: list[Any], masks: list[Any]) -> list[list[int]]:
+def oracle(layout, images, masks):
     """Count with NumPy; at scale 1 the classes come from the table, without hrseg."""
     matrix = np.zeros((5, 5), np.int64)
     model = Looked(layout.seed)
@@ -120,15 +119,15 @@ def oracle(layout: Layout, images: list[Any], masks: list[Any]) -> list[list[int
     return matrix.tolist()
 
 
-def whole(model: Looked, protocol: Protocol, image: Any) -> Any:
+def whole(model, protocol, image):
     """Return the classes (H, W) of an image that is evaluated without windows."""
     plain = Protocol(**{**protocol.to_dict(), "window": (), "stride": ()})
-    task = SegmentationTask(model, NAMES)  # type: ignore[arg-type]
+    task = SegmentationTask(model, NAMES)
     evaluate = Evaluator(lambda x: model.outputs(x)["out"], task.normalize, plain)
     return evaluate(torch.from_numpy(image).permute(2, 0, 1)[None].contiguous()).pred.numpy()
 
 
-def run(folder: Path, layout: Layout) -> list[Any]:
+def run(folder, layout):
     """Return the matrix and the count of images of each process, or its error."""
     context, port = multiprocessing.get_context("fork"), free_port()
     ranks = range(layout.processes)
@@ -142,7 +141,7 @@ def run(folder: Path, layout: Layout) -> list[Any]:
     return [json.loads((folder / f"{rank}.json").read_text() or "null") for rank in ranks]
 
 
-def child(folder: Path, layout: Layout, rank: int, port: int) -> None:
+def child(folder, layout, rank, port):
     """Evaluate the share of one process."""
     answer = folder / f"{rank}.json"
     answer.write_text("")
@@ -156,7 +155,7 @@ def child(folder: Path, layout: Layout, rank: int, port: int) -> None:
     try:
         data = Folder(str(folder), class_names=NAMES, val_split="list.txt", workers=layout.workers)
         task = SegmentationTask(
-            Looked(layout.seed), NAMES, protocol=layout.protocol,  # type: ignore[arg-type]
+            Looked(layout.seed), NAMES, protocol=layout.protocol,
             window_batch=layout.window_batch,
         )  # fmt: skip
         trainer = pl.Trainer(

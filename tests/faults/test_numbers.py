@@ -6,7 +6,6 @@ import random
 import warnings
 from contextlib import redirect_stdout, suppress
 from io import StringIO
-from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
@@ -32,11 +31,11 @@ SITES = ["normalize", "model.backbone.bn1", "model.backbone.layer1", "model.head
 class Harm(pl.Callback):
     """Puts NaN or infinity into the network at a step, after saving a checkpoint."""
 
-    def __init__(self, step: int, value: float, site: str, last: Path) -> None:
+    def __init__(self, step, value, site, last):
         self.step, self.value, self.site, self.last = step, value, site, last
         self.hook: Any = None
 
-    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx) -> None:
+    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
         if batch_idx != self.step:
             return
         trainer.save_checkpoint(self.last)
@@ -51,7 +50,7 @@ class Harm(pl.Callback):
             module = pl_module.get_submodule(self.site)
             self.hook = module.register_forward_hook(lambda _, __, out: out * self.value)
 
-    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx) -> None:
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
         if self.hook is not None:
             self.hook.remove()
 
@@ -70,7 +69,7 @@ def test_nan_and_infinity_never_reach_weights_and_their_batch_is_kept(count, tmp
         yield fault and f"{case}: {fault}"
 
 
-def train(harm: Harm, policy: str, precision: str) -> str | None:
+def train(harm, policy, precision):
     """Train some steps with a harm; return which promise was broken."""
     task, items = tiny_task(on_bad_loss=policy), noise(STEPS, (40, 40))
     folder, void = harm.last.parent, harm.site == "only ignored pixels"
@@ -99,9 +98,7 @@ def train(harm: Harm, policy: str, precision: str) -> str | None:
     return unhandled(harm, policy, error, output.getvalue(), task.model)
 
 
-def unhandled(
-    harm: Harm, policy: str, error: VerificationError | None, output: str, model: torch.nn.Module
-) -> str | None:
+def unhandled(harm, policy, error, output, model):
     """Return whether the batch was not named or kept, or the policy not followed."""
     if f"(images: {harm.step}.png)" not in (str(error) if error else output):
         return f"the batch is not named: {error or output!r}"
@@ -121,10 +118,10 @@ def unhandled(
 class Narrow:
     """A model that runs out of memory at random: the more images at once, the more often."""
 
-    def __init__(self, draw: random.Random) -> None:
+    def __init__(self, draw):
         self.draw, self.failed = draw, 0
 
-    def __call__(self, image: torch.Tensor) -> torch.Tensor:
+    def __call__(self, image):
         if len(image) > 1 and self.draw.random() < 0.2 * len(image):
             self.failed += 1
             if self.draw.random() < 0.5:
@@ -158,13 +155,13 @@ def test_an_evaluation_that_runs_out_of_memory_gives_the_same_scores(count, tmp_
         yield None if same and len(messages) == failed else f"{size}, {protocol}: other scores"
 
 
-def in_little_memory(mib: int, folder: Path) -> str | None:
+def in_little_memory(mib, folder):
     """Evaluate four windows in a process with little memory: together they take 256 MiB."""
     image = torch.randint(0, 256, (1, 3, 1024, 1024), dtype=torch.uint8)
     protocol = Protocol(window=(512, 512), stride=(512, 512))
     expected = Evaluator(wide, scaled, protocol)(image).pred
 
-    def evaluate() -> None:
+    def evaluate():
         fresh_memory_alone()
         evaluator = Evaluator(wide, scaled, protocol)
         with warnings.catch_warnings(action="ignore"):
@@ -175,18 +172,18 @@ def in_little_memory(mib: int, folder: Path) -> str | None:
     return None if seen.output == b"True\n" else f"in {mib} MiB: {seen}"
 
 
-def fresh_memory_alone() -> None:
+def fresh_memory_alone():
     """Let large blocks come from the system, not from memory that this process has freed."""
     libc = ctypes.CDLL(None)
     libc.mallopt(-4, 65536)  # M_MMAP_MAX
     libc.mallopt(-3, 65536)  # M_MMAP_THRESHOLD
 
 
-def wide(image: torch.Tensor) -> torch.Tensor:
+def wide(image):
     """64 channels at full size, and two logits of them."""
     layers = image[:, :1].repeat(1, 64, 1, 1)
     return torch.cat([layers[:, :1], 1 - layers[:, 1:2]], 1)[..., ::4, ::4]
 
 
-def scaled(image: torch.Tensor) -> torch.Tensor:
+def scaled(image):
     return image / 255

@@ -7,13 +7,12 @@ import signal
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from tests.faults import inject
 from tests.faults import training as train
-from tests.faults.training import Blow, Ended
+from tests.faults.training import Blow
 
 # Together: both heads, every callback that has a state, both times of validation.
 LEARNS = ("optimizer.lr=0.02", "data.crop_size=[48,64]", "data.scales=[1,1]")
@@ -50,7 +49,7 @@ def test_an_interrupted_and_resumed_training_equals_an_uninterrupted_one(count, 
     train.prepare(tmp_path)
 
     @cache
-    def reference(kind: str) -> dict[str, Any]:
+    def reference(kind):
         runs = tmp_path / f"reference {kind}"
         words = train.command(tmp_path, runs, *KINDS[kind])
         return finished(train.run(words, runs.with_suffix(".log")), runs)
@@ -72,7 +71,7 @@ def test_an_interrupted_and_resumed_training_equals_an_uninterrupted_one(count, 
         yield fault and f"{case}: {fault}"
 
 
-def interrupted(words: list[str], runs: Path, blow: Blow, again: Blow | None) -> dict[str, Any]:
+def interrupted(words, runs, blow, again):
     """Return the record of a training that is struck, and perhaps struck again when resumed."""
     log = runs.with_suffix(".log")
     environment = slurm(runs.parent) if blow.signum == REQUEUE else {}
@@ -97,26 +96,26 @@ def interrupted(words: list[str], runs: Path, blow: Blow, again: Blow | None) ->
     return finished(ended, runs)
 
 
-def unstopped(ended: Ended, blow: Blow) -> bool:
+def unstopped(ended, blow):
     """Return whether a training ended before the signal, or at it with nothing left to requeue."""
     return ended.seconds is None or (blow.signum == REQUEUE and ended.code == 0)
 
 
-def expect(ended: Ended, code: int) -> None:
+def expect(ended, code):
     """Raise Failed for another exit code, and for processes that are left."""
     if ended.code != code or ended.left or "Traceback" in ended.output:
         last = " | ".join(ended.output.splitlines()[-4:])
         raise Failed(f"exit {ended.code}, expected {code}; left {ended.left}; {last}")
 
 
-def finished(ended: Ended, runs: Path) -> dict[str, Any]:
+def finished(ended, runs):
     """Return the record of the run that has come to its end."""
     expect(ended, 0)
     [run] = [path.parent for path in runs.glob("*/2*/report.html")]
     return train.record_of(run)
 
 
-def slurm(folder: Path) -> dict[str, str]:
+def slurm(folder):
     """Return the environment of a SLURM job, whose scontrol stops the job that it requeues."""
     tool = folder / "bin" / "scontrol"
     tool.parent.mkdir(exist_ok=True)
@@ -153,7 +152,7 @@ def test_a_kill_between_any_two_files_leaves_best_and_scores_that_agree(count, t
         yield fault and f"{case}: {fault}"
 
 
-def fit(folder: Path, runs: Path, *how: Any) -> Ended:
+def fit(folder, runs, *how):
     """Train in a process of its own that lists its replacements, or dies at one."""
     words, log = (
         train.command(folder, runs, *LEARNS[::2], "ema_decay=0.3"),
@@ -162,12 +161,10 @@ def fit(folder: Path, runs: Path, *how: Any) -> Ended:
     return train.wait(train.forked(_watched, words, log, *how), log)
 
 
-def _watched(
-    words: list[str], log: Path, names: Path | None, kill: tuple[int, bool] | None = None
-) -> None:
+def _watched(words, log, names, kill=None):
     replace_file, number = os.replace, 0
 
-    def watched(source: Any, target: Any) -> None:
+    def watched(source, target):
         nonlocal number
         if names is not None:
             with names.open("a") as file:
@@ -183,7 +180,7 @@ def _watched(
     train.run_command(words, log)
 
 
-def disagreement(runs: Path) -> str | None:
+def disagreement(runs):
     """Compare best.ckpt with scores.json, which may be one write ahead."""
     run = train.only_run(runs)
     best = [score_of(run / "checkpoints" / name) for name in ("best.ckpt", "best.previous.ckpt")]
@@ -196,7 +193,7 @@ def disagreement(runs: Path) -> str | None:
     return None
 
 
-def score_of(path: Path) -> float | None:
+def score_of(path):
     """Return the score in a checkpoint, read by torch alone; None: no file."""
     if not path.is_file():
         return None
@@ -205,7 +202,7 @@ def score_of(path: Path) -> float | None:
     return float(state["best_model_score"])
 
 
-def resumed(folder: Path, runs: Path) -> dict[str, Any]:
+def resumed(folder, runs):
     """Return the record of a resumed run, or of a new one if nothing was saved."""
     run = train.only_run(runs)
     if not any((run / "checkpoints").glob("last*.ckpt")):

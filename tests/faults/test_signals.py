@@ -13,7 +13,7 @@ from hrseg.checkpoints.integrity import state_of
 from hrseg.checkpoints.runs import newest_state
 from tests.faults import inject
 from tests.faults import training as train
-from tests.faults.training import Blow, Ended
+from tests.faults.training import Blow
 
 SOON = 10.0  # seconds
 RESUME = "to go on: hrseg fit --resume"
@@ -31,14 +31,14 @@ class Case:
     trained: Path
 
     @property
-    def runs(self) -> Path:
+    def runs(self):
         return self.folder / f"runs{self.number}"
 
     @property
-    def log(self) -> Path:
+    def log(self):
         return self.folder / f"{self.number}.log"
 
-    def fit(self, *pairs: str) -> list[str]:
+    def fit(self, *pairs):
         endless = ("trainer.max_epochs=1000", "trainer.num_sanity_val_steps=0")
         return train.command(self.folder, self.runs, *endless, *pairs)
 
@@ -59,7 +59,7 @@ def test_a_signal_stops_a_command_within_ten_seconds_with_its_state_saved(count,
         yield fault and f"{number}: {signum.name} {name}: {fault}"
 
 
-def training(case: Case, everyone: bool = False) -> str | None:
+def training(case, everyone=False):
     """The batch is finished and saved."""
     words = case.fit(f"data.workers={case.draw.choice([0, 2])}")
     step = case.draw.randint(1, 9)
@@ -67,13 +67,13 @@ def training(case: Case, everyone: bool = False) -> str | None:
     return misbehaved(case, train.run(words, case.log, blow), RESUME) or unsaved(case, step)
 
 
-def validating(case: Case) -> str | None:
+def validating(case):
     """The state before the validation is saved already."""
     blow = Blow(case.signum, case.draw.randint(1, 3), 0, "validation_step")
     return misbehaved(case, train.run(case.fit(), case.log, blow), RESUME) or unsaved(case, 4)
 
 
-def twice(case: Case) -> str | None:
+def twice(case):
     """The second signal ends a long batch at once."""
     ended = train.run(case.fit(), case.log, Blow(case.signum, 6, again=1.5, linger=8.0))
     if ended.seconds and ended.seconds > 6:
@@ -81,7 +81,7 @@ def twice(case: Case) -> str | None:
     return misbehaved(case, ended, f"at once; {RESUME}") or unsaved(case, 4)
 
 
-def checking(case: Case) -> str | None:
+def checking(case):
     """A stop before the training leaves no run folder."""
     words = train.command(case.folder, case.runs)
     blow = Blow(case.signum, 1, case.draw.uniform(0, 0.2), "check", linger=0.3)
@@ -90,7 +90,7 @@ def checking(case: Case) -> str | None:
     return fault or (f"a run is left: {left}" if left else None)
 
 
-def scoring(case: Case) -> str | None:
+def scoring(case):
     """A stop of `validate` leaves no folder of scores."""
     checkpoint = str(case.trained / "checkpoints" / "best.ckpt")
     workers = f"data.workers={case.draw.choice([0, 2])}"
@@ -100,7 +100,7 @@ def scoring(case: Case) -> str | None:
     return misbehaved(case, ended, "stopped") or (f"left: {left}" if left else None)
 
 
-def predicting(case: Case) -> str | None:
+def predicting(case):
     """The masks of a stopped `predict` are whole, and `--resume` writes the others."""
     out, images = case.folder / f"out{case.number}", case.folder / "camvid" / "train"
     words = ["predict", str(images), "--checkpoint", str(case.trained), "--out", str(out)]
@@ -114,7 +114,7 @@ def predicting(case: Case) -> str | None:
     return fault
 
 
-def two(case: Case) -> str | None:
+def two(case):
     """If one of two processes gets the signal, both save and end after the same batch."""
     words = case.fit("trainer.devices=2", "data.batch_size=4")
     at = case.draw.choice(["training_step", "training_step", "validation_step"])
@@ -147,7 +147,7 @@ CASES: dict[str, Callable[[Case], str | None]] = {
 }
 
 
-def misbehaved(case: Case, ended: Ended, message: str) -> str | None:
+def misbehaved(case, ended, message):
     """Return what is wrong with the end of a command."""
     lines = ended.output.strip().splitlines() or [""]
     if ended.seconds is None or ended.code != 128 + case.signum:
@@ -158,7 +158,7 @@ def misbehaved(case: Case, ended: Ended, message: str) -> str | None:
     return None if last and "Traceback" not in ended.output else f"it printed {lines[-3:]}"
 
 
-def unsaved(case: Case, step: int) -> str | None:
+def unsaved(case, step):
     """Return what is wrong with the state of a stopped training, at `step` or later."""
     path = newest_state(train.only_run(case.runs))
     saved = int(torch.load(path, weights_only=True)["global_step"])
@@ -170,7 +170,7 @@ def unsaved(case: Case, step: int) -> str | None:
     return None
 
 
-def half_written(case: Case) -> str | None:
+def half_written(case):
     folders = [case.runs, case.trained, case.folder / f"out{case.number}"]
     left = [
         path for folder in folders for pattern in HALF_WRITTEN for path in folder.rglob(pattern)
@@ -178,7 +178,7 @@ def half_written(case: Case) -> str | None:
     return f"left: {left}" if left else None
 
 
-def torchrun(rank: int, port: int) -> dict[str, str]:
+def torchrun(rank, port):
     """Return the environment of one of two processes."""
     return {
         "RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2",
@@ -187,7 +187,7 @@ def torchrun(rank: int, port: int) -> dict[str, str]:
     }  # fmt: skip
 
 
-def free_port() -> int:
+def free_port():
     """Return a port without a listener."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))

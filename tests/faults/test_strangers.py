@@ -3,16 +3,15 @@
 import os
 import re
 import shutil
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
 from PIL import Image
 
 from tests.faults import inject
-from tests.hostile import Artefact, Place, Words, artefacts
+from tests.hostile import Place, artefacts
 from tests.hostile.configs import TINY
-from tests.watched import Canaries, Seen, watch
+from tests.watched import Canaries, watch
 
 SECRETS = {
     "AWS_SECRET_ACCESS_KEY": "7f3e9a-the-users-own-secret",
@@ -56,7 +55,7 @@ def test_a_hostile_file_runs_nothing_and_reaches_nothing_outside_its_folder(coun
 class Ground:
     """A user's checkpoint, run and data, canaries, and a folder for artefacts."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder):
         # Imports here, once, and not in each of the processes that are forked.
         from tests.untrained import save_untrained
 
@@ -78,12 +77,12 @@ class Ground:
         os.rename(os.path.realpath(self.own / "runs/tiny/latest"), self.place.run)
         self.canaries.arm()
 
-    def _prepare(self, call: Callable[[], int | None]) -> None:
+    def _prepare(self, call):
         """Do the user's own work in another process, so that this one stays as it is."""
         seen = watch(call, [], [self.own])
         assert seen.exit_code == 0, seen.output
 
-    def fault(self, artefact: Artefact, words: Words) -> str | None:
+    def fault(self, artefact, words):
         """Return what goes wrong when a command gets an artefact."""
         given, victim = self.place.given, self.place.outside / "victim.txt"
         for made in (given, self.out):
@@ -99,13 +98,13 @@ class Ground:
             events = [event for event in events if not event.startswith(read)]
         if victim.read_text() != "untouched":
             events.append("victim.txt was overwritten")
-        if Path(self.place.ran).exists():
+        if Path(self.place.fill("RAN")).exists():
             events.append("hostile code ran")
         wrong = [*events, *_endings(seen), *self._leaks(seen)]
         case = f"{artefact.name}; {' '.join(words)[:150]}"
         return f"{case}: {'; '.join(wrong)[:1500]}" if wrong else None
 
-    def _run(self, words: Words, writable: list[Path]) -> Seen:
+    def _run(self, words, writable):
         names = {
             "given": self.place.given, "photo": self.place.photo, "data": self.data,
             "checkpoint": self.place.checkpoint, "port": self.place.port,
@@ -117,7 +116,7 @@ class Ground:
         writable = [self.out, self.data, *writable]
         return watch(call, [self.place.given, self.own], writable, environment)
 
-    def _leaks(self, seen: Seen) -> list[str]:
+    def _leaks(self, seen):
         """Return where secrets of the user were printed or written."""
         texts = {"the output": seen.output}
         for path in (*self.out.rglob("*"), *self.place.given.rglob("*")):
@@ -129,7 +128,7 @@ class Ground:
         ]
 
 
-def _command(folder: Path, words: list[str] | Words) -> int | None:
+def _command(folder, words):
     """Run a command line, or one of the functions of the same use."""
     import hrseg
     from hrseg.cli import main
@@ -149,7 +148,7 @@ def _command(folder: Path, words: list[str] | Words) -> int | None:
     return 0
 
 
-def _endings(seen: Seen) -> list[str]:
+def _endings(seen):
     """Return what is wrong with a command's exit code and message."""
     wrong = []
     text = seen.output.decode("utf-8", "replace")

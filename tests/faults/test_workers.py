@@ -7,8 +7,6 @@ import signal
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from pathlib import Path
-from typing import Any
 
 from torch.utils.data import get_worker_info
 
@@ -38,7 +36,7 @@ def test_a_worker_that_dies_or_hangs_is_named_with_its_file_and_leaves_no_proces
 class Run:
     """A training with two workers, and slow storage that logs the reads."""
 
-    def __init__(self, folder: Path, number: int) -> None:
+    def __init__(self, folder, number):
         self.folder, self.log = folder, folder / f"{number}.log"
         self.reads = folder / f"reads{number}"
         self.reads.mkdir()
@@ -50,7 +48,7 @@ class Run:
         assert self.process.pid is not None
         self.pid = self.process.pid
 
-    def wait_for(self, reads: int) -> None:
+    def wait_for(self, reads):
         """Wait until workers have read some samples."""
         deadline = time.monotonic() + training.LIMIT
         while sum(path.read_text().count("\n") for path in self.reads.glob("[0-9]*")) < reads:
@@ -59,11 +57,11 @@ class Run:
             time.sleep(0.002)
         self.since = time.monotonic()
 
-    def worker(self, draw: random.Random) -> int:
+    def worker(self, draw):
         """Return the process id of a worker that has read something."""
         return draw.choice(sorted(int(path.name) for path in self.reads.glob("[0-9]*")))
 
-    def hang(self, draw: random.Random) -> str:
+    def hang(self, draw):
         """Let reads of one training image wait for ever; return its path."""
         path = str(self.folder / f"camvid/train/{draw.randrange(training.TRAIN):03}.png")
         os.mkfifo(self.reads / "dead")
@@ -71,7 +69,7 @@ class Run:
         (self.reads / "hang.tmp").replace(self.reads / "hang")
         return path
 
-    def wrong(self, codes: list[int], *patterns: str) -> str | None:
+    def wrong(self, codes, *patterns):
         """Return what is wrong with the time, the exit code or the message of the end."""
         self.process.join(max(0.0, self.since + TIMEOUT + SLACK - time.monotonic()))
         code, output = self.process.exitcode, self.output()
@@ -80,7 +78,7 @@ class Run:
         missing = [pattern for pattern in patterns if not re.search(pattern, output)]
         return f"expected {missing}" if missing or "Traceback" in output else None
 
-    def sample_of(self, worker: int) -> str:
+    def sample_of(self, worker):
         """Return a pattern for the last samples of a worker, or its start."""
         paths = (self.reads / str(worker)).read_text().splitlines()[-2:]
         places = [rf".* sample \d: {re.escape(path)}, mask" for path in paths]
@@ -88,15 +86,15 @@ class Run:
             places.append(".* starting")
         return rf"process {worker}\)({'|'.join(places)})"
 
-    def left(self) -> str | None:
+    def left(self):
         """Return the processes that still live some seconds after the end."""
         living = training.survivors(self.pid, ORPHANED)
         return f"processes {living} are left" if living else None
 
-    def output(self) -> str:
+    def output(self):
         return self.log.read_text(errors="replace") if self.log.exists() else ""
 
-    def end(self) -> None:
+    def end(self):
         """Kill all its processes."""
         for pid in {self.pid, *training.living_processes(self.pid)}:
             with suppress(ProcessLookupError):
@@ -104,51 +102,51 @@ class Run:
         self.process.join()
 
 
-def _logged(words: list[str], log: Path, reads: Path) -> None:
+def _logged(words, log, reads):
     """Train with storage that is slow, logs the reads of workers, and can hang at one file."""
     read, read_image = dataset.SegmentationDataset.read, dataset.read_image
 
-    def logged(self: dataset.SegmentationDataset, index: int) -> Any:
+    def logged(self, index):
         if get_worker_info() is not None:
             with open(reads / str(os.getpid()), "a") as file:
                 file.write(f"{self.files[index][0]}\n")
         return read(self, index)
 
-    def slow(path: Path) -> Any:
+    def slow(path):
         if get_worker_info() is not None:
             time.sleep(0.02)
             if (reads / "hang").exists() and (reads / "hang").read_text() == str(path):
                 (reads / "dead").read_bytes()
         return read_image(path)
 
-    dataset.SegmentationDataset.read = logged  # type: ignore[method-assign]
-    dataset.read_image = slow  # type: ignore[attr-defined]
+    dataset.SegmentationDataset.read = logged
+    dataset.read_image = slow
     training.run_command(words, log)
 
 
-def killed(run: Run, draw: random.Random, signum: signal.Signals = signal.SIGKILL) -> str | None:
+def killed(run, draw, signum=signal.SIGKILL):
     worker = run.worker(draw)
     os.kill(worker, signum)
     return run.wrong([3], rf"\({signum.name}\), ", run.sample_of(worker))
 
 
-def crashed(run: Run, draw: random.Random) -> str | None:
+def crashed(run, draw):
     return killed(run, draw, signal.SIGSEGV)
 
 
-def stopped(run: Run, draw: random.Random) -> str | None:
+def stopped(run, draw):
     worker = run.worker(draw)
     os.kill(worker, signal.SIGSTOP)
     pattern = rf"has been .* for {TIMEOUT} s \(it was stopped\)"
     return run.wrong([3], pattern, run.sample_of(worker))
 
 
-def read_hangs(run: Run, draw: random.Random) -> str | None:
+def read_hangs(run, draw):
     path = run.hang(draw)
     return run.wrong([3], f"has been at sample .*{re.escape(path)}, mask .* for {TIMEOUT} s")
 
 
-def parent_killed(run: Run, draw: random.Random) -> str | None:
+def parent_killed(run, draw):
     """Half the time while a worker hangs."""
     if draw.random() < 0.5:
         run.hang(draw)
@@ -157,7 +155,7 @@ def parent_killed(run: Run, draw: random.Random) -> str | None:
     return run.wrong([-signal.SIGKILL])
 
 
-def interrupted(run: Run, draw: random.Random) -> str | None:
+def interrupted(run, draw):
     """Ctrl-C twice, to all processes as from a terminal, while a worker hangs."""
     run.hang(draw)
     time.sleep(draw.uniform(0, 1))

@@ -7,12 +7,8 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from multiprocessing.process import BaseProcess
-from pathlib import Path
-from typing import Any
 
 import psutil
 import torch
@@ -25,31 +21,6 @@ from tests.camvid_tree import make_camvid
 
 TRAIN, VAL = 8, 3
 LIMIT = 120.0  # seconds that a command may take
-
-
-@dataclass(frozen=True)
-class Blow:
-    """A signal to a command.
-
-    Attributes:
-        signum: the signal.
-        step: the call of `at` that it interrupts, from 1 on.
-        delay: seconds after the start of that call.
-        at: a key of OWNERS.
-        again: seconds until a second signal; None: one signal.
-        all: whether the data workers get it too, as from a terminal.
-        linger: seconds that the call takes longer.
-    """
-
-    signum: int
-    step: int
-    delay: float = 0.0
-    at: str = "training_step"
-    again: float | None = None
-    all: bool = False
-    linger: float = 0.0
-
-
 OWNERS = {
     "training_step": SegmentationTask,
     "validation_step": SegmentationTask,
@@ -58,29 +29,35 @@ OWNERS = {
 }
 
 
+@dataclass(frozen=True)
+class Blow:
+    """A signal to a command."""
+
+    signum: int
+    step: int  # the call of `at` that it interrupts, from 1 on
+    delay: float = 0.0  # seconds after the start of that call
+    at: str = "training_step"  # a key of OWNERS
+    again: float | None = None  # seconds until a second signal
+    all: bool = False  # whether the data workers get it too, as from a terminal
+    linger: float = 0.0  # seconds that the call takes longer
+
+
 @dataclass
 class Ended:
-    """The end of a command.
+    """The end of a command."""
 
-    Attributes:
-        code: exit code; negative: ended by that signal.
-        output: stdout and stderr.
-        seconds: from the blow to the end; None: no blow.
-        left: processes that outlive it.
-    """
-
-    code: int
+    code: int  # negative: ended by that signal
     output: str
-    seconds: float | None
-    left: list[int]
+    seconds: float | None  # from the blow to the end; None: no blow
+    left: list[int]  # processes that outlive it
 
 
-def prepare(folder: Path) -> Path:
+def prepare(folder):
     """Write the data set that all trainings share."""
-    return make_camvid(folder / "camvid", TRAIN, VAL)
+    make_camvid(folder / "camvid", TRAIN, VAL)
 
 
-def command(folder: Path, runs: Path, *more: str) -> list[str]:
+def command(folder, runs, *more):
     """Return the words of a fit of some seconds, with 4 steps an epoch."""
     return [
         "fit", "--config", "camvid_w18_small", f"data.root={folder / 'camvid'}", f"runs={runs}",
@@ -91,27 +68,17 @@ def command(folder: Path, runs: Path, *more: str) -> list[str]:
     ]  # fmt: skip
 
 
-def run(
-    words: Sequence[str],
-    log: Path,
-    blow: Blow | None = None,
-    environment: Mapping[str, str] | None = None,
-) -> Ended:
+def run(words, log, blow=None, environment=None):
     """Run a command of hrseg in a process of its own; return its end."""
     return wait(start(words, log, blow, environment), log)
 
 
-def start(
-    words: Sequence[str],
-    log: Path,
-    blow: Blow | None = None,
-    environment: Mapping[str, str] | None = None,
-) -> BaseProcess:
+def start(words, log, blow=None, environment=None):
     """Start a command of hrseg in a process of its own, the leader of its session."""
     return forked(run_command, words, log, blow, environment)
 
 
-def wait(process: BaseProcess, log: Path) -> Ended:
+def wait(process, log):
     """Return the end of a process of `start`; kill one that hangs."""
     process.join(LIMIT)
     hangs = "\nIT HANGS" * process.is_alive()
@@ -120,12 +87,11 @@ def wait(process: BaseProcess, log: Path) -> Ended:
     ended, struck = time.time(), log.with_suffix(".struck")
     seconds = ended - float(struck.read_text()) if struck.is_file() else None
     struck.unlink(missing_ok=True)
-    assert process.exitcode is not None and process.pid is not None
     output = log.read_text(errors="replace") + hangs
     return Ended(process.exitcode, output, seconds, survivors(process.pid))
 
 
-def forked(target: Callable[..., None], *arguments: Any) -> BaseProcess:
+def forked(target, *arguments):
     """Start a process, forked from one that has imported all that commands need."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([__name__])
@@ -134,7 +100,7 @@ def forked(target: Callable[..., None], *arguments: Any) -> BaseProcess:
     return process
 
 
-def survivors(session: int, patience: float = 8.0) -> list[int]:
+def survivors(session, patience=8.0):
     """Return the processes of a session that still live some seconds after their leader."""
     deadline = time.monotonic() + patience
     while (living := living_processes(session)) and time.monotonic() < deadline:
@@ -142,8 +108,7 @@ def survivors(session: int, patience: float = 8.0) -> list[int]:
     return living
 
 
-def living_processes(session: int) -> list[int]:
-    """Return the processes of a session, without zombies."""
+def living_processes(session):
     living = []
     for process in psutil.process_iter(["status"]):
         with suppress(OSError):
@@ -152,12 +117,7 @@ def living_processes(session: int) -> list[int]:
     return living
 
 
-def run_command(
-    words: Sequence[str],
-    log: Path,
-    blow: Blow | None = None,
-    environment: Mapping[str, str] | None = None,
-) -> None:
+def run_command(words, log, blow=None, environment=None):
     """Run a command as a program does, in this process, and exit."""
     os.setsid()
     target = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
@@ -175,11 +135,11 @@ def run_command(
     os._exit(code)
 
 
-def _expect(blow: Blow, struck: Path) -> None:
+def _expect(blow, struck):
     owner, calls = OWNERS[blow.at], 0
     original = getattr(owner, blow.at)
 
-    def strike() -> None:
+    def strike():
         send = os.killpg if blow.all else os.kill
         time.sleep(blow.delay)
         struck.write_text(repr(time.time()))
@@ -188,7 +148,7 @@ def _expect(blow: Blow, struck: Path) -> None:
             time.sleep(blow.again)
             send(os.getpid(), blow.signum)
 
-    def counted(self: Any, *arguments: Any, **options: Any) -> Any:
+    def counted(self, *arguments, **options):
         nonlocal calls
         trainer = getattr(self, "trainer", None)
         if trainer is None or not trainer.sanity_checking:
@@ -201,15 +161,15 @@ def _expect(blow: Blow, struck: Path) -> None:
     setattr(owner, blow.at, counted)
 
 
-def only_run(runs: Path) -> Path:
+def only_run(runs):
     """Return the only run folder."""
     [run] = [path for path in runs.glob("camvid_w18_small/2*") if not path.is_symlink()]
     return run
 
 
-def record_of(run: Path) -> dict[str, Any]:
+def record_of(run):
     """Return the values of a finished run's files by file and key, without the run's path."""
-    files: dict[str, Any] = {"metrics.csv": (run / "metrics.csv").read_text().splitlines()}
+    files = {"metrics.csv": (run / "metrics.csv").read_text().splitlines()}
     for name in ("checkpoints/last.ckpt", "checkpoints/best.ckpt", "scores.json", "images.json"):
         path = run / name
         if path.suffix == ".ckpt" and path.is_file():
@@ -219,7 +179,7 @@ def record_of(run: Path) -> dict[str, Any]:
     return dict(_leaves(files, str(run)))
 
 
-def _leaves(value: Any, run: str, key: str = "") -> Iterator[tuple[str, Any]]:
+def _leaves(value, run, key=""):
     if isinstance(value, dict | list | tuple):
         items = value.items() if isinstance(value, dict) else enumerate(value)
         yield key, f"{len(value)} entries"
@@ -229,7 +189,7 @@ def _leaves(value: Any, run: str, key: str = "") -> Iterator[tuple[str, Any]]:
         yield key, value.replace(run, "RUN") if isinstance(value, str) else value
 
 
-def difference(first: dict[str, Any], second: dict[str, Any]) -> str | None:
+def difference(first, second):
     """Return the first value in which two records differ by a bit; None: they are equal."""
     for key in first | second:
         a, b = first.get(key, "missing"), second.get(key, "missing")

@@ -4,82 +4,51 @@ An artefact lies in an empty folder. The files outside it are canaries (tests/wa
 tests/faults/test_strangers.py gives the artefacts to the commands.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
-Words = tuple[str, ...]
-
 
 @dataclass(frozen=True)
 class Place:
-    """Paths that artefacts use.
+    """Paths that artefacts use."""
 
-    Attributes:
-        given: the stranger's folder.
-        outside: the folder of the canaries.
-        port: the port of the canaries on 127.0.0.1.
-        checkpoint: an intact checkpoint of hrseg with three classes.
-        run: the run folder of a finished training, to be copied.
-        photo: an image of the user.
-    """
+    given: Path  # the stranger's folder
+    outside: Path  # the folder of the canaries
+    port: int  # the port of the canaries on 127.0.0.1
+    checkpoint: Path  # an intact one of hrseg with three classes
+    run: Path  # the folder of a finished training, to be copied
+    photo: Path  # an image of the user
 
-    given: Path
-    outside: Path
-    port: int
-    checkpoint: Path
-    run: Path
-    photo: Path
-
-    @property
-    def ran(self) -> str:
-        """A file that hostile code would create."""
-        return str(self.outside / "hostile_code_ran")
-
-    @property
-    def url(self) -> str:
-        """An address that hostile data refers to."""
-        return f"http://127.0.0.1:{self.port}/hostile"
-
-    def fill(self, text: str) -> str:
+    def fill(self, text):
         """Return `text` with the paths for RAN, OUTSIDE and URL."""
-        for word, value in (("RAN", self.ran), ("OUTSIDE", str(self.outside)), ("URL", self.url)):
-            text = text.replace(word, value)
-        return text
-
-
-Make = Callable[[Place], object]
+        url = f"http://127.0.0.1:{self.port}/hostile"
+        text = text.replace("RAN", f"{self.outside}/hostile_code_ran")
+        return text.replace("OUTSIDE", str(self.outside)).replace("URL", url)
 
 
 @dataclass(frozen=True)
 class Artefact:
-    """A hostile file or folder.
-
-    Attributes:
-        name: the attack.
-        make: writes the files.
-        commands: command lines, or `load FILE` and `load_weights FILE` for the functions;
-            {given}, {photo}, {checkpoint}, {data} stand for paths.
-        follows: whether reading through a link is allowed: data sets and model caches use links.
-    """
+    """A hostile file or folder."""
 
     name: str
-    make: Make
-    commands: tuple[Words, ...]
-    follows: bool = False
+    make: Callable[[Place], object]
+    # Command lines, or `load FILE`, `load_weights FILE`; {given} and others stand for paths.
+    commands: tuple[tuple[str, ...], ...]
+    follows: bool = False  # reading through a link is allowed, as in data sets and model caches
 
 
-def table(kind: str, makers: Mapping[str, Make], commands: tuple[Words, ...]) -> list[Artefact]:
+def table(kind, makers, commands, follows=False):
     """Return an artefact for each maker."""
-    return [Artefact(f"{kind}: {name}", make, commands) for name, make in makers.items()]
+    return [Artefact(f"{kind}: {name}", make, commands, follows) for name, make in makers.items()]
 
 
-def write(name: str, data: str | bytes | Callable[[Place], str | bytes]) -> Make:
-    """Return a maker of one file."""
+def write(name, data):
+    """Return a maker of one file; `data` is a text, bytes, or a function of the place."""
 
-    def make(place: Place) -> None:
+    def make(place):
         content = data(place) if callable(data) else data
         raw = place.fill(content).encode() if isinstance(content, str) else content
         (place.given / name).write_bytes(raw)
@@ -87,10 +56,10 @@ def write(name: str, data: str | bytes | Callable[[Place], str | bytes]) -> Make
     return make
 
 
-def save(change: Callable[[dict, Place], object], **options: bool) -> Make:
+def save(change, **options):
     """Return a maker of w.pth: the checkpoint after `change`."""
 
-    def make(place: Place) -> None:
+    def make(place):
         content = torch.load(place.checkpoint, map_location="cpu", weights_only=True)
         change(content, place)
         torch.save(content, place.given / "w.pth", **options)
@@ -98,7 +67,7 @@ def save(change: Callable[[dict, Place], object], **options: bool) -> Make:
     return make
 
 
-def artefacts() -> list[Artefact]:
+def artefacts():
     """Return all artefacts."""
     from tests.hostile import configs, datasets, exported, pictures, runs, tensors, weights
 
@@ -106,9 +75,9 @@ def artefacts() -> list[Artefact]:
     return [artefact for module in modules for artefact in module.ARTEFACTS]
 
 
-def laughs(depth: int = 60) -> list:
+def laughs(depth=60):
     """Return nested lists that are small in a file and have 2^depth leaves when printed."""
-    nested: list = ["ha"] * 2
+    nested = ["ha"] * 2
     for _ in range(depth):
         nested = [nested, nested]
     return nested

@@ -6,7 +6,7 @@ import shutil
 
 import torch
 
-from tests.hostile import CONTROL, MARKUP, SCRIPT, Artefact, laughs, table
+from tests.hostile import CONTROL, MARKUP, SCRIPT, laughs, table
 from tests.hostile.pictures import chunk, png
 
 RUN = "{given}/run"
@@ -48,7 +48,7 @@ def _kept_files(target):
     def change(content, place):
         for state in content["callbacks"].values():
             if isinstance(state, dict) and "best_model_path" in state:
-                path = place.fill(target).replace("RUN", str(state["dirpath"]))
+                path = place.fill(target).replace("DIRPATH", str(state["dirpath"]))
                 paths = ("best_model_path", "kth_best_model_path", "last_model_path")
                 state.update(dict.fromkeys(paths, path), kth_value=torch.tensor(-1.0))
                 state["best_k_models"] = {path: torch.tensor(-1.0)}
@@ -114,28 +114,27 @@ def _pipes(run, place):
         os.mkfifo(run / name)
 
 
+LAUGHING = [{"state": {0: laughs()}, "param_groups": []}]
 STATES = {
     "epoch of words": _set(epoch="x"),
     "epoch 10^30": _set(epoch=10**30),
     "epoch of a tensor": _set(epoch=torch.zeros(5)),
-    "loops of words": _set(loops="os.system"),
-    "loops that laugh": _set(loops={"fit_loop": laughs()}),
     "no loops": _state(lambda content, place: content.pop("loops")),
-    "optimizer of words": _set(optimizer_states=["os.system"]),
-    "optimizer that laughs": _set(optimizer_states=[{"state": {0: laughs()}, "param_groups": []}]),
+    "loops that laugh": _set(loops={"fit_loop": laughs()}),
+    "optimizer that laughs": _set(optimizer_states=LAUGHING),
     "schedule of words": _set(lr_schedulers=[{"_step_count": "x", "lr_lambdas": [{"a": 1}]}]),
     "callbacks with paths outside": _kept_files("OUTSIDE/victim.txt"),
-    "callbacks with paths above": _kept_files("RUN/../../../outside/victim.txt"),
+    "callbacks with paths above": _kept_files("DIRPATH/../../../outside/victim.txt"),
     "version of control": _set(**{"pytorch-lightning_version": CONTROL}),
     "hyperparameters of a class": _set(
         hyper_parameters={"_class_path": "os.system", "_instantiator": "os.system"},
-        hparams_name="kwargs", datamodule_hyper_parameters={"_class_path": "os.system"}),
-}  # fmt: skip
+        datamodule_hyper_parameters={"_class_path": "os.system"},
+    ),
+}
+LARGE = png((40000, 40000), kind=3, before=chunk(b"PLTE", bytes(9)))
 REPORTED = {
-    "scores without JSON": _text("scores.json", "{"),
     "deep scores": _text("scores.json", "[" * 1_000_000),
     "scores of a huge number": _text("scores.json", '{"miou": ' + "9" * 10_000 + "}"),
-    "scores of NaN": _score(miou=float("nan")),
     "scores of script": _score(miou=SCRIPT),
     "a matrix of another size": _score(confusion_matrix=[[1]]),
     "details of script": _score(details={"boundary": SCRIPT, "bootstrap": 3}),
@@ -151,25 +150,21 @@ REPORTED = {
     "an image with NUL": _image(name="a\0b"),
     "an image name of 10 MB": _image(name="a" * 10_000_000),
     "counts of other classes": _image(counts=[[200, 300, 5]]),
-    "counts below 0": _image(counts=[[-1, -2, -5]]),
     "counts of 10^30": _image(counts=[[0, 0, 10**30]]),
-    "masks of 40000 x 40000": _masks(
-        png((40000, 40000), claimed=True, kind=3, before=chunk(b"PLTE", bytes(9)))),
+    "masks of 40000 x 40000": _masks(LARGE),
     "masks of text": _masks(SCRIPT.encode()),
-}  # fmt: skip
+}
 LINKS = {
     "the page": _link("report.html", "OUTSIDE/victim.txt"),
     "the page while it is written": _link(".partial-report.html", "OUTSIDE/victim.txt"),
     "metrics": _link("metrics.csv", "OUTSIDE/victim.txt"),
-    "pictures": _link("predictions", "OUTSIDE"),
     "masks": _link("masks", "OUTSIDE"),
     "masks that wait": _link(".masks", "OUTSIDE"),
     "validations": _link("validate", "OUTSIDE"),
-    "a checkpoint while it is written": _link("checkpoints/.partial-last.ckpt",
-                                              "OUTSIDE/victim.txt"),
+    "a partial checkpoint": _link("checkpoints/.partial-last.ckpt", "OUTSIDE/victim.txt"),
     "the config": _link("config.yaml", "OUTSIDE/victim.txt"),
     "the images": _link("images.json", "OUTSIDE/secret.txt"),
-}  # fmt: skip
+}
 CONFIGS = {
     "a secret": _config("optimizer:", "optimizer: ${oc.env:AWS_SECRET_ACCESS_KEY}\nx:"),
     "a script as a name": _config("name: tiny", "name: '<img src=x onerror=alert(1)>'"),
@@ -181,7 +176,8 @@ METRICS = {
     "a long cell": _text("metrics.csv", "step,a\n1," + "a" * 10**6),
     "NUL": _text("metrics.csv", "\xff\0\n\n"),
 }
-CONTROLLED, MARKED = f"{CONTROL}x", "[;red][bold]x[]"
+NAME = f"{CONTROL}[;red][bold]x[]"
+NAMED = {"a folder of control and markup": _copied(lambda run, place: None, NAME)}
 
 ARTEFACTS = [
     *table("run: state with", STATES, (RESUME,)),
@@ -189,11 +185,9 @@ ARTEFACTS = [
     *table("run: a link in place of", LINKS, (REPORT, RESUME, VALIDATE)),
     *table("run: a config with", CONFIGS, (VALIDATE, REPORT, RESUME)),
     *table("run: metrics of", METRICS, (REPORT, RESUME)),
-    Artefact("run: pipes", _copied(_pipes), (REPORT, VALIDATE, PREDICT, ("load", RUN))),
-    Artefact("run: a folder of control", _copied(lambda run, place: None, CONTROLLED), (
-        ("report", f"{{given}}/{CONTROLLED}", "data.root={data}"),
-        ("predict", "{photo}", "--checkpoint", f"{{given}}/{CONTROLLED}", "--out", "out"))),
-    Artefact("run: a folder of markup", _copied(lambda run, place: None, MARKED), ((
-        "validate", "--checkpoint", f"{{given}}/{MARKED}/checkpoints/best.ckpt",
-        "data.root={data}"),)),
+    *table("run", {"pipes": _copied(_pipes)}, (REPORT, VALIDATE, PREDICT, ("load", RUN))),
+    *table("run", NAMED, tuple(
+        tuple(word.replace(RUN, f"{{given}}/{NAME}") for word in words)
+        for words in (REPORT, PREDICT, VALIDATE)
+    )),
 ]  # fmt: skip
