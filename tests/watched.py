@@ -29,7 +29,7 @@ TOKEN = "hostile_code"  # in every code that a stranger wrote
 
 _READABLE = (
     *{sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")},
-    *(sys.prefix, f"{sys.base_prefix}/lib/python"),
+    sys.prefix,
     *(str(ROOT / name) for name in ("hrseg", "configs", "tests", "hrseg.egg-info")),
     *("/proc", "/sys", "/dev", "/lib", "/usr/lib", "/usr/share/zoneinfo", "/etc/localtime"),
     *("/etc/ld.so.cache", "/usr/share/locale", "/etc/os-release", "/usr/lib/os-release"),
@@ -48,28 +48,18 @@ _Path = str | bytes | os.PathLike
 
 @dataclass
 class Seen:
-    """The end and the actions of a command.
+    """The end and the actions of a command."""
 
-    Attributes:
-        exit_code: 1 for an exception that nothing caught; negative: ended by that signal.
-        output: stdout and stderr, of C libraries too, as bytes.
-        events: forbidden actions, a line each.
-    """
-
-    exit_code: int
-    output: bytes
-    events: list[str]
+    exit_code: int  # 1 for an exception that nothing caught; negative: ended by that signal
+    output: bytes  # stdout and stderr, of C libraries too
+    events: list[str]  # forbidden actions, a line each
 
 
 def watch(call, readable, writable, environment=None, memory=MEMORY):
-    """Run a call in a forked process under the audit hook.
+    """Run `call`, which returns an exit code, in a forked process under the audit hook.
 
-    Args:
-        call: returns the exit code.
-        readable: folders that it may read.
-        writable: folders that it may read and write; temporary files go to the first.
-        environment: variables that are set for it.
-        memory: bytes that it may allocate.
+    It may read `readable` folders, and read and write `writable` ones; temporary files go to the
+    first. `memory` is in bytes.
     """
     deadline = time.monotonic() + SECONDS
     with tempfile.TemporaryFile() as output, tempfile.TemporaryFile() as events:
@@ -139,21 +129,20 @@ class _Hook:
             name = str(arguments[0] or "")
             foreign = os.path.isabs(name) and not _within(name, _READABLE)
             return f"{event} {name}" if foreign else None
-        paths = [path for path in arguments[:2] if isinstance(path, _Path)]
-        if event == "open" and isinstance(arguments[0], _Path):
-            _, mode, flags = arguments
-            writes = isinstance(flags, int) and flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT)
-            if writes or (isinstance(mode, str) and set(mode) & set("wax+")):
-                event, allowed, paths = "open for writing", self._may_write, paths[:1]
-            else:
-                event, allowed, paths = "open for reading", self._may_read, paths[:1]
+        if event == "open":
+            path, mode, flags = arguments
+            marks = set(mode or "") & set("wax+")
+            writes = marks or (flags or 0) & (os.O_WRONLY | os.O_RDWR | os.O_CREAT)
+            event = f"open for {'writing' if writes else 'reading'}"
+            allowed, paths = self._may_write if writes else self._may_read, [path]
         elif event in _WRITES:
-            allowed, paths = self._may_write, paths[event in ("os.symlink", "shutil.copyfile") :]
+            first = event in ("os.symlink", "shutil.copyfile")
+            allowed, paths = self._may_write, arguments[first:2]
         elif event in _LISTS:
-            allowed, paths = self._may_read, paths[:1]
+            allowed, paths = self._may_read, arguments[:1]
         else:
             return None
-        wrong = [path for path in paths if not allowed(path)]
+        wrong = [path for path in paths if isinstance(path, _Path) and not allowed(path)]
         return f"{event} {wrong[0]!r}" if wrong else None
 
     def _code(self, event, source, name=None):
@@ -187,17 +176,11 @@ def _real(path):
 
 
 def _within(path, folders):
-    return any(path == folder or path.startswith(f"{folder}/") or (
-        folder.endswith("python") and path.startswith(folder)) for folder in folders)  # fmt: skip
+    return any(path == folder or path.startswith(f"{folder}/") for folder in folders)
 
 
 class Canaries:
-    """Files that nothing may open, and a port that nothing may call.
-
-    Attributes:
-        folder: contains secret.txt, victim.txt, and what a test adds before `arm`.
-        port: on 127.0.0.1.
-    """
+    """Files that nothing may open, and a port on 127.0.0.1 that nothing may call."""
 
     SECRET = "canary-7c9e6679-of-the-host"
 
