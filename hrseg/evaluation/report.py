@@ -79,7 +79,7 @@ def report_run(folder: Path, details: bool) -> None:
     try:
         if details:
             write_details(open_evaluation(folder))
-        print(f"report: {write_report(folder)}")
+        say(f"report: {write_report(folder)}")
     except HrsegError as error:
         note(f"no report: {error}")
 

@@ -1,6 +1,5 @@
 """Checkpoints after a kill during a write, on a full disk, and in damaged files."""
 
-import json
 import multiprocessing
 import os
 import random
@@ -8,8 +7,6 @@ import shutil
 import subprocess
 import time
 import warnings
-from collections.abc import Callable
-from typing import Any
 
 import pytest
 import torch
@@ -19,11 +16,12 @@ from hrseg.checkpoints.reading import read_checkpoint
 from hrseg.checkpoints.runs import best_checkpoint, checkpoint_at, newest_state
 from hrseg.errors import ConfigError
 from hrseg.training.checkpointing import DurableCheckpointIO
-from hrseg.utils.files import write_json
 from tests.faults import inject
+from tests.faults.harms import block_of_zeros, flipped_bit, truncated
 
 NAMES = ("last", "best")
 VALUES = 250_000  # a megabyte
+PARTS = (slice(None), slice(None), slice(900), slice(-300, None))  # of a file to be damaged
 LARGE = 40  # times as much: a small network with its optimizer
 
 
@@ -49,7 +47,7 @@ def test_a_kill_during_a_write_leaves_the_last_saved_checkpoint_whole(count, tmp
         for line in log.read_text().splitlines():
             name, epoch = line.split()
             known[name] = int(epoch)
-        fault = damage(folder, known) or misread(folder, known)
+        fault = lost(folder, known)
         # A kill between two writes leaves no partial file and is not counted.
         injected += bool(fault) or any(folder.glob(".*"))
         yield fault
@@ -60,7 +58,7 @@ def no_links(*_):
 
 
 def save_on(folder, log, epoch, size, linked):
-    """Save `last`, and every second time `best` with its scores; log each save."""
+    """Save `last`, and every second time `best`; log each save."""
     if not linked:
         os.link = no_links
     while True:
@@ -69,20 +67,6 @@ def save_on(folder, log, epoch, size, linked):
             save(folder, name, epoch, size)
             with log.open("a") as file:
                 file.write(f"{name} {epoch}\n")
-        write_json(folder / "scores.json", {"epoch": epoch})
-
-
-def misread(folder, known):
-    """Compare the checkpoint that hrseg would read with the last saved one."""
-    for name, epoch in known.items():
-        try:
-            with warnings.catch_warnings(action="ignore"):
-                content = read_checkpoint(whole_checkpoint(folder / f"{name}.ckpt"))
-        except ConfigError as error:
-            return f"{name}.ckpt: {error}"
-        if content["epoch"] < epoch:
-            return f"{name}.ckpt: epoch {content['epoch']} would be read"
-    return None
 
 
 @inject(15, 60)
@@ -95,10 +79,9 @@ def test_a_full_disk_is_an_error_and_spares_the_checkpoints_that_are_there(count
         for name in NAMES:
             save(tmp_path, name, 0)
         for epoch in range(1, count + 1):
-            statistics = os.statvfs(tmp_path)
-            free = statistics.f_bavail * statistics.f_frsize
             # Less than a checkpoint, and sometimes nothing.
             left = draw.choice([0, draw.randrange(4096), draw.randrange(4 * VALUES)])
+            free = shutil.disk_usage(tmp_path).free
             (tmp_path / "others").write_bytes(bytes(max(free - left, 0)))
             name = draw.choice(NAMES)
             try:
@@ -107,7 +90,7 @@ def test_a_full_disk_is_an_error_and_spares_the_checkpoints_that_are_there(count
             except ConfigError as error:
                 fault = "" if "no space left" in str(error) else str(error)
             partial = [path.name for path in tmp_path.glob(".*")]
-            yield fault or damage(tmp_path, known) or (partial and f"left behind: {partial}")
+            yield fault or lost(tmp_path, known) or (partial and f"left behind: {partial}")
             (tmp_path / "others").unlink()
             save(tmp_path, name, epoch)  # with enough space
             known[name] = epoch
@@ -124,32 +107,30 @@ def test_instead_of_a_damaged_checkpoint_the_one_before_it_is_read_with_a_warnin
             for epoch in (1, 2):
                 save(run / "checkpoints", name, epoch)
         name, both = draw.choice(NAMES), draw.random() < 0.3
-        harms = [harm(run / "checkpoints" / f"{name}.ckpt", draw)]
+        harms = [damage(run / "checkpoints" / f"{name}.ckpt", draw)]
         if both:
-            harms.append(harm(run / "checkpoints" / f"{name}.previous.ckpt", draw))
+            harms.append(damage(run / "checkpoints" / f"{name}.previous.ckpt", draw))
         fault = wrong_choice(run, name, both, draw)
-        yield fault and f"{harms}: {fault}"
+        yield fault and f"{name}, {harms}: {fault}"
         shutil.rmtree(run)
 
 
-def harm(path, draw):
-    """Damage a file, half the time near its start or end; return how."""
-    data = bytearray(path.read_bytes())
-    size, kind = len(data), draw.choice(("flipped bit", "truncated", "zeros", "missing"))
-    start = draw.choice(
-        (*[draw.randrange(size)] * 2, draw.randrange(900), size - draw.randint(1, 300))
+def damage(path, draw):
+    """Damage a file, a third of the time near its start or end; return how."""
+    harm = draw.choice([truncated, flipped_bit, block_of_zeros, None])
+    data, part = (
+        path.read_bytes(),
+        draw.choice([slice(None), slice(None), slice(900), slice(-300, None)]),
     )
-    if kind == "flipped bit":
-        data[start] ^= 1 << draw.randrange(8)
-    elif kind == "truncated":
-        del data[start:]
-    elif kind == "zeros":
-        start = start // 4096 * 4096
-        data[start : start + 4096] = bytes(len(data[start : start + 4096]))
-    path.write_bytes(data)
-    if kind == "missing":
+    start, stop, _ = part.indices(len(data))
+    piece = bytearray(data[part])
+    if harm is None:
         path.unlink()
-    return f"{path.name}: {kind} at {start}"
+        return "missing"
+    harm(piece, draw)
+    rest = b"" if harm is truncated else data[stop:]
+    path.write_bytes(data[:start] + piece + rest)
+    return f"{harm.__name__} in {part}"
 
 
 def wrong_choice(run, name, both, draw):
@@ -158,7 +139,7 @@ def wrong_choice(run, name, both, draw):
     If both epochs are damaged, an error is right. Damage to bytes that nothing reads is harmless.
     """
     path = run / "checkpoints" / f"{name}.ckpt"
-    ways: list[Callable[[], dict[str, Any]]] = [
+    ways = [
         lambda: read_checkpoint(newest_state(run) if name == "last" else best_checkpoint(run)),
         lambda: read_checkpoint(checkpoint_at(path)),
         lambda: DurableCheckpointIO().load_checkpoint(path, weights_only=True),
@@ -182,23 +163,22 @@ def save(folder, name, epoch, size=1):
     DurableCheckpointIO().save_checkpoint(content, folder / f"{name}.ckpt")
 
 
-def damage(folder, known):
-    """Compare the files, read by torch alone, with the saves that were completed.
+def lost(folder, known):
+    """Compare the files, read by torch alone and by hrseg, with the saves that were completed.
 
     Without links, a checkpoint may be missing while the one before it exists.
     """
     for name, epoch in known.items():
         files = [folder / f"{name}{kind}.ckpt" for kind in ("", ".previous")]
         try:
-            content = torch.load(next(file for file in files if file.exists()), weights_only=True)
+            first = torch.load(next(file for file in files if file.exists()), weights_only=True)
+            with warnings.catch_warnings(action="ignore"):
+                second = read_checkpoint(whole_checkpoint(files[0]))
         except Exception as error:
             return f"{name}.ckpt cannot be read: {error}"
-        if content["epoch"] < epoch:
-            return f"{name}.ckpt is of epoch {content['epoch']}, {epoch} had been saved"
-        if fault := other_values(content):
-            return f"{name}.ckpt: {fault}"
-    if (folder / "scores.json").exists():
-        json.loads((folder / "scores.json").read_text())
+        for content in (first, second):
+            if content["epoch"] < epoch or other_values(content):
+                return f"{name}.ckpt: epoch {content['epoch']}, {epoch} had been saved"
     return None
 
 

@@ -5,13 +5,10 @@ import multiprocessing
 import os
 import random
 import traceback
-from dataclasses import dataclass
-from typing import Any
+from types import SimpleNamespace
 
 import numpy as np
-import pytorch_lightning as pl
 import torch
-from PIL import Image
 from torch import nn
 
 from hrseg.config.protocols import Protocol
@@ -19,6 +16,7 @@ from hrseg.data.datasets.folder import Folder
 from hrseg.inference.evaluator import Evaluator
 from hrseg.models.normalize import IMAGENET_MEAN, IMAGENET_STD
 from hrseg.training.task import SegmentationTask
+from tests.conftest import batch_of, save_image, silent_trainer
 from tests.faults import inject
 from tests.faults.test_signals import free_port, torchrun
 
@@ -28,12 +26,11 @@ SECONDS = 120  # that processes may take
 
 
 class Looked(nn.Module):
-    """A model with a table of logits for the red byte of a pixel, without rounding."""
+    """A model with a table of logits for the red byte of a pixel; equal logits occur."""
 
     align_corners = False
 
     def __init__(self, seed):
-        """Draw the table; equal logits occur."""
         super().__init__()
         self.architecture = {"num_classes": len(NAMES)}
         self.table = torch.from_numpy(np.random.default_rng(seed).integers(-6, 7, (256, 5))).float()
@@ -44,25 +41,17 @@ class Looked(nn.Module):
         return {"out": self.table[red.round().long()].permute(0, 3, 1, 2)}
 
 
-@dataclass
-class Layout:
-    """One way to evaluate."""
-
-    processes: int
-    workers: int
-    order: list[int]
-    window_batch: int
-    precision: Any
-    seed: int
-    protocol: Protocol
-
-
 @inject(6, 240)
 def test_processes_workers_order_and_windows_do_not_change_the_confusion_matrix(count, tmp_path):
     """Evaluate drawn layouts in real processes; compare each with NumPy's count."""
-    draw = random.Random(0)
-    torch.set_num_threads(1)
-    images, masks = write_images(tmp_path)
+    draw, values = random.Random(0), np.random.default_rng(0)
+    images, masks = [], []
+    for index, size in enumerate(SIZES):
+        coarse = values.integers(0, 256, (*(side // 4 + 1 for side in size), 3), np.uint8)
+        images.append(coarse.repeat(4, 0).repeat(4, 1)[: size[0], : size[1]])
+        masks.append(values.choice([0, 1, 2, 3, 4, 255], size).astype(np.uint8))
+        save_image(tmp_path / f"images/{index}.png", images[-1])
+        save_image(tmp_path / f"masks/{index}.png", masks[-1])
     for number in range(count):
         layout = drawn(draw, number)
         (tmp_path / "list.txt").write_text("".join(f"{i}\n" for i in layout.order))
@@ -75,7 +64,7 @@ def drawn(draw, number):
     window = (draw.randint(32, 80), draw.randint(32, 80)) if draw.random() < 0.75 else ()
     stride = tuple(draw.randint(side // 5, side) for side in window) if draw.random() < 0.8 else ()
     several = draw.random() < 0.3
-    return Layout(
+    return SimpleNamespace(
         processes=(1, 2, 3, 5)[number % 4],
         workers=draw.choice([0, 0, 1, 2]),
         order=draw.sample(range(7), 1 if number % 8 == 3 else draw.choice([7, 7, 7, 2])),
@@ -90,20 +79,6 @@ def drawn(draw, number):
             scores_at=draw.choice(["window", "image"]),
         ),
     )  # fmt: skip
-
-
-def write_images(folder):
-    """Write seven images of unequal sizes, a sixth of each unlabelled."""
-    random = np.random.default_rng(0)
-    images, masks = [], []
-    for index, size in enumerate(SIZES):
-        coarse = random.integers(0, 256, (size[0] // 4 + 1, size[1] // 4 + 1, 3), np.uint8)
-        images.append(coarse.repeat(4, 0).repeat(4, 1)[: size[0], : size[1]])
-        masks.append(random.choice([0, 1, 2, 3, 4, 255], size).astype(np.uint8))
-        for kind, array in (("images", images[-1]), ("masks", masks[-1])):
-            (folder / kind).mkdir(exist_ok=True)
-            Image.fromarray(array).save(folder / kind / f"{index}.png")
-    return images, masks
 
 
 def oracle(layout, images, masks):
@@ -124,7 +99,7 @@ def whole(model, protocol, image):
     plain = Protocol(**{**protocol.to_dict(), "window": (), "stride": ()})
     task = SegmentationTask(model, NAMES)
     evaluate = Evaluator(lambda x: model.outputs(x)["out"], task.normalize, plain)
-    return evaluate(torch.from_numpy(image).permute(2, 0, 1)[None].contiguous()).pred.numpy()
+    return evaluate(batch_of(image).contiguous()).pred.numpy()
 
 
 def run(folder, layout):
@@ -143,26 +118,19 @@ def run(folder, layout):
 
 def child(folder, layout, rank, port):
     """Evaluate the share of one process."""
-    answer = folder / f"{rank}.json"
+    answer, options = folder / f"{rank}.json", {}
     answer.write_text("")
     for number in (1, 2):
         os.dup2(os.open(os.devnull, os.O_WRONLY), number)
-    options: dict[str, Any] = {}
     if layout.processes > 1:
         options = {"devices": layout.processes, "strategy": "ddp"}
-        world = {"WORLD_SIZE": str(layout.processes), "GLOO_SOCKET_IFNAME": "lo"}
-        os.environ.update(torchrun(rank, port) | world | {"LOCAL_WORLD_SIZE": world["WORLD_SIZE"]})
+        os.environ.update(torchrun(rank, port, layout.processes), GLOO_SOCKET_IFNAME="lo")
     try:
         data = Folder(str(folder), class_names=NAMES, val_split="list.txt", workers=layout.workers)
-        task = SegmentationTask(
-            Looked(layout.seed), NAMES, protocol=layout.protocol,
-            window_batch=layout.window_batch,
-        )  # fmt: skip
-        trainer = pl.Trainer(
-            accelerator="cpu", precision=layout.precision, logger=False,
-            enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,
-            use_distributed_sampler=False, default_root_dir=folder, **options,
-        )  # fmt: skip
+        task = SegmentationTask(Looked(layout.seed), NAMES, protocol=layout.protocol,
+                                window_batch=layout.window_batch)  # fmt: skip
+        trainer = silent_trainer(folder, precision=layout.precision, use_distributed_sampler=False,
+                                 **options)  # fmt: skip
         trainer.validate(task, data, verbose=False)
         result = [task.scores["confusion_matrix"], task.scores["images"]]
     except BaseException:

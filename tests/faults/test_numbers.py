@@ -83,36 +83,30 @@ def train(harm, policy, precision):
             trainer.fit(task, DataLoader(items, 1))
     except VerificationError as raised:
         error = raised
-    before = harm.last.read_bytes()
+    before, message = harm.last.read_bytes(), str(error or output.getvalue())
     with suppress(VerificationError):
         trainer.save_checkpoint(harm.last)
     if harm.site == "weights" and harm.last.read_bytes() != before:
         return "weights of NaN were saved"
     state = torch.load(harm.last, weights_only=True)["state_dict"]
-    finite = all(t.isfinite().all() for t in state.values() if t.is_floating_point())
-    if not finite or state_of(harm.last) != "whole":
-        return "the saved checkpoint is damaged, or not finite"
+    if not all(tensor.isfinite().all() for tensor in state.values()):
+        return "the saved weights are not finite"
+    if state_of(harm.last) != "whole":
+        return "the saved checkpoint is damaged"
     if void:
-        counted = "1 of this epoch's batches held only ignored pixels" in output.getvalue()
-        return None if counted and not error else f"not counted: {error or output.getvalue()!r}"
-    return unhandled(harm, policy, error, output.getvalue(), task.model)
-
-
-def unhandled(harm, policy, error, output, model):
-    """Return whether the batch was not named or kept, or the policy not followed."""
-    if f"(images: {harm.step}.png)" not in (str(error) if error else output):
-        return f"the batch is not named: {error or output!r}"
-    kept = list((harm.last.parent / "bad_batches").glob(f"step{harm.step}-*.pt"))
-    batch = torch.load(kept[0], weights_only=True) if kept else {"image": torch.zeros(1)}
-    if not batch["image"][0].equal(noise(STEPS, (40, 40))[harm.step]["image"]):
+        counted = "1 of this epoch's batches held only ignored pixels" in message
+        return None if counted and not error else f"not counted: {message!r}"
+    if f"(images: {harm.step}.png)" not in message:
+        return f"the batch is not named: {message!r}"
+    kept = [torch.load(path, weights_only=True)["image"][0]
+            for path in (folder / "bad_batches").glob(f"step{harm.step}-*.pt")]  # fmt: skip
+    if not kept or not kept[0].equal(items[harm.step]["image"]):
         return "the batch is not kept"
-    if policy == "skip" and harm.site != "weights":
-        return f"it was not skipped: {error}" if error else None
-    changed = [name for name, value in model.named_parameters()
-               if not torch.equal(value, harm.before[name])]  # fmt: skip
-    if harm.site != "weights" and changed:
-        return f"changed: {changed[:3]}"
-    return None if error or policy == "skip" else "the training did not stop"
+    if bool(error) != (policy == "stop") and harm.site != "weights":
+        return f"the policy was not followed: {message!r}"
+    same = all(value.equal(harm.before[name]) for name, value in task.model.named_parameters())
+    stopped = policy == "stop" and harm.site != "weights"
+    return "the weights have changed" if stopped and not same else None
 
 
 class Narrow:

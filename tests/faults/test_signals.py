@@ -3,7 +3,6 @@
 import random
 import signal
 import socket
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,25 +21,49 @@ HALF_WRITTEN = (".partial-*", ".masks", ".metrics.csv")
 
 @dataclass(frozen=True)
 class Case:
-    """The folder and number of a case, its signal and draws, and a finished run."""
+    """The folder of a case, its signal and draws, and a finished run."""
 
     folder: Path
-    number: int
     signum: int
     draw: random.Random
     trained: Path
 
     @property
     def runs(self):
-        return self.folder / f"runs{self.number}"
+        return self.folder / "runs"
 
     @property
     def log(self):
-        return self.folder / f"{self.number}.log"
+        return self.folder / "log"
 
     def fit(self, *pairs):
         endless = ("trainer.max_epochs=1000", "trainer.num_sanity_val_steps=0")
-        return train.command(self.folder, self.runs, *endless, *pairs)
+        return train.command(self.folder.parent, self.runs, *endless, *pairs)
+
+    def wrong(self, words, message, step, **how):
+        """Strike a command; return what is wrong with its end."""
+        ended = train.run(words, self.log, Blow(self.signum, step, **how))
+        return self.misbehaved(ended, message)
+
+    def misbehaved(self, ended, message):
+        lines = ended.output.strip().splitlines() or [""]
+        if ended.seconds is None or ended.code != 128 + self.signum:
+            return f"exit {ended.code}, {ended.seconds} s after the signal; {lines[-3:]}"
+        if ended.seconds > SOON or ended.left:
+            return f"it took {ended.seconds:.1f} s; processes left: {ended.left}"
+        last = lines[-1].startswith("hrseg: stopped") and message in lines[-1]
+        return None if last and "Traceback" not in ended.output else f"it printed {lines[-3:]}"
+
+    def unsaved(self, step):
+        """Return what is wrong with the state of a stopped training, at `step` or later."""
+        path = newest_state(train.only_run(self.runs))
+        saved = int(torch.load(path, weights_only=True)["global_step"])
+        if state_of(path) != "whole" or path.name != "last.ckpt" or saved < step:
+            return f"{path} is {state_of(path)}, at step {saved}, expected {step}"
+        output = self.log.read_text() if self.log.is_file() else ""
+        if " after step " in output and f" after step {saved};" not in output:
+            return f"the state is of step {saved}, it printed {output.splitlines()[-1]}"
+        return None
 
 
 @inject(2, 32)
@@ -54,23 +77,25 @@ def test_a_signal_stops_a_command_within_ten_seconds_with_its_state_saved(count,
     for number in range(count):
         name = list(CASES)[number % len(CASES)]
         signum = draw.choice([signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
-        case = Case(tmp_path, number, signum, draw, trained)
-        fault = CASES[name](case) or half_written(case)
-        yield fault and f"{number}: {signum.name} {name}: {fault}"
+        case = Case(tmp_path / str(number), signum, draw, trained)
+        case.folder.mkdir()
+        fault = CASES[name](case)
+        folders = (case.folder, trained)
+        left = [path for folder in folders for p in HALF_WRITTEN for path in folder.rglob(p)]
+        yield (fault or left) and f"{number}: {signum.name} {name}: {fault}; left: {left}"
 
 
 def training(case, everyone=False):
     """The batch is finished and saved."""
     words = case.fit(f"data.workers={case.draw.choice([0, 2])}")
-    step = case.draw.randint(1, 9)
-    blow = Blow(case.signum, step, case.draw.uniform(0, 0.2), all=everyone)
-    return misbehaved(case, train.run(words, case.log, blow), RESUME) or unsaved(case, step)
+    step, delay = case.draw.randint(1, 9), case.draw.uniform(0, 0.2)
+    return case.wrong(words, RESUME, step, delay=delay, all=everyone) or case.unsaved(step)
 
 
 def validating(case):
     """The state before the validation is saved already."""
-    blow = Blow(case.signum, case.draw.randint(1, 3), 0, "validation_step")
-    return misbehaved(case, train.run(case.fit(), case.log, blow), RESUME) or unsaved(case, 4)
+    step = case.draw.randint(1, 3)
+    return case.wrong(case.fit(), RESUME, step, at="validation_step") or case.unsaved(4)
 
 
 def twice(case):
@@ -78,40 +103,36 @@ def twice(case):
     ended = train.run(case.fit(), case.log, Blow(case.signum, 6, again=1.5, linger=8.0))
     if ended.seconds and ended.seconds > 6:
         return f"it took {ended.seconds:.1f} s"
-    return misbehaved(case, ended, f"at once; {RESUME}") or unsaved(case, 4)
+    return case.misbehaved(ended, f"at once; {RESUME}") or case.unsaved(4)
 
 
 def checking(case):
     """A stop before the training leaves no run folder."""
-    words = train.command(case.folder, case.runs)
-    blow = Blow(case.signum, 1, case.draw.uniform(0, 0.2), "check", linger=0.3)
-    fault = misbehaved(case, train.run(words, case.log, blow), "stopped")
+    words, delay = train.command(case.folder.parent, case.runs), case.draw.uniform(0, 0.2)
+    fault = case.wrong(words, "stopped", 1, delay=delay, at="check", linger=0.3)
     left = list(case.runs.glob("*/*"))
-    return fault or (f"a run is left: {left}" if left else None)
+    return fault or (left and f"a run is left: {left}")
 
 
 def scoring(case):
     """A stop of `validate` leaves no folder of scores."""
     checkpoint = str(case.trained / "checkpoints" / "best.ckpt")
-    workers = f"data.workers={case.draw.choice([0, 2])}"
-    blow = Blow(case.signum, case.draw.randint(1, 3), 0, "validation_step")
-    ended = train.run(["validate", "--checkpoint", checkpoint, workers], case.log, blow)
+    words = ["validate", "--checkpoint", checkpoint, f"data.workers={case.draw.choice([0, 2])}"]
+    fault = case.wrong(words, "stopped", case.draw.randint(1, 3), at="validation_step")
     left = list(case.trained.glob("validate/*"))
-    return misbehaved(case, ended, "stopped") or (f"left: {left}" if left else None)
+    return fault or (left and f"left: {left}")
 
 
 def predicting(case):
     """The masks of a stopped `predict` are whole, and `--resume` writes the others."""
-    out, images = case.folder / f"out{case.number}", case.folder / "camvid" / "train"
+    out, images = case.folder / "out", case.folder.parent / "camvid" / "train"
     words = ["predict", str(images), "--checkpoint", str(case.trained), "--out", str(out)]
     step, delay = case.draw.randint(1, 8), case.draw.uniform(0, 0.03)
-    blow = Blow(case.signum, step, delay, "segment", linger=0.1)
-    fault = misbehaved(case, train.run(words, case.log, blow), "stopped")
+    fault = case.wrong(words, "stopped", step, delay=delay, at="segment", linger=0.1)
     again = train.run([*words, "--resume"], case.log)
     masks = len(list(out.glob("masks/*.png")))
-    if again.code or masks != train.TRAIN:
-        return f"resumed: exit {again.code}, {masks} masks"
-    return fault
+    resumed = again.code == 0 and masks == train.TRAIN
+    return fault if resumed else f"resumed: exit {again.code}, {masks} masks"
 
 
 def two(case):
@@ -119,23 +140,19 @@ def two(case):
     words = case.fit("trainer.devices=2", "data.batch_size=4")
     at = case.draw.choice(["training_step", "training_step", "validation_step"])
     step = case.draw.randint(3, 9) if at == "training_step" else case.draw.randint(1, 2)
-    blow = Blow(case.signum, step, case.draw.uniform(0, 0.1), at)
-    struck, port = case.draw.randrange(2), free_port()
-    logs = [case.log.with_suffix(f".{rank}.log") for rank in range(2)]
-    processes = [
-        train.start(words, log, blow if rank == struck else None, torchrun(rank, port))
-        for rank, log in enumerate(logs)
-    ]
-    ends = [train.wait(process, log) for process, log in zip(processes, logs, strict=True)]
-    ends[0].seconds = ends[struck].seconds
+    blows = [Blow(case.signum, step, case.draw.uniform(0, 0.1), at), None]
+    case.draw.shuffle(blows)
+    port, logs = free_port(), [case.folder / "log0", case.folder / "log1"]
+    starts = [train.start(words, logs[i], blows[i], torchrun(i, port)) for i in range(2)]
+    ends = [train.wait(*pair) for pair in zip(starts, logs, strict=True)]
+    ends[0].seconds = ends[0].seconds or ends[1].seconds
     if ends[1].code != 128 + case.signum or ends[1].left or "Traceback" in ends[1].output:
-        last = ends[1].output.strip().splitlines()[-3:]
-        return f"the second process: exit {ends[1].code}, left {ends[1].left}, {last}"
+        return f"the second process: {ends[1]}"
     saved = step if at == "training_step" else 2
-    return misbehaved(case, ends[0], RESUME) or unsaved(case, saved)
+    return case.misbehaved(ends[0], RESUME) or case.unsaved(saved)
 
 
-CASES: dict[str, Callable[[Case], str | None]] = {
+CASES = {
     "to fit": training,
     "to one of two processes": two,
     "to fit and its workers": lambda case: training(case, everyone=True),
@@ -147,48 +164,16 @@ CASES: dict[str, Callable[[Case], str | None]] = {
 }
 
 
-def misbehaved(case, ended, message):
-    """Return what is wrong with the end of a command."""
-    lines = ended.output.strip().splitlines() or [""]
-    if ended.seconds is None or ended.code != 128 + case.signum:
-        return f"exit {ended.code}, {ended.seconds} s after the signal; {lines[-3:]}"
-    if ended.seconds > SOON or ended.left:
-        return f"it took {ended.seconds:.1f} s; processes left: {ended.left}"
-    last = lines[-1].startswith("hrseg: stopped") and message in lines[-1]
-    return None if last and "Traceback" not in ended.output else f"it printed {lines[-3:]}"
-
-
-def unsaved(case, step):
-    """Return what is wrong with the state of a stopped training, at `step` or later."""
-    path = newest_state(train.only_run(case.runs))
-    saved = int(torch.load(path, weights_only=True)["global_step"])
-    if state_of(path) != "whole" or path.name != "last.ckpt" or saved < step:
-        return f"{path} is {state_of(path)}, at step {saved}, expected {step}"
-    output = case.log.read_text() if case.log.is_file() else ""
-    if " after step " in output and f" after step {saved};" not in output:
-        return f"the state is of step {saved}, it printed {output.splitlines()[-1]}"
-    return None
-
-
-def half_written(case):
-    folders = [case.runs, case.trained, case.folder / f"out{case.number}"]
-    left = [
-        path for folder in folders for pattern in HALF_WRITTEN for path in folder.rglob(pattern)
-    ]
-    return f"left: {left}" if left else None
-
-
-def torchrun(rank, port):
-    """Return the environment of one of two processes."""
+def torchrun(rank, port, processes=2):
+    """Return the environment of one of several processes."""
+    world = dict.fromkeys(("WORLD_SIZE", "LOCAL_WORLD_SIZE"), str(processes))
     return {
-        "RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2",
-        "GROUP_RANK": "0", "TORCHELASTIC_RUN_ID": "test", "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": str(port),
+        **world, "RANK": str(rank), "LOCAL_RANK": str(rank), "GROUP_RANK": "0",
+        "TORCHELASTIC_RUN_ID": "test", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port),
     }  # fmt: skip
 
 
 def free_port():
     """Return a port without a listener."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return listener.getsockname()[1]

@@ -33,13 +33,8 @@ SPREAD = (
     "data: list of above",
     "run: a link in place of: the page while it is written",
 )  # fmt: skip
-FOLDER = re.sub(
-    r"data: \{.*?\}",
-    "data: {name: folder, root: data, val_fraction: 0.5, batch_size: 2, crop_size: [32, 32],"
-    " scales: [1.0, 1.0], workers: 0}",
-    TINY,
-    flags=re.DOTALL,
-)
+FOLDER = TINY.replace("synthetic, root: \"data\", num_train: 2, num_val: 2, image_size: [32, 32]",
+                      "folder, root: data, val_fraction: 0.5")  # fmt: skip
 
 
 @inject(len(SPREAD), 1000)
@@ -71,16 +66,16 @@ class Ground:
         Image.effect_noise((64, 64), 60).convert("RGB").save(self.place.photo)
         (self.own / "folder.yaml").write_text(FOLDER)
         (self.own / "tiny.yaml").write_text(TINY)
-        self._prepare(lambda: save_untrained(self.place.checkpoint) and None)
         words = ("fit", "--config", "tiny.yaml", "runs=runs", f"data.root={self.data}")
-        self._prepare(partial(_command, self.own, words))
+        # In other processes, so that this one stays as it is.
+        for call in (
+            lambda: save_untrained(self.place.checkpoint) and None,
+            partial(_command, self.own, words),
+        ):
+            seen = watch(call, [], [self.own])
+            assert seen.exit_code == 0, seen.output
         os.rename(os.path.realpath(self.own / "runs/tiny/latest"), self.place.run)
         self.canaries.arm()
-
-    def _prepare(self, call):
-        """Do the user's own work in another process, so that this one stays as it is."""
-        seen = watch(call, [], [self.own])
-        assert seen.exit_code == 0, seen.output
 
     def fault(self, artefact, words):
         """Return what goes wrong when a command gets an artefact."""
@@ -123,9 +118,8 @@ class Ground:
             if path.is_file() and not path.is_symlink() and path.stat().st_size < 2**27:
                 texts[path.name] = path.read_bytes()
         secrets = [secret.encode() for secret in (*SECRETS.values(), Canaries.SECRET)]
-        return [
-            f"a secret is in {name}" for name, text in texts.items() for s in secrets if s in text
-        ]
+        found = [name for name, text in texts.items() if any(secret in text for secret in secrets)]
+        return [f"a secret is in {name}" for name in found]
 
 
 def _command(folder, words):
