@@ -5,7 +5,6 @@ import random
 import re
 import signal
 import time
-from collections.abc import Callable
 from contextlib import suppress
 
 from torch.utils.data import get_worker_info
@@ -23,21 +22,23 @@ def test_a_worker_that_dies_or_hangs_is_named_with_its_file_and_leaves_no_proces
     draw = random.Random(0)
     training.prepare(tmp_path)
     for number in range(count):
-        name, injury = list(INJURIES.items())[number % len(INJURIES)]
-        run = Run(tmp_path, number)
+        injury = INJURIES[number % len(INJURIES)]
+        run = Run(tmp_path, number, draw)
         try:
             run.wait_for(draw.randint(4, 40))
-            fault = injury(run, draw) or run.left()
+            fault = injury(run)
+            left = training.survivors(run.process.pid, ORPHANED)
         finally:
             run.end()
-        yield fault and f"{number}, {name}: {fault}; output: {run.output()[-700:]}"
+        if fault or left:
+            yield f"{number}, {injury.__name__}: {fault}; left {left}; {run.output()[-700:]}"
 
 
 class Run:
     """A training with two workers, and slow storage that logs the reads."""
 
-    def __init__(self, folder, number):
-        self.folder, self.log = folder, folder / f"{number}.log"
+    def __init__(self, folder, number, draw):
+        self.folder, self.log, self.draw = folder, folder / f"{number}.log", draw
         self.reads = folder / f"reads{number}"
         self.reads.mkdir()
         words = training.command(
@@ -45,8 +46,6 @@ class Run:
             "trainer.max_epochs=1000",
         )  # fmt: skip
         self.process = training.forked(_logged, words, self.log, self.reads)
-        assert self.process.pid is not None
-        self.pid = self.process.pid
 
     def wait_for(self, reads):
         """Wait until workers have read some samples."""
@@ -57,13 +56,19 @@ class Run:
             time.sleep(0.002)
         self.since = time.monotonic()
 
-    def worker(self, draw):
-        """Return the process id of a worker that has read something."""
-        return draw.choice(sorted(int(path.name) for path in self.reads.glob("[0-9]*")))
+    def strike(self, signum):
+        """Send a signal to a worker; return a pattern for its last samples, or its start."""
+        path = self.draw.choice(sorted(self.reads.glob("[0-9]*")))
+        os.kill(int(path.name), signum)
+        samples = path.read_text().splitlines()[-2:]
+        places = [rf".* sample \d: {re.escape(sample)}, mask" for sample in samples]
+        if len(samples) < 2:
+            places.append(".* starting")
+        return rf"process {path.name}\)({'|'.join(places)})"
 
-    def hang(self, draw):
+    def hang(self):
         """Let reads of one training image wait for ever; return its path."""
-        path = str(self.folder / f"camvid/train/{draw.randrange(training.TRAIN):03}.png")
+        path = str(self.folder / f"camvid/train/{self.draw.randrange(training.TRAIN):03}.png")
         os.mkfifo(self.reads / "dead")
         (self.reads / "hang.tmp").write_text(path)
         (self.reads / "hang.tmp").replace(self.reads / "hang")
@@ -73,30 +78,16 @@ class Run:
         """Return what is wrong with the time, the exit code or the message of the end."""
         self.process.join(max(0.0, self.since + TIMEOUT + SLACK - time.monotonic()))
         code, output = self.process.exitcode, self.output()
-        if code not in codes:
+        if code not in codes or "Traceback" in output:
             return f"exit code {code}, expected {codes}"
         missing = [pattern for pattern in patterns if not re.search(pattern, output)]
-        return f"expected {missing}" if missing or "Traceback" in output else None
-
-    def sample_of(self, worker):
-        """Return a pattern for the last samples of a worker, or its start."""
-        paths = (self.reads / str(worker)).read_text().splitlines()[-2:]
-        places = [rf".* sample \d: {re.escape(path)}, mask" for path in paths]
-        if len(paths) < 2:
-            places.append(".* starting")
-        return rf"process {worker}\)({'|'.join(places)})"
-
-    def left(self):
-        """Return the processes that still live some seconds after the end."""
-        living = training.survivors(self.pid, ORPHANED)
-        return f"processes {living} are left" if living else None
+        return f"expected {missing}" if missing else None
 
     def output(self):
         return self.log.read_text(errors="replace") if self.log.exists() else ""
 
     def end(self):
-        """Kill all its processes."""
-        for pid in {self.pid, *training.living_processes(self.pid)}:
+        for pid in {self.process.pid, *training.living_processes(self.process.pid)}:
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         self.process.join()
@@ -124,53 +115,42 @@ def _logged(words, log, reads):
     training.run_command(words, log)
 
 
-def killed(run, draw, signum=signal.SIGKILL):
-    worker = run.worker(draw)
-    os.kill(worker, signum)
-    return run.wrong([3], rf"\({signum.name}\), ", run.sample_of(worker))
+def killed(run):
+    return run.wrong([3], r"\(SIGKILL\), ", run.strike(signal.SIGKILL))
 
 
-def crashed(run, draw):
-    return killed(run, draw, signal.SIGSEGV)
-
-
-def stopped(run, draw):
-    worker = run.worker(draw)
-    os.kill(worker, signal.SIGSTOP)
-    pattern = rf"has been .* for {TIMEOUT} s \(it was stopped\)"
-    return run.wrong([3], pattern, run.sample_of(worker))
-
-
-def read_hangs(run, draw):
-    path = run.hang(draw)
-    return run.wrong([3], f"has been at sample .*{re.escape(path)}, mask .* for {TIMEOUT} s")
-
-
-def parent_killed(run, draw):
+def parent_killed(run):
     """Half the time while a worker hangs."""
-    if draw.random() < 0.5:
-        run.hang(draw)
-        time.sleep(draw.uniform(0, 1))
-    os.kill(run.pid, signal.SIGKILL)
+    if run.draw.random() < 0.5:
+        run.hang()
+        time.sleep(run.draw.uniform(0, 1))
+    os.kill(run.process.pid, signal.SIGKILL)
     return run.wrong([-signal.SIGKILL])
 
 
-def interrupted(run, draw):
+def read_hangs(run):
+    path = re.escape(run.hang())
+    return run.wrong([3], f"has been at sample .*{path}, mask .* for {TIMEOUT} s")
+
+
+def crashed(run):
+    return run.wrong([3], r"\(SIGSEGV\), ", run.strike(signal.SIGSEGV))
+
+
+def stopped(run):
+    pattern = rf"has been .* for {TIMEOUT} s \(it was stopped\)"
+    return run.wrong([3], pattern, run.strike(signal.SIGSTOP))
+
+
+def interrupted(run):
     """Ctrl-C twice, to all processes as from a terminal, while a worker hangs."""
-    run.hang(draw)
-    time.sleep(draw.uniform(0, 1))
+    run.hang()
+    time.sleep(run.draw.uniform(0, 1))
     for _ in range(2):
         with suppress(ProcessLookupError):  # the second may come too late
-            os.killpg(run.pid, signal.SIGINT)
+            os.killpg(run.process.pid, signal.SIGINT)
         time.sleep(1.2)
     return run.wrong([130, 3])
 
 
-INJURIES: dict[str, Callable[[Run, random.Random], str | None]] = {
-    "killed": killed,
-    "parent killed": parent_killed,
-    "read hangs": read_hangs,
-    "crashed": crashed,
-    "stopped": stopped,
-    "interrupted": interrupted,
-}
+INJURIES = (killed, parent_killed, read_hangs, crashed, stopped, interrupted)
