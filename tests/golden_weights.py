@@ -6,7 +6,6 @@ from math import prod, sqrt
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from tests.paths import GOLDEN
 
@@ -16,17 +15,17 @@ CITYSCAPES_WEIGHTS = (
 )
 
 
-def random_state(tag: str, seed: int = 0) -> np.random.RandomState:
+def random_state(tag, seed=0):
     """The generator that belongs to `tag`."""
     return np.random.RandomState(zlib.crc32(f"{seed}:{tag}".encode()))
 
 
-def official_keys(variant: str) -> dict[str, list[int]]:
+def official_keys(variant):
     """Key -> shape of the authors' state dict; `variant` is written without `hrnet_`."""
     return json.loads((GOLDEN / "official_keys.json").read_text())[variant]
 
 
-def official_weights(variant: str, num_classes: int = 19, seed: int = 0) -> dict[str, Tensor]:
+def official_weights(variant, num_classes=19, seed=0):
     """An official state dict with drawn values."""
     shapes = official_keys(variant)
     for name in ("last_layer.3.weight", "last_layer.3.bias"):
@@ -35,14 +34,14 @@ def official_weights(variant: str, num_classes: int = 19, seed: int = 0) -> dict
     return {key: _draw(key, tuple(shape), seed) for key, shape in shapes.items()}
 
 
-def image(name: str, height: int, width: int, batch: int = 1, seed: int = 0) -> Tensor:
+def image(name, height, width, batch=1, seed=0):
     """A normalised batch (batch, 3, height, width)."""
     r = random_state(f"x{name}", seed)
     images = [r.standard_normal((3, height, width)) for _ in range(batch)]
     return torch.tensor(np.stack(images), dtype=torch.float32)
 
 
-def labels(iteration: int, seed: int = 0) -> Tensor:
+def labels(iteration, seed=0):
     """Labels (2, 64, 96) of training step `iteration`, a tenth of them 255."""
     r = random_state(f"y{iteration}", seed)
     y = r.randint(0, 19, (2, 8, 12)).repeat(8, 1).repeat(8, 2)
@@ -50,12 +49,12 @@ def labels(iteration: int, seed: int = 0) -> Tensor:
     return torch.tensor(y)
 
 
-def relative_error(ours: Tensor, golden: np.ndarray) -> float:
+def relative_error(ours, golden):
     """Largest difference over the largest golden value."""
     return float(np.abs(ours.detach().numpy() - golden).max() / np.abs(golden).max())
 
 
-def _draw(key: str, shape: tuple[int, ...], seed: int) -> Tensor:
+def _draw(key, shape, seed):
     r = random_state(key, seed)
     if key.endswith("num_batches_tracked"):
         return torch.tensor(0)

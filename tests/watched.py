@@ -29,7 +29,7 @@ TOKEN = "hostile_code"  # in every code that a stranger wrote
 
 _READABLE = (
     *{sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")},
-    sys.prefix,
+    *(sys.prefix, f"{sys.base_prefix}/lib"),
     *(str(ROOT / name) for name in ("hrseg", "configs", "tests", "hrseg.egg-info")),
     *("/proc", "/sys", "/dev", "/lib", "/usr/lib", "/usr/share/zoneinfo", "/etc/localtime"),
     *("/etc/ld.so.cache", "/usr/share/locale", "/etc/os-release", "/usr/lib/os-release"),

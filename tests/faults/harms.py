@@ -40,21 +40,9 @@ class Pair:
         path.write_bytes(data)
         self.listed = False
 
-
-HARMS = {}
-
-
-def harm(due, name=""):
-    """Register a harm with the expected result."""
-
-    def register(change):
-        def done(pair):
-            pair.due = due
-            change(pair)
-
-        HARMS[name or change.__name__] = done
-
-    return register
+    def harm(self):
+        self.due, change = HARMS[self.how]
+        change(self)
 
 
 def make(folder, number, draw, how):
@@ -88,27 +76,23 @@ def lost_bytes(data, draw):
     del data[start : start + draw.randrange(1, 100)]
 
 
-def header(data, draw):
+def _header(data, draw):
     """Change a field of a PNG's header, and its checksum."""
     data[draw.randrange(16, 29)] = draw.randrange(256)
     data[29:33] = struct.pack(">I", zlib.crc32(bytes(data[12:29])))
 
 
-def bomb(data, draw):
+def _bomb(data, draw):
     """Write a huge size into the header of a PNG."""
     data[16:24] = struct.pack(">I", draw.choice([14_000, 30_000, 40_000, 2**31 - 1])) * 2
     data[29:33] = struct.pack(">I", zlib.crc32(bytes(data[12:29])))
 
 
-for change in (truncated, flipped_bit, block_of_zeros, lost_bytes, header, bomb):
-    harm(NAMED if change is bomb else EITHER, change.__name__)(
-        lambda pair, change=change: pair.edit(pair.either(), change)
-    )
+def _edits(change):
+    return lambda pair: pair.edit(pair.either(), change)
 
 
-@harm(ROT)
-def rot_in_a_jpeg(pair):
-    """Write a JPEG, which `rotten` changes after its sum was listed."""
+def _jpeg(pair):
     pair.image.unlink()
     pair.image = pair.image.with_suffix(".jpg")
     Image.fromarray(pair.rgb).save(pair.image, progressive=pair.draw.random() < 0.3)
@@ -116,7 +100,7 @@ def rot_in_a_jpeg(pair):
 
 
 def rotten(pair):
-    """Change bytes of the JPEG, which is often decoded all the same."""
+    """Change bytes of a JPEG, which is often decoded all the same."""
     pair.edit(pair.image, pair.draw.choice([flipped_bit, block_of_zeros]))
 
 
@@ -133,8 +117,7 @@ ENCODINGS = [
 ]
 
 
-@harm(RIGHT)
-def image_of_another_encoding(pair):
+def _other_encoding(pair):
     """Colours are those that Pillow decodes; the name stays .png."""
     kind, mode, options = pair.draw.choice(ENCODINGS)
     picture = Image.fromarray(pair.rgb).convert(mode)
@@ -144,24 +127,14 @@ def image_of_another_encoding(pair):
     pair.rgb, pair.near = np.asarray(Image.open(pair.image).convert("RGB")), 2 * (kind == "JPEG")
 
 
-@harm(RIGHT)
-def image_of_16_bits(pair):
+def _image_of_16_bits(pair):
     """They are scaled to 8."""
     deep = pair.rgb[..., 0].astype(np.uint16) << 8 | pair.rgb[..., 1]
     Image.fromarray(deep).save(pair.image)
     pair.rgb = np.repeat((deep // 257).astype(np.uint8)[..., None], 3, -1)
 
 
-@harm(RIGHT)
-def mask_of_16_bits(pair):
-    """Small ids are ids; others are unknown."""
-    factor = pair.draw.choice([1, 256])
-    pair.due = RIGHT if factor == 1 else NAMED
-    Image.fromarray(pair.ids.astype(np.uint16) * factor).save(pair.mask)
-
-
-@harm(RIGHT)
-def mask_with_a_palette(pair):
+def _mask_with_a_palette(pair):
     """Of 1, 2, 4 or 8 bits; some of its colours are transparent."""
     bits = pair.draw.choice([1, 2, 4, 8])
     pair.ids = np.minimum(pair.ids, 2**bits - 1)
@@ -170,44 +143,31 @@ def mask_with_a_palette(pair):
     picture.save(pair.mask, bits=bits, transparency=bytes(2**bits - 1))
 
 
-@harm(NAMED)
-def mask_of_another_size(pair):
+def _mask_of_another_size(pair):
     rows = pair.ids[: pair.draw.randrange(1, SIZE[0])]
     Image.fromarray(pair.draw.choice([rows, pair.ids.T])).save(pair.mask)
 
 
-@harm(NAMED)
-def unknown_id(pair):
+def _unknown_id(pair):
     ids = pair.ids.copy()
     ids[pair.draw.randrange(SIZE[0]), pair.draw.randrange(SIZE[1])] = pair.draw.randrange(5, 255)
     Image.fromarray(ids).save(pair.mask)
 
 
-@harm(NAMED)
-def coloured_mask(pair):
-    mode = pair.draw.choice(["RGB", "RGBA", "LA"])
-    Image.fromarray(pair.ids).convert(mode).save(pair.mask)
+def _coloured_mask(pair):
+    Image.fromarray(pair.ids).convert(pair.draw.choice(["RGB", "RGBA", "LA"])).save(pair.mask)
 
 
-@harm(NAMED)
-def mask_of_another_format(pair):
-    Image.fromarray(pair.ids).save(pair.mask, pair.draw.choice(["JPEG", "GIF", "BMP", "TIFF"]))
-
-
-@harm(NAMED)
-def image_of_another_format(pair):
+def _other_format(pair):
+    """Save a file in another format under its old name."""
     kind = pair.draw.choice(["GIF", "BMP", "TIFF", "WEBP", "PPM", "JPEG2000"])
-    Image.fromarray(pair.rgb).save(pair.image, kind)
+    Image.fromarray(pair.rgb).save(pair.either(), kind)
 
 
-@harm(NAMED)
-def other_content(pair):
-    other = [b"", bytes(500), b"<html>\x1b]0;404\x07</html>", os.urandom(900), b"\x89PNG\r\n\x1a\n"]
-    pair.either().write_bytes(pair.draw.choice(other))
+OTHERS = [b"", bytes(500), b"<html>\x1b]0;404\x07</html>", os.urandom(900), b"\x89PNG\r\n\x1a\n"]
 
 
-@harm(NAMED)
-def not_a_file(pair):
+def _not_a_file(pair):
     """Remove a file, and perhaps put a pipe, a folder or a link in its place."""
     path = pair.either()
     path.unlink()
@@ -220,29 +180,20 @@ def not_a_file(pair):
         path.symlink_to(path.name if kind == "loop" else kind)
 
 
-@harm(NAMED)
-def no_right_to_read(pair):
+def _no_right_to_read(pair):
     path = pair.either()
     path.chmod(0)
     pair.due = RIGHT if os.access(path, os.R_OK) else NAMED  # root may read everything
 
 
-@harm(NAMED)
-def sparse_file(pair):
-    os.truncate(pair.either(), 2**40)
-
-
-@harm(RIGHT)
-def link_out_of_the_root(pair):
+def _link_out_of_the_root(pair):
     path = pair.either()
-    elsewhere = path.parents[2] / "elsewhere" / path.parent.name / path.name
-    elsewhere.parent.mkdir(parents=True, exist_ok=True)
+    elsewhere = path.parents[2] / f"elsewhere-{path.parent.name}-{path.name}"
     path.rename(elsewhere)
     path.symlink_to(elsewhere)
 
 
-@harm(NAMED)
-def animation(pair):
+def _animation(pair):
     """Decoders disagree which picture of an animated PNG counts."""
     path = pair.either()
     first = Image.open(io.BytesIO(path.read_bytes()))
@@ -250,17 +201,48 @@ def animation(pair):
     first.save(path, save_all=True, append_images=others, default_image=pair.draw.random() < 0.5)
 
 
-@harm(RIGHT)
-def bytes_after_the_end(pair):
+def _appended(pair):
     with pair.either().open("ab") as file:
         file.write(os.urandom(pair.draw.randrange(1, 4000)))
 
 
-@harm(RIGHT)
-def name(pair):
+def _name(pair):
     """Newlines or terminal commands; half the time the file is damaged too."""
     part = pair.draw.choice(["two\nlines", "\x1b]0;title\x07", "a, b 'c\"", "\u202egnp.", "%s{0}"])
     pair.image = pair.image.rename(pair.image.with_name(f"{pair.image.stem}{part}.png"))
     if pair.draw.random() < 0.5:
         pair.due = NAMED
         pair.image.write_bytes(b"")
+
+
+def _mask_of_16_bits(factor):
+    return lambda pair: Image.fromarray(pair.ids.astype(np.uint16) * factor).save(pair.mask)
+
+
+HARMS = {
+    "truncated": (EITHER, _edits(truncated)),
+    "flipped bit": (EITHER, _edits(flipped_bit)),
+    "block of zeros": (EITHER, _edits(block_of_zeros)),
+    "lost bytes": (EITHER, _edits(lost_bytes)),
+    "header": (EITHER, _edits(_header)),
+    "bomb": (NAMED, _edits(_bomb)),
+    "rot in a JPEG": (ROT, _jpeg),
+    "image of another encoding": (RIGHT, _other_encoding),
+    "image of 16 bits": (RIGHT, _image_of_16_bits),
+    "mask of 16 bits, small ids": (RIGHT, _mask_of_16_bits(1)),
+    "mask of 16 bits, large ids": (NAMED, _mask_of_16_bits(256)),
+    "mask with a palette": (RIGHT, _mask_with_a_palette),
+    "mask of another size": (NAMED, _mask_of_another_size),
+    "unknown id": (NAMED, _unknown_id),
+    "coloured mask": (NAMED, _coloured_mask),
+    "JPEG mask": (NAMED, lambda pair: Image.fromarray(pair.ids).save(pair.mask, "JPEG")),
+    "other format": (NAMED, _other_format),
+    "other content": (NAMED, lambda pair: pair.either().write_bytes(pair.draw.choice(OTHERS))),
+    "not a file": (NAMED, _not_a_file),
+    "no right to read": (NAMED, _no_right_to_read),
+    "sparse file": (NAMED, lambda pair: os.truncate(pair.either(), 2**40)),
+    "link out of the root": (RIGHT, _link_out_of_the_root),
+    "animation": (NAMED, _animation),
+    "bytes after the end": (RIGHT, _appended),
+    "name": (RIGHT, _name),
+}

@@ -21,7 +21,7 @@ from hrseg.data.datasets.folder import Folder
 from hrseg.training.factory import build_data
 from hrseg.utils.text import one_line
 from tests.faults import inject
-from tests.faults.harms import CLASSES, HARMS, NAMED, RIGHT, ROT, SIZE, make, rotten
+from tests.faults.harms import CLASSES, HARMS, NAMED, RIGHT, ROT, make, rotten
 from tests.faults.training import forked
 
 PATIENCE = 20.0  # seconds for a pair
@@ -40,10 +40,7 @@ def test_a_harmed_image_or_mask_is_read_right_or_named_with_its_fault(count, tmp
     for pair, bare, item in zip(pairs, results["bare"], results["manifest"], strict=True):
         names = {one_line(str(pair.image)), one_line(str(pair.mask))}
         checked = sorted(names & results["check"].keys())
-        if pair.due == ROT:
-            wrong = judge_rot(pair, item, bare)
-        else:
-            wrong = judge(pair, bare) or judge(pair, item)
+        wrong = judge(pair, item) or (None if pair.due == ROT else judge(pair, bare))
         if not wrong and bool(item["fault"]) != bool(checked):
             wrong = f"training reports {item['fault']!r}, data check {checked}"
         yield wrong and f"{pair.how}, {names}: {wrong}"
@@ -54,7 +51,7 @@ def spoil(pairs, root):
     sums: dict[Path, str] = {}
     for pair in pairs:
         before = {path: digest(path) for path in (pair.image, pair.mask)}
-        HARMS[pair.how](pair)
+        pair.harm()
         for path in (pair.image, pair.mask):
             small = path.is_file() and os.path.getsize(path) < 2**30
             new = path not in before or (pair.listed and small)
@@ -75,21 +72,15 @@ def judge(pair, item):
             return f"not named: {item['fault']}"
         if item["image"].any() or (item["mask"] != 255).any():
             return "named, but its pixels are in the batch"
-        return f"refused: {item['fault']}" if pair.due == RIGHT else None
-    if pair.due == NAMED:
+        known = pair.due != ROT or "has changed" in item["fault"]
+        return f"refused: {item['fault']}" if pair.due == RIGHT or not known else None
+    if pair.due in (NAMED, ROT):
         return "was read without an error"
     image, mask = item["image"], item["mask"]
     if image.shape != pair.rgb.shape or not np.array_equal(mask, pair.ids):
         return "another size or other ids were read"
     off = int(np.abs(image.astype(int) - pair.rgb).max())
     return f"colours differ by {off}" if off > pair.near else None
-
-
-def judge_rot(pair, item, bare):
-    """Without a manifest only the size is certain; with it every bit is."""
-    if "has changed" not in item["fault"] or one_line(str(pair.image)) not in item["fault"]:
-        return f"not found with the manifest: {item['fault']!r}"
-    return None if bare["fault"] or bare["image"].shape[:2] == SIZE else "another size was read"
 
 
 def in_a_process(pairs, folder):

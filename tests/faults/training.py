@@ -170,12 +170,10 @@ def only_run(runs):
 def record_of(run):
     """Return the values of a finished run's files by file and key, without the run's path."""
     files = {"metrics.csv": (run / "metrics.csv").read_text().splitlines()}
-    for name in ("checkpoints/last.ckpt", "checkpoints/best.ckpt", "scores.json", "images.json"):
-        path = run / name
-        if path.suffix == ".ckpt" and path.is_file():
-            files[name] = torch.load(path, weights_only=True)
-        elif path.is_file():
-            files[name] = json.loads(path.read_text())
+    for name in ("last", "best"):
+        files[name] = torch.load(run / f"checkpoints/{name}.ckpt", weights_only=True)
+    for name in ("scores.json", "images.json"):
+        files[name] = json.loads((run / name).read_text())
     return dict(_leaves(files, str(run)))
 
 

@@ -62,14 +62,12 @@ def _collide(place):
 
 NAMES = {
     "control": CONTROL.replace("\r", "") + "a",
-    "newline": "a\nhrseg: all is well\nb",
     "markup": MARKUP.replace("/", ";"),
     "script": "<img src=x onerror=alert(1)>",
     "not UTF-8": os.fsdecode(b"a\xff"),
 }
 CLASSES = {
     "deep": "[" * 1_000_000,
-    "a huge number": '{"classes": ["a", "b"], "palette": [[' + "9" * 5000 + ",0,0],[0,0,0]]}",
     "numbers": {"classes": [1, float("nan")]},
     "a million names": {"classes": [f"n{i}" for i in range(10**6)]},
     "markup": {"classes": [MARKUP, "[/]"]},
@@ -78,7 +76,6 @@ CLASSES = {
 }
 LINES = {
     "above": "../outside/secret.png ../outside/secret.png",
-    "absolute": "OUTSIDE/secret.png\tOUTSIDE/secret.png",
     "hidden above": "images/../../outside/secret.png",
     "NUL": "a\0.png",
     "control": f"{CONTROL}a.png",
@@ -88,7 +85,6 @@ FILES = {
     "link to a device": _linked("/dev/zero"),
     "links in a circle": _data(_circle),
     "names that coincide": _data(_collide),
-    "SVG as PNG": _data(write("images/b.png", "<svg/>")),
     "PNG of 40000 x 40000": _data(write("masks/b.png", png((40000, 40000), kind=0))),
 }
 LISTS = {f"list of {key}": _data(write("list.txt", line)) for key, line in LINES.items()}

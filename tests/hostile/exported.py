@@ -74,7 +74,6 @@ def _behind_a_link(place):
 GRAPHS = {
     "data outside": _reads("../outside/secret.txt"),
     "data at an absolute path": _reads("OUTSIDE/secret.txt"),
-    "data at an address": _reads("URL"),
     "data behind a link": _behind_a_link,
     "sparse data outside": _onnx(ADDED, change=_sparse),
     "a foreign operator": _onnx("logits = hostile.code.Run(image)", domain="hostile.code"),
@@ -84,8 +83,6 @@ GRAPHS = {
     "an image 2^20 times as wide": _onnx("logits = Tile(image, n)",
                                          f"int64[4] n = {{1, 1, 1, {2**20}}}"),
     "a loop without end": _onnx(LOOP, f"int64 n = {{{2**62}}}, bool c0 = {{1}}"),
-    "logits of one class": _onnx("logits = ReduceMax<keepdims = 0>(image)"),
-    "no metadata": _onnx(SAME, text=lambda place: "{"),
     "metadata of control": _onnx(SAME, text=lambda place: metadata(
         place, class_names=[CONTROL, "b", "c"], export={"input": CONTROL, "output": "ids"})),
 }  # fmt: skip

@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import save as serialized
 
 from tests.golden_weights import official_weights
-from tests.hostile import CONTROL, MARKUP, SCRIPT, laughs, save, table, write
+from tests.hostile import CONTROL, SCRIPT, laughs, save, table, write
 from tests.weight_files import mmseg
 
 FILE = "{given}/w.safetensors"
@@ -36,11 +36,8 @@ SAFETENSORS = {
     "header beyond the file": _header({}, length=2**62),
     "header of 90 MB": _header({"__metadata__": {"a": "a" * 90_000_000}}, b""),
     "overlapping offsets": _header({"a": _entry(), "b": _entry(offsets=(8, 24))}),
-    "offsets beyond the file": _header({"a": _entry(offsets=(0, 2**40), shape=(2**38,))}),
     "shape that overflows": _header({"a": _entry(shape=(2**62,) * 3)}),
     "shape of zeros": _header({KEY: _entry(shape=(0, 2**60), offsets=(0, 0))}, b""),
-    "unknown type": _header({"a": _entry(dtype="os.system")}),
-    "deep header": _header(b'{"a":' + b"[" * 1_000_000),
     "control in a key": _header({f"{CONTROL}a": _entry()}),
     "deep metadata": _metadata("[" * 1_000_000),
     "metadata of NaN": _metadata('{"mean": NaN, "class_names": 1}'),
@@ -61,15 +58,10 @@ def _changed(metadata):
 ITSELF = []
 ITSELF.append(ITSELF)
 METADATA = {
-    "long class names": {"class_names": ["a" * 10_000_000, "car", "tree"]},
-    "class names of markup": {"class_names": [MARKUP, "[/]", "tree"]},
     "class names of script": {"class_names": [SCRIPT, '"><svg onload=alert(1)>', "tree"]},
     "num_classes 10^9": {"architecture": {"num_classes": 10**9}},
     "architecture with a call": {"architecture": {"_target_": "os.system", "num_classes": 3}},
-    "palette of tensors": {"palette": torch.zeros(3, 3)},
     "10^6 scales": {"protocol": {"scales": [1.0 + i / 1e6 for i in range(10**6)]}},
-    "scale 100": {"protocol": {"scales": [100.0]}},
-    "padding to 65536": {"protocol": {"pad_multiple": 65536}},
     "a billion windows": {
         "protocol": {"resize": [8192, 8192], "window": [32, 32], "stride": [1, 1]}
     },
@@ -78,7 +70,6 @@ METADATA = {
     "protocol name of control": {"protocol": {"name": f"{CONTROL}\n\n\n\nhrseg: all is well"}},
     "std close to zero": {"std": [1e-300] * 3, "mean": [float("nan")] * 3},
     "format 10^4000": {"format": 10**4000, "version": CONTROL},
-    "metadata that laugh": {"more": laughs()},
 }
 BIAS = "model.head.last_layer.3.bias"
 WEIGHTS = {
