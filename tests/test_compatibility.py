@@ -81,9 +81,9 @@ def test_every_config_loads_with_the_same_values(corpus, tmp_path):
 
 
 def test_defaults_of_a_short_config_are_the_same(corpus, run, tmp_path):
-    root = [f"data.root={load_config(run / 'config.yaml').data.root}"]
-    printed = tmp_path / "printed.yaml"
-    printed.write_text(to_yaml(load_config(corpus / "configs" / f"{run.parent.name}.yaml", root)))
+    root = f"data.root={load_config(run / 'config.yaml').data.root}"
+    short, printed = corpus / "configs" / f"{run.parent.name}.yaml", tmp_path / "printed.yaml"
+    printed.write_text(to_yaml(load_config(short, [root])))
     assert flat(run / "config.yaml").items() <= flat(printed).items()
 
 

@@ -12,30 +12,28 @@ from tests.paths import ROOT
 
 # The hook comes first, so that it sees imports too.
 CHILD = r"""
-import json, socket, sys
+import importlib, json, pkgutil, socket, sys
 seen, results = [], []
-calls = ("socket.", "urllib.", "http.", "ftplib.", "smtplib.", "webbrowser.")
 def hook(event, arguments):
-    if not event.startswith(calls) or event == "socket.gethostname":
-        return
-    family = arguments[1] if event == "socket.__new__" else getattr(arguments[0], "family", None)
-    if family != socket.AF_UNIX:  # data workers pass file descriptors through such sockets
-        seen.append(f"{event} {arguments[1:]}"[:300])
+    if event.startswith(("socket.", "urllib.", "http.")) and event != "socket.gethostname":
+        new = event == "socket.__new__"
+        family = arguments[1] if new else getattr(arguments[0], "family", None)
+        if family != socket.AF_UNIX:  # data workers pass file descriptors through such sockets
+            seen.append(f"{event} {arguments[1:]}"[:300])
 sys.addaudithook(hook)
-def import_all():
-    import importlib, pkgutil, hrseg
-    for module in pkgutil.walk_packages(hrseg.__path__, "hrseg."):
-        if module.name != "hrseg.__main__":
-            importlib.import_module(module.name)
 def run(words):
+    import hrseg
     if words == ["import"]:
-        return import_all()
+        for module in pkgutil.walk_packages(hrseg.__path__, "hrseg."):
+            if module.name != "hrseg.__main__":
+                importlib.import_module(module.name)
+        return 0
     from hrseg.cli import main
     return main(words)
 for words in json.loads(sys.argv[2]):
     seen.clear()
     try:
-        code = run(words) or 0
+        code = run(words)
     except BaseException as error:
         code = repr(error)
     results.append([words, code, list(seen)])

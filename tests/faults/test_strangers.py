@@ -67,13 +67,9 @@ class Ground:
         (self.own / "folder.yaml").write_text(FOLDER)
         (self.own / "tiny.yaml").write_text(TINY)
         words = ("fit", "--config", "tiny.yaml", "runs=runs", f"data.root={self.data}")
-        # In other processes, so that this one stays as it is.
-        for call in (
-            lambda: save_untrained(self.place.checkpoint) and None,
-            partial(_command, self.own, words),
-        ):
-            seen = watch(call, [], [self.own])
-            assert seen.exit_code == 0, seen.output
+        seen = watch(partial(_command, self.own, words), [], [self.own])
+        assert seen.exit_code == 0, seen.output
+        save_untrained(self.place.checkpoint)
         os.rename(os.path.realpath(self.own / "runs/tiny/latest"), self.place.run)
         self.canaries.arm()
 
@@ -100,16 +96,11 @@ class Ground:
         return f"{case}: {'; '.join(wrong)[:1500]}" if wrong else None
 
     def _run(self, words, writable):
-        names = {
-            "given": self.place.given, "photo": self.place.photo, "data": self.data,
-            "checkpoint": self.place.checkpoint, "port": self.place.port,
-            "folder": self.own / "folder.yaml",
-        }  # fmt: skip
+        names = {**vars(self.place), "data": self.data, "folder": self.own / "folder.yaml"}
         filled = [re.sub(r"\{(\w+)\}", lambda m: str(names.get(m[1], m[0])), w) for w in words]
         environment = {**SECRETS, "HRSEG_DATA": str(self.data), "HOME": str(self.out)}
-        call = partial(_command, self.out, filled)
-        writable = [self.out, self.data, *writable]
-        return watch(call, [self.place.given, self.own], writable, environment)
+        writable, readable = [self.out, self.data, *writable], [self.place.given, self.own]
+        return watch(partial(_command, self.out, filled), readable, writable, environment)
 
     def _leaks(self, seen):
         """Return where secrets of the user were printed or written."""
@@ -144,15 +135,13 @@ def _command(folder, words):
 
 def _endings(seen):
     """Return what is wrong with a command's exit code and message."""
-    wrong = []
     text = seen.output.decode("utf-8", "replace")
-    if seen.exit_code not in (0, 2, 3, 4):
-        wrong.append(f"exit code {seen.exit_code}")
-    if "Traceback" in text:
-        wrong.append("a traceback: " + " | ".join(text.strip().splitlines()[-4:]))
-    if raw := RAW.search(text):
-        wrong.append(f"raw control in {text[max(0, raw.start() - 60) : raw.end() + 30]!r}")
     message = text.rpartition("hrseg: ")[2].strip() if "hrseg: " in text and seen.exit_code else ""
-    if len(message.splitlines()) > LINES or len(message) > 4000:
-        wrong.append(f"a message of {len(message.splitlines())} lines, {len(message)} letters")
-    return wrong
+    raw, lines = RAW.search(text), len(message.splitlines())
+    wrong = {
+        f"exit code {seen.exit_code}": seen.exit_code not in (0, 2, 3, 4),
+        f"a traceback: {text[-400:]!r}": "Traceback" in text,
+        f"raw control in {text[max(0, raw.start() - 60) :][:90]!r}" if raw else "": raw,
+        f"a message of {lines} lines, {len(message)} letters": lines > LINES or len(message) > 4000,
+    }
+    return [fault for fault, found in wrong.items() if found]
