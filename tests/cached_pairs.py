@@ -23,7 +23,6 @@ def pairs(root, count=5, first=0):
 
 
 def datasets(files, folder, root, transform=None):
-    """The same images from their files and from the cache."""
     plain = SegmentationDataset(files, READER, transform)
     cached = SegmentationDataset(files, READER, transform)
     cached.cache = Cache(folder, root, READER)

@@ -48,8 +48,6 @@ _Path = str | bytes | os.PathLike
 
 @dataclass
 class Seen:
-    """The end and the actions of a command."""
-
     exit_code: int  # 1 for an exception that nothing caught; negative: ended by that signal
     output: bytes  # stdout and stderr, of C libraries too
     events: list[str]  # forbidden actions, a line each
@@ -102,8 +100,6 @@ def _child(call, output, hook, environment, memory):
 
 
 class _Hook:
-    """Records forbidden actions in a file."""
-
     def __init__(self, file, readable, writable):
         self.writable = tuple(map(os.path.realpath, writable))
         self.readable = tuple(map(os.path.realpath, readable)) + self.writable + _READABLE
@@ -194,14 +190,12 @@ class Canaries:
         self.port = self.listener.getsockname()[1]
 
     def arm(self):
-        """Watch the folder from now on."""
         opened, modified, moved = 0x20, 0x2, 0xC0 | 0x100 | 0x200
         libc = ctypes.CDLL(None, use_errno=True)
         self.inotify = libc.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC)
         libc.inotify_add_watch(self.inotify, os.fsencode(self.folder), opened | modified | moved)
 
     def touched(self):
-        """Return the events since the last call, a line each."""
         found = set()
         with suppress(BlockingIOError):
             while True:

@@ -6,7 +6,6 @@ from tests.golden_weights import random_state
 
 
 def prefixed(prefix, state):
-    """Return the same tensors, with a prefix before each name."""
     return {prefix + name: tensor for name, tensor in state.items()}
 
 

@@ -19,8 +19,6 @@ RIGHT, NAMED, EITHER, ROT = "right", "named", "either", "rot"
 
 @dataclass
 class Pair:
-    """An image and its mask, and the expected result of reading them."""
-
     image: Path
     mask: Path
     rgb: np.ndarray  # (H, W, 3), expected
@@ -46,7 +44,6 @@ class Pair:
 
 
 def make(folder, number, draw, how):
-    """Write a pair."""
     values = np.random.default_rng(draw.randrange(2**32))
     smooth = Image.fromarray(values.integers(0, 256, (5, 7, 3), dtype=np.uint8))
     rgb = np.asarray(smooth.resize(SIZE[::-1], Image.Resampling.BICUBIC))

@@ -157,7 +157,6 @@ def wrong_choice(run, name, both, draw):
 
 
 def save(folder, name, epoch, size=1):
-    """Save a checkpoint with the epoch in every value."""
     weights = {str(part): torch.full((VALUES,), float(epoch)) for part in range(size)}
     content = {"epoch": epoch, "global_step": 10 * epoch, "name": name, "state_dict": weights}
     DurableCheckpointIO().save_checkpoint(content, folder / f"{name}.ckpt")

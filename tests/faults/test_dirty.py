@@ -44,7 +44,6 @@ def test_a_harmed_image_or_mask_is_read_right_or_named_with_its_fault(count, tmp
 
 
 def spoil(pairs, root):
-    """Do the harms; write the manifest."""
     sums = {}
     for pair in pairs:
         before = {path: digest(path) for path in (pair.image, pair.mask)}
@@ -63,7 +62,6 @@ def digest(path):
 
 
 def judge(pair, item):
-    """Return what is wrong with the result of a pair."""
     if item["fault"]:
         if not any(one_line(str(path)) in item["fault"] for path in (pair.image, pair.mask)):
             return f"not named: {item['fault']}"

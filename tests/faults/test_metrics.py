@@ -36,7 +36,6 @@ class Looked(nn.Module):
         self.table = torch.from_numpy(np.random.default_rng(seed).integers(-6, 7, (256, 5))).float()
 
     def outputs(self, image):
-        """Return logits (B, K, H, W) of normalised images."""
         red = (image[:, 0].float() * IMAGENET_STD[0] + IMAGENET_MEAN[0]) * 255
         return {"out": self.table[red.round().long()].permute(0, 3, 1, 2)}
 
@@ -117,7 +116,6 @@ def run(folder, layout):
 
 
 def child(folder, layout, rank, port):
-    """Evaluate the share of one process."""
     answer, options = folder / f"{rank}.json", {}
     answer.write_text("")
     for number in (1, 2):

@@ -16,6 +16,7 @@ from hrseg.checkpoints.integrity import state_of
 from hrseg.config.protocols import Protocol
 from hrseg.errors import VerificationError
 from hrseg.inference.evaluator import Evaluator
+from hrseg.models.normalize import Normalize
 from hrseg.training.checkpointing import DurableCheckpointIO
 from hrseg.training.loss_guard import LossGuard
 from tests.conftest import noise, silent_trainer, tiny_task
@@ -70,7 +71,6 @@ def test_nan_and_infinity_never_reach_weights_and_their_batch_is_kept(count, tmp
 
 
 def train(harm, policy, precision):
-    """Train some steps with a harm; return which promise was broken."""
     task, items = tiny_task(on_bad_loss=policy), noise(STEPS, (40, 40))
     folder, void = harm.last.parent, harm.site == "only ignored pixels"
     if void:
@@ -138,8 +138,8 @@ def test_an_evaluation_that_runs_out_of_memory_gives_the_same_scores(count, tmp_
         )  # fmt: skip
         size = (draw.randrange(40, 90), draw.randrange(40, 90))
         image = torch.randint(0, 256, (1, 3, *size), dtype=torch.uint8)
-        plenty = Evaluator(Narrow(random.Random(1)), scaled, protocol, batch=1)
-        narrow = Evaluator(Narrow(draw), scaled, protocol, batch=draw.randrange(2, 9))
+        plenty = Evaluator(Narrow(random.Random(1)), Normalize(), protocol, batch=1)
+        narrow = Evaluator(Narrow(draw), Normalize(), protocol, batch=draw.randrange(2, 9))
         expected = plenty(image, keep_scores=True)
         with warnings.catch_warnings(record=True, action="always") as messages:
             result = narrow(image, keep_scores=True)
@@ -153,11 +153,11 @@ def in_little_memory(mib, folder):
     """Evaluate four windows in a process with little memory: together they take 256 MiB."""
     image = torch.randint(0, 256, (1, 3, 1024, 1024), dtype=torch.uint8)
     protocol = Protocol(window=(512, 512), stride=(512, 512))
-    expected = Evaluator(wide, scaled, protocol)(image).pred
+    expected = Evaluator(wide, Normalize(), protocol)(image).pred
 
     def evaluate():
         fresh_memory_alone()
-        evaluator = Evaluator(wide, scaled, protocol)
+        evaluator = Evaluator(wide, Normalize(), protocol)
         with warnings.catch_warnings(action="ignore"):
             same = evaluator(image).pred.equal(expected)
         print(same and evaluator.batch < 4)
@@ -177,7 +177,3 @@ def wide(image):
     """64 channels at full size, and two logits of them."""
     layers = image[:, :1].repeat(1, 64, 1, 1)
     return torch.cat([layers[:, :1], 1 - layers[:, 1:2]], 1)[..., ::4, ::4]
-
-
-def scaled(image):
-    return image / 255

@@ -100,14 +100,12 @@ def unstopped(ended, blow):
 
 
 def expect(ended, code):
-    """Raise Failed for another exit code, and for processes that are left."""
     if ended.code != code or ended.left or "Traceback" in ended.output:
         last = " | ".join(ended.output.splitlines()[-4:])
         raise Failed(f"exit {ended.code}, expected {code}; left {ended.left}; {last}")
 
 
 def finished(ended, runs):
-    """Return the record of the run that has come to its end."""
     expect(ended, 0)
     [run] = [path.parent for path in runs.glob("*/2*/report.html")]
     return train.record_of(run)

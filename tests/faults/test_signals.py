@@ -21,8 +21,6 @@ HALF_WRITTEN = (".partial-*", ".masks", ".metrics.csv")
 
 @dataclass(frozen=True)
 class Case:
-    """The folder of a case, its signal and draws, and a finished run."""
-
     folder: Path
     signum: int
     draw: random.Random
@@ -41,7 +39,6 @@ class Case:
         return train.command(self.folder.parent, self.runs, *endless, *pairs)
 
     def wrong(self, words, message, step, **how):
-        """Strike a command; return what is wrong with its end."""
         ended = train.run(words, self.log, Blow(self.signum, step, **how))
         return self.misbehaved(ended, message)
 
@@ -165,7 +162,6 @@ CASES = {
 
 
 def torchrun(rank, port, processes=2):
-    """Return the environment of one of several processes."""
     world = dict.fromkeys(("WORLD_SIZE", "LOCAL_WORLD_SIZE"), str(processes))
     return {
         **world, "RANK": str(rank), "LOCAL_RANK": str(rank), "GROUP_RANK": "0",

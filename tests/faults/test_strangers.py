@@ -48,8 +48,6 @@ def test_a_hostile_file_runs_nothing_and_reaches_nothing_outside_its_folder(coun
 
 
 class Ground:
-    """A user's checkpoint, run and data, canaries, and a folder for artefacts."""
-
     def __init__(self, folder):
         # Imports here, once, and not in each of the processes that are forked.
         from tests.untrained import save_untrained
@@ -74,7 +72,6 @@ class Ground:
         self.canaries.arm()
 
     def fault(self, artefact, words):
-        """Return what goes wrong when a command gets an artefact."""
         given, victim = self.place.given, self.place.outside / "victim.txt"
         for made in (given, self.out):
             shutil.rmtree(made, ignore_errors=True)
@@ -114,7 +111,6 @@ class Ground:
 
 
 def _command(folder, words):
-    """Run a command line, or one of the functions of the same use."""
     import hrseg
     from hrseg.cli import main
     from hrseg.errors import HrsegError
@@ -134,7 +130,6 @@ def _command(folder, words):
 
 
 def _endings(seen):
-    """Return what is wrong with a command's exit code and message."""
     text = seen.output.decode("utf-8", "replace")
     message = text.rpartition("hrseg: ")[2].strip() if "hrseg: " in text and seen.exit_code else ""
     raw, lines = RAW.search(text), len(message.splitlines())

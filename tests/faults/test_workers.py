@@ -48,7 +48,6 @@ class Run:
         self.process = training.forked(_logged, words, self.log, self.reads)
 
     def wait_for(self, reads):
-        """Wait until workers have read some samples."""
         deadline = time.monotonic() + training.LIMIT
         while sum(path.read_text().count("\n") for path in self.reads.glob("[0-9]*")) < reads:
             if self.process.exitcode is not None or time.monotonic() > deadline:
@@ -87,7 +86,7 @@ class Run:
         return self.log.read_text(errors="replace") if self.log.exists() else ""
 
     def end(self):
-        for pid in {self.process.pid, *training.living_processes(self.process.pid)}:
+        for pid in {self.process.pid, *training.survivors(self.process.pid, 0)}:
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         self.process.join()

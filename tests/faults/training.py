@@ -31,8 +31,6 @@ OWNERS = {
 
 @dataclass(frozen=True)
 class Blow:
-    """A signal to a command."""
-
     signum: int
     step: int  # the call of `at` that it interrupts, from 1 on
     delay: float = 0.0  # seconds after the start of that call
@@ -44,8 +42,6 @@ class Blow:
 
 @dataclass
 class Ended:
-    """The end of a command."""
-
     code: int  # negative: ended by that signal
     output: str
     seconds: float | None  # from the blow to the end; None: no blow
@@ -53,7 +49,6 @@ class Ended:
 
 
 def prepare(folder):
-    """Write the data set that all trainings share."""
     make_camvid(folder / "camvid", TRAIN, VAL)
 
 
@@ -69,7 +64,6 @@ def command(folder, runs, *more):
 
 
 def run(words, log, blow=None, environment=None):
-    """Run a command of hrseg in a process of its own; return its end."""
     return wait(start(words, log, blow, environment), log)
 
 
@@ -103,18 +97,15 @@ def forked(target, *arguments):
 def survivors(session, patience=8.0):
     """Return the processes of a session that still live some seconds after their leader."""
     deadline = time.monotonic() + patience
-    while (living := living_processes(session)) and time.monotonic() < deadline:
+    while True:
+        living = []
+        for process in psutil.process_iter(["status"]):
+            with suppress(OSError):
+                if os.getsid(process.pid) == session and process.info["status"] != "zombie":
+                    living.append(process.pid)
+        if not living or time.monotonic() > deadline:
+            return living
         time.sleep(0.05)
-    return living
-
-
-def living_processes(session):
-    living = []
-    for process in psutil.process_iter(["status"]):
-        with suppress(OSError):
-            if os.getsid(process.pid) == session and process.info["status"] != "zombie":
-                living.append(process.pid)
-    return living
 
 
 def run_command(words, log, blow=None, environment=None):
@@ -162,7 +153,6 @@ def _expect(blow, struck):
 
 
 def only_run(runs):
-    """Return the only run folder."""
     [run] = [path for path in runs.glob("camvid_w18_small/2*") if not path.is_symlink()]
     return run
 

@@ -13,8 +13,6 @@ import torch
 
 @dataclass(frozen=True)
 class Place:
-    """Paths that artefacts use."""
-
     given: Path  # the stranger's folder
     outside: Path  # the folder of the canaries
     port: int  # the port of the canaries on 127.0.0.1
@@ -31,8 +29,6 @@ class Place:
 
 @dataclass(frozen=True)
 class Artefact:
-    """A hostile file or folder."""
-
     name: str
     make: Callable[[Place], object]
     # Command lines, or `load FILE`, `load_weights FILE`; {given} and others stand for paths.
@@ -41,7 +37,6 @@ class Artefact:
 
 
 def table(kind, makers, commands, follows=False):
-    """Return an artefact for each maker."""
     return [Artefact(f"{kind}: {name}", make, commands, follows) for name, make in makers.items()]
 
 
@@ -68,7 +63,6 @@ def save(change, **options):
 
 
 def artefacts():
-    """Return all artefacts."""
     from tests.hostile import configs, datasets, exported, pictures, runs, tensors, weights
 
     modules = (weights, tensors, configs, pictures, datasets, exported, runs)

@@ -58,24 +58,17 @@ ESCAPED = CONTROL.encode("unicode_escape").decode()
 VALUES = {
     "secret in the name": _name(SECRET),
     "secret in a whole section": _changed("{name: sgd}", SECRET),
-    "secret in the losses": _with(f"losses: {SECRET}"),
     "secret in a name that is put together": _with("ema_decay: ${oc.env:HRSEG_${name}}"),
     "secret in a default": _with(f"ema_decay: ${{oc.env:HRSEG_NOTHING,{SECRET}}}"),
     "secret in oc.select": _with(f"losses: ${{oc.select:x,{SECRET}}}"),
-    "secret in oc.deprecated": _with(f"losses: ${{oc.deprecated:optimizer,'{SECRET}'}}"),
     "secret behind an escape": _with(f"loggers: ['\\${{x}}{SECRET}']"),
-    "interpolation in a circle": _with("ema_decay: ${seed}\nseed: ${ema_decay}"),
-    "key of control": _with(f'"{ESCAPED}\\n\\n\\n\\nx": 1'),
     "key of 10 MB": _with(f"{'k' * 10_000_000}: 1"),
     "name that leads out": _name("../../outside/x"),
-    "name that turns": _name('"a\\u202Egnp"'),
     "name of markup": _name(f"'{MARKUP.replace('/', '')}'"),
-    "plugins of code": _trainer("plugins: [os.system]"),
     "weights by URL": _weights("URL"),
     "weights that are a device": _weights("/dev/zero"),
     "weights that are the environment": _weights("/proc/self/environ"),
     "crop of 10^9": _changed("crop_size: [32, 32]", "crop_size: [1000000000, 1000000000]"),
-    "cache of another kind": _changed("workers: 0", "workers: 0, cache: OUTSIDE"),
 }
 ALLOWED = {"an environment value that is allowed": _changed('"data"', '"${oc.env:HRSEG_DATA}"')}
 

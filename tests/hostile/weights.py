@@ -7,7 +7,7 @@ import zipfile
 
 import torch
 
-from tests.hostile import save, table, write
+from tests.hostile import Artefact, save, table, write
 
 FILE = "{given}/w.pth"
 TRY = (("weights", "inspect", FILE), ("predict", "{photo}", "--checkpoint", FILE, "--out", "out"))
@@ -39,17 +39,13 @@ PAYLOADS = {
     "getattr": lambda place: Call(getattr, Call(importlib.import_module, "os"), "system"),
     "pickle": lambda place: Call(pickle.loads, pickle.dumps(_system(place))),
     "bytes": lambda place: Call(torch.storage._load_from_bytes, pickle.dumps(_system(place))),
-    "hub": lambda place: Call(torch.hub.download_url_to_file, place.fill("URL"), "x"),
-    "module": lambda place: Call(torch.nn.Linear, 3, 3),
     "state": lambda place: Call(torch.nn.Identity, state={"__class__": _system(place)}),
 }
 OPCODES = {
     "inst": "(S'touch RAN'\nios\nsystem\n.",
     "global": "cos\nsystem\n(S'touch RAN'\ntR.",
-    "ext": "\x82\x01.",
     "persid": "Pos.system\n.",
     "build": "ccollections\nOrderedDict\n)R}Vupdate\ncos\nsystem\nsb.",
-    "tensor_hooks": "ctorch._utils\n_rebuild_parameter\n(I1\nI1\ncos\nsystem\ntR.",
     "attribute": "ctorch\nos.system\n(S'touch RAN'\ntR.",
     "deep": "(" * 100_000 + "t" * 100_000 + ".",
 }
@@ -104,28 +100,27 @@ def _zip_slip(place):
             file.writestr(name, "hostile_code")
 
 
-def _commands(name):
-    words = (("weights", "inspect", FILE), VALIDATE, ("load", FILE))
-    return tuple(tuple(word.replace("w.pth", name) for word in command) for command in words)
-
-
 OPTIMIZER = {
     "system in optimizer state": _in_optimizer(_system),
     "exec in optimizer state, legacy": _in_optimizer(_exec, _use_new_zipfile_serialization=False),
     "zip that leads out": _zip_slip,
 }
 FILES = {
+    **{f"opcode {name}": _opcodes(text) for name, text in OPCODES.items()},
     "pickle": write("w.pth", _pickled),
     "pipe": lambda place: os.mkfifo(place.given / "w.pth"),
     "device": lambda place: (place.given / "w.pth").symlink_to("/dev/zero"),
 }
-OPCODED = {f"opcode {name}": _opcodes(text) for name, text in OPCODES.items()}
+NAMED = {
+    "w.pt": ("torchscript archive", _archive("w.pt", _torchscript)),
+    "w.pt2": ("torch.export archive", _archive("w.pt2", _pt2)),
+    "w.xml": ("pickle as .xml", write("w.xml", _pickled)),
+}
 ARTEFACTS = [
     *table("weights", {f"{n} in metadata": _in_metadata(p) for n, p in PAYLOADS.items()}, TRY),
     *table("weights", OPTIMIZER, (*TRY, VALIDATE)),
-    *table("weights", {**FILES, **OPCODED}, LOADED),
-    *table("weights", {"torchscript archive": _archive("w.pt", _torchscript)}, _commands("w.pt")),
-    *table("weights", {"torch.export archive": _archive("w.pt2", _pt2)}, _commands("w.pt2")),
-    *table("weights", {"pickle as .xml": write("w.xml", _pickled)}, _commands("w.xml")),
+    *table("weights", FILES, LOADED),
+    *(Artefact(f"weights: {attack}", make, (("load", f"{{given}}/{name}"),))
+      for name, (attack, make) in NAMED.items()),
     *table("weights", {"url": lambda place: None}, (("load", "http://127.0.0.1:{port}/w.pth"),)),
-]
+]  # fmt: skip

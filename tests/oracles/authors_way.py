@@ -31,12 +31,8 @@ def training_step(model, optimizer, image, mask):
 def sample(image_path, mask_path, crop_size, base_size=2048, scales=None):
     """Return a training sample: the whole image is resized, then padded, cropped, flipped.
 
-    Args:
-        image_path: of the image.
-        mask_path: of its mask, which holds train ids.
-        crop_size: (height, width).
-        base_size: the long side at scale 1; None: the image's own.
-        scales: drawn between; None: the authors' 0.5 to 2.1 in steps of 0.1.
+    `crop_size` is (height, width). `base_size` is the long side at scale 1; None: the image's own.
+    `scales` are drawn between two; None: the authors' 0.5 to 2.1 in steps of 0.1.
     """
     image, mask = cv2.imread(str(image_path)), cv2.imread(str(mask_path), cv2.IMREAD_GRAYSCALE)
     scale = random.uniform(*scales) if scales else 0.5 + random.randint(0, 16) / 10.0
@@ -63,14 +59,12 @@ def sample(image_path, mask_path, crop_size, base_size=2048, scales=None):
 
 
 def confusion(logits, mask):
-    """Return the confusion matrix (K, K) of logits (1, K, h, w) and the truth (H, W)."""
     full = bilinear(logits, mask.shape)
     pred = np.asarray(np.argmax(full.numpy().transpose(0, 2, 3, 1), axis=3), dtype=np.uint8)
     return count(pred[0], mask, full.shape[1])
 
 
 def count(pred, mask, classes):
-    """Return the confusion matrix of ids (H, W)."""
     scored = mask != IGNORE_INDEX
     index = (mask[scored] * classes + pred[scored]).astype("int32")
     counts = np.bincount(index, minlength=classes**2)
