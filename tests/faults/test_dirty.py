@@ -33,7 +33,13 @@ def test_a_harmed_image_or_mask_is_read_right_or_named_with_its_fault(count, tmp
     kinds = [*HARMS] * (count // len(HARMS)) + draw.sample([*HARMS], count % len(HARMS))
     pairs = [make(tmp_path / "data", number, draw, how) for number, how in enumerate(kinds)]
     spoil(pairs, tmp_path / "data")
-    results = in_a_process(pairs, tmp_path)
+    process = forked(_read, pairs, tmp_path)  # with little memory
+    process.join(60 + count / 4)
+    process.kill()
+    process.join()
+    pickled, log = tmp_path / "results.pickle", tmp_path / "log"
+    assert pickled.is_file(), f"exit code {process.exitcode}: {log.read_text()[-600:]}"
+    results = pickle.loads(pickled.read_bytes())
     for pair, bare, item in zip(pairs, results["bare"], results["manifest"], strict=True):
         names = {one_line(str(pair.image)), one_line(str(pair.mask))}
         checked = sorted(names & results["check"].keys())
@@ -78,17 +84,6 @@ def judge(pair, item):
     return f"colours differ by {off}" if off > pair.near else None
 
 
-def in_a_process(pairs, folder):
-    """Return the results of a process with little memory."""
-    process = forked(_read, pairs, folder)
-    process.join(60 + len(pairs) / 4)
-    process.kill()
-    process.join()
-    log, results = (folder / "log").read_text(errors="replace"), folder / "results.pickle"
-    assert results.is_file(), f"exit code {process.exitcode}: {log[-600:]}"
-    return pickle.loads(results.read_bytes())
-
-
 def _read(pairs, folder):
     log = os.open(folder / "log", os.O_WRONLY | os.O_CREAT)
     os.dup2(log, 1)
@@ -107,13 +102,15 @@ def _read(pairs, folder):
     for name, more in (("bare", []), ("manifest", [manifest])):
         data = build_data(load_config("folder", [*words, *more]))
         data.setup("validate")
-        results[name] = [_plain(batch) for batch in data.val_dataloader()]
+        results[name] = [
+            {
+                "image": batch["image"][0].permute(1, 2, 0).numpy().copy(),
+                "mask": batch["mask"][0].numpy().copy(),
+                "fault": batch["fault"][0],
+            }
+            for batch in data.val_dataloader()
+        ]
     check_data(load_config("folder", words), ["all"], folder / "check.json", 1, hashes=True)
     split = json.loads((folder / "check.json").read_text())["splits"]["all"]
     results["check"] = {one_line(row["file"]): row["message"] for row in split["faults"]}
     (folder / "results.pickle").write_bytes(pickle.dumps(results))
-
-
-def _plain(batch):
-    image, mask = batch["image"][0].permute(1, 2, 0).numpy().copy(), batch["mask"][0].numpy().copy()
-    return {"image": image, "mask": mask, "fault": batch["fault"][0]}

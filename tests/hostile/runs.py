@@ -25,19 +25,54 @@ def _copied(change, name="run"):
     return make
 
 
-def _state(change):
+def _changed(name, change):
+    """Return a maker of a run with a changed file: JSON, or a checkpoint."""
 
     def edit(run, place):
-        path = run / "checkpoints/last.ckpt"
-        content = torch.load(path, map_location="cpu", weights_only=True)
-        change(content, place)
-        torch.save(content, path)
+        path = run / name
+        if path.suffix == ".json":
+            content = json.loads(path.read_text())
+            change(content, place)
+            path.write_text(json.dumps(content))
+        else:
+            content = torch.load(path, map_location="cpu", weights_only=True)
+            change(content, place)
+            torch.save(content, path)
 
     return _copied(edit)
 
 
+def _state(change):
+    return _changed("checkpoints/last.ckpt", change)
+
+
 def _set(**values):
     return _state(lambda content, place: content.update(values))
+
+
+def _score(**values):
+    return _changed("scores.json", lambda content, place: content.update(values))
+
+
+def _class(name):
+    return _changed("scores.json", lambda content, place: content["classes"][0].update(name=name))
+
+
+def _image(**values):
+    return _changed("images.json", lambda content, place: content[0].update(values))
+
+
+def _text(name, text):
+    return _copied(lambda run, place: (run / name).write_text(text))
+
+
+def _config(old, new):
+    def edit(run, place):
+        path = run / "config.yaml"
+        assert old in path.read_text(), old
+        path.write_text(path.read_text().replace(old, new))
+
+    return _copied(edit)
 
 
 def _kept_files(target):
@@ -54,40 +89,6 @@ def _kept_files(target):
     return _state(change)
 
 
-def _json(name, change):
-    def edit(run, place):
-        content = json.loads((run / name).read_text())
-        change(content)
-        (run / name).write_text(json.dumps(content))
-
-    return _copied(edit)
-
-
-def _text(name, text):
-    return _copied(lambda run, place: (run / name).write_text(text, "latin-1"))
-
-
-def _score(**values):
-    return _json("scores.json", lambda scores: scores.update(values))
-
-
-def _class(name):
-    return _json("scores.json", lambda scores: scores["classes"][0].update(name=name))
-
-
-def _image(**values):
-    return _json("images.json", lambda rows: rows[0].update(values))
-
-
-def _config(old, new):
-    def edit(run, place):
-        text = (run / "config.yaml").read_text()
-        assert old in text, old
-        (run / "config.yaml").write_text(text.replace(old, new))
-
-    return _copied(edit)
-
-
 def _link(name, target="OUTSIDE/victim.txt"):
     """Let a path that hrseg reads or writes lead out of the run."""
 
@@ -100,8 +101,9 @@ def _link(name, target="OUTSIDE/victim.txt"):
     return _copied(edit)
 
 
-def _masks(data):
-    return _copied(lambda run, place: [path.write_bytes(data) for path in run.glob("masks/*")])
+def _large_masks(run, place):
+    for mask in run.glob("masks/*"):
+        mask.write_bytes(png((40000, 40000), kind=3, before=chunk(b"PLTE", bytes(9))))
 
 
 def _pipes(run, place):
@@ -119,7 +121,6 @@ STATES = {
     "callbacks with paths above": _kept_files("DIRPATH/../../../outside/victim.txt"),
     "hyperparameters of a class": _set(hyper_parameters={"_class_path": "os.system"}),
 }
-LARGE = png((40000, 40000), kind=3, before=chunk(b"PLTE", bytes(9)))
 REPORTED = {
     "deep scores": _text("scores.json", "[" * 1_000_000),
     "scores of a huge number": _text("scores.json", '{"miou": ' + "9" * 10_000 + "}"),
@@ -133,7 +134,7 @@ REPORTED = {
     "an image with NUL": _image(name="a\0b"),
     "an image name of 10 MB": _image(name="a" * 10_000_000),
     "counts of other classes": _image(counts=[[200, 300, 5]]),
-    "masks of 40000 x 40000": _masks(LARGE),
+    "masks of 40000 x 40000": _copied(_large_masks),
     "metrics of a long cell": _text("metrics.csv", "step,a\n1," + "a" * 10**6),
 }
 LINKS = {

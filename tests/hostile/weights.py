@@ -29,13 +29,9 @@ def _system(place):
     return Call(os.system, place.fill("touch RAN"))
 
 
-def _exec(place):
-    return Call(exec, place.fill("hostile_code = open('RAN', 'w')"))
-
-
 PAYLOADS = {
     "system": _system,
-    "exec": _exec,
+    "exec": lambda place: Call(exec, place.fill("hostile_code = open('RAN', 'w')")),
     "getattr": lambda place: Call(getattr, Call(importlib.import_module, "os"), "system"),
     "pickle": lambda place: Call(pickle.loads, pickle.dumps(_system(place))),
     "bytes": lambda place: Call(torch.storage._load_from_bytes, pickle.dumps(_system(place))),
@@ -102,7 +98,9 @@ def _zip_slip(place):
 
 OPTIMIZER = {
     "system in optimizer state": _in_optimizer(_system),
-    "exec in optimizer state, legacy": _in_optimizer(_exec, _use_new_zipfile_serialization=False),
+    "exec in optimizer state, legacy": _in_optimizer(
+        PAYLOADS["exec"], _use_new_zipfile_serialization=False
+    ),
     "zip that leads out": _zip_slip,
 }
 FILES = {
