@@ -154,25 +154,22 @@ class _Hook:
         return f"{event} of {name}"
 
     def _may_write(self, path):
-        real = _real(path)
-        return real == "/dev/null" or _within(real, self.writable)
+        return _within(path, (*self.writable, "/dev/null"))
 
     def _may_read(self, path):
-        real = _real(path)
         # Looking for a readable file may touch the folders above it.
-        above = any(given.startswith(f"{real.rstrip('/')}/") for given in self.readable)
-        return _within(real, self.readable) or above or self._may_write(path)
+        above = f"{_real(path).rstrip('/')}/"
+        return _within(path, self.readable) or any(p.startswith(above) for p in self.readable)
 
 
 def _real(path):
-    try:
+    with suppress(ValueError):  # NUL in a path
         return os.path.realpath(os.fsdecode(path))
-    except ValueError:  # NUL in a path
-        return os.fsdecode(path)
+    return os.fsdecode(path)
 
 
 def _within(path, folders):
-    return any(path == folder or path.startswith(f"{folder}/") for folder in folders)
+    return f"{_real(path)}/".startswith(tuple(f"{folder}/" for folder in folders))
 
 
 class Canaries:

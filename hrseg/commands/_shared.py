@@ -7,7 +7,8 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hrseg.errors import ConfigError, DataError
+from hrseg.errors import ConfigError
+from hrseg.utils.text import DataError, printable
 
 if TYPE_CHECKING:
     from hrseg.config.schema import Config
@@ -131,4 +132,4 @@ def print_once(line: str) -> None:
     from hrseg.checkpoints.runs import is_first_process
 
     if is_first_process():
-        print(line)
+        print(printable(line))

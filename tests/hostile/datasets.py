@@ -51,15 +51,6 @@ def _circle(place):
     (place.given / "images/x.png").symlink_to(place.given / "images/x.png")
 
 
-def _collide(place):
-    """Rename two images so that folder and name give the same name when joined by `_`."""
-    for new, old in (("a_b/c", "a"), ("a/b_c", "b")):
-        for kind in ("images", "masks"):
-            target = place.given / kind / f"{new}.png"
-            target.parent.mkdir()
-            os.rename(place.given / kind / f"{old}.png", target)
-
-
 NAMES = {
     "control": CONTROL.replace("\r", "") + "a",
     "markup": MARKUP.replace("/", ";"),
@@ -81,7 +72,6 @@ LINES = {
 FILES = {
     "link to a device": _linked("/dev/zero"),
     "links in a circle": _data(_circle),
-    "names that coincide": _data(_collide),
     "PNG of 40000 x 40000": _data(write("masks/b.png", png((40000, 40000), kind=0))),
 }
 LISTS = {f"list of {key}": _data(write("list.txt", line)) for key, line in LINES.items()}

@@ -51,20 +51,6 @@ PYTHON = VRT.format(BAND.format(
 ))  # fmt: skip
 
 
-def _box(kind, data):
-    return kind + struct.pack("<I", len(data)) + data
-
-
-def _avi():
-    """An AVI with a header for frames of 60,000 x 60,000."""
-    head = struct.pack("<10I", 1, 0, 0, 16, 2**31 - 1, 0, 1, 0, 60000, 60000) + bytes(16)
-    stream = b"vidsMJPG" + struct.pack("<12I", 0, 0, 0, 0, 1, 10**9, 0, 2**31 - 1, 0, 0, 0, 0)
-    form = struct.pack("<IIIHH", 40, 60000, 60000, 1, 24) + b"MJPG" + bytes(20)
-    lists = _box(b"LIST", b"strl" + _box(b"strh", stream) + _box(b"strf", form))
-    header = _box(b"LIST", b"hdrl" + _box(b"avih", head) + lists)
-    return _box(b"RIFF", b"AVI " + header + _box(b"LIST", b"movi" + _box(b"00dc", b"\xff\xd8")))
-
-
 LARGE_TEXT = chunk(b"zTXt", b"a\0\0" + zlib.compress(bytes(2**28)))
 IMAGES = {
     "PNG of 40000 x 40000": write("a.png", png((40000, 40000))),
@@ -76,7 +62,6 @@ IMAGES = {
     "VRT of an address": write("a.tif", ADDRESS),
     "VRT of Python": write("a.tif", PYTHON),
     "SVG as MP4": write("a.mp4", SVG),
-    "AVI of 60000 x 60000": write("a.avi", _avi()),
 }
 NAMES = {
     "control": f"{CONTROL.replace(chr(13), '')}a",

@@ -6,9 +6,7 @@ import struct
 import torch
 from safetensors.torch import save as serialized
 
-from tests.golden_weights import official_weights
 from tests.hostile import CONTROL, laughs, save, table, write
-from tests.weight_files import mmseg
 
 FILE = "{given}/w.safetensors"
 CHECKPOINT = (
@@ -67,27 +65,24 @@ METADATA = {
     "protocol name of control": {"protocol": {"name": f"{CONTROL}\n\n\n\nhrseg: all is well"}},
     "std close to zero": {"std": [1e-300] * 3, "mean": [float("nan")] * 3},
 }
-BIAS = "model.head.last_layer.3.bias"
-WEIGHTS = {
-    "tensors named with control": {f"model.backbone.{CONTROL}\n\n\n\n\nx": torch.zeros(1)},
-    "weights of NaN": {BIAS: torch.full((3,), float("nan"))},
-    "expanded tensor": {BIAS: torch.zeros(1).expand(2**40)},
-}
 
 
 def _weights(new):
     return save(lambda content, place: content["state_dict"].update(new))
 
 
-def _mmseg(content, place):
-    content.clear()
-    content["state_dict"] = mmseg(official_weights("w18_small_v1"))
-    content["meta"] = {"CLASSES": laughs(), "dataset_meta": {"classes": laughs()}}
+BIAS = "model.head.last_layer.3.bias"
+WEIGHTS = {
+    "tensors named with control": _weights(
+        {f"model.backbone.{CONTROL}\n\n\n\n\nx": torch.zeros(1)}
+    ),
+    "weights of NaN": _weights({BIAS: torch.full((3,), float("nan"))}),
+    "expanded tensor": _weights({BIAS: torch.zeros(1).expand(2**40)}),
+}
 
 
 ARTEFACTS = [
     *table("safetensors", SAFETENSORS, (("weights", "inspect", FILE), ("load", FILE))),
     *table("metadata", {name: _changed(new) for name, new in METADATA.items()}, CHECKPOINT),
-    *table("metadata", {"class names of mmseg that laugh": save(_mmseg)}, CHECKPOINT[1:2]),
-    *table("tensors", {name: _weights(new) for name, new in WEIGHTS.items()}, CHECKPOINT),
+    *table("tensors", WEIGHTS, CHECKPOINT),
 ]

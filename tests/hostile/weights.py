@@ -3,7 +3,6 @@
 import importlib
 import os
 import pickle
-import zipfile
 
 import torch
 
@@ -89,19 +88,10 @@ def _pt2(place):
     return {**records, "data/constants/custom_obj_0": _pickled(place)}
 
 
-def _zip_slip(place):
-    with zipfile.ZipFile(place.given / "w.pth", "w") as file:
-        file.writestr("archive/data.pkl", _pickled(place))
-        for name in ("../../outside/victim.txt", "/tmp/hostile_code", "archive/../../x"):
-            file.writestr(name, "hostile_code")
-
-
+LEGACY = {"_use_new_zipfile_serialization": False}
 OPTIMIZER = {
     "system in optimizer state": _in_optimizer(_system),
-    "exec in optimizer state, legacy": _in_optimizer(
-        PAYLOADS["exec"], _use_new_zipfile_serialization=False
-    ),
-    "zip that leads out": _zip_slip,
+    "exec in optimizer state, legacy": _in_optimizer(PAYLOADS["exec"], **LEGACY),
 }
 FILES = {
     **{f"opcode {name}": _opcodes(text) for name, text in OPCODES.items()},
