@@ -7,8 +7,8 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hrseg.errors import ConfigError
-from hrseg.utils.text import DataError, printable
+from hrseg.errors import ConfigError, DataError
+from hrseg.utils.text import printable
 
 if TYPE_CHECKING:
     from hrseg.config.schema import Config

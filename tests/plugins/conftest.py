@@ -19,7 +19,8 @@ def forget():
             part._entries, part.plugins = dict(built_in), {}
         PARTS.update({section: dict(names) for section, names in parts.items()})
         for name in set(sys.modules) - modules:
-            if "plugins" in (getattr(sys.modules[name], "__file__", None) or ""):
+            # Not parts of other packages, such as pytorch_lightning.plugins.
+            if "." not in name and "plugins" in (getattr(sys.modules[name], "__file__", "") or ""):
                 del sys.modules[name]
         sys.path[:] = path
         registry._installed.clear()
