@@ -31,7 +31,6 @@ def cache_of(folder, count=5):
 
 
 def datasets(files, folder, root, transform=None):
-    """The same images from their files and from the cache."""
     plain = SegmentationDataset(files, READER, transform)
     cached = SegmentationDataset(files, READER, transform)
     cached.cache = Cache(folder, root, READER)

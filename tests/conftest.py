@@ -37,7 +37,6 @@ def here(monkeypatch):
 
 @pytest.fixture
 def camvid(tmp_path):
-    """A folder in CamVid's layout with 4 training and 2 validation images of 48x64."""
     return make_camvid(tmp_path / "camvid")
 
 

@@ -11,26 +11,15 @@ nbformat = pytest.importorskip("nbformat")
 nbclient = pytest.importorskip("nbclient")
 jupyter_client = pytest.importorskip("jupyter_client")
 
-NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 
-
-def test_there_are_two():
-    assert [path.stem for path in NOTEBOOKS] == ["dataset_tour", "explore_predictions"]
-
-
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
-def test_a_notebook_is_stored_without_outputs(path):
-    notebook = nbformat.read(path, as_version=4)
+@pytest.mark.parametrize("name", ["dataset_tour", "explore_predictions"])
+def test_a_notebook_is_stored_without_outputs_and_runs(name, tmp_path, monkeypatch):
+    monkeypatch.setenv("MPLBACKEND", "module://matplotlib_inline.backend_inline")
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    notebook = nbformat.read(ROOT / "notebooks" / f"{name}.ipynb", as_version=4)
     nbformat.validate(notebook)
     for cell in notebook.cells:
         assert not cell.get("outputs") and not cell.get("execution_count")
-
-
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
-def test_a_notebook_runs_from_top_to_bottom(path, tmp_path, monkeypatch):
-    monkeypatch.setenv("MPLBACKEND", "module://matplotlib_inline.backend_inline")
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    notebook = nbformat.read(path, as_version=4)
     manager = jupyter_client.AsyncKernelManager()
     manager.kernel_spec.argv[0] = sys.executable
     client = nbclient.NotebookClient(
@@ -40,11 +29,11 @@ def test_a_notebook_runs_from_top_to_bottom(path, tmp_path, monkeypatch):
         client.execute()
     finally:
         asyncio.run(manager.shutdown_kernel(now=True))
-    shown = [output for cell in notebook.cells for output in cell.get("outputs", ())]
-    assert not [output for output in shown if output.output_type == "error"]
-    data = [output.data for output in shown if "data" in output]
+    outputs = [output for cell in notebook.cells for output in cell.get("outputs", ())]
+    assert not [output for output in outputs if output.output_type == "error"]
+    data = [output.data for output in outputs if "data" in output]
     assert sum("image/png" in mimes for mimes in data) >= 3
-    if path.stem == "explore_predictions":
+    if name == "explore_predictions":
         assert any("application/vnd.jupyter.widget-view+json" in mimes for mimes in data)
         assert any("<img src=" in mimes.get("text/html", "") for mimes in data)
         assert any("at scales 0.75, 1: mIoU" in str(mimes) for mimes in data)

@@ -10,7 +10,6 @@ PALETTE = [(128, 64, 128), (0, 0, 142), (107, 142, 35)]
 
 
 def save_untrained(path):
-    """Write the checkpoint; return its path."""
     torch.manual_seed(0)
     model = hrseg.create_model("hrnet_w18_small_v1", num_classes=len(NAMES))
     torch.nn.init.normal_(model.head.last_layer[-1].weight, std=1.0)
@@ -18,7 +17,6 @@ def save_untrained(path):
 
 
 def save_checkpoint(task, path):
-    """Write the checkpoint of a task; return its path."""
     trainer = pl.Trainer(logger=False, accelerator="cpu", enable_checkpointing=False)
     trainer.strategy.connect(task)
     trainer.save_checkpoint(path)

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hrseg.errors import ConfigError, DataError
+from hrseg.utils.text import printable
 
 if TYPE_CHECKING:
     from hrseg.config.schema import Config
@@ -125,4 +126,4 @@ def print_once(line: str) -> None:
     from hrseg.checkpoints.runs import is_first_process
 
     if is_first_process():
-        print(line)
+        print(printable(line))

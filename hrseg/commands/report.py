@@ -4,6 +4,7 @@ import argparse
 
 from hrseg.commands._shared import add_overrides, run_of_arguments
 from hrseg.errors import ConfigError, DataError
+from hrseg.utils.console import note, say
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -27,5 +28,5 @@ def run(arguments: argparse.Namespace) -> None:
     try:
         write_details(evaluation)
     except DataError as error:
-        print(f"note: no details and no pictures: {error}")
-    print(f"report: {write_report(folder, arguments.overrides, arguments.images)}")
+        note(f"no details and no pictures: {error}")
+    say(f"report: {write_report(folder, arguments.overrides, arguments.images)}")

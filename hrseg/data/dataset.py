@@ -1,5 +1,6 @@
 """Dataset of image and mask files, and the check of its files before training."""
 
+import os
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -181,7 +182,8 @@ def _names(images: Sequence[Path]) -> list[str]:
     """Return the stems, with as many folders in front as it takes to tell the images apart."""
     parts = [path.relative_to(path.anchor).with_suffix("").parts for path in images]
     for depth in range(1, 21):
-        names = ["_".join(part[-depth:]) for part in parts]
+        # images.json needs UTF-8, which a file name may lack.
+        names = [os.fsencode("_".join(part[-depth:])).decode(errors="replace") for part in parts]
         if len(set(names)) == len(set(images)):
             return names
     return [f"{name}-{index}" for index, name in enumerate(names)]  # a_b/c and a/b_c

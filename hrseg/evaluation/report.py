@@ -22,7 +22,7 @@ from PIL import Image
 from hrseg.errors import DataError, HrsegError
 from hrseg.evaluation.analysis import write_details
 from hrseg.evaluation.results import Evaluation, open_evaluation
-from hrseg.utils.console import note
+from hrseg.utils.console import note, say
 from hrseg.utils.constants import IGNORE_INDEX, __version__
 from hrseg.utils.files import write_bytes
 from hrseg.visualize import RIGHT_COLOR, VOID_COLOR, WRONG_COLOR, default_palette, indexed
@@ -79,7 +79,7 @@ def report_run(folder: Path, details: bool) -> None:
     try:
         if details:
             write_details(open_evaluation(folder))
-        print(f"report: {write_report(folder)}")
+        say(f"report: {write_report(folder)}")
     except HrsegError as error:
         note(f"no report: {error}")
 

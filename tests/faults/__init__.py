@@ -1,13 +1,27 @@
-"""Fault injection: one module per kind of fault, with the helpers that several of them share.
+"""Fault injection, one module per kind of fault.
 
-By default each test injects a few faults; `pytest -m faults` injects the full counts, in half an
-hour on two cores. A test collects a line for each fault that broke the promise: which fault, what
-was expected, what came instead. It fails with these lines.
+By default each test injects a few faults. `pytest -m faults` injects the full counts, in 40 minutes
+on two cores.
 """
+
+import functools
 
 import pytest
 
 
-def counts(few: int, full: int) -> pytest.MarkDecorator:
-    """Run a test with a `count` of faults: a few by default, the full count with `-m faults`."""
-    return pytest.mark.parametrize("count", [few, pytest.param(full, marks=pytest.mark.faults)])
+def inject(few, full):
+    """Run a test with a `count` of faults: a few by default, the full count with `-m faults`.
+
+    The test yields for each fault None, or a message: the fault, what was expected, what came.
+    """
+
+    def decorate(test):
+        @functools.wraps(test)
+        def run(**fixtures):
+            messages = [message for message in test(**fixtures) if message]
+            assert not messages, "\n".join(messages)
+
+        counts = [few, pytest.param(full, marks=pytest.mark.faults)]
+        return pytest.mark.parametrize("count", counts)(run)
+
+    return decorate

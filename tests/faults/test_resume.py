@@ -1,140 +1,198 @@
-"""Trainings killed or stopped at any moment, resumed: what is left is that of one in one go."""
+"""Trainings that are killed or stopped and resumed equal uninterrupted ones, bit by bit."""
 
+import json
+import os
 import random
 import signal
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
-from typing import Any
 
-from tests.faults import counts
+import torch
+
+from tests.faults import inject
 from tests.faults import training as train
-from tests.faults.training import Blow, Ended
+from tests.faults.training import Blow
 
-# Ways to train; together: both heads, every callback that has a state, both places of validation.
-LEARNS = ("optimizer.lr=0.02", "data.crop_size=[48,64]", "data.scales=[1,1]")
+# Together: both heads, every callback that has a state, both times of validation.
+LEARNS = ("optimizer.lr=0.02", "data.scales=[1,1]")
+LARGE = (*LEARNS, "data.crop_size=[48,64]")
 OCR = "model.head={name: ocr}"
-TWO = "data.batch_size=4", "trainer.accumulate_grad_batches=2"
 KINDS = {
-    "dropout": (OCR, "trainer.val_check_interval=0.5", "ema_decay=0.7", *LEARNS),
-    "ema": ("ema_decay=0.7", *LEARNS),
-    "accumulated": (OCR, *TWO, "data.photometric=0.5"),
+    "dropout": (OCR, "trainer.val_check_interval=0.5", "ema_decay=0.7", *LARGE),
+    "ema": ("ema_decay=0.7", *LARGE),
+    "accumulated": (
+        OCR, "data.batch_size=4", "trainer.accumulate_grad_batches=2", "data.photometric=0.5",
+    ),
     "by class": ("data.class_uniform=0.5", "early_stopping_patience=1", "optimizer.lr=0.001"),
     "by steps": (
-        "trainer.max_epochs=-1", "trainer.max_steps=11", "trainer.val_check_interval=3", *LEARNS,
+        "trainer.max_epochs=-1", "trainer.max_steps=11", "trainer.val_check_interval=3", *LARGE,
     ),
     "adamw": (
         "optimizer={name: adamw, lr: 0.002}", "trainer.check_val_every_n_epoch=2",
         OCR, "save_every_minutes=0.001", "trainer.gradient_clip_val=1.0",
     ),
 }  # fmt: skip
-SIGNALS = (
-    signal.SIGKILL, signal.SIGTERM, signal.SIGKILL, signal.SIGINT, signal.SIGUSR1, signal.SIGHUP,
-    signal.SIGKILL,
-)  # fmt: skip
-CODES = {
-    signal.SIGKILL: -9, signal.SIGTERM: 143, signal.SIGINT: 130, signal.SIGUSR1: 143,
-    signal.SIGHUP: 129,
-}  # fmt: skip
+KILL, REQUEUE = signal.SIGKILL, signal.SIGUSR1
+SIGNALS = (KILL, signal.SIGTERM, KILL, signal.SIGINT, REQUEUE, signal.SIGHUP, KILL)
+CODES = {signum: 128 + signum for signum in SIGNALS} | {KILL: -9, REQUEUE: 143}
 
 
-@counts(2, 36)
+class Failed(Exception):
+    """A command ended in another way than expected."""
+
+
+@inject(2, 36)
 def test_an_interrupted_and_resumed_training_equals_an_uninterrupted_one(count, tmp_path):
-    """Kill or stop trainings, some twice, and compare every bit that is left."""
-    folder = tmp_path
-    draw, lost = random.Random(0), []
-    train.prepare(folder)
-    references: dict[tuple[str, int], Any] = {}
+    draw = random.Random(0)
+    train.prepare(tmp_path)
+
+    @cache
+    def reference(kind):
+        runs = tmp_path / f"reference {kind}"
+        words = train.command(tmp_path, runs, *KINDS[kind])
+        return finished(train.run(words, runs.with_suffix(".log")), runs)
+
     for number in range(count):
         kind = list(KINDS)[number // 2 % len(KINDS)]
         workers, signum = draw.choice([0, 2]), SIGNALS[number % len(SIGNALS)]
         at = draw.choice(["training_step"] * 3 + ["validation_step"])
         step = draw.randint(1, 11 if at == "training_step" else 6)
         blow = Blow(signum, step, draw.uniform(0, 0.2), at)
-        words = (*KINDS[kind], f"data.workers={workers}")
-        name = f"{number}: {kind}, {workers} workers, {signum.name} at {at} {step}"
+        again = replace(blow, step=draw.randint(1, 4)) if number % 3 == 2 else None
+        runs = tmp_path / f"runs{number}"
+        words = train.command(tmp_path, runs, *KINDS[kind], f"data.workers={workers}")
         try:
-            if kind not in references:
-                references[kind] = reference(folder, kind)
-            again = replace(blow, step=draw.randint(1, 4)) if number % 3 == 2 else None
-            left = record(folder, f"runs{number}", words, blow, again)
-            fault = train.difference(references[kind], left)
+            fault = train.difference(reference(kind), interrupted(words, runs, blow, again))
         except Failed as failed:
             fault = str(failed)
-        if fault:
-            lost.append(f"{name}: {fault}")
-    assert not lost, "\n".join(lost)
+        case = f"{number}: {kind}, {workers} workers, {signum.name} at {at} {step}"
+        yield fault and f"{case}: {fault}"
 
 
-class Failed(Exception):
-    """A command ended in another way than it should."""
-
-
-def reference(folder: Path, kind: str) -> Any:
-    """Return what a training leaves that nobody interrupts."""
-    runs = folder / f"reference {kind}"
-    expect(train.run(train.command(folder, runs, *KINDS[kind]), runs.with_suffix(".log")), 0)
-    return train.record_of(train.only_run(runs))
-
-
-def record(folder: Path, name: str, words: tuple[str, ...], blow: Blow, again: Blow | None) -> Any:
-    """Return what a training leaves that is struck, and struck again when it is resumed."""
-    runs, log = folder / name, folder / f"{name}.log"
-    first = train.command(folder, runs, *words)
-    requeued = slurm(folder) if blow.signum == signal.SIGUSR1 else {}
-    ended = train.run(first, log, blow, requeued)
+def interrupted(words, runs, blow, again):
+    """Return the record of a training that is struck, and perhaps struck again when resumed."""
+    log = runs.with_suffix(".log")
+    environment = slurm(runs.parent) if blow.signum == REQUEUE else {}
+    ended = train.run(words, log, blow, environment)
     if unstopped(ended, blow):
-        expect(ended, 0)
-        return train.record_of(train.only_run(runs))
-    expect(ended, CODES[signal.Signals(blow.signum)])
+        return finished(ended, runs)
+    expect(ended, CODES[blow.signum])
     if not list(runs.glob("*/*/checkpoints/last*.ckpt")):
-        return resumed(first, log, None, {}, runs)  # killed before the first state was saved
-    if requeued:
-        said = (folder / "scontrol.log").read_text().splitlines()
-        if said[-1] != "requeue 77":
-            raise Failed(f"scontrol was told {said[-1]!r}")
-        return resumed(first, log, again, {**requeued, "SLURM_RESTART_COUNT": "1"}, runs)
-    return resumed(["fit", "--resume", str(train.only_run(runs))], log, again, {}, runs)
-
-
-def resumed(
-    words: list[str], log: Path, again: Blow | None, environment: dict[str, str], runs: Path
-) -> Any:
-    """Go on until the end; return what is left."""
+        again, environment = None, {}  # the kill came before the first checkpoint
+    elif environment:
+        calls = (runs.parent / "scontrol.log").read_text().splitlines()
+        if calls[-1] != "requeue 77":
+            raise Failed(f"scontrol was called with {calls[-1]!r}")
+        environment["SLURM_RESTART_COUNT"] = "1"
+    else:
+        words = ["fit", "--resume", str(train.only_run(runs))]
     ended = train.run(words, log, again, environment)
     if again is not None and not unstopped(ended, again):
-        expect(ended, CODES[signal.Signals(again.signum)])
+        expect(ended, CODES[again.signum])
         ended = train.run(words, log, None, environment)
+    return finished(ended, runs)
+
+
+def unstopped(ended, blow):
+    """Return whether a training ended before the signal, or at it with nothing left to requeue."""
+    return ended.seconds is None or (blow.signum == REQUEUE and ended.code == 0)
+
+
+def expect(ended, code):
+    if ended.code != code or ended.left or "Traceback" in ended.output:
+        last = " | ".join(ended.output.splitlines()[-4:])
+        raise Failed(f"exit {ended.code}, expected {code}; left {ended.left}; {last}")
+
+
+def finished(ended, runs):
     expect(ended, 0)
-    finished = [run for run in runs.glob("*/2*") if (run / "report.html").is_file()]
-    return train.record_of(finished[0])
+    [run] = [path.parent for path in runs.glob("*/2*/report.html")]
+    return train.record_of(run)
 
 
-def unstopped(ended: Ended, blow: Blow) -> bool:
-    """Tell whether a training was too short to be struck, or at its end when asked to go on later.
-
-    A job that has nothing left to do is not queued again.
-    """
-    return ended.lingered is None or (blow.signum == signal.SIGUSR1 and ended.code == 0)
-
-
-def expect(ended: Ended, code: int) -> None:
-    """Raise Failed for another exit code, and for processes that are left."""
-    if ended.code != code or ended.left or "Traceback" in ended.said:
-        said = " | ".join(ended.said.splitlines()[-4:])
-        raise Failed(f"exit {ended.code}, expected {code}; left {ended.left}; {said}")
-
-
-def slurm(folder: Path) -> dict[str, str]:
-    """Return the environment of a job; its scontrol stops, as SLURM does, what it queues again."""
+def slurm(folder):
+    """Return the environment of a SLURM job, whose scontrol stops the job that it requeues."""
     tool = folder / "bin" / "scontrol"
-    if not tool.is_file():
-        tool.parent.mkdir()
-        tool.write_text(
-            f'#!/bin/sh\necho "$@" >> "{folder}/scontrol.log"\n(sleep 0.1; kill -TERM $PPID) &\n'
-        )
-        tool.chmod(0o755)
-    return {
+    tool.parent.mkdir(exist_ok=True)
+    calls = folder / "scontrol.log"
+    tool.write_text(f'#!/bin/sh\necho "$@" >> "{calls}"\n(sleep 0.1; kill -TERM $PPID) &\n')
+    tool.chmod(0o755)
+    zeros = ("SLURM_STEP_ID", "SLURM_PROCID", "SLURM_LOCALID", "SLURM_NODEID")
+    return dict.fromkeys(zeros, "0") | {
         "PATH": f"{tool.parent}:/usr/bin:/bin", "SLURM_NTASKS": "1", "SLURM_JOB_NAME": "train",
-        "SLURM_JOB_ID": "77", "SLURM_STEP_ID": "0", "SLURM_PROCID": "0", "SLURM_LOCALID": "0",
-        "SLURM_NODEID": "0", "SLURM_NTASKS_PER_NODE": "1",
+        "SLURM_JOB_ID": "77", "SLURM_NTASKS_PER_NODE": "1",
     }  # fmt: skip
+
+
+@inject(1, 48)
+def test_a_kill_between_any_two_files_leaves_best_and_scores_that_agree(count, tmp_path):
+    """Kill trainings just before and just after a file replaces another; resume them."""
+    train.prepare(tmp_path)
+    names, runs = tmp_path / "replacements.txt", tmp_path / "reference"
+    reference = finished(fit(tmp_path, runs, names), runs)
+    replacements = names.read_text().split()
+    kills = [(number, after) for number in range(len(replacements)) for after in (False, True)]
+    random.Random(0).shuffle(kills)
+    for index in range(count):
+        number, after = kills[index % len(kills)]
+        runs = tmp_path / f"runs{index}"
+        ended = fit(tmp_path, runs, Path(os.devnull), (number, after))
+        try:
+            expect(ended, -KILL)
+            fault = disagreement(train.only_run(runs))
+            fault = fault or train.difference(reference, resumed(tmp_path, runs))
+        except Failed as failed:
+            fault = str(failed)
+        case = f"{'after' if after else 'before'} {replacements[number]}, file {number}"
+        yield fault and f"{case}: {fault}"
+
+
+def fit(folder, runs, names, kill=None):
+    """Train in a process of its own that lists its replacements, and dies at one."""
+    words, log = train.command(folder, runs, *LEARNS, "ema_decay=0.3"), runs.with_suffix(".log")
+    return train.wait(train.forked(_watched, words, log, names, kill), log)
+
+
+def _watched(words, log, names, kill):
+    replace_file, number = os.replace, 0
+
+    def watched(source, target):
+        nonlocal number
+        with names.open("a") as file:
+            file.write(f"{Path(target).name}\n")
+        if kill == (number, False):
+            os.kill(os.getpid(), KILL)
+        replace_file(source, target)
+        if kill == (number, True):
+            os.kill(os.getpid(), KILL)
+        number += 1
+
+    os.replace = watched
+    train.run_command(words, log)
+
+
+def disagreement(run):
+    """Compare best.ckpt with scores.json, which may be one write ahead."""
+    best = []
+    for path in (run / "checkpoints" / name for name in ("best.ckpt", "best.previous.ckpt")):
+        if path.is_file():
+            callbacks = torch.load(path, weights_only=True)["callbacks"]
+            [state] = [state for key, state in callbacks.items() if "val/miou" in key]
+            best.append(float(state["best_model_score"]))
+    path = run / "scores.json"
+    scores = json.loads(path.read_text()) if path.is_file() else None
+    if not (run / "checkpoints" / "best.ckpt").is_file():  # written after the first scores
+        return None if scores is None or scores["epoch"] == 0 else "scores without a best"
+    if scores is None or scores["miou"] < max(best) - 1e-6:
+        return f"the best has mIoU {best}, scores.json has {scores and scores['miou']}"
+    return None
+
+
+def resumed(folder, runs):
+    """Return the record of a resumed run, or of a new one if nothing was saved."""
+    run = train.only_run(runs)
+    if not any((run / "checkpoints").glob("last*.ckpt")):
+        again = runs.with_name(f"{runs.name}-again")
+        return finished(fit(folder, again, Path(os.devnull)), again)
+    return finished(train.run(["fit", "--resume", str(run)], runs.with_suffix(".log")), runs)

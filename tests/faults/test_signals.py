@@ -1,9 +1,8 @@
-"""SIGTERM, SIGINT, SIGHUP to commands: one line, an exit code, in time; nothing half done."""
+"""SIGTERM, SIGINT and SIGHUP to commands: one line, an exit code, in time, nothing half-written."""
 
 import random
 import signal
 import socket
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,135 +10,149 @@ import torch
 
 from hrseg.checkpoints.integrity import state_of
 from hrseg.checkpoints.runs import newest_state
-from tests.faults import counts
+from tests.faults import inject
 from tests.faults import training as train
-from tests.faults.training import Blow, Ended
+from tests.faults.training import Blow
 
 SOON = 10.0  # seconds
-ENDLESS = ("trainer.max_epochs=1000", "trainer.num_sanity_val_steps=0")
-LEFT = (".partial-*", ".masks", ".metrics.csv")
+RESUME = "to go on: hrseg fit --resume"
+HALF_WRITTEN = (".partial-*", ".masks", ".metrics.csv")
 
 
 @dataclass(frozen=True)
-class Place:
-    """Where the tests of a kind happen: the folder, the number of the case, and a finished run."""
-
+class Case:
     folder: Path
-    number: int
+    signum: int
+    draw: random.Random
     trained: Path
 
     @property
-    def runs(self) -> Path:
-        return self.folder / f"runs{self.number}"
+    def runs(self):
+        return self.folder / "runs"
 
     @property
-    def log(self) -> Path:
-        return self.folder / f"{self.number}.log"
+    def log(self):
+        return self.folder / "log"
+
+    def fit(self, *pairs):
+        endless = ("trainer.max_epochs=1000", "trainer.num_sanity_val_steps=0")
+        return train.command(self.folder.parent, self.runs, *endless, *pairs)
+
+    def wrong(self, words, message, step, **how):
+        ended = train.run(words, self.log, Blow(self.signum, step, **how))
+        return self.misbehaved(ended, message)
+
+    def misbehaved(self, ended, message):
+        lines = ended.output.strip().splitlines() or [""]
+        if ended.seconds is None or ended.code != 128 + self.signum:
+            return f"exit {ended.code}, {ended.seconds} s after the signal; {lines[-3:]}"
+        if ended.seconds > SOON or ended.left:
+            return f"it took {ended.seconds:.1f} s; processes left: {ended.left}"
+        last = lines[-1].startswith("hrseg: stopped") and message in lines[-1]
+        return None if last and "Traceback" not in ended.output else f"it printed {lines[-3:]}"
+
+    def unsaved(self, step):
+        """Return what is wrong with the state of a stopped training, at `step` or later."""
+        path = newest_state(train.only_run(self.runs))
+        saved = int(torch.load(path, weights_only=True)["global_step"])
+        if state_of(path) != "whole" or path.name != "last.ckpt" or saved < step:
+            return f"{path} is {state_of(path)}, at step {saved}, expected {step}"
+        output = self.log.read_text() if self.log.is_file() else ""
+        if " after step " in output and f" after step {saved};" not in output:
+            return f"the state is of step {saved}, it printed {output.splitlines()[-1]}"
+        return None
 
 
-@counts(2, 32)
+@inject(2, 32)
 def test_a_signal_stops_a_command_within_ten_seconds_with_its_state_saved(count, tmp_path):
-    """SIGTERM, SIGINT and SIGHUP to `fit`, `validate` and `predict`, at drawn moments."""
-    folder = tmp_path
-    draw, lost = random.Random(0), []
-    train.prepare(folder)
-    first = train.command(folder, folder / "trained", "trainer.max_epochs=1")
-    train.run(first, folder / "trained.log")
-    trained = train.only_run(folder / "trained")
+    """At drawn moments of `fit`, `validate` and `predict`."""
+    draw = random.Random(0)
+    train.prepare(tmp_path)
+    first = train.command(tmp_path, tmp_path / "trained", "trainer.max_epochs=1")
+    train.run(first, tmp_path / "trained.log")
+    trained = train.only_run(tmp_path / "trained")
     for number in range(count):
-        case = list(CASES)[number % len(CASES)]
+        name = list(CASES)[number % len(CASES)]
         signum = draw.choice([signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
-        place = Place(folder, number, trained)
-        fault = CASES[case](place, signum, draw) or rest(place)
-        if fault:
-            lost.append(f"{number}: {signum.name} {case}: {fault}")
-    assert not lost, "\n".join(lost)
+        case = Case(tmp_path / str(number), signum, draw, trained)
+        case.folder.mkdir()
+        fault = CASES[name](case)
+        folders = (case.folder, trained)
+        left = [path for folder in folders for p in HALF_WRITTEN for path in folder.rglob(p)]
+        yield (fault or left) and f"{number}: {signum.name} {name}: {fault}; left: {left}"
 
 
-def training(place: Place, signum: int, draw: random.Random, **how: object) -> str | None:
-    """Strike amid a training: the batch is finished, and saved."""
-    workers = draw.choice([0, 2])
-    words = train.command(place.folder, place.runs, *ENDLESS, f"data.workers={workers}")
-    blow = Blow(signum, draw.randint(1, 9), draw.uniform(0, 0.2), **how)  # type: ignore[arg-type]
-    ended = train.run(words, place.log, blow)
-    return misbehaved(ended, signum, "to go on: hrseg fit --resume") or unsaved(place, blow.step)
+def training(case, everyone=False):
+    """The batch is finished and saved."""
+    words = case.fit(f"data.workers={case.draw.choice([0, 2])}")
+    step, delay = case.draw.randint(1, 9), case.draw.uniform(0, 0.2)
+    return case.wrong(words, RESUME, step, delay=delay, all=everyone) or case.unsaved(step)
 
 
-def validating(place: Place, signum: int, draw: random.Random) -> str | None:
-    """Strike amid a validation of a training: what was before it is saved already."""
-    words = train.command(place.folder, place.runs, *ENDLESS)
-    ended = train.run(words, place.log, Blow(signum, draw.randint(1, 3), 0, "validation_step"))
-    return misbehaved(ended, signum, "to go on: hrseg fit --resume") or unsaved(place, 4)
+def validating(case):
+    """The state before the validation is saved already."""
+    step = case.draw.randint(1, 3)
+    return case.wrong(case.fit(), RESUME, step, at="validation_step") or case.unsaved(4)
 
 
-def twice(place: Place, signum: int, draw: random.Random) -> str | None:
-    """Strike again, amid a batch that does not end: it ends at once."""
-    words = train.command(place.folder, place.runs, *ENDLESS)
-    blow = Blow(signum, 6, again=1.5, linger=8.0)
-    ended = train.run(words, place.log, blow)
-    fault = misbehaved(ended, signum, "at once; to go on: hrseg fit --resume")
-    if ended.lingered and ended.lingered > 6:
-        return f"it took {ended.lingered:.1f} s"
-    return fault or unsaved(place, 4)
+def twice(case):
+    """The second signal ends a long batch at once."""
+    ended = train.run(case.fit(), case.log, Blow(case.signum, 6, again=1.5, linger=8.0))
+    if ended.seconds and ended.seconds > 6:
+        return f"it took {ended.seconds:.1f} s"
+    return case.misbehaved(ended, f"at once; {RESUME}") or case.unsaved(4)
 
 
-def checking(place: Place, signum: int, draw: random.Random) -> str | None:
-    """Strike before the training begins: it leaves no run behind."""
-    words = train.command(place.folder, place.runs)
-    ended = train.run(words, place.log, Blow(signum, 1, draw.uniform(0, 0.2), "check", linger=0.3))
-    left = [path for path in place.runs.glob("*/*")]
-    return misbehaved(ended, signum, "stopped") or (f"a run is left: {left}" if left else None)
+def checking(case):
+    """A stop before the training leaves no run folder."""
+    words, delay = train.command(case.folder.parent, case.runs), case.draw.uniform(0, 0.2)
+    fault = case.wrong(words, "stopped", 1, delay=delay, at="check", linger=0.3)
+    left = list(case.runs.glob("*/*"))
+    return fault or (left and f"a run is left: {left}")
 
 
-def scoring(place: Place, signum: int, draw: random.Random) -> str | None:
-    """Strike `validate`: it leaves no folder of scores."""
-    checkpoint = place.trained / "checkpoints" / "best.ckpt"
-    words = ["validate", "--checkpoint", str(checkpoint), f"data.workers={draw.choice([0, 2])}"]
-    ended = train.run(words, place.log, Blow(signum, draw.randint(1, 3), 0, "validation_step"))
-    left = list(place.trained.glob("validate/*"))
-    return misbehaved(ended, signum, "stopped") or (f"left: {left}" if left else None)
+def scoring(case):
+    """A stop of `validate` leaves no folder of scores."""
+    checkpoint = str(case.trained / "checkpoints" / "best.ckpt")
+    words = ["validate", "--checkpoint", checkpoint, f"data.workers={case.draw.choice([0, 2])}"]
+    fault = case.wrong(words, "stopped", case.draw.randint(1, 3), at="validation_step")
+    left = list(case.trained.glob("validate/*"))
+    return fault or (left and f"left: {left}")
 
 
-def predicting(place: Place, signum: int, draw: random.Random) -> str | None:
-    """Strike `predict`: every mask that is there is whole, and a resumed call makes the rest."""
-    out, images = place.folder / f"out{place.number}", place.folder / "camvid" / "train"
-    words = ["predict", str(images), "--checkpoint", str(place.trained), "--out", str(out)]
-    blow = Blow(signum, draw.randint(1, 8), draw.uniform(0, 0.03), "segment", linger=0.1)
-    fault = misbehaved(train.run(words, place.log, blow), signum, "stopped")
-    again = train.run([*words, "--resume"], place.log)
+def predicting(case):
+    """The masks of a stopped `predict` are whole, and `--resume` writes the others."""
+    out, images = case.folder / "out", case.folder.parent / "camvid" / "train"
+    words = ["predict", str(images), "--checkpoint", str(case.trained), "--out", str(out)]
+    step, delay = case.draw.randint(1, 8), case.draw.uniform(0, 0.03)
+    fault = case.wrong(words, "stopped", step, delay=delay, at="segment", linger=0.1)
+    again = train.run([*words, "--resume"], case.log)
     masks = len(list(out.glob("masks/*.png")))
-    if again.code or masks != train.TRAIN:
-        return f"resumed: exit {again.code}, {masks} masks"
-    return fault
+    resumed = again.code == 0 and masks == train.TRAIN
+    return fault if resumed else f"resumed: exit {again.code}, {masks} masks"
 
 
-def two(place: Place, signum: int, draw: random.Random) -> str | None:
-    """Strike one of two processes amid a training: both save and end after the same batch."""
-    words = train.command(
-        place.folder, place.runs, *ENDLESS, "trainer.devices=2", "data.batch_size=4"
-    )
-    at = draw.choice(["training_step", "training_step", "validation_step"])
-    step = draw.randint(3, 9) if at == "training_step" else draw.randint(1, 2)
-    blow = Blow(signum, step, draw.uniform(0, 0.1), at)
-    struck, logs = draw.randrange(2), [place.log.with_suffix(f".{rank}.log") for rank in range(2)]
-    port = free_port()
-    processes = [
-        train.start(words, log, blow if rank == struck else None, torchrun(rank, port))
-        for rank, log in enumerate(logs)
-    ]
-    ends = [train.wait(process, log) for process, log in zip(processes, logs, strict=True)]
-    ends[0].lingered = ends[struck].lingered
-    silent = ends[1].said.strip().splitlines()
-    fault = misbehaved(ends[0], signum, "to go on: hrseg fit --resume")
-    if ends[1].code != 128 + signum or ends[1].left or "Traceback" in ends[1].said:
-        return f"the second one: exit {ends[1].code}, left {ends[1].left}, {silent[-3:]}"
-    return fault or unsaved(place, step if at == "training_step" else 2)
+def two(case):
+    """If one of two processes gets the signal, both save and end after the same batch."""
+    words = case.fit("trainer.devices=2", "data.batch_size=4")
+    at = case.draw.choice(["training_step", "training_step", "validation_step"])
+    step = case.draw.randint(3, 9) if at == "training_step" else case.draw.randint(1, 2)
+    blows = [Blow(case.signum, step, case.draw.uniform(0, 0.1), at), None]
+    case.draw.shuffle(blows)
+    port, logs = free_port(), [case.folder / "log0", case.folder / "log1"]
+    starts = [train.start(words, logs[i], blows[i], torchrun(i, port)) for i in range(2)]
+    ends = [train.wait(*pair) for pair in zip(starts, logs, strict=True)]
+    ends[0].seconds = ends[0].seconds or ends[1].seconds
+    if ends[1].code != 128 + case.signum or ends[1].left or "Traceback" in ends[1].output:
+        return f"the second process: {ends[1]}"
+    saved = step if at == "training_step" else 2
+    return case.misbehaved(ends[0], RESUME) or case.unsaved(saved)
 
 
-CASES: dict[str, Callable[[Place, int, random.Random], str | None]] = {
+CASES = {
     "to fit": training,
     "to one of two processes": two,
-    "to fit and its workers": lambda *case: training(*case, all=True),
+    "to fit and its workers": lambda case: training(case, everyone=True),
     "to fit that validates": validating,
     "to fit that checks the data": checking,
     "to validate": scoring,
@@ -148,53 +161,15 @@ CASES: dict[str, Callable[[Place, int, random.Random], str | None]] = {
 }
 
 
-def misbehaved(ended: Ended, signum: int, word: str) -> str | None:
-    """Return what is wrong with how a command ended, if anything."""
-    lines = ended.said.strip().splitlines() or [""]
-    if ended.lingered is None:
-        return f"it was not struck; exit {ended.code}; {lines[-3:]}"
-    if ended.code != 128 + signum:
-        return f"exit {ended.code}; {lines[-3:]}"
-    if ended.lingered > SOON:
-        return f"it took {ended.lingered:.1f} s"
-    if ended.left:
-        return f"processes are left: {ended.left}"
-    if "Traceback" in ended.said or not lines[-1].startswith("hrseg: stopped"):
-        return f"it said {lines[-3:]}"
-    return None if word in lines[-1] else f"it said {lines[-1]}"
-
-
-def unsaved(place: Place, step: int) -> str | None:
-    """Return what is wrong with the state of a stopped training: it stands at `step` or later."""
-    path = newest_state(train.only_run(place.runs))
-    content = torch.load(path, weights_only=True)
-    said = place.log.read_text() if place.log.is_file() else ""
-    if state_of(path) != "whole" or path.name != "last.ckpt":
-        return f"{path} is {state_of(path)}"
-    found = int(content["global_step"])
-    if f" after step {found};" not in said and " after step " in said:
-        return f"the state stands at step {found}, it said {said.splitlines()[-1]}"
-    return None if found >= step else f"the state stands at step {found}, not {step}"
-
-
-def rest(place: Place) -> str | None:
-    """Return what is left half-written, if anything."""
-    folders = [place.runs, place.trained, place.folder / f"out{place.number}"]
-    left = [path for folder in folders for pattern in LEFT for path in folder.rglob(pattern)]
-    return f"left: {left}" if left else None
-
-
-def torchrun(rank: int, port: int) -> dict[str, str]:
-    """Return the environment of one of two processes."""
+def torchrun(rank, port, processes=2):
+    world = dict.fromkeys(("WORLD_SIZE", "LOCAL_WORLD_SIZE"), str(processes))
     return {
-        "RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2",
-        "GROUP_RANK": "0", "TORCHELASTIC_RUN_ID": "test", "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": str(port),
+        **world, "RANK": str(rank), "LOCAL_RANK": str(rank), "GROUP_RANK": "0",
+        "TORCHELASTIC_RUN_ID": "test", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port),
     }  # fmt: skip
 
 
-def free_port() -> int:
-    """Return a port that nobody listens at."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
+def free_port():
+    """Return a port without a listener."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return listener.getsockname()[1]

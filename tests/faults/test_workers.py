@@ -1,194 +1,155 @@
-"""Data workers that are killed, crash, are stopped or read what never answers, amid a real fit."""
+"""Data workers of a training that are killed, crash, are stopped or hang in a read."""
 
 import os
 import random
 import re
 import signal
 import time
-from collections.abc import Callable
 from contextlib import suppress
-from pathlib import Path
-from typing import Any
 
 from torch.utils.data import get_worker_info
 
 from hrseg.data import dataset
-from tests.camvid_tree import make_camvid
-from tests.faults import counts, training
+from tests.faults import inject, training
 
 TIMEOUT = 2  # data.worker_timeout
-SLACK = 20.0  # seconds more, on a machine with other things to do
-ORPHANED = 10.0  # seconds that workers may stay when their parent is gone
-TRAIN = 8
+SLACK = 20.0  # further seconds, on a busy machine
+ORPHANED = 10.0  # seconds that workers may outlive their parent
 
 
-@counts(3, 60)
+@inject(3, 60)
 def test_a_worker_that_dies_or_hangs_is_named_with_its_file_and_leaves_no_process(count, tmp_path):
-    draw, lost = random.Random(0), []
-    make_camvid(tmp_path / "camvid", train=TRAIN, val=2)
+    draw = random.Random(0)
+    training.prepare(tmp_path)
     for number in range(count):
-        name, deed = list(DEEDS.items())[number % len(DEEDS)]
-        run = Run(tmp_path, number)
+        injury = INJURIES[number % len(INJURIES)]
+        run = Run(tmp_path, number, draw)
         try:
             run.wait_for(draw.randint(4, 40))
-            fault = deed(run, draw) or run.left()
+            fault = injury(run)
+            left = training.survivors(run.process.pid, ORPHANED)
         finally:
             run.end()
-        if fault:
-            lost.append(f"{number}, {name}: {fault}; said: {run.said()[-700:]}")
-    assert not lost, "\n".join(lost)
-
-
-def killed(run: "Run", draw: random.Random, signum: int = signal.SIGKILL) -> str | None:
-    """A signal that ends one worker."""
-    worker = draw.choice(run.workers())
-    os.kill(worker, signum)
-    return run.wrong([3], rf"\({signal.Signals(signum).name}\), ", worker)
-
-
-def crashed(run: "Run", draw: random.Random) -> str | None:
-    """The signal that a library's fault ends in."""
-    return killed(run, draw, signal.SIGSEGV)
-
-
-def stopped(run: "Run", draw: random.Random) -> str | None:
-    """A worker that goes on no more."""
-    worker = draw.choice(run.workers())
-    os.kill(worker, signal.SIGSTOP)
-    return run.wrong([3], rf"has been .* for {TIMEOUT} s \(it was stopped\)", worker)
-
-
-def read_hangs(run: "Run", draw: random.Random) -> str | None:
-    """An image whose disk never answers: what is read in its place is a pipe."""
-    path = run.hang(draw)
-    return run.wrong([3], f"has been at sample .*{re.escape(path)}, mask .* for {TIMEOUT} s")
-
-
-def parent_killed(run: "Run", draw: random.Random) -> str | None:
-    """SIGKILL to the process that trains, now and then while a worker hangs."""
-    if draw.random() < 0.5:
-        run.hang(draw)
-        time.sleep(draw.uniform(0, 1))
-    os.kill(run.pid, signal.SIGKILL)
-    return run.wrong([-signal.SIGKILL], "")
-
-
-def told_to_stop(run: "Run", draw: random.Random) -> str | None:
-    """Ctrl-C twice, to all processes as a terminal sends it, while a worker hangs."""
-    run.hang(draw)
-    time.sleep(draw.uniform(0, 1))
-    for _ in range(2):
-        with suppress(ProcessLookupError):  # the second comes too late
-            os.killpg(run.pid, signal.SIGINT)
-        time.sleep(1.2)
-    return run.wrong([130, 3], "")
-
-
-DEEDS: dict[str, Callable[["Run", random.Random], str | None]] = {
-    "killed": killed,
-    "parent killed": parent_killed,
-    "read hangs": read_hangs,
-    "crashed": crashed,
-    "stopped": stopped,
-    "told to stop": told_to_stop,
-}
+        if fault or left:
+            yield f"{number}, {injury.__name__}: {fault}; left {left}; {run.output()[-700:]}"
 
 
 class Run:
-    """A training with two workers, whose storage is slow and notes what is read."""
+    """A training with two workers, and slow storage that logs the reads."""
 
-    def __init__(self, folder: Path, number: int) -> None:
-        """Start it."""
-        self.folder, self.log = folder, folder / f"{number}.log"
-        self.notes = folder / f"notes{number}"
-        self.notes.mkdir()
+    def __init__(self, folder, number, draw):
+        self.folder, self.log, self.draw = folder, folder / f"{number}.log", draw
+        self.reads = folder / f"reads{number}"
+        self.reads.mkdir()
         words = training.command(
             folder, folder / f"runs{number}", "data.workers=2", f"data.worker_timeout={TIMEOUT}",
             "trainer.max_epochs=1000",
         )  # fmt: skip
-        self.process = training.forked(_noted, words, str(self.log), str(self.notes))
-        assert self.process.pid is not None
-        self.pid = self.process.pid
+        self.process = training.forked(_logged, words, self.log, self.reads)
 
-    def wait_for(self, reads: int) -> None:
-        """Wait until workers have read so many samples."""
+    def wait_for(self, reads):
         deadline = time.monotonic() + training.LIMIT
-        while sum(notes.read_text().count("\n") for notes in self._all()) < reads:
+        while sum(path.read_text().count("\n") for path in self.reads.glob("[0-9]*")) < reads:
             if self.process.exitcode is not None or time.monotonic() > deadline:
-                raise RuntimeError(f"no training: {self.said()}")
+                raise RuntimeError(f"no training: {self.output()}")
             time.sleep(0.002)
         self.since = time.monotonic()
 
-    def workers(self) -> list[int]:
-        """Return the process ids of those that have read something."""
-        return [int(notes.name) for notes in self._all()]
+    def strike(self, signum):
+        """Send a signal to a worker; return a pattern for its last samples, or its start."""
+        path = self.draw.choice(sorted(self.reads.glob("[0-9]*")))
+        os.kill(int(path.name), signum)
+        samples = path.read_text().splitlines()[-2:]
+        places = [rf".* sample \d: {re.escape(sample)}, mask" for sample in samples]
+        if len(samples) < 2:
+            places.append(".* starting")
+        return rf"process {path.name}\)({'|'.join(places)})"
 
-    def hang(self, draw: random.Random) -> str:
-        """Let the disk of one training image answer no more; return the image's path."""
-        path = str(self.folder / f"camvid/train/{draw.randrange(TRAIN):03}.png")
-        os.mkfifo(self.notes / "dead")
-        (self.notes / "hang.tmp").write_text(path)
-        (self.notes / "hang.tmp").replace(self.notes / "hang")
+    def hang(self):
+        """Let reads of one training image wait for ever; return its path."""
+        path = str(self.folder / f"camvid/train/{self.draw.randrange(training.TRAIN):03}.png")
+        os.mkfifo(self.reads / "dead")
+        (self.reads / "hang.tmp").write_text(path)
+        (self.reads / "hang.tmp").replace(self.reads / "hang")
         return path
 
-    def wrong(self, codes: list[int], pattern: str, worker: int | None = None) -> str | None:
-        """Return what is not as promised: the end, in its time, what is said, which sample."""
+    def wrong(self, codes, *patterns):
+        """Return what is wrong with the time, the exit code or the message of the end."""
         self.process.join(max(0.0, self.since + TIMEOUT + SLACK - time.monotonic()))
-        code, said = self.process.exitcode, self.said()
-        if code not in codes:
+        code, output = self.process.exitcode, self.output()
+        if code not in codes or "Traceback" in output:
             return f"exit code {code}, expected {codes}"
-        if "Traceback" in said or not re.search(pattern, said):
-            return f"expected {pattern!r}"
-        if worker is not None and not any(re.search(place, said) for place in self.places(worker)):
-            return f"expected one of {self.places(worker)}"
-        return None
+        missing = [pattern for pattern in patterns if not re.search(pattern, output)]
+        return f"expected {missing}" if missing else None
 
-    def places(self, worker: int) -> list[str]:
-        """Return where the worker may be said to be: at what it noted last, or not yet there."""
-        read = (self.notes / str(worker)).read_text().splitlines()[-2:]
-        places = [rf"process {worker}\) .* sample \d: {re.escape(path)}, mask" for path in read]
-        return places if len(read) == 2 else [*places, rf"process {worker}\) .* starting"]
-
-    def _all(self) -> list[Path]:
-        return sorted(self.notes.glob("[0-9]*"))
-
-    def left(self) -> str | None:
-        """Return which processes are still there some seconds after the end."""
-        deadline = time.monotonic() + ORPHANED
-        while (found := training._session(self.pid)) and time.monotonic() < deadline:
-            time.sleep(0.02)
-        return f"processes {found} are left" if found else None
-
-    def said(self) -> str:
-        """Return what the training has printed."""
+    def output(self):
         return self.log.read_text(errors="replace") if self.log.exists() else ""
 
-    def end(self) -> None:
-        """Leave nothing behind, whatever came of it."""
-        for pid in {self.pid, *training._session(self.pid)}:
+    def end(self):
+        for pid in {self.process.pid, *training.survivors(self.process.pid, 0)}:
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         self.process.join()
 
 
-def _noted(words: list[str], log: str, notes: str) -> None:
-    """Train, with storage that is slow, notes what workers read, and at one file never answers."""
+def _logged(words, log, reads):
+    """Train with storage that is slow, logs the reads of workers, and can hang at one file."""
     read, read_image = dataset.SegmentationDataset.read, dataset.read_image
-    hang = Path(notes) / "hang"
 
-    def noting(self: dataset.SegmentationDataset, index: int) -> Any:
-        if get_worker_info() is not None:  # before the worker says so itself
-            with open(f"{notes}/{os.getpid()}", "a") as file:
+    def logged(self, index):
+        if get_worker_info() is not None:
+            with open(reads / str(os.getpid()), "a") as file:
                 file.write(f"{self.files[index][0]}\n")
         return read(self, index)
 
-    def slow(path: Path) -> Any:
+    def slow(path):
         if get_worker_info() is not None:
             time.sleep(0.02)
-            if hang.exists() and hang.read_text() == str(path):
-                hang.with_name("dead").read_bytes()
+            if (reads / "hang").exists() and (reads / "hang").read_text() == str(path):
+                (reads / "dead").read_bytes()
         return read_image(path)
 
-    dataset.SegmentationDataset.read = noting  # type: ignore[method-assign]
-    dataset.read_image = slow  # type: ignore[attr-defined]
-    training._command(words, log, None, {})
+    dataset.SegmentationDataset.read = logged
+    dataset.read_image = slow
+    training.run_command(words, log)
+
+
+def killed(run):
+    return run.wrong([3], r"\(SIGKILL\), ", run.strike(signal.SIGKILL))
+
+
+def parent_killed(run):
+    """Half the time while a worker hangs."""
+    if run.draw.random() < 0.5:
+        run.hang()
+        time.sleep(run.draw.uniform(0, 1))
+    os.kill(run.process.pid, signal.SIGKILL)
+    return run.wrong([-signal.SIGKILL])
+
+
+def read_hangs(run):
+    path = re.escape(run.hang())
+    return run.wrong([3], f"has been at sample .*{path}, mask .* for {TIMEOUT} s")
+
+
+def crashed(run):
+    return run.wrong([3], r"\(SIGSEGV\), ", run.strike(signal.SIGSEGV))
+
+
+def stopped(run):
+    pattern = rf"has been .* for {TIMEOUT} s \(it was stopped\)"
+    return run.wrong([3], pattern, run.strike(signal.SIGSTOP))
+
+
+def interrupted(run):
+    """Ctrl-C twice, to all processes as from a terminal, while a worker hangs."""
+    run.hang()
+    time.sleep(run.draw.uniform(0, 1))
+    for _ in range(2):
+        with suppress(ProcessLookupError):  # the second may come too late
+            os.killpg(run.process.pid, signal.SIGINT)
+        time.sleep(1.2)
+    return run.wrong([130, 3])
+
+
+INJURIES = (killed, parent_killed, read_hangs, crashed, stopped, interrupted)

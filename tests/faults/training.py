@@ -1,4 +1,4 @@
-"""Trainings of seconds in processes of their own, forked from one that has imported everything."""
+"""Trainings of seconds, each in a process that is forked from one with all imports done."""
 
 import atexit
 import json
@@ -7,13 +7,10 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import partial
-from multiprocessing.process import BaseProcess
-from pathlib import Path
-from typing import Any
+from contextlib import suppress
+from dataclasses import dataclass
 
+import psutil
 import torch
 
 from hrseg.cli import main
@@ -24,32 +21,7 @@ from tests.camvid_tree import make_camvid
 
 TRAIN, VAL = 8, 3
 LIMIT = 120.0  # seconds that a command may take
-
-
-@dataclass(frozen=True)
-class Blow:
-    """A signal that a process is struck by.
-
-    Attributes:
-        signum: the signal.
-        step: call of what `at` says, in this process, from 1 on.
-        delay: seconds after the beginning of that call.
-        at: a name in PLACES.
-        again: seconds after which the signal comes a second time; None: once.
-        all: whether its workers are struck too, as by a terminal.
-        linger: seconds that the call takes longer.
-    """
-
-    signum: int
-    step: int
-    delay: float = 0.0
-    at: str = "training_step"
-    again: float | None = None
-    all: bool = False
-    linger: float = 0.0
-
-
-PLACES = {
+OWNERS = {
     "training_step": SegmentationTask,
     "validation_step": SegmentationTask,
     "check": SegmentationDataModule,
@@ -57,26 +29,31 @@ PLACES = {
 }
 
 
+@dataclass(frozen=True)
+class Blow:
+    signum: int
+    step: int  # the call of `at` that it interrupts, from 1 on
+    delay: float = 0.0  # seconds after the start of that call
+    at: str = "training_step"  # a key of OWNERS
+    again: float | None = None  # seconds until a second signal
+    all: bool = False  # whether the data workers get it too, as from a terminal
+    linger: float = 0.0  # seconds that the call takes longer
+
+
 @dataclass
 class Ended:
-    """How a command ended: exit code (negative: by that signal), what it said, seconds.
-
-    `lingered` counts the seconds from the blow to the end; None if none fell.
-    """
-
-    code: int
-    said: str
-    lingered: float | None
-    left: list[int] = field(default_factory=list)
+    code: int  # negative: ended by that signal
+    output: str
+    seconds: float | None  # from the blow to the end; None: no blow
+    left: list[int]  # processes that outlive it
 
 
-def prepare(folder: Path) -> Path:
-    """Write the data set that all trainings share."""
-    return make_camvid(folder / "camvid", TRAIN, VAL)
+def prepare(folder):
+    make_camvid(folder / "camvid", TRAIN, VAL)
 
 
-def command(folder: Path, runs: Path, *more: str) -> list[str]:
-    """Return the words of a fit of some seconds: 4 steps an epoch."""
+def command(folder, runs, *more):
+    """Return the words of a fit of some seconds, with 4 steps an epoch."""
     return [
         "fit", "--config", "camvid_w18_small", f"data.root={folder / 'camvid'}", f"runs={runs}",
         "data.batch_size=2", "data.crop_size=[32,32]", "data.workers=0", "model.bn_momentum=0.5",
@@ -86,44 +63,30 @@ def command(folder: Path, runs: Path, *more: str) -> list[str]:
     ]  # fmt: skip
 
 
-def run(
-    words: Sequence[str],
-    log: Path,
-    blow: Blow | None = None,
-    environment: Mapping[str, str] | None = None,
-) -> Ended:
-    """Run one command of hrseg in a process of its own; return how it ended."""
+def run(words, log, blow=None, environment=None):
     return wait(start(words, log, blow, environment), log)
 
 
-def wait(process: BaseProcess, log: Path) -> Ended:
-    """Return how a process of `start` ended; one that hangs is killed."""
+def start(words, log, blow=None, environment=None):
+    """Start a command of hrseg in a process of its own, the leader of its session."""
+    return forked(run_command, words, log, blow, environment)
+
+
+def wait(process, log):
+    """Return the end of a process of `start`; kill one that hangs."""
     process.join(LIMIT)
-    hangs = process.is_alive()
+    hangs = "\nIT HANGS" * process.is_alive()
     process.kill()
     process.join()
-    ended = time.time()
-    struck = log.with_suffix(".struck")
-    since = ended - float(struck.read_text()) if struck.is_file() else None
+    ended, struck = time.time(), log.with_suffix(".struck")
+    seconds = ended - float(struck.read_text()) if struck.is_file() else None
     struck.unlink(missing_ok=True)
-    said = log.read_text(errors="replace")
-    code = process.exitcode
-    assert code is not None and process.pid is not None
-    return Ended(code, said + "\nIT HANGS" * hangs, since, left_of(process.pid))
+    output = log.read_text(errors="replace") + hangs
+    return Ended(process.exitcode, output, seconds, survivors(process.pid))
 
 
-def start(
-    words: Sequence[str],
-    log: Path,
-    blow: Blow | None = None,
-    environment: Mapping[str, str] | None = None,
-) -> BaseProcess:
-    """Start one command of hrseg in a process of its own, the head of its session."""
-    return forked(_command, list(words), str(log), blow, dict(environment or {}))
-
-
-def forked(target: Callable[..., None], *arguments: Any) -> BaseProcess:
-    """Start a process, forked from one that has imported what commands need, and begun nothing."""
+def forked(target, *arguments):
+    """Start a process, forked from one that has imported all that commands need."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([__name__])
     process = context.Process(target=target, args=arguments)
@@ -131,116 +94,94 @@ def forked(target: Callable[..., None], *arguments: Any) -> BaseProcess:
     return process
 
 
-def left_of(session: int) -> list[int]:
-    """Return the processes of a session that are still there some seconds after its head's end."""
-    deadline = time.monotonic() + 8
-    while (left := _session(session)) and time.monotonic() < deadline:
+def survivors(session, patience=8.0):
+    """Return the processes of a session that still live some seconds after their leader."""
+    deadline = time.monotonic() + patience
+    while True:
+        living = []
+        for process in psutil.process_iter(["status"]):
+            with suppress(OSError):
+                if os.getsid(process.pid) == session and process.info["status"] != "zombie":
+                    living.append(process.pid)
+        if not living or time.monotonic() > deadline:
+            return living
         time.sleep(0.05)
-    return left
 
 
-def _session(session: int) -> list[int]:
-    found = []
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            words = stat.read_text(errors="replace").rpartition(") ")[2].split()
-        except OSError:
-            continue
-        if int(words[3]) == session and words[0] not in "ZX":
-            found.append(int(stat.parent.name))
-    return found
-
-
-def _command(words: list[str], log: str, blow: Blow | None, environment: dict[str, str]) -> None:
+def run_command(words, log, blow=None, environment=None):
+    """Run a command as a program does, in this process, and exit."""
     os.setsid()
     target = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     os.dup2(target, 1)
     os.dup2(target, 2)
-    sys.stdout, sys.stderr = (os.fdopen(place, "w", 1, closefd=False) for place in (1, 2))
-    os.environ.update(environment)
-    multiprocessing.set_start_method("fork", force=True)  # as in a program
+    sys.stdout, sys.stderr = (os.fdopen(number, "w", 1, closefd=False) for number in (1, 2))
+    os.environ.update(environment or {})
+    multiprocessing.set_start_method("fork", force=True)
     torch.set_num_threads(1)
     if blow is not None:
-        _expect(blow, Path(log).with_suffix(".struck"))
-    code = main(words)
-    atexit._run_exitfuncs()  # as at the end of a program; that of a Process leaves them out
+        _expect(blow, log.with_suffix(".struck"))
+    code = main(list(words))
+    atexit._run_exitfuncs()  # multiprocessing.Process skips them
     sys.stdout.flush()
     os._exit(code)
 
 
-def _expect(blow: Blow, struck: Path) -> None:
-    """Let a thread of this process send the signal at its time."""
-    owner, calls = PLACES[blow.at], [0]
-    call = getattr(owner, blow.at)
-    strike_once = partial(os.killpg if blow.all else os.kill, os.getpid(), blow.signum)
+def _expect(blow, struck):
+    owner, calls = OWNERS[blow.at], 0
+    original = getattr(owner, blow.at)
 
-    def strike() -> None:
+    def strike():
+        send = os.killpg if blow.all else os.kill
         time.sleep(blow.delay)
         struck.write_text(repr(time.time()))
-        strike_once()
+        send(os.getpid(), blow.signum)
         if blow.again is not None:
             time.sleep(blow.again)
-            strike_once()
+            send(os.getpid(), blow.signum)
 
-    def counted(self: Any, *arguments: Any, **options: Any) -> Any:
+    def counted(self, *arguments, **options):
+        nonlocal calls
         trainer = getattr(self, "trainer", None)
-        sanity = trainer is not None and trainer.sanity_checking
-        calls[0] += not sanity
-        if calls[0] == blow.step and not sanity:
-            threading.Thread(target=strike, daemon=True).start()
-            time.sleep(blow.linger)
-        return call(self, *arguments, **options)
+        if trainer is None or not trainer.sanity_checking:
+            calls += 1
+            if calls == blow.step:
+                threading.Thread(target=strike, daemon=True).start()
+                time.sleep(blow.linger)
+        return original(self, *arguments, **options)
 
     setattr(owner, blow.at, counted)
 
 
-def only_run(runs: Path) -> Path:
-    """Return the one run folder."""
+def only_run(runs):
     [run] = [path for path in runs.glob("camvid_w18_small/2*") if not path.is_symlink()]
     return run
 
 
-def record_of(run: Path) -> dict[str, Any]:
-    """Return all that a finished run has left, as plain data and tensors, without its place."""
-    record: dict[str, Any] = {}
+def record_of(run):
+    """Return the values of a finished run's files by file and key, without the run's path."""
+    files = {"metrics.csv": (run / "metrics.csv").read_text().splitlines()}
     for name in ("last", "best"):
-        path = run / "checkpoints" / f"{name}.ckpt"
-        content = torch.load(path, weights_only=True) if path.is_file() else None
-        record[name] = _without(str(run), content)
+        files[name] = torch.load(run / f"checkpoints/{name}.ckpt", weights_only=True)
     for name in ("scores.json", "images.json"):
-        path = run / name
-        content = json.loads(path.read_text()) if path.is_file() else None
-        record[name] = _without(str(run), content)
-    record["metrics.csv"] = (run / "metrics.csv").read_text().splitlines()
-    return record
+        files[name] = json.loads((run / name).read_text())
+    return dict(_leaves(files, str(run)))
 
 
-def _without(place: str, content: Any) -> Any:
-    if isinstance(content, dict):
-        return {_without(place, key): _without(place, value) for key, value in content.items()}
-    if isinstance(content, list | tuple):
-        return [_without(place, value) for value in content]
-    return content.replace(place, "RUN") if isinstance(content, str) else content
-
-
-def difference(first: Any, second: Any, where: str = "") -> str | None:
-    """Return the first place in which two records differ by a bit; None: they are equal."""
-    if type(first) is not type(second):
-        return f"{where}: {_short(first)} and {_short(second)}"
-    if isinstance(first, dict):
-        if first.keys() != second.keys():
-            return f"{where}: keys {sorted(map(str, first.keys() ^ second.keys()))[:5]}"
-        pairs = [(f"{where}/{key}", first[key], second[key]) for key in first]
-    elif isinstance(first, list):
-        if len(first) != len(second):
-            return f"{where}: {len(first)} and {len(second)} entries"
-        pairs = [(f"{where}/{i}", *pair) for i, pair in enumerate(zip(first, second, strict=True))]
+def _leaves(value, run, key=""):
+    if isinstance(value, dict | list | tuple):
+        items = value.items() if isinstance(value, dict) else enumerate(value)
+        yield key, f"{len(value)} entries"
+        for name, item in items:
+            yield from _leaves(item, run, f"{key}/{str(name).replace(run, 'RUN')}")
     else:
-        same = torch.equal(first, second) if isinstance(first, torch.Tensor) else first == second
-        return None if same else f"{where}: {_short(first)} and {_short(second)}"
-    found = (difference(a, b, place) for place, a, b in pairs)
-    return next((fault for fault in found if fault), None)
+        yield key, value.replace(run, "RUN") if isinstance(value, str) else value
 
 
-def _short(value: Any) -> str:
-    return repr(value).replace("\n", " ")[:60]
+def difference(first, second):
+    """Return the first value in which two records differ by a bit; None: they are equal."""
+    for key in first | second:
+        a, b = first.get(key, "missing"), second.get(key, "missing")
+        tensors = isinstance(a, torch.Tensor)
+        if type(a) is not type(b) or not (torch.equal(a, b) if tensors else a == b):
+            return f"{key}: {a!r:.60} and {b!r:.60}"
+    return None

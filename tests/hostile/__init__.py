@@ -1,74 +1,80 @@
-"""Files of strangers who mean harm, each with the commands that a user would give it to.
+"""Hostile artefacts, each with the commands that a user would give it to.
 
-An artefact is made below an empty folder; what it points to are canaries (tests/watched.py). What
-must not happen, and how a command may end, tests/faults/test_strangers.py says.
+An artefact lies in an empty folder. The files outside it are canaries (tests/watched.py).
+tests/faults/test_strangers.py gives the artefacts to the commands.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-Words = tuple[str, ...]
+import torch
 
 
 @dataclass(frozen=True)
 class Place:
-    """Where an artefact is made, and what it may use.
+    given: Path  # the stranger's folder
+    outside: Path  # the folder of the canaries
+    port: int  # the port of the canaries on 127.0.0.1
+    checkpoint: Path  # an intact one of hrseg with three classes
+    run: Path  # the folder of a finished training, to be copied
+    photo: Path  # an image of the user
 
-    Attributes:
-        given: the stranger's folder.
-        outside: the canaries' folder.
-        port: the canaries', of 127.0.0.1.
-        checkpoint: a whole one of hrseg, of three classes.
-        run: a run folder of a whole training, to be copied.
-        photo: an image of the user's own.
-    """
-
-    given: Path
-    outside: Path
-    port: int
-    checkpoint: Path
-    run: Path
-    photo: Path
-
-    @property
-    def ran(self) -> str:
-        """A file that hostile code would make."""
-        return str(self.outside / "hostile_code_ran")
-
-    @property
-    def url(self) -> str:
-        """An address that nobody has to ask."""
-        return f"http://127.0.0.1:{self.port}/hostile"
+    def fill(self, text):
+        """Return `text` with the paths for RAN, OUTSIDE and URL."""
+        url = f"http://127.0.0.1:{self.port}/hostile"
+        text = text.replace("RAN", f"{self.outside}/hostile_code_ran")
+        return text.replace("OUTSIDE", str(self.outside)).replace("URL", url)
 
 
 @dataclass(frozen=True)
 class Artefact:
-    """A hostile file, or a folder of them.
-
-    Attributes:
-        name: what it tries.
-        make: writes it.
-        commands: words of command lines, or `load FILE`, `load_weights FILE` for the functions;
-            {given}, {photo}, {checkpoint}, {data} stand for paths.
-        follows: whether a link that the user unpacked may be followed, to read: data sets and
-            caches of models are made of links.
-    """
-
     name: str
     make: Callable[[Place], object]
-    commands: tuple[Words, ...]
-    follows: bool = False
+    # Command lines, or `load FILE`, `load_weights FILE`; {given} and others stand for paths.
+    commands: tuple[tuple[str, ...], ...]
+    follows: bool = False  # reading through a link is allowed, as in data sets and model caches
 
 
-def artefacts() -> list[Artefact]:
-    """Return all of them."""
+def table(kind, makers, commands, follows=False):
+    return [Artefact(f"{kind}: {name}", make, commands, follows) for name, make in makers.items()]
+
+
+def write(name, data):
+    """Return a maker of one file; `data` is a text, bytes, or a function of the place."""
+
+    def make(place):
+        content = data(place) if callable(data) else data
+        raw = place.fill(content).encode() if isinstance(content, str) else content
+        (place.given / name).write_bytes(raw)
+
+    return make
+
+
+def save(change, **options):
+    """Return a maker of w.pth: the checkpoint after `change`."""
+
+    def make(place):
+        content = torch.load(place.checkpoint, map_location="cpu", weights_only=True)
+        change(content, place)
+        torch.save(content, place.given / "w.pth", **options)
+
+    return make
+
+
+def artefacts():
     from tests.hostile import configs, datasets, exported, pictures, runs, tensors, weights
 
     modules = (weights, tensors, configs, pictures, datasets, exported, runs)
-    found = [artefact for module in modules for artefact in module.ARTEFACTS]
-    assert len({artefact.name for artefact in found}) == len(found)
-    return found
+    return [artefact for module in modules for artefact in module.ARTEFACTS]
+
+
+def laughs(depth=60):
+    """Return nested lists that are small in a file and have 2^depth leaves when printed."""
+    nested = ["ha"] * 2
+    for _ in range(depth):
+        nested = [nested, nested]
+    return nested
 
 
 CONTROL = "\x1b[2J\x1b]52;c;aGk=\x07\x9b31m\u202egnp.\r"  # clears, writes the clipboard, turns text

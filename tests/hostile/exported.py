@@ -1,130 +1,91 @@
-"""Files of other runtimes: graphs that read, call, or grow."""
+"""ONNX and OpenVINO files that read other files, call code or grow."""
 
 import json
-from types import SimpleNamespace
 
 import torch
 
-from tests.hostile import CONTROL, Artefact
+from tests.hostile import CONTROL, table, write
 
-ONNX = (
-    ("predict", "{photo}", "--checkpoint", "{given}/m.onnx", "--out", "out"),
-    ("weights", "inspect", "{given}/m.onnx"),
-)
-XML = (
-    ("predict", "{photo}", "--checkpoint", "{given}/m.xml", "--out", "out"),
-    ("weights", "inspect", "{given}/m.xml"),
-)
-SIZE = 64  # of what is read from a file outside
+SIZE = 64  # bytes that are read from a file outside
 
 
-def facts(place, **changed):
-    said = torch.load(place.checkpoint, map_location="cpu", weights_only=True)["hrseg"]
-    return {**said, "export": {"input": "normalized", "output": "logits", "int8": False}, **changed}
+def _commands(file):
+    predict = ("predict", "{photo}", "--checkpoint", file, "--out", "out")
+    return predict, ("weights", "inspect", file)
 
 
-def _onnx(nodes, tensors=(), said=None, opsets=None, functions=()):
-    """A graph from `image` to `logits`, as hrseg's own have."""
+def metadata(place, **changed):
+    stored = torch.load(place.checkpoint, map_location="cpu", weights_only=True)["hrseg"]
+    export = {"input": "normalized", "output": "logits", "int8": False}
+    return json.dumps({**stored, "export": export, **changed})
+
+
+def _onnx(nodes, tensors="", text=metadata, domain="", change=None):
+    """A graph from `image` to `logits`, in ONNX's text format."""
 
     def make(place):
         import onnx
-        from onnx import TensorProto, helper
 
-        open_size = ["b", 3, "h", "w"]
-        image = helper.make_tensor_value_info("image", TensorProto.FLOAT, open_size)
-        logits = helper.make_tensor_value_info("logits", TensorProto.FLOAT, None)
-        made = [tensor(place) if callable(tensor) else tensor for tensor in tensors]
-        graph = helper.make_graph([node() for node in nodes], "g", [image], [logits], made)
-        imports = [
-            helper.make_opsetid(name, number) for name, number in (opsets or {"": 18}).items()
-        ]
-        model = helper.make_model(graph, opset_imports=imports, functions=list(functions))
-        model.ir_version = 10
-        text = said(place) if callable(said) else said or json.dumps(facts(place))
-        helper.set_model_props(model, {"hrseg": text})
+        domains = '"" : 18' + f', "{domain}" : 1' * bool(domain)
+        tensors_text = f"<{place.fill(tensors)}>" if tensors else ""
+        model = onnx.parser.parse_model(
+            f"<ir_version: 10, opset_import: [{domains}]>"
+            f"g (float[b, 3, h, w] image) => (float[] logits) {tensors_text} {{ {nodes} }}"
+        )
+        if change:
+            change(model.graph)
+        onnx.helper.set_model_props(model, {"hrseg": text(place)})
         onnx.save(model, str(place.given / "m.onnx"))
 
     return make
 
 
-def _node(op, inputs, outputs, **attributes):
-    def make():
-        from onnx import helper
-
-        return helper.make_node(op, inputs, outputs, **attributes)
-
-    return make
-
-
-PASS = _node("Identity", ["image"], ["logits"])
-
-
-def _external(location):
-    def tensor(place):
-        from onnx import TensorProto
-
-        where = location.replace("OUTSIDE", str(place.outside)).replace("URL", place.url)
-        made = TensorProto(name="x", data_type=TensorProto.FLOAT, dims=[SIZE // 4])
-        made.data_location = TensorProto.EXTERNAL
-        for key, value in (("location", where), ("offset", "0"), ("length", str(SIZE))):
-            entry = made.external_data.add()
-            entry.key, entry.value = key, value
-        return made
-
-    return tensor
+SAME = "logits = Identity(image)"
+ADDED = "s = ReduceSum<keepdims = 0>(x) logits = Add(image, s)"
 
 
 def _reads(location):
-    total = _node("ReduceSum", ["x"], ["s"], keepdims=0)
-    return _onnx([total, _node("Add", ["image", "s"], ["logits"])], [_external(location)])
+    keys = f'"location": "{location}", "offset": "0", "length": "{SIZE}"'
+    return _onnx(ADDED, f"float[{SIZE // 4}] x = [{keys}]")
 
 
-def _sparse_constant():
-    """Constant whose sparse values are read from a file outside."""
-    from onnx import TensorProto, helper
+def _sparse(graph):
+    """Add a constant with sparse values that lie in a file outside."""
+    from onnx import StringStringEntryProto, TensorProto, helper
 
-    values = _external("../outside/secret.txt")(SimpleNamespace(outside="", url=""))
-    places = helper.make_tensor("at", TensorProto.INT64, [SIZE // 4], list(range(SIZE // 4)))
+    values = TensorProto(name="x", data_type=TensorProto.FLOAT, dims=[SIZE // 4])
+    values.data_location = TensorProto.EXTERNAL
+    for key, value in (("location", "../outside/secret.txt"), ("length", str(SIZE))):
+        values.external_data.append(StringStringEntryProto(key=key, value=value))
+    places = helper.make_tensor("at", TensorProto.INT64, [SIZE // 4], range(SIZE // 4))
     sparse = helper.make_sparse_tensor(values, places, [SIZE])
-    return helper.make_node("Constant", [], ["x"], sparse_value=sparse)
+    graph.node.insert(0, helper.make_node("Constant", [], ["x"], sparse_value=sparse))
 
 
-def _sized(count):
-    def tensor(place):
-        from onnx import TensorProto, helper
-
-        return helper.make_tensor("n", TensorProto.INT64, [len(count)], count)
-
-    return tensor
+BODY = "b (int64 i, bool c, float[] v) => (bool d, float[] w) { d = Identity(c) w = Identity(v) }"
+LOOP = f"logits = Loop (n, c0, image) <body = {BODY}>"
 
 
-def _endless():
-    from onnx import TensorProto, helper
-
-    step = helper.make_tensor_value_info("i", TensorProto.INT64, [])
-    on = helper.make_tensor_value_info("c", TensorProto.BOOL, [])
-    state = helper.make_tensor_value_info("v", TensorProto.FLOAT, None)
-    after = helper.make_tensor_value_info("w", TensorProto.FLOAT, None)
-    same = helper.make_tensor_value_info("d", TensorProto.BOOL, [])
-    nodes = [helper.make_node("Identity", ["c"], ["d"]), helper.make_node("Identity", ["v"], ["w"])]
-    body = helper.make_graph(nodes, "body", [step, on, state], [same, after])
-    return helper.make_node("Loop", ["n", "", "image"], ["logits"], body=body)
-
-
-def _forever(place):
-    from onnx import TensorProto, helper
-
-    return helper.make_tensor("n", TensorProto.INT64, [], [2**62])
-
-
-def _said(text):
-    return _onnx([PASS], said=text)
-
-
-def _neighbour(place):
+def _behind_a_link(place):
     (place.given / "x.bin").symlink_to(place.outside / "secret.txt")
     _reads("x.bin")(place)
 
+
+GRAPHS = {
+    "data outside": _reads("../outside/secret.txt"),
+    "data at an absolute path": _reads("OUTSIDE/secret.txt"),
+    "data behind a link": _behind_a_link,
+    "sparse data outside": _onnx(ADDED, change=_sparse),
+    "a foreign operator": _onnx("logits = hostile.code.Run(image)", domain="hostile.code"),
+    "a Python operator": _onnx('logits = ai.onnx.contrib.PyOp<module = "os", func = "system">'
+                               "(image)", domain="ai.onnx.contrib"),
+    "a constant of 2^40": _onnx(f"x = ConstantOfShape(n) {ADDED}", f"int64[1] n = {{{2**40}}}"),
+    "an image 2^20 times as wide": _onnx("logits = Tile(image, n)",
+                                         f"int64[4] n = {{1, 1, 1, {2**20}}}"),
+    "a loop without end": _onnx(LOOP, f"int64 n = {{{2**62}}}, bool c0 = {{1}}"),
+    "metadata of control": _onnx(SAME, text=lambda place: metadata(
+        place, class_names=[CONTROL, "b", "c"], export={"input": CONTROL, "output": "ids"})),
+}  # fmt: skip
 
 IR = """<?xml version="1.0"?>{head}<net name="m" version="11"><layers>
 <layer id="0" name="image" type="Parameter" version="opset1"><data shape="?,3,?,?"
@@ -134,81 +95,40 @@ IR = """<?xml version="1.0"?>{head}<net name="m" version="11"><layers>
  precision="FP32"><dim>-1</dim><dim>3</dim><dim>-1</dim><dim>-1</dim></port></input></layer></layers>
 <edges><edge from-layer="0" from-port="0" to-layer="9" to-port="0"/></edges>
 <rt_info><hrseg value="{facts}"/></rt_info></net>"""
-HUGE = """<layer id="1" name="x" type="Const" version="opset1"><data element_type="f32"
- shape="{shape}" offset="{offset}" size="{size}"/><output><port id="0" precision="FP32">
-<dim>{shape}</dim></port></output></layer>"""
-
-
-def _ir(layers="", head="", said=None, bin=b"\0" * 64):
-    def make(place):
-        text = (said or json.dumps(facts(place))).replace("&", "&amp;").replace('"', "&quot;")
-        head_text = head.replace("OUTSIDE", str(place.outside)).replace("URL", place.url)
-        full = IR.format(head=head_text, layers=layers, facts=text)
-        (place.given / "m.xml").write_text(full, encoding="utf-8")
-        if bin is not None:
-            (place.given / "m.bin").write_bytes(bin)
-
-    return make
-
-
-def _ir_linked(place):
-    _ir(HUGE.format(shape=16, offset=0, size=64), bin=None)(place)
-    (place.given / "m.bin").symlink_to(place.outside / "secret.txt")
-
-
-def _onnx_as_xml(place):
-    _reads("../outside/secret.txt")(place)
-    (place.given / "m.onnx").rename(place.given / "m.xml")
-
-
 ENTITY = "<!DOCTYPE net [<!ENTITY x SYSTEM 'file://OUTSIDE/secret.txt'><!ENTITY y SYSTEM 'URL'>]>"
 LAUGHS = "<!DOCTYPE net [<!ENTITY a 'aaaaaaaaaa'>" + "".join(
     f"<!ENTITY {chr(98 + i)} '{f'&{chr(97 + i)};' * 10}'>" for i in range(12)) + "]>"  # fmt: skip
 
-GRAPHS = {
-    "data outside": _reads("../outside/secret.txt"),
-    "data at an absolute path": _reads("OUTSIDE/secret.txt"),
-    "data at an address": _reads("URL"),
-    "data in a pipe or device": _reads("/dev/zero"),
-    "data behind a link": _neighbour,
-    "sparse data outside": _onnx([_sparse_constant, _node("ReduceSum", ["x"], ["s"], keepdims=0),
-                                  _node("Add", ["image", "s"], ["logits"])]),
-    "a foreign operator": _onnx([_node("Run", ["image"], ["logits"], domain="hostile.code")],
-                                opsets={"": 18, "hostile.code": 1}),
-    "a Python operator": _onnx([_node("PyOp", ["image"], ["logits"], domain="ai.onnx.contrib",
-                                      module="os", func="system")],
-                               opsets={"": 18, "ai.onnx.contrib": 1}),
-    "a training operator": _onnx([_node("PythonOp", ["image"], ["logits"], domain="com.microsoft",
-                                        name="os.system")], opsets={"": 18, "com.microsoft": 1}),
-    "names of control": _onnx([_node("Nothing", [f"{CONTROL}a"], ["logits"], name=CONTROL)]),
-    "a constant of 2^40": _onnx([_node("ConstantOfShape", ["n"], ["x"]),
-                                 _node("ReduceSum", ["x"], ["s"], keepdims=0),
-                                 _node("Add", ["image", "s"], ["logits"])], [_sized([2**40])]),
-    "an image 2^20 times as wide": _onnx([_node("Tile", ["image", "n"], ["logits"])],
-                                         [_sized([1, 1, 1, 2**20])]),
-    "a loop without end": _onnx([_endless], [_forever]),
-    "logits of one class": _onnx([_node("ReduceMax", ["image"], ["logits"], keepdims=0)]),
-    "no facts": _said("{"),
-    "deep facts": _said("[" * 1_000_000),
-    "facts of control": _said(lambda p: json.dumps(facts(p, class_names=[CONTROL, "b", "c"]))),
-    "facts without export": _said(lambda p: json.dumps({**facts(p), "export": 3})),
-    "facts without architecture": _said('{"export": {"input": "uint8", "output": "ids"}}'),
-    "facts of NaN": _said(lambda p: json.dumps(facts(p, std=[float("nan")] * 3))),
-    "facts with a kind of control": _said(lambda p: json.dumps(
-        facts(p, export={"input": CONTROL, "output": "ids"}))),
-}  # fmt: skip
-NETS = {
+
+CONSTANT = """<layer id="1" name="x" type="Const" version="opset1"><data element_type="f32"
+ shape="{0}" offset="{1}" size="{2}"/><output><port id="0" precision="FP32"><dim>{0}</dim></port>
+</output></layer>"""
+
+
+def _ir(layers="", head=""):
+    def make(place):
+        stored = metadata(place).replace("&", "&amp;").replace('"', "&quot;")
+        write("m.xml", IR.format(head=head, layers=layers, facts=stored))(place)
+        write("m.bin", bytes(64))(place)
+
+    return make
+
+
+def _linked_weights(place):
+    _ir(CONSTANT.format(16, 0, 64))(place)
+    (place.given / "m.bin").unlink()
+    (place.given / "m.bin").symlink_to(place.outside / "secret.txt")
+
+
+NETWORKS = {
     "an entity": _ir(head=ENTITY),
     "entities that laugh": _ir(head=LAUGHS),
-    "a constant beyond the file": _ir(HUGE.format(shape=2**40, offset=0, size=2**42)),
-    "a constant at an offset beyond the file": _ir(HUGE.format(shape=16, offset=2**60, size=64)),
-    "a foreign layer": _ir('<layer id="1" name="x" type="os.system" version="hostile"/>'),
-    "no weights": _ir(HUGE.format(shape=16, offset=0, size=64), bin=None),
-    "deep facts": _ir(said="[" * 100_000),
-    "another format inside": _onnx_as_xml,
+    "a constant beyond the file": _ir(CONSTANT.format(2**40, 0, 2**42)),
+    "a constant at an offset beyond the file": _ir(CONSTANT.format(16, 2**60, 64)),
 }
+XML = _commands("{given}/m.xml")
 ARTEFACTS = [
-    *(Artefact(f"onnx: {name}", make, ONNX) for name, make in GRAPHS.items()),
-    *(Artefact(f"openvino: {name}", make, XML) for name, make in NETS.items()),
-    Artefact("openvino: weights behind a link", _ir_linked, XML, follows=True),
+    *table("onnx", GRAPHS, _commands("{given}/m.onnx")),
+    *table("openvino", NETWORKS, XML),
+    *table("openvino", {"weights behind a link": _linked_weights}, XML, follows=True),
 ]

@@ -7,26 +7,18 @@ lib/utils/utils.py (`get_confusion_matrix`).
 """
 
 import random
-from collections.abc import Sequence
-from pathlib import Path
 
 import cv2
 import numpy as np
 import torch
 import torch.nn.functional as F
-from numpy.typing import NDArray
-from torch import Tensor
 
-from hrseg.config.protocols import Protocol
 from hrseg.inference.windows import Windows, find_windows, prepare, size_at
-from hrseg.models import Segmenter
 from hrseg.models.normalize import IMAGENET_MEAN, IMAGENET_STD, Normalize
 from hrseg.utils.constants import IGNORE_INDEX
 
 
-def training_step(
-    model: Segmenter, optimizer: torch.optim.Optimizer, image: Tensor, mask: Tensor
-) -> Tensor:
+def training_step(model, optimizer, image, mask):
     """Return the loss of a step on normalised images (B, 3, H, W) and masks (B, H, W)."""
     logits = bilinear(model.outputs(image)["out"], mask.shape[-2:])
     loss = F.cross_entropy(logits, mask, ignore_index=IGNORE_INDEX)
@@ -36,21 +28,11 @@ def training_step(
     return loss.detach()
 
 
-def sample(
-    image_path: Path,
-    mask_path: Path,
-    crop_size: Sequence[int],
-    base_size: int | None = 2048,
-    scales: tuple[float, float] | None = None,
-) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+def sample(image_path, mask_path, crop_size, base_size=2048, scales=None):
     """Return a training sample: the whole image is resized, then padded, cropped, flipped.
 
-    Args:
-        image_path: of the image.
-        mask_path: of its mask, which holds train ids.
-        crop_size: (height, width).
-        base_size: the long side at scale 1; None: the image's own.
-        scales: drawn between; None: the authors' 0.5 to 2.1 in steps of 0.1.
+    `crop_size` is (height, width). `base_size` is the long side at scale 1; None: the image's own.
+    `scales` are drawn between two; None: the authors' 0.5 to 2.1 in steps of 0.1.
     """
     image, mask = cv2.imread(str(image_path)), cv2.imread(str(mask_path), cv2.IMREAD_GRAYSCALE)
     scale = random.uniform(*scales) if scales else 0.5 + random.randint(0, 16) / 10.0
@@ -76,15 +58,13 @@ def sample(
     return planes[:, :, ::flip].copy(), ids[:, ::flip].astype(np.int64)
 
 
-def confusion(logits: Tensor, mask: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Return the confusion matrix (K, K) of logits (1, K, h, w) and the truth (H, W)."""
+def confusion(logits, mask):
     full = bilinear(logits, mask.shape)
     pred = np.asarray(np.argmax(full.numpy().transpose(0, 2, 3, 1), axis=3), dtype=np.uint8)
     return count(pred[0], mask, full.shape[1])
 
 
-def count(pred: NDArray[np.uint8], mask: NDArray[np.int64], classes: int) -> NDArray[np.float64]:
-    """Return the confusion matrix of ids (H, W)."""
+def count(pred, mask, classes):
     scored = mask != IGNORE_INDEX
     index = (mask[scored] * classes + pred[scored]).astype("int32")
     counts = np.bincount(index, minlength=classes**2)
@@ -92,7 +72,7 @@ def count(pred: NDArray[np.uint8], mask: NDArray[np.int64], classes: int) -> NDA
 
 
 @torch.inference_mode()
-def evaluate(model: Segmenter, scene: Tensor, protocol: Protocol) -> Tensor:
+def evaluate(model, scene, protocol):
     """Return ids (H, W) of a uint8 image (1, 3, H, W) by the protocol's scales, windows, flips."""
     prepared, content = prepare(scene, protocol)
     image = Normalize()(prepared).contiguous()
@@ -115,7 +95,7 @@ def evaluate(model: Segmenter, scene: Tensor, protocol: Protocol) -> Tensor:
     return bilinear(final, size).argmax(1)[0].to(torch.uint8)
 
 
-def _window_scores(model: Segmenter, window: Tensor, flip: bool) -> Tensor:
+def _window_scores(model, window, flip):
     """Return exp(logits) of one window, the mirror image run after the image."""
     logits = bilinear(model.outputs(window)["out"], window.shape[-2:])
     if flip:
@@ -124,6 +104,6 @@ def _window_scores(model: Segmenter, window: Tensor, flip: bool) -> Tensor:
     return logits.exp()
 
 
-def bilinear(x: Tensor, size: Sequence[int]) -> Tensor:
+def bilinear(x, size):
     """Interpolate as the authors do, corners not aligned."""
     return F.interpolate(x, size=tuple(size), mode="bilinear", align_corners=False)

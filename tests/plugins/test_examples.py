@@ -3,13 +3,14 @@
 import pytest
 import torch
 
+import hrseg
 from hrseg.checkpoints.reading import read_checkpoint
 from hrseg.cli import main
+from hrseg.utils.registry import load_plugin
 from tests.camvid_tree import fit_overrides
 from tests.paths import ROOT
 
 DOCS = ROOT / "docs" / "plugins"
-TINY = str(DOCS / "tiny_backbone.py")
 BLOBS = "data={name: blobs, root: blobs, count: 4, batch_size: 2, crop_size: [48, 64]}"
 # The tiny backbone makes the others quick, and two plugins are one more case.
 EXAMPLES = {
@@ -19,13 +20,17 @@ EXAMPLES = {
 }
 
 
+@pytest.fixture(autouse=True)
+def working_directory(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
 @pytest.mark.parametrize("example", EXAMPLES)
 def test_an_example_trains_and_is_validated_exported_and_predicted_with(
-    example, camvid, tmp_path, monkeypatch, forget, capsys
+    example, camvid, tmp_path, forget, capsys
 ):
-    monkeypatch.chdir(tmp_path)
     (tmp_path / "blobs").mkdir()
-    files = sorted({str(DOCS / f"{example}.py"), TINY})
+    files = sorted({str(DOCS / f"{name}.py") for name in (example, "tiny_backbone")})
     plugins = [word for file in files for word in ("--plugin", file)]
     unused = "data." if "blobs" in example else "-"
     shared = [pair for pair in fit_overrides(camvid) if not pair.startswith(unused)]
@@ -33,12 +38,11 @@ def test_an_example_trains_and_is_validated_exported_and_predicted_with(
     run = (tmp_path / "runs/camvid_w18_small/latest").resolve()
     metadata = read_checkpoint(run / "checkpoints/best.ckpt")["hrseg"]
     assert metadata["plugin"] == " --plugin ".join(files)
-    assert main(["validate", *plugins]) == 0
-    assert main(["export", "--format", "onnx", *plugins]) == 0
     images = str(tmp_path / ("blobs/val/images" if "blobs" in example else "camvid/val"))
-    assert main(["predict", images, *plugins]) == 0
-    assert main(["predict", images, "--out", "by_file", "--checkpoint",
-                 str(run / "exported/camvid_w18_small.onnx")]) == 0  # fmt: skip
+    for command in (["validate"], ["export", "--format", "onnx"], ["predict", images]):
+        assert main([*command, *plugins]) == 0
+    exported = str(run / "exported/camvid_w18_small.onnx")
+    assert main(["predict", images, "--out", "by_file", "--checkpoint", exported]) == 0
 
     forget()
     capsys.readouterr()
@@ -68,19 +72,13 @@ def test_an_example_has_at_most_forty_lines():
          "the backbone Tiny has no activation checkpointing"),
     ],
 )  # fmt: skip
-def test_a_mistake_in_a_part_of_a_plugin_is_named(
-    plugin, pairs, message, camvid, tmp_path, monkeypatch, forget, capsys
-):
-    monkeypatch.chdir(tmp_path)
+def test_a_mistake_in_a_part_of_a_plugin_is_named(plugin, pairs, message, camvid, forget, capsys):
     command = ["fit", "--config", "camvid_w18_small", *fit_overrides(camvid), *pairs]
     assert main([*command, "--plugin", str(DOCS / f"{plugin}.py")]) == 2
     assert message in capsys.readouterr().err
 
 
 def test_the_focal_loss_without_gamma_is_cross_entropy(forget):
-    import hrseg
-    from hrseg.utils.registry import load_plugin
-
     load_plugin(str(DOCS / "focal_loss.py"))
     logits, mask = torch.randn(2, 3, 8, 8), torch.randint(3, (2, 8, 8))
     mask[0] = 255

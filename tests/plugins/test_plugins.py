@@ -17,7 +17,7 @@ from hrseg.inference.tiling import predict_bands
 from hrseg.models.normalize import Normalize
 from hrseg.models.optimize import fold
 from hrseg.utils.registry import load_plugin
-from tests.conftest import noise, silent_trainer, tiny_task
+from tests.conftest import batch_of, noise, silent_trainer, tiny_task
 
 LION = """
 import hrseg, torch
@@ -47,7 +47,7 @@ def parts(tmp_path, forget):
 
 
 class Crossed(nn.Module):
-    """Children in another order than they are called in, and no align_corners, no recompute."""
+    """Children in another order than their calls, without align_corners and checkpointing."""
 
     channels, strides = (8, 8), (8, 16)
 
@@ -57,10 +57,9 @@ class Crossed(nn.Module):
         self.second = nn.Conv2d(8, 8, 3, padding=1)
         self.norm = nn.BatchNorm2d(8)
         self.down = nn.Conv2d(8, 8, 2, stride=2)
-        for module in self.modules():
-            if isinstance(module, nn.BatchNorm2d):
-                nn.init.normal_(module.running_mean)
-                nn.init.normal_(module.weight)
+        for norm in (self.stem[1], self.norm):
+            nn.init.normal_(norm.running_mean)
+            nn.init.normal_(norm.weight)
 
     def forward(self, image):
         fine = self.second(self.norm(self.stem(image)))
@@ -88,24 +87,21 @@ def test_a_plugin_registers_heads_optimizers_and_schedules(parts, tmp_path):
     trainer.fit(task, torch.utils.data.DataLoader(noise(), 2))
     assert trainer.optimizers[0].param_groups[0]["momentum"] == 0.9
     trainer.save_checkpoint(tmp_path / "a.ckpt")
-    metadata = torch.load(tmp_path / "a.ckpt", weights_only=True)["hrseg"]
-    assert metadata["plugin"] == str(parts)
+    content = torch.load(tmp_path / "a.ckpt", weights_only=True)
+    assert content["hrseg"]["plugin"] == str(parts)
 
 
-def test_another_process_takes_a_config_with_parts_of_a_plugin(parts, forget):
+def test_another_process_loads_a_config_with_parts_of_a_plugin(parts, forget):
     load_plugin(str(parts))
     config = load_config("camvid_w18_small", PAIRS)
-    if not hasattr(config, "model_dump"):
-        pytest.skip("the dataclasses that stand in for the pydantic schema cannot be pickled")
     sent = pickle.dumps(config)
     forget()
     assert to_yaml(pickle.loads(sent)) == to_yaml(config)
 
 
 def test_a_name_that_exists_is_refused(parts):
+    load_plugin(str(parts))
     for name, owner in (("fcn", "hrseg itself"), ("linear", "my_parts")):
-        if name == "linear":
-            load_plugin(str(parts))
         with pytest.raises(ConfigError, match=f"{name!r} is registered already, by .*{owner}"):
             hrseg.models.register_head(name)(nn.Module)
 
@@ -114,7 +110,6 @@ def test_a_name_that_exists_is_refused(parts):
     ("name", "text", "message"),
     [
         ("broken.py", "import hrseg\n\nhrseg.losses.LOSSES['x']", "broken.py, line 3: KeyError"),
-        ("wrong.py", "def f(:", "SyntaxError"),
         ("json.py", "", "'json' is the name of another module.\nFix: rename"),
         ("missing.py", None, "no file "),
         ("no_such_module", None, "No module named 'no_such_module'"),
@@ -124,9 +119,7 @@ def test_a_name_that_exists_is_refused(parts):
          "the part 'bad' has no parameter 'lr'"),
     ],
 )  # fmt: skip
-def test_a_plugin_that_cannot_be_used_is_named_with_the_reason(
-    name, text, message, tmp_path, forget
-):
+def test_an_invalid_plugin_is_named_with_the_reason(name, text, message, tmp_path, forget):
     (tmp_path / "plugins").mkdir()
     if text is not None:
         (tmp_path / "plugins" / name).write_text(text)
@@ -137,20 +130,20 @@ def test_a_plugin_that_cannot_be_used_is_named_with_the_reason(
 
 
 def test_installed_packages_are_imported_only_for_an_unknown_name(parts, monkeypatch):
-    asked = []
+    groups = []
     point = EntryPoint("parts", "my_parts", "hrseg.plugins")
     monkeypatch.syspath_prepend(parts.parent)
     monkeypatch.setattr(
-        importlib.metadata, "entry_points", lambda group: asked.append(group) or [point]
+        importlib.metadata, "entry_points", lambda group: groups.append(group) or [point]
     )
     load_config("camvid_w18_small")
-    assert not asked
-    assert load_config("camvid_w18_small", PAIRS).model.head.name == "linear"
+    assert not groups
     assert to_yaml(load_config("camvid_w18_small", PAIRS)).startswith("# needs --plugin my_parts")
-    assert asked == ["hrseg.plugins"]
+    load_config("camvid_w18_small", PAIRS)
+    assert groups == ["hrseg.plugins"]
 
 
-def test_a_foreign_backbone_is_folded_only_where_the_order_of_its_layers_is_certain(crossed):
+def test_a_foreign_backbone_is_folded_only_if_the_order_of_its_layers_is_certain(crossed):
     image = torch.randn(1, 3, 64, 96)
     folded = fold(crossed)
     norms = [name for name, m in folded.named_modules() if isinstance(m, nn.BatchNorm2d)]
@@ -160,14 +153,10 @@ def test_a_foreign_backbone_is_folded_only_where_the_order_of_its_layers_is_cert
 
 def test_a_foreign_backbone_predicts_large_images_in_tiles(crossed):
     rows = np.random.default_rng(0).integers(0, 255, (200, 168, 3), np.uint8)
-    evaluator = Evaluator(
-        lambda image: crossed.outputs(image)["out"], Normalize(), hrseg.Protocol(),
-        align_corners=crossed.align_corners,
-    )  # fmt: skip
-    bands = predict_bands(evaluator, lambda first, end: rows[first:end], (200, 168), 128, 64)
+    evaluate = Evaluator(crossed, Normalize(), hrseg.Protocol(), align_corners=True)
+    bands = predict_bands(evaluate, lambda first, end: rows[first:end], (200, 168), 128, 64)
     tiled = np.concatenate([ids for _, ids in bands])
-    whole = evaluator(torch.from_numpy(rows).permute(2, 0, 1)[None]).pred.numpy()
-    assert tiled.shape == whole.shape and (tiled == whole).mean() > 0.9
+    assert (tiled == evaluate(batch_of(rows)).pred.numpy()).mean() > 0.9
 
 
 def test_weights_of_a_foreign_backbone_are_loaded_under_its_own_names(crossed):
@@ -183,13 +172,9 @@ def test_weights_of_a_foreign_backbone_are_loaded_under_its_own_names(crossed):
         hrseg.load_weights(hrseg.create_model("hrnet_w18_small_v1"), state)
 
 
-def test_a_backbone_without_channels_is_refused(forget):
+def test_invalid_backbones_are_refused(forget):
     hrseg.models.register_backbone("bare")(nn.Identity)
     with pytest.raises(ConfigError, match="backbone 'bare' has no channels, strides or forward"):
         hrseg.create_model("bare")
-
-
-@pytest.mark.parametrize("spec", [{}, {"name": 3}, {"name": ["tiny"]}])
-def test_a_part_without_a_name_is_refused(spec):
     with pytest.raises(ConfigError, match="has no 'name'"):
-        hrseg.create_model(spec)
+        hrseg.create_model({"name": ["tiny"]})
