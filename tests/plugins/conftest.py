@@ -10,7 +10,7 @@ from hrseg.utils import registry
 @pytest.fixture
 def forget():
     """Return a function that forgets all plugins, as a new process; it runs at the end too."""
-    entries = [(part, dict(part)) for part in registry.REGISTRIES.values()]
+    built_in = [(table, dict(table)) for table in registry.REGISTRIES.values()]
     parts = {section: dict(names) for section, names in PARTS.items()}
     modules, path = set(sys.modules), list(sys.path)
 
