@@ -1,5 +1,7 @@
 """A backbone of plain convolutions: `model.backbone=tiny`, or `{name: tiny, width: 32}`."""
 
+from itertools import pairwise
+
 from torch import Tensor, nn
 
 import hrseg
@@ -23,7 +25,7 @@ class Tiny(nn.Module):
                 nn.BatchNorm2d(after),
                 nn.ReLU(inplace=True),
             )
-            for before, after in zip(sizes, sizes[1:])
+            for before, after in pairwise(sizes)
         )
 
     def forward(self, image: Tensor) -> list[Tensor]:
