@@ -36,13 +36,14 @@ class Manifest:
         for number, line in enumerate(lines, 1):
             if not line:
                 continue
-            match = re.fullmatch(r"([0-9a-f]{64})  (.+)", line)
+            match = re.fullmatch(r"\\?([0-9a-f]{64})  (.+)", line)
             if not match:
                 raise ConfigError(
                     f"{path}, line {number}: expected a sha256, two blanks and a name.\n"
                     "Remove the file and let `hrseg data check --hash` write it again."
                 )
-            digests[os.path.normpath(match[2]).replace(os.sep, "/")] = match[1]
+            name = _unescape(match[2]) if line.startswith("\\") else match[2]
+            digests[os.path.normpath(name).replace(os.sep, "/")] = match[1]
         return cls(path, root, digests)
 
     def compare(self, file: Path, digest: str) -> None:
@@ -64,7 +65,7 @@ class Manifest:
 def write_manifest(path: Path, root: Path, digests: Iterable[tuple[Path, str]]) -> None:
     """Write the manifest of files with their sha256, sorted by name, each once."""
     lines = {_name(file, root): digest for file, digest in digests}
-    text = "".join(f"{lines[name]}  {name}\n" for name in sorted(lines))
+    text = "".join(_line(name, lines[name]) for name in sorted(lines))
     try:
         write_bytes(path, text.encode("utf-8", "surrogateescape"))
     except OSError as error:
@@ -78,6 +79,17 @@ def digest_of(file: Path) -> str:
     """Return the sha256 of a file in hexadecimal; DataError if it cannot be read."""
     with open_file(file) as opened:
         return hashlib.file_digest(opened, "sha256").hexdigest()
+
+
+def _line(name: str, digest: str) -> str:
+    # sha256sum escapes such names, and marks the line with a backslash.
+    escaped = name.replace("\\", "\\\\").replace("\n", "\\n").replace("\r", "\\r")
+    return f"{chr(92) * (escaped != name)}{digest}  {escaped}\n"
+
+
+def _unescape(name: str) -> str:
+    parts = name.split("\\\\")
+    return "\\".join(part.replace("\\n", "\n").replace("\\r", "\r") for part in parts)
 
 
 def _name(file: Path, root: Path) -> str:

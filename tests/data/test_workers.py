@@ -151,8 +151,10 @@ ENDINGS = ["os.kill(os.getpid(), 9)", "sys.exit()", "list(batches)"]
 NURSERY = """
 import os, sys, time
 from tests.data.test_workers import asleep, children, made
-for number, ending in enumerate(sys.argv[1:]):
+started, note = os.pipe()
+for ending in sys.argv[1:]:
     if pid := os.fork():
+        os.read(started, 1)
         if ending == "list(batches)":
             time.sleep(1)
             os.kill(pid, 2)
@@ -160,6 +162,7 @@ for number, ending in enumerate(sys.argv[1:]):
         continue
     batches = iter(made({3: asleep}))
     print(ending, *children(), sep=chr(9), flush=True)
+    os.write(note, b".")  # an interrupt inside of a fork is lost by Python
     next(batches)
     exec(ending)
 """
