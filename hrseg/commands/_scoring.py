@@ -128,7 +128,7 @@ def _exported_task(config: Config, data: SegmentationDataModule, path: Path) -> 
     engine = open_engine(path, precision=precision)
     task = build_task(config, data, weights=False, engine=engine)
     engine.check(task.protocol)
-    check_settings(task, engine.facts, path)
+    check_settings(task, engine.metadata, path)
     say(f"{path}: {engine.extra_repr()}, precision {precision}")
     return task
 

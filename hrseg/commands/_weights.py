@@ -55,7 +55,7 @@ def inspect_weights(file: str, config: Config | None = None) -> None:
             raise ConfigError(f"{path} has metadata of its own: leave --config out.")
         engine = open_engine(path)
         kind = ("is", f"exported: {engine.extra_repr()}")
-        _show([*_identity(path), kind, *_metadata_rows(read_metadata(engine.facts, path))])
+        _show([*_identity(path), kind, *_metadata_rows(read_metadata(engine.metadata, path))])
         return
     raw = read_checkpoint(path)
     found = recognise(raw, "timm" if is_on_hub(file) else "auto", str(path))

@@ -1,6 +1,6 @@
 """Tiling of large images: overlapping tiles, blended at head resolution.
 
-What is held is one row of tiles and one band of pixels, whatever the height of the image.
+Memory holds one row of tiles and one band of pixels, whatever the height of the image.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -15,6 +15,7 @@ from hrseg.config.protocols import Protocol
 from hrseg.errors import ConfigError, DataError
 from hrseg.inference.averaging import class_ids
 from hrseg.inference.evaluator import Evaluator
+from hrseg.inference.score_maps import row_centres
 from hrseg.inference.windows import MIN_SIZE, Size
 
 Array = NDArray[np.uint8]
@@ -22,7 +23,7 @@ ReadRows = Callable[[int, int], Array]  # (first, end) -> RGB uint8 (end - first
 
 STRIDE = 4  # pixels per cell of the head's output
 GRID = 32  # the coarsest stream's stride: tiles that start on it see what the whole image would
-PIXELS = 2**21  # whose scores are held at once
+PIXELS = 2**21  # of a band whose scores are in memory at once
 
 
 def predict_bands(
@@ -40,16 +41,16 @@ def predict_bands(
 
     Args:
         evaluator: its model, normalisation and flip are used.
-        read_rows: asked for rows downwards, each once.
+        read_rows: called for rows downwards, each once.
         size: (height, width) of the image.
-        tile: side of a tile in pixels, a multiple of 32 from 64 up.
-        overlap: of neighbouring tiles in pixels, a multiple of 32 up to half a tile.
-        device: where the model is.
+        tile: side of a tile in pixels, see `check_tiles`.
+        overlap: of neighbouring tiles in pixels.
+        device: of the model.
 
     Raises:
         ConfigError: a tile or overlap that does not fit the grid.
         DataError: an image below 32 pixels a side.
-        VerificationError: the scores are not finite.
+        VerificationError: the scores are NaN or infinite.
     """
     check_tiles(tile, overlap)
     if min(size) < MIN_SIZE:
@@ -60,13 +61,13 @@ def predict_bands(
     band = _Interpolation(evaluator.align_corners, size)
     for index, top in enumerate(rows):
         bottom = min(top + tile, size[0])
-        held = top + len(below)
-        below = np.concatenate([below, read_rows(held, bottom)]) if held < bottom else below
+        read = top + len(below)
+        below = np.concatenate([below, read_rows(read, bottom)]) if read < bottom else below
         blended.add(index, _tile_logits(evaluator, below, columns, tile, device))
         last = index + 1 == len(rows)
+        end = blended.height if last else rows[index + 1] // STRIDE
         below = below[len(below) if last else rows[index + 1] - top :]
-        finished = blended.take(None if last else rows[index + 1] // STRIDE)
-        yield from band.pixels(finished, last)
+        yield from band.pixels(blended.take(end), last)
 
 
 def default_overlap(tile: int) -> int:
@@ -84,21 +85,17 @@ def check_tiles(tile: int, overlap: int) -> None:
         )
 
 
-def not_applied(protocol: Protocol) -> str | None:
-    """Return what to say if a protocol asks for more than tiles give, else None."""
-    plain = Protocol()
-    more = [
-        name
-        for name in ("scales", "resize", "pad_multiple", "base_size")
-        if getattr(protocol, name) != getattr(plain, name)
-    ]
-    if not more:
-        return None
-    return f"predicted in tiles at scale 1, without the protocol's {', '.join(more)}"
+def not_applied(protocol: Protocol) -> list[str]:
+    """Return a note on the steps of a protocol that tiles leave out, if there are any."""
+    names = ("scales", "resize", "pad_multiple", "base_size")
+    left_out = [name for name in names if getattr(protocol, name) != getattr(Protocol(), name)]
+    if not left_out:
+        return []
+    return [f"predicted in tiles at scale 1, without the protocol's {', '.join(left_out)}"]
 
 
 def _starts(length: int, tile: int, overlap: int) -> list[int]:
-    """Return where tiles begin, on the grid; the last one ends with the image."""
+    """Return the first pixels of tiles, on the grid; the last tile ends with the image."""
     last = -(-max(0, length - tile) // GRID) * GRID
     return [*range(0, last, tile - overlap), last]
 
@@ -110,7 +107,7 @@ def _tile_logits(
     for left in columns:
         crop = np.ascontiguousarray(rows[:, left : left + tile])
         image = torch.from_numpy(crop).permute(2, 0, 1)[None].to(device)
-        with torch.inference_mode():  # else the blended sum would keep what every tile went through
+        with torch.inference_mode():  # else the blended sum would keep the activations of each tile
             (views,) = evaluator.logits([evaluator.normalize(image)])
             cells = tuple(-(-side // STRIDE) for side in image.shape[-2:])
             if views.shape[-2:] != cells:  # of a backbone with another stride
@@ -122,44 +119,37 @@ def _tile_logits(
 
 
 class _Blended:
-    """The weighted mean of the tiles' logits, of which the finished rows are taken out."""
+    """The weighted mean of the tiles' logits, row of tiles by row of tiles."""
 
     def __init__(
         self, size: Size, rows: Sequence[int], columns: Sequence[int], tile: int, overlap: int
     ) -> None:
-        height, self.width = (-(-side // STRIDE) for side in size)
-        self.side = tile // STRIDE
+        self.height, self.width = (-(-side // STRIDE) for side in size)
+        side = tile // STRIDE
         self.rows, self.columns = ([start // STRIDE for start in s] for s in (rows, columns))
-        self.row_weights = _weights(self.rows, height, self.side, overlap // STRIDE)
-        self.column_weights = _weights(self.columns, self.width, self.side, overlap // STRIDE)
+        self.row_weights = _weights(self.rows, self.height, side, overlap // STRIDE)
+        self.column_weights = _weights(self.columns, self.width, side, overlap // STRIDE)
         self.first = 0
-        self.sums: Tensor | None = None
+        self.sums = torch.empty(0, 0, 0)
 
     def add(self, index: int, tiles: Iterator[Tensor]) -> None:
-        """Add the tiles of a row of them."""
+        """Add a row of tiles."""
         top = self.rows[index] - self.first
         down = self.row_weights[index]
         for left, across, logits in zip(self.columns, self.column_weights, tiles, strict=True):
-            if self.sums is None:
-                self.sums = logits.new_zeros(len(logits), self.side, self.width)
-            if top + logits.shape[1] > self.sums.shape[1]:
-                missing = top + logits.shape[1] - self.sums.shape[1]
+            classes, height, width = logits.shape
+            if not len(self.sums):
+                self.sums = logits.new_zeros(classes, height, self.width)
+            missing = top + height - self.sums.shape[1]
+            if missing > 0:
                 self.sums = F.pad(self.sums, (0, 0, 0, missing))
-            height, width = logits.shape[1:]
-            place = self.sums[:, top : top + height, left : left + width]
-            place.addcmul_(logits, down[:, None] * across[None])
+            cells = self.sums[:, top : top + height, left : left + width]
+            cells.addcmul_(logits, down[:, None] * across[None])
 
-    def take(self, end: int | None) -> Tensor:
-        """Return the rows before `end` (None: all) that were not taken yet, (K, rows, w)."""
-        assert self.sums is not None
-        if end is None:
-            end = self.rows[-1] + len(self.row_weights[-1])
-        count = end - self.first
-        taken = self.sums[:, :count].clone()
-        kept = self.sums[:, count:].clone()
-        self.sums[:, : kept.shape[1]] = kept
-        self.sums[:, kept.shape[1] :] = 0
-        self.first = end
+    def take(self, end: int) -> Tensor:
+        """Return the rows before `end` that were not taken yet, (K, rows, w)."""
+        count, self.first = end - self.first, end
+        taken, self.sums = self.sums[:, :count], self.sums[:, count:]
         return taken
 
 
@@ -177,33 +167,26 @@ class _Interpolation:
     def pixels(self, cells: Tensor, last: bool) -> Iterator[tuple[int, Array]]:
         """Take the next rows of cells (K, rows, w); yield the pixels that they complete."""
         held = cells if self.held is None else torch.cat([self.held, cells], 1)
-        end = self.first + held.shape[1]
-        ready = self.size[0] if last else self._ready(end)
+        ready = self.size[0]
+        if not last:
+            end = self.first + held.shape[1]
+            ready = self.done + int((self._centres(self.done, ready) <= end - 1).sum())
         step = max(1, PIXELS // self.size[1])
         for start in range(self.done, ready, step):
             stop = min(start + step, ready)
             yield start, self._band(held, start, stop)
         self.done = ready
-        keep = 0 if last else int(self._places(ready, ready + 1)[0])
+        keep = 0 if last else int(self._centres(ready, ready + 1)[0])
         self.held = held[:, max(0, keep - self.first) :].clone()
         self.first = max(self.first, keep)
 
-    def _places(self, start: int, stop: int) -> Tensor:
-        """Return where rows of pixels lie among the rows of cells."""
-        rows = torch.arange(start, stop, dtype=torch.float64)
-        if self.align_corners:
-            return rows * ((self.cells - 1) / max(1, self.size[0] - 1))
-        return ((rows + 0.5) * (self.cells / self.size[0]) - 0.5).clamp_(0, self.cells - 1)
-
-    def _ready(self, end: int) -> int:
-        """Return how many rows of pixels need only cells before `end`."""
-        rows = self.done + int((self._places(self.done, self.size[0]) <= end - 1).sum())
-        return max(self.done, rows)
+    def _centres(self, start: int, stop: int) -> Tensor:
+        return row_centres(start, stop, self.cells, self.size[0], self.align_corners)
 
     def _band(self, held: Tensor, start: int, stop: int) -> Array:
-        places = self._places(start, stop)
-        low = places.floor().long()
-        share = (places - low).to(held.dtype)[None, :, None]
+        centres = self._centres(start, stop)
+        low = centres.floor().long()
+        share = (centres - low).to(held.dtype)[None, :, None]
         high = (low + 1).clamp_(max=self.cells - 1)
         mixed = torch.lerp(held[:, low - self.first], held[:, high - self.first], share)
         shape = (stop - start, self.size[1])
@@ -215,7 +198,7 @@ def _weights(starts: Sequence[int], length: int, side: int, overlap: int) -> lis
     """Return the weight of each tile at each of its cells, along one side; they sum to 1.
 
     It rises over the overlap, and is 0 over its outer quarter: the cells next to a cut see zeros
-    where the image goes on.
+    in place of the rest of the image.
     """
     cut = overlap // 4
     ramp = ((torch.arange(side) - cut + 0.5) / max(1, overlap - 2 * cut)).clamp(0, 1)

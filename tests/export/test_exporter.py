@@ -43,7 +43,7 @@ def exported(checkpoint, tmp_path_factory):
 
 @pytest.mark.parametrize("name", ["w.onnx", "w.xml"])
 def test_a_file_predicts_what_its_checkpoint_predicts(name, exported, checkpoint, images):
-    theirs, ours = hrseg.load(exported / name, threads=1), hrseg.load(checkpoint)
+    theirs, ours = hrseg.load(exported / name), hrseg.load(checkpoint)
     assert theirs.class_names == NAMES and theirs.palette == ours.palette
     for image in images:
         expected, found = ours.predict(image, scores=True), theirs.predict(image, scores=True)

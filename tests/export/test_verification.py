@@ -28,7 +28,7 @@ def behind_an_engine(predictor, change=lambda logits: logits, given="logits", ta
         return logits.argmax(1).to(torch.uint8).numpy() if given == "ids" else logits.numpy()
 
     file = engine(run, taken=taken, given=given)
-    return Predictor(file, file.facts)
+    return Predictor(file, file.metadata)
 
 
 @pytest.fixture
@@ -98,6 +98,6 @@ def test_a_torch_program_is_opened_to_be_compared(predictor, tmp_path):
 
     program = torch.export.export(Half(), (torch.zeros(1, 3, 40, 40, dtype=torch.uint8),))
     torch.export.save(program, tmp_path / "w.pt2")
-    candidate = open_candidate(tmp_path / "w.pt2", engine(None).facts)
+    candidate = open_candidate(tmp_path / "w.pt2", engine(None).metadata)
     x = torch.randint(0, 256, (1, 3, 40, 40), dtype=torch.uint8)
     assert torch.equal(candidate.model(predictor.normalize(x)), x.float())

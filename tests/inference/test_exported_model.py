@@ -99,7 +99,7 @@ def test_what_it_can_do_is_let_pass_and_done():
     pixels = np.random.default_rng(0).permutation(32 * 40 * 3).reshape(32, 40, 3) % 251
     pixels = pixels.astype(np.uint8)
     file = engine(brightest)
-    mirrored = Predictor(file, file.facts).with_protocol(flip=True).segment(pixels)
+    mirrored = Predictor(file, file.metadata).with_protocol(flip=True).segment(pixels)
     assert np.array_equal(mirrored.mask, pixels.argmax(2))
     free = engine(lambda image: image, taken="normalized", given="head")
     assert free.check(PROTOCOLS["mmseg"], tiles=True) is None
