@@ -38,18 +38,9 @@ def export_checkpoint(
 ) -> dict[str, Any]:
     """Export a checkpoint, and compare mIoU if the data set of its config exists.
 
-    Args:
-        checkpoint: the file.
-        target: see `export`.
-        form: see `export`.
-        config: of the data set; of weights without metadata also the model. None: only logits are
-            compared.
-        images: of the validation split, evenly spaced, to compare mIoU on; None: all; 0: none.
-
-    Raises:
-        ConfigError: see `export` and `hrseg.load`.
-        DataError: the data set is damaged.
-        VerificationError: see `export`.
+    The config describes the data set, and the model of weights without metadata. `images` of the
+    validation split, evenly spaced, are compared; None: all. Errors are those of `export` and
+    `hrseg.load`, and DataError for a damaged data set.
     """
     form.check(target)
     if config is not None and "hrseg" not in read_checkpoint(checkpoint):
@@ -70,7 +61,7 @@ def export_checkpoint(
     proof = export(predictor, target, form, comparison, calibration, source)
     files = [target, target.with_suffix(".bin")][: 1 + (form.format == "openvino")]
     size = sum(path.stat().st_size for path in files)
-    print(f"exported: {target} ({size / 2**20:.1f} MiB)\nproof: {_proof_path(target)}")
+    print(f"exported: {target} ({size / 2**20:.1f} MiB)\nproof: {target}.proof.json")
     return proof
 
 
@@ -117,8 +108,8 @@ def export(
         predictor.normalize.std,
         predictor.protocol,
         plugin=plugin_of(model.architecture),
-        export={**asdict(form), "source": dict(source or {})},
     )
+    metadata["export"] = {**asdict(form), "source": dict(source or {})}
     with ExitStack() as stack:
         partial = stack.enter_context(replacing(target))
         if form.format == "openvino":
@@ -126,7 +117,7 @@ def export(
         write(model, partial, form, metadata, calibration)
         figures = prove(predictor, open_candidate(partial, metadata), form.int8, comparison)
         proof = {"file": target.name, "export": metadata["export"], **figures}
-        write_json(_proof_path(target), proof)
+        write_json(Path(f"{target}.proof.json"), proof)
     return proof
 
 
@@ -148,12 +139,8 @@ def _data(config: Config, predictor: Predictor) -> SegmentationDataModule | None
 
 def _even(count: int, wanted: int | None) -> list[int]:
     """Return `wanted` evenly spaced indices of `count`, all by default."""
-    spaced = np.linspace(0, count - 1, min(count, count if wanted is None else wanted))
-    return [round(float(index)) for index in spaced]
-
-
-def _proof_path(target: Path) -> Path:
-    return target.with_name(f"{target.name}.proof.json")
+    wanted = count if wanted is None else min(count, wanted)
+    return [round(index) for index in np.linspace(0, count - 1, wanted).tolist()]
 
 
 def centre(image: Pixels) -> Pixels:

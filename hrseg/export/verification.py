@@ -53,11 +53,7 @@ def prove(
 ) -> dict[str, Any]:
     """Compare an exported file with its model, print the tables, and return the figures.
 
-    Args:
-        predictor: the model.
-        candidate: the file, opened by `open_candidate`.
-        int8: whether it computes in 8 bits; then only mIoU decides.
-        comparison: images to compare mIoU on.
+    Of a file in 8 bits only mIoU decides.
 
     Raises:
         VerificationError: a difference beyond MAX_DIFFERENCE, MIN_AGREEMENT or MAX_LOSS.

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.export import ExportedProgram
 
 from hrseg.checkpoints.reading import write_safetensors
 from hrseg.errors import ConfigError
@@ -88,28 +89,27 @@ def write(
     metadata: dict[str, Any],
     calibration: Sequence[Pixels],
 ) -> None:
-    """Write `model` to `path`.
+    """Write a model and its metadata, as JSON, to a file; OpenVINO's `.bin` comes beside it.
 
-    Args:
-        model: the network.
-        path: the file; OpenVINO's `.bin` comes beside it.
-        form: format and interface.
-        metadata: stored in the file as JSON.
-        calibration: RGB images (H, W, 3) for the ranges of int8.
+    `calibration` are RGB images (H, W, 3) for the ranges of int8.
     """
     if form.format == "safetensors":
         write_safetensors(path, model.state_dict(), metadata)
         return
     graph = _Graph(model, form, metadata).eval()
     text, images = json.dumps(metadata), list(calibration) if form.int8 else []
+    example = torch.zeros(2, 3, 64, 96, dtype=torch.uint8 if form.input == "uint8" else None)
+    # From 33: the exporter takes the single coarsest position of a side of 32 for a constant.
+    height, width = (torch.export.Dim(name, min=33) for name in ("height", "width"))
+    sizes = ({0: torch.export.Dim("batch"), 2: height, 3: width},)
     with _quiet():
+        program = torch.export.export(graph, (example,), dynamic_shapes=sizes)
         if form.format == "torch-export":
-            program = torch.export.export(graph, (graph.example(),), dynamic_shapes=_sizes())
             torch.export.save(program, path, extra_files={METADATA: text})
         elif form.format == "onnx":
-            _write_onnx(graph, path, text, images)
+            _write_onnx(program, graph, path, text, images)
         else:
-            _write_openvino(graph, path, text, images)
+            _write_openvino(program, graph, path, text, images)
 
 
 class _Graph(nn.Module):
@@ -133,48 +133,40 @@ class _Graph(nn.Module):
         # As plain operations: the layout in memory is the runtime's choice.
         return image.float() * self.normalize.scale + self.normalize.shift
 
-    def example(self) -> Tensor:
-        kind = torch.uint8 if self.form.input == "uint8" else torch.float32
-        return torch.zeros(2, 3, 64, 96, dtype=kind)
-
     def input_of(self, image: Pixels) -> NDArray[Any]:
         """Return an image (H, W, 3) as the input of the file."""
         batch = torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))[None]
         return (batch if self.form.input == "uint8" else self._normalized(batch)).numpy()
 
 
-def _write_onnx(graph: _Graph, path: Path, text: str, calibration: list[Pixels]) -> None:
-    program = torch.onnx.export(
-        graph,
-        (graph.example(),),
-        dynamo=True,
-        dynamic_shapes=_sizes(),
-        input_names=["image"],
-        output_names=[graph.form.output],
-        opset_version=18,
-        verbose=False,
-    )
-    assert program is not None
+def _write_onnx(
+    program: ExportedProgram, graph: _Graph, path: Path, text: str, calibration: list[Pixels]
+) -> None:
+    names = {"input_names": ["image"], "output_names": [graph.form.output]}
+    written = torch.onnx.export(program, dynamo=True, opset_version=18, verbose=False, **names)
+    assert written is not None
     if not calibration:
-        program.model.metadata_props[METADATA] = text
-        program.save(path)
+        written.model.metadata_props[METADATA] = text
+        written.save(path)
         return
     import nncf
     import onnx
 
     batches = nncf.Dataset(calibration, lambda image: {"image": graph.input_of(image)})
-    quantized = nncf.quantize(program.model_proto, batches, subset_size=len(calibration))
+    quantized = nncf.quantize(written.model_proto, batches, subset_size=len(calibration))
     onnx.helper.set_model_props(quantized, {METADATA: text})
     onnx.save(quantized, path)
 
 
-def _write_openvino(graph: _Graph, path: Path, text: str, calibration: list[Pixels]) -> None:
+def _write_openvino(
+    program: ExportedProgram, graph: _Graph, path: Path, text: str, calibration: list[Pixels]
+) -> None:
     import openvino
 
     with tempfile.TemporaryDirectory() as folder:
         # Through ONNX: one description of the network for both runtimes.
         between = Path(folder) / "model.onnx"
-        _write_onnx(graph, between, text, [])
+        _write_onnx(program, graph, between, text, [])
         # Not convert_model, which tells its makers of every call.
         model = openvino.Core().read_model(between)
     if calibration:
@@ -184,13 +176,6 @@ def _write_openvino(graph: _Graph, path: Path, text: str, calibration: list[Pixe
         model = nncf.quantize(model, batches, subset_size=len(calibration))
     model.set_rt_info(text, METADATA)
     openvino.save_model(model, path, compress_to_fp16=False)
-
-
-def _sizes() -> tuple[dict[int, Any], ...]:
-    """Return the dynamic sizes of the input: batch, height and width."""
-    # From 33: the exporter takes the single coarsest position of a side of 32 for a constant.
-    height, width = (torch.export.Dim(name, min=33) for name in ("height", "width"))
-    return ({0: torch.export.Dim("batch"), 2: height, 3: width},)
 
 
 @contextmanager

@@ -66,12 +66,7 @@ class Evaluator:
     def __call__(
         self, image: Tensor, size: Sequence[int] | None = None, keep_scores: bool = False
     ) -> Result:
-        """Evaluate an image.
-
-        Args:
-            image: uint8 RGB, (1, 3, H, W).
-            size: (height, width) of the result; the image's own by default.
-            keep_scores: return the fused scores as well.
+        """Evaluate an image, uint8 RGB (1, 3, H, W); `size` (height, width) is the result's.
 
         Raises:
             VerificationError: the scores are NaN or infinite.
@@ -119,7 +114,7 @@ class Evaluator:
             scaled_shape = size_at(shape, scale, self.protocol)
             windows = find_windows(scaled_shape, scale, self.protocol)
             crops = self._crops(_interpolate(normalised, scaled_shape), windows)
-            seen[scale] = scaled_shape, windows, [self._kept(v) for v in self.logits(crops)]
+            seen[scale] = scaled_shape, windows, [v.contiguous() for v in self.logits(crops)]
         direct = [s == content == size and windows is None for s, windows, _ in seen.values()]
         everything = [logits for *_, views in seen.values() for logits in views]
         rule = rule_of(self.protocol, everything, ranks_suffice and direct == [True])
@@ -149,19 +144,10 @@ class Evaluator:
             for x in windows.columns
         ]
 
-    def _kept(self, views: Tensor) -> Tensor:
-        if self.protocol.flip_average == "logits":
-            # Averaged before the interpolation, which is linear and symmetric, and so costs half.
-            views = _mean_of_views(views)
-        return views.contiguous()
-
     def _joined(
         self, views: Sequence[Tensor], windows: Windows | None, size: Size, rule: Rule
     ) -> Rows:
-        """Return the scores (V, K, *size) of a scaled image, or logits if they become scores later.
-
-        An image and its mirror image are two views until they are averaged.
-        """
+        """Return the scores (V, K, *size) of a scaled image, or logits for a later rule."""
         side = (windows.height, windows.width) if windows else size
         parts = [resized(held(logits), side, self.align_corners) for logits in views]
         if self.protocol.scores_at == "window":
@@ -171,7 +157,8 @@ class Evaluator:
     def logits(self, crops: Sequence[Tensor]) -> Iterator[Tensor]:
         """Yield each crop's float32 logits (V, K, h, w) at head resolution, mirroring undone.
 
-        When memory is short, `batch` is halved for this and all later images.
+        An image and its mirror image are two views until they are averaged. When memory is short,
+        `batch` is halved for this and all later images.
 
         Raises:
             OutOfMemory: not even one crop fits.
@@ -193,8 +180,10 @@ class Evaluator:
             done += logits
             del views[: len(together)], logits
             while len(done) >= len(sides):
-                yield torch.stack(done[: len(sides)])
+                pair = torch.stack(done[: len(sides)])
                 del done[: len(sides)]
+                # Averaged before the interpolation, which is linear, and so costs half.
+                yield _mean_of_views(pair) if self.protocol.flip_average == "logits" else pair
 
     def _through_model(self, views: Sequence[tuple[Tensor, bool]]) -> list[Tensor]:
         """Return the logits (K, h, w) of crops; flagged ones are mirrored before and after."""

@@ -39,9 +39,7 @@ def is_exported(path: str | Path) -> bool:
 def open_engine(path: str | Path, precision: str = "32") -> "Engine":
     """Open an `.onnx` or `.xml` file of `hrseg export`, with as many threads as torch uses.
 
-    Args:
-        path: the file.
-        precision: "32"; also "bf16" with OpenVINO.
+    The precision is "32", or "bf16" with OpenVINO.
 
     Raises:
         ConfigError: a missing, damaged or foreign file, a runtime that is not installed, or a

@@ -29,6 +29,17 @@ Array = NDArray[np.uint8]
 _DRIVERS = {b"II": "GTiff", b"MM": "GTiff", b"\x89P": "PNG", b"\xff\xd8": "JPEG"}
 _CACHE = 2**26  # bytes of GDAL's own cache of blocks
 _BLOCK = 512
+_LAYOUT = {
+    "driver": "GTiff",
+    "count": 1,
+    "dtype": "uint8",
+    "photometric": "palette",
+    "compress": "deflate",
+    "tiled": True,
+    "blockxsize": _BLOCK,
+    "blockysize": _BLOCK,
+    "BIGTIFF": "IF_SAFER",
+}
 _WIDEST = 2**18  # pixels; bands of wider images do not fit into the memory
 _PREVIEW = 2048  # longest side of the overlay, in pixels
 
@@ -59,13 +70,23 @@ class BigImage:
             reason = "" if isinstance(error, KeyError) else f": {_cause(error)}"
             raise DataError(f"{path} is no readable TIFF, PNG or JPEG{reason}") from error
         self.size = self.file.height, self.file.width
+        if self.size[1] > _WIDEST:
+            raise DataError(
+                f"{path} is {self.size[1]:,} pixels wide; expected at most {_WIDEST:,}.\n"
+                "Cut it: gdal_translate -srcwin 0 0 100000 HEIGHT in.tif part.tif"
+            )
         self.upright: Array | None = None
         if _is_turned(path):
             self.upright, self.notes = read_pixels(path)
             self.size = self.upright.shape[0], self.upright.shape[1]
             return
         bands, kinds = self.file.count, set(self.file.dtypes)
-        self._check(bands, kinds)
+        if not kinds <= {"uint8", "uint16"} or bands > 4:
+            raise DataError(
+                f"{path} has {bands} bands of {', '.join(sorted(kinds))}; expected 1 to 4 (grey, "
+                "RGB, alpha) of 8 or 16 bits.\n"
+                "Choose bands: gdal_translate -b 1 -b 2 -b 3 in.tif out.tif"
+            )
         self.deep = "uint16" in kinds
         self.grey = bands < 3
         self.colors: Array | None = None
@@ -73,32 +94,12 @@ class BigImage:
             self.colors = np.zeros((256, 3), np.uint8)
             for value, color in self.file.colormap(1).items():
                 self.colors[value % 256] = color[:3]
+        notes = {"grey": self.grey and self.colors is None, "16 bits scaled to 8": self.deep}
+        alpha = ColorInterp.alpha in self.file.colorinterp
+        notes["its transparency left out"] = alpha or bands in (2, 4)
         turned = self.file.tags().get("EXIF_Orientation", "1") not in ("0", "1")
-        notes = {
-            "grey": self.grey and self.colors is None,
-            "16 bits scaled to 8": self.deep,
-            "its transparency left out": ColorInterp.alpha in self.file.colorinterp
-            or bands in (2, 4),
-            "too large to be turned as its EXIF says, taken as it is stored": turned,
-        }
+        notes["too large to be turned as its EXIF says, taken as it is stored"] = turned
         self.notes = [note for note, applies in notes.items() if applies]
-
-    def _check(self, bands: int, kinds: set[str]) -> None:
-        problem = ""
-        if self.size[1] > _WIDEST:
-            problem = (
-                f"is {self.size[1]:,} pixels wide; expected at most {_WIDEST:,}.\n"
-                "Cut it: gdal_translate -srcwin 0 0 100000 HEIGHT in.tif part.tif"
-            )
-        elif not kinds <= {"uint8", "uint16"} or bands > 4:
-            problem = (
-                f"has {bands} bands of {', '.join(sorted(kinds))}; expected 1 to 4 (grey, RGB, "
-                "alpha) of 8 or 16 bits.\n"
-                "Choose bands: gdal_translate -b 1 -b 2 -b 3 in.tif out.tif"
-            )
-        if problem:
-            self.file.close()
-            raise DataError(f"{self.path} {problem}")
 
     def read_rows(self, start: int, stop: int) -> Array:
         """Return rows as RGB uint8 (stop - start, W, 3).
@@ -123,25 +124,12 @@ class BigImage:
         planes = [pixels[0]] * 3 if self.grey else list(pixels)
         return np.asarray(cv2.merge(planes), np.uint8)
 
-    def profile(self) -> dict[str, Any]:
-        """Return the profile of a mask of this image, with its size and georeference."""
-        profile = {
-            "driver": "GTiff",
-            "count": 1,
-            "dtype": "uint8",
-            "compress": "deflate",
-            "tiled": True,
-            "blockxsize": _BLOCK,
-            "blockysize": _BLOCK,
-            "BIGTIFF": "IF_SAFER",
-            "photometric": "palette",
-            "height": self.size[0],
-            "width": self.size[1],
-            "crs": self.file.crs,
-        }
+    def georeference(self) -> dict[str, Any]:
+        """Return the arguments of `rasterio.open` for a file of the same place."""
+        place = {"crs": self.file.crs}
         if not self.file.transform.is_identity and self.upright is None:
-            profile["transform"] = self.file.transform
-        return profile
+            place["transform"] = self.file.transform
+        return place
 
     def close(self) -> None:
         """Close the file."""
@@ -157,19 +145,16 @@ def predict_big(
     overlay: Path | None = None,
     progress: Callable[[int, int], object] | None = None,
 ) -> list[str]:
-    """Predict an image in tiles; write its ids as a tiled TIFF, with its georeferencing.
+    """Predict an image in tiles; return notes on the conversion of its pixels.
 
     Args:
         predictor: the model.
         source: TIFF, PNG or JPEG.
-        target: the TIFF to write, whole or not at all; its colour map is the palette.
-        tile: see `predict_bands`.
-        overlap: see `predict_bands`.
+        target: tiled TIFF of the ids, with the palette and the georeference of the image.
+        tile: side of a tile in pixels, see `check_tiles`.
+        overlap: of neighbouring tiles in pixels.
         overlay: JPEG to write, the classes laid over the image, at most 2048 pixels a side.
         progress: called with the number of finished rows, and of all.
-
-    Returns:
-        Notes on the conversion of the pixels.
 
     Raises:
         DataError: the image is damaged, or of a kind that cannot be read.
@@ -191,7 +176,8 @@ def predict_big(
         )
         with replacing(target) as partial:
             try:
-                with rasterio.open(partial, "w", **image.profile()) as file:
+                shape = {"height": height, "width": width, **image.georeference()}
+                with rasterio.open(partial, "w", **_LAYOUT, **shape) as file:
                     colors = {i: (*color, 255) for i, color in enumerate(predictor.palette)}
                     file.write_colormap(1, colors)
                     for start, ids in _whole_blocks(bands):

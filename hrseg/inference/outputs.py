@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
@@ -105,13 +106,8 @@ def polygons(mask: NDArray[np.uint8], class_names: Sequence[str]) -> dict[str, A
 
 def _pixels(shape: dict[str, Any]) -> int:
     """Return the area of a polygon without its holes."""
-    outer, *holes = (abs(_signed_area(ring)) for ring in shape["coordinates"])
+    outer, *holes = (cv2.contourArea(np.array(ring, np.float32)) for ring in shape["coordinates"])
     return round(outer - sum(holes))
-
-
-def _signed_area(ring: Sequence[tuple[float, float]]) -> float:
-    x, y = np.array(ring).T
-    return float(x[:-1] @ y[1:] - x[1:] @ y[:-1]) / 2
 
 
 ENCODERS: dict[str, Callable[[Prediction], bytes]] = {

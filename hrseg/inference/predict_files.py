@@ -5,7 +5,7 @@ import json
 import time
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -26,27 +26,7 @@ from hrseg.utils.signals import Stopped
 from hrseg.visualize import legend
 
 _MANIFEST = "predict.json"
-_ON_SCREEN = 20
-_KINDS = {
-    "image": ("image", "images"),
-    "video": ("video", "videos"),
-    "tiles": ("image in tiles", "images in tiles"),
-}
-
-
-@dataclass
-class Outcome:
-    """Result of a prediction of files.
-
-    Attributes:
-        done: the name of each predicted image, and of the video of each predicted frame.
-        faults: input -> the reason why it has no output.
-        notes: conversion or limit -> its inputs.
-    """
-
-    done: list[str] = field(default_factory=list)
-    faults: dict[str, str] = field(default_factory=dict)
-    notes: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
+_KINDS = {"image": "image{}", "video": "video{}", "tiles": "image{} in tiles"}
 
 
 def predict_files(
@@ -56,16 +36,11 @@ def predict_files(
     wanted: Wanted,
     checkpoint: Path,
     resume: bool = False,
-) -> Outcome:
-    """Predict files into `out` and print a summary; unreadable files are listed at the end.
+) -> dict[str, str]:
+    """Predict files into `out` and print a summary; return the reason for each without an output.
 
-    Args:
-        predictor: the model.
-        sources: the files.
-        out: folder for masks/, overlays/, probabilities/, polygons/, legend.png, predict.json.
-        wanted: options of the outputs.
-        checkpoint: the file of the predictor, for predict.json.
-        resume: skip inputs whose outputs exist and are newer than the input.
+    `checkpoint` is the file of the predictor, for predict.json. `resume` skips inputs whose outputs
+    exist and are newer.
 
     Raises:
         ConfigError: a full disk, tiles that the model cannot do, or a folder to resume that was
@@ -73,7 +48,9 @@ def predict_files(
     """
     predictor.check(tiles=any(source.kind == "tiles" for source in sources))
     kinds = Counter(source.kind for source in sources)
-    counts = ", ".join(f"{count} {_KINDS[kind][count > 1]}" for kind, count in kinds.items())
+    counts = ", ".join(
+        f"{count} {_KINDS[kind].format('s' * (count > 1))}" for kind, count in kinds.items()
+    )
     device = predictor.device
     device += f", {torch.get_num_threads()} threads" if device == "cpu" else ""
     say(f"predict {counts} by {checkpoint}; {device}, precision {predictor.precision}")
@@ -90,12 +67,13 @@ def predict_files(
     picture = Image.fromarray(legend(predictor.class_names, predictor.palette))
     write_bytes(out / "legend.png", png(picture))
     began = time.monotonic()
-    outcome = _Run(predictor, out, wanted).predict(left)
-    results = {"inputs": len(sources), "faults": outcome.faults, "notes": outcome.notes}
+    run = _Run(predictor, out, wanted)
+    run.predict(left)
+    results = {"inputs": len(sources), "faults": run.faults, "notes": run.notes}
     write_json(out / _MANIFEST, {**settings, **results})
-    _show(outcome, time.monotonic() - began)
+    run.show(time.monotonic() - began)
     say(f"predictions: {out}")
-    return outcome
+    return run.faults
 
 
 def _is_finished(source: Source, out: Path, wanted: Wanted) -> bool:
@@ -105,14 +83,22 @@ def _is_finished(source: Source, out: Path, wanted: Wanted) -> bool:
 
 
 class _Run:
-    """Prediction of files with one progress bar."""
+    """Prediction of files with one progress bar.
+
+    Attributes:
+        done: number of predicted images and frames.
+        faults: input -> the reason why it has no output.
+        notes: conversion or limit -> its inputs.
+    """
 
     def __init__(self, predictor: Predictor, out: Path, wanted: Wanted) -> None:
         self.predictor, self.out, self.wanted = predictor, out, wanted
-        self.outcome = Outcome()
+        self.done = 0
+        self.faults: dict[str, str] = {}
+        self.notes: dict[str, list[str]] = defaultdict(list)
         self.bar = progress_bar()
 
-    def predict(self, sources: Sequence[Source]) -> Outcome:
+    def predict(self, sources: Sequence[Source]) -> None:
         with self.bar:
             try:
                 self._images([source for source in sources if source.kind == "image"])
@@ -120,12 +106,11 @@ class _Run:
                     if source.kind != "image":
                         self._large(source)
             except (HrsegError, KeyboardInterrupt, Stopped) as error:
-                state = f"{len(self.outcome.done)} are done; `--resume` goes on after them."
+                state = f"{self.done} are done; `--resume` goes on after them."
                 if isinstance(error, HrsegError):
                     raise type(error)(f"{error}\n{state}") from error
                 say(state)
                 raise
-        return self.outcome
 
     def _images(self, sources: Sequence[Source]) -> None:
         """Predict images: two threads read ahead of the model, two write behind it."""
@@ -139,7 +124,7 @@ class _Run:
                     yield source, self.predictor.segment(pixels, self.wanted.probabilities)
                     self._note(source, notes)
                 except (DataError, OutOfMemory) as error:
-                    self.outcome.faults[str(source.path)] = str(error)
+                    self.faults[str(source.path)] = str(error)
                 self.bar.advance(task)
 
         for _, written in map_ahead(self._write, predictions(), workers=2, depth=3):
@@ -149,14 +134,14 @@ class _Run:
         source, prediction = item
         for kind, path in self.wanted.paths(self.out, source).items():
             write_bytes(path, ENCODERS[kind](prediction))
-        self.outcome.done.append(source.name)
+        self.done += 1
 
     def _large(self, source: Source) -> None:
         """Predict a video or a large image."""
         try:
             notes = self._video(source) if source.kind == "video" else self._tiles(source)
         except (DataError, OutOfMemory) as error:
-            self.outcome.faults[str(source.path)] = str(error)
+            self.faults[str(source.path)] = str(error)
             return
         options = {"probabilities": self.wanted.probabilities, "polygons": self.wanted.polygons}
         left_out = [f"no {kind} of videos and tiles" for kind, asked in options.items() if asked]
@@ -169,7 +154,7 @@ class _Run:
         def each(number: int, prediction: Prediction) -> None:
             if self.wanted.frames:
                 write_bytes(folder / f"{number + 1:06}.png", ENCODERS["masks"](prediction))
-            self.outcome.done.append(source.name)
+            self.done += 1
             self.bar.advance(task)
 
         target = self.wanted.paths(self.out, source)["overlays"]
@@ -190,27 +175,23 @@ class _Run:
             overlay=paths.get("overlays"),
             progress=lambda done, total: self.bar.update(task, completed=done, total=total),
         )
-        self.outcome.done.append(source.name)
+        self.done += 1
         return [*notes, *not_applied(self.predictor.protocol)]
 
     def _note(self, source: Source, notes: Sequence[str]) -> None:
         for text in notes:
-            self.outcome.notes[text].append(str(source.path))
+            self.notes[text].append(str(source.path))
 
-
-def _show(outcome: Outcome, seconds: float) -> None:
-    """Print notes, faults and the rate."""
-    for text, paths in outcome.notes.items():
-        more = f" and {len(paths) - 1} more" if len(paths) > 1 else ""
-        note(f"{text}: {paths[0]}{more}")
-    for path, fault in list(outcome.faults.items())[:_ON_SCREEN]:
-        say(f"fault: {fault if path in fault else f'{path}: {fault}'}")
-    if len(outcome.faults) > _ON_SCREEN:
-        say(f"... and {len(outcome.faults) - _ON_SCREEN} more, in {_MANIFEST}")
-    count, rate = len(outcome.done), len(outcome.done) / (seconds or 1.0)
-    failed = f", {len(outcome.faults)} could not be read" if outcome.faults else ""
-    images = "image" if count == 1 else "images"
-    say(f"{count} {images} in {seconds:.0f} s, {rate:.3g} images/s{failed}")
+    def show(self, seconds: float) -> None:
+        """Print notes, faults and the rate."""
+        for text, paths in self.notes.items():
+            more = f" and {len(paths) - 1} more" if len(paths) > 1 else ""
+            note(f"{text}: {paths[0]}{more}")
+        for path, fault in self.faults.items():
+            say(f"fault: {fault if path in fault else f'{path}: {fault}'}")
+        failed = f", {len(self.faults)} could not be read" if self.faults else ""
+        images, rate = "image" if self.done == 1 else "images", self.done / (seconds or 1.0)
+        say(f"{self.done} {images} in {seconds:.0f} s, {rate:.3g} images/s{failed}")
 
 
 def _settings(predictor: Predictor, wanted: Wanted, checkpoint: Path) -> dict[str, Any]:

@@ -76,12 +76,8 @@ def build_predictor(
 ) -> Predictor:
     """Return a predictor of weights without metadata, such as published ones.
 
-    Args:
-        config: the model and the protocol.
-        data: the data set of the config, for classes and colours.
-        checkpoint: the file of weights.
-        device: see `load`.
-        precision: see `load`.
+    The config gives the model and the protocol, its data set the classes and colours. The other
+    arguments are those of `load`.
 
     Raises:
         ConfigError: the file lacks weights of the config's model, or has metadata of its own.

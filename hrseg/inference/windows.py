@@ -29,11 +29,7 @@ class Windows(NamedTuple):
 
 
 def prepare(image: Tensor, protocol: Protocol) -> tuple[Tensor, Size]:
-    """Resize and pad a uint8 image (1, 3, H, W); return it and the size that is not padding.
-
-    Raises:
-        ConfigError: see `check_cost`.
-    """
+    """Resize and pad a uint8 image (1, 3, H, W); return it and the size that is not padding."""
     check_cost(image.shape[-2:], protocol)
     height, width = content = prepared_size(image.shape[-2:], protocol)
     if not protocol.resize and protocol.pad_multiple == 1:
@@ -49,7 +45,7 @@ def prepare(image: Tensor, protocol: Protocol) -> tuple[Tensor, Size]:
 
 def check_cost(size: Sequence[int], protocol: Protocol) -> None:
     """Raise ConfigError if a protocol makes too many pixels of an image of this size."""
-    padded = _padded(prepared_size(size, protocol), protocol)
+    padded = _padded_size(size, protocol)
     shapes = [padded, *(size_at(padded, scale, protocol) for scale in protocol.scales)]
     height, width = max(shapes, key=math.prod)
     seen = sum(seen_pixels(size, scale, protocol) for scale in protocol.scales)
@@ -92,12 +88,12 @@ def find_windows(size: Sequence[int], scale: float, protocol: Protocol) -> Windo
 
 def seen_pixels(size: Sequence[int], scale: float, protocol: Protocol) -> int:
     """Return the number of pixels of all windows of an image of `size` at a scale: its cost."""
-    scaled = size_at(_padded(prepared_size(size, protocol), protocol), scale, protocol)
+    scaled = size_at(_padded_size(size, protocol), scale, protocol)
     windows = find_windows(scaled, scale, protocol) or Windows([0], [0], *scaled)
     views = 2 if protocol.flip else 1
     return len(windows.rows) * len(windows.columns) * windows.height * windows.width * views
 
 
-def _padded(size: Size, protocol: Protocol) -> Size:
-    height, width = (side + -side % protocol.pad_multiple for side in size)
-    return height, width
+def _padded_size(size: Sequence[int], protocol: Protocol) -> Size:
+    height, width = prepared_size(size, protocol)
+    return height + -height % protocol.pad_multiple, width + -width % protocol.pad_multiple

@@ -98,25 +98,6 @@ def _sized(count):
     return tensor
 
 
-def _endless():
-    from onnx import TensorProto, helper
-
-    step = helper.make_tensor_value_info("i", TensorProto.INT64, [])
-    on = helper.make_tensor_value_info("c", TensorProto.BOOL, [])
-    state = helper.make_tensor_value_info("v", TensorProto.FLOAT, None)
-    after = helper.make_tensor_value_info("w", TensorProto.FLOAT, None)
-    same = helper.make_tensor_value_info("d", TensorProto.BOOL, [])
-    nodes = [helper.make_node("Identity", ["c"], ["d"]), helper.make_node("Identity", ["v"], ["w"])]
-    body = helper.make_graph(nodes, "body", [step, on, state], [same, after])
-    return helper.make_node("Loop", ["n", "", "image"], ["logits"], body=body)
-
-
-def _forever(place):
-    from onnx import TensorProto, helper
-
-    return helper.make_tensor("n", TensorProto.INT64, [], [2**62])
-
-
 def _said(text):
     return _onnx([PASS], said=text)
 
@@ -186,7 +167,6 @@ GRAPHS = {
                                  _node("Add", ["image", "s"], ["logits"])], [_sized([2**40])]),
     "an image 2^20 times as wide": _onnx([_node("Tile", ["image", "n"], ["logits"])],
                                          [_sized([1, 1, 1, 2**20])]),
-    "a loop without end": _onnx([_endless], [_forever]),
     "logits of one class": _onnx([_node("ReduceMax", ["image"], ["logits"], keepdims=0)]),
     "no facts": _said("{"),
     "deep facts": _said("[" * 1_000_000),

@@ -100,7 +100,7 @@ def test_another_protocol_shares_the_weights(checkpoint):
     assert other.evaluator.protocol.scales == (0.5, 1.0)
     once, twice = (p.predict(picture(SIZE), scores=True).scores for p in (predictor, other))
     assert abs(once - twice).max() > 1e-4
-    with pytest.raises(ConfigError, match="unknown field of the protocol 'scale'"):
+    with pytest.raises(ConfigError, match="scale: unknown key"):
         predictor.with_protocol(scale=2.0)
 
 
