@@ -39,8 +39,7 @@ def images():
     return Comparison(lambda index: (pictures[index], masks[index]), range(3))
 
 
-@pytest.mark.parametrize("given", ["logits", "ids"])
-@pytest.mark.parametrize("taken", ["uint8", "normalized"])
+@pytest.mark.parametrize(("given", "taken"), [("logits", "normalized"), ("ids", "uint8")])
 def test_an_equal_file_is_proven_at_every_shape_and_on_every_image(predictor, images, given, taken):
     proof = prove(predictor, behind_an_engine(predictor, given=given, taken=taken), False, images)
     assert [tuple(row["shape"]) for row in proof["shapes"]] == list(SHAPES)
@@ -57,7 +56,6 @@ def test_an_equal_file_is_proven_at_every_shape_and_on_every_image(predictor, im
         (lambda logits: logits * 1.01, "logits differ by 1.0e-02"),
         (lambda logits: logits.flip(1), "the class is the same on"),
         (lambda logits: logits * torch.nan, "logits differ by nan"),
-        (lambda logits: logits.roll(1, 3), "logits differ"),
     ],
 )
 def test_a_file_that_differs_is_refused_with_by_how_much(predictor, change, message):

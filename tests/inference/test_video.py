@@ -58,21 +58,3 @@ def test_a_file_that_is_not_a_video_is_named_and_leaves_nothing(tmp_path):
     with pytest.raises(DataError, match=r"text.mp4 is no readable video"):
         predict_video(Brightness(), tmp_path / "text.mp4", tmp_path / "out" / "text.mp4")
     assert not (tmp_path / "out" / "text.mp4").exists()
-
-
-def test_an_error_in_a_frame_leaves_nothing_half_written(tmp_path):
-    def stop(number, prediction):
-        raise KeyboardInterrupt
-
-    source = clip(tmp_path / "in.mp4")
-    with pytest.raises(KeyboardInterrupt):
-        predict_video(Brightness(), source, tmp_path / "out" / "in.mp4", stop)
-    assert list((tmp_path / "out").iterdir()) == []
-
-
-@pytest.mark.parametrize(
-    ("name", "code"), [("a.avi", "MJPG"), ("a.mkv", "mp4v"), ("a.mov", "mp4v")]
-)
-def test_each_kind_of_video_that_opencv_writes_is_read(name, code, tmp_path):
-    predict_video(Brightness(), clip(tmp_path / name, code=code), tmp_path / "out.mp4")
-    assert cv2.VideoCapture(str(tmp_path / "out.mp4")).get(cv2.CAP_PROP_FRAME_COUNT) == 7
