@@ -75,16 +75,9 @@ def export(
 ) -> dict[str, Any]:
     """Write `target` and verify it; if it differs from the model, the old file stays.
 
-    Args:
-        predictor: the model with its metadata.
-        target: the file, with the suffix of the format.
-        form: format and interface.
-        comparison: images with truth to compare mIoU on.
-        calibration: RGB images (H, W, 3) for the ranges of int8.
-        source: origin of the weights, for the file's metadata.
-
-    Returns:
-        The figures of the verification, which are also in `<file>.proof.json`.
+    `comparison` are images with truth to compare mIoU on, `calibration` RGB images (H, W, 3) for
+    the ranges of int8, `source` the origin of the weights, for the file's metadata. The figures of
+    the verification are the result, and are in `<file>.proof.json`.
 
     Raises:
         ConfigError: options that exclude each other, or a package that is missing.

@@ -95,16 +95,13 @@ def _compare(
             f"the exported file gives {tuple(logits.shape)} for {shape}, expected "
             f"{tuple(expected.shape)}. It was not kept."
         )
+    ids = isinstance(candidate.model, Engine) and candidate.model.interface["output"] == "ids"
     difference = float((expected - logits).abs().max() / expected.abs().max())
     return {
         "shape": list(shape),
-        "max_difference": None if _interface(candidate).get("output") == "ids" else difference,
+        "max_difference": None if ids else difference,
         "agreement": float((expected.argmax(1) == logits.argmax(1)).double().mean()),
     }
-
-
-def _interface(candidate: Predictor) -> dict[str, Any]:
-    return candidate.model.interface if isinstance(candidate.model, Engine) else {}
 
 
 def _picture(shape: tuple[int, int, int]) -> Tensor:
@@ -160,7 +157,7 @@ def _possible(candidate: Predictor, protocol: Protocol) -> Protocol:
         candidate.with_protocol(**protocol.to_dict()).check()
     except ConfigError:
         return protocol.changed(scales=(1.0,), base_size=0, flip=False)
-    if _interface(candidate).get("input") == "uint8":
+    if isinstance(candidate.model, Engine) and candidate.model.interface["input"] == "uint8":
         return protocol.changed(base_size=0)
     return protocol
 

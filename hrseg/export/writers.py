@@ -142,8 +142,14 @@ class _Graph(nn.Module):
 def _write_onnx(
     program: ExportedProgram, graph: _Graph, path: Path, text: str, calibration: list[Pixels]
 ) -> None:
-    names = {"input_names": ["image"], "output_names": [graph.form.output]}
-    written = torch.onnx.export(program, dynamo=True, opset_version=18, verbose=False, **names)
+    written = torch.onnx.export(
+        program,
+        dynamo=True,
+        input_names=["image"],
+        output_names=[graph.form.output],
+        opset_version=18,
+        verbose=False,
+    )
     assert written is not None
     if not calibration:
         written.model.metadata_props[METADATA] = text

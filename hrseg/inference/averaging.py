@@ -20,13 +20,10 @@ AVERAGES: dict[str, Rule] = {
 
 
 def rule_of(protocol: Protocol, everything: Sequence[Tensor], ranks_suffice: bool = False) -> Rule:
-    """Return the function from logits to scores.
+    """Return the protocol's function from logits to scores; `everything` is all logits of an image.
 
-    Args:
-        protocol: its averaging rule is used.
-        everything: all logits of an image.
-        ranks_suffice: only the order of the scores matters, and they are averaged over mirror
-            images at most.
+    With `ranks_suffice` only the order of the scores matters, and they are averaged over mirror
+    images at most.
     """
     # Every rule rises with the logit, so the order is the same unless scores are averaged.
     if ranks_suffice and not (protocol.flip and protocol.flip_average == "scores"):

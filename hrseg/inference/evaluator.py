@@ -113,7 +113,11 @@ class Evaluator:
         for scale in self.protocol.scales:
             scaled_shape = size_at(shape, scale, self.protocol)
             windows = find_windows(scaled_shape, scale, self.protocol)
-            crops = self._crops(_interpolate(normalised, scaled_shape), windows)
+            # No antialiasing, as the authors; images never align corners.
+            scaled = normalised
+            if scaled_shape != shape:
+                scaled = F.interpolate(normalised, scaled_shape, mode="bilinear")
+            crops = self._crops(scaled, windows)
             seen[scale] = scaled_shape, windows, [v.contiguous() for v in self.logits(crops)]
         direct = [s == content == size and windows is None for s, windows, _ in seen.values()]
         everything = [logits for *_, views in seen.values() for logits in views]
@@ -246,10 +250,3 @@ def _sums(
 
 def _size(image: Tensor) -> Size:
     return image.shape[-2], image.shape[-1]
-
-
-def _interpolate(image: Tensor, size: Size) -> Tensor:
-    if _size(image) == size:
-        return image
-    # No antialiasing, as the authors; images never align corners.
-    return F.interpolate(image, size=size, mode="bilinear", align_corners=False)

@@ -49,15 +49,18 @@ def open_engine(path: str | Path, precision: str = "32") -> "Engine":
     if not path.is_file():
         raise ConfigError(f"no such exported file: {path.absolute()}")
     find({"32": None, "bf16": None}, precision, "precision of an exported file")
-    opener = _open_onnx if path.suffix.lower() == ".onnx" else _open_openvino
+    onnx = path.suffix.lower() == ".onnx"
+    if onnx and precision != "32":
+        raise ConfigError(
+            f"{path}: ONNX Runtime has no {precision} on the CPU; expected precision 32.\n"
+            "OpenVINO has it: hrseg export --format openvino."
+        )
     try:
-        text, run = opener(path, precision)
+        text, run = _open_onnx(path) if onnx else _open_openvino(path, precision)
     except ImportError as error:
         raise ConfigError(f"{path} needs {error.name}: {INSTALL}") from error
-    except ConfigError:
-        raise
     except Exception as error:  # the runtimes' own classes
-        beside = " and its .bin file" if path.suffix.lower() == ".xml" else ""
+        beside = "" if onnx else " and its .bin file"
         raise ConfigError(
             f"{SUFFIXES[path.suffix.lower()]} cannot read {path}: {_reason(error)}\n"
             f"Copy the file{beside} again, or export it anew: hrseg export."
@@ -69,11 +72,9 @@ class Engine(nn.Module):
     """An exported file in place of a Segmenter.
 
     Attributes:
-        path: the file.
-        metadata: of the file, with its interface as `export`.
+        metadata: of the file.
         interface: `input`: "uint8" or "normalized"; `output`: "logits", "head" or "ids".
         architecture: of the network that was exported.
-        align_corners: its rule of interpolation.
     """
 
     def __init__(self, path: Path, metadata: dict[str, Any], run: Run) -> None:
@@ -168,14 +169,9 @@ class Engine(nn.Module):
         return self
 
 
-def _open_onnx(path: Path, precision: str) -> tuple[str | None, Run]:
+def _open_onnx(path: Path) -> tuple[str | None, Run]:
     import onnxruntime
 
-    if precision != "32":
-        raise ConfigError(
-            f"{path}: ONNX Runtime has no {precision} on the CPU; expected precision 32.\n"
-            "OpenVINO has it: hrseg export --format openvino."
-        )
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
     # A thread that waits by spinning takes the core from torch between two images.

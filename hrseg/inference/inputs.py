@@ -99,9 +99,8 @@ class Source:
 def find_sources(patterns: Sequence[str], leave_out: Path | None = None) -> list[Source]:
     """Return the images and videos of files, folders and patterns, each once, in order.
 
-    Args:
-        patterns: paths; folders are searched with all below them; `*`, `?`, `[...]`, `**` match.
-        leave_out: the folder of the outputs, whose files are skipped.
+    Folders are searched with all below them, except `leave_out`, the folder of the outputs. In
+    patterns `*`, `?`, `[...]` and `**` match.
 
     Raises:
         ConfigError: no file matches a pattern, or two files would have outputs of the same name.

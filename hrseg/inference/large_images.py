@@ -5,7 +5,6 @@ import logging
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
@@ -124,13 +123,6 @@ class BigImage:
         planes = [pixels[0]] * 3 if self.grey else list(pixels)
         return np.asarray(cv2.merge(planes), np.uint8)
 
-    def georeference(self) -> dict[str, Any]:
-        """Return the arguments of `rasterio.open` for a file of the same place."""
-        place = {"crs": self.file.crs}
-        if not self.file.transform.is_identity and self.upright is None:
-            place["transform"] = self.file.transform
-        return place
-
     def close(self) -> None:
         """Close the file."""
         self.file.close()
@@ -145,22 +137,22 @@ def predict_big(
     overlay: Path | None = None,
     progress: Callable[[int, int], object] | None = None,
 ) -> list[str]:
-    """Predict an image in tiles; return notes on the conversion of its pixels.
+    """Predict a TIFF, PNG or JPEG in tiles; return notes on the conversion of its pixels.
 
-    Args:
-        predictor: the model.
-        source: TIFF, PNG or JPEG.
-        target: tiled TIFF of the ids, with the palette and the georeference of the image.
-        tile: side of a tile in pixels, see `check_tiles`.
-        overlap: of neighbouring tiles in pixels.
-        overlay: JPEG to write, the classes laid over the image, at most 2048 pixels a side.
-        progress: called with the number of finished rows, and of all.
+    `target` becomes a tiled TIFF of the ids, with the palette and the georeference of the image,
+    and `overlay` a JPEG of at most 2048 pixels a side. `tile` and `overlap` are those of
+    `predict_bands`. `progress` is called with the number of finished rows, and of all.
 
     Raises:
         DataError: the image is damaged, or of a kind that cannot be read.
         ConfigError: the disk is full; tiles that do not fit the network's grid.
     """
-    with _environment(), contextlib.closing(BigImage(source)) as image:
+    with (
+        warnings.catch_warnings(action="ignore", category=NotGeoreferencedWarning),
+        warnings.catch_warnings(action="ignore", category=Image.DecompressionBombWarning),
+        rasterio.Env(GDAL_CACHEMAX=_CACHE, GDAL_DISABLE_READDIR_ON_OPEN="EMPTY_DIR"),
+        contextlib.closing(BigImage(source)) as image,
+    ):
         height, width = image.size
         step = -(-max(height, width) // _PREVIEW)
         small = np.zeros((-(-height // step), -(-width // step), 3), np.uint8)
@@ -176,8 +168,10 @@ def predict_big(
         )
         with replacing(target) as partial:
             try:
-                shape = {"height": height, "width": width, **image.georeference()}
-                with rasterio.open(partial, "w", **_LAYOUT, **shape) as file:
+                layout = {**_LAYOUT, "height": height, "width": width, "crs": image.file.crs}
+                if not image.file.transform.is_identity and image.upright is None:
+                    layout["transform"] = image.file.transform
+                with rasterio.open(partial, "w", **layout) as file:
                     colors = {i: (*color, 255) for i, color in enumerate(predictor.palette)}
                     file.write_colormap(1, colors)
                     for start, ids in _whole_blocks(bands):
@@ -216,18 +210,6 @@ def _sample(target: Array, start: int, rows: Array, step: int) -> None:
     taken = rows[first::step, ::step]
     line = (start + first) // step
     target[line : line + len(taken)] = taken
-
-
-@contextlib.contextmanager
-def _environment() -> Iterator[None]:
-    """Limit GDAL's memory; silence its warnings and Pillow's."""
-    with (
-        warnings.catch_warnings(),
-        rasterio.Env(GDAL_CACHEMAX=_CACHE, GDAL_DISABLE_READDIR_ON_OPEN="EMPTY_DIR"),
-    ):
-        for category in (NotGeoreferencedWarning, Image.DecompressionBombWarning):
-            warnings.simplefilter("ignore", category)
-        yield
 
 
 def _is_turned(path: Path) -> bool:

@@ -51,16 +51,10 @@ class Wanted:
         return {kind: out / kind / f"{source.name}.{end}" for kind, end in suffixes.items()}
 
 
-def png(picture: Image.Image) -> bytes:
-    """Return a picture as PNG."""
+def encoded(picture: Image.Image, kind: str, **options: Any) -> bytes:
+    """Return a picture as the bytes of a file of a kind of Pillow, such as "PNG"."""
     stored = io.BytesIO()
-    picture.save(stored, "PNG")
-    return stored.getvalue()
-
-
-def _overlay_jpeg(prediction: Prediction) -> bytes:
-    stored = io.BytesIO()
-    Image.fromarray(prediction.overlay()).save(stored, "JPEG", quality=90)
+    picture.save(stored, kind, **options)
     return stored.getvalue()
 
 
@@ -75,12 +69,8 @@ def _probabilities_npz(prediction: Prediction) -> bytes:
 def polygons(mask: NDArray[np.uint8], class_names: Sequence[str]) -> dict[str, Any]:
     """Return a GeoJSON FeatureCollection: a polygon, holes included, per connected region.
 
-    Regions are joined over edges, not over corners. Coordinates are pixels, x to the right, y
-    down, (0, 0) the upper left corner of the first pixel.
-
-    Args:
-        mask: ids (H, W).
-        class_names: a name per id.
+    `mask` are ids (H, W). Regions are joined over edges, not over corners. Coordinates are pixels,
+    x to the right, y down, (0, 0) the upper left corner of the first pixel.
     """
     # Imported late: GDAL takes time.
     from rasterio.errors import NotGeoreferencedWarning
@@ -111,8 +101,8 @@ def _pixels(shape: dict[str, Any]) -> int:
 
 
 ENCODERS: dict[str, Callable[[Prediction], bytes]] = {
-    "masks": lambda prediction: png(prediction.to_pil()),
-    "overlays": _overlay_jpeg,
+    "masks": lambda prediction: encoded(prediction.to_pil(), "PNG"),
+    "overlays": lambda p: encoded(Image.fromarray(p.overlay()), "JPEG", quality=90),
     "probabilities": _probabilities_npz,
     "polygons": lambda prediction: json.dumps(
         polygons(prediction.mask, prediction.class_names)

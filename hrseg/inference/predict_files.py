@@ -14,7 +14,7 @@ from PIL import Image
 
 from hrseg.errors import ConfigError, DataError, HrsegError
 from hrseg.inference.inputs import Source, read_pixels
-from hrseg.inference.outputs import ENCODERS, Wanted, png
+from hrseg.inference.outputs import ENCODERS, Wanted, encoded
 from hrseg.inference.predictor import Prediction, Predictor
 from hrseg.inference.prefetch import map_ahead
 from hrseg.inference.tiling import not_applied
@@ -65,7 +65,7 @@ def predict_files(
         say(f"{len(sources) - len(left)} of {len(sources)} inputs are finished already")
     write_json(out / _MANIFEST, settings)
     picture = Image.fromarray(legend(predictor.class_names, predictor.palette))
-    write_bytes(out / "legend.png", png(picture))
+    write_bytes(out / "legend.png", encoded(picture, "PNG"))
     began = time.monotonic()
     run = _Run(predictor, out, wanted)
     run.predict(left)
@@ -143,9 +143,8 @@ class _Run:
         except (DataError, OutOfMemory) as error:
             self.faults[str(source.path)] = str(error)
             return
-        options = {"probabilities": self.wanted.probabilities, "polygons": self.wanted.polygons}
-        left_out = [f"no {kind} of videos and tiles" for kind, asked in options.items() if asked]
-        self._note(source, [*notes, *left_out])
+        asked = [kind for kind in ("probabilities", "polygons") if getattr(self.wanted, kind)]
+        self._note(source, [*notes, *(f"no {kind} of videos and tiles" for kind in asked)])
 
     def _video(self, source: Source) -> list[str]:
         task = self.bar.add_task(source.path.name, total=None)

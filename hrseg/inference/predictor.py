@@ -7,7 +7,7 @@ import copy
 import html
 import io
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -183,9 +183,6 @@ class Predictor:
         return Prediction(pixels, mask, self.class_names, self.palette, kept, self.protocol)
 
 
-_PLAIN = Protocol()
-
-
 @dataclass
 class Prediction:
     """The model's result for one image.
@@ -204,7 +201,7 @@ class Prediction:
     class_names: list[str]
     palette: list[list[int]]
     scores: NDArray[np.float32] | None = None
-    protocol: Protocol = _PLAIN
+    protocol: Protocol = field(default_factory=Protocol)
 
     def probabilities(self) -> NDArray[np.float32]:
         """Return the share of each class in a pixel's scores, (K, H, W), 0..1, sums to 1.

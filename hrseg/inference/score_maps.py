@@ -80,8 +80,8 @@ def joined(windows: Windows, parts: Sequence[Rows], size: Size) -> Rows:
         (row, column) for row in rows for column in _first_seen(windows.columns, windows.width)
     ]
     width = windows.columns[-1] + windows.width
-    across = _coverage(windows.columns, windows.width, width)
-    down = _coverage(windows.rows, windows.height, windows.rows[-1] + windows.height)
+    across = _coverage(windows.columns, windows.width)
+    down = _coverage(windows.rows, windows.height)
 
     def read(first: int, end: int) -> Tensor:
         total: Tensor | None = None
@@ -123,12 +123,10 @@ def row_centres(first: int, end: int, source: int, target: int, align_corners: b
     return ((rows + 0.5) * (source / target) - 0.5).clamp_(0, source - 1)
 
 
-def _coverage(starts: Sequence[int], side: int, length: int) -> Tensor:
+def _coverage(starts: Sequence[int], side: int) -> Tensor:
     """Return the number of windows of each row (or column)."""
-    seen = torch.zeros(length)
-    for start in starts:
-        seen[start : start + side] += 1
-    return seen
+    covered = torch.cat([torch.arange(start, start + side) for start in starts])
+    return covered.bincount().float()
 
 
 def _first_seen(starts: Sequence[int], side: int) -> list[tuple[int, int]]:

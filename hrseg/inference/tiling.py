@@ -55,19 +55,8 @@ def predict_bands(
     check_tiles(tile, overlap)
     if min(size) < MIN_SIZE:
         raise DataError(f"an image of {size[1]}x{size[0]}: expected at least {MIN_SIZE} a side.")
-    rows, columns = (_starts(length, tile, overlap) for length in size)
-    blended = _Blended(size, rows, columns, tile, overlap)
-    below = np.empty((0, size[1], 3), np.uint8)
-    band = _Interpolation(evaluator.align_corners, size)
-    for index, top in enumerate(rows):
-        bottom = min(top + tile, size[0])
-        read = top + len(below)
-        below = np.concatenate([below, read_rows(read, bottom)]) if read < bottom else below
-        blended.add(index, _tile_logits(evaluator, below, columns, tile, device))
-        last = index + 1 == len(rows)
-        end = blended.height if last else rows[index + 1] // STRIDE
-        below = below[len(below) if last else rows[index + 1] - top :]
-        yield from band.pixels(blended.take(end), last)
+    cells = _blended(evaluator, read_rows, size, tile, overlap, device)
+    yield from _pixels(cells, size, evaluator.align_corners)
 
 
 def default_overlap(tile: int) -> int:
@@ -100,6 +89,35 @@ def _starts(length: int, tile: int, overlap: int) -> list[int]:
     return [*range(0, last, tile - overlap), last]
 
 
+def _blended(
+    evaluator: Evaluator, read_rows: ReadRows, size: Size, tile: int, overlap: int, device: str
+) -> Iterator[Tensor]:
+    """Yield the weighted mean of the tiles' logits, (K, rows, w) cells, from top to bottom."""
+    rows, columns = (_starts(length, tile, overlap) for length in size)
+    down, across = (
+        _weights(starts, length, tile, overlap)
+        for starts, length in zip((rows, columns), size, strict=True)
+    )
+    sums = torch.empty(0, 0, 0)
+    pixels = np.empty((0, size[1], 3), np.uint8)
+    for top, following, weights in zip(rows, [*rows[1:], size[0]], down, strict=True):
+        read, bottom = top + len(pixels), min(top + tile, size[0])
+        if read < bottom:
+            pixels = np.concatenate([pixels, read_rows(read, bottom)])
+        tiles = _tile_logits(evaluator, pixels, columns, tile, device)
+        for left, share, logits in zip(columns, across, tiles, strict=True):
+            classes, height, width = logits.shape
+            if not len(sums):
+                sums = logits.new_zeros(classes, height, -(-size[1] // STRIDE))
+            if height > sums.shape[1]:
+                sums = F.pad(sums, (0, 0, 0, height - sums.shape[1]))
+            cells = sums[:, :height, left // STRIDE : left // STRIDE + width]
+            cells.addcmul_(logits, weights[:, None] * share[None])
+        finished = -(-(following - top) // STRIDE)
+        yield sums[:, :finished]
+        sums, pixels = sums[:, finished:], pixels[following - top :]
+
+
 def _tile_logits(
     evaluator: Evaluator, rows: Array, columns: Sequence[int], tile: int, device: str
 ) -> Iterator[Tensor]:
@@ -118,88 +136,40 @@ def _tile_logits(
         yield logits
 
 
-class _Blended:
-    """The weighted mean of the tiles' logits, row of tiles by row of tiles."""
-
-    def __init__(
-        self, size: Size, rows: Sequence[int], columns: Sequence[int], tile: int, overlap: int
-    ) -> None:
-        self.height, self.width = (-(-side // STRIDE) for side in size)
-        side = tile // STRIDE
-        self.rows, self.columns = ([start // STRIDE for start in s] for s in (rows, columns))
-        self.row_weights = _weights(self.rows, self.height, side, overlap // STRIDE)
-        self.column_weights = _weights(self.columns, self.width, side, overlap // STRIDE)
-        self.first = 0
-        self.sums = torch.empty(0, 0, 0)
-
-    def add(self, index: int, tiles: Iterator[Tensor]) -> None:
-        """Add a row of tiles."""
-        top = self.rows[index] - self.first
-        down = self.row_weights[index]
-        for left, across, logits in zip(self.columns, self.column_weights, tiles, strict=True):
-            classes, height, width = logits.shape
-            if not len(self.sums):
-                self.sums = logits.new_zeros(classes, height, self.width)
-            missing = top + height - self.sums.shape[1]
-            if missing > 0:
-                self.sums = F.pad(self.sums, (0, 0, 0, missing))
-            cells = self.sums[:, top : top + height, left : left + width]
-            cells.addcmul_(logits, down[:, None] * across[None])
-
-    def take(self, end: int) -> Tensor:
-        """Return the rows before `end` that were not taken yet, (K, rows, w)."""
-        count, self.first = end - self.first, end
-        taken, self.sums = self.sums[:, :count], self.sums[:, count:]
-        return taken
-
-
-class _Interpolation:
-    """From cells to class ids of pixels: bilinear, with the geometry of the whole image."""
-
-    def __init__(self, align_corners: bool, size: Size) -> None:
-        self.align_corners = align_corners
-        self.size = size
-        self.cells = -(-size[0] // STRIDE)
-        self.done = 0  # rows of pixels
-        self.first = 0  # row of cells that `held` begins with
-        self.held: Tensor | None = None
-
-    def pixels(self, cells: Tensor, last: bool) -> Iterator[tuple[int, Array]]:
-        """Take the next rows of cells (K, rows, w); yield the pixels that they complete."""
-        held = cells if self.held is None else torch.cat([self.held, cells], 1)
-        ready = self.size[0]
-        if not last:
-            end = self.first + held.shape[1]
-            ready = self.done + int((self._centres(self.done, ready) <= end - 1).sum())
-        step = max(1, PIXELS // self.size[1])
-        for start in range(self.done, ready, step):
+def _pixels(
+    parts: Iterator[Tensor], size: Size, align_corners: bool
+) -> Iterator[tuple[int, Array]]:
+    """Yield (first row, ids) of the pixels of cells: bilinear, by the whole image's geometry."""
+    (height, width), cells = size, -(-size[0] // STRIDE)
+    step = max(1, PIXELS // width)
+    held: Tensor | None = None
+    first = done = 0  # row of cells that `held` begins with; finished rows of pixels
+    for part in parts:
+        held = part if held is None else torch.cat([held, part], 1)
+        centres = row_centres(done, height + 1, cells, height, align_corners)
+        ready = done + int((centres[:-1] <= first + held.shape[1] - 1).sum())
+        for start in range(done, ready, step):
             stop = min(start + step, ready)
-            yield start, self._band(held, start, stop)
-        self.done = ready
-        keep = 0 if last else int(self._centres(ready, ready + 1)[0])
-        self.held = held[:, max(0, keep - self.first) :].clone()
-        self.first = max(self.first, keep)
-
-    def _centres(self, start: int, stop: int) -> Tensor:
-        return row_centres(start, stop, self.cells, self.size[0], self.align_corners)
-
-    def _band(self, held: Tensor, start: int, stop: int) -> Array:
-        centres = self._centres(start, stop)
-        low = centres.floor().long()
-        share = (centres - low).to(held.dtype)[None, :, None]
-        high = (low + 1).clamp_(max=self.cells - 1)
-        mixed = torch.lerp(held[:, low - self.first], held[:, high - self.first], share)
-        shape = (stop - start, self.size[1])
-        wide = F.interpolate(mixed[None], shape, mode="bilinear", align_corners=self.align_corners)
-        return class_ids(wide).numpy()
+            rows = centres[start - done : stop - done]
+            low = rows.floor().long()
+            share = (rows - low).to(held.dtype)[None, :, None]
+            high = (low + 1).clamp_(max=cells - 1)
+            mixed = torch.lerp(held[:, low - first], held[:, high - first], share)
+            shape = (stop - start, width)
+            wide = F.interpolate(mixed[None], shape, mode="bilinear", align_corners=align_corners)
+            yield start, class_ids(wide).numpy()
+        keep = int(centres[ready - done])
+        held, first, done = held[:, keep - first :].clone(), keep, ready
 
 
 def _weights(starts: Sequence[int], length: int, side: int, overlap: int) -> list[Tensor]:
     """Return the weight of each tile at each of its cells, along one side; they sum to 1.
 
-    It rises over the overlap, and is 0 over its outer quarter: the cells next to a cut see zeros
-    in place of the rest of the image.
+    Arguments are in pixels. A weight rises over the overlap, and is 0 over its outer quarter: the
+    cells next to a cut see zeros in place of the rest of the image.
     """
+    starts, length = [start // STRIDE for start in starts], -(-length // STRIDE)
+    side, overlap = side // STRIDE, overlap // STRIDE
     cut = overlap // 4
     ramp = ((torch.arange(side) - cut + 0.5) / max(1, overlap - 2 * cut)).clamp(0, 1)
     weights = []

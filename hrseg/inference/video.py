@@ -21,14 +21,8 @@ def predict_video(
 ) -> list[str]:
     """Predict each frame; write the overlays as an MP4 of the same size and rate, without sound.
 
-    Args:
-        predictor: the model.
-        source: a video that OpenCV reads.
-        target: the file to write, whole or not at all.
-        each: called with the number of each frame, from 0, and its prediction.
-
-    Returns:
-        Notes on the differences from the source.
+    `each` is called with the number of each frame, from 0, and its prediction. The result is notes
+    on the differences from the source.
 
     Raises:
         DataError: not a video, or one without frames.

@@ -92,7 +92,7 @@ def test_tiles_of_a_near_sighted_model_give_what_the_whole_image_gives(size, til
 
 
 def test_cells_beside_a_cut_count_nothing():
-    first, second = _weights([0, 24], 56, 32, 8)
+    first, second = _weights([0, 96], 224, 128, 32)
     # Of the 8 cells of the overlap the outer 2 of each tile have no weight, 4 rise evenly.
     assert first[24:].tolist() == [1, 1, 0.875, 0.625, 0.375, 0.125, 0, 0]
     assert second[:8].tolist() == [0, 0, 0.125, 0.375, 0.625, 0.875, 1, 1]
