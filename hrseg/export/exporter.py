@@ -59,7 +59,7 @@ def export_checkpoint(
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     source = {"checkpoint": checkpoint.name, "sha256": digest, "hrseg": __version__}
     proof = export(predictor, target, form, comparison, calibration, source)
-    files = [target, target.with_suffix(".bin")][: 1 + (form.format == "openvino")]
+    files = [target, target.with_suffix(".bin")] if form.format == "openvino" else [target]
     size = sum(path.stat().st_size for path in files)
     print(f"exported: {target} ({size / 2**20:.1f} MiB)\nproof: {target}.proof.json")
     return proof

@@ -39,9 +39,8 @@ MAX_LOSS = {False: 0.001, True: 0.02}  # of mIoU: in float32, in int8
 class Comparison:
     """Images with truth.
 
-    Attributes:
-        read: index -> image (H, W, 3) RGB and mask (H, W) of train ids, 255 = ignored.
-        indices: of the images to compare.
+    `read` maps each of `indices` to an RGB image (H, W, 3) and its mask (H, W) of train ids, 255 =
+    ignored.
     """
 
     read: Callable[[int], tuple[Pixels, Pixels]]

@@ -102,8 +102,7 @@ class Evaluator:
         """Return the scores (1, K, *size) of each scale; `image` and `size` as in a call.
 
         If exp would overflow, or classes vanish, they are in float64 and relative to the image's
-        peak, a factor that all scales share. With `ranks_suffice` logits may stand for scores if
-        that leaves their order as it is.
+        peak, a factor that all scales share. With `ranks_suffice` only their order is right.
         """
         size = (int(size[0]), int(size[1])) if size else _size(image)
         prepared, content = prepare(image, self.protocol)

@@ -101,11 +101,7 @@ class BigImage:
         self.notes = [note for note, applies in notes.items() if applies]
 
     def read_rows(self, start: int, stop: int) -> Array:
-        """Return rows as RGB uint8 (stop - start, W, 3).
-
-        Raises:
-            DataError: the file is damaged.
-        """
+        """Return rows as RGB uint8 (stop - start, W, 3); raise DataError for a damaged file."""
         if self.upright is not None:
             return self.upright[start:stop]
         bands = [1] if self.grey else [1, 2, 3]

@@ -124,9 +124,8 @@ class Predictor:
     def with_protocol(self, preset: str | None = None, **changed: Any) -> Predictor:
         """Return a predictor of the same weights with another protocol.
 
-        Args:
-            preset: name of an entry of PROTOCOLS to start from; None: the current protocol.
-            changed: fields of `Protocol`, for example scales=(0.75, 1.0), flip=True.
+        It has the fields of `preset`, an entry of PROTOCOLS, or of the current protocol, except for
+        those that are `changed`, for example scales=(0.75, 1.0), flip=True.
 
         Raises:
             ConfigError: an unknown preset or field, or a value that cannot be evaluated.

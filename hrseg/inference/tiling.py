@@ -39,13 +39,8 @@ def predict_bands(
     Every tile is run at scale 1, with its mirror image if the protocol flips. The geometry of the
     interpolation to pixels is that of the whole image.
 
-    Args:
-        evaluator: its model, normalisation and flip are used.
-        read_rows: called for rows downwards, each once.
-        size: (height, width) of the image.
-        tile: side of a tile in pixels, see `check_tiles`.
-        overlap: of neighbouring tiles in pixels.
-        device: of the model.
+    `read_rows` is called for rows downwards, each once; `size` is (height, width). `tile` is the
+    side of a tile and `overlap` the width that neighbours share, in pixels; see `check_tiles`.
 
     Raises:
         ConfigError: a tile or overlap that does not fit the grid.

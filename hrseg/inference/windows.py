@@ -87,7 +87,7 @@ def find_windows(size: Sequence[int], scale: float, protocol: Protocol) -> Windo
 
 
 def seen_pixels(size: Sequence[int], scale: float, protocol: Protocol) -> int:
-    """Return the number of pixels of all windows of an image of `size` at a scale: its cost."""
+    """Return the number of pixels of all windows of an image of `size` at a scale."""
     scaled = size_at(_padded_size(size, protocol), scale, protocol)
     windows = find_windows(scaled, scale, protocol) or Windows([0], [0], *scaled)
     views = 2 if protocol.flip else 1

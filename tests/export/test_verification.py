@@ -5,7 +5,7 @@ import torch
 import hrseg
 from hrseg.config.protocols import PROTOCOLS
 from hrseg.errors import VerificationError
-from hrseg.export.verification import SHAPES, Comparison, open_candidate, prove
+from hrseg.export.verification import SHAPES, Comparison, prove
 from hrseg.inference.predictor import Predictor
 from tests.conftest import picture
 from tests.inference.test_exported_model import engine
@@ -87,15 +87,3 @@ def test_a_file_of_bytes_is_compared_by_what_of_the_protocol_it_can_do(predictor
     assert (protocol["scales"], protocol["base_size"], protocol["flip"]) == ([1.0], 0, False)
     other = prove(whole, behind_an_engine(predictor, taken="normalized"), False, images)
     assert other["miou"]["protocol"]["scales"] == list(PROTOCOLS["mmseg"].scales)
-
-
-def test_a_torch_program_is_opened_to_be_compared(predictor, tmp_path):
-    class Half(torch.nn.Module):
-        def forward(self, x):
-            return x.float()
-
-    program = torch.export.export(Half(), (torch.zeros(1, 3, 40, 40, dtype=torch.uint8),))
-    torch.export.save(program, tmp_path / "w.pt2")
-    candidate = open_candidate(tmp_path / "w.pt2", engine(None).metadata)
-    x = torch.randint(0, 256, (1, 3, 40, 40), dtype=torch.uint8)
-    assert torch.equal(candidate.model(predictor.normalize(x)), x.float())

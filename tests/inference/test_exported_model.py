@@ -60,29 +60,6 @@ def test_a_file_of_bytes_refuses_values_between_them():
         model.outputs(F.interpolate(image, (48, 48), mode="bilinear"))
 
 
-def test_a_normalised_file_gets_float32():
-    seen = []
-    model = engine(lambda image: seen.append(image) or image, taken="normalized")
-    x = torch.randn(1, 3, 32, 32, dtype=torch.bfloat16)
-    model.outputs(x)
-    assert seen[0].dtype == np.float32 and seen[0].flags.c_contiguous
-
-
-def test_ids_count_as_certain():
-    model = engine(lambda image: np.ones((1, 32, 40), np.uint8), given="ids")
-    out = model.outputs(model.normalize(torch.zeros(1, 3, 32, 40, dtype=torch.uint8)))["out"]
-    assert out.shape == (1, 3, 32, 40) and out.dtype == torch.float32
-    assert torch.equal(out.argmax(1), torch.ones(1, 32, 40, dtype=torch.long))
-
-
-def test_head_resolution_is_brought_to_the_image():
-    run = lambda image: brightest(image)[:, :, ::4, ::4]  # noqa: E731
-    model = engine(run, given="head")
-    x = model.normalize(torch.randint(0, 256, (1, 3, 33, 47), dtype=torch.uint8))
-    assert model.outputs(x)["out"].shape == (1, 3, 9, 12)
-    assert model(x).shape == (1, 3, 33, 47)
-
-
 @pytest.mark.parametrize(
     ("arguments", "protocol", "tiles", "message"),
     [

@@ -43,14 +43,6 @@ def test_arrays_pil_images_files_and_lists_give_the_same_mask(checkpoint, tmp_pa
     assert all(np.array_equal(first.mask, other.mask) for other in others)
 
 
-def test_scores_are_kept_on_request_and_agree_with_the_mask(checkpoint):
-    prediction = hrseg.load(checkpoint[0]).predict(picture(SIZE), scores=True)
-    assert prediction.scores.shape == (2, 40, 56)
-    assert np.allclose(prediction.scores.sum(0), 1, atol=1e-5)
-    assert np.array_equal(prediction.scores.argmax(0), prediction.mask)
-    assert hrseg.load(checkpoint[0]).predict(picture(SIZE)).scores is None
-
-
 def test_a_prediction_shows_itself_and_names_stay_text(checkpoint):
     prediction = hrseg.load(checkpoint[0]).predict(picture(SIZE))
     prediction.mask[0, 0] = 1
@@ -99,6 +91,7 @@ def test_another_protocol_shares_the_weights(checkpoint):
 def test_probabilities_are_shares_whatever_was_averaged(checkpoint, average):
     predictor = hrseg.load(checkpoint[0]).with_protocol(average=average, scales=(0.75, 1.0))
     prediction = predictor.predict(picture(SIZE), scores=True)
+    assert prediction.scores.shape == (2, *SIZE)
     shares = prediction.probabilities()
     assert abs(shares.sum(0) - 1).max() < 1e-5
     assert (shares.argmax(0) == prediction.mask).all()
