@@ -99,7 +99,7 @@ def _load(
         engine = open_engine(checkpoint, precision=precision)
         task = build_task(config, data, weights=False, engine=engine)
         engine.check(task.protocol)
-        check_settings(task, engine.facts, checkpoint)
+        check_settings(task, engine.metadata, checkpoint)
         say(f"{checkpoint}: {engine.extra_repr()}, precision {precision}")
         return data, task
     task = build_task(config, data, weights=False)

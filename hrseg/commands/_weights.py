@@ -52,7 +52,7 @@ def inspect_weights(file: str, config: Config | None = None) -> None:
             raise ConfigError(f"{path} has metadata of its own: leave --config out.")
         engine = open_engine(path)
         kind = ("is", f"exported: {engine.extra_repr()}")
-        _show([*_identity(path), kind, *_metadata_rows(read_metadata(engine.facts, path))])
+        _show([*_identity(path), kind, *_metadata_rows(read_metadata(engine.metadata, path))])
         return
     raw, found = _read(file, path)
     metadata = read_metadata(raw["hrseg"], path) if raw.get("hrseg") is not None else None

@@ -65,8 +65,8 @@ def run(arguments: argparse.Namespace) -> int:
     )
     check_tiles(wanted.tile, wanted.overlap)
     predictor = _predictor(arguments, checkpoint, config, changes)
-    outcome = predict_files(predictor, sources, out, wanted, checkpoint, arguments.resume)
-    return DataError.exit_code if outcome.faults else 0
+    faults = predict_files(predictor, sources, out, wanted, checkpoint, arguments.resume)
+    return DataError.exit_code if faults else 0
 
 
 def _predictor(

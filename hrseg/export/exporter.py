@@ -1,9 +1,9 @@
 """Export of a model to a file that is kept only if its verification passes."""
 
 import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +22,10 @@ from hrseg.models import Segmenter
 from hrseg.models.segmenter import plugin_of
 from hrseg.training.factory import build_data
 from hrseg.utils.constants import __version__
-from hrseg.utils.files import replacing
+from hrseg.utils.files import replacing, write_json
 
 Pixels = NDArray[np.uint8]
-CALIBRATION = 64  # images whose ranges int8 is fitted to
+CALIBRATION = 64  # images for the ranges of int8
 CROP = (512, 1024)  # of larger ones, the middle
 
 
@@ -36,20 +36,11 @@ def export_checkpoint(
     config: Config | None = None,
     images: int | None = None,
 ) -> dict[str, Any]:
-    """Export a checkpoint, with the data set of its config as far as it is there.
+    """Export a checkpoint, and compare mIoU if the data set of its config exists.
 
-    Args:
-        checkpoint: the file.
-        target: see `export`.
-        form: see `export`.
-        config: of the data set; None: logits alone are compared. Of weights that do not say
-            themselves what they are, the config does.
-        images: of the validation split, evenly spaced, to compare mIoU on; None: all; 0: none.
-
-    Raises:
-        ConfigError: see `export` and `hrseg.load`.
-        DataError: the data set is there, and something is wrong with it.
-        VerificationError: see `export`.
+    The config describes the data set, and the model of weights without metadata. `images` of the
+    validation split, evenly spaced, are compared; None: all. Errors are those of `export` and
+    `hrseg.load`, and DataError for a damaged data set.
     """
     form.check(target)
     if config is not None and "hrseg" not in read_checkpoint(checkpoint):
@@ -57,18 +48,20 @@ def export_checkpoint(
     else:
         predictor = load(checkpoint)
     data = _data(config, predictor) if config is not None and (images != 0 or form.int8) else None
-    comparison = None
+    comparison, calibration = None, []
     if data is not None and images != 0:
         dataset = data.dataset(data.val_split)
         comparison = Comparison(dataset.read, _even(len(dataset), images))
-    calibration = _calibration(data) if data is not None and form.int8 else []
+    if data is not None and form.int8:
+        dataset = data.dataset(data.train_split)
+        calibration = [centre(dataset.read(i)[0]) for i in _even(len(dataset), CALIBRATION)]
     with checkpoint.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     source = {"checkpoint": checkpoint.name, "sha256": digest, "hrseg": __version__}
     proof = export(predictor, target, form, comparison, calibration, source)
-    files = [target, target.with_suffix(".bin")][: 1 + (form.format == "openvino")]
+    files = [target, target.with_suffix(".bin")] if form.format == "openvino" else [target]
     size = sum(path.stat().st_size for path in files)
-    print(f"exported: {target} ({size / 2**20:.1f} MiB)\nproof: {proof_path(target)}")
+    print(f"exported: {target} ({size / 2**20:.1f} MiB)\nproof: {target}.proof.json")
     return proof
 
 
@@ -80,22 +73,15 @@ def export(
     calibration: Sequence[Pixels] = (),
     source: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
-    """Write `target`, prove it, and keep it; what stood there before stays if the proof fails.
+    """Write `target` and verify it; if it differs from the model, the old file stays.
 
-    Args:
-        predictor: the model with all that is known of it.
-        target: the file, with the suffix of the format.
-        form: what it takes and gives.
-        comparison: images with truth to compare mIoU on.
-        calibration: RGB images (H, W, 3) that int8 is fitted to.
-        source: where the weights come from, for the file's metadata.
-
-    Returns:
-        The proof, which lies beside the file as `<file>.proof.json` too.
+    `comparison` are images with truth to compare mIoU on, `calibration` RGB images (H, W, 3) for
+    the ranges of int8, `source` the origin of the weights, for the file's metadata. The figures of
+    the verification are the result, and are in `<file>.proof.json`.
 
     Raises:
-        ConfigError: something does not go together, or is not installed.
-        VerificationError: the file does not do what the model does.
+        ConfigError: options that exclude each other, or a package that is missing.
+        VerificationError: the file differs from the model.
     """
     form.check(target)
     model = predictor.model
@@ -106,23 +92,30 @@ def export(
             "--int8 is fitted to the training set, and its loss is measured: it needs the data.\n"
             "Say where it is: data.root=/path (and --config NAME where no run says which set)."
         )
-    facts = _facts(predictor, form, source or {})
+    metadata = build_metadata(
+        model.architecture,
+        predictor.class_names,
+        predictor.palette,
+        predictor.flip_pairs,
+        predictor.normalize.mean,
+        predictor.normalize.std,
+        predictor.protocol,
+        plugin=plugin_of(model.architecture),
+    )
+    metadata["export"] = {**asdict(form), "source": dict(source or {})}
     with ExitStack() as stack:
         partial = stack.enter_context(replacing(target))
         if form.format == "openvino":
             stack.enter_context(replacing(target.with_suffix(".bin")))
-        write(model, partial, form, facts, calibration)
-        candidate = open_candidate(partial, facts)
-        figures = prove(predictor, candidate, form.int8, comparison)
-        proof = {"file": target.name, "export": facts["export"], **figures}
-        text = json.dumps(proof, indent=1)
-        with replacing(proof_path(target)) as file:
-            file.write_text(text, encoding="utf-8")
+        write(model, partial, form, metadata, calibration)
+        figures = prove(predictor, open_candidate(partial, metadata), form.int8, comparison)
+        proof = {"file": target.name, "export": metadata["export"], **figures}
+        write_json(Path(f"{target}.proof.json"), proof)
     return proof
 
 
 def _data(config: Config, predictor: Predictor) -> SegmentationDataModule | None:
-    """Return the data set of a config, checked; None, and say so, where it is not there."""
+    """Return the checked data set of a config; None, with a note, if it is missing."""
     root = Path(config.data.root).expanduser()
     if config.data.name != "synthetic" and not root.is_dir():
         print(f"note: no data set at {root.absolute()}: mIoU was not compared (data.root=/path)")
@@ -137,45 +130,13 @@ def _data(config: Config, predictor: Predictor) -> SegmentationDataModule | None
     return data
 
 
-def _calibration(data: SegmentationDataModule) -> list[Pixels]:
-    dataset = data.dataset(data.train_split)
-    return [centre(dataset.read(index)[0]) for index in _even(len(dataset), CALIBRATION)]
-
-
 def _even(count: int, wanted: int | None) -> list[int]:
     """Return `wanted` evenly spaced indices of `count`, all by default."""
-    spaced = np.linspace(0, count - 1, min(count, count if wanted is None else wanted))
-    return [round(float(index)) for index in spaced]
-
-
-def proof_path(target: Path) -> Path:
-    """Return where the proof of a file lies."""
-    return target.with_name(f"{target.name}.proof.json")
+    wanted = count if wanted is None else min(count, wanted)
+    return [round(index) for index in np.linspace(0, count - 1, wanted).tolist()]
 
 
 def centre(image: Pixels) -> Pixels:
     """Return the middle of an image (H, W, 3), at most 512x1024."""
     top, left = (max(0, (side - crop) // 2) for side, crop in zip(image.shape, CROP, strict=False))
     return image[top : top + CROP[0], left : left + CROP[1]]
-
-
-def _facts(predictor: Predictor, form: Form, source: Mapping[str, str]) -> dict[str, Any]:
-    """Return, as plain data, what it takes to predict with the file alone."""
-    metadata = build_metadata(
-        predictor.model.architecture,
-        predictor.class_names,
-        predictor.palette,
-        predictor.flip_pairs,
-        predictor.normalize.mean,
-        predictor.normalize.std,
-        predictor.protocol,
-        plugin=plugin_of(predictor.model.architecture),
-    )
-    metadata["export"] = {
-        "format": form.format,
-        "input": form.input,
-        "output": form.output,
-        "int8": form.int8,
-        "source": dict(source),
-    }
-    return metadata

@@ -39,9 +39,8 @@ MAX_LOSS = {False: 0.001, True: 0.02}  # of mIoU: in float32, in int8
 class Comparison:
     """Images with truth.
 
-    Attributes:
-        read: index -> image (H, W, 3) RGB and mask (H, W) of train ids, 255 = ignored.
-        indices: which are compared.
+    `read` maps each of `indices` to an RGB image (H, W, 3) and its mask (H, W) of train ids, 255 =
+    ignored.
     """
 
     read: Callable[[int], tuple[Pixels, Pixels]]
@@ -53,23 +52,17 @@ def prove(
 ) -> dict[str, Any]:
     """Compare an exported file with its model, print the tables, and return the figures.
 
-    Args:
-        predictor: the model.
-        candidate: the file, as `open_candidate` gives it.
-        int8: whether it computes in 8 bits.
-        comparison: images to compare mIoU on.
+    Of a file in 8 bits only mIoU decides.
 
     Raises:
-        VerificationError: they differ by more than MAX_DIFFERENCE, MIN_AGREEMENT or MAX_LOSS
-            allow; in int8 only mIoU decides.
+        VerificationError: a difference beyond MAX_DIFFERENCE, MIN_AGREEMENT or MAX_LOSS.
     """
     rows = [_compare(predictor, candidate, shape) for shape in track(SHAPES, len(SHAPES), "shapes")]
     differences = [row["max_difference"] for row in rows if row["max_difference"] is not None]
-    agreement = min(row["agreement"] for row in rows)
     proof: dict[str, Any] = {
         "shapes": rows,
         "max_difference": max(differences, default=None),
-        "agreement": agreement,
+        "agreement": min(row["agreement"] for row in rows),
         "miou": _compare_miou(predictor, candidate, comparison) if comparison else None,
     }
     _show(proof)
@@ -77,25 +70,16 @@ def prove(
     return proof
 
 
-def open_candidate(path: Path, facts: dict[str, Any]) -> Predictor:
-    """Return a file as whoever uses it will run it, in float32.
-
-    Args:
-        path: the file, just written.
-        facts: what it says of itself.
-    """
+def open_candidate(path: Path, metadata: dict[str, Any]) -> Predictor:
+    """Return the predictor of a file that was just written, in float32."""
     if is_exported(path):
-        return Predictor(open_engine(path), facts)
+        return Predictor(open_engine(path), metadata)
     if path.suffix == ".safetensors":
         return load(path)
-    # Code: loaded here since it was written a moment ago, and nowhere else.
+    # A .pt2 file is code: hrseg loads only one that it has just written.
     program = torch.export.load(path).module()
-
-    def run(image: NDArray[Any]) -> NDArray[Any]:
-        out = program(torch.from_numpy(image))
-        return np.asarray(out.numpy())
-
-    return Predictor(Engine(path, facts, run), facts)
+    run = lambda image: program(torch.from_numpy(image)).numpy()  # noqa: E731
+    return Predictor(Engine(path, metadata, run), metadata)
 
 
 @torch.inference_mode()
@@ -104,18 +88,18 @@ def _compare(
 ) -> dict[str, Any]:
     """Return the largest difference of logits, relative, and the share of equal classes."""
     image = predictor.normalize(_picture(shape))
-    expected, found = predictor.model(image), candidate.model(image)
-    if expected.shape != found.shape:
+    expected, logits = predictor.model(image), candidate.model(image)
+    if expected.shape != logits.shape:
         raise VerificationError(
-            f"the exported file gives {tuple(found.shape)} for {shape}, expected "
+            f"the exported file gives {tuple(logits.shape)} for {shape}, expected "
             f"{tuple(expected.shape)}. It was not kept."
         )
-    holds_ids = isinstance(candidate.model, Engine) and candidate.model.kind["output"] == "ids"
-    difference = float((expected - found).abs().max() / expected.abs().max())
+    ids = isinstance(candidate.model, Engine) and candidate.model.interface["output"] == "ids"
+    difference = float((expected - logits).abs().max() / expected.abs().max())
     return {
         "shape": list(shape),
-        "max_difference": None if holds_ids else difference,
-        "agreement": float((expected.argmax(1) == found.argmax(1)).double().mean()),
+        "max_difference": None if ids else difference,
+        "agreement": float((expected.argmax(1) == logits.argmax(1)).double().mean()),
     }
 
 
@@ -134,23 +118,24 @@ def _compare_miou(
 ) -> dict[str, Any]:
     """Return the scores of both on the same images by the same protocol."""
     protocol = _possible(candidate, predictor.protocol)
-    both = [one.with_protocol(**protocol.to_dict()) for one in (predictor, candidate)]
+    both = [each.with_protocol(**protocol.to_dict()) for each in (predictor, candidate)]
     matrices = [ConfusionMatrix(len(predictor.class_names)) for _ in both]
     equal = total = 0
     seconds = [0.0, 0.0]
     for index in track(comparison.indices, len(comparison.indices), "images"):
         image, mask = comparison.read(index)
         preds = []
-        for i, one in enumerate(both):
+        for i, each in enumerate(both):
             began = time.perf_counter()
-            preds.append(torch.from_numpy(one.segment(image).mask))
+            preds.append(torch.from_numpy(each.segment(image).mask))
             seconds[i] += time.perf_counter() - began
             matrices[i].update(preds[i], torch.from_numpy(mask))
         equal += int((preds[0] == preds[1]).sum())
         total += preds[0].numel()
-    names = predictor.class_names
-    scores = [summarize(m.compute(), names, protocol.absent_classes) for m in matrices]
-    original, exported = scores
+    original, exported = (
+        summarize(matrix.compute(), predictor.class_names, protocol.absent_classes)
+        for matrix in matrices
+    )
     return {
         "images": len(comparison.indices),
         "protocol": protocol.to_dict(),
@@ -166,12 +151,12 @@ def _compare_miou(
 
 
 def _possible(candidate: Predictor, protocol: Protocol) -> Protocol:
-    """Return the protocol, or what of it a file of bytes or ids can do: one view, unscaled."""
+    """Return the protocol, reduced to one unscaled view if the file cannot do it."""
     try:
         candidate.with_protocol(**protocol.to_dict()).check()
     except ConfigError:
         return protocol.changed(scales=(1.0,), base_size=0, flip=False)
-    if isinstance(candidate.model, Engine) and candidate.model.kind["input"] == "uint8":
+    if isinstance(candidate.model, Engine) and candidate.model.interface["input"] == "uint8":
         return protocol.changed(base_size=0)
     return protocol
 
@@ -184,8 +169,9 @@ def _judge(proof: dict[str, Any], int8: bool) -> None:
     if not int8 and not proof["agreement"] >= MIN_AGREEMENT:
         agreement = f"{proof['agreement']:.2%} of the pixels of a shape"
         faults.append(f"the class is the same on {agreement}, at least {MIN_AGREEMENT:.1%} needed")
-    if miou and abs((miou["original"] or 0) - (miou["exported"] or 0)) > MAX_LOSS[int8]:
-        change = f"{100 * (miou['original'] or 0):.2f} to {100 * (miou['exported'] or 0):.2f}"
+    before, after = ((miou[key] or 0.0) for key in ("original", "exported")) if miou else (0, 0)
+    if abs(before - after) > MAX_LOSS[int8]:
+        change = f"{100 * before:.2f} to {100 * after:.2f}"
         faults.append(f"mIoU went from {change}, {100 * MAX_LOSS[int8]:g} points are allowed")
     if faults:
         raise VerificationError(
@@ -196,38 +182,36 @@ def _judge(proof: dict[str, Any], int8: bool) -> None:
 
 
 def _show(proof: dict[str, Any]) -> None:
-    """Print what was compared, shape by shape and class by class."""
-    table = Table("shape")
-    table.add_column("max difference", justify="right")
-    table.add_column("same class", justify="right")
+    """Print a table of shapes, and one of classes."""
+    table = _table("shape", "max difference", "same class")
     for row in proof["shapes"]:
-        difference = row["max_difference"]
-        table.add_row(
-            "x".join(map(str, row["shape"])),
-            "-" if difference is None else f"{difference:.1e}",
-            f"{row['agreement']:.4%}",
-        )
+        shape, difference = "x".join(map(str, row["shape"])), row["max_difference"]
+        digits = "-" if difference is None else f"{difference:.1e}"
+        table.add_row(shape, digits, f"{row['agreement']:.4%}")
     say("exported file against the model:")
     get_console().print(table)
-    if miou := proof["miou"]:
-        say(f"{miou['images']} images, same class on {miou['agreement']:.4%} of the pixels; "
-            f"{Protocol(**miou['protocol'])}")  # fmt: skip
-        get_console().print(_miou_table(miou))
-
-
-def _miou_table(miou: dict[str, Any]) -> Table:
-    table = Table("IoU")
-    for name in ("original", "exported", "change"):
-        table.add_column(name, justify="right")
+    miou = proof["miou"]
+    if not miou:
+        return
+    agreement = f"same class on {miou['agreement']:.4%} of the pixels"
+    say(f"{miou['images']} images, {agreement}; {Protocol(**miou['protocol'])}")
+    table = _table("IoU", "original", "exported", "change")
     for row in miou["classes"]:
         table.add_row(row["name"], *_change(row))
     table.add_section()
     table.add_row("mean", *_change(miou), style="bold")
+    get_console().print(table)
+
+
+def _table(first: str, *others: str) -> Table:
+    table = Table(first)
+    for name in others:
+        table.add_column(name, justify="right")
     return table
 
 
 def _change(row: dict[str, Any]) -> list[str]:
-    values = [row["original"], row["exported"]]
-    if None in values:
+    before, after = row["original"], row["exported"]
+    if before is None or after is None:
         return ["-", "-", ""]
-    return [*(f"{100 * value:.2f}" for value in values), f"{100 * (values[1] - values[0]):+.2f}"]
+    return [f"{100 * before:.2f}", f"{100 * after:.2f}", f"{100 * (after - before):+.2f}"]

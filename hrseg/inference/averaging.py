@@ -20,13 +20,10 @@ AVERAGES: dict[str, Rule] = {
 
 
 def rule_of(protocol: Protocol, everything: Sequence[Tensor], ranks_suffice: bool = False) -> Rule:
-    """Return what turns logits into scores.
+    """Return the protocol's function from logits to scores; `everything` is all logits of an image.
 
-    Args:
-        protocol: says which.
-        everything: all logits of an image.
-        ranks_suffice: only the order of the scores matters, and nothing is done to them but the
-            protocol's averaging of mirror images.
+    With `ranks_suffice` only the order of the scores matters, and they are averaged over mirror
+    images at most.
     """
     # Every rule rises with the logit, so the order is the same unless scores are averaged.
     if ranks_suffice and not (protocol.flip and protocol.flip_average == "scores"):
@@ -39,10 +36,10 @@ def rule_of(protocol: Protocol, everything: Sequence[Tensor], ranks_suffice: boo
 
 
 def class_ids(scores: Tensor) -> Tensor:
-    """Return the channel of the largest score (1, K, H, W), the first of equals, (H, W) uint8.
+    """Return the class of the largest score (1, K, H, W), the first of equals, as (H, W) uint8.
 
     Raises:
-        VerificationError: a score is not finite.
+        VerificationError: a score is NaN or infinite.
     """
     _, classes, height, width = scores.shape
     if scores.is_cpu:
@@ -60,18 +57,13 @@ def class_ids(scores: Tensor) -> Tensor:
 
 
 def in_float32(scores: Tensor) -> Tensor:
-    """Return scores; of those in float64 what share they are of the pixel's largest."""
+    """Return scores in float32; float64 ones are divided by the pixel's largest before."""
     if scores.dtype == torch.float64:
         scores = scores / scores.amax(1, keepdim=True)
     return scores.float()
 
 
 def _exponential(logits: Tensor) -> Tensor:
-    """Return exp of float64 logits (V, K, h, w).
-
-    Raises:
-        VerificationError: all classes of a pixel vanish, so that none would be the largest.
-    """
     scores = logits.exp()
     if not scores.amax(1).all():
         raise VerificationError(

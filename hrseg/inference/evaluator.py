@@ -1,9 +1,8 @@
 """Evaluator: an image to class ids by a protocol, with windows, scales and flips.
 
-Takes a callable from normalised images to logits and knows neither data sets nor models. What is
-done is said by a `Protocol`; the order of the steps is the authors' (HRNet-Semantic-Segmentation,
-lib/datasets/base_dataset.py). What is held of an image are the logits of its windows at head
-resolution; everything after them is made for a band of rows at a time.
+The order of the steps is the authors' (HRNet-Semantic-Segmentation, lib/datasets/base_dataset.py).
+Memory holds the logits of an image's windows at head resolution; everything after them is made for
+a band of rows at a time.
 """
 
 import warnings
@@ -28,13 +27,13 @@ BAND_BYTES = 2**22  # of one scale's scores: what a processor's cache takes
 
 @dataclass
 class Result:
-    """What was seen in one image.
+    """Evaluation of one image.
 
     Attributes:
         pred: fused ids (H, W), uint8.
-        preds: ids by the scales that they come from: each alone, and all.
-        scores: fused scores (1, K, H, W), float32, if they were asked for; where their exponentials
-            are beyond float32, relative to the pixel's largest.
+        preds: ids of each scale alone, and of all together.
+        scores: fused scores (1, K, H, W), float32, on request. Exponentials beyond float32 are
+            relative to the pixel's largest.
     """
 
     pred: Tensor
@@ -49,11 +48,11 @@ class Evaluator:
     Attributes:
         model: normalised images (B, 3, h, w) -> logits (B, K, any size), K up to 256.
         normalize: uint8 images (1, 3, h, w) -> normalised ones.
-        protocol: what is done.
+        protocol: scales, windows, flips and averaging.
         flip_pairs: channels that trade places in a mirrored image.
         align_corners: the model's rule for interpolating logits; images never align corners.
-        batch: windows and mirror images that go through the model together, at most; halved
-            where the memory does not suffice.
+        batch: the most windows and mirror images in one call of the model; halved when memory is
+            short.
     """
 
     model: Model
@@ -67,26 +66,19 @@ class Evaluator:
     def __call__(
         self, image: Tensor, size: Sequence[int] | None = None, keep_scores: bool = False
     ) -> Result:
-        """Evaluate an image.
-
-        Args:
-            image: uint8 RGB, (1, 3, H, W).
-            size: (height, width) of the result; the image's own by default.
-            keep_scores: return the fused scores as well.
+        """Evaluate an image, uint8 RGB (1, 3, H, W); `size` (height, width) is the result's.
 
         Raises:
-            ValueError: `image` is not one image.
-            VerificationError: the scores are not finite.
+            VerificationError: the scores are NaN or infinite.
         """
         parts: dict[Scales, list[Tensor]] = defaultdict(list)
         sums: list[Tensor] = []
         for band in _bands(self.scores(image, size, ranks_suffice=not keep_scores)):
-            fused: Tensor | None = None
             for scale, scores in band.items():
                 parts[(scale,)].append(class_ids(scores))
-                fused = scores if fused is None else fused + scores
-            assert fused is not None, "a protocol has at least one scale"
-            if len(band) > 1:
+            first, *others = band.values()
+            fused = sum(others, first)
+            if others:
                 parts[self.protocol.scales].append(class_ids(fused))
             if keep_scores:
                 sums.append(in_float32(fused))
@@ -97,32 +89,21 @@ class Evaluator:
 
     @torch.inference_mode()
     def subsets(self, image: Tensor, size: Sequence[int] | None = None) -> dict[Scales, Tensor]:
-        """Return the ids (H, W) that each subset of the scales gives.
-
-        Arguments and errors as in a call.
-        """
+        """Return the ids (H, W) of each subset of the scales; arguments and errors as in a call."""
         parts: dict[Scales, list[Tensor]] = defaultdict(list)
         for band in _bands(self.scores(image, size)):
-            scales = list(band)
-            for chosen, total in _sums(list(band.values())):
-                parts[tuple(scales[index] for index in chosen)].append(class_ids(total))
+            for scales, total in _sums(list(band.items())):
+                parts[scales].append(class_ids(total))
         return {scales: torch.cat(ids) for scales, ids in parts.items()}
 
     def scores(
         self, image: Tensor, size: Sequence[int] | None = None, ranks_suffice: bool = False
     ) -> dict[float, Rows]:
-        """Return the scores (1, K, *size) of each scale; `size` as in a call.
+        """Return the scores (1, K, *size) of each scale; `image` and `size` as in a call.
 
-        Where exp would overflow, or classes vanish, they are in float64 and relative to the image's
-        peak, a factor that all scales share.
-
-        Args:
-            image: uint8 RGB, (1, 3, H, W).
-            size: (height, width) of the scores; the image's own by default.
-            ranks_suffice: logits may stand for scores where that leaves their order as it is.
+        If exp would overflow, or classes vanish, they are in float64 and relative to the image's
+        peak, a factor that all scales share. With `ranks_suffice` only their order is right.
         """
-        if image.ndim != 4 or len(image) != 1:
-            raise ValueError(f"image is {tuple(image.shape)}, expected (1, 3, H, W)")
         size = (int(size[0]), int(size[1])) if size else _size(image)
         prepared, content = prepare(image, self.protocol)
         normalised = self.normalize(prepared)
@@ -130,10 +111,13 @@ class Evaluator:
         seen: dict[float, tuple[Size, Windows | None, list[Tensor]]] = {}
         for scale in self.protocol.scales:
             scaled_shape = size_at(shape, scale, self.protocol)
-            scaled = _interpolate(normalised, scaled_shape)
             windows = find_windows(scaled_shape, scale, self.protocol)
-            views = list(map(self._kept, self.logits(self._crops(scaled, windows))))
-            seen[scale] = scaled_shape, windows, views
+            # No antialiasing, as the authors; images never align corners.
+            scaled = normalised
+            if scaled_shape != shape:
+                scaled = F.interpolate(normalised, scaled_shape, mode="bilinear")
+            crops = self._crops(scaled, windows)
+            seen[scale] = scaled_shape, windows, [v.contiguous() for v in self.logits(crops)]
         direct = [s == content == size and windows is None for s, windows, _ in seen.values()]
         everything = [logits for *_, views in seen.values() for logits in views]
         rule = rule_of(self.protocol, everything, ranks_suffice and direct == [True])
@@ -148,29 +132,25 @@ class Evaluator:
         return maps
 
     def _crops(self, image: Tensor, windows: Windows | None) -> list[Tensor]:
+        """Cut a normalised image, padded at the bottom and right so that the last windows fit."""
         if windows is None:
             return [image]
-        image = self._filled(image, windows)
+        height, width = windows.rows[-1] + windows.height, windows.columns[-1] + windows.width
+        if (height, width) != _size(image):
+            color = torch.tensor(self.protocol.window_color, dtype=torch.uint8, device=image.device)
+            padded = self.normalize(color.view(1, 3, 1, 1)).repeat(1, 1, height, width)
+            padded[..., : image.shape[2], : image.shape[3]] = image
+            image = padded
         return [
             image[..., y : y + windows.height, x : x + windows.width]
             for y in windows.rows
             for x in windows.columns
         ]
 
-    def _kept(self, views: Tensor) -> Tensor:
-        """Return what is held of a crop's logits (V, K, h, w)."""
-        if self.protocol.flip_average == "logits":
-            # Averaged before the interpolation, which is linear and symmetric, and so costs half.
-            views = _mean_of_views(views)
-        return views.contiguous()
-
     def _joined(
         self, views: Sequence[Tensor], windows: Windows | None, size: Size, rule: Rule
     ) -> Rows:
-        """Return the scores (V, K, *size) of a scaled image, or logits if they become scores later.
-
-        An image and its mirror image are two views until they are averaged.
-        """
+        """Return the scores (V, K, *size) of a scaled image, or logits for a later rule."""
         side = (windows.height, windows.width) if windows else size
         parts = [resized(held(logits), side, self.align_corners) for logits in views]
         if self.protocol.scores_at == "window":
@@ -180,10 +160,11 @@ class Evaluator:
     def logits(self, crops: Sequence[Tensor]) -> Iterator[Tensor]:
         """Yield each crop's float32 logits (V, K, h, w) at head resolution, mirroring undone.
 
-        Where they do not fit into the memory together, fewer go through the model from then on.
+        An image and its mirror image are two views until they are averaged. When memory is short,
+        `batch` is halved for this and all later images.
 
         Raises:
-            OutOfMemory: one of them does not fit.
+            OutOfMemory: not even one crop fits.
         """
         sides = (False, True) if self.protocol.flip else (False,)
         views = [(crop, mirrored) for crop in crops for mirrored in sides]
@@ -192,32 +173,36 @@ class Evaluator:
             together = views[: self.batch]
             try:
                 logits = self._through_model(together)
-            except Exception as error:  # each runtime has its own for this
+            except Exception as error:  # each runtime has its own class for this
                 if not is_out_of_memory(error):
                     raise
                 logits = None
-            if logits is None:  # here, where the error no longer holds what was computed
+            if logits is None:  # after the error is gone, which held what was computed
                 self._take_fewer(together)
                 continue
             done += logits
             del views[: len(together)], logits
             while len(done) >= len(sides):
-                yield torch.stack(done[: len(sides)])
+                pair = torch.stack(done[: len(sides)])
                 del done[: len(sides)]
+                # Averaged before the interpolation, which is linear, and so costs half.
+                yield _mean_of_views(pair) if self.protocol.flip_average == "logits" else pair
 
     def _through_model(self, views: Sequence[tuple[Tensor, bool]]) -> list[Tensor]:
-        """Return the logits (K, h, w) of crops, some of them to be mirrored before and after."""
+        """Return the logits (K, h, w) of crops; flagged ones are mirrored before and after."""
         batch = torch.cat([crop.flip(-1) if mirrored else crop for crop, mirrored in views])
         # Reduced precision ends here: interpolation, exp and argmax need float32.
         logits = self.model(batch).float()
-        swapped = _swapped(logits.shape[1], self.flip_pairs)
+        swapped = list(range(logits.shape[1]))
+        for left, right in self.flip_pairs:
+            swapped[left], swapped[right] = right, left
         return [
-            one[swapped].flip(-1) if mirrored else one
-            for one, (_, mirrored) in zip(logits, views, strict=True)
+            each[swapped].flip(-1) if mirrored else each
+            for each, (_, mirrored) in zip(logits, views, strict=True)
         ]
 
     def _take_fewer(self, views: Sequence[tuple[Tensor, bool]]) -> None:
-        """Halve how many crops go through the model together, and say so."""
+        """Halve `batch` with a warning."""
         give_back()
         crop, count = views[0][0], len(views)
         size = f"{crop.shape[-1]}x{crop.shape[-2]}"
@@ -234,24 +219,14 @@ class Evaluator:
             stacklevel=2,
         )
 
-    def _filled(self, image: Tensor, windows: Windows) -> Tensor:
-        """Pad a normalised image at the bottom and right so that the last windows fit."""
-        height, width = windows.rows[-1] + windows.height, windows.columns[-1] + windows.width
-        if (height, width) == _size(image):
-            return image
-        color = torch.tensor(self.protocol.window_color, dtype=torch.uint8, device=image.device)
-        padded = self.normalize(color.view(1, 3, 1, 1)).repeat(1, 1, height, width)
-        padded[..., : image.shape[2], : image.shape[3]] = image
-        return padded
-
 
 def _bands(maps: Mapping[float, Rows]) -> Iterator[dict[float, Tensor]]:
     """Yield the scores of all scales, a band of rows at a time, from top to bottom."""
     first_map = next(iter(maps.values()))
-    height, one = first_map.size[0], first_map.read(0, 1)
-    # A device that is no processor has its own cache and wants few, large steps.
-    budget = BAND_BYTES if one.is_cpu else 32 * BAND_BYTES
-    step = max(8, budget // (one.numel() * one.element_size()))
+    height, row = first_map.size[0], first_map.read(0, 1)
+    # A GPU has its own cache and needs few, large steps.
+    budget = BAND_BYTES if row.is_cpu else 32 * BAND_BYTES
+    step = max(8, budget // (row.numel() * row.element_size()))
     for first in range(0, height, step):
         end = min(first + step, height)
         yield {scale: rows.read(first, end) for scale, rows in maps.items()}
@@ -262,29 +237,15 @@ def _mean_of_views(views: Tensor) -> Tensor:
 
 
 def _sums(
-    terms: Sequence[Tensor], chosen: tuple[int, ...] = (), total: Tensor | None = None
-) -> Iterator[tuple[tuple[int, ...], Tensor]]:
+    terms: Sequence[tuple[float, Tensor]], scales: Scales = (), total: Tensor | None = None
+) -> Iterator[tuple[Scales, Tensor]]:
     """Yield the sum of each non-empty subset, each made of a smaller one by one addition."""
-    for index in range(chosen[-1] + 1 if chosen else 0, len(terms)):
-        longer = (*chosen, index)
-        summed = terms[index] if total is None else total + terms[index]
+    for index, (scale, scores) in enumerate(terms):
+        longer = (*scales, scale)
+        summed = scores if total is None else total + scores
         yield longer, summed
-        yield from _sums(terms, longer, summed)
-
-
-def _swapped(num_classes: int, flip_pairs: Sequence[Sequence[int]]) -> list[int]:
-    order = list(range(num_classes))
-    for left, right in flip_pairs:
-        order[left], order[right] = right, left
-    return order
+        yield from _sums(terms[index + 1 :], longer, summed)
 
 
 def _size(image: Tensor) -> Size:
     return image.shape[-2], image.shape[-1]
-
-
-def _interpolate(image: Tensor, size: Size) -> Tensor:
-    if _size(image) == size:
-        return image
-    # No antialiasing, as the authors; images never align corners.
-    return F.interpolate(image, size=size, mode="bilinear", align_corners=False)

@@ -3,9 +3,8 @@
 import contextlib
 import logging
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
@@ -29,19 +28,30 @@ Array = NDArray[np.uint8]
 _DRIVERS = {b"II": "GTiff", b"MM": "GTiff", b"\x89P": "PNG", b"\xff\xd8": "JPEG"}
 _CACHE = 2**26  # bytes of GDAL's own cache of blocks
 _BLOCK = 512
+_LAYOUT = {
+    "driver": "GTiff",
+    "count": 1,
+    "dtype": "uint8",
+    "photometric": "palette",
+    "compress": "deflate",
+    "tiled": True,
+    "blockxsize": _BLOCK,
+    "blockysize": _BLOCK,
+    "BIGTIFF": "IF_SAFER",
+}
 _WIDEST = 2**18  # pixels; bands of wider images do not fit into the memory
 _PREVIEW = 2048  # longest side of the overlay, in pixels
 
-# What GDAL has to say comes back as an error of ours.
+# GDAL's log messages come as errors of hrseg.
 logging.getLogger("rasterio").addHandler(logging.NullHandler())
 
 
 class BigImage:
-    """An image that is read in bands of rows; one that its EXIF turns is held whole, upright.
+    """An image that is read in bands of rows; one that its EXIF turns is read whole, upright.
 
     Attributes:
         size: (height, width).
-        notes: what is done to its pixels.
+        notes: conversions of its pixels.
     """
 
     def __init__(self, path: Path) -> None:
@@ -60,7 +70,6 @@ class BigImage:
             raise DataError(f"{path} is no readable TIFF, PNG or JPEG{reason}") from error
         self.size = self.file.height, self.file.width
         if self.size[1] > _WIDEST:
-            self.file.close()
             raise DataError(
                 f"{path} is {self.size[1]:,} pixels wide; expected at most {_WIDEST:,}.\n"
                 "Cut it: gdal_translate -srcwin 0 0 100000 HEIGHT in.tif part.tif"
@@ -72,36 +81,27 @@ class BigImage:
             return
         bands, kinds = self.file.count, set(self.file.dtypes)
         if not kinds <= {"uint8", "uint16"} or bands > 4:
-            kind = f"{bands} bands of {', '.join(sorted(kinds))}"
-            self.file.close()
             raise DataError(
-                f"{path} has {kind}; expected 1 to 4 (grey, RGB, alpha) of 8 or 16 bits.\n"
+                f"{path} has {bands} bands of {', '.join(sorted(kinds))}; expected 1 to 4 (grey, "
+                "RGB, alpha) of 8 or 16 bits.\n"
                 "Choose bands: gdal_translate -b 1 -b 2 -b 3 in.tif out.tif"
             )
         self.deep = "uint16" in kinds
         self.grey = bands < 3
-        self.colors = self._color_table()
+        self.colors: Array | None = None
+        if self.file.colorinterp[0] == ColorInterp.palette:
+            self.colors = np.zeros((256, 3), np.uint8)
+            for value, color in self.file.colormap(1).items():
+                self.colors[value % 256] = color[:3]
+        notes = {"grey": self.grey and self.colors is None, "16 bits scaled to 8": self.deep}
         alpha = ColorInterp.alpha in self.file.colorinterp
-        said = {"grey": self.grey and self.colors is None, "16 bits scaled to 8": self.deep}
-        said["its transparency left out"] = alpha or bands in (2, 4)
+        notes["its transparency left out"] = alpha or bands in (2, 4)
         turned = self.file.tags().get("EXIF_Orientation", "1") not in ("0", "1")
-        said["too large to be turned as its EXIF says, taken as it is stored"] = turned
-        self.notes = [note for note, is_so in said.items() if is_so]
-
-    def _color_table(self) -> Array | None:
-        if self.file.colorinterp[0] != ColorInterp.palette:
-            return None
-        table = np.zeros((256, 3), np.uint8)
-        for value, color in self.file.colormap(1).items():
-            table[value % 256] = color[:3]
-        return table
+        notes["too large to be turned as its EXIF says, taken as it is stored"] = turned
+        self.notes = [note for note, applies in notes.items() if applies]
 
     def read_rows(self, start: int, stop: int) -> Array:
-        """Return rows as RGB uint8 (stop - start, W, 3).
-
-        Raises:
-            DataError: the file is damaged.
-        """
+        """Return rows as RGB uint8 (stop - start, W, 3); raise DataError for a damaged file."""
         if self.upright is not None:
             return self.upright[start:stop]
         bands = [1] if self.grey else [1, 2, 3]
@@ -119,13 +119,6 @@ class BigImage:
         planes = [pixels[0]] * 3 if self.grey else list(pixels)
         return np.asarray(cv2.merge(planes), np.uint8)
 
-    def profile(self) -> dict[str, Any]:
-        """Return what a mask of this image shares with it: size and place on the ground."""
-        place = {"crs": self.file.crs, "transform": self.file.transform}
-        if self.file.transform.is_identity or self.upright is not None:
-            place = {"crs": self.file.crs}
-        return {"height": self.size[0], "width": self.size[1], **place}
-
     def close(self) -> None:
         """Close the file."""
         self.file.close()
@@ -140,129 +133,79 @@ def predict_big(
     overlay: Path | None = None,
     progress: Callable[[int, int], object] | None = None,
 ) -> list[str]:
-    """Predict an image in tiles; write its ids as a tiled TIFF, with its georeferencing.
+    """Predict a TIFF, PNG or JPEG in tiles; return notes on the conversion of its pixels.
 
-    Args:
-        predictor: the model.
-        source: TIFF, PNG or JPEG.
-        target: the TIFF to write, whole or not at all; its colour map is the palette.
-        tile: see `predict_bands`.
-        overlap: see `predict_bands`.
-        overlay: JPEG to write, the classes laid over the image, at most 2048 pixels a side.
-        progress: called with the rows that are done, and all.
-
-    Returns:
-        Notes: what was done to the pixels.
+    `target` becomes a tiled TIFF of the ids, with the palette and the georeference of the image,
+    and `overlay` a JPEG of at most 2048 pixels a side. `tile` and `overlap` are those of
+    `predict_bands`. `progress` is called with the number of finished rows, and of all.
 
     Raises:
-        DataError: the image is of no kind that can be read, or damaged.
+        DataError: the image is damaged, or of a kind that cannot be read.
         ConfigError: the disk is full; tiles that do not fit the network's grid.
     """
-    with _environment(), contextlib.closing(BigImage(source)) as image:
-        preview = _Preview(image.size)
+    with (
+        warnings.catch_warnings(action="ignore", category=NotGeoreferencedWarning),
+        warnings.catch_warnings(action="ignore", category=Image.DecompressionBombWarning),
+        rasterio.Env(GDAL_CACHEMAX=_CACHE, GDAL_DISABLE_READDIR_ON_OPEN="EMPTY_DIR"),
+        contextlib.closing(BigImage(source)) as image,
+    ):
+        height, width = image.size
+        step = -(-max(height, width) // _PREVIEW)
+        small = np.zeros((-(-height // step), -(-width // step), 3), np.uint8)
+        small_mask = np.zeros(small.shape[:2], np.uint8)
 
         def read_rows(start: int, stop: int) -> Array:
             rows = image.read_rows(start, stop)
-            preview.see_image(start, rows)
+            _sample(small, start, rows, step)
             return rows
 
         bands = predict_bands(
             predictor.evaluator, read_rows, image.size, tile, overlap, predictor.device
         )
-        with (
-            replacing(target) as partial,
-            _writing(partial, target, image, predictor.palette) as write,
-        ):
-            for start, ids in bands:
-                write(start, ids)
-                preview.see_mask(start, ids)
-                if progress:
-                    progress(start + len(ids), image.size[0])
+        with replacing(target) as partial:
+            try:
+                layout = {**_LAYOUT, "height": height, "width": width, "crs": image.file.crs}
+                if not image.file.transform.is_identity and image.upright is None:
+                    layout["transform"] = image.file.transform
+                with rasterio.open(partial, "w", **layout) as file:
+                    colors = {i: (*color, 255) for i, color in enumerate(predictor.palette)}
+                    file.write_colormap(1, colors)
+                    for start, ids in _whole_blocks(bands):
+                        file.write(ids, 1, window=Window(0, start, width, len(ids)))
+                        _sample(small_mask, start, ids, step)
+                        if progress:
+                            progress(start + len(ids), height)
+            except RasterioIOError as error:
+                raise cannot_write(target, _cause(error)) from error
         if overlay:
-            drawn = lay_over(preview.image, preview.mask, predictor.palette)
+            drawn = lay_over(small, small_mask, predictor.palette)
             encoded = cv2.imencode(".jpg", cv2.cvtColor(drawn, cv2.COLOR_RGB2BGR))[1]
             write_bytes(overlay, encoded.tobytes())
         return image.notes
 
 
-class _Preview:
-    """A small picture of an image and its mask, sampled while they pass by."""
-
-    def __init__(self, size: tuple[int, int]) -> None:
-        self.step = -(-max(size) // _PREVIEW)
-        shape = [-(-side // self.step) for side in size]
-        self.image = np.zeros((*shape, 3), np.uint8)
-        self.mask = np.zeros(shape, np.uint8)
-
-    def see_image(self, start: int, rows: Array) -> None:
-        self._sample(self.image, start, rows)
-
-    def see_mask(self, start: int, rows: Array) -> None:
-        self._sample(self.mask, start, rows)
-
-    def _sample(self, target: Array, start: int, rows: Array) -> None:
-        first = -start % self.step
-        taken = rows[first :: self.step, :: self.step]
-        line = (start + first) // self.step
-        target[line : line + len(taken)] = taken
-
-
-@contextlib.contextmanager
-def _environment() -> Iterator[None]:
-    """Keep GDAL's memory small, and its remarks to itself."""
-    with (
-        warnings.catch_warnings(),
-        rasterio.Env(GDAL_CACHEMAX=_CACHE, GDAL_DISABLE_READDIR_ON_OPEN="EMPTY_DIR"),
-    ):
-        for known in (NotGeoreferencedWarning, Image.DecompressionBombWarning):
-            warnings.simplefilter("ignore", known)
-        yield
-
-
-@contextlib.contextmanager
-def _writing(
-    path: Path, target: Path, image: BigImage, palette: list[list[int]]
-) -> Iterator[Callable[[int, Array], None]]:
-    """Open a TIFF; give what writes rows of ids into it, in whole rows of its blocks."""
-    profile = {
-        "driver": "GTiff",
-        "count": 1,
-        "dtype": "uint8",
-        "compress": "deflate",
-        "tiled": True,
-        "blockxsize": _BLOCK,
-        "blockysize": _BLOCK,
-        "BIGTIFF": "IF_SAFER",
-        "photometric": "palette",
-        **image.profile(),
-    }
-    held: list[Array] = []
+def _whole_blocks(bands: Iterable[tuple[int, Array]]) -> Iterator[tuple[int, Array]]:
+    """Yield bands joined to whole rows of the TIFF's blocks, each of which is compressed once."""
+    waiting: list[Array] = []
     first = 0
+    for start, ids in bands:
+        waiting.append(ids)
+        whole = (start + len(ids) - first) // _BLOCK * _BLOCK
+        if whole:
+            rows = np.concatenate(waiting)
+            yield first, rows[:whole]
+            waiting, first = [rows[whole:]], first + whole
+    rows = np.concatenate(waiting)
+    if len(rows):
+        yield first, rows
 
-    try:
-        with rasterio.open(path, "w", **profile) as file:
-            file.write_colormap(1, {i: (*color, 255) for i, color in enumerate(palette)})
 
-            def flush(rows: Array) -> None:
-                nonlocal first
-                window = Window(0, first, image.size[1], len(rows))
-                file.write(rows, 1, window=window)
-                first += len(rows)
-
-            def write(start: int, ids: Array) -> None:
-                held.append(ids)
-                count = sum(map(len, held))
-                if count >= _BLOCK:
-                    rows = np.concatenate(held)
-                    whole = count // _BLOCK * _BLOCK
-                    flush(rows[:whole])
-                    held[:] = [rows[whole:]]
-
-            yield write
-            if held and sum(map(len, held)):
-                flush(np.concatenate(held))
-    except RasterioIOError as error:
-        raise cannot_write(target, _cause(error)) from error
+def _sample(target: Array, start: int, rows: Array, step: int) -> None:
+    """Copy every `step`-th pixel of rows into a small picture of the image."""
+    first = -start % step
+    taken = rows[first::step, ::step]
+    line = (start + first) // step
+    target[line : line + len(taken)] = taken
 
 
 def _is_turned(path: Path) -> bool:
@@ -275,7 +218,7 @@ def _is_turned(path: Path) -> bool:
             # Asked for EXIF that it has not met, Pillow decodes a whole PNG to look behind it.
             exif = opened.getexif() if opened.format != "PNG" or "exif" in opened.info else {}
             return int(exif.get(ExifTags.Base.Orientation, 1)) not in (0, 1)
-    except Exception:  # damaged EXIF, or larger than Pillow opens: taken as it is stored
+    except Exception:  # damaged EXIF, or larger than Pillow opens: read as it is stored
         return False
 
 

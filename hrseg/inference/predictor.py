@@ -6,8 +6,8 @@ import base64
 import copy
 import html
 import io
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -15,7 +15,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
-from torch import Tensor
 
 from hrseg.checkpoints.loading import build_model, described_model, load_weights
 from hrseg.checkpoints.metadata import metadata_from_config, read_metadata
@@ -38,44 +37,38 @@ from hrseg.visualize import colorize, indexed, overlay
 if TYPE_CHECKING:
     from hrseg.data.datamodule import SegmentationDataModule
 
-PLAIN = Protocol()
 
-
-def load(
-    path: str | Path, device: str = "cpu", precision: str = "32", threads: int | None = None
-) -> Predictor:
-    """Return the predictor that a run folder (its best checkpoint) or a file holds.
+def load(path: str | Path, device: str = "cpu", precision: str = "32") -> Predictor:
+    """Return the predictor of a run folder (its best checkpoint) or of a file.
 
     Args:
         path: the folder, a `.ckpt` or `.safetensors` of hrseg, or an exported `.onnx` or `.xml`.
-        device: where the model runs: cpu, cuda, cuda:1, mps; an exported file on the CPU alone.
-        precision: "32", or "bf16" or "16" for the network alone; scores stay in float32.
-        threads: of an exported file's runtime; None: as many as torch takes.
+        device: of the model: cpu, cuda, cuda:1, mps; an exported file runs on the CPU only.
+        precision: "32", or "bf16" or "16" for the network; scores stay in float32.
 
     Raises:
-        ConfigError: nothing there, a file that hrseg did not write, or no such device.
+        ConfigError: a missing file, a file that hrseg did not write, or no such device.
     """
     find(PRECISIONS, precision, "precision")
     path = Path(path)
     if is_exported(path):
         if device != "cpu":
             raise ConfigError(f"{path} runs on the CPU alone, not on {device!r}: leave device out.")
-        engine = open_engine(path, threads, precision)
-        read_metadata(engine.facts, path)
-        return Predictor(engine, engine.facts, device, precision)
+        engine = open_engine(path, precision)
+        return Predictor(engine, engine.metadata, device, precision)
     checkpoint = checkpoint_at(path)
     content = read_checkpoint(checkpoint)
-    facts = content.get("hrseg")
-    if not isinstance(facts, dict):
+    metadata = content.get("hrseg")
+    if not isinstance(metadata, dict):
         raise ConfigError(
             f"{checkpoint} does not say what it is a checkpoint of (no 'hrseg' entry).\n"
             "Say it: hrseg predict --config NAME --checkpoint FILE; in Python "
             "hrseg.create_model and hrseg.load_weights."
         )
-    read_metadata(facts, checkpoint)
-    model = described_model(facts, checkpoint)
+    read_metadata(metadata, checkpoint)
+    model = described_model(metadata, checkpoint)
     load_weights(model, content, purpose="evaluate", origin=checkpoint)
-    return Predictor(model, facts, device, precision)
+    return Predictor(model, metadata, device, precision)
 
 
 def build_predictor(
@@ -83,12 +76,8 @@ def build_predictor(
 ) -> Predictor:
     """Return a predictor of weights without metadata, such as published ones.
 
-    Args:
-        config: the model and the protocol.
-        data: the data set of the config, for classes and colours.
-        checkpoint: the file of weights.
-        device: see `load`.
-        precision: see `load`.
+    The config gives the model and the protocol, its data set the classes and colours. The other
+    arguments are those of `load`.
 
     Raises:
         ConfigError: the file lacks weights of the config's model, or has metadata of its own.
@@ -108,42 +97,39 @@ class Predictor:
     def __init__(
         self,
         model: Segmenter | Engine,
-        facts: dict[str, Any],
+        metadata: dict[str, Any],
         device: str = "cpu",
         precision: str = "32",
     ) -> None:
-        """Take a model and what its checkpoint or exported file says of it; see `load`."""
+        """Prepare a model with the metadata of its file; see `load`."""
         try:
             model = model.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         except (RuntimeError, AssertionError) as error:
             raise ConfigError(f"device {device!r}: {str(error).partition(chr(10))[0]}") from error
         self.model = model.eval()
-        self.class_names: list[str] = facts["class_names"]
-        self.palette: list[list[int]] = facts["palette"]
-        self.flip_pairs = [tuple(pair) for pair in facts["flip_pairs"]]
-        self.protocol = Protocol(**facts["protocol"])
+        self.class_names: list[str] = metadata["class_names"]
+        self.palette: list[list[int]] = metadata["palette"]
+        self.flip_pairs = [tuple(pair) for pair in metadata["flip_pairs"]]
+        self.protocol = Protocol(**metadata["protocol"])
         self.device, self.precision = device, precision
-        self.normalize = Normalize(facts["mean"], facts["std"]).to(device)
+        self.normalize = Normalize(metadata["mean"], metadata["std"]).to(device)
+        if isinstance(model, Segmenter):
+            network = inference_network(model, precision)
+        else:
+            network = lambda image: model.outputs(image)["out"]  # noqa: E731
         self.evaluator = Evaluator(
-            _network(model, precision),
-            self.normalize,
-            self.protocol,
-            self.flip_pairs,
-            self.model.align_corners,
+            network, self.normalize, self.protocol, self.flip_pairs, self.model.align_corners
         )
 
     def with_protocol(self, preset: str | None = None, **changed: Any) -> Predictor:
         """Return a predictor of the same weights with another protocol.
 
-        Args:
-            preset: name of an entry of PROTOCOLS to start from; None: the one it has.
-            changed: fields of `Protocol`, for example scales=(0.75, 1.0), flip=True.
+        It has the fields of `preset`, an entry of PROTOCOLS, or of the current protocol, except for
+        those that are `changed`, for example scales=(0.75, 1.0), flip=True.
 
         Raises:
             ConfigError: an unknown preset or field, or a value that cannot be evaluated.
         """
-        for name in changed:
-            find(self.protocol.to_dict(), name, "field of the protocol")
         base = self.protocol if preset is None else find(PROTOCOLS, preset, "protocol")
         other = copy.copy(self)
         other.protocol = base.changed(**changed)
@@ -153,14 +139,12 @@ class Predictor:
     def predict(
         self, image: Input | Sequence[Input], scores: bool = False
     ) -> Prediction | list[Prediction]:
-        """Segment a path, a PIL image, an RGB uint8 array (H, W, 3), or a list of them.
+        """Return the Prediction of an image, or a list of them for a list.
 
         Args:
-            image: what to segment; the EXIF rotation of files and PIL images is applied.
+            image: a path, a PIL image, or an RGB uint8 array (H, W, 3). The EXIF rotation of files
+                and PIL images is applied.
             scores: keep the fused scores (K, H, W) by the protocol's averaging rule.
-
-        Returns:
-            A Prediction, or a list of them for a list.
 
         Raises:
             DataError: an unreadable file, or an array of another shape or type.
@@ -170,7 +154,7 @@ class Predictor:
         return self.segment(read_pixels(cast(Input, image))[0], scores)
 
     def check(self, tiles: bool = False) -> None:
-        """Raise ConfigError if an exported file cannot do what the protocol, or tiles, ask for."""
+        """Raise ConfigError if an exported file cannot do the protocol, or tiles."""
         if isinstance(self.model, Engine):
             self.model.check(self.protocol, tiles)
 
@@ -179,7 +163,7 @@ class Predictor:
         """Segment RGB uint8 (H, W, 3); `scores` as in `predict`.
 
         Raises:
-            OutOfMemory: the memory does not suffice for the image.
+            OutOfMemory: the image does not fit into the memory.
         """
         self.check()
         batch = torch.from_numpy(pixels).permute(2, 0, 1)[None].to(self.device)
@@ -198,23 +182,17 @@ class Predictor:
         return Prediction(pixels, mask, self.class_names, self.palette, kept, self.protocol)
 
 
-def _network(model: Segmenter | Engine, precision: str) -> Callable[[Tensor], Tensor]:
-    if isinstance(model, Segmenter):
-        return inference_network(model, precision)
-    return lambda image: model.outputs(image)["out"]  # a file computes in its own precision
-
-
 @dataclass
 class Prediction:
-    """What the model sees in one image.
+    """The model's result for one image.
 
     Attributes:
         image: RGB uint8 (H, W, 3).
         mask: ids (H, W), uint8.
         class_names: a name per id.
         palette: an RGB colour per id.
-        scores: float32 (K, H, W) if they were asked for.
-        protocol: how the scores were made.
+        scores: float32 (K, H, W) on request.
+        protocol: by which the scores were computed.
     """
 
     image: NDArray[np.uint8]
@@ -222,7 +200,7 @@ class Prediction:
     class_names: list[str]
     palette: list[list[int]]
     scores: NDArray[np.float32] | None = None
-    protocol: Protocol = PLAIN
+    protocol: Protocol = field(default_factory=Protocol)
 
     def probabilities(self) -> NDArray[np.float32]:
         """Return the share of each class in a pixel's scores, (K, H, W), 0..1, sums to 1.
@@ -248,13 +226,11 @@ class Prediction:
     def class_areas(self) -> dict[str, float]:
         """Return the share of the image that each class covers, 0..1."""
         counts = np.bincount(self.mask.ravel(), minlength=len(self.class_names))
-        return {
-            name: float(count / self.mask.size)
-            for name, count in zip(self.class_names, counts, strict=False)
-        }
+        shares = (counts / self.mask.size).tolist()
+        return dict(zip(self.class_names, shares, strict=False))
 
     def _repr_html_(self) -> str:
-        """Show the overlay with a legend in Jupyter."""
+        """Return the overlay with a legend for Jupyter."""
         areas = sorted(self.class_areas().items(), key=lambda item: -item[1])
         colors = dict(zip(self.class_names, self.palette, strict=False))
         legend = " ".join(
@@ -265,8 +241,7 @@ class Prediction:
             if area > 0
         )
         buffer = io.BytesIO()
-        Image.fromarray(np.hstack([self.overlay(), colorize(self.mask, self.palette)])).save(
-            buffer, "PNG"
-        )
+        pair = np.hstack([self.overlay(), colorize(self.mask, self.palette)])
+        Image.fromarray(pair).save(buffer, "PNG")
         data = base64.b64encode(buffer.getvalue()).decode()
         return f'<img src="data:image/png;base64,{data}" style="max-width:100%"><br>{legend}'

@@ -1,7 +1,7 @@
-"""Score maps whose rows are computed on demand, so that no full map is held in memory.
+"""Score maps whose rows are computed on demand, so that no full map is in memory.
 
 A 2-megapixel image with 19 classes has 160 MB of scores, most of them interpolated from a sixteenth
-of that. Made a few rows at a time they stay in the processor's cache.
+of that. A few rows at a time stay in the processor's cache.
 """
 
 from collections.abc import Callable, Sequence
@@ -33,7 +33,7 @@ def held(x: Tensor) -> Rows:
 
 
 def mapped(rows: Rows, rule: Callable[[Tensor], Tensor]) -> Rows:
-    """Return the map after an operation that looks at single pixels."""
+    """Return the map after an operation on single pixels."""
     return Rows(rows.size, lambda first, end: rule(rows.read(first, end)))
 
 
@@ -51,14 +51,16 @@ def resized(rows: Rows, size: Sequence[int], align_corners: bool) -> Rows:
     def read(first: int, end: int) -> Tensor:
         if rows.size[0] == height:
             return _widened(rows.read(first, end), width, align_corners)
-        low, high, share = _neighbours(first, end, rows.size[0], height, align_corners)
+        centres = row_centres(first, end, rows.size[0], height, align_corners)
+        low = centres.floor().long()
+        high, share = (low + 1).clamp_(max=rows.size[0] - 1), centres - low
         top = int(low[0])
         # Columns first: the small map has fewer rows.
         x = _widened(rows.read(top, int(high[-1]) + 1), width, align_corners)
-        place = torch.arange(end - first)
+        row = torch.arange(end - first)
         weights = torch.zeros(end - first, x.shape[-2], dtype=share.dtype)
-        weights[place, low - top] = 1 - share
-        weights[place, high - top] += share
+        weights[row, low - top] = 1 - share
+        weights[row, high - top] += share
         planes = x.flatten(0, 1)
         with torch.autocast(x.device.type, enabled=False):  # whose products are of 8 bits
             mixed = torch.bmm(weights.to(x).expand(len(planes), -1, -1), planes)
@@ -68,21 +70,22 @@ def resized(rows: Rows, size: Sequence[int], align_corners: bool) -> Rows:
 
 
 def joined(windows: Windows, parts: Sequence[Rows], size: Size) -> Rows:
-    """Return the mean of maps at the places of windows, row by row of them, cut to `size`.
+    """Return the mean of the maps of windows, row by row of windows, cut to `size`.
 
-    It is the first window's value and the mean of what the others differ by from it, so that the
-    mean of equal values is that value to the bit, and no tie falls another way.
+    It is the first window's value plus the mean difference of the others from it. So the mean of
+    equal values is that value to the bit, and ties stay ties.
     """
     rows = _first_seen(windows.rows, windows.height)
-    columns = _first_seen(windows.columns, windows.width)
-    places = [(row, column) for row in rows for column in columns]
+    corners = [
+        (row, column) for row in rows for column in _first_seen(windows.columns, windows.width)
+    ]
     width = windows.columns[-1] + windows.width
-    across = _coverage(windows.columns, windows.width, width)
-    down = _coverage(windows.rows, windows.height, windows.rows[-1] + windows.height)
+    across = _coverage(windows.columns, windows.width)
+    down = _coverage(windows.rows, windows.height)
 
     def read(first: int, end: int) -> Tensor:
         total: Tensor | None = None
-        for ((top, new_top), (left, new_left)), part in zip(places, parts, strict=True):
+        for ((top, new_top), (left, new_left)), part in zip(corners, parts, strict=True):
             start, stop = max(first, top), min(end, top + windows.height)
             if start >= stop:
                 continue
@@ -91,14 +94,13 @@ def joined(windows: Windows, parts: Sequence[Rows], size: Size) -> Rows:
                 total = x.new_zeros(*x.shape[:2], end - first, width)
                 more = torch.zeros_like(total)
             new, seen = min(max(new_top, start), stop) - start, new_left - left
-            place = (..., slice(start - first, stop - first), slice(left, left + windows.width))
-            total[place][..., new:, seen:] = x[..., new:, seen:]
+            area = (..., slice(start - first, stop - first), slice(left, left + windows.width))
+            total[area][..., new:, seen:] = x[..., new:, seen:]
             for again in ((..., slice(new), slice(None)), (..., slice(new, None), slice(seen))):
-                more[place][again] += x[again] - total[place][again]
+                more[area][again] += x[again] - total[area][again]
         assert total is not None, "windows cover every row"
-        # How often a pixel was seen is a product of its row and its column.
-        often = down[first:end].view(-1, 1) * across
-        total = total.add_(more.div_(often.to(more))) if often.max() > 1 else total
+        count = down[first:end].view(-1, 1) * across
+        total = total.add_(more.div_(count.to(more))) if count.max() > 1 else total
         return total[..., : size[1]]
 
     return Rows(size, read)
@@ -113,29 +115,21 @@ def _widened(x: Tensor, width: int, align_corners: bool) -> Tensor:
     return wide.view(*x.shape[:-1], width)
 
 
-def _neighbours(
-    first: int, end: int, source: int, target: int, align_corners: bool
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the rows above and below each target row, and the share of the one below."""
+def row_centres(first: int, end: int, source: int, target: int, align_corners: bool) -> Tensor:
+    """Return the positions of rows first..end-1 of `target` among the rows of `source`."""
     rows = torch.arange(first, end, dtype=torch.float64)
     if align_corners:
-        places = rows * ((source - 1) / max(1, target - 1))
-    else:
-        places = ((rows + 0.5) * (source / target) - 0.5).clamp_(min=0)
-    low = places.floor().long().clamp_(max=source - 1)
-    high = (low + 1).clamp_(max=source - 1)
-    return low, high, (places - low).clamp_(0, 1)
+        return (rows * ((source - 1) / max(1, target - 1))).clamp_(max=source - 1)
+    return ((rows + 0.5) * (source / target) - 0.5).clamp_(0, source - 1)
 
 
-def _coverage(starts: Sequence[int], side: int, length: int) -> Tensor:
-    """Return how many windows see each row (or column)."""
-    seen = torch.zeros(length)
-    for start in starts:
-        seen[start : start + side] += 1
-    return seen
+def _coverage(starts: Sequence[int], side: int) -> Tensor:
+    """Return the number of windows of each row (or column)."""
+    covered = torch.cat([torch.arange(start, start + side) for start in starts])
+    return covered.bincount().float()
 
 
 def _first_seen(starts: Sequence[int], side: int) -> list[tuple[int, int]]:
-    """Return where each window begins, and where it begins to see what none before it has seen."""
+    """Return each window's first row (or column), and the first that no earlier window has."""
     ends = [0, *(start + side for start in starts[:-1])]
     return [(start, max(start, end)) for start, end in zip(starts, ends, strict=True)]

@@ -15,8 +15,8 @@ from hrseg.utils.geometry import scaled_size
 
 Size = tuple[int, int]
 MIN_SIZE = 32  # of an image, as the network needs
-# Pixels: of an image at one scale, which take 3 GiB; that a model looks at in one image.
-LARGEST, MOST = 2**28, 2**33
+LARGEST = 2**28  # pixels of an image at one scale, which take 3 GiB
+MOST = 2**33  # pixels of all windows of an image
 
 
 class Windows(NamedTuple):
@@ -29,11 +29,7 @@ class Windows(NamedTuple):
 
 
 def prepare(image: Tensor, protocol: Protocol) -> tuple[Tensor, Size]:
-    """Resize and pad a uint8 image (1, 3, H, W); return it and the size that is not padding.
-
-    Raises:
-        ConfigError: see `check_cost`.
-    """
+    """Resize and pad a uint8 image (1, 3, H, W); return it and the size that is not padding."""
     check_cost(image.shape[-2:], protocol)
     height, width = content = prepared_size(image.shape[-2:], protocol)
     if not protocol.resize and protocol.pad_multiple == 1:
@@ -48,12 +44,8 @@ def prepare(image: Tensor, protocol: Protocol) -> tuple[Tensor, Size]:
 
 
 def check_cost(size: Sequence[int], protocol: Protocol) -> None:
-    """Refuse a protocol that makes so much of an image that no machine would come to its end.
-
-    Raises:
-        ConfigError: this.
-    """
-    padded = _padded(prepared_size(size, protocol), protocol)
+    """Raise ConfigError if a protocol makes too many pixels of an image of this size."""
+    padded = _padded_size(size, protocol)
     shapes = [padded, *(size_at(padded, scale, protocol) for scale in protocol.scales)]
     height, width = max(shapes, key=math.prod)
     seen = sum(seen_pixels(size, scale, protocol) for scale in protocol.scales)
@@ -67,13 +59,11 @@ def check_cost(size: Sequence[int], protocol: Protocol) -> None:
 
 def prepared_size(size: Sequence[int], protocol: Protocol) -> Size:
     """Return (height, width) after `resize`, before the padding."""
-    height, width = size
     if len(protocol.resize) == 2:
         return protocol.resize[0], protocol.resize[1]
-    if protocol.resize:
-        # Rounded as `resize_short_length` of the authors does.
-        short = min(height, width)
-        height, width = (int(side * protocol.resize[0] / short + 0.5) for side in size)
+    # Rounded as `resize_short_length` of the authors does.
+    factor, short = (protocol.resize[0], min(size)) if protocol.resize else (1, 1)
+    height, width = (int(side * factor / short + 0.5) for side in size)
     return height, width
 
 
@@ -83,7 +73,7 @@ def size_at(size: Sequence[int], scale: float, protocol: Protocol) -> Size:
 
 
 def find_windows(size: Sequence[int], scale: float, protocol: Protocol) -> Windows | None:
-    """Return where the windows of a scaled image lie; None if it is run whole."""
+    """Return the windows of a scaled image; None if it is run whole."""
     if not protocol.window or scale <= protocol.window_above:
         return None
     stride, shift = protocol.stride or protocol.window, protocol.window_border == "shift"
@@ -97,13 +87,13 @@ def find_windows(size: Sequence[int], scale: float, protocol: Protocol) -> Windo
 
 
 def seen_pixels(size: Sequence[int], scale: float, protocol: Protocol) -> int:
-    """Return how many pixels a model looks at in an image of `size` at a scale: its cost."""
-    scaled = size_at(_padded(prepared_size(size, protocol), protocol), scale, protocol)
+    """Return the number of pixels of all windows of an image of `size` at a scale."""
+    scaled = size_at(_padded_size(size, protocol), scale, protocol)
     windows = find_windows(scaled, scale, protocol) or Windows([0], [0], *scaled)
     views = 2 if protocol.flip else 1
     return len(windows.rows) * len(windows.columns) * windows.height * windows.width * views
 
 
-def _padded(size: Size, protocol: Protocol) -> Size:
-    height, width = (side + -side % protocol.pad_multiple for side in size)
-    return height, width
+def _padded_size(size: Sequence[int], protocol: Protocol) -> Size:
+    height, width = prepared_size(size, protocol)
+    return height + -height % protocol.pad_multiple, width + -width % protocol.pad_multiple

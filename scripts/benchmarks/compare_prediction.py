@@ -23,7 +23,7 @@ from hrseg.checkpoints.loading import load_weights
 from hrseg.checkpoints.reading import read_checkpoint
 from hrseg.inference.inputs import find_sources
 from hrseg.inference.outputs import Wanted
-from hrseg.inference.predict_files import predict_sources
+from hrseg.inference.predict_files import predict_files
 from hrseg.inference.predictor import Predictor
 from hrseg.models import Segmenter, create_model
 from hrseg.visualize import indexed, overlay
@@ -50,7 +50,7 @@ def main() -> None:
         paths = [source.path for source in sources]
         ways = {
             "one_by_one": lambda: one_by_one(model, predictor, paths, theirs),
-            "hrseg": lambda: predict_sources(
+            "hrseg": lambda: predict_files(
                 predictor, sources, ours, Wanted(), arguments.checkpoint
             ),
         }

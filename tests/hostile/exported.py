@@ -62,10 +62,6 @@ def _sparse(graph):
     graph.node.insert(0, helper.make_node("Constant", [], ["x"], sparse_value=sparse))
 
 
-BODY = "b (int64 i, bool c, float[] v) => (bool d, float[] w) { d = Identity(c) w = Identity(v) }"
-LOOP = f"logits = Loop (n, c0, image) <body = {BODY}>"
-
-
 def _behind_a_link(place):
     (place.given / "x.bin").symlink_to(place.outside / "secret.txt")
     _reads("x.bin")(place)
@@ -82,7 +78,6 @@ GRAPHS = {
     "a constant of 2^40": _onnx(f"x = ConstantOfShape(n) {ADDED}", f"int64[1] n = {{{2**40}}}"),
     "an image 2^20 times as wide": _onnx("logits = Tile(image, n)",
                                          f"int64[4] n = {{1, 1, 1, {2**20}}}"),
-    "a loop without end": _onnx(LOOP, f"int64 n = {{{2**62}}}, bool c0 = {{1}}"),
     "metadata of control": _onnx(SAME, text=lambda place: metadata(
         place, class_names=[CONTROL, "b", "c"], export={"input": CONTROL, "output": "ids"})),
 }  # fmt: skip

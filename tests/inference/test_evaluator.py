@@ -12,15 +12,13 @@ from tests.conftest import batch_of, picture
 class Toy:
     """Logits at a quarter of the size, a fixed function of the pooled image."""
 
-    def __init__(self, dtype=torch.float32, full_size=False):
-        self.dtype, self.full_size, self.sizes = dtype, full_size, []
-        weight = torch.randn(4, 3, 5, 5, generator=torch.Generator().manual_seed(0))
-        self.weight = weight
+    def __init__(self):
+        self.sizes = []
+        self.weight = torch.randn(4, 3, 5, 5, generator=torch.Generator().manual_seed(0))
 
     def __call__(self, image):
         self.sizes.append(tuple(image.shape))
-        stride = 1 if self.full_size else 4
-        return F.conv2d(image, self.weight, stride=stride, padding=2).to(self.dtype)
+        return F.conv2d(image, self.weight, stride=4, padding=2)
 
 
 def image(height, width):
@@ -107,7 +105,7 @@ def test_windows_are_averaged_where_they_overlap(border, scores_at):
     torch.testing.assert_close(result.scores, mean, rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("batch", [1, 2, 3, 5, 100])
+@pytest.mark.parametrize("batch", [2, 5, 100])
 @pytest.mark.parametrize("flip", [False, True])
 def test_windows_in_batches_score_as_windows_alone(batch, flip):
     x, toy = image(70, 100), Toy()
@@ -167,55 +165,7 @@ def test_every_subset_of_scales_has_the_ids_of_its_summed_scores():
     assert torch.equal(subsets[protocol.scales], evaluator(x).pred)
 
 
-def test_a_mirrored_pair_of_classes_comes_back_to_its_side():
-    # A pixel is class 1 left of the middle and 2 right of it, however the image is turned.
-    def model(image):
-        half = torch.arange(image.shape[-1]) < image.shape[-1] / 2
-        left = half.float().expand(len(image), 1, *image.shape[-2:])
-        return torch.cat([torch.zeros_like(left), left, 1 - left], 1)
-
-    x = image(32, 40)
-    plain = evaluate(model, x, Protocol(), flip_pairs=[(1, 2)])
-    flipped = evaluate(model, x, Protocol(flip=True), flip_pairs=[(1, 2)])
-    assert torch.equal(plain.pred, flipped.pred)
-    assert plain.pred[0, 0] == 1 and plain.pred[0, -1] == 2
-
-
-def test_image_and_mirror_go_through_the_model_together_once_per_scale():
-    toy = Toy()
-    evaluate(toy, image(40, 64), Protocol(scales=(1.0, 0.5), flip=True))
-    assert toy.sizes == [(2, 3, 40, 64), (2, 3, 32, 32)]
-
-
-@pytest.mark.parametrize("rule", RULES)
-def test_logits_of_the_model_are_left_alone(rule):
-    kept = []
-
-    def model(image):
-        kept.append(Toy(full_size=True)(image))
-        kept.append(kept[-1].clone())
-        return kept[-2]
-
-    evaluate(model, image(40, 64), Protocol(scales=(1.0, 0.75), average=rule))
-    assert torch.equal(kept[0], kept[1])
-
-
-def test_only_one_image_at_a_time():
-    with pytest.raises(ValueError, match=r"\(2, 3, 32, 32\)"):
-        evaluate(Toy(), torch.zeros(2, 3, 32, 32, dtype=torch.uint8), Protocol())
-
-
-@pytest.mark.parametrize(("second", "first"), [(95, 120), (1e5, 1e5 + 1)])
-def test_large_logits_keep_their_order_under_exp_logits(second, first):
-    logits = torch.zeros(1, 3, 32, 32)
-    logits[:, 1], logits[:, 2] = second, first
-    protocol = Protocol(scales=(1.0, 1.5), average="exp_logits")
-    assert (evaluate(lambda x: logits, image(32, 32), protocol).pred == 2).all()
-    subsets = Evaluator(lambda x: logits, normalize, protocol).subsets(image(32, 32))
-    assert all((pred == 2).all() for pred in subsets.values())
-
-
-def test_scores_that_are_no_numbers_are_refused():
+def test_nan_scores_are_refused():
     logits = torch.full((1, 3, 32, 32), float("nan"))
     for rule in RULES:
         with pytest.raises(VerificationError, match="not finite"):

@@ -1,24 +1,23 @@
-"""What is written of an input, and how."""
+"""Files of a prediction: their paths, encodings, and polygons along the pixels."""
 
 import io
 import json
-import os
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
+from rasterio.features import rasterize
 
 from hrseg.inference.inputs import Source
-from hrseg.inference.outputs import ENCODERS, Wanted, is_finished
+from hrseg.inference.outputs import ENCODERS, Wanted, polygons
 from hrseg.inference.predictor import Prediction
 
-OUT = Path("out")
+NAMES = ["road", "car", "tree"]
 
 
 def written(kind, **wanted):
-    return [
-        str(path) for path in Wanted(**wanted).paths(OUT, Source(Path("x"), "a", kind)).values()
-    ]
+    paths = Wanted(**wanted).paths(Path("out"), Source(Path("x"), "a", kind))
+    return [str(path) for path in paths.values()]
 
 
 def test_the_files_of_an_input_follow_from_its_kind_the_mask_comes_last():
@@ -28,19 +27,6 @@ def test_the_files_of_an_input_follow_from_its_kind_the_mask_comes_last():
     ]  # fmt: skip
     assert written("tiles", polygons=True) == ["out/overlays/a.jpg", "out/masks/a.tif"]
     assert written("video", polygons=True) == ["out/overlays/a.mp4"]
-
-
-def test_an_input_is_finished_when_all_is_there_and_newer(tmp_path):
-    source = tmp_path / "a.png"
-    source.write_bytes(b"")
-    paths = Wanted().paths(tmp_path / "out", Source(source, "a", "image"))
-    for path in paths.values():
-        assert not is_finished(Source(source, "a", "image"), paths)
-        path.parent.mkdir(parents=True)
-        path.write_bytes(b"")
-    assert is_finished(Source(source, "a", "image"), paths)
-    os.utime(source, (2e9, 2e9))
-    assert not is_finished(Source(source, "a", "image"), paths)
 
 
 def test_every_encoding_is_read_back():
@@ -58,3 +44,30 @@ def test_every_encoding_is_read_back():
     ]
     features = json.loads(encoded["polygons"])["features"]
     assert sorted(f["properties"]["pixels"] for f in features) == [3, 3]
+
+
+def test_a_square_in_a_square_is_a_hole():
+    mask = np.zeros((5, 6), np.uint8)
+    mask[1:3, 2:5] = 1
+    collection = polygons(mask, NAMES)
+    assert (collection["width"], collection["height"]) == (6, 5)
+    by_class = {f["properties"]["class"]: f for f in collection["features"]}
+    car, road = by_class["car"], by_class["road"]
+    assert car["properties"] == {"class": "car", "id": 1, "pixels": 6}
+    assert set(car["geometry"]["coordinates"][0]) == {(2, 1), (2, 3), (5, 3), (5, 1)}
+    assert road["properties"]["pixels"] == 5 * 6 - 6
+    assert len(road["geometry"]["coordinates"]) == 2
+
+
+def test_regions_that_touch_at_a_corner_are_apart():
+    mask = np.array([[1, 0], [0, 1]], np.uint8)
+    assert [f["properties"]["pixels"] for f in polygons(mask, NAMES)["features"]] == [1] * 4
+
+
+def test_the_polygons_give_the_mask_back():
+    generator = np.random.default_rng(0)
+    mask = np.kron(generator.integers(0, 3, (12, 9)), np.ones((4, 5))).astype(np.uint8)
+    features = polygons(mask, NAMES)["features"]
+    shapes = [(f["geometry"], f["properties"]["id"]) for f in features]
+    assert np.array_equal(rasterize(shapes, mask.shape, fill=255, dtype=np.uint8), mask)
+    assert sum(f["properties"]["pixels"] for f in features) == mask.size

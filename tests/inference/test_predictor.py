@@ -4,7 +4,7 @@ import torch
 from PIL import Image
 
 import hrseg
-from hrseg.errors import ConfigError, DataError
+from hrseg.errors import ConfigError
 from hrseg.utils.memory import OutOfMemory
 from tests.conftest import batch_of, picture, save_image, tiny_task
 from tests.untrained import save_checkpoint
@@ -43,14 +43,6 @@ def test_arrays_pil_images_files_and_lists_give_the_same_mask(checkpoint, tmp_pa
     assert all(np.array_equal(first.mask, other.mask) for other in others)
 
 
-def test_scores_are_kept_on_request_and_agree_with_the_mask(checkpoint):
-    prediction = hrseg.load(checkpoint[0]).predict(picture(SIZE), scores=True)
-    assert prediction.scores.shape == (2, 40, 56)
-    assert np.allclose(prediction.scores.sum(0), 1, atol=1e-5)
-    assert np.array_equal(prediction.scores.argmax(0), prediction.mask)
-    assert hrseg.load(checkpoint[0]).predict(picture(SIZE)).scores is None
-
-
 def test_a_prediction_shows_itself_and_names_stay_text(checkpoint):
     prediction = hrseg.load(checkpoint[0]).predict(picture(SIZE))
     prediction.mask[0, 0] = 1
@@ -63,17 +55,9 @@ def test_a_prediction_shows_itself_and_names_stay_text(checkpoint):
     assert sum(prediction.class_areas().values()) == pytest.approx(1)
 
 
-def test_an_unreadable_file_is_named(checkpoint, tmp_path):
-    (tmp_path / "x.png").write_bytes(b"no image")
-    with pytest.raises(DataError, match=r"x\.png"):
-        hrseg.load(checkpoint[0]).predict(tmp_path / "x.png")
-    with pytest.raises(DataError, match=r"missing\.png"):
-        hrseg.load(checkpoint[0]).predict(tmp_path / "missing.png")
-
-
-def test_what_is_no_checkpoint_of_hrseg_is_refused(tmp_path):
+def test_a_checkpoint_of_others_is_refused(tmp_path):
     torch.save({"state_dict": {}}, tmp_path / "other.ckpt")
-    with pytest.raises(ConfigError, match="hrseg"):
+    with pytest.raises(ConfigError, match="no 'hrseg' entry"):
         hrseg.load(tmp_path / "other.ckpt")
     with pytest.raises(ConfigError):
         hrseg.load(tmp_path / "nothing.ckpt")
@@ -86,10 +70,9 @@ def test_a_checkpoint_is_predicted_by_its_protocol_geometry_included(tmp_path):
     assert predictor.protocol == protocol
     image = picture((80, 50))
     task.on_test_epoch_start()
-    expected = task.evaluator(batch_of(image)).pred
-    prediction = predictor.predict(image)
-    assert prediction.mask.shape == (80, 50)
-    np.testing.assert_array_equal(prediction.mask, expected)
+    np.testing.assert_array_equal(
+        predictor.predict(image).mask, task.evaluator(batch_of(image)).pred
+    )
 
 
 def test_another_protocol_shares_the_weights(checkpoint):
@@ -100,7 +83,7 @@ def test_another_protocol_shares_the_weights(checkpoint):
     assert other.evaluator.protocol.scales == (0.5, 1.0)
     once, twice = (p.predict(picture(SIZE), scores=True).scores for p in (predictor, other))
     assert abs(once - twice).max() > 1e-4
-    with pytest.raises(ConfigError, match="unknown field of the protocol 'scale'"):
+    with pytest.raises(ConfigError, match="scale: unknown key"):
         predictor.with_protocol(scale=2.0)
 
 
@@ -108,6 +91,7 @@ def test_another_protocol_shares_the_weights(checkpoint):
 def test_probabilities_are_shares_whatever_was_averaged(checkpoint, average):
     predictor = hrseg.load(checkpoint[0]).with_protocol(average=average, scales=(0.75, 1.0))
     prediction = predictor.predict(picture(SIZE), scores=True)
+    assert prediction.scores.shape == (2, *SIZE)
     shares = prediction.probabilities()
     assert abs(shares.sum(0) - 1).max() < 1e-5
     assert (shares.argmax(0) == prediction.mask).all()
@@ -131,7 +115,7 @@ def test_reduced_precision_ends_at_the_logits(checkpoint):
     assert 0 < abs(full - half).max() < 0.01
 
 
-def test_an_image_that_the_memory_does_not_suffice_for_is_said(checkpoint, monkeypatch):
+def test_an_image_that_does_not_fit_into_the_memory_is_named_by_its_size(checkpoint, monkeypatch):
     predictor = hrseg.load(checkpoint[0])
 
     def full(*arguments, **options):
