@@ -89,7 +89,7 @@ def summarize(
     matrix: Tensor, class_names: Sequence[str], absent: str = "skipped"
 ) -> dict[str, Any]:
     """Return every score as plain data, the layout of scores.json; undefined ones are None."""
-    matrix = torch.atleast_2d(matrix)
+    matrix = matrix.reshape(len(class_names), -1)  # torchmetrics squeezes one class
     hit, truth, _ = _marginals(matrix)
     total, class_iou, class_accuracy = truth.sum(), iou(matrix), hit / truth
     rows = zip(class_names, class_iou, class_accuracy, matrix.sum(1), strict=True)
@@ -124,7 +124,7 @@ def _fit_byte(ids: Tensor) -> bool:
 
 def _marginals(matrix: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Return the right, true and predicted pixels of each class, float64 (K,)."""
-    counts = torch.atleast_2d(matrix.cpu().double())  # torchmetrics squeezes one class
+    counts = matrix.cpu().double().reshape(*(matrix.shape or (1, 1)))
     return counts.diagonal(), counts.sum(1), counts.sum(0)
 
 
