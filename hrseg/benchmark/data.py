@@ -1,17 +1,10 @@
 """Benchmark of the data pipeline: samples per second, and whether training waits for data.
 
-`--json` writes, with times in seconds and rates in samples per second and device:
-
-    command, config, precision, batch, machine (as of `hrseg benchmark model`)
-    reading, augmentation       of a sample in one process: {median, lowest, highest, mean, steps,
-                                first}
-    reading_share               of both, 0..1
-    loader                      {"0": rate, "1": rate, ...}, by number of workers
-    workers                     the config's
-    recommended_workers
-    train_step                  seconds as above; null with --no-model
-    wanted, data_bound          samples per second that training takes, and whether fewer come
-    verdict                     the last line that is printed
+`--json` writes command, config, machine, precision, batch; in seconds of a sample in one process
+reading and augmentation (each {median, lowest, highest, mean, steps, first}), and reading_share of
+both (0..1); loader {"0": rate, "1": rate, ...} in samples per second by number of workers; workers
+(the config's) and recommended_workers; train_step in seconds (null with --no-model); wanted
+(samples per second that training takes), data_bound (whether fewer come), verdict.
 """
 
 import statistics
@@ -24,15 +17,9 @@ from typing import Any, TypeVar
 import cv2
 from rich import get_console
 
-from hrseg.benchmark.measure import device_of, in_process, machine, on_one_device, spread, timed
-from hrseg.benchmark.model import (
-    header,
-    milliseconds,
-    table_of,
-    three_digits,
-    train_step,
-    trained_in,
-)
+from hrseg.benchmark import measure, model
+from hrseg.benchmark.measure import timed
+from hrseg.benchmark.model import milliseconds, three_digits
 from hrseg.config.schema import Config
 from hrseg.data.datamodule import SegmentationDataModule
 from hrseg.data.samplers import EpochSampler
@@ -48,7 +35,7 @@ SAME = 0.95  # this share of the best rate is as good
 
 
 def benchmark_data(
-    config: Config, seconds: float = 5.0, model: bool = True, out: Path | None = None
+    config: Config, seconds: float = 5.0, step: bool = True, out: Path | None = None
 ) -> dict[str, Any]:
     """Measure the training samples of a config, and a few training steps; print the advice.
 
@@ -56,7 +43,7 @@ def benchmark_data(
         config: of the data set, the crop, the batch and the augmentation; of the step's network
             and precision.
         seconds: for each number of workers, about.
-        model: measure the training step too.
+        step: measure the training step too.
         out: file for the result as JSON.
 
     Returns:
@@ -66,7 +53,7 @@ def benchmark_data(
         DataError: the data set is missing or faulty.
     """
     quieten()
-    config, device = on_one_device(config), device_of(config)
+    config, device = measure.on_one_device(config), measure.device_of(config)
     data = build_data(config)
     data.prepare_data()
     data.setup("fit")
@@ -77,24 +64,24 @@ def benchmark_data(
     for number in sorted({*worker_counts(processors()), workers}):
         with console.status(f"data.workers={number}"):
             rates[number] = loading_rate(data, number, seconds)
-    precision, step = trained_in(config, device), None
-    if model:
+    precision, step_seconds = model.trained_in(config, device), None
+    if step:
         with console.status("training steps"):
-            step = in_process(train_step, config, precision, 3)["seconds"]
-    wanted = config.data.batch_size / step["median"] if step else None
+            step_seconds = measure.in_process(model.train_step, config, precision, 3)["seconds"]
+    wanted = config.data.batch_size / step_seconds["median"] if step_seconds else None
     result = {
         "command": "benchmark data",
         "config": config.name,
-        "machine": machine(device),
+        "machine": measure.machine(device),
         "precision": precision,
         "batch": config.data.batch_size,
-        "reading": spread(reading, warm_up=1),
-        "augmentation": spread(augmentation, warm_up=1),
+        "reading": measure.spread(reading, warm_up=1),
+        "augmentation": measure.spread(augmentation, warm_up=1),
         "reading_share": share,
         "loader": {str(number): rate for number, rate in rates.items()},
         "workers": workers,
         "recommended_workers": recommended(rates, wanted),
-        "train_step": step,
+        "train_step": step_seconds,
         "wanted": wanted,
         "data_bound": None if wanted is None else rates[workers] < wanted,
         "verdict": verdict(rates, workers, wanted, share),
@@ -222,13 +209,13 @@ def _show(result: Mapping[str, Any]) -> None:
         f"{name} {milliseconds(result[name])[0]} ms ({100 * part:.0f} %)"
         for name, part in (("reading", share), ("augmentation", 1 - share))
     ]
-    say(header(result), f"a sample in one process: {', '.join(parts)}")
+    say(model.header(result), f"a sample in one process: {', '.join(parts)}")
     if step:
         say(
             f"a training step: {milliseconds(step)[0]} ms for {result['batch']} samples, "
             f"precision {result['precision']}"
         )
-    table = table_of("data.workers", "samples/s", "of what training takes")
+    table = model.table_of("data.workers", "samples/s", "of what training takes")
     for workers, rate in result["loader"].items():
         of_wanted = f"{100 * rate / wanted:,.0f} %" if wanted else "-"
         mark = " (the config's)" if int(workers) == result["workers"] else ""

@@ -1,14 +1,10 @@
 """Benchmark of the evaluation: seconds per validation image, by step.
 
-`--json` writes, with times in seconds per image:
-
-    command, config, precision, protocol, machine (as of `hrseg benchmark model`)
-    images                      that were timed; the first one was evaluated once more beforehand
-    network, after_network      {median, lowest, highest, mean, steps, first}; after the network:
-                                interpolating, fusing, argmax, counting
-    reading                     the same; workers do it beside the evaluation
-    images_per_second           without reading
-    memory_mib, before_mib, peak_mib
+`--json` writes command, config, machine, precision, protocol, images (that were timed; the first
+one was evaluated once more beforehand), images_per_second (without reading), memory_mib,
+before_mib, peak_mib, and in seconds per image network, after_network (interpolating, fusing,
+argmax, counting) and reading (which workers do beside the evaluation), each {median, lowest,
+highest, mean, steps, first}.
 """
 
 from contextlib import ExitStack
@@ -21,24 +17,7 @@ from rich import get_console
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Subset
 
-from hrseg.benchmark.measure import (
-    PeakMemory,
-    device_of,
-    in_process,
-    machine,
-    on_one_device,
-    spread,
-    timed,
-    trainer_for,
-)
-from hrseg.benchmark.model import (
-    header,
-    memory_note,
-    memory_text,
-    milliseconds,
-    table_of,
-    trained_in,
-)
+from hrseg.benchmark import measure, model
 from hrseg.checkpoints.loading import load_weights
 from hrseg.checkpoints.reading import read_checkpoint
 from hrseg.config.loader import to_dict
@@ -73,15 +52,15 @@ def benchmark_evaluation(
         OutOfMemory: the memory did not suffice.
     """
     quieten()
-    config, device = on_one_device(config), device_of(config)
-    precision = trained_in(config, device)
+    config, device = measure.on_one_device(config), measure.device_of(config)
+    precision = model.trained_in(config, device)
     with get_console().status("evaluating"):
-        found = in_process(evaluation, config, precision, images, checkpoint)
+        found = measure.in_process(evaluation, config, precision, images, checkpoint)
     protocol = make_protocol(config.inference.protocol, to_dict(config.inference))
     result = {
         "command": "benchmark evaluation",
         "config": config.name,
-        "machine": machine(device),
+        "machine": measure.machine(device),
         "precision": precision,
         "protocol": protocol.to_dict(),
         "images_per_second": 1 / (found["network"]["mean"] + found["after_network"]["mean"]),
@@ -103,8 +82,8 @@ def evaluation(
         `PeakMemory`.
     """
     watch = _ImageTimes()
-    trainer = trainer_for(config, precision, watch)
-    memory = PeakMemory(trainer.strategy.root_device)
+    trainer = measure.trainer_for(config, precision, watch)
+    memory = measure.PeakMemory(trainer.strategy.root_device)
     data = build_data(config)
     data.prepare_data()
     data.setup("validate")
@@ -120,7 +99,7 @@ def evaluation(
     network = [sum(parts) for parts in watch.network]  # of each scale and flip
     after = [whole - inner for whole, inner in zip(watch.whole, network, strict=True)]
     parts = {"network": network, "after_network": after, "reading": items.seconds}
-    spreads = {name: spread(seconds, warm_up=1) for name, seconds in parts.items()}
+    spreads = {name: measure.spread(seconds, warm_up=1) for name, seconds in parts.items()}
     return {"images": len(items) - 1, **spreads, **memory.read()}
 
 
@@ -132,17 +111,17 @@ class _ImageTimes(Callback):
 
     def on_validation_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         assert isinstance(pl_module, SegmentationTask) and pl_module.evaluator is not None
-        model, device = pl_module.evaluator.model, trainer.strategy.root_device
+        network, device = pl_module.evaluator.model, trainer.strategy.root_device
 
         def timed_model(image: Tensor) -> Tensor:
-            with timed(self.network[-1], device):
-                return model(image)
+            with measure.timed(self.network[-1], device):
+                return network(image)
 
         pl_module.evaluator.model = timed_model
 
     def on_validation_batch_start(self, trainer: pl.Trainer, *_: Any) -> None:
         self.network.append([])
-        self.timer.enter_context(timed(self.whole, trainer.strategy.root_device))
+        self.timer.enter_context(measure.timed(self.whole, trainer.strategy.root_device))
 
     def on_validation_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
         self.timer.close()
@@ -156,21 +135,21 @@ class _TimedItems(Subset[dict[str, Any]]):
         self.seconds = list[float]()
 
     def __getitems__(self, indices: list[int]) -> list[dict[str, Any]]:
-        with timed(self.seconds):
+        with measure.timed(self.seconds):
             return super().__getitems__(indices)
 
 
 def _show(result: dict[str, Any], protocol: str) -> None:
-    table = table_of("part of an image", "ms, median", "lowest..highest", "share")
+    table = model.table_of("part of an image", "ms, median", "lowest..highest", "share")
     whole = sum(result[part]["median"] for part in _PARTS)
     for part, name in _PARTS.items():
         share = f"{100 * result[part]['median'] / whole:.0f} %"
-        table.add_row(name, *milliseconds(result[part]), share)
+        table.add_row(name, *model.milliseconds(result[part]), share)
     images = f"{result['images']} validation images, precision {result['precision']}"
-    say(header(result), images, protocol)
+    say(model.header(result), images, protocol)
     get_console().print(table)
     say(
         f"{result['images_per_second']:.3g} images/s without reading; "
-        f"memory {memory_text(result)} MiB",
-        memory_note(result["machine"]),
+        f"memory {model.memory_text(result)} MiB",
+        model.MEMORY_NOTE,
     )

@@ -1,15 +1,10 @@
 """Benchmark of the model: training step and inference on this machine.
 
-Every figure is of a fresh process. `--json` writes, with times in seconds:
-
-    command, config, size [H, W], classes, compile, parameters
-    macs, flops         of one image through the network; flops = 2 x macs
-    trained_in          the config's precision, by default the device's
-    machine             processor, processors, threads, device, torch, hrseg, system
-    measurements        {"train_step" | "inference": {"32" | "bf16" | "16": {
-        batch, images_per_second, memory_mib, before_mib, peak_mib,
-        seconds: {median, lowest, highest, mean, steps, first}}}}
-                        or {"batch", "error"} if the memory did not suffice
+Every figure is of a fresh process. `--json` writes command, config, machine, size [H, W], classes,
+compile, parameters, macs and flops of one image (flops = 2 x macs), trained_in (the precision of
+`hrseg fit`), and as measurements {"train_step" | "inference": {"32" | "bf16" | "16": {batch,
+images_per_second, memory_mib, before_mib, peak_mib, seconds: {median, lowest, highest, mean,
+steps, first}}}}, or {batch, error} if the memory did not suffice.
 """
 
 import copy
@@ -26,19 +21,8 @@ from rich import get_console
 from rich.table import Column, Table
 from torch.utils.data import DataLoader
 
-from hrseg.benchmark.measure import (
-    WARM_UP,
-    PeakMemory,
-    device_of,
-    enough,
-    in_process,
-    machine,
-    multiply_adds,
-    on_one_device,
-    spread,
-    timed,
-    trainer_for,
-)
+from hrseg.benchmark import measure
+from hrseg.benchmark.measure import device_of, enough, timed, trainer_for
 from hrseg.checkpoints.loading import build_model
 from hrseg.config.schema import Config
 from hrseg.models.normalize import Normalize
@@ -50,6 +34,9 @@ from hrseg.utils.console import say
 from hrseg.utils.files import write_json
 from hrseg.utils.memory import OutOfMemory
 
+MEMORY_NOTE = (
+    "memory: added by the work, of the peak (CPU: resident in its process; CUDA: allocated)"
+)
 _OF_TRAINER = {"32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed"}
 
 
@@ -74,7 +61,7 @@ def benchmark_model(
         The result, in the layout of this module's docstring.
     """
     quieten()
-    device, train = device_of(config), on_one_device(config)
+    device, train = device_of(config), measure.on_one_device(config)
     height, width = train.data.crop_size = tuple(size or train.data.crop_size)
     train.data.batch_size = batch or train.data.batch_size
     infer = copy.deepcopy(train)
@@ -82,11 +69,11 @@ def benchmark_model(
     with torch.device("meta"):
         data = build_data(train)
         model = build_model(train, data)
-    macs = multiply_adds(model, (height, width))
+    macs = measure.multiply_adds(model, (height, width))
     result: dict[str, Any] = {
         "command": "benchmark model",
         "config": config.name,
-        "machine": machine(device),
+        "machine": measure.machine(device),
         "size": [height, width],
         "classes": data.num_classes,
         "compile": config.model.compile,
@@ -125,15 +112,15 @@ def train_step(config: Config, precision: str, steps: int | None = None) -> dict
     config = copy.deepcopy(config)
     config.optimizer.lr = 1e-9  # noise must not diverge
     watch = _StepTimes(steps)
-    longest = WARM_UP + (steps or 10)
+    longest = measure.WARM_UP + (steps or 10)
     trainer = trainer_for(config, precision, watch, max_steps=longest, limit_val_batches=0)
-    memory = PeakMemory(trainer.strategy.root_device)
+    memory = measure.PeakMemory(trainer.strategy.root_device)
     data = build_data(config)
     batch = _drawn_batch(data.num_classes, config)
     loader = DataLoader(cast(Any, [batch] * longest), batch_size=None)
     warnings.filterwarnings("ignore", ".*no `val_dataloader`.*")
     trainer.fit(build_task(config, data, weights=False), loader)
-    return {"seconds": spread(watch.seconds), **memory.read()}
+    return {"seconds": measure.spread(watch.seconds), **memory.read()}
 
 
 def inference(config: Config, precision: str, steps: int | None = None) -> dict[str, Any]:
@@ -145,7 +132,7 @@ def inference(config: Config, precision: str, steps: int | None = None) -> dict[
         steps: as for `train_step`, and so is the result.
     """
     device = device_of(config)
-    memory = PeakMemory(device)
+    memory = measure.PeakMemory(device)
     model = build_model(config, build_data(config)).to(device)
     network = inference_network(model, precision, config.model.compile)
     normalize = Normalize().to(device)
@@ -155,7 +142,7 @@ def inference(config: Config, precision: str, steps: int | None = None) -> dict[
         while not enough(seconds, steps):
             with timed(seconds, device):
                 network(normalize(image))
-    return {"seconds": spread(seconds), **memory.read()}
+    return {"seconds": measure.spread(seconds), **memory.read()}
 
 
 def precisions(device: torch.device) -> list[str]:
@@ -198,19 +185,11 @@ def milliseconds(seconds: Mapping[str, float]) -> tuple[str, str]:
     return median, f"{low}..{high}"
 
 
-def memory_note(of: Mapping[str, Any]) -> str:
-    """Return the meaning of `memory_text` on a machine."""
-    if of["device"] in ("cpu", "mps"):
-        return "memory: what was added, of all that its process held at most (resident)"
-    return "memory: torch.cuda.max_memory_allocated"
-
-
 def memory_text(measured: Mapping[str, Any]) -> str:
-    """Return the memory of a measurement, and the peak of its process if that differs."""
+    """Return the memory of a measurement, as MEMORY_NOTE explains it."""
     if measured["memory_mib"] is None:
         return "-"
-    of = f" of {measured['peak_mib']:,.0f}" if measured["before_mib"] else ""
-    return f"{measured['memory_mib']:,.0f}{of}"
+    return f"{measured['memory_mib']:,.0f} of {measured['peak_mib']:,.0f}"
 
 
 def three_digits(value: float) -> str:
@@ -225,7 +204,7 @@ def _measured(
     batch = config.data.batch_size
     with get_console().status(f"{work.__name__}, precision {precision}"):
         try:
-            found = in_process(work, config, precision, steps)
+            found = measure.in_process(work, config, precision, steps)
         except OutOfMemory:
             return {"batch": batch, "error": "out of memory"}
     return {"batch": batch, "images_per_second": batch / found["seconds"]["median"], **found}
@@ -233,7 +212,7 @@ def _measured(
 
 def _show(result: Mapping[str, Any]) -> None:
     table = table_of("work", "ms, median", "lowest..highest", "images/s", "memory, MiB")
-    batches, notes = [], [memory_note(result["machine"])]
+    batches, notes = [], [MEMORY_NOTE]
     for work, rows in result["measurements"].items():
         name = work.replace("_", " ")
         batches.append(f"{name}: batch {rows['32']['batch']}")
