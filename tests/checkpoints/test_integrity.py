@@ -53,11 +53,11 @@ def test_a_record_that_torch_would_take_for_a_folder_is_damage(tmp_path):
     assert state_of(flipped(path, name - 8)) == "damaged"
 
 
-@pytest.mark.parametrize("kept", [0, 1, 4, 100, 0.5, 0.99])
-def test_a_file_without_its_end_is_damaged(tmp_path, kept):
+@pytest.mark.parametrize("share", [0, 0.5, 0.99])
+def test_a_file_without_its_end_is_damaged(tmp_path, share):
     path = saved(tmp_path / "a.ckpt")
     data = path.read_bytes()
-    path.write_bytes(data[: int(kept * len(data)) if isinstance(kept, float) else kept])
+    path.write_bytes(data[: int(share * len(data))])
     assert state_of(path) == "damaged"
 
 

@@ -28,17 +28,6 @@ def refusal(path):
     return str(error.value)
 
 
-def test_checksums_are_compared_in_a_file_of_any_name_and_intact_ones_are_named(tmp_path):
-    for name in ("a.pth", "last.ckpt"):
-        torch.save(OFFICIAL, tmp_path / name)
-    path = tmp_path / "a.pth"
-    assert read_checkpoint(path).keys() == OFFICIAL.keys()
-    data = bytearray(path.read_bytes())
-    data[len(data) // 2] ^= 1
-    path.write_bytes(data)
-    assert "Intact files beside it: last.ckpt" in refusal(path)
-
-
 def test_weights_come_from_the_previous_file_of_a_damaged_checkpoint_with_a_warning(tmp_path):
     path = tmp_path / "last.ckpt"
     for _ in range(2):
@@ -48,7 +37,8 @@ def test_weights_come_from_the_previous_file_of_a_damaged_checkpoint_with_a_warn
     with pytest.warns(UserWarning, match=r"last.ckpt is damaged. Using .* last.previous.ckpt"):
         load_weights(model, path)
     path.with_name("last.previous.ckpt").unlink()
-    with pytest.raises(ConfigError, match="damaged"):
+    torch.save(OFFICIAL, tmp_path / "best.ckpt")
+    with pytest.raises(ConfigError, match=r"damaged(.|\n)*Intact files beside it: best.ckpt"):
         load_weights(model, path)
 
 
@@ -81,37 +71,10 @@ def test_a_zip_bomb_is_refused_before_it_is_unpacked(bomb, tmp_path):
     assert "w.pth is a zip bomb or not a checkpoint" in message and "536,87" in message
 
 
-def test_a_bomb_that_python_cannot_read_is_not_left_to_torch(bomb, tmp_path):
-    directory = bomb.index(b"PK\1\2")
-    version = (99).to_bytes(2, "little")  # of zip, to unpack it: Python gives up, torch does not
-    (tmp_path / "w.pth").write_bytes(bomb[: directory + 6] + version + bomb[directory + 8 :])
-    assert "w.pth is damaged" in unread(tmp_path / "w.pth")
-
-
-def test_entries_that_share_their_bytes_are_a_bomb_too(tmp_path):
-    torch.save(OFFICIAL, tmp_path / "w.pth")
-    with zipfile.ZipFile(tmp_path / "w.pth", "a") as file:
-        largest = max(file.infolist(), key=lambda entry: entry.file_size)
-        for number in range(400):
-            copy = zipfile.ZipInfo(f"copy/{number}")
-            for name in ("header_offset", "file_size", "compress_size", "CRC"):
-                setattr(copy, name, getattr(largest, name))
-            file.filelist.append(copy)
-        file._didModify = True
-    assert "zip bomb" in refusal(tmp_path / "w.pth")
-
-
 def test_a_file_above_the_limit_is_not_read(tmp_path, monkeypatch):
     monkeypatch.setattr(weightfile, "MAX_BYTES", 1000)
     torch.save(OFFICIAL, tmp_path / "w.pth")
     assert "weights of an HRNet have less than 1" in refusal(tmp_path / "w.pth")
-
-
-def test_a_tensor_larger_than_its_storage_is_refused(tmp_path):
-    key = "stage2.0.fuse_layers.0.1.0.weight"
-    torch.save(OFFICIAL | {key: torch.zeros(1).expand(16, 2**20, 1, 1)}, tmp_path / "w.pth")
-    with pytest.raises(ConfigError, match=rf"{key} claims 16,777,216 values, 1 are stored"):
-        load_weights(create_model("hrnet_w18_small_v1"), tmp_path / "w.pth")
 
 
 class Payload:
@@ -190,35 +153,29 @@ def test_safetensors_carry_what_it_takes_to_predict(tmp_path):
     assert all(torch.equal(content["state_dict"][name], state[name]) for name in state)
 
 
-def test_a_safetensors_header_of_any_size_is_answered(tmp_path):
-    (tmp_path / "w.safetensors").write_bytes((2**62).to_bytes(8, "little") + b"{}")
-    assert "w.safetensors is damaged" in refusal(tmp_path / "w.safetensors")
-
-
-@pytest.mark.parametrize("deep", ["{", "[" * 100_000])
-def test_facts_that_are_no_json_are_answered(deep, tmp_path):
-    save_file({"a": torch.ones(1)}, tmp_path / "w.safetensors", {"hrseg": deep})
-    assert "its metadata 'hrseg' is not JSON" in refusal(tmp_path / "w.safetensors")
-
-
-def test_a_file_without_facts_says_nothing_of_itself(tmp_path):
-    write_safetensors(tmp_path / "w.safetensors", {"a": torch.ones(1)}, {})
-    assert "hrseg" not in read_checkpoint(tmp_path / "w.safetensors")
-
-
 @pytest.mark.parametrize(
     ("tensor", "word"),
     [
         (torch.eye(3).to_sparse(), "sparse_coo"),
         (torch.empty(3, device="meta"), "meta"),
+        (torch.zeros(1).expand(16, 2**20), "strided"),
     ],
-    ids=["sparse", "meta"],
+    ids=["sparse", "meta", "claims more than is stored"],
 )
 @pytest.mark.parametrize("wrap", [dict, lambda state: {"state_dict": state}])
-def test_tensors_that_are_no_plain_numbers_are_refused(tensor, word, wrap, tmp_path):
+def test_tensors_that_are_not_stored_whole_are_refused(tensor, word, wrap, tmp_path):
     torch.save(wrap({"conv1.weight": tensor}), tmp_path / "w.pth")
     message = refusal(tmp_path / "w.pth")
     assert "w.pth: conv1.weight is stored as" in message and word in message
+
+
+@pytest.mark.parametrize("metadata", [{"hrseg": "{"}, None], ids=["no JSON", "no header"])
+def test_a_damaged_safetensors_file_is_refused(metadata, tmp_path):
+    path = tmp_path / "w.safetensors"
+    save_file({"a": torch.ones(1)}, path, metadata)
+    if metadata is None:
+        path.write_bytes((2**62).to_bytes(8, "little") + b"{}")
+    assert "w.safetensors is damaged" in refusal(path)
 
 
 def test_a_disk_without_room_is_said(tmp_path, monkeypatch):

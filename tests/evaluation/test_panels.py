@@ -37,12 +37,6 @@ def test_the_most_telling_images_are_chosen_first(tmp_path):
     assert choose_images(evaluation, 0) == []
 
 
-def test_images_where_nothing_was_scored_and_absent_classes_are_no_obstacle(tmp_path):
-    records = [seen("a", (0, 0, 5)), seen("b")]
-    evaluation = open_evaluation(write_evaluation(tmp_path, records, ["x", "absent"]))
-    assert choose_images(evaluation, 60) == [0]
-
-
 def lone_image(home, truth, pred):
     """An evaluation of one grey image with data set and mask."""
     save_image(home / "data/val/a.png", np.full((*truth.shape, 3), 99, np.uint8))
