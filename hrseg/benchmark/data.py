@@ -37,17 +37,9 @@ SAME = 0.95  # this share of the best rate is as good
 def benchmark_data(
     config: Config, seconds: float = 5.0, step: bool = True, out: Path | None = None
 ) -> dict[str, Any]:
-    """Measure the training samples of a config, and a few training steps; print the advice.
+    """Measure training samples, about `seconds` for each number of workers; print the advice.
 
-    Args:
-        config: of the data set, the crop, the batch and the augmentation; of the step's network
-            and precision.
-        seconds: for each number of workers, about.
-        step: measure the training step too.
-        out: file for the result as JSON.
-
-    Returns:
-        The result, in the layout of this module's docstring.
+    With `step` measure a training step too. Return the content of the JSON file `out`.
 
     Raises:
         DataError: the data set is missing or faulty.
@@ -169,7 +161,7 @@ def verdict(
 
     Args:
         rates: samples per second by number of workers.
-        workers: the config's number of them.
+        workers: the config's number of workers.
         wanted: samples per second that training takes; None: unknown.
         reading_share: of a sample's time, 0..1; a cache saves this part.
     """

@@ -38,14 +38,8 @@ def benchmark_evaluation(
 ) -> dict[str, Any]:
     """Measure the evaluation of the first validation images in a fresh process; print it.
 
-    Args:
-        config: of the data set, the network, the protocol and the precision.
-        images: how many are timed, at most.
-        checkpoint: its weights, or an exported file; None: random weights.
-        out: file for the result as JSON.
-
-    Returns:
-        The result, in the layout of this module's docstring.
+    `checkpoint` may be an exported file; without one the weights are random. Return the content of
+    the JSON file `out`.
 
     Raises:
         DataError: the data set is missing or faulty.
@@ -75,11 +69,10 @@ def benchmark_evaluation(
 def evaluation(
     config: Config, precision: str, images: int, checkpoint: Path | None = None
 ) -> dict[str, Any]:
-    """Evaluate the first validation images as `hrseg validate` does; arguments as above.
+    """Evaluate the first validation images as `hrseg validate` does.
 
-    Returns:
-        "images", "network", "after_network" and "reading" (as `spread`), and the result of
-        `PeakMemory`.
+    Return "images", "network", "after_network" and "reading" (as `spread`), and the result of
+    `PeakMemory`.
     """
     watch = _ImageTimes()
     trainer = measure.trainer_for(config, precision, watch)
@@ -109,19 +102,21 @@ class _ImageTimes(Callback):
     def __init__(self) -> None:
         self.whole, self.network, self.timer = list[float](), list[list[float]](), ExitStack()
 
-    def on_validation_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+    def on_validation_batch_start(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any
+    ) -> None:
         assert isinstance(pl_module, SegmentationTask) and pl_module.evaluator is not None
-        network, device = pl_module.evaluator.model, trainer.strategy.root_device
+        device = trainer.strategy.root_device
+        if not self.network:
+            network = pl_module.evaluator.model
 
-        def timed_model(image: Tensor) -> Tensor:
-            with measure.timed(self.network[-1], device):
-                return network(image)
+            def timed_network(image: Tensor) -> Tensor:
+                with measure.timed(self.network[-1], device):
+                    return network(image)
 
-        pl_module.evaluator.model = timed_model
-
-    def on_validation_batch_start(self, trainer: pl.Trainer, *_: Any) -> None:
+            pl_module.evaluator.model = timed_network
         self.network.append([])
-        self.timer.enter_context(measure.timed(self.whole, trainer.strategy.root_device))
+        self.timer.enter_context(measure.timed(self.whole, device))
 
     def on_validation_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
         self.timer.close()

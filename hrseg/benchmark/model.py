@@ -49,16 +49,8 @@ def benchmark_model(
 ) -> dict[str, Any]:
     """Measure training steps and inference in every precision of the device; print a table.
 
-    Args:
-        config: the network, the losses, the optimiser; its data set may be missing.
-        size: (height, width) of the images; None: the training crop.
-        batch: images at once; None: one device's share of the config's for training, 1 for
-            inference.
-        steps: how many are timed; None: 10, fewer if they are slow.
-        out: file for the result as JSON.
-
-    Returns:
-        The result, in the layout of this module's docstring.
+    The config's data set may be missing; the other arguments are the options of the command, with
+    `size` (height, width). Return the content of the JSON file `out`.
     """
     quieten()
     device, train = device_of(config), measure.on_one_device(config)
@@ -99,15 +91,10 @@ def benchmark_model(
 
 
 def train_step(config: Config, precision: str, steps: int | None = None) -> dict[str, Any]:
-    """Time optimiser steps of the config's task in a Trainer, on drawn crops, on one device.
+    """Time optimiser steps of the config's task, on drawn crops, with random weights.
 
-    Args:
-        config: of the task, the crop and the batch; the weights are random.
-        precision: as `trainer.precision`.
-        steps: how many to time; None: see `enough`.
-
-    Returns:
-        "seconds" as `spread`, and the result of `PeakMemory`.
+    `precision` is one of the Trainer; for `steps` see `enough`. Return "seconds" as `spread`, and
+    the result of `PeakMemory`.
     """
     config = copy.deepcopy(config)
     config.optimizer.lr = 1e-9  # noise must not diverge
@@ -126,10 +113,7 @@ def train_step(config: Config, precision: str, steps: int | None = None) -> dict
 def inference(config: Config, precision: str, steps: int | None = None) -> dict[str, Any]:
     """Time uint8 images of `crop_size` -> logits at a quarter of it, by random weights.
 
-    Args:
-        config: of the network, the size, the batch and the device.
-        precision: a key of `hrseg.models.optimize.PRECISIONS`.
-        steps: as for `train_step`, and so is the result.
+    `precision` is a key of `hrseg.models.optimize.PRECISIONS`; the result is as of `train_step`.
     """
     device = device_of(config)
     memory = measure.PeakMemory(device)

@@ -48,12 +48,7 @@ RESTORE = "hrseg_restore"  # entry of a file that hrseg wrote: those biases and 
 
 
 def from_mmseg(state: Mapping[str, Tensor], kept: Any = None) -> tuple[State, list[str]]:
-    """Return a network under hrseg's names, and what was added.
-
-    Args:
-        state: under mmseg's names.
-        kept: the entry RESTORE of its file, if there is one.
-    """
+    """Return a network under hrseg's names, and notes; `kept` is the entry RESTORE of its file."""
     names = {theirs: ours for ours, theirs in {**FCN, **OCR}.items()}
     renamed = {_renamed(name, names): tensor for name, tensor in state.items()}
     kept = kept if isinstance(kept, Mapping) else {}

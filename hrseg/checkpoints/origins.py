@@ -35,12 +35,9 @@ class Found(NamedTuple):
 
 
 def recognise(raw: Mapping[str, Any], source: str, origin: str) -> Found:
-    """Return the network in a checkpoint.
+    """Return the network in a state dict, bare or as the entry `state_dict`.
 
-    Args:
-        raw: a state dict, bare or as the entry `state_dict`.
-        source: a key of FAMILIES, or "auto" to choose by the keys.
-        origin: the file, for messages; its name may contain the torch that wrote it.
+    `source` and `origin` as of `load_weights`.
 
     Raises:
         ConfigError: no HRNet in it, or one of another family than `source`.

@@ -36,13 +36,10 @@ def image_miou(seen: ImageRecord) -> float:
 
 
 def rank(evaluation: Evaluation, truth: str | None = None, pred: str | None = None) -> list[str]:
-    """Return the names of images, the worst first.
+    """Return the names of images, those with the lowest mIoU first.
 
-    Args:
-        evaluation: from `open_evaluation`.
-        truth: a class. Images with most wrong pixels of it come first, others are left out. None:
-            those with the lowest mIoU come first.
-        pred: another class. Only pixels of `truth` that are taken for it count.
+    With a class `truth` those with most wrong pixels of it come first, others are left out. With a
+    class `pred` only pixels of `truth` that are taken for it count.
 
     Raises:
         ConfigError: an unknown class.
@@ -76,10 +73,7 @@ def confusions(evaluation: Evaluation, count: int = 10) -> list[tuple[str, str, 
 def panels(evaluation: Evaluation, name: str, pred: Array | None = None) -> Array:
     """Return image | truth | prediction | errors with a legend, RGB uint8.
 
-    Args:
-        evaluation: from `open_evaluation`.
-        name: of the image.
-        pred: another prediction (H, W) to show instead.
+    `pred` is another prediction (H, W) to show instead.
     """
     truth = evaluation.truth(name)
     pred = evaluation.pred(name) if pred is None else pred
@@ -148,11 +142,7 @@ def changes(first: Evaluation, second: Evaluation, name: str) -> Array:
 
 
 def browse(run: str | Path, other: str | Path | None = None) -> "Browser":
-    """Return a widget that shows the images of a run, or of two.
-
-    Args:
-        run: folder of a run, or of one of its validations.
-        other: a second one of the same images, shown beside it.
+    """Return a widget that shows the images of a run, or of two; folders as of `open_evaluation`.
 
     Raises:
         ConfigError: no evaluation, evaluations of other images, or ipywidgets is missing.

@@ -33,12 +33,8 @@ PANEL_WIDTH = 480  # pixels of a picture in the page
 def write_report(folder: str | Path, overrides: Sequence[str] = (), images: int = 60) -> Path:
     """Write `report.html` into a folder with an evaluation, and return its path.
 
-    The page loads nothing. Without the data set it has no pictures, and states the reason.
-
-    Args:
-        folder: of a run, or of one of its validations.
-        overrides: `key=value` pairs that change its config, such as `data.root=/elsewhere`.
-        images: how many images the page shows at most; the numbers are of all.
+    The page loads nothing. Without the data set it has no pictures, and states the reason. It
+    shows at most so many `images`; the numbers are of all. `overrides` as of `open_evaluation`.
 
     Raises:
         ConfigError: no evaluation in the folder, or the disk is full.
@@ -71,11 +67,9 @@ def write_report(folder: str | Path, overrides: Sequence[str] = (), images: int 
 
 
 def report_run(folder: Path, details: bool) -> None:
-    """Write the report of an evaluation that has just ended; an error is printed as a note.
+    """Write the report, and with `details` the analysis, of an evaluation that has just ended.
 
-    Args:
-        folder: of the run or of the validation; nothing is written if it has no images.json.
-        details: whether the analysis per image is written too.
+    A folder without images.json gets none; an error is printed as a note.
     """
     if not (folder / "images.json").is_file():
         return

@@ -172,9 +172,7 @@ class Evaluation:
 def open_evaluation(folder: str | Path, overrides: Sequence[str] = ()) -> Evaluation:
     """Return the evaluation in the folder of a run, or of one of its validations.
 
-    Args:
-        folder: contains config.yaml, scores.json, images.json and masks/.
-        overrides: `key=value` pairs that change its config, such as `data.root=/elsewhere`.
+    `overrides` are `key=value` pairs that change its config, such as `data.root=/elsewhere`.
 
     Raises:
         ConfigError: no evaluation in the folder.

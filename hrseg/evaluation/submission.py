@@ -64,13 +64,7 @@ class Submission(Callback):
 def check_submission(
     masks: Path, images: Sequence[Path], names: Sequence[str], raw_ids: Sequence[int]
 ) -> None:
-    """Verify that a folder of masks is what the server expects.
-
-    Args:
-        masks: the folder.
-        images: the images of the test.
-        names: the stem of each image's mask.
-        raw_ids: the ids that may occur.
+    """Verify that a folder has the mask `<name>.png` of each image, with known ids.
 
     Raises:
         VerificationError: a mask is missing or superfluous, or has another size, type or id.

@@ -15,7 +15,6 @@ TORCH04 = weight_files.torch04(OFFICIAL)
 IMAGENET = weight_files.imagenet(OFFICIAL)
 MMSEG = weight_files.mmseg(OFFICIAL)
 UNCOUNTED = weight_files.without_counters(OFFICIAL)
-CLASSIFIER = {"head.last_layer.3.weight", "head.last_layer.3.bias"}
 
 
 @pytest.fixture
@@ -57,21 +56,8 @@ class Torch04BatchNorm(nn.BatchNorm2d):
         return ((gamma.abs() + 1e-5) * (x - mean) / (var + 1e-5).sqrt() + beta).float()
 
 
-def test_a_torch04_norm_computes_with_the_absolute_weight_plus_eps(model):
-    assert load_weights(model, TORCH04).family == "official_torch04"
-    by_hand = Torch04BatchNorm(64)
-    by_hand.load_state_dict(
-        {key[len("model.bn1.") :]: t for key, t in TORCH04.items() if key.startswith("model.bn1.")},
-        strict=False,
-    )
-    assert (by_hand.weight < 0).any()
-    x = torch.randn(1, 64, 8, 8, generator=torch.Generator().manual_seed(0))
-    with torch.no_grad():
-        torch.testing.assert_close(model.eval().backbone.bn1(x), by_hand(x), rtol=0, atol=1e-6)
-
-
 def test_a_torch04_file_gives_the_logits_of_a_network_with_such_norms(model):
-    load_weights(model, TORCH04)
+    assert load_weights(model, TORCH04).family == "official_torch04"
     by_hand = create_model(VARIANT)
     load_weights(by_hand, TORCH04, source="official")
     as_batch_norm = logits(by_hand)
@@ -106,16 +92,11 @@ UNSIGNED = f"it has no batch counters and {NEGATIVE} of them are negative"
     ("state", "name", "note"),
     [
         (TORCH04, "w.pth", f"{ABSOLUTE}: {UNSIGNED}"),
-        (TORCH04, "hrnet_lip_5583_torch04.pth", f"{ABSOLUTE}: it is named torch04"),
         (TORCH04, "hrnet_cs_8090_torch11.pth", f"{AS_THEY_ARE}: it is named torch11"),
         (UNCOUNTED, "hrnet_lip_TORCH04.pth", f"{ABSOLUTE}: it is named torch04"),
         (UNCOUNTED, "w.pth", f"{AS_THEY_ARE}: none of them is negative"),
         (OFFICIAL, "w.pth", f"{AS_THEY_ARE}: it has batch counters"),
-        (
-            OFFICIAL,
-            "w_torch04.pth",
-            f"{ABSOLUTE}: it is named torch04, but has batch counters",
-        ),
+        (OFFICIAL, "w_torch04.pth", f"{ABSOLUTE}: it is named torch04, but has batch counters"),
     ],
 )
 def test_the_rule_of_the_norms_is_told_by_name_and_keys_and_reported(
@@ -130,26 +111,16 @@ def test_the_rule_of_the_norms_is_told_by_name_and_keys_and_reported(
     assert notes(state, origin=tmp_path / name) == [note]
 
 
-def test_the_folder_of_a_file_does_not_decide_its_norms():
-    assert AS_THEY_ARE in notes(OFFICIAL, origin="torch04/w.pth")[0]
-
-
 def test_a_source_that_is_named_decides_and_the_report_warns(model):
     assert notes(TORCH04, source="official") == [
         f'warning: {AS_THEY_ARE}, as asked; source="auto" has them read as |weight| + 1e-5: '
         + UNSIGNED
     ]
-    report = load_weights(model, OFFICIAL, source="official_torch04")
-    assert report.family == "official_torch04"
-    assert report.notes == [
-        f'warning: {ABSOLUTE}, as asked; source="auto" has them taken as they are: '
-        "it has batch counters"
-    ]
+    assert load_weights(model, OFFICIAL, source="official_torch04").family == "official_torch04"
     loaded = to_official(model)
     for name in weight_files.norm_weights(OFFICIAL):
         torch.testing.assert_close(loaded[name], OFFICIAL[name] + 1e-5)
     assert torch.equal(loaded["conv1.weight"], OFFICIAL["conv1.weight"])
-    assert notes(TORCH04, source="official_torch04") == [f"{ABSOLUTE}: {UNSIGNED}"]
 
 
 @pytest.mark.parametrize("source", ["auto", "imagenet"])
@@ -203,13 +174,6 @@ def test_an_auxiliary_head_of_mmseg_is_named_and_not_used():
         f"auxiliary_head.{key[len('decode_head.') :]}": t for key, t in head(MMSEG).items()
     }
     assert notes(MMSEG | auxiliary)[0] == "auxiliary head, 8 tensors not used"
-
-
-def test_an_mmseg_file_with_other_classes_initialises_the_rest():
-    model = create_model(VARIANT, num_classes=7)
-    assert set(load_weights(model, MMSEG, purpose="initialise").mismatched) == CLASSIFIER
-    with pytest.raises(ConfigError, match=r"mmseg HRNetV2-W18-small-v1 with 19 classes, expected"):
-        load_weights(model, MMSEG)
 
 
 def test_an_mmseg_file_with_another_head_is_refused_by_name():

@@ -67,7 +67,6 @@ def test_best_goes_before_last_and_a_checkpoint_knows_its_run(tmp_path):
     ("environment", "first"),
     [
         ({}, True),
-        ({"LOCAL_RANK": "0"}, True),
         ({"LOCAL_RANK": "1"}, False),
         ({"RANK": "4", "LOCAL_RANK": "0"}, False),  # torchrun's second machine
         ({"SLURM_PROCID": "3", "SLURM_LOCALID": "0"}, False),

@@ -2,6 +2,7 @@
 
 import base64
 import hashlib
+import html
 import json
 import re
 import shutil
@@ -11,14 +12,14 @@ import pytest
 import torch
 from PIL import Image
 
-from hrseg.evaluation.report import script_json, write_report
+from hrseg.evaluation.report import write_report
 from hrseg.evaluation.results import ImageRecord, record
 from hrseg.metrics.confusion import summarize
 from hrseg.visualize import indexed
 from tests.conftest import save_image
 from tests.evaluations import PALETTE, write_evaluation
 
-SCRIPT = "<script>alert(1)</script>"
+SCRIPT = "</script><script>alert(1)</script>"
 IMG = "fog <img src=x onerror=alert(1)>"
 
 
@@ -79,16 +80,10 @@ def test_the_page_points_nowhere_and_builds_no_markup_from_text(page):
     assert not re.search(r"<\w+[^>]*\sstyle=", page)
 
 
-def test_json_in_a_script_element_cannot_end_it():
-    text = script_json({"a": "</script><!--&\u2028\u2029", "b": [1, None]})
-    assert not re.search("[<>&\u2028\u2029]", text)
-    assert json.loads(text) == {"a": "</script><!--&\u2028\u2029", "b": [1, None]}
-
-
 def test_without_scripts_the_scores_are_there_in_escaped_html(page):
     plain = re.search(r"<noscript>(.*?)</noscript>", page, re.DOTALL)[1]
     assert "mIoU 77.48 %" in plain
-    assert "<td>&lt;script&gt;alert(1)&lt;/script&gt;</td><td>53.85 %</td>" in plain
+    assert f"<td>{html.escape(SCRIPT)}</td><td>53.85 %</td>" in plain
     assert SCRIPT not in page
 
 
@@ -244,21 +239,6 @@ def test_an_enlarged_image_names_the_class_under_the_pointer(shown):
     assert shown.inner_text("#tip") == f"truth: {SCRIPT}\nprediction: road"
     shown.click("#large .pill:last-child")
     assert not shown.eval_on_selector("#large", "dialog => dialog.open")
-
-
-def test_a_column_of_the_histogram_leads_to_its_images(shown):
-    # Fog: (1 + 800/1200 + 0) / 3 = 55.56 %, bin 11.
-    shown.click('[data-bin="11"]')
-    assert shown.inner_text("#image-count") == "1 image with an mIoU of 55 to 60 %"
-
-
-def test_dark_and_light_follow_the_system_and_the_button(shown):
-    color = "getComputedStyle(document.body).backgroundColor"
-    light = shown.evaluate(color)
-    shown.emulate_media(color_scheme="dark")
-    assert shown.evaluate(color) != light
-    shown.click("#theme")
-    assert shown.evaluate(color) == light
 
 
 CONTRAST = """(() => {
