@@ -20,7 +20,6 @@ from torch.utils.data import DataLoader, Dataset, Subset
 from hrseg.benchmark import measure, model
 from hrseg.checkpoints.loading import load_weights
 from hrseg.checkpoints.reading import read_checkpoint
-from hrseg.config.loader import to_dict
 from hrseg.config.protocols import make_protocol
 from hrseg.config.schema import Config
 from hrseg.inference.exported_model import is_exported, open_engine
@@ -50,7 +49,7 @@ def benchmark_evaluation(
     precision = model.trained_in(config, device)
     with get_console().status("evaluating"):
         found = measure.in_process(evaluation, config, precision, images, checkpoint)
-    protocol = make_protocol(config.inference.protocol, to_dict(config.inference))
+    protocol = make_protocol(config.inference.protocol, dict(config.inference))
     result = {
         "command": "benchmark evaluation",
         "config": config.name,

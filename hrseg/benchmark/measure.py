@@ -93,11 +93,9 @@ def timed(seconds: list[float], device: torch.device = _CPU) -> Iterator[None]:
     """Append the seconds of the body, with the work that it gives the device."""
     wait_for(device)
     began = time.perf_counter()
-    try:
-        yield
-        wait_for(device)
-    finally:
-        seconds.append(time.perf_counter() - began)
+    yield
+    wait_for(device)
+    seconds.append(time.perf_counter() - began)
 
 
 def by_turns(

@@ -12,7 +12,6 @@ from hrseg.checkpoints.hub import fetch, is_on_hub
 from hrseg.checkpoints.integrity import whole_checkpoint
 from hrseg.checkpoints.origins import FAMILIES, MARK, Found, State, foreign, recognise
 from hrseg.checkpoints.reading import read_checkpoint
-from hrseg.config.loader import to_dict
 from hrseg.config.schema import Config
 from hrseg.errors import ConfigError
 from hrseg.models.hrnet import VARIANTS
@@ -139,8 +138,8 @@ def compare(
 def build_model(config: Config, data: "SegmentationDataModule") -> Segmenter:
     """Return the network of a config for the classes of a data set, with random weights."""
     return create_model(
-        to_dict(config.model.backbone),
-        head=to_dict(config.model.head),
+        dict(config.model.backbone),
+        head=dict(config.model.head),
         num_classes=data.num_classes,
         align_corners=config.model.align_corners,
         bn_momentum=config.model.bn_momentum,

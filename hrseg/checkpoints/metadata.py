@@ -17,7 +17,6 @@ from pydantic import (
 )
 from pydantic import create_model as create_schema
 
-from hrseg.config.loader import to_dict
 from hrseg.config.protocols import Protocol, make_protocol
 from hrseg.config.schema import Config
 from hrseg.errors import ConfigError
@@ -191,7 +190,7 @@ def metadata_from_config(
         data.flip_pairs,
         IMAGENET_MEAN,
         IMAGENET_STD,
-        make_protocol(config.inference.protocol, to_dict(config.inference)),
+        make_protocol(config.inference.protocol, dict(config.inference)),
         plugin=plugin_of(architecture),
     )
 

@@ -2,7 +2,6 @@
 
 import json
 import re
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -42,7 +41,11 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
             f"cannot read the weights file {path.absolute()}: {error.strerror}.\n"
             "Expected a .pth, .ckpt or .safetensors file."
         ) from error
-    _check_size(path)
+    if path.stat().st_size > MAX_BYTES:
+        raise ConfigError(
+            f"{path} has {path.stat().st_size / 2**30:.1f} GiB; weights of an HRNet have less than "
+            "1.\nExpected a state dict or a checkpoint. Save the network's state dict alone."
+        )
     raw = _read_safetensors(path) if path.suffix == ".safetensors" else _read_torch(path)
     if not isinstance(raw, dict):
         raise ConfigError(f"{path} contains a {type(raw).__name__}, expected a state dict.")
@@ -69,29 +72,6 @@ def write_safetensors(path: Path, state: Mapping[str, Tensor], metadata: Mapping
         save_file(tensors, path, {"hrseg": json.dumps(metadata)} if metadata else None)
     except SafetensorError as error:
         raise cannot_write(path, str(error)) from error
-
-
-def _check_size(path: Path) -> None:
-    """Refuse a file that would fill the memory, before any of it is unpacked."""
-    size = path.stat().st_size
-    if size > MAX_BYTES:
-        raise ConfigError(
-            f"{path} has {size / 2**30:.1f} GiB; weights of an HRNet have less than 1.\n"
-            "Expected a state dict or a checkpoint. Save the network's state dict alone."
-        )
-    if not zipfile.is_zipfile(path):
-        return
-    try:
-        with zipfile.ZipFile(path) as archive:
-            entries = archive.infolist()
-    except (OSError, ValueError, NotImplementedError, zipfile.BadZipFile) as error:
-        raise _damaged(path) from error
-    unpacked = sum(entry.file_size for entry in entries)
-    if unpacked > size or any(entry.compress_type for entry in entries):
-        raise ConfigError(
-            f"{path} is a zip bomb or not a checkpoint: {size:,} bytes would become {unpacked:,}.\n"
-            "It was not unpacked. Expected a file of torch.save, which never compresses."
-        )
 
 
 def _read_safetensors(path: Path) -> dict[str, Any]:

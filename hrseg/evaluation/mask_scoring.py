@@ -6,7 +6,6 @@ from typing import Any
 
 import torch
 
-from hrseg.config.loader import to_dict
 from hrseg.config.protocols import make_protocol
 from hrseg.config.schema import Config
 from hrseg.data.masks import MaskReader, id_table
@@ -76,7 +75,7 @@ def score_folders(
                 f"{predictions[name]}: {error}\n"
                 "A prediction must name a class wherever the truth does."
             ) from error
-    protocol = make_protocol(config.inference.protocol, to_dict(config.inference))
+    protocol = make_protocol(config.inference.protocol, dict(config.inference))
     scores = summarize(matrix.compute(), data.class_names, protocol.absent_classes)
     scores["images"] = len(truths)
     show_scores(scores)

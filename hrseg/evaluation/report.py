@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from hrseg.config.protocols import Protocol
 from hrseg.errors import DataError, HrsegError
 from hrseg.evaluation.analysis import write_details
 from hrseg.evaluation.results import Evaluation, open_evaluation
@@ -41,12 +42,13 @@ def write_report(folder: str | Path, overrides: Sequence[str] = (), images: int 
     """
     evaluation = open_evaluation(folder, overrides)
     panels, faults = draw_panels(evaluation, choose_images(evaluation, images))
+    protocol = evaluation.scores.get("protocol")
     count = f"{len(faults)} image{'s' * (len(faults) > 1)}"
     data = {
         "name": evaluation.config.name,
         "folder": str(evaluation.folder),
         "date": _date(evaluation.folder),
-        "protocol": _in_words(evaluation.scores.get("protocol", {})),
+        "protocol": str(Protocol(**protocol)) if protocol else "",
         "scores": evaluation.scores,
         "palette": _colors(evaluation),
         "records": [
@@ -176,18 +178,6 @@ def _date(folder: Path) -> str:
     except ValueError:
         moment = datetime.fromtimestamp((folder / "scores.json").stat().st_mtime)
     return f"{moment:%Y-%m-%d %H:%M}"
-
-
-def _in_words(protocol: Mapping[str, Any]) -> str:
-    scales = [f"{scale:g}" for scale in protocol.get("scales", ())]
-    if not scales:
-        return ""
-    window = protocol.get("window")
-    what = f"windows of {window[0]} x {window[1]}" if window else "whole images"
-    several = f"{len(scales)} scales ({scales[0]} to {scales[-1]})"
-    size = f"at {several}" if len(scales) > 1 else f"at scale {scales[0]}"
-    mirror = "with" if protocol.get("flip") else "without"
-    return f"{protocol.get('name', '')}: {what} {size}, {mirror} mirror image"
 
 
 def _percent(ratio: float | None) -> str:
