@@ -158,7 +158,11 @@ def _metrics(folder: Path) -> dict[str, list[float | None]] | None:
     path = next((f / "metrics.csv" for f in (folder, run) if (f / "metrics.csv").is_file()), None)
     if path is None:
         return None
-    rows = list(csv.DictReader(path.read_text(encoding="utf-8", errors="replace").splitlines()))
+    text = path.read_text(encoding="utf-8", errors="replace")
+    try:
+        rows = list(csv.DictReader(text.splitlines()))
+    except csv.Error:  # a cell of megabytes
+        return None
     names = [name for name in (rows[0] if rows else ()) if name]
     return {name: [_finite(row.get(name)) for row in rows] for name in names}
 

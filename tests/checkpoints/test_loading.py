@@ -3,11 +3,9 @@ import json
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import save_file
 
 from hrseg.checkpoints.loading import compare, load_weights, to_official
 from hrseg.checkpoints.mmseg import RESTORE, to_mmseg
-from hrseg.checkpoints.reading import read_checkpoint
 from hrseg.errors import ConfigError
 from hrseg.models import create_model
 from tests.golden_weights import GOLDEN, official_keys, official_weights
@@ -65,13 +63,6 @@ def test_hrseg_checkpoints_load_whole(prefix, model, tmp_path):
     torch.save({"state_dict": state, "epoch": 1}, tmp_path / "w.ckpt")
     assert load_weights(model, tmp_path / "w.ckpt").family == "hrseg"
     assert equal(to_official(model), OFFICIAL)
-
-
-def test_safetensors_load_whole_and_keep_their_metadata(model, tmp_path):
-    save_file(hrseg_state(), tmp_path / "w.safetensors", {"classes": "road, sky"})
-    assert load_weights(model, tmp_path / "w.safetensors").family == "hrseg"
-    assert equal(to_official(model), OFFICIAL)
-    assert read_checkpoint(tmp_path / "w.safetensors")["metadata"] == {"classes": "road, sky"}
 
 
 def refusal(model, state, **arguments):

@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from hrseg.cli import main
 from hrseg.errors import DataError
 from hrseg.evaluation.results import ImageRecord, open_evaluation, record
 
@@ -18,15 +17,9 @@ def test_a_record_counts_each_pair_of_ids_without_the_ignored_pixels():
     assert seen.matrix(3).tolist() == [[2, 1, 0], [0, 1, 0], [0, 0, 1]]
 
 
-@pytest.fixture(scope="module")
-def evaluated(tmp_path_factory):
-    """A run of the built-in scenes: the folder that `hrseg fit` leaves."""
-    home = tmp_path_factory.mktemp("records")
-    arguments = [f"data.root={home / 'scenes'}", f"runs={home / 'runs'}", "data.num_train=4"]
-    arguments += ["data.num_val=3", "data.batch_size=2", "trainer.max_epochs=2", "data.workers=0"]
-    arguments += ["trainer.precision=32", "inference.scales=[1.0]", "inference.flip=false"]
-    assert main(["fit", "--config", "synthetic_tiny", *arguments]) == 0
-    return next((home / "runs").glob("*/latest")).resolve()
+@pytest.fixture
+def evaluated(runs):
+    return runs[1]
 
 
 def test_the_records_of_a_run_add_up_to_its_scores(evaluated):
