@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from functools import cache
 from inspect import Parameter, signature
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import (
     AfterValidator,
@@ -12,8 +12,7 @@ from pydantic import (
     ConfigDict,
     Field,
     ValidationError,
-    ValidationInfo,
-    field_validator,
+    model_validator,
 )
 from pydantic import create_model as create_schema
 
@@ -131,21 +130,15 @@ class ModelMetadata(BaseModel):
     plugin: Annotated[str, Field(max_length=2**12), AfterValidator(_printable)] | None = None
     export: ExportMetadata | None = None
 
-    @field_validator("class_names", "palette")
-    @classmethod
-    def _one_per_class(cls, value: list[Any], info: ValidationInfo) -> list[Any]:
-        count = info.data.get("architecture", {}).get("num_classes", len(value))
-        if len(value) != count:
-            raise ValueError(f"{len(value)} for {count} classes")
-        return value
-
-    @field_validator("flip_pairs")
-    @classmethod
-    def _known_ids(cls, value: list[list[int]], info: ValidationInfo) -> list[list[int]]:
-        count = len(info.data.get("class_names", range(256)))
-        if any(index >= count for pair in value for index in pair):
-            raise ValueError(f"an id outside of the {count} classes")
-        return value
+    @model_validator(mode="after")
+    def _fits_the_classes(self) -> Self:
+        count = self.architecture["num_classes"]
+        for name in ("class_names", "palette"):
+            if len(getattr(self, name)) != count:
+                raise ValueError(f"{name}: {len(getattr(self, name))} for {count} classes")
+        if any(index >= count for pair in self.flip_pairs for index in pair):
+            raise ValueError(f"flip_pairs: an id outside of the {count} classes")
+        return self
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain data, without the optional parts that are not set."""

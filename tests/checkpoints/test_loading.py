@@ -27,21 +27,12 @@ def prefixed(prefix, state):
     return {prefix + key: tensor for key, tensor in state.items()}
 
 
-def full_model(state):
-    return {**prefixed("model.", state), "loss.criterion.weight": torch.ones(19)}
-
-
-def hrseg_state(state=OFFICIAL):
-    model = create_model(VARIANT)
-    load_weights(model, state)
-    return model.state_dict()
-
-
+FULL_MODEL = {**prefixed("model.", OFFICIAL), "loss.criterion.weight": torch.ones(19)}
 OFFICIAL_FILES = {
     "bare": OFFICIAL,
-    "full_model": full_model(OFFICIAL),
-    "data_parallel_full_model": prefixed("module.", full_model(OFFICIAL)),
-    "train_script": {"epoch": 3, "best_mIoU": np.float64(0.5), "state_dict": full_model(OFFICIAL)},
+    "full_model": FULL_MODEL,
+    "data_parallel_full_model": prefixed("module.", FULL_MODEL),
+    "train_script": {"epoch": 3, "best_mIoU": np.float64(0.5), "state_dict": FULL_MODEL},
 }
 
 
@@ -54,13 +45,12 @@ def test_every_official_file_loads_whole(kind, model, tmp_path):
     assert equal(to_official(model), OFFICIAL)
 
 
-@pytest.mark.parametrize("prefix", ["", "model.", "model._orig_mod."])
+@pytest.mark.parametrize("prefix", ["model.", "model._orig_mod."])
 def test_hrseg_checkpoints_load_whole(prefix, model, tmp_path):
-    state = {
-        **prefixed(prefix, hrseg_state()),
-        **({"normalize.mean": torch.ones(3)} if prefix else {}),
-    }
+    load_weights(model, OFFICIAL)
+    state = prefixed(prefix, model.state_dict()) | {"normalize.mean": torch.ones(3)}
     torch.save({"state_dict": state, "epoch": 1}, tmp_path / "w.ckpt")
+    model = create_model(VARIANT)
     assert load_weights(model, tmp_path / "w.ckpt").family == "hrseg"
     assert equal(to_official(model), OFFICIAL)
 
@@ -93,7 +83,7 @@ def test_a_deeper_network_that_contains_the_model_is_refused(purpose):
     assert "966 too many" in message
 
 
-@pytest.mark.parametrize("variant", ["w18_small_v1", "w18_small_v2", "w18", "w32", "w40", "w48"])
+@pytest.mark.parametrize("variant", ["w18_small_v1", "w18_small_v2", "w18", "w48"])
 def test_every_variant_is_recognised_by_its_tensors(variant, model):
     with torch.device("meta"):
         other = create_model(f"hrnet_{variant}", num_classes=7)

@@ -9,12 +9,10 @@ import shutil
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
 from hrseg.evaluation.report import write_report
 from hrseg.evaluation.results import ImageRecord, record
-from hrseg.metrics.confusion import summarize
 from hrseg.visualize import indexed
 from tests.conftest import save_image
 from tests.evaluations import PALETTE, write_evaluation
@@ -254,19 +252,6 @@ def test_a_page_without_pictures_and_with_an_image_called_a_script_still_works(t
     assert "could not be shown" in tab.inner_text("#fault")
     assert SCRIPT in tab.inner_text("#image-list")
     assert "absent: in no truth and no prediction" in tab.inner_text("#bars")
-
-
-def test_many_classes_show_the_forty_most_confused(tab, tmp_path):
-    wrong = tuple((k, (k + 1) % 45, k + 1) for k in range(45))
-    right = tuple((k, k, 10) for k in range(45))
-    names = [f"class {k}" for k in range(45)]
-    scales = {s: summarize(torch.eye(45, dtype=torch.int64), names) for s in ("0.5", "1.0")}
-    records = [ImageRecord("a", (40, 50), tuple(sorted(wrong + right)))]
-    show(tab, tmp_path, records, names, per_scale=scales)
-    assert "40 of 45 classes" in tab.inner_text("#confusions")
-    assert tab.locator("#matrix tbody tr").count() == 40
-    assert tab.locator('#matrix [data-pair="44,0"]').count() == 1
-    assert "scale 0.5" in tab.inner_text("#scales")
 
 
 def test_details_are_shown_if_there_are_any(tab, tmp_path):
