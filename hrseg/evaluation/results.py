@@ -111,11 +111,11 @@ class Evaluation:
         Raises:
             DataError: it is missing.
         """
-        return self._dataset.read(self._index[name])[0]
+        return self._dataset.read(self._dataset.names.index(name))[0]
 
     def truth(self, name: str) -> Array:
         """Return the true ids (H, W), 255 = ignored; errors as `image`."""
-        return self._dataset.read(self._index[name])[1]
+        return self._dataset.read(self._dataset.names.index(name))[1]
 
     def pred(self, name: str) -> Array:
         """Return the predicted ids (H, W).
@@ -163,10 +163,6 @@ class Evaluation:
                 "Say where the data set is: data.root=/path"
             )
         return dataset
-
-    @cached_property
-    def _index(self) -> dict[str, int]:
-        return {name: index for index, name in enumerate(self._dataset.names)}
 
 
 def open_evaluation(folder: str | Path, overrides: Sequence[str] = ()) -> Evaluation:

@@ -94,7 +94,7 @@ def test_code_in_a_file_is_refused_and_never_runs(load, form, tmp_path):
         path.write_bytes(pickle.dumps(payload, protocol=2))
     else:
         torch.save(content, path, _use_new_zipfile_serialization=form == "zip")
-    with pytest.raises(ConfigError, match="more than tensors and plain data: posix.mkdir"):
+    with pytest.raises(ConfigError, match=r"more than tensors and plain data: posix\.mkdir"):
         load(path)
     assert not proof.exists()
 
