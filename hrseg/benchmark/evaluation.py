@@ -48,7 +48,7 @@ def benchmark_evaluation(
     config, device = measure.on_one_device(config), measure.device_of(config)
     precision = model.trained_in(config, device)
     with get_console().status("evaluating"):
-        found = measure.in_process(evaluation, config, precision, images, checkpoint)
+        figures = measure.in_process(evaluation, config, precision, images, checkpoint)
     protocol = make_protocol(config.inference.protocol, dict(config.inference))
     result = {
         "command": "benchmark evaluation",
@@ -56,8 +56,8 @@ def benchmark_evaluation(
         "machine": measure.machine(device),
         "precision": precision,
         "protocol": protocol.to_dict(),
-        "images_per_second": 1 / (found["network"]["mean"] + found["after_network"]["mean"]),
-        **found,
+        "images_per_second": 1 / (figures["network"]["mean"] + figures["after_network"]["mean"]),
+        **figures,
     }
     _show(result, str(protocol))
     if out is not None:

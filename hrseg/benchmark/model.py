@@ -54,7 +54,8 @@ def benchmark_model(
     """
     quieten()
     device, train = device_of(config), measure.on_one_device(config)
-    height, width = train.data.crop_size = tuple(size or train.data.crop_size)
+    height, width = size or train.data.crop_size
+    train.data.crop_size = (height, width)
     train.data.batch_size = batch or train.data.batch_size
     infer = copy.deepcopy(train)
     infer.data.batch_size = batch or 1
@@ -188,10 +189,10 @@ def _measured(
     batch = config.data.batch_size
     with get_console().status(f"{work.__name__}, precision {precision}"):
         try:
-            found = measure.in_process(work, config, precision, steps)
+            figures = measure.in_process(work, config, precision, steps)
         except OutOfMemory:
             return {"batch": batch, "error": "out of memory"}
-    return {"batch": batch, "images_per_second": batch / found["seconds"]["median"], **found}
+    return {"batch": batch, "images_per_second": batch / figures["seconds"]["median"], **figures}
 
 
 def _show(result: Mapping[str, Any]) -> None:

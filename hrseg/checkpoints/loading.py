@@ -92,13 +92,13 @@ def load_weights(
         given = Path(path_or_state_dict).expanduser()
         whole = whole_checkpoint(given)
         name = str(path_or_state_dict if whole == given else whole)
-        raw = read_checkpoint(whole)
-    found, report = compare(model, raw, source, name, purpose)
+        raw = read_checkpoint(name)
+    network, report = compare(model, raw, source, name, purpose)
     differing = [*report.mismatched, *report.missing, *report.unexpected]
-    # Tensors too many are refused as well: all of W18-small-v2 is found inside a W18.
+    # Tensors too many are refused as well: a W18 contains all of W18-small-v2.
     if any(key.startswith(required) for key in differing):
-        raise ConfigError(_refusal(model.state_dict(), found.state, report, name, purpose))
-    model.load_state_dict({key: found.state[key] for key in report.matched}, strict=False)
+        raise ConfigError(_refusal(model.state_dict(), network.state, report, name, purpose))
+    model.load_state_dict({key: network.state[key] for key in report.matched}, strict=False)
     return report
 
 
@@ -115,23 +115,23 @@ def compare(
     """
     expected = model.state_dict()
     if f"backbone.{MARK}" in expected:
-        found = _without_unused(model, recognise(raw, source, origin))
+        network = _without_unused(model, recognise(raw, source, origin))
     else:
-        found = foreign(raw, origin)
+        network = foreign(raw, origin)
     if purpose == "initialise" and "head.aux_head.0.weight" in expected:
-        found = _regions_from_fcn(found)
-    state = found.state
+        network = _regions_from_fcn(network)
+    state = network.state
     fits = {name: state[name].shape == expected[name].shape for name in expected if name in state}
     missing = [name for name in expected if name not in state]
-    return found, Report(
+    return network, Report(
         matched=[name for name, same in fits.items() if same],
         # Files of torch 0.4 have no batch counters, and no computation needs them.
         missing=[name for name in missing if not name.endswith("num_batches_tracked")],
         unexpected=[name for name in state if name not in expected],
         mismatched=[name for name, same in fits.items() if not same],
-        family=found.family,
-        network=f"{FAMILIES[found.family].title} {describe(state)}",
-        notes=found.notes,
+        family=network.family,
+        network=f"{FAMILIES[network.family].title} {describe(state)}",
+        notes=network.notes,
     )
 
 
@@ -170,37 +170,39 @@ def to_official(model: Segmenter) -> State:
     return {name.partition(".")[2]: tensor for name, tensor in model.state_dict().items()}
 
 
-def _without_unused(model: Segmenter | FeaturePyramid, found: Found) -> Found:
+def _without_unused(model: Segmenter | FeaturePyramid, network: Found) -> Found:
     """Leave out the last exchange of the other streams, for which output v1 has no layers."""
     if len(model.backbone.channels) > 1:
-        return found
+        return network
     others = re.compile(r"backbone\.stage4\.\d+\.fuse_layers\.[1-3]\.")
     expected = model.state_dict()
-    unused = {name for name in found.state if others.match(name) and name not in expected}
-    state = {name: tensor for name, tensor in found.state.items() if name not in unused}
+    unused = {name for name in network.state if others.match(name) and name not in expected}
+    state = {name: tensor for name, tensor in network.state.items() if name not in unused}
     note = [f"output v1: {len(unused)} tensors of the other streams not used"] if unused else []
-    return found._replace(state=state, notes=[*found.notes, *note])
+    return network._replace(state=state, notes=[*network.notes, *note])
 
 
-def _regions_from_fcn(found: Found) -> Found:
+def _regions_from_fcn(network: Found) -> Found:
     """Let an FCN head draw the regions of an OCR head, as the authors start one from the other."""
     state = {
         re.sub(r"^head\.last_layer\.", "head.aux_head.", name): tensor
-        for name, tensor in found.state.items()
+        for name, tensor in network.state.items()
     }
-    if state.keys() == found.state.keys():
-        return found
-    return found._replace(state=state, notes=[*found.notes, "FCN head taken as the auxiliary head"])
+    if state.keys() == network.state.keys():
+        return network
+    return network._replace(
+        state=state, notes=[*network.notes, "FCN head taken as the auxiliary head"]
+    )
 
 
-def _refusal(expected: State, found: State, report: Report, origin: str, purpose: str) -> str:
+def _refusal(expected: State, state: State, report: Report, origin: str, purpose: str) -> str:
     if report.family in ("imagenet", "timm") and purpose == "evaluate":
         return (
-            f"{origin} is {FAMILIES[report.family].title} file ({describe(found)}): nothing to "
+            f"{origin} is {FAMILIES[report.family].title} file ({describe(state)}): nothing to "
             'evaluate.\nTrain from it: purpose="initialise", or `model.weights` in a config.'
         )
     shapes = [
-        f"{name} is {tuple(found[name].shape)} instead of {tuple(expected[name].shape)}"
+        f"{name} is {tuple(state[name].shape)} instead of {tuple(expected[name].shape)}"
         for name in report.mismatched
     ]
     differing = {"other shape": shapes, "missing": report.missing, "too many": report.unexpected}

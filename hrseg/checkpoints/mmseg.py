@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from hrseg.errors import ConfigError
@@ -106,7 +107,7 @@ def _are_originals(bias: Any, mean: Any, folded: Any) -> bool:
     """Return whether `to_mmseg` folded these: a mean that was trained since is another."""
     if not all(isinstance(tensor, Tensor) for tensor in (bias, mean, folded)):
         return False
-    return bias.shape == mean.shape == folded.shape and (mean - bias).equal(folded)
+    return bias.shape == mean.shape == folded.shape and torch.equal(mean - bias, folded)
 
 
 def _renamed(name: str, names: Mapping[str, str]) -> str:

@@ -88,11 +88,13 @@ def _find_predictions(
     folder: Path, truths: Collection[str], suffixes: Iterable[str]
 ) -> dict[str, Path]:
     """Return predictions by their names without a suffix, and by those of their truths."""
-    found: dict[str, Path] = {}
+    predictions: dict[str, Path] = {}
     for suffix in suffixes:
-        found.update(find_files(folder, suffix))
+        predictions.update(find_files(folder, suffix))
     whole_names = {PurePosixPath(name).name: name for name in truths}
     if len(whole_names) == len(truths):
-        flat = {whole_names[name]: path for name, path in found.items() if name in whole_names}
-        found = flat | found
-    return found
+        flat = {
+            whole_names[name]: path for name, path in predictions.items() if name in whole_names
+        }
+        predictions = flat | predictions
+    return predictions

@@ -120,7 +120,7 @@ def draw_panels(
 def script_json(data: Any) -> str:
     """Return JSON for use inside <script>: nothing in it can end the element."""
     text = json.dumps(data, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-    return re.sub("[<>&\u2028\u2029]", lambda found: f"\\u{ord(found[0]):04x}", text)
+    return re.sub("[<>&\u2028\u2029]", lambda match: f"\\u{ord(match[0]):04x}", text)
 
 
 def _page(data: Mapping[str, Any]) -> str:
@@ -143,7 +143,7 @@ def _page(data: Mapping[str, Any]) -> str:
         "data": script_json(data),
     }
     # In one pass: a value that looks like a mark stays a value.
-    return re.sub(r"\{\{(\w+)\}\}", lambda found: parts[found[1]], template)
+    return re.sub(r"\{\{(\w+)\}\}", lambda match: parts[match[1]], template)
 
 
 def _hash(template: str, tag: str) -> str:
@@ -207,14 +207,14 @@ def _from_worst(iou: NDArray[np.float64], union: NDArray[np.int64]) -> list[int]
 
 def _carriers(evaluation: Evaluation, count: int) -> list[int]:
     """Return the image with most pixels of each of the `count` largest confusions."""
-    most: dict[tuple[int, int], tuple[int, int]] = {}
+    carriers: dict[tuple[int, int], tuple[int, int]] = {}
     for index, seen in enumerate(evaluation.records):
         for truth, pred, pixels in seen.counts:
-            if truth != pred and pixels > most.get((truth, pred), (0, 0))[0]:
-                most[truth, pred] = (pixels, index)
+            if truth != pred and pixels > carriers.get((truth, pred), (0, 0))[0]:
+                carriers[truth, pred] = (pixels, index)
     matrix = evaluation.scores["confusion_matrix"]
-    largest = sorted(most, key=lambda pair: -matrix[pair[0]][pair[1]])[:count]
-    return [most[pair][1] for pair in largest]
+    largest = sorted(carriers, key=lambda pair: -matrix[pair[0]][pair[1]])[:count]
+    return [carriers[pair][1] for pair in largest]
 
 
 def _panel(evaluation: Evaluation, name: str) -> dict[str, str]:

@@ -99,11 +99,11 @@ class Evaluation:
 
     def matrices(self) -> NDArray[np.int64]:
         """Return (N, K, 3): the found, the true and the predicted pixels of each class."""
-        found = np.zeros((len(self.records), len(self.class_names), 3), np.int64)
+        totals = np.zeros((len(self.records), len(self.class_names), 3), np.int64)
         for index, seen in enumerate(self.records):
             matrix = seen.matrix(len(self.class_names))
-            found[index] = np.stack([matrix.diagonal(), matrix.sum(1), matrix.sum(0)], 1)
-        return found
+            totals[index] = np.stack([matrix.diagonal(), matrix.sum(1), matrix.sum(0)], 1)
+        return totals
 
     def image(self, name: str) -> Array:
         """Return the image, RGB uint8 (H, W, 3), as the data set reads it.

@@ -70,11 +70,13 @@ def check_submission(
         VerificationError: a mask is missing or superfluous, or has another size, type or id.
     """
     expected = {f"{name}.png": image for name, image in zip(names, images, strict=True)}
-    found = {path.name for path in masks.iterdir()}
-    faults = [f"{name}: missing" for name in sorted(expected.keys() - found)]
-    faults += [f"{name}: not the name of a test image" for name in sorted(found - expected.keys())]
+    present = {path.name for path in masks.iterdir()}
+    faults = [f"{name}: missing" for name in sorted(expected.keys() - present)]
+    faults += [
+        f"{name}: not the name of a test image" for name in sorted(present - expected.keys())
+    ]
     for name, image in expected.items():
-        if name in found:
+        if name in present:
             faults += _faults(masks / name, image, raw_ids)
     if faults:
         raise VerificationError(
