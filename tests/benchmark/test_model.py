@@ -74,16 +74,13 @@ def test_benchmark_alone_prints_its_help(capsys):
     [
         (["model", *CONFIG, "--size", "16", "64"], 2, "--size 16 64: expected 32 or more"),
         (["model", *CONFIG, "--steps", "0"], 2, "--steps 0"),
-        (["model", *CONFIG, "--batch", "-1"], 2, "--batch -1"),
         (["model"], 2, "--config"),
         (["model", *CONFIG, "--json", "."], 2, "is a folder"),
         (["model", *CONFIG, "model.bakbone=x"], 2, "backbone"),
         (["model", *CONFIG, "trainer.precision=16-tru"], 2, "16-tru"),
         (["data", *CONFIG, "data.root=/nowhere"], 3, "/nowhere"),
-        (["data", *CONFIG, "--seconds", "0"], 2, "--seconds 0"),
         (["evaluation", *CONFIG, "data.root=/nowhere"], 3, "/nowhere"),
         (["evaluation", *CONFIG, "data.root=.", "--checkpoint", "no.ckpt"], 2, "no.ckpt"),
-        (["evaluation", *CONFIG, "data.root=.", "--images", "0"], 2, "--images 0"),
     ],
 )
 def test_a_wrong_argument_is_answered_before_anything_is_measured(words, code, message, capsys):

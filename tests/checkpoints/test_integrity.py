@@ -76,18 +76,6 @@ def test_a_settled_file_is_read_for_its_checksums_once_per_process(tmp_path, mon
     assert state_of(path) == "damaged"
 
 
-def test_the_previous_file_replaces_a_damaged_or_missing_one_with_a_warning(tmp_path):
-    path = saved(tmp_path / "last.ckpt")
-    previous = saved(previous_of(path), 2.0)
-    assert previous.name == "last.previous.ckpt"
-    assert whole_checkpoint(path) == path
-    for fault in ("damaged", "missing"):
-        flipped(path) if fault == "damaged" else path.unlink()
-        expected = rf"last.ckpt is {fault}. Using .* last.previous.ckpt of epoch 4, step 7"
-        with pytest.warns(UserWarning, match=expected):
-            assert whole_checkpoint(path) == previous
-
-
 def test_if_both_are_damaged_the_path_stays_and_intact_files_beside_it_are_known(tmp_path):
     path, best = flipped(saved(tmp_path / "last.ckpt")), saved(tmp_path / "best.ckpt")
     flipped(saved(previous_of(path)))
