@@ -3,7 +3,6 @@
 import html
 import io
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ from hrseg.utils.registry import find
 from hrseg.visualize import colorize, error_map, legend, side_by_side
 
 Array = NDArray[np.uint8]
+Change = tuple[str, float | None, float | None]
 
 SCALES = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75)
 # Okabe and Ito's blue and vermilion, distinct for colour-blind readers.
@@ -88,21 +88,11 @@ def panels(evaluation: Evaluation, name: str, pred: Array | None = None) -> Arra
     return np.vstack([row, legend(names, colors, row.shape[1])])
 
 
-@dataclass(frozen=True)
-class Comparison:
-    """Two evaluations of the same images.
+def compare(first: Evaluation, second: Evaluation) -> tuple[list[Change], list[Change]]:
+    """Return the changes (name, before, after) of two evaluations of the same images.
 
-    Attributes:
-        classes: (name, IoU of the first, of the second); None for a class that never occurs.
-        images: (name, mIoU of the first, of the second), the largest loss first.
-    """
-
-    classes: list[tuple[str, float | None, float | None]]
-    images: list[tuple[str, float, float]]
-
-
-def compare(first: Evaluation, second: Evaluation) -> Comparison:
-    """Compare two evaluations of the same images.
+    Those of the IoU of each class, None if it never occurs; and of the mIoU of each image, the
+    largest loss first.
 
     Raises:
         ConfigError: other classes or images.
@@ -120,13 +110,11 @@ def compare(first: Evaluation, second: Evaluation) -> Comparison:
                 "Validate both by the same config to compare them."
             )
     rows = zip(first.scores["classes"], second.scores["classes"], strict=True)
-    mious = [
-        (a.name, image_miou(a), image_miou(b))
-        for a, b in zip(first.records, second.records, strict=True)
-    ]
-    return Comparison(
+    pairs = zip(first.records, second.records, strict=True)
+    mious = [(a.name, image_miou(a), image_miou(b)) for a, b in pairs]
+    return (
         [(a["name"], a["iou"], b["iou"]) for a, b in rows],
-        sorted(mious, key=lambda row: row[2] - row[1]),
+        [*sorted(mious, key=lambda row: row[2] - row[1])],
     )
 
 
@@ -157,15 +145,8 @@ def browse(run: str | Path, other: str | Path | None = None) -> "Browser":
 class Browser:
     """Widget to choose a class or a confusion, walk through the images, and try other scales.
 
-    Attributes:
-        truth: dropdown of the true class, the first entry is all.
-        pred: dropdown of the predicted class, the first entry is anything.
-        position: slider through the ranked images.
-        scales: checkboxes; with one ticked the image is predicted again at those scales.
-        flip: checkbox; with the mirror image.
-        caption: name and mIoU of the image.
-        picture: image, truth, prediction, errors, as PNG.
-        box: all of it, which Jupyter shows.
+    Its attributes are the widgets, so that code can set them. With one of `scales` or `flip` ticked
+    the image is predicted again.
     """
 
     def __init__(self, evaluation: Evaluation, other: Evaluation | None = None) -> None:

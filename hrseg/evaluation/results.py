@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from functools import cached_property
 from operator import itemgetter
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 import numpy as np
 import torch
@@ -25,6 +25,7 @@ from hrseg.training.factory import build_data
 from hrseg.utils.constants import IGNORE_INDEX
 from hrseg.utils.files import write_json
 
+T = TypeVar("T")
 _Count = Annotated[Integer, Field(ge=0, lt=2**53)]  # pixels: the integers of a page's script
 _Ratio = Annotated[Number, Field(ge=0, le=1)] | None
 
@@ -213,19 +214,13 @@ class Scores(BaseModel):
     checkpoint: Annotated[str, Field(max_length=4096)] | None = None
 
 
-_RECORDS = TypeAdapter(list[ImageRecord])
-
-
 def read_scores(path: Path) -> dict[str, Any]:
     """Return the validated content of a scores.json.
 
     Raises:
         ConfigError: damaged, or not written by hrseg.
     """
-    try:
-        scores = Scores.model_validate_json(path.read_bytes())
-    except ValidationError as error:
-        raise _damaged(path, first_problem(error)) from error
+    scores = _read(path, TypeAdapter(Scores))
     sizes = [len(row) for row in scores.confusion_matrix]
     if sizes != [len(scores.classes)] * len(scores.classes):
         raise _damaged(path, "confusion_matrix: expected a row and a column per class")
@@ -238,14 +233,18 @@ def read_records(path: Path, classes: int) -> list[ImageRecord]:
     Raises:
         ConfigError: damaged, or not written by hrseg.
     """
-    try:
-        records = _RECORDS.validate_json(path.read_bytes())
-    except ValidationError as error:
-        raise _damaged(path, first_problem(error)) from error
+    records = _read(path, TypeAdapter(list[ImageRecord]))
     for number, seen in enumerate(records):
         if any(truth >= classes or pred >= classes for truth, pred, _ in seen.counts):
             raise _damaged(path, f"{number}.counts: expected ids below {classes}")
     return records
+
+
+def _read(path: Path, schema: TypeAdapter[T]) -> T:
+    try:
+        return schema.validate_json(path.read_bytes())
+    except ValidationError as error:
+        raise _damaged(path, first_problem(error)) from error
 
 
 def _damaged(path: Path, problem: str) -> ConfigError:

@@ -70,10 +70,10 @@ def test_panels_show_image_truth_prediction_and_errors(runs):
 
 def test_two_runs_of_the_same_images_compare(runs):
     first, second = map(open_evaluation, runs)
-    found = compare(first, second)
-    assert [row[0] for row in found.classes] == first.class_names
-    assert [row[1] for row in found.classes] == [row["iou"] for row in first.scores["classes"]]
-    losses = [after - before for _, before, after in found.images]
+    classes, images = compare(first, second)
+    assert [row[0] for row in classes] == first.class_names
+    assert [row[1] for row in classes] == [row["iou"] for row in first.scores["classes"]]
+    losses = [after - before for _, before, after in images]
     assert losses == sorted(losses) and len(losses) == 3
 
 
