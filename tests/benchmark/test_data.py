@@ -33,7 +33,7 @@ def data(tried):
 
 @pytest.fixture
 def clock(monkeypatch):
-    """A clock that goes on by a second whenever it is looked at."""
+    """A clock that advances by a second at each call."""
     ticks = itertools.count()
     monkeypatch.setattr(module.time, "perf_counter", lambda: float(next(ticks)))
 

@@ -1,4 +1,4 @@
-"""`hrseg benchmark model`, and what all three benchmarks answer to wrong arguments."""
+"""`hrseg benchmark model`, and the errors of all three benchmarks."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""What an evaluation keeps of each image, and reading it back."""
+"""Stored results of each image, and reading them back."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""What Jupyter shows: which image comes first, what changed, what the widget does."""
+"""Browsing of predictions in Jupyter: ranking, changes, the widget."""
 
 import io
 from typing import ClassVar

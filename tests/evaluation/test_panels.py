@@ -1,4 +1,4 @@
-"""Which images a report shows, and how."""
+"""Choice and pictures of the images in a report."""
 
 import base64
 import io

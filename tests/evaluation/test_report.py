@@ -1,4 +1,4 @@
-"""The report page: what it holds, that it shows and answers clicks, and that names stay text."""
+"""The report page: content, answers to clicks, and names that stay text."""
 
 import base64
 import hashlib
