@@ -29,9 +29,8 @@ def console():
 @pytest.fixture
 def here(monkeypatch):
     """Run the work of the benchmarks in this process, with a console of 80 columns."""
-    for name in ("data", "evaluation", "model"):
-        function = f"hrseg.benchmark.{name}.in_process"
-        monkeypatch.setattr(function, lambda work, *arguments: work(*arguments))
+    function = "hrseg.benchmark.measure.in_process"
+    monkeypatch.setattr(function, lambda work, *arguments: work(*arguments))
     reconfigure(width=80)
 
 

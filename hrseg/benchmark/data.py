@@ -1,17 +1,10 @@
 """Benchmark of the data pipeline: samples per second, and whether training waits for data.
 
-`--json` writes, with times in seconds and rates in samples per second and device:
-
-    command, config, precision, batch, machine (as of `hrseg benchmark model`)
-    reading, augmentation       of a sample in one process: {median, lowest, highest, mean, steps,
-                                first}
-    reading_share               of both, 0..1
-    loader                      {"0": rate, "1": rate, ...}, by number of workers
-    workers                     as the config says
-    recommended_workers
-    train_step                  seconds as above; null with --no-model
-    wanted, data_bound          samples per second that training takes, and whether fewer come
-    verdict                     the last line that is printed
+`--json` writes command, config, machine, precision, batch; in seconds of a sample in one process
+reading and augmentation (each {median, lowest, highest, mean, steps, first}), and reading_share of
+both (0..1); loader {"0": rate, "1": rate, ...} in samples per second by number of workers; workers
+(the config's) and recommended_workers; train_step in seconds (null with --no-model); wanted
+(samples per second that training takes), data_bound (whether fewer come), verdict.
 """
 
 import statistics
@@ -23,10 +16,10 @@ from typing import Any, TypeVar
 
 import cv2
 from rich import get_console
-from rich.table import Column, Table
 
-from hrseg.benchmark.measure import device_of, in_process, machine, on_one_device, spread, timed
-from hrseg.benchmark.model import header, milliseconds, three_digits, train_step, trained_in
+from hrseg.benchmark import measure, model
+from hrseg.benchmark.measure import timed
+from hrseg.benchmark.model import milliseconds, three_digits
 from hrseg.config.schema import Config
 from hrseg.data.datamodule import SegmentationDataModule
 from hrseg.data.samplers import EpochSampler
@@ -37,56 +30,50 @@ from hrseg.utils.files import write_json
 from hrseg.utils.system import processors
 
 T = TypeVar("T")
-MARGIN = 1.2  # of the recommended workers, over what training takes
-SAME = 0.95  # of the best rate is as good as it
+MARGIN = 1.2  # of the recommended workers' rate, over the rate that training takes
+SAME = 0.95  # this share of the best rate is as good
 
 
 def benchmark_data(
-    config: Config, seconds: float = 5.0, model: bool = True, out: Path | None = None
+    config: Config, seconds: float = 5.0, step: bool = True, out: Path | None = None
 ) -> dict[str, Any]:
-    """Measure the training samples of a config, and a few training steps; print what is to do.
+    """Measure training samples, about `seconds` for each number of workers; print the advice.
 
-    Args:
-        config: says data set, crop, batch, augmentation; the step's network and precision.
-        seconds: for each number of workers, about.
-        model: measure the training step too.
-        out: file for the result as JSON.
-
-    Returns:
-        The result, as this module's first lines say.
+    With `step` measure a training step too. Return the content of the JSON file `out`.
 
     Raises:
-        DataError: the data set is not there, or faulty.
+        DataError: the data set is missing or faulty.
     """
     quieten()
-    config, device = on_one_device(config), device_of(config)
+    config, device = measure.on_one_device(config), measure.device_of(config)
     data = build_data(config)
     data.prepare_data()
     data.setup("fit")
-    workers = data.workers
+    workers, console = data.workers, get_console()
     reading, augmentation = sample_seconds(data, seconds)
     share = sum(reading) / (sum(reading) + sum(augmentation))
-    counts = sorted({*worker_counts(processors()), workers})
     rates: dict[int, float] = {}
-    for number in counts:
-        with get_console().status(f"data.workers={number}"):
+    for number in sorted({*worker_counts(processors()), workers}):
+        with console.status(f"data.workers={number}"):
             rates[number] = loading_rate(data, number, seconds)
-    precision = trained_in(config, device)
-    step = _step_seconds(config, precision) if model else None
-    wanted = config.data.batch_size / step["median"] if step else None
+    precision, step_seconds = model.trained_in(config, device), None
+    if step:
+        with console.status("training steps"):
+            step_seconds = measure.in_process(model.train_step, config, precision, 3)["seconds"]
+    wanted = config.data.batch_size / step_seconds["median"] if step_seconds else None
     result = {
         "command": "benchmark data",
         "config": config.name,
-        "machine": machine(device),
+        "machine": measure.machine(device),
         "precision": precision,
         "batch": config.data.batch_size,
-        "reading": spread(reading, warm_up=1),
-        "augmentation": spread(augmentation, warm_up=1),
+        "reading": measure.spread(reading, warm_up=1),
+        "augmentation": measure.spread(augmentation, warm_up=1),
         "reading_share": share,
-        "loader": {str(count): rate for count, rate in rates.items()},
+        "loader": {str(number): rate for number, rate in rates.items()},
         "workers": workers,
         "recommended_workers": recommended(rates, wanted),
-        "train_step": step,
+        "train_step": step_seconds,
         "wanted": wanted,
         "data_bound": None if wanted is None else rates[workers] < wanted,
         "verdict": verdict(rates, workers, wanted, share),
@@ -98,7 +85,7 @@ def benchmark_data(
 
 
 def sample_seconds(data: SegmentationDataModule, seconds: float) -> tuple[list[float], list[float]]:
-    """Return how long reading and augmenting took, sample by sample, as one worker does it.
+    """Return the times of reading and of augmenting samples, as one worker does it.
 
     In the order of the training, for that many seconds or 200 samples, but at least 8.
     """
@@ -130,8 +117,8 @@ def sample_seconds(data: SegmentationDataModule, seconds: float) -> tuple[list[f
 def loading_rate(data: SegmentationDataModule, workers: int, seconds: float) -> float:
     """Return the samples per second of the training loader with so many workers.
 
-    Counted when the workers run and what they fetch ahead is used up, over the epochs' borders; the
-    median of three thirds of the seconds, so that a moment of other work does not count.
+    Counted when the workers run and the prefetched batches are used up, across epochs. The median
+    of three thirds of the seconds is robust against a moment of other work.
     """
     data.workers = workers
     loader = data.train_dataloader()
@@ -150,37 +137,32 @@ def loading_rate(data: SegmentationDataModule, workers: int, seconds: float) -> 
 
 
 def worker_counts(processors: int) -> list[int]:
-    """Return the numbers of workers to try: 0 to 4, then in steps that grow, up to the processors.
-
-    For 16 processors: 0, 1, 2, 3, 4, 6, 8, 12, 16.
-    """
-    counts = [0, 1, 2, 3]
-    while counts[-1] < processors:
-        power = 2 ** (counts[-1].bit_length() - 1)
-        counts.append(counts[-1] + max(1, power // 2))
-    return [*(count for count in counts if count < processors), processors]
+    """Return the numbers of workers to try, for 16 processors 0, 1, 2, 3, 4, 6, 8, 12, 16."""
+    powers = (2**power for power in range(1, processors.bit_length()))
+    counts = {0, 1, processors, *(n for power in powers for n in (power, power + power // 2))}
+    return sorted(number for number in counts if number <= processors)
 
 
 def recommended(rates: Mapping[int, float], wanted: float | None) -> int:
-    """Return the fewest workers that bring what training takes and some more, else the most.
+    """Return the fewest workers that bring MARGIN more than training takes, else the best.
 
     Loading beside the steps is better than between them, so 0 only if nothing else was tried.
     """
-    beside = {count: rate for count, rate in sorted(rates.items()) if count > 0} or rates
+    beside = {number: rate for number, rate in sorted(rates.items()) if number > 0} or rates
     best = SAME * max(beside.values())
     sufficient = best if wanted is None else min(best, MARGIN * wanted)
-    return next(count for count, rate in beside.items() if rate >= sufficient)
+    return next(number for number, rate in beside.items() if rate >= sufficient)
 
 
 def verdict(
     rates: Mapping[int, float], workers: int, wanted: float | None, reading_share: float
 ) -> str:
-    """Return whether training waits for its data, and what to do about it.
+    """Return whether training waits for its data, and the advice.
 
     Args:
         rates: samples per second by number of workers.
-        workers: the config's number of them.
-        wanted: samples per second that training takes; None: not known.
+        workers: the config's number of workers.
+        wanted: samples per second that training takes; None: unknown.
         reading_share: of a sample's time, 0..1; a cache saves this part.
     """
     come, best = rates[workers], recommended(rates, wanted)
@@ -206,13 +188,6 @@ def verdict(
     )
 
 
-def _step_seconds(config: Config, precision: str) -> dict[str, float]:
-    """Return the time of a training step, as `spread`, measured on three."""
-    with get_console().status("training steps"):
-        seconds: dict[str, float] = in_process(train_step, config, precision, 3)["seconds"]
-    return seconds
-
-
 def _epochs(sampler: EpochSampler, items: Iterable[T]) -> Iterator[T]:
     """Yield the items of one epoch after the other."""
     for epoch in count():
@@ -221,30 +196,22 @@ def _epochs(sampler: EpochSampler, items: Iterable[T]) -> Iterator[T]:
 
 
 def _show(result: Mapping[str, Any]) -> None:
-    """Print the parts of a sample, a row for each number of workers, and the verdict."""
-    step, wanted = result["train_step"], result["wanted"]
+    step, wanted, share = result["train_step"], result["wanted"], result["reading_share"]
     parts = [
-        f"{name} {milliseconds(result[name])[0]} ms ({100 * share:.0f} %)"
-        for name, share in (
-            ("reading", result["reading_share"]),
-            ("augmentation", 1 - result["reading_share"]),
-        )
+        f"{name} {milliseconds(result[name])[0]} ms ({100 * part:.0f} %)"
+        for name, part in (("reading", share), ("augmentation", 1 - share))
     ]
-    lines = [header(result), f"a sample in one process: {', '.join(parts)}"]
+    say(model.header(result), f"a sample in one process: {', '.join(parts)}")
     if step:
-        lines.append(
+        say(
             f"a training step: {milliseconds(step)[0]} ms for {result['batch']} samples, "
             f"precision {result['precision']}"
         )
-    table = Table(
-        "data.workers",
-        *(Column(name, justify="right") for name in ("samples/s", "of what training takes")),
-    )
+    table = model.table_of("data.workers", "samples/s", "of what training takes")
     for workers, rate in result["loader"].items():
         of_wanted = f"{100 * rate / wanted:,.0f} %" if wanted else "-"
         mark = " (the config's)" if int(workers) == result["workers"] else ""
         table.add_row(f"{workers}{mark}", three_digits(rate), of_wanted)
-    say(*lines)
     get_console().print(table)
     note = "; on a CPU, step and workers share it" if result["machine"]["device"] == "cpu" else ""
     say(

@@ -3,6 +3,7 @@
 import copy
 import os
 import platform
+import re
 import signal
 import statistics
 import threading
@@ -11,7 +12,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from multiprocessing import get_context, parent_process
 from multiprocessing.connection import Connection
-from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
@@ -41,16 +41,17 @@ def in_process(work: Callable[..., T], *arguments: Any) -> T:
 
     Raises:
         OutOfMemory: the memory of the machine or the device did not suffice.
-        HrsegError: what `work` raised.
-        RuntimeError: the process ended otherwise; it has said how.
+        HrsegError: an error of `work`.
+        RuntimeError: the process ended otherwise; it has printed the reason.
     """
     context = get_context("spawn")
     receiver, sender = context.Pipe(duplex=False)
-    process = context.Process(
-        target=_answer, args=(sender, torch.get_num_threads(), work, arguments), daemon=True
-    )
-    with _deaf_to_ctrl_c():
-        process.start()
+    given = (sender, torch.get_num_threads(), work, arguments)
+    process = context.Process(target=_answer, args=given, daemon=True)
+    # The process ignores Ctrl-C from its start, and is ended by this one, without a traceback.
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    process.start()
+    signal.signal(signal.SIGINT, before)
     sender.close()
     try:
         answer = receiver.recv()
@@ -62,7 +63,7 @@ def in_process(work: Callable[..., T], *arguments: Any) -> T:
     finally:
         process.kill()
         process.join()
-    if isinstance(answer, Exception):
+    if isinstance(answer, HrsegError):
         raise answer
     return cast(T, answer)
 
@@ -70,8 +71,8 @@ def in_process(work: Callable[..., T], *arguments: Any) -> T:
 def multiply_adds(model: nn.Module, size: Sequence[int]) -> int:
     """Return the multiply-adds of one image (3, H, W): half of the operations that torch counts.
 
-    Convolutions and matrix products alone are counted, on tensors without content; shorter ways
-    that a device may take are not.
+    Only convolutions and matrix products are counted, on tensors without content; shortcuts of a
+    device are not.
     """
     meta = copy.deepcopy(model).to("meta").eval()
     with FlopCounterMode(display=False) as counter, torch.no_grad():
@@ -80,7 +81,7 @@ def multiply_adds(model: nn.Module, size: Sequence[int]) -> int:
 
 
 def enough(seconds: Sequence[float], steps: int | None) -> bool:
-    """Tell whether to stop: after so many steps, else after 10, or 3 that took 20 seconds."""
+    """Return whether to stop: after so many steps, else after 10, or 3 that took 20 seconds."""
     counted = seconds[WARM_UP:]
     if steps is not None:
         return len(counted) >= steps
@@ -89,20 +90,18 @@ def enough(seconds: Sequence[float], steps: int | None) -> bool:
 
 @contextmanager
 def timed(seconds: list[float], device: torch.device = _CPU) -> Iterator[None]:
-    """Append the seconds that the body takes, the work that it gives the device included."""
+    """Append the seconds of the body, with the work that it gives the device."""
     wait_for(device)
     began = time.perf_counter()
-    try:
-        yield
-        wait_for(device)
-    finally:
-        seconds.append(time.perf_counter() - began)
+    yield
+    wait_for(device)
+    seconds.append(time.perf_counter() - began)
 
 
 def by_turns(
     ways: Mapping[str, Callable[[], T]], rounds: int
 ) -> tuple[dict[str, list[float]], dict[str, list[T]]]:
-    """Return the seconds and the results of some ways to do a work, which take turns."""
+    """Return the seconds and the results of functions that take turns."""
     seconds: dict[str, list[float]] = {name: [] for name in ways}
     results: dict[str, list[T]] = {name: [] for name in ways}
     for _ in range(rounds):
@@ -113,7 +112,7 @@ def by_turns(
 
 
 def ratio(slow: Sequence[float], fast: Sequence[float]) -> dict[str, Any]:
-    """Return the median "ratio" of the rounds of two ways, and its "spread" [lowest, highest]."""
+    """Return the median "ratio" of the rounds, and its "spread" [lowest, highest]."""
     ratios = [a / b for a, b in zip(slow, fast, strict=True)]
     return {"ratio": statistics.median(ratios), "spread": [min(ratios), max(ratios)]}
 
@@ -132,41 +131,40 @@ def spread(seconds: Sequence[float], warm_up: int = WARM_UP) -> dict[str, float]
 
 
 class PeakMemory:
-    """The most memory since it was made: the allocator's on CUDA, else this process's resident."""
+    """Peak memory since creation: the allocator's on CUDA, else this process's resident memory."""
 
     def __init__(self, device: torch.device) -> None:
-        """Begin."""
+        """Reset the peak."""
         self.device = device
         if device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(device)
         else:
-            with suppress(OSError):  # else the peak of making what is measured would stay
+            with suppress(OSError):  # else the peak of the preparation would stay
                 Path("/proc/self/clear_refs").write_text("5")
         self.before = self._now()[0]
 
     def read(self) -> dict[str, float | None]:
-        """Return MiB: "memory_mib" came on top of "before_mib"; "peak_mib". None: not known."""
+        """Return MiB: "memory_mib" above "before_mib"; "peak_mib". None: unknown."""
         peak, before = self._now()[1], self.before
-        top = None if peak is None or before is None else max(peak - before, 0.0)
-        return {"memory_mib": top, "before_mib": before, "peak_mib": peak}
+        added = None if peak is None or before is None else max(peak - before, 0.0)
+        return {"memory_mib": added, "before_mib": before, "peak_mib": peak}
 
     def _now(self) -> tuple[float | None, float | None]:
-        """Return what is held now, and the most that was."""
+        """Return the memory in use, and its peak."""
         if self.device.type == "cuda":
-            held = torch.cuda.memory_allocated(self.device)
-            return held / MIB, torch.cuda.max_memory_allocated(self.device) / MIB
+            used = torch.cuda.memory_allocated(self.device)
+            return used / MIB, torch.cuda.max_memory_allocated(self.device) / MIB
         try:
-            text = Path("/proc/self/status").read_text("utf-8")
+            status = Path("/proc/self/status").read_text("utf-8")
         except OSError:
             return None, None
-        # Not getrusage: its peak outlives exec, and would be that of the parent process.
-        status = dict(line.split(":", 1) for line in text.splitlines() if ":" in line)
-        held_mib, most = (int(status[key].split()[0]) / 1024 for key in ("VmRSS", "VmHWM"))
-        return held_mib, most
+        # psutil has no peak, and that of getrusage outlives exec: it is the parent process's.
+        kib = dict(re.findall(r"(VmRSS|VmHWM):\s+(\d+)", status))
+        return int(kib["VmRSS"]) / 1024, int(kib["VmHWM"]) / 1024
 
 
 def wait_for(device: torch.device) -> None:
-    """Wait until the device has done what it was asked for."""
+    """Wait until the device has finished its work."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     elif device.type == "mps":
@@ -174,7 +172,7 @@ def wait_for(device: torch.device) -> None:
 
 
 def machine(device: torch.device) -> dict[str, Any]:
-    """Return what a figure is of: "processor", "threads", "device", "torch" and the like."""
+    """Return the "processor", "threads", "device", "torch" and the like of a figure."""
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
     return {
         "processor": processor_name(),
@@ -203,16 +201,16 @@ def on_one_device(config: Config) -> Config:
 
 
 def device_of(config: Config) -> torch.device:
-    """Return the (first) device that a config computes on.
+    """Return the first device of a config.
 
     Raises:
-        ConfigError: it is not there.
+        ConfigError: it is missing.
     """
     return place({**config.trainer, "devices": 1, "num_nodes": 1}).devices[0]
 
 
 def trainer_for(config: Config, precision: str, watch: Callback, **more: Any) -> pl.Trainer:
-    """Return a silent Trainer on one device, with what a config says of a single step."""
+    """Return a silent Trainer on one device, with the config's settings of a single step."""
     arguments = {key: config.trainer[key] for key in _OF_A_STEP if key in config.trainer}
     with trainer_refusals(arguments):
         return pl.Trainer(
@@ -231,26 +229,25 @@ def trainer_for(config: Config, precision: str, watch: Callback, **more: Any) ->
 def _answer(
     sender: Connection, threads: int, work: Callable[..., object], arguments: tuple[Any, ...]
 ) -> None:
-    """Do the work in the new process, and send what comes of it."""
-    if (parent := parent_process()) is not None:
-        threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+    """Do the work in the new process, and send its result or the user's error."""
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     torch.set_num_threads(threads)
     keep_memory()
     quieten()
     answer: object
     try:
         answer = work(*arguments)
-    except HrsegError as error:
-        answer = error
-    except (MemoryError, RuntimeError) as error:  # torch raises RuntimeErrors
-        if not is_out_of_memory(error):
+    except (HrsegError, MemoryError, RuntimeError) as error:  # torch raises RuntimeErrors
+        if not isinstance(error, HrsegError) and not is_out_of_memory(error):
             raise
-        answer = _out_of_memory(work)
+        answer = error if isinstance(error, HrsegError) else _out_of_memory(work)
     sender.send(answer)
 
 
-def _end_with(parent: BaseProcess) -> None:
-    """Wait for the parent's end, which `timeout` or a closed terminal may bring, and follow."""
+def _end_with_parent() -> None:
+    """Exit when the parent ends, for example by `timeout` or a closed terminal."""
+    parent = parent_process()
+    assert parent is not None
     parent.join()
     os._exit(1)
 
@@ -260,16 +257,3 @@ def _out_of_memory(work: Callable[..., object]) -> OutOfMemory:
         f"{work.__name__.replace('_', ' ')}: out of memory.\nLess is taken by a smaller "
         "data.batch_size, data.crop_size or image, or by model.activation_checkpointing=true."
     )
-
-
-@contextmanager
-def _deaf_to_ctrl_c() -> Iterator[None]:
-    """Let a process that is started inside be ended by its parent alone, without a traceback."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)

@@ -1,15 +1,10 @@
 """Benchmark of the model: training step and inference on this machine.
 
-Every figure is of a process of its own. `--json` writes, with times in seconds:
-
-    command, config, size [H, W], classes, compile, parameters
-    macs, flops         of one image through the network; flops = 2 x macs
-    trained_in          the config's precision, chosen for the device where it says none
-    machine             processor, processors, threads, device, torch, hrseg, system
-    measurements        {"train_step" | "inference": {"32" | "bf16" | "16": {
-        batch, images_per_second, memory_mib, before_mib, peak_mib,
-        seconds: {median, lowest, highest, mean, steps, first}}}}
-                        or {"batch", "error"} where the memory did not suffice
+Every figure is of a fresh process. `--json` writes command, config, machine, size [H, W], classes,
+compile, parameters, macs and flops of one image (flops = 2 x macs), trained_in (the precision of
+`hrseg fit`), and as measurements {"train_step" | "inference": {"32" | "bf16" | "16": {batch,
+images_per_second, memory_mib, before_mib, peak_mib, seconds: {median, lowest, highest, mean,
+steps, first}}}}, or {batch, error} if the memory did not suffice.
 """
 
 import copy
@@ -23,24 +18,12 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Callback
 from rich import get_console
-from rich.table import Table
+from rich.table import Column, Table
 from torch.utils.data import DataLoader
 
-from hrseg.benchmark.measure import (
-    WARM_UP,
-    PeakMemory,
-    device_of,
-    enough,
-    in_process,
-    machine,
-    multiply_adds,
-    on_one_device,
-    spread,
-    timed,
-    trainer_for,
-)
+from hrseg.benchmark import measure
+from hrseg.benchmark.measure import device_of, enough, timed, trainer_for
 from hrseg.checkpoints.loading import build_model
-from hrseg.checkpoints.metadata import metadata_from_config
 from hrseg.config.schema import Config
 from hrseg.models.normalize import Normalize
 from hrseg.models.optimize import inference_network
@@ -51,6 +34,9 @@ from hrseg.utils.console import say
 from hrseg.utils.files import write_json
 from hrseg.utils.memory import OutOfMemory
 
+MEMORY_NOTE = (
+    "memory: added by the work, of the peak (CPU: resident in its process; CUDA: allocated)"
+)
 _OF_TRAINER = {"32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed"}
 
 
@@ -63,33 +49,42 @@ def benchmark_model(
 ) -> dict[str, Any]:
     """Measure training steps and inference in every precision of the device; print a table.
 
-    Args:
-        config: the network, the losses, the optimiser; its data set need not be there.
-        size: (height, width) of the images; None: the training crop.
-        batch: images at once; None: one device's share of the config's for training, 1 for
-            inference.
-        steps: how many are timed; None: 10, fewer where they are slow.
-        out: file for the result as JSON.
-
-    Returns:
-        The result, as this module's first lines say.
+    The config's data set may be missing; the other arguments are the options of the command, with
+    `size` (height, width). Return the content of the JSON file `out`.
     """
     quieten()
-    device = device_of(config)
-    train = on_one_device(config)
-    if size is not None:
-        train.data.crop_size = (size[0], size[1])
+    device, train = device_of(config), measure.on_one_device(config)
+    height, width = size or train.data.crop_size
+    train.data.crop_size = (height, width)
     train.data.batch_size = batch or train.data.batch_size
     infer = copy.deepcopy(train)
     infer.data.batch_size = batch or 1
-    result = _facts(train, device)
-    measured = result["measurements"] = {"train_step": {}, "inference": {}}
-    for precision in precisions(device):
-        row = _measured(train, precision, train_step, train, _OF_TRAINER[precision], steps)
-        measured["train_step"][precision] = row
-    for precision in precisions(device):
-        row = _measured(infer, precision, inference, infer, str(device), precision, steps)
-        measured["inference"][precision] = row
+    with torch.device("meta"):
+        data = build_data(train)
+        model = build_model(train, data)
+    macs = measure.multiply_adds(model, (height, width))
+    result: dict[str, Any] = {
+        "command": "benchmark model",
+        "config": config.name,
+        "machine": measure.machine(device),
+        "size": [height, width],
+        "classes": data.num_classes,
+        "compile": config.model.compile,
+        "trained_in": trained_in(config, device),
+        "parameters": sum(parameter.numel() for parameter in model.parameters()),
+        "macs": macs,
+        "flops": 2 * macs,
+        "measurements": {
+            "train_step": {
+                precision: _measured(train_step, train, _OF_TRAINER[precision], steps)
+                for precision in precisions(device)
+            },
+            "inference": {
+                precision: _measured(inference, infer, precision, steps)
+                for precision in precisions(device)
+            },
+        },
+    }
     _show(result)
     if out is not None:
         write_json(out, result)
@@ -97,54 +92,42 @@ def benchmark_model(
 
 
 def train_step(config: Config, precision: str, steps: int | None = None) -> dict[str, Any]:
-    """Time optimiser steps of the config's task in a Trainer, on drawn crops, on one device.
+    """Time optimiser steps of the config's task, on drawn crops, with random weights.
 
-    Args:
-        config: says crop and batch; its weights to start from are not needed.
-        precision: as `trainer.precision`.
-        steps: how many to time; None: see `enough`.
-
-    Returns:
-        "seconds" as `spread`, and what `PeakMemory` says.
+    `precision` is one of the Trainer; for `steps` see `enough`. Return "seconds" as `spread`, and
+    the result of `PeakMemory`.
     """
     config = copy.deepcopy(config)
-    config.optimizer.lr = 1e-9  # noise is no reason to diverge
+    config.optimizer.lr = 1e-9  # noise must not diverge
     watch = _StepTimes(steps)
-    longest = WARM_UP + (steps or 10)
+    longest = measure.WARM_UP + (steps or 10)
     trainer = trainer_for(config, precision, watch, max_steps=longest, limit_val_batches=0)
-    memory = PeakMemory(trainer.strategy.root_device)
+    memory = measure.PeakMemory(trainer.strategy.root_device)
     data = build_data(config)
-    batch = _drawn_batch(data.num_classes, config.data.crop_size, config.data.batch_size)
+    batch = _drawn_batch(data.num_classes, config)
     loader = DataLoader(cast(Any, [batch] * longest), batch_size=None)
     warnings.filterwarnings("ignore", ".*no `val_dataloader`.*")
     trainer.fit(build_task(config, data, weights=False), loader)
-    return {"seconds": spread(watch.seconds), **memory.read()}
+    return {"seconds": measure.spread(watch.seconds), **memory.read()}
 
 
-def inference(
-    config: Config, device: str, precision: str, steps: int | None = None
-) -> dict[str, Any]:
-    """Time the way from uint8 images of `crop_size` to logits at a quarter of it.
+def inference(config: Config, precision: str, steps: int | None = None) -> dict[str, Any]:
+    """Time uint8 images of `crop_size` -> logits at a quarter of it, by random weights.
 
-    Args:
-        config: says size, batch and network, whose weights are random.
-        device: as torch names it.
-        precision: a key of `hrseg.models.optimize.PRECISIONS`.
-        steps: as for `train_step`, and so is what is returned.
+    `precision` is a key of `hrseg.models.optimize.PRECISIONS`; the result is as of `train_step`.
     """
-    where = torch.device(device)
-    memory = PeakMemory(where)
-    network = inference_network(
-        build_model(config, build_data(config)).to(where), precision, config.model.compile
-    )
-    normalize = Normalize().to(where)
-    image = _drawn_batch(2, config.data.crop_size, config.data.batch_size)["image"].to(where)
+    device = device_of(config)
+    memory = measure.PeakMemory(device)
+    model = build_model(config, build_data(config)).to(device)
+    network = inference_network(model, precision, config.model.compile)
+    normalize = Normalize().to(device)
+    image = _drawn_batch(2, config)["image"].to(device)
     seconds: list[float] = []
     with torch.inference_mode():
         while not enough(seconds, steps):
-            with timed(seconds, where):
+            with timed(seconds, device):
                 network(normalize(image))
-    return {"seconds": spread(seconds), **memory.read()}
+    return {"seconds": measure.spread(seconds), **memory.read()}
 
 
 def precisions(device: torch.device) -> list[str]:
@@ -159,16 +142,15 @@ def trained_in(config: Config, device: torch.device) -> str:
     """Return the precision that `hrseg fit` trains in on a device.
 
     Raises:
-        ConfigError: there is no such precision.
+        ConfigError: an unknown precision.
     """
-    said = config.trainer.get("precision")
-    chosen = str(said or choose_precision(device.type).precision)
+    chosen = str(config.trainer.get("precision") or choose_precision(device.type).precision)
     trainer_for(config, chosen, Callback())
     return chosen
 
 
 def header(result: Mapping[str, Any]) -> str:
-    """Return the lines above a table: what was measured, on which machine."""
+    """Return the lines above a table: the command and the machine."""
     of = result["machine"]
     return (
         f"hrseg {result['command']} {result['config']}\n"
@@ -177,66 +159,45 @@ def header(result: Mapping[str, Any]) -> str:
     )
 
 
+def table_of(rows: str, *columns: str) -> Table:
+    """Return an empty table of numbers."""
+    return Table(rows, *(Column(column, justify="right") for column in columns))
+
+
 def milliseconds(seconds: Mapping[str, float]) -> tuple[str, str]:
     """Return the median and the range of `spread`, in ms."""
-    low, high = three_digits(1000 * seconds["lowest"]), three_digits(1000 * seconds["highest"])
-    return three_digits(1000 * seconds["median"]), f"{low}..{high}"
-
-
-def memory_note(of: Mapping[str, Any]) -> str:
-    """Return what the figures of `memory_text` are on a machine."""
-    if of["device"] in ("cpu", "mps"):
-        return "memory: what was added, of all that its process held at most (resident)"
-    return "memory: torch.cuda.max_memory_allocated"
+    median, low, high = (three_digits(1000 * seconds[k]) for k in ("median", "lowest", "highest"))
+    return median, f"{low}..{high}"
 
 
 def memory_text(measured: Mapping[str, Any]) -> str:
-    """Return the memory that a measurement took, and where it has one, its process's peak."""
+    """Return the memory of a measurement, as MEMORY_NOTE explains it."""
     if measured["memory_mib"] is None:
         return "-"
-    of = f" of {measured['peak_mib']:,.0f}" if measured["before_mib"] else ""
-    return f"{measured['memory_mib']:,.0f}{of}"
+    return f"{measured['memory_mib']:,.0f} of {measured['peak_mib']:,.0f}"
 
 
-def _facts(config: Config, device: torch.device) -> dict[str, Any]:
-    with torch.device("meta"):
-        data = build_data(config)
-        model = build_model(config, data)
-        facts = metadata_from_config(config, data, model.architecture)
-    height, width = config.data.crop_size
-    macs = multiply_adds(model, (height, width))
-    return {
-        "command": "benchmark model",
-        "config": config.name,
-        "machine": machine(device),
-        "size": [height, width],
-        "classes": len(facts["class_names"]),
-        "compile": config.model.compile,
-        "trained_in": trained_in(config, device),
-        "parameters": sum(parameter.numel() for parameter in model.parameters()),
-        "macs": macs,
-        "flops": 2 * macs,
-    }
+def three_digits(value: float) -> str:
+    """Return a number with three digits, or all those before the point."""
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
 def _measured(
-    config: Config, precision: str, work: Callable[..., dict[str, Any]], *arguments: Any
+    work: Callable[..., dict[str, Any]], config: Config, precision: str, steps: int | None
 ) -> dict[str, Any]:
-    """Return a row of the table: measured in a process of its own, or why it could not be."""
+    """Return a row of the table, measured in a fresh process."""
     batch = config.data.batch_size
     with get_console().status(f"{work.__name__}, precision {precision}"):
         try:
-            found = in_process(work, *arguments)
+            figures = measure.in_process(work, config, precision, steps)
         except OutOfMemory:
             return {"batch": batch, "error": "out of memory"}
-    return {"batch": batch, "images_per_second": batch / found["seconds"]["median"], **found}
+    return {"batch": batch, "images_per_second": batch / figures["seconds"]["median"], **figures}
 
 
 def _show(result: Mapping[str, Any]) -> None:
-    table = Table("work")
-    for name in ("ms, median", "lowest..highest", "images/s", "memory, MiB"):
-        table.add_column(name, justify="right")
-    batches, notes = [], [memory_note(result["machine"])]
+    table = table_of("work", "ms, median", "lowest..highest", "images/s", "memory, MiB")
+    batches, notes = [], [MEMORY_NOTE]
     for work, rows in result["measurements"].items():
         name = work.replace("_", " ")
         batches.append(f"{name}: batch {rows['32']['batch']}")
@@ -261,13 +222,8 @@ def _show(result: Mapping[str, Any]) -> None:
     say(*notes)
 
 
-def three_digits(value: float) -> str:
-    """Return a number as people read it."""
-    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
-
-
 class _StepTimes(Callback):
-    """Times each training step, and ends the training when that is enough."""
+    """Times each training step, and ends the training after `enough`."""
 
     def __init__(self, steps: int | None) -> None:
         self.steps, self.seconds, self.timer = steps, list[float](), ExitStack()
@@ -280,9 +236,9 @@ class _StepTimes(Callback):
         trainer.should_stop = trainer.should_stop or enough(self.seconds, self.steps)
 
 
-def _drawn_batch(num_classes: int, size: Sequence[int], batch: int) -> dict[str, Any]:
+def _drawn_batch(num_classes: int, config: Config) -> dict[str, Any]:
     """Return noise, and masks of squares of 32 pixels, as a DataLoader gives them."""
-    height, width = size
+    batch, (height, width) = config.data.batch_size, config.data.crop_size
     squares = torch.randint(num_classes, (batch, -(-height // 32), -(-width // 32)))
     mask = squares.repeat_interleave(32, 1).repeat_interleave(32, 2)[:, :height, :width]
     return {

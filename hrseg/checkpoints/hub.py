@@ -4,19 +4,17 @@ from pathlib import Path
 
 from hrseg.errors import ConfigError
 
-PREFIX = "timm/"
-
 
 def is_on_hub(path: str | Path) -> bool:
-    """Tell whether a path means timm's repository on the Hub: no file here has that name."""
-    return str(path).startswith(PREFIX) and not Path(path).exists()
+    """Return whether a path names a repository of timm on the Hub; a local file comes first."""
+    return str(path).startswith("timm/") and not Path(path).exists()
 
 
 def fetch(name: str) -> Path:
     """Download the weights of "timm/<name>" once; return the file in the Hub's cache.
 
     Raises:
-        ConfigError: huggingface_hub is not installed, there is no such repository, or no network.
+        ConfigError: huggingface_hub is not installed, no such repository, or no network.
     """
     try:
         from huggingface_hub import hf_hub_download
@@ -27,10 +25,10 @@ def fetch(name: str) -> Path:
         ) from error
     try:
         return Path(hf_hub_download(name, "model.safetensors"))
-    except Exception as error:  # its own, the network's, and those of files
-        first = str(error).strip().splitlines()[0][:200] if str(error).strip() else ""
+    except Exception as error:  # of the Hub, the network or the disk
+        reason = str(error).strip().partition("\n")[0][:200]
         raise ConfigError(
-            f"{name} could not be downloaded ({type(error).__name__}): {first}\n"
+            f"{name} could not be downloaded ({type(error).__name__}): {reason}\n"
             "Expected a name such as timm/hrnet_w18.ms_aug_in1k, and a network. "
             "A downloaded model.safetensors is taken by its path."
         ) from error

@@ -7,6 +7,7 @@ import time
 import warnings
 import zipfile
 import zlib
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
 
@@ -28,32 +29,6 @@ def state_of(path: Path) -> State:
     if time.time() - status.st_mtime > _SETTLED:  # a later write has a later time
         _states[key] = state
     return state
-
-
-def _read_state(path: Path) -> State:
-    with path.open("rb") as file:
-        start = file.read(4)
-    if start != b"PK\3\4":
-        return "unchecked" if start.startswith(b"\x80") else "damaged"
-    try:
-        with zipfile.ZipFile(path) as archive:
-            entries = archive.infolist()
-            plain = not any(e.compress_type or e.external_attr & _FOLDER for e in entries)
-            whole = plain and archive.testzip() is None and _opens(path)
-    except (OSError, ValueError, RuntimeError, EOFError, zipfile.BadZipFile, zlib.error):
-        whole = False
-    return "whole" if whole else "damaged"
-
-
-def _opens(path: Path) -> bool:
-    """Return whether torch finds the records of an archive: no checksum covers its directory."""
-    import torch  # heavy, and not needed to find a run folder
-
-    try:
-        torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except Exception as error:  # nearly any: RuntimeError, KeyError, UnicodeDecodeError
-        return "GLOBAL" in str(error)  # intact, but with more than data; the reader refuses it
-    return True
 
 
 def previous_of(path: Path) -> Path:
@@ -85,12 +60,40 @@ def whole_ones_beside(path: Path) -> list[Path]:
     return [other for other in others if other != path and state_of(other) == "whole"]
 
 
-def _moment(path: Path) -> str:
-    """Return epoch and step of a checkpoint for a message; "" if they cannot be read."""
-    import torch
-
+def _read_state(path: Path) -> State:
+    with path.open("rb") as file:
+        start = file.read(4)
+    if start != b"PK\3\4":
+        return "unchecked" if start.startswith(b"\x80") else "damaged"
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        with zipfile.ZipFile(path) as archive:
+            entries = archive.infolist()
+            plain = not any(e.compress_type or e.external_attr & _FOLDER for e in entries)
+            # No zip bomb: torch.save never compresses, and no two records share their bytes.
+            plain = plain and sum(e.file_size for e in entries) <= path.stat().st_size
+            whole = plain and archive.testzip() is None and _opens(path)
+    except (OSError, ValueError, RuntimeError, EOFError, zipfile.BadZipFile, zlib.error):
+        whole = False
+    return "whole" if whole else "damaged"
+
+
+def _opens(path: Path) -> bool:
+    """Return whether torch finds the records of an archive: no checksum covers its directory."""
+    try:
+        _load(path)
+    except Exception as error:  # nearly any: RuntimeError, KeyError, UnicodeDecodeError
+        return "GLOBAL" in str(error)  # intact, but with more than data; the reader refuses it
+    return True
+
+
+def _moment(path: Path) -> str:
+    with suppress(Exception):
+        content = _load(path)
         return f" of epoch {int(content['epoch']) + 1}, step {int(content['global_step'])}"
-    except Exception:
-        return ""
+    return ""
+
+
+def _load(path: Path) -> Any:
+    import torch  # slow to import, and only needed to read a file
+
+    return torch.load(path, map_location="cpu", weights_only=True, mmap=True)

@@ -6,13 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from hrseg.checkpoints.hub import fetch, is_on_hub
 from hrseg.checkpoints.integrity import whole_checkpoint
 from hrseg.checkpoints.origins import FAMILIES, MARK, Found, State, foreign, recognise
 from hrseg.checkpoints.reading import read_checkpoint
-from hrseg.config.loader import to_dict
 from hrseg.config.schema import Config
 from hrseg.errors import ConfigError
 from hrseg.models.hrnet import VARIANTS
@@ -24,20 +23,20 @@ from hrseg.utils.text import some
 if TYPE_CHECKING:
     from hrseg.data.datamodule import SegmentationDataModule
 
-PURPOSES = {"evaluate": "", "initialise": "backbone."}  # What must match: keys that start so.
+PURPOSES = {"evaluate": "", "initialise": "backbone."}  # start of the keys that must match
 
 
 @dataclass(frozen=True)
 class Report:
-    """What became of the tensors, under the names that they have in the model.
+    """Tensors of a file that a model takes or lacks, under their names in the model.
 
     Attributes:
-        matched: taken.
-        missing: in the model, not in the file; batch counters do not count.
-        unexpected: in the file, not in the model.
+        matched: in both, with equal shapes.
+        missing: in the model only, without batch counters.
+        unexpected: in the file only.
         mismatched: in both, with other shapes.
         family: a key of FAMILIES.
-        holds: the file in words, for example "an official HRNetV2-W48 with 19 classes".
+        network: of the file, for example "an official HRNetV2-W48 with 19 classes".
         notes: what was changed or left out on the way to the names of the model, a line each.
     """
 
@@ -46,18 +45,18 @@ class Report:
     unexpected: list[str]
     mismatched: list[str]
     family: str
-    holds: str
+    network: str
     notes: list[str]
 
     def __str__(self) -> str:
-        """Say it, a line for each thing."""
-        not_taken = {
+        """Return a line for each kind of tensors."""
+        others = {
             "not taken, other shape": self.mismatched,
             "not in the file, left as they were": self.missing,
             "in the file, not used": self.unexpected,
         }
-        taken = f"{len(self.matched)} tensors taken from {self.holds}"
-        rest = [f"{len(keys)} {what}: {some(keys)}" for what, keys in not_taken.items() if keys]
+        taken = f"{len(self.matched)} tensors taken from {self.network}"
+        rest = [f"{len(keys)} {kind}: {some(keys)}" for kind, keys in others.items() if keys]
         return "\n".join([taken, *self.notes, *rest])
 
 
@@ -75,11 +74,10 @@ def load_weights(
         path_or_state_dict: a .pth of the authors' code or of mmseg, a .ckpt or .safetensors of
             hrseg, "timm/<name>" for ImageNet weights from the Hugging Face Hub, or the state dict
             itself, bare or as such a file wraps it.
-        source: a key of FAMILIES, or "auto" to tell by the keys.
+        source: a key of FAMILIES, or "auto" to choose by the keys.
         purpose: "evaluate" requires every tensor; "initialise" requires the whole backbone, and
-            takes of the head what fits.
-        origin: the file that a given state dict was read from; official files say in their names
-            which torch they are of, and messages name it.
+            takes the tensors of the head that fit.
+        origin: the file of a given state dict; names of official files contain their torch.
 
     Raises:
         ConfigError: the file cannot be read, is of no known family, or does not fit.
@@ -95,13 +93,12 @@ def load_weights(
         whole = whole_checkpoint(given)
         name = str(path_or_state_dict if whole == given else whole)
         raw = read_checkpoint(name)
-    found, report = compare(model, raw, source, name, purpose)
+    network, report = compare(model, raw, source, name, purpose)
     differing = [*report.mismatched, *report.missing, *report.unexpected]
-    # Tensors too many are refused as well: all of W18-small-v2 is found inside a W18.
+    # Tensors too many are refused as well: a W18 contains all of W18-small-v2.
     if any(key.startswith(required) for key in differing):
-        raise ConfigError(_refusal(model, found.state, report, name, purpose))
-    taken = {key: found.state[key] for key in report.matched}
-    model.load_state_dict(taken, strict=False)
+        raise ConfigError(_refusal(model.state_dict(), network.state, report, name, purpose))
+    model.load_state_dict({key: network.state[key] for key in report.matched}, strict=False)
     return report
 
 
@@ -112,24 +109,37 @@ def compare(
     origin: str = "the state dict",
     purpose: str = "evaluate",
 ) -> tuple[Found, Report]:
-    """Return the network that a checkpoint holds, and what of it the model would take.
+    """Return the network in a checkpoint, and which of its tensors the model would take.
 
     Arguments and errors as of `load_weights`; the model stays as it is.
     """
-    if f"backbone.{MARK}" in model.state_dict():
-        found = _needed(model, recognise(raw, source, origin))
+    expected = model.state_dict()
+    if f"backbone.{MARK}" in expected:
+        network = _without_unused(model, recognise(raw, source, origin))
     else:
-        found = foreign(raw, origin)
-    if purpose == "initialise":
-        found = _regions_from_fcn(model, found)
-    return found, _compare(model.state_dict(), found)
+        network = foreign(raw, origin)
+    if purpose == "initialise" and "head.aux_head.0.weight" in expected:
+        network = _regions_from_fcn(network)
+    state = network.state
+    fits = {name: state[name].shape == expected[name].shape for name in expected if name in state}
+    missing = [name for name in expected if name not in state]
+    return network, Report(
+        matched=[name for name, same in fits.items() if same],
+        # Files of torch 0.4 have no batch counters, and no computation needs them.
+        missing=[name for name in missing if not name.endswith("num_batches_tracked")],
+        unexpected=[name for name in state if name not in expected],
+        mismatched=[name for name, same in fits.items() if not same],
+        family=network.family,
+        network=f"{FAMILIES[network.family].title} {describe(state)}",
+        notes=network.notes,
+    )
 
 
 def build_model(config: Config, data: "SegmentationDataModule") -> Segmenter:
     """Return the network of a config for the classes of a data set, with random weights."""
     return create_model(
-        to_dict(config.model.backbone),
-        head=to_dict(config.model.head),
+        dict(config.model.backbone),
+        head=dict(config.model.head),
         num_classes=data.num_classes,
         align_corners=config.model.align_corners,
         bn_momentum=config.model.bn_momentum,
@@ -141,7 +151,7 @@ def described_model(metadata: Mapping[str, Any], path: Path) -> Segmenter:
     """Return the network of a file's metadata, with random weights.
 
     Raises:
-        ConfigError: a part of it is unknown; the message names the plugin that is missing.
+        ConfigError: an unknown part; the message names the missing plugin.
     """
     try:
         return create_model(**metadata["architecture"])
@@ -160,57 +170,39 @@ def to_official(model: Segmenter) -> State:
     return {name.partition(".")[2]: tensor for name, tensor in model.state_dict().items()}
 
 
-def _needed(model: Segmenter | FeaturePyramid, found: Found) -> Found:
-    """Leave out what output v1 has no layers for: the last exchange of the other streams."""
+def _without_unused(model: Segmenter | FeaturePyramid, network: Found) -> Found:
+    """Leave out the last exchange of the other streams, for which output v1 has no layers."""
     if len(model.backbone.channels) > 1:
-        return found
+        return network
     others = re.compile(r"backbone\.stage4\.\d+\.fuse_layers\.[1-3]\.")
     expected = model.state_dict()
-    unused = [name for name in found.state if others.match(name) and name not in expected]
-    state = {name: tensor for name, tensor in found.state.items() if name not in unused}
-    said = [f"output v1: {len(unused)} tensors of the other streams not used"] if unused else []
-    return found._replace(state=state, notes=[*found.notes, *said])
+    unused = {name for name in network.state if others.match(name) and name not in expected}
+    state = {name: tensor for name, tensor in network.state.items() if name not in unused}
+    note = [f"output v1: {len(unused)} tensors of the other streams not used"] if unused else []
+    return network._replace(state=state, notes=[*network.notes, *note])
 
 
-def _regions_from_fcn(model: Segmenter | FeaturePyramid, found: Found) -> Found:
+def _regions_from_fcn(network: Found) -> Found:
     """Let an FCN head draw the regions of an OCR head, as the authors start one from the other."""
-    ours, theirs = "head.aux_head.", "head.last_layer."
-    starts = any(name.startswith(theirs) for name in found.state)
-    if not starts or f"{ours}0.weight" not in model.state_dict():
-        return found
     state = {
-        ours + name.removeprefix(theirs) if name.startswith(theirs) else name: tensor
-        for name, tensor in found.state.items()
+        re.sub(r"^head\.last_layer\.", "head.aux_head.", name): tensor
+        for name, tensor in network.state.items()
     }
-    return found._replace(state=state, notes=[*found.notes, "FCN head taken as the auxiliary head"])
-
-
-def _compare(expected: State, found: Found) -> Report:
-    state = found.state
-    shared = [name for name in expected if name in state]
-    fits = {name: state[name].shape == expected[name].shape for name in shared}
-    missing = [name for name in expected if name not in state]
-    return Report(
-        matched=[name for name in shared if fits[name]],
-        # Files of torch 0.4 have no batch counters, and no computation needs them.
-        missing=[name for name in missing if not name.endswith("num_batches_tracked")],
-        unexpected=[name for name in state if name not in expected],
-        mismatched=[name for name in shared if not fits[name]],
-        family=found.family,
-        holds=f"{FAMILIES[found.family].title} {describe(state)}",
-        notes=found.notes,
+    if state.keys() == network.state.keys():
+        return network
+    return network._replace(
+        state=state, notes=[*network.notes, "FCN head taken as the auxiliary head"]
     )
 
 
-def _refusal(model: nn.Module, found: State, report: Report, origin: str, purpose: str) -> str:
+def _refusal(expected: State, state: State, report: Report, origin: str, purpose: str) -> str:
     if report.family in ("imagenet", "timm") and purpose == "evaluate":
         return (
-            f"{origin} is {FAMILIES[report.family].title} file ({describe(found)}): nothing to "
+            f"{origin} is {FAMILIES[report.family].title} file ({describe(state)}): nothing to "
             'evaluate.\nTrain from it: purpose="initialise", or `model.weights` in a config.'
         )
-    expected = model.state_dict()
     shapes = [
-        f"{name} is {tuple(found[name].shape)} instead of {tuple(expected[name].shape)}"
+        f"{name} is {tuple(state[name].shape)} instead of {tuple(expected[name].shape)}"
         for name in report.mismatched
     ]
     differing = {"other shape": shapes, "missing": report.missing, "too many": report.unexpected}
@@ -219,13 +211,13 @@ def _refusal(model: nn.Module, found: State, report: Report, origin: str, purpos
     if purpose == "evaluate" and not any("backbone." in d for d in details):
         repair += ' purpose="initialise" takes what fits.'
     return (
-        f"{origin} does not fit: it holds {report.holds}, expected {describe(expected)}.\n"
+        f"{origin} does not fit: it holds {report.network}, expected {describe(expected)}.\n"
         f"Tensors: {'; '.join(details)}.\n{repair}"
     )
 
 
 def describe(state: State) -> str:
-    """Name the network, for example "HRNetV2-W48 with 19 classes"."""
+    """Return the name of a network, for example "HRNetV2-W48 with 19 classes"."""
     if f"backbone.{MARK}" not in state:
         return f"network that is not an HRNet, with {len(state)} tensors"
     width = _rows(state[f"backbone.{MARK}"])

@@ -1,25 +1,21 @@
-"""Model metadata stored in checkpoints and exported files: the schema, and its validation."""
+"""Model metadata stored in checkpoints and exported files: schema and validation."""
 
-import re
 from collections.abc import Mapping, Sequence
 from functools import cache
 from inspect import Parameter, signature
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import (
     AfterValidator,
     BaseModel,
     ConfigDict,
     Field,
-    TypeAdapter,
     ValidationError,
-    ValidationInfo,
-    field_validator,
+    model_validator,
 )
 from pydantic import create_model as create_schema
 
-from hrseg.config.loader import to_dict
 from hrseg.config.protocols import Protocol, make_protocol
 from hrseg.config.schema import Config
 from hrseg.errors import ConfigError
@@ -35,7 +31,6 @@ if TYPE_CHECKING:
 
 FORMAT = 1  # of the metadata and the rest of the file: raise it if an older hrseg would misread
 _MAX_ITEMS = 20_000  # values in the metadata of a file, a hundred times the usual number
-_VERSION = r"^[A-Za-z0-9_.+!-]{1,40}$"
 
 
 def first_problem(error: ValidationError) -> str:
@@ -47,7 +42,7 @@ def first_problem(error: ValidationError) -> str:
 
 
 def _printable(value: str) -> str:
-    """Refuse a name with control characters or line breaks, which a terminal would obey."""
+    """Refuse a name with control characters or line breaks, which would steer a terminal."""
     if one_line(value) != value:
         raise ValueError("control characters or line breaks in a name")
     return value
@@ -56,10 +51,7 @@ def _printable(value: str) -> str:
 def _evaluable(value: dict[str, Any]) -> dict[str, Any]:
     """Refuse fields from which no `Protocol` can be made."""
     try:
-        protocol = Protocol(**value)
-        _LIMITS.validate_python([getattr(protocol, name) for name in _LIMITED])
-    except ValidationError as error:
-        raise ValueError(first_problem(error)) from error
+        Protocol(**value)
     except (TypeError, ConfigError) as error:
         raise ValueError(str(error).partition("\n")[0]) from error
     return value
@@ -81,10 +73,6 @@ ProtocolFields = Annotated[dict[str, Any], AfterValidator(_evaluable)]
 _Id = Annotated[Integer, Field(ge=0, lt=256)]
 _Color = Annotated[list[_Id], Field(min_length=3, max_length=3)]
 _Pair = Annotated[list[_Id], Field(min_length=2, max_length=2)]
-# Limits of a stored protocol that `Protocol` itself does not have.
-_LIMITED = ("name", "pad_multiple", "base_size", "window_above")
-_Side = Annotated[Integer, Field(le=2**16)]  # pixels: larger images fill the memory
-_LIMITS = TypeAdapter(tuple[Name, _Side, _Side, Number])
 _Mean = Annotated[Number, Field(gt=-1e6, lt=1e6)]
 _Std = Annotated[Number, Field(gt=0, lt=1e6)]
 
@@ -93,9 +81,9 @@ class ExportMetadata(BaseModel):
     """Interface of an exported file.
 
     Attributes:
-        format: a format of `hrseg export`.
         input: "uint8" or "normalized" images.
         output: "logits" at full size, "head" (logits at head resolution) or "ids".
+        format: a format of `hrseg export`.
         int8: whether the weights are quantised.
         source: origin of the weights.
     """
@@ -124,7 +112,7 @@ class ModelMetadata(BaseModel):
         protocol: fields of the `Protocol` by which images are evaluated.
         format: version of the file format.
         version: of the hrseg that wrote the file.
-        plugin: what `--plugin` needs: the modules or files that registered parts of the training.
+        plugin: modules or files that registered parts of the training, as `--plugin` expects them.
         export: interface of an exported file; None in a checkpoint.
     """
 
@@ -138,25 +126,19 @@ class ModelMetadata(BaseModel):
     std: Annotated[list[_Std], Field(min_length=3, max_length=3)]
     protocol: ProtocolFields
     format: Annotated[Integer, Field(ge=1)] = FORMAT
-    version: Annotated[str, Field(pattern=_VERSION)] = __version__
+    version: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.+!-]{1,40}$")] = __version__
     plugin: Annotated[str, Field(max_length=2**12), AfterValidator(_printable)] | None = None
     export: ExportMetadata | None = None
 
-    @field_validator("class_names", "palette")
-    @classmethod
-    def _one_per_class(cls, value: list[Any], info: ValidationInfo) -> list[Any]:
-        count = info.data.get("architecture", {}).get("num_classes", len(value))
-        if len(value) != count:
-            raise ValueError(f"{len(value)} for {count} classes")
-        return value
-
-    @field_validator("flip_pairs")
-    @classmethod
-    def _known_ids(cls, value: list[list[int]], info: ValidationInfo) -> list[list[int]]:
-        count = len(info.data.get("class_names", range(256)))
-        if any(index >= count for pair in value for index in pair):
-            raise ValueError(f"an id outside of the {count} classes")
-        return value
+    @model_validator(mode="after")
+    def _fits_the_classes(self) -> Self:
+        count = self.architecture["num_classes"]
+        for name in ("class_names", "palette"):
+            if len(getattr(self, name)) != count:
+                raise ValueError(f"{name}: {len(getattr(self, name))} for {count} classes")
+        if any(index >= count for pair in self.flip_pairs for index in pair):
+            raise ValueError(f"flip_pairs: an id outside of the {count} classes")
+        return self
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain data, without the optional parts that are not set."""
@@ -201,17 +183,13 @@ def metadata_from_config(
         data.flip_pairs,
         IMAGENET_MEAN,
         IMAGENET_STD,
-        make_protocol(config.inference.protocol, to_dict(config.inference)),
+        make_protocol(config.inference.protocol, dict(config.inference)),
         plugin=plugin_of(architecture),
     )
 
 
 def read_metadata(data: Any, path: str | Path) -> ModelMetadata:
-    """Validate the metadata of a checkpoint or an exported file.
-
-    Args:
-        data: plain data from the file.
-        path: the file, for the message.
+    """Validate the metadata of a checkpoint or an exported file; `path` is for the message.
 
     Raises:
         ConfigError: a newer format, or metadata that is missing, or of another type or range.
@@ -221,10 +199,14 @@ def read_metadata(data: Any, path: str | Path) -> ModelMetadata:
             f"{path}: its metadata is not plain data, or far too large.\n"
             "Expected a file that hrseg wrote. Copy it again from its source."
         )
-    data = data if isinstance(data, Mapping) else {}
-    _refuse_newer(data, path)
+    data = dict(data) if isinstance(data, Mapping) else {}
+    if isinstance(data.get("format"), int) and data["format"] > FORMAT:  # it may look damaged
+        raise ConfigError(
+            f"{path} was written by hrseg {one_line(str(data.get('version')))[:40]}, in a format "
+            f"that this hrseg, {__version__}, does not know.\nUpgrade: pip install --upgrade hrseg"
+        )
     try:
-        return ModelMetadata.model_validate(dict(data))
+        return ModelMetadata.model_validate(data)
     except ValidationError as error:
         missing = [str(p["loc"][0]) for p in error.errors() if p["type"] == "missing"]
         problem = f"incomplete: {', '.join(missing)}"
@@ -242,7 +224,7 @@ def _architecture() -> type[BaseModel]:
         name: (parameter.annotation, ... if parameter.default is Parameter.empty else None)
         for name, parameter in signature(create_model, eval_str=True).parameters.items()
     }
-    fields["num_classes"] = (int, ...)  # the file says it even if it is the default
+    fields["num_classes"] = (int, ...)  # stored even if it is the default
     config = ConfigDict(strict=True, extra="forbid")
     return create_schema("Architecture", __config__=config, **fields)
 
@@ -250,32 +232,16 @@ def _architecture() -> type[BaseModel]:
 def _is_small(data: Any) -> bool:
     """Return whether data is plain and small enough to validate.
 
-    A list that contains itself, or that contains one list twice in each of sixty levels, has no
-    end when it is written out.
+    A list that contains itself twice has no end when it is written out.
     """
     waiting, count = [data], 0
     while waiting and count <= _MAX_ITEMS:
-        value, count = waiting.pop(), count + 1
+        value = waiting.pop()
+        count += 1 + (len(value) // 100 if isinstance(value, str) else 0)
         if isinstance(value, Mapping):
             waiting += [*value, *value.values()]
         elif isinstance(value, list | tuple):
             waiting += value
-        elif isinstance(value, str):
-            count += len(value) // 100
-        elif isinstance(value, int):
-            count += value.bit_length() // 100
-        elif value is not None and not isinstance(value, float):
+        elif value is not None and not isinstance(value, str | int | float):
             return False
     return count <= _MAX_ITEMS
-
-
-def _refuse_newer(data: Mapping[str, Any], path: str | Path) -> None:
-    """Refuse the file of a later hrseg, which may look damaged to this one."""
-    number, version = data.get("format"), data.get("version")
-    if isinstance(number, int) and number > FORMAT:
-        known = isinstance(version, str) and re.fullmatch(_VERSION, version)
-        writer = f"hrseg {version}" if known else "a newer hrseg"
-        raise ConfigError(
-            f"{path} was written by {writer}, in a format that this hrseg, {__version__}, does "
-            "not know.\nUpgrade: pip install --upgrade hrseg"
-        )

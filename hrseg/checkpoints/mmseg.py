@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from hrseg.errors import ConfigError
@@ -39,7 +40,7 @@ OCR = {
     "head.ocr_distri_head.conv_bn_dropout.1.0.": f"{_THEIRS}bottleneck.bn.",
     "head.cls_head.": "decode_head.1.conv_seg.",
 }
-# Convolutions with a bias before a norm, which mmseg's have not: the norm's mean takes it over.
+# Convolutions with a bias before a norm, unlike mmseg's: the norm's mean takes it over.
 BIASED = {
     f"head.{name}.0.bias": f"head.{name}.1.running_mean"
     for name in ("last_layer", "aux_head", "conv3x3_ocr")
@@ -48,12 +49,7 @@ RESTORE = "hrseg_restore"  # entry of a file that hrseg wrote: those biases and 
 
 
 def from_mmseg(state: Mapping[str, Tensor], kept: Any = None) -> tuple[State, list[str]]:
-    """Return a network under hrseg's names, and what was added.
-
-    Args:
-        state: under mmseg's names.
-        kept: the entry RESTORE of its file, if there is one.
-    """
+    """Return a network under hrseg's names, and notes; `kept` is the entry RESTORE of its file."""
     names = {theirs: ours for ours, theirs in {**FCN, **OCR}.items()}
     renamed = {_renamed(name, names): tensor for name, tensor in state.items()}
     kept = kept if isinstance(kept, Mapping) else {}
@@ -62,8 +58,8 @@ def from_mmseg(state: Mapping[str, Tensor], kept: Any = None) -> tuple[State, li
         weight = renamed.get(bias.replace(".bias", ".weight"))
         if weight is None or bias in renamed:
             continue
-        if (originals := _unfolded(kept.get(bias), kept.get(mean), renamed.get(mean))) is not None:
-            renamed[bias], renamed[mean] = originals
+        if _are_originals(kept.get(bias), kept.get(mean), renamed.get(mean)):
+            renamed |= {bias: kept[bias], mean: kept[mean]}
             continue
         renamed[bias] = weight.new_zeros(weight.shape[:1])
         notes.append(f"{bias} set to 0: this convolution of an mmseg head has no bias")
@@ -79,46 +75,39 @@ def to_mmseg(state: Mapping[str, Tensor]) -> tuple[State, State]:
         ConfigError: a head that is neither FCN nor OCR, or not whole.
     """
     names = OCR if "head.cls_head.weight" in state else FCN
-    _refuse_another_head(state, names)
+    head = [name for name in state if name.startswith("head.")]
+    problems = [f"{name} has no place" for name in head if not name.startswith(tuple(names))]
+    pairs = {bias: mean for bias, mean in BIASED.items() if bias in state}
+    problems += [f"{mean} is missing" for mean in pairs.values() if mean not in state]
+    if problems:
+        raise ConfigError(
+            f"not to be written as mmseg's: {problems[0]}.\nExpected a whole FCN or OCR head. "
+            "`hrseg weights inspect FILE --config NAME` says what else does not fit."
+        )
     folded, originals = dict(state), State()
-    for bias, mean in BIASED.items():
-        if bias in folded:
-            originals |= {bias: state[bias], mean: state[mean]}
-            folded[mean] = state[mean] - folded.pop(bias)
+    for bias, mean in pairs.items():
+        originals |= {bias: state[bias], mean: state[mean]}
+        folded[mean] = state[mean] - folded.pop(bias)
     return {_renamed(name, names): tensor for name, tensor in folded.items()}, originals
 
 
 def refuse_other_heads(state: Mapping[str, Tensor], origin: str) -> None:
-    """Raise ConfigError where the head is none of hrseg's."""
-    known = tuple([*FCN.values(), *OCR.values()])
-    other = [name for name in state if name.startswith("decode_head.")]
-    other = [name for name in other if not name.startswith(known)]
-    if other:
-        raise ConfigError(
-            f"{origin} is an mmseg file with another head ({other[0]}); hrseg reads FCN and OCR "
-            f"heads.\nExpected of decode_head {', '.join(part[:-1] for part in FCN.values())},\n"
-            "or decode_head.0 and decode_head.1 of an OCRHead. Give another file."
-        )
+    """Raise ConfigError if the head is neither FCN nor OCR."""
+    known = (*FCN.values(), *OCR.values())
+    for name in state:
+        if name.startswith("decode_head.") and not name.startswith(known):
+            raise ConfigError(
+                f"{origin} is an mmseg file with another head ({name}); hrseg reads FCN and OCR "
+                f"heads.\nExpected of decode_head {', '.join(part[:-1] for part in FCN.values())},"
+                "\nor decode_head.0 and decode_head.1 of an OCRHead. Give another file."
+            )
 
 
-def _refuse_another_head(state: Mapping[str, Tensor], names: Mapping[str, str]) -> None:
-    head = [name for name in state if name.startswith("head.")]
-    unknown = [name for name in head if not name.startswith(tuple(names))]
-    missing = [mean for bias, mean in BIASED.items() if bias in state and mean not in state]
-    if unknown or missing:
-        what = f"{unknown[0]} has no place" if unknown else f"{missing[0]} is missing"
-        raise ConfigError(
-            f"not to be written as mmseg's: {what}.\nExpected a whole FCN or OCR head. "
-            "`hrseg weights inspect FILE --config NAME` says what else does not fit."
-        )
-
-
-def _unfolded(bias: Any, mean: Any, now: Any) -> tuple[Tensor, Tensor] | None:
-    """Return bias and mean as they were before `to_mmseg`, unless the mean was trained on since."""
-    if not all(isinstance(tensor, Tensor) for tensor in (bias, mean, now)):
-        return None
-    fits = bias.shape == mean.shape == now.shape and (mean - bias).equal(now)
-    return (bias, mean) if fits else None
+def _are_originals(bias: Any, mean: Any, folded: Any) -> bool:
+    """Return whether `to_mmseg` folded these: a mean that was trained since is another."""
+    if not all(isinstance(tensor, Tensor) for tensor in (bias, mean, folded)):
+        return False
+    return bias.shape == mean.shape == folded.shape and torch.equal(mean - bias, folded)
 
 
 def _renamed(name: str, names: Mapping[str, str]) -> str:

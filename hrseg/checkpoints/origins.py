@@ -35,33 +35,36 @@ class Found(NamedTuple):
 
 
 def recognise(raw: Mapping[str, Any], source: str, origin: str) -> Found:
-    """Return the network that a checkpoint holds.
+    """Return the network in a state dict, bare or as the entry `state_dict`.
 
-    Args:
-        raw: a state dict, bare or as the entry `state_dict`.
-        source: a key of FAMILIES, or "auto" to tell by the keys.
-        origin: the file, for messages; its name may say which torch wrote it.
+    `source` and `origin` as of `load_weights`.
 
     Raises:
-        ConfigError: no HRNet in it, or one of another family than asked for.
+        ConfigError: no HRNet in it, or one of another family than `source`.
     """
     find({"auto": None, **FAMILIES}, source, "source of weights")
     if isinstance(raw.get("hrseg"), Mapping) and not any(MARK in key for key in _tensors(raw)):
         return foreign(raw, origin)
     state = _network(raw, origin)
-    possible, why = _tell(state, Path(origin).name)
+    possible, why = _families(state, Path(origin).name)
     family = possible[0] if source == "auto" else source
     if family not in possible:
         raise ConfigError(
             f"{origin} is {FAMILIES[possible[0]].title} file, but source is {source!r}.\n"
             f'Take source="{possible[0]}", or "auto" to tell by the keys.'
         )
-    renamed, notes = FAMILIES[family].to_hrseg(state)
     if family == "mmseg":
         refuse_other_heads(state, origin)
-        renamed, notes = _from_mmseg(state, raw.get(RESTORE))
+        state, notes = _without(state, ("auxiliary_head.",), "auxiliary head")
+        renamed, added = from_mmseg(state, raw.get(RESTORE))
+        return Found(family, renamed, notes + added)
+    renamed, notes = FAMILIES[family].to_hrseg(state)
     if family in NORM_WEIGHTS:
-        notes = [_norm_note(family, possible[0], why), *notes]
+        note = f"norm weights {NORM_WEIGHTS[family]}"
+        if family != possible[0]:
+            auto = NORM_WEIGHTS[possible[0]]
+            note = f'warning: {note}, as asked; source="auto" has them {auto}'
+        notes = [f"{note}: {why}", *notes]
     return Found(family, renamed, notes)
 
 
@@ -79,7 +82,7 @@ def foreign(raw: Mapping[str, Any], origin: str) -> Found:
 
 
 class Family(NamedTuple):
-    """One origin of weights: what to call its files, and the way to the names of hrseg."""
+    """An origin of weights: a phrase for messages, and the conversion to the names of hrseg."""
 
     title: str
     to_hrseg: Callable[[State], Renamed]
@@ -95,25 +98,20 @@ def _from_official(state: State) -> Renamed:
 
 
 def _from_torch04(state: State) -> Renamed:
-    """Their InPlaceABNSync computes with |weight| + eps, where a batch norm takes the weight."""
+    """Their InPlaceABNSync computes with |weight| + eps, a batch norm with the weight."""
     return _from_official(state | {name: state[name].abs() + 1e-5 for name in _norms(state)})
 
 
 def _from_imagenet(state: State) -> Renamed:
-    return _without(_from_official(state)[0], "head.", CLASSIFICATION, "classification head")
+    kept, notes = _without(state, CLASSIFICATION, "classification head")
+    return _from_official(kept)[0], notes
 
 
 def _from_timm(state: State) -> Renamed:
     """The authors' ImageNet names; timm's network sums its streams in another way."""
     renamed, notes = _from_imagenet(state)
-    said = "timm interpolates its streams by nearest neighbour, this network bilinearly: train on"
-    return renamed, [*notes, said]
-
-
-def _from_mmseg(state: State, kept: Any = None) -> Renamed:
-    state, notes = _without(state, "", ("auxiliary_head.",), "auxiliary head")
-    renamed, more = from_mmseg(state, kept)
-    return renamed, [*notes, *more]
+    note = "timm interpolates its streams by nearest neighbour, this network bilinearly: train on"
+    return renamed, [*notes, note]
 
 
 FAMILIES = {
@@ -121,23 +119,24 @@ FAMILIES = {
     "official_torch04": Family("an official torch 0.4", _from_torch04),
     "imagenet": Family("an ImageNet classification", _from_imagenet),
     "timm": Family("a timm classification", _from_timm),
-    "mmseg": Family("an mmseg", _from_mmseg),
+    "mmseg": Family("an mmseg", from_mmseg),
     "hrseg": Family("an hrseg", lambda state: (state, [])),
 }
 NORM_WEIGHTS = {"official": "taken as they are", "official_torch04": "read as |weight| + 1e-5"}
 
 
 def _network(raw: Mapping[str, Any], origin: str) -> State:
-    """Return the network's tensors without the prefixes of what was wrapped around it."""
+    """Return the network's tensors without the prefixes of the modules around it."""
     tensors = _tensors(raw)
     wrapper = re.compile(rf"({WRAPPERS})(?:backbone\.)?{re.escape(MARK)}")
     match = next(filter(None, map(wrapper.fullmatch, tensors)), None)
     if match is None:
         raise ConfigError(f"{origin} holds {_otherwise(raw, tensors)}")
-    # Outside the prefix stands what is not the network, as `loss.criterion.weight`.
-    inside = [name for name in tensors if name.startswith(match[1])]
-    _refuse_whole_numbers({name: tensors[name] for name in inside}, origin)
-    return {name[len(match[1]) :]: tensors[name] for name in inside}
+    # Names outside the prefix do not belong to the network, such as `loss.criterion.weight`.
+    prefix = match[1]
+    state = {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}
+    _refuse_whole_numbers(state, origin)
+    return state
 
 
 def _tensors(raw: Mapping[str, Any]) -> State:
@@ -147,7 +146,7 @@ def _tensors(raw: Mapping[str, Any]) -> State:
 
 
 def _refuse_whole_numbers(tensors: State, origin: str) -> None:
-    """Refuse weights that are no floating point: copied into a network they are other numbers."""
+    """Refuse integer weights: copied into a network they are other numbers."""
     for name, tensor in tensors.items():
         if not (tensor.is_floating_point() or name.endswith("num_batches_tracked")):
             raise ConfigError(
@@ -157,9 +156,15 @@ def _refuse_whole_numbers(tensors: State, origin: str) -> None:
 
 
 def _otherwise(raw: Mapping[str, Any], tensors: State) -> str:
-    """Say what a file holds in which no network was found, and the repair."""
-    if renamed := _renamed(tensors):
-        return f"HRNet weights, but its keys {renamed}"
+    """Return a description of a file in which no network was found, and the repair."""
+    before = [key.removesuffix(MARK) for key in tensors if key.endswith(f".{MARK}")]
+    if prefixes := [re.sub(r"(?<=\.)backbone\.$", "", prefix) for prefix in before]:
+        first = prefixes[0]
+        return (
+            f"HRNet weights, but its keys start with {' and '.join(map(repr, prefixes))}: "
+            f"remove this prefix.\nFor example {{key.removeprefix({first!r}): t for key, t in "
+            f"state_dict.items() if key.startswith({first!r})}}."
+        )
     for entry, value in raw.items():
         if isinstance(value, Mapping) and any(str(key).endswith(MARK) for key in value):
             return (
@@ -174,25 +179,7 @@ def _otherwise(raw: Mapping[str, Any], tensors: State) -> str:
     )
 
 
-def _renamed(tensors: State) -> str:
-    """Say which prefix stands before the keys of an HRNet, or was cut off too much."""
-    before = [key.removesuffix(MARK) for key in tensors if key.endswith(f".{MARK}")]
-    if prefixes := [re.sub(r"(?<=\.)backbone\.$", "", prefix) for prefix in before]:
-        first = prefixes[0]
-        return (
-            f"start with {' and '.join(map(repr, prefixes))}: remove this prefix.\n"
-            f"For example {{key.removeprefix({first!r}): t for key, t in state_dict.items() "
-            f"if key.startswith({first!r})}}."
-        )
-    if cut := next((key for key in tensors if "fuse_layers" in key and MARK.endswith(key)), ""):
-        return (
-            f"have lost their first {len(MARK) - len(cut)} characters: {cut}.\n"
-            "A prefix was removed that was not there. Give the file from before that."
-        )
-    return ""
-
-
-def _tell(state: State, filename: str) -> tuple[list[str], str]:
+def _families(state: State, filename: str) -> tuple[list[str], str]:
     """Return the families that the keys allow, the likeliest first; for an official one, why."""
     roots = {f"{name.partition('.')[0]}." for name in state}
     if "backbone." in roots:
@@ -200,7 +187,7 @@ def _tell(state: State, filename: str) -> tuple[list[str], str]:
             return ["mmseg"], ""
         return ["hrseg"] if "head." in roots else ["hrseg", "mmseg"], ""
     if roots & {"incre_modules.", "classifier."}:
-        # The same names; the authors published .pth files alone.
+        # The same names; the authors published .pth files only.
         both = ["timm", "imagenet"]
         return (both if filename.endswith(".safetensors") else both[::-1]), ""
     likeliest, why = _norm_rule(state, filename.lower())
@@ -209,7 +196,7 @@ def _tell(state: State, filename: str) -> tuple[list[str], str]:
 
 
 def _norm_rule(state: State, filename: str) -> tuple[str, str]:
-    """Tell whether the norms of an official file are of torch 0.4, and by what."""
+    """Return whether the norms of an official file are of torch 0.4, and the reason."""
     counters = any(name.endswith("num_batches_tracked") for name in state)
     if "torch04" in filename:
         return "official_torch04", "it is named torch04" + ", but has batch counters" * counters
@@ -222,22 +209,14 @@ def _norm_rule(state: State, filename: str) -> tuple[str, str]:
     return "official", "none of them is negative"
 
 
-def _norm_note(family: str, likeliest: str, why: str) -> str:
-    note = f"norm weights {NORM_WEIGHTS[family]}"
-    if family == likeliest:
-        return f"{note}: {why}"
-    return f'warning: {note}, as asked; source="auto" has them {NORM_WEIGHTS[likeliest]}: {why}'
-
-
 def _norms(state: State) -> list[str]:
     """Return the names of the batch norms' weights."""
     layers = [name.removesuffix("running_mean") for name in state if name.endswith("running_mean")]
     return [f"{layer}weight" for layer in layers if f"{layer}weight" in state]
 
 
-def _without(state: State, before: str, parts: tuple[str, ...], what: str) -> Renamed:
-    """Leave out the tensors of `parts`, and say how many they are."""
-    starts = tuple(before + part for part in parts)
-    kept = {name: tensor for name, tensor in state.items() if not name.startswith(starts)}
+def _without(state: State, parts: tuple[str, ...], title: str) -> Renamed:
+    """Leave out the tensors of `parts`, with a note that counts them."""
+    kept = {name: tensor for name, tensor in state.items() if not name.startswith(parts)}
     unused = len(state) - len(kept)
-    return kept, [f"{what}, {unused} tensors not used"] if unused else []
+    return kept, [f"{title}, {unused} tensors not used"] if unused else []

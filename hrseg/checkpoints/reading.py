@@ -2,7 +2,6 @@
 
 import json
 import re
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -34,7 +33,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
         raise ConfigError(f"{path} is a URL.\nDownload the file, check its origin, give its path.")
     path = Path(path).expanduser()
     try:
-        if path.is_fifo() or path.is_char_device() or path.is_block_device():
+        if path.exists() and not (path.is_file() or path.is_dir()):
             raise OSError(0, "it is a pipe or a device, not a file")
         path.open("rb").close()
     except OSError as error:
@@ -42,55 +41,22 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
             f"cannot read the weights file {path.absolute()}: {error.strerror}.\n"
             "Expected a .pth, .ckpt or .safetensors file."
         ) from error
-    _check_size(path)
+    if path.stat().st_size > MAX_BYTES:
+        raise ConfigError(
+            f"{path} has {path.stat().st_size / 2**30:.1f} GiB; weights of an HRNet have less than "
+            "1.\nExpected a state dict or a checkpoint. Save the network's state dict alone."
+        )
     raw = _read_safetensors(path) if path.suffix == ".safetensors" else _read_torch(path)
     if not isinstance(raw, dict):
         raise ConfigError(f"{path} contains a {type(raw).__name__}, expected a state dict.")
-    _refuse_unusual(raw, path)
-    return raw
-
-
-def _check_size(path: Path) -> None:
-    """Refuse a file that would fill the memory, before any of it is unpacked."""
-    size = path.stat().st_size
-    if size > MAX_BYTES:
-        raise ConfigError(
-            f"{path} has {size / 2**30:.1f} GiB; weights of an HRNet have less than 1.\n"
-            "Expected a state dict or a checkpoint. Save the network's state dict alone."
-        )
-    if not zipfile.is_zipfile(path):
-        return
-    try:
-        with zipfile.ZipFile(path) as archive:
-            entries = archive.infolist()
-    except (OSError, ValueError, NotImplementedError, zipfile.BadZipFile) as error:
-        raise _damaged(path) from error
-    unpacked = sum(entry.file_size for entry in entries)
-    if unpacked > size or any(entry.compress_type for entry in entries):
-        raise ConfigError(
-            f"{path} is a zip bomb or not a checkpoint: {size:,} bytes would become {unpacked:,}.\n"
-            "It was not unpacked. Expected a file of torch.save, which never compresses."
-        )
-
-
-def _read_safetensors(path: Path) -> dict[str, Any]:
-    try:
-        with safe_open(path, framework="pt") as file:
-            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-            metadata = file.metadata() or {}
-    except SafetensorError as error:
-        raise ConfigError(
-            f"{path} is damaged or not a safetensors file: {error}.\nCopy or download it again."
-        ) from error
-    content: dict[str, Any] = {"state_dict": state, "metadata": metadata}
-    if "hrseg" in metadata:
-        try:
-            content["hrseg"] = json.loads(metadata["hrseg"])
-        except (ValueError, RecursionError) as error:
+    entries = raw.get("state_dict")
+    for name, tensor in {**raw, **(entries if isinstance(entries, dict) else {})}.items():
+        if isinstance(tensor, Tensor) and not _is_plain(tensor):
             raise ConfigError(
-                f"{path}: its metadata 'hrseg' is not JSON: {error}.\nCopy or download it again."
-            ) from error
-    return content
+                f"{path}: {name} is stored as {tensor.layout}, {tensor.dtype}, {tensor.device}.\n"
+                "Expected plain numbers: dense, not quantized, each stored. Save it so."
+            )
+    return raw
 
 
 def write_safetensors(path: Path, state: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> None:
@@ -99,22 +65,40 @@ def write_safetensors(path: Path, state: Mapping[str, Tensor], metadata: Mapping
     Raises:
         ConfigError: it cannot be written, for example on a full disk.
     """
-    # Copies: the format knows neither strides nor tensors that share their memory.
-    copies = {name: tensor.detach().cpu().clone() for name, tensor in state.items()}
-    tensors = {name: tensor.contiguous() for name, tensor in copies.items()}
+    # Copies: the format supports neither strides nor tensors that share their memory.
+    plain = torch.contiguous_format
+    tensors = {name: t.detach().cpu().clone(memory_format=plain) for name, t in state.items()}
     try:
         save_file(tensors, path, {"hrseg": json.dumps(metadata)} if metadata else None)
     except SafetensorError as error:
         raise cannot_write(path, str(error)) from error
 
 
+def _read_safetensors(path: Path) -> dict[str, Any]:
+    try:
+        with safe_open(path, framework="pt") as file:
+            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            metadata = file.metadata() or {}
+        own = {"hrseg": json.loads(metadata["hrseg"])} if "hrseg" in metadata else {}
+    except (SafetensorError, ValueError, RecursionError) as error:
+        raise ConfigError(
+            f"{path} is damaged or not a safetensors file: {error}.\nCopy or download it again."
+        ) from error
+    return {"state_dict": state, "metadata": metadata, **own}
+
+
 def _read_torch(path: Path) -> Any:
     if state_of(path) == "damaged":
         raise _damaged(path)
+    # The mIoU in the authors' checkpoint.pth.tar is a numpy float.
+    scalar = numpy.float64(0).__reduce__()[0]
+    modules = ("numpy.core", "numpy._core")  # before numpy 2, and since
+    known: list[Any] = [(scalar, f"{module}.multiarray.scalar") for module in modules]
+    known += [numpy.dtype, numpy.dtypes.Float64DType]
     try:
-        with torch.serialization.safe_globals(_numpy_float()):
+        with torch.serialization.safe_globals(known):
             return torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # A damaged file raises nearly anything: KeyError, OSError, ...
+    except Exception as error:  # a damaged file raises nearly anything: KeyError, OSError, ...
         if code := re.search(r"GLOBAL (\S+)", str(error)):
             raise ConfigError(
                 f"{path} contains more than tensors and plain data: {code[1]}.\n"
@@ -133,32 +117,9 @@ def _damaged(path: Path) -> ConfigError:
     )
 
 
-def _refuse_unusual(raw: Mapping[str, Any], path: Path) -> None:
-    """Refuse sparse, quantised, meta and expanded tensors: they fail later, or fill the memory."""
-    entries = raw.get("state_dict")
-    tensors = {**raw, **(entries if isinstance(entries, Mapping) else {})}
-    for name, tensor in tensors.items():
-        if not isinstance(tensor, Tensor):
-            continue
-        dense = tensor.layout is torch.strided and not (tensor.is_nested or tensor.is_quantized)
-        if not dense or tensor.is_meta:
-            raise ConfigError(
-                f"{path}: {name} is stored as {tensor.layout}, {tensor.dtype}, {tensor.device}.\n"
-                "Expected plain numbers: dense, not quantized, on the CPU. Save it so."
-            )
-        stored = tensor.untyped_storage().nbytes() // tensor.element_size()
-        if tensor.numel() > stored:
-            raise ConfigError(
-                f"{path}: {name} claims {tensor.numel():,} values, {stored:,} are stored.\n"
-                "No training writes such a file, which would fill the memory."
-            )
-
-
-def _numpy_float() -> list[Any]:
-    """Return the globals of a pickled numpy float, the mIoU in the authors' checkpoint.pth.tar."""
-    scalar = numpy.float64(0).__reduce__()[0]
-    return [
-        (scalar, "numpy.core.multiarray.scalar"),  # Its name before numpy 2.
-        (scalar, "numpy._core.multiarray.scalar"),
-        *(numpy.dtype, numpy.dtypes.Float64DType),
-    ]
+def _is_plain(tensor: Tensor) -> bool:
+    """Return whether a tensor is dense and each of its values is stored."""
+    unusual = tensor.is_nested or tensor.is_quantized or tensor.is_meta
+    if unusual or tensor.layout is not torch.strided:
+        return False
+    return tensor.numel() * tensor.element_size() <= tensor.untyped_storage().nbytes()

@@ -7,19 +7,16 @@ from itertools import count
 from pathlib import Path
 
 from hrseg.checkpoints.hub import is_on_hub
-from hrseg.checkpoints.integrity import previous_of, state_of, whole_checkpoint
+from hrseg.checkpoints.integrity import previous_of, whole_checkpoint
 from hrseg.config.loader import dump, unresolved
 from hrseg.config.plugins import plugin_note
 from hrseg.config.schema import Config
 from hrseg.errors import ConfigError
 from hrseg.utils.files import write_bytes
 
-_KEPT = ("best", "last")
-_REQUEUED = "hpc_ckpt_*.ckpt"
-
 
 def dated_folder(home: Path) -> Path:
-    """Make `home/<date-time>`, or `<date-time>-2` where another was made in this second.
+    """Make `home/<date-time>`, or `<date-time>-2` if another was made in this second.
 
     For one process; `hrseg.training.distributed.new_folder` makes one for all processes of a run.
     """
@@ -47,32 +44,25 @@ def write_config(config: Config, folder: Path, durable: bool = False) -> None:
 
 
 def requeued_run(home: Path) -> Path | None:
-    """Return the run that this SLURM job was at when it was stopped to be started again."""
+    """Return the run of this SLURM job before it was requeued, if the job was requeued."""
     if int(os.environ.get("SLURM_RESTART_COUNT", "0")) < 1 or not _job():
         return None
-    runs = [run for run in home.glob(f"*{_job()}") if has_state(run)]
-    return max(runs, default=None)
+    return max((run for run in home.glob(f"*{_job()}") if has_state(run)), default=None)
 
 
 def has_state(run: Path) -> bool:
-    """Return whether there is something to go on from, sound or not."""
+    """Return whether a run has a checkpoint to resume from, intact or damaged."""
     last = run / "checkpoints" / "last.ckpt"
-    return last.is_file() or previous_of(last).is_file() or any(run.glob(_REQUEUED))
+    return last.is_file() or previous_of(last).is_file()
 
 
 def newest_state(run: Path) -> Path:
-    """Return `last.ckpt`, or what Lightning saved after it when SLURM took the machine back.
-
-    If `last.ckpt` is damaged, the previous file with a warning.
-    """
-    last = whole_checkpoint(run / "checkpoints" / "last.ckpt")
-    requeued = [path for path in run.glob(_REQUEUED) if path.is_file()]
-    saved = [last, *(path for path in requeued if state_of(path) != "damaged")]
-    return max((path for path in saved if path.is_file()), key=_changed, default=last)
+    """Return `last.ckpt`; if it is damaged, the previous file with a warning."""
+    return whole_checkpoint(run / "checkpoints" / "last.ckpt")
 
 
 def is_first_process() -> bool:
-    """Return whether this is the process that speaks, among those that one command has started."""
+    """Return whether this process prints, among those that one command has started."""
     ranks = [os.environ.get(name) for name in ("RANK", "SLURM_PROCID", "LOCAL_RANK")]
     return next((rank for rank in ranks if rank is not None), "0") == "0"
 
@@ -85,21 +75,21 @@ def point_latest(run: Path) -> None:
 
 
 def newest_run(runs: Path, name: str = "*") -> Path:
-    """Return the run folder with the latest date that holds a checkpoint.
+    """Return the run folder with the latest date that contains a checkpoint.
 
     Raises:
-        ConfigError: there is none.
+        ConfigError: no run contains one.
     """
-    found = runs.glob(f"{name}/*/checkpoints/*.ckpt")
-    files = [path for path in found if path.name.partition(".")[0] in _KEPT]
+    folder = f"{name}/*/checkpoints"
+    files = [*runs.glob(f"{folder}/best.*ckpt"), *runs.glob(f"{folder}/last.*ckpt")]
     homes = {path.parent.parent for path in files if not path.parent.parent.is_symlink()}
     if not homes:
-        where = runs if name == "*" else runs / name
+        searched = runs if name == "*" else runs / name
         raise ConfigError(
-            f"no run with a checkpoint in {where.absolute()}.\n"
+            f"no run with a checkpoint in {searched.absolute()}.\n"
             "Start one with `hrseg fit --config ...`, or name a file with --checkpoint."
         )
-    # A folder that somebody renamed has no date; it goes before those that have one.
+    # A folder that somebody renamed has no date; it sorts before those that have one.
     return max(homes, key=lambda run: (bool(re.match(r"\d{8}-\d{6}", run.name)), run.name))
 
 
@@ -109,11 +99,11 @@ def best_checkpoint(run: Path) -> Path:
     If it is damaged, the previous file with a warning.
     """
     best = whole_checkpoint(run / "checkpoints" / "best.ckpt")
-    return best if best.is_file() else whole_checkpoint(best.with_name("last.ckpt"))
+    return best if best.is_file() else newest_state(run)
 
 
 def checkpoint_at(path: Path) -> Path:
-    """Return the checkpoint that a path means, of a run folder its best one.
+    """Return the best checkpoint of a run folder, or the checkpoint at a path.
 
     If it is damaged, the previous file with a warning.
     """
@@ -121,34 +111,30 @@ def checkpoint_at(path: Path) -> Path:
 
 
 def refuse_links(run: Path) -> None:
-    """Refuse a run folder, maybe another's, in which hrseg would write through a link out of it.
+    """Refuse a run folder in which hrseg would write through a link out of it.
 
     Raises:
         ConfigError: a link in it leads out.
     """
     home = run.resolve()
-    for where, folders, files in os.walk(home):
+    for parent, folders, files in os.walk(home):
         for name in (*folders, *files):
-            link = Path(where, name)
-            goal = Path(os.path.realpath(link)) if link.is_symlink() else home
-            if not goal.is_relative_to(home):
+            link = Path(parent, name)
+            target = Path(os.path.realpath(link)) if link.is_symlink() else home
+            if not target.is_relative_to(home):
                 raise ConfigError(
-                    f"{link} leads out of its run, to {goal}: hrseg writes in there.\n"
+                    f"{link} leads out of its run, to {target}: hrseg writes in there.\n"
                     "Put what it leads to in its place, or remove it."
                 )
 
 
 def run_of(checkpoint: Path) -> Path | None:
-    """Return the run folder that a checkpoint lies in, if any."""
+    """Return the run folder that contains a checkpoint, if any."""
     run = checkpoint.absolute().parent.parent
     return run if (run / "config.yaml").is_file() else None
 
 
 def _job() -> str:
-    """Return what tells a step of a SLURM job from others, also after the job was requeued."""
+    """Return the part of a folder's name that tells steps of SLURM jobs apart, also requeued."""
     job, step = os.environ.get("SLURM_JOB_ID"), os.environ.get("SLURM_STEP_ID", "")
     return f"-job{job}.{step}" if job and step.isdigit() else ""
-
-
-def _changed(path: Path) -> float:
-    return path.stat().st_mtime

@@ -2,8 +2,7 @@
 
 import html
 import io
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -22,9 +21,10 @@ from hrseg.utils.registry import find
 from hrseg.visualize import colorize, error_map, legend, side_by_side
 
 Array = NDArray[np.uint8]
+Change = tuple[str, float | None, float | None]
 
 SCALES = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75)
-# Okabe and Ito's blue and vermilion: told apart by every kind of eye.
+# Okabe and Ito's blue and vermilion, distinct for colour-blind readers.
 BETTER, WORSE = (0, 114, 178), (213, 94, 0)
 _BOTH_WRONG, _BOTH_RIGHT, _VOID = (120, 120, 120), (235, 235, 235), (0, 0, 0)
 
@@ -36,35 +36,32 @@ def image_miou(seen: ImageRecord) -> float:
 
 
 def rank(evaluation: Evaluation, truth: str | None = None, pred: str | None = None) -> list[str]:
-    """Return the names of images, those to look at first.
+    """Return the names of images, those with the lowest mIoU first.
 
-    Args:
-        evaluation: from `open_evaluation`.
-        truth: a class; with it alone, images with most wrong pixels of that class come first.
-        pred: another class; images with most pixels of `truth` that are taken for it come first,
-            others are left out. Without either, those with the lowest mIoU come first.
+    With a class `truth` those with most wrong pixels of it come first, others are left out. With a
+    class `pred` only pixels of `truth` that are taken for it count.
 
     Raises:
         ConfigError: an unknown class.
     """
-    ids = {name: k for k, name in enumerate(evaluation.class_names)}
+    records = evaluation.records
     if truth is None:
-        return [seen.name for seen in sorted(evaluation.records, key=image_miou)]
-    one = find(ids, truth, "class")
-    if pred is None:
+        return [seen.name for seen in sorted(records, key=image_miou)]
+    ids = {name: k for k, name in enumerate(evaluation.class_names)}
+    true_id = find(ids, truth, "class")
+    pred_id = None if pred is None else find(ids, pred, "class")
 
-        def wrong(seen: ImageRecord) -> int:
-            return sum(count for t, p, count in seen.counts if t != p and one in (t, p))
+    def pixels(seen: ImageRecord) -> int:
+        pairs = {(t, p): count for t, p, count in seen.counts if t != p}
+        if pred_id is not None:
+            return pairs.get((true_id, pred_id), 0)
+        return sum(count for pair, count in pairs.items() if true_id in pair)
 
-        return _descending(evaluation, wrong)
-    other = find(ids, pred, "class")
-    return _descending(
-        evaluation, lambda seen: sum(n for t, p, n in seen.counts if (t, p) == (one, other))
-    )
+    return [seen.name for seen in sorted(records, key=pixels, reverse=True) if pixels(seen)]
 
 
 def confusions(evaluation: Evaluation, count: int = 10) -> list[tuple[str, str, int]]:
-    """Return the (true class, predicted class, pixels) of most pixels, the largest first."""
+    """Return the largest confusions: (true class, predicted class, pixels), the largest first."""
     matrix = np.array(evaluation.scores["confusion_matrix"])
     np.fill_diagonal(matrix, 0)
     largest = np.argsort(matrix, axis=None)[::-1][:count]
@@ -76,10 +73,7 @@ def confusions(evaluation: Evaluation, count: int = 10) -> list[tuple[str, str, 
 def panels(evaluation: Evaluation, name: str, pred: Array | None = None) -> Array:
     """Return image | truth | prediction | errors with a legend, RGB uint8.
 
-    Args:
-        evaluation: from `open_evaluation`.
-        name: of the image.
-        pred: another prediction (H, W) to show instead.
+    `pred` is another prediction (H, W) to show instead.
     """
     truth = evaluation.truth(name)
     pred = evaluation.pred(name) if pred is None else pred
@@ -88,56 +82,44 @@ def panels(evaluation: Evaluation, name: str, pred: Array | None = None) -> Arra
         [evaluation.image(name), *drawn, error_map(truth, pred)],
         ["image", "truth", "prediction", "errors"],
     )
-    shown = np.unique(np.concatenate([np.unique(truth), np.unique(pred)]))
-    classes = [k for k in shown.tolist() if k < len(evaluation.class_names)]
+    classes = [k for k in np.union1d(truth, pred).tolist() if k < len(evaluation.class_names)]
     names = [evaluation.class_names[k] for k in classes]
     colors = [evaluation.palette[k] for k in classes]
     return np.vstack([row, legend(names, colors, row.shape[1])])
 
 
-@dataclass(frozen=True)
-class Comparison:
-    """Two evaluations of the same images.
+def compare(first: Evaluation, second: Evaluation) -> tuple[list[Change], list[Change]]:
+    """Return the changes (name, before, after) of two evaluations of the same images.
 
-    Attributes:
-        classes: (name, IoU of the first, of the second); None for a class that never occurs.
-        images: (name, mIoU of the first, of the second), the largest loss first.
-    """
-
-    classes: list[tuple[str, float | None, float | None]]
-    images: list[tuple[str, float, float]]
-
-
-def compare(first: Evaluation, second: Evaluation) -> Comparison:
-    """Return what differs between two evaluations of the same images.
+    Those of the IoU of each class, None if it never occurs; and of the mIoU of each image, the
+    largest loss first.
 
     Raises:
-        ConfigError: their classes or images are others.
+        ConfigError: other classes or images.
     """
-    for what, a, b in (
+    images = [[seen.name for seen in evaluation.records] for evaluation in (first, second)]
+    for kind, ours, theirs in (
         ("classes", first.class_names, second.class_names),
-        ("images", [r.name for r in first.records], [r.name for r in second.records]),
+        ("images", *images),
     ):
-        if a != b:
-            odd = sorted(set(a) ^ set(b))[:3]
+        if ours != theirs:
+            odd = sorted(set(ours) ^ set(theirs))[:3]
             raise ConfigError(
-                f"{first.folder} and {second.folder} evaluated other {what}"
+                f"{first.folder} and {second.folder} evaluated other {kind}"
                 f"{', e.g. ' + ', '.join(odd) if odd else ''}.\n"
                 "Validate both by the same config to compare them."
             )
     rows = zip(first.scores["classes"], second.scores["classes"], strict=True)
-    mious = [
-        (a.name, image_miou(a), image_miou(b))
-        for a, b in zip(first.records, second.records, strict=True)
-    ]
-    return Comparison(
+    pairs = zip(first.records, second.records, strict=True)
+    mious = [(a.name, image_miou(a), image_miou(b)) for a, b in pairs]
+    return (
         [(a["name"], a["iou"], b["iou"]) for a, b in rows],
-        sorted(mious, key=lambda row: row[2] - row[1]),
+        [*sorted(mious, key=lambda row: row[2] - row[1])],
     )
 
 
 def changes(first: Evaluation, second: Evaluation, name: str) -> Array:
-    """Return where the second evaluation mends (blue) or breaks (orange) the first, RGB.
+    """Return a picture, RGB: blue the second evaluation corrects, orange it breaks the first.
 
     Light grey: right in both; dark grey: wrong in both; black: ignored.
     """
@@ -148,14 +130,10 @@ def changes(first: Evaluation, second: Evaluation, name: str) -> Array:
 
 
 def browse(run: str | Path, other: str | Path | None = None) -> "Browser":
-    """Return a widget that goes through the images of a run, or of two.
-
-    Args:
-        run: folder of a run, or of one of its validations.
-        other: a second one of the same images, shown beside it.
+    """Return a widget that shows the images of a run, or of two; folders as of `open_evaluation`.
 
     Raises:
-        ConfigError: no evaluation lies there, they do not compare, or ipywidgets is missing.
+        ConfigError: no evaluation, evaluations of other images, or ipywidgets is missing.
     """
     try:
         import ipywidgets  # noqa: F401
@@ -165,17 +143,10 @@ def browse(run: str | Path, other: str | Path | None = None) -> "Browser":
 
 
 class Browser:
-    """Choose a class or a confusion, walk through the images, try other scales.
+    """Widget to choose a class or a confusion, walk through the images, and try other scales.
 
-    Attributes:
-        truth: dropdown of the true class, the first entry is all.
-        pred: dropdown of what it is taken for, the first entry is anything.
-        position: slider through the ranked images.
-        scales: checkboxes; with one ticked the image is predicted again at those scales.
-        flip: checkbox; with the mirror image.
-        caption: what is shown.
-        picture: image, truth, prediction, errors, as PNG.
-        box: all of it, which Jupyter shows.
+    Its attributes are the widgets, so that code can set them. With one of `scales` or `flip` ticked
+    the image is predicted again.
     """
 
     def __init__(self, evaluation: Evaluation, other: Evaluation | None = None) -> None:
@@ -190,11 +161,10 @@ class Browser:
         self.pred = widgets.Dropdown(options=["anything", *names], description="taken for")
         self.position = widgets.IntSlider(0, 0, 0, description="image", continuous_update=False)
         narrow = widgets.Layout(width="auto")
-        self.scales = [
-            widgets.Checkbox(False, description=f"x{scale:g}", indent=False, layout=narrow)
-            for scale in SCALES
-        ]
-        self.flip = widgets.Checkbox(False, description="flip", indent=False, layout=narrow)
+        *self.scales, self.flip = (
+            widgets.Checkbox(False, description=text, indent=False, layout=narrow)
+            for text in (*(f"x{scale:g}" for scale in SCALES), "flip")
+        )
         self.caption, self.picture = widgets.HTML(), widgets.Image(format="png")
         self.picture.layout.max_width = "100%"
         chosen = [self.truth, self.pred, self.position]
@@ -213,7 +183,7 @@ class Browser:
 
     @cached_property
     def predictor(self) -> Predictor:
-        """What the scales are tried with, loaded when it is first needed."""
+        """The network of the run, loaded on the first use."""
         return load(self.evaluation.checkpoint)
 
     @property
@@ -236,19 +206,22 @@ class Browser:
             return
         lines, pred = [self._stored(self.evaluation, name)], None
         scales = [scale for scale, box in zip(SCALES, self.scales, strict=True) if box.value]
+        flip = self.flip.value
         try:
-            if scales or self.flip.value:
-                pred = self._predict(name, scales or [1.0])
-                seen = record(name, pred, self.evaluation.truth(name))
-                shown = ", ".join(f"{scale:g}" for scale in scales or [1.0])
-                flip = ", flip" * self.flip.value
-                lines.append(f"at scales {shown}{flip}: mIoU {image_miou(seen):.2%}")
+            if scales or flip:
+                scales = scales or [1.0]
+                predictor = self.predictor.with_protocol(scales=tuple(scales), flip=flip)
+                pred = predictor.segment(np.ascontiguousarray(self.evaluation.image(name))).mask
+                miou = image_miou(record(name, pred, self.evaluation.truth(name)))
+                shown = ", ".join([*(f"{scale:g}" for scale in scales), *["flip"] * flip])
+                lines.append(f"at scales {shown}: mIoU {miou:.2%}")
             pictures = [panels(self.evaluation, name, pred)]
             if self.other:
                 lines.append(self._stored(self.other, name))
-                drawn = [panels(self.other, name), changes(self.evaluation, self.other, name)]
-                pictures += [drawn[0], side_by_side(drawn[1:], ["blue: mended, orange: broken"])]
-            self.picture.value = _png(_stack(pictures))
+                changed = changes(self.evaluation, self.other, name)
+                pictures += [panels(self.other, name)]
+                pictures += [side_by_side([changed], ["blue: mended, orange: broken"])]
+            self.picture.value = _png(pictures)
         except HrsegError as error:
             lines.append(str(error))
         self.caption.value = "<br>".join(html.escape(line) for line in lines)
@@ -258,27 +231,12 @@ class Browser:
         number = f"{self.position.value + 1} of {len(self.ranked)}"
         return f"{name} ({number}), {evaluation.folder.name}: mIoU {image_miou(seen):.2%}"
 
-    def _predict(self, name: str, scales: Sequence[float]) -> Array:
-        predictor = self.predictor.with_protocol(scales=tuple(scales), flip=self.flip.value)
-        return predictor.segment(np.ascontiguousarray(self.evaluation.image(name))).mask
 
-
-def _descending(evaluation: Evaluation, pixels: Callable[[ImageRecord], int]) -> list[str]:
-    counted = [(pixels(seen), seen.name) for seen in evaluation.records]
-    return [name for count, name in sorted(counted, key=lambda row: -row[0]) if count]
-
-
-def _stack(pictures: Sequence[Array]) -> Array:
+def _png(pictures: Sequence[Array]) -> bytes:
+    """Return pictures below each other as a PNG file."""
     width = max(picture.shape[1] for picture in pictures)
-    return np.vstack(
-        [
-            np.pad(p, ((0, 0), (0, width - p.shape[1]), (0, 0)), constant_values=255)
-            for p in pictures
-        ]
-    )
-
-
-def _png(picture: Array) -> bytes:
-    stored = io.BytesIO()
-    Image.fromarray(picture).save(stored, "PNG")
-    return stored.getvalue()
+    widths = [((0, 0), (0, width - picture.shape[1]), (0, 0)) for picture in pictures]
+    padded = [np.pad(p, w, constant_values=255) for p, w in zip(pictures, widths, strict=True)]
+    stream = io.BytesIO()
+    Image.fromarray(np.vstack(padded)).save(stream, "PNG")
+    return stream.getvalue()

@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from hrseg.config.protocols import Protocol
 from hrseg.errors import DataError, HrsegError
 from hrseg.evaluation.analysis import write_details
 from hrseg.evaluation.results import Evaluation, open_evaluation
@@ -27,52 +28,50 @@ from hrseg.utils.constants import IGNORE_INDEX, __version__
 from hrseg.utils.files import write_bytes
 from hrseg.visualize import RIGHT_COLOR, VOID_COLOR, WRONG_COLOR, default_palette, indexed
 
+PANEL_WIDTH = 480  # pixels of a picture in the page
+
 
 def write_report(folder: str | Path, overrides: Sequence[str] = (), images: int = 60) -> Path:
-    """Write `report.html` into a folder that holds an evaluation, and return its path.
+    """Write `report.html` into a folder with an evaluation, and return its path.
 
-    The page asks for nothing outside itself. Without the data set it has no pictures, and says so.
-
-    Args:
-        folder: of a run, or of one of its validations.
-        overrides: `key=value` pairs that change its config, such as `data.root=/elsewhere`.
-        images: how many images the page holds at most; the numbers are of all.
+    The page loads nothing. Without the data set it has no pictures, and states the reason. It
+    shows at most so many `images`; the numbers are of all. `overrides` as of `open_evaluation`.
 
     Raises:
-        ConfigError: no evaluation lies there, or the disk is full.
+        ConfigError: no evaluation in the folder, or the disk is full.
     """
     evaluation = open_evaluation(folder, overrides)
     panels, faults = draw_panels(evaluation, choose_images(evaluation, images))
+    protocol = evaluation.scores.get("protocol")
+    count = f"{len(faults)} image{'s' * (len(faults) > 1)}"
     data = {
         "name": evaluation.config.name,
         "folder": str(evaluation.folder),
         "date": _date(evaluation.folder),
-        "protocol": _in_words(evaluation.scores.get("protocol", {})),
+        "protocol": str(Protocol(**protocol)) if protocol else "",
         "scores": evaluation.scores,
-        "palette": colors(evaluation),
+        "palette": _colors(evaluation),
         "records": [
             [seen.name, *seen.size, [number for row in seen.counts for number in row]]
             for seen in evaluation.records
         ],
         "panels": panels,
         "embedded": len(panels),
-        "fault": _fault(faults),
+        "fault": f"{count} could not be shown. {faults[0]}" if faults else None,
         "metrics": _metrics(evaluation.folder),
         "config": (evaluation.folder / "config.yaml").read_text(encoding="utf-8"),
         "versions": f"report by hrseg {__version__}, torch {version('torch')}",
     }
     path = evaluation.folder / "report.html"
-    # Half a character, of a name that is no UTF-8, is written as JSON writes it.
-    write_bytes(path, page(data).encode("utf-8", "backslashreplace"))
+    # A lone surrogate, of a name that is not UTF-8, is written as JSON writes it.
+    write_bytes(path, _page(data).encode("utf-8", "backslashreplace"))
     return path
 
 
 def report_run(folder: Path, details: bool) -> None:
-    """Write the report of an evaluation that has just ended; an error there costs no run.
+    """Write the report, and with `details` the analysis, of an evaluation that has just ended.
 
-    Args:
-        folder: of the run or of the validation; nothing is written if it has no images.json.
-        details: whether the analysis per image is written too.
+    A folder without images.json gets none; an error is printed as a note.
     """
     if not (folder / "images.json").is_file():
         return
@@ -84,116 +83,12 @@ def report_run(folder: Path, details: bool) -> None:
         note(f"no report: {error}")
 
 
-def page(data: Mapping[str, Any]) -> str:
-    """Return the page that shows `data`, under a policy that lets nothing else run or load."""
-    template = files("hrseg.evaluation").joinpath("page.html").read_text(encoding="utf-8")
-    policy = (
-        "default-src 'none'; img-src data:; base-uri 'none'; form-action 'none'; "
-        f"style-src '{_hash(template, 'style')}'; script-src '{_hash(template, 'script')}'"
-    )
-    scores = data["scores"]
-    parts = {
-        "csp": policy,
-        "title": escape(f"{data['name']}: mIoU {_percent(scores['miou'])}"),
-        "noscript": _plain_page(str(data["name"]), scores),
-        "data": script_json(data),
-    }
-    # In one pass: a value that looks like a mark stays a value.
-    return re.sub(r"\{\{(\w+)\}\}", lambda found: parts[found[1]], template)
-
-
-def script_json(data: Any) -> str:
-    """Return JSON that may stand inside <script>: nothing in it can end the element."""
-    text = json.dumps(data, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-    return re.sub("[<>&\u2028\u2029]", lambda found: f"\\u{ord(found[0]):04x}", text)
-
-
-def _hash(template: str, tag: str) -> str:
-    blocks = re.findall(rf"<{tag}>(.*?)</{tag}>", template, re.DOTALL)
-    digest = hashlib.sha256(blocks[0].encode()).digest()
-    return f"sha256-{base64.b64encode(digest).decode()}"
-
-
-def _plain_page(name: str, scores: Mapping[str, Any]) -> str:
-    """Return what a browser without scripts shows."""
-    rows = "".join(
-        f"<tr><td>{escape(row['name'])}</td><td>{_percent(row['iou'])}</td>"
-        f"<td>{_percent(row['accuracy'])}</td><td>{row['pixels']:,}</td></tr>"
-        for row in scores["classes"]
-    )
-    return (
-        f"<h1>{escape(name)}: mIoU {_percent(scores['miou'])}</h1>"
-        f"<p>Pixel accuracy {_percent(scores['pixel_accuracy'])}. "
-        "Pictures and confusions need JavaScript.</p>"
-        "<table><tr><th>class</th><th>IoU</th><th>accuracy</th><th>true pixels</th></tr>"
-        f"{rows}</table>"
-    )
-
-
-def _fault(faults: Sequence[HrsegError]) -> str | None:
-    if not faults:
-        return None
-    images = f"{len(faults)} image{'s' * (len(faults) > 1)}"
-    return f"{images} could not be shown. {faults[0]}"
-
-
-def _metrics(folder: Path) -> dict[str, list[float | None]] | None:
-    """Return the columns of metrics.csv, of this folder or of the run it belongs to."""
-    run = folder.parents[1] if folder.parent.name == "validate" else folder
-    path = next((f / "metrics.csv" for f in (folder, run) if (f / "metrics.csv").is_file()), None)
-    if path is None:
-        return None
-    text = path.read_text(encoding="utf-8", errors="replace")
-    try:
-        rows = list(csv.DictReader(text.replace("\0", "").splitlines()))
-    except csv.Error:  # a cell of megabytes
-        return None
-    names = [name for name in (rows[0] if rows else ()) if name]
-    return {name: [_finite(row.get(name)) for row in rows] for name in names}
-
-
-def _finite(text: str | None) -> float | None:
-    try:
-        value = float(text or "nan")
-    except ValueError:
-        return None
-    return value if math.isfinite(value) else None
-
-
-def _date(folder: Path) -> str:
-    """Return when the evaluation was made: its folder's date, else that of scores.json."""
-    try:
-        moment = datetime.strptime(folder.name[:15], "%Y%m%d-%H%M%S")
-    except ValueError:
-        moment = datetime.fromtimestamp((folder / "scores.json").stat().st_mtime)
-    return f"{moment:%Y-%m-%d %H:%M}"
-
-
-def _in_words(protocol: Mapping[str, Any]) -> str:
-    scales = [f"{scale:g}" for scale in protocol.get("scales", ())]
-    if not scales:
-        return ""
-    window = protocol.get("window")
-    what = f"windows of {window[0]} x {window[1]}" if window else "whole images"
-    several = f"{len(scales)} scales ({scales[0]} to {scales[-1]})"
-    size = f"at {several}" if len(scales) > 1 else f"at scale {scales[0]}"
-    mirror = "with" if protocol.get("flip") else "without"
-    return f"{protocol.get('name', '')}: {what} {size}, {mirror} mirror image"
-
-
-def _percent(ratio: float | None) -> str:
-    return "none" if ratio is None else f"{100 * ratio:.2f} %"
-
-
-PANEL_WIDTH = 480
-
-
 def choose_images(evaluation: Evaluation, limit: int) -> list[int]:
-    """Return the indices of the images to show, the most telling first.
+    """Return the indices of the images to show, the most informative first.
 
-    The image with the lowest mIoU; the worst image of every class, the worst class first; the one
-    that carries most of each of the 30 largest confusions; the second worst and the best of every
-    class. What is left of `limit` goes to the images with the lowest mIoU.
+    The image with the lowest mIoU; the worst image of every class, the worst class first; the
+    image with most pixels of each of the 30 largest confusions; the second worst and the best of
+    every class; then the images with the lowest mIoU.
     """
     hit, truth, pred = np.moveaxis(evaluation.matrices(), -1, 0)
     union = truth + pred - hit
@@ -212,7 +107,7 @@ def choose_images(evaluation: Evaluation, limit: int) -> list[int]:
 def draw_panels(
     evaluation: Evaluation, chosen: Sequence[int]
 ) -> tuple[dict[int, dict[str, str]], list[HrsegError]]:
-    """Return data URIs of each image, and what went wrong with the others."""
+    """Return data URIs of each image, and the errors of the others."""
     panels, faults = {}, []
     for index in chosen:
         try:
@@ -222,16 +117,87 @@ def draw_panels(
     return panels, faults
 
 
-def colors(evaluation: Evaluation) -> list[list[int]]:
-    """Return the colours of the masks; without masks, colours that can be told apart."""
+def script_json(data: Any) -> str:
+    """Return JSON for use inside <script>: nothing in it can end the element."""
+    text = json.dumps(data, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    return re.sub("[<>&\u2028\u2029]", lambda match: f"\\u{ord(match[0]):04x}", text)
+
+
+def _page(data: Mapping[str, Any]) -> str:
+    """Return the page that shows `data`, under a policy that lets nothing else run or load."""
+    template = files("hrseg.evaluation").joinpath("page.html").read_text(encoding="utf-8")
+    name, scores = escape(str(data["name"])), data["scores"]
+    title = f"{name}: mIoU {_percent(scores['miou'])}"
+    rows = "".join(
+        f"<tr><td>{escape(row['name'])}</td><td>{_percent(row['iou'])}</td>"
+        f"<td>{_percent(row['accuracy'])}</td><td>{row['pixels']:,}</td></tr>"
+        for row in scores["classes"]
+    )
+    parts = {
+        "csp": "default-src 'none'; img-src data:; base-uri 'none'; form-action 'none'; "
+        f"style-src '{_hash(template, 'style')}'; script-src '{_hash(template, 'script')}'",
+        "title": title,
+        "noscript": f"<h1>{title}</h1><p>Pixel accuracy {_percent(scores['pixel_accuracy'])}. "
+        "Pictures and confusions need JavaScript.</p><table><tr><th>class</th><th>IoU</th>"
+        f"<th>accuracy</th><th>true pixels</th></tr>{rows}</table>",
+        "data": script_json(data),
+    }
+    # In one pass: a value that looks like a mark stays a value.
+    return re.sub(r"\{\{(\w+)\}\}", lambda match: parts[match[1]], template)
+
+
+def _hash(template: str, tag: str) -> str:
+    blocks = re.findall(rf"<{tag}>(.*?)</{tag}>", template, re.DOTALL)
+    digest = hashlib.sha256(blocks[0].encode()).digest()
+    return f"sha256-{base64.b64encode(digest).decode()}"
+
+
+def _metrics(folder: Path) -> dict[str, list[float | None]] | None:
+    """Return the columns of metrics.csv, of this folder or of the run it belongs to."""
+    run = folder.parents[1] if folder.parent.name == "validate" else folder
+    path = next((f / "metrics.csv" for f in (folder, run) if (f / "metrics.csv").is_file()), None)
+    if path is None:
+        return None
+    text = path.read_text(encoding="utf-8", errors="replace")
+    try:
+        rows = list(csv.DictReader(text.splitlines()))
+    except csv.Error:  # a cell of megabytes
+        return None
+    names = [name for name in (rows[0] if rows else ()) if name]
+    return {name: [_finite(row.get(name)) for row in rows] for name in names}
+
+
+def _finite(text: str | None) -> float | None:
+    try:
+        value = float(text or "nan")
+    except ValueError:
+        return None
+    return value if math.isfinite(value) else None
+
+
+def _date(folder: Path) -> str:
+    """Return the date of the evaluation: its folder's, else that of scores.json."""
+    try:
+        moment = datetime.strptime(folder.name[:15], "%Y%m%d-%H%M%S")
+    except ValueError:
+        moment = datetime.fromtimestamp((folder / "scores.json").stat().st_mtime)
+    return f"{moment:%Y-%m-%d %H:%M}"
+
+
+def _percent(ratio: float | None) -> str:
+    return "none" if ratio is None else f"{100 * ratio:.2f} %"
+
+
+def _colors(evaluation: Evaluation) -> list[list[int]]:
+    """Return the colours of the masks; without masks, distinct colours."""
     try:
         return evaluation.palette
-    except (DataError, OSError, SyntaxError, ValueError, Image.DecompressionBombError):
+    except DataError:
         return [list(color) for color in default_palette(len(evaluation.class_names))]
 
 
 def _from_worst(iou: NDArray[np.float64], union: NDArray[np.int64]) -> list[int]:
-    """Return the images by rising IoU of a class, without those that hold little of it.
+    """Return the images by rising IoU of a class, without those that contain little of it.
 
     An image with a few pixels of a class has an IoU of chance; below the median is little.
     """
@@ -240,15 +206,15 @@ def _from_worst(iou: NDArray[np.float64], union: NDArray[np.int64]) -> list[int]
 
 
 def _carriers(evaluation: Evaluation, count: int) -> list[int]:
-    """Return the image that carries most of each of the `count` largest confusions."""
-    most: dict[tuple[int, int], tuple[int, int]] = {}
+    """Return the image with most pixels of each of the `count` largest confusions."""
+    carriers: dict[tuple[int, int], tuple[int, int]] = {}
     for index, seen in enumerate(evaluation.records):
         for truth, pred, pixels in seen.counts:
-            if truth != pred and pixels > most.get((truth, pred), (0, 0))[0]:
-                most[truth, pred] = (pixels, index)
+            if truth != pred and pixels > carriers.get((truth, pred), (0, 0))[0]:
+                carriers[truth, pred] = (pixels, index)
     matrix = evaluation.scores["confusion_matrix"]
-    largest = sorted(most, key=lambda pair: -matrix[pair[0]][pair[1]])[:count]
-    return [most[pair][1] for pair in largest]
+    largest = sorted(carriers, key=lambda pair: -matrix[pair[0]][pair[1]])[:count]
+    return [carriers[pair][1] for pair in largest]
 
 
 def _panel(evaluation: Evaluation, name: str) -> dict[str, str]:
@@ -262,10 +228,13 @@ def _panel(evaluation: Evaluation, name: str) -> dict[str, str]:
     photo = Image.fromarray(evaluation.image(name))
     photo.thumbnail((PANEL_WIDTH, 4 * PANEL_WIDTH))
     errors = np.where(truth == IGNORE_INDEX, 2, truth != pred).astype(np.uint8)
-    pictures: dict[str, str] = {"image": _uri(photo, "JPEG", quality=80)}
-    palettes = {"truth": (truth, colors(evaluation)), "pred": (pred, colors(evaluation))}
-    palettes["errors"] = (errors, [[*RIGHT_COLOR], [*WRONG_COLOR], [*VOID_COLOR]])
-    for key, (mask, palette) in palettes.items():
+    colors = _colors(evaluation)
+    pictures = {"image": _uri(photo, "JPEG", quality=80)}
+    for key, mask, palette in (
+        ("truth", truth, colors),
+        ("pred", pred, colors),
+        ("errors", errors, (RIGHT_COLOR, WRONG_COLOR, VOID_COLOR)),
+    ):
         small = indexed(mask, palette).resize(photo.size, Image.Resampling.NEAREST)
         pictures[key] = _uri(small, "PNG", optimize=True)
     return pictures

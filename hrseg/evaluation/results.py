@@ -1,9 +1,11 @@
 """Stored results of an evaluation: scores.json, images.json and masks, validated."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import cached_property
+from operator import itemgetter
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 import numpy as np
 import torch
@@ -23,6 +25,7 @@ from hrseg.training.factory import build_data
 from hrseg.utils.constants import IGNORE_INDEX
 from hrseg.utils.files import write_json
 
+T = TypeVar("T")
 _Count = Annotated[Integer, Field(ge=0, lt=2**53)]  # pixels: the integers of a page's script
 _Ratio = Annotated[Number, Field(ge=0, le=1)] | None
 
@@ -41,11 +44,6 @@ class ImageRecord:
     size: tuple[_Count, _Count]
     counts: tuple[tuple[_Count, _Count, _Count], ...]
 
-    @property
-    def pixels(self) -> int:
-        """How many pixels were scored."""
-        return sum(count for _, _, count in self.counts)
-
     def matrix(self, num_classes: int) -> NDArray[np.int64]:
         """Return the confusion matrix (K, K), rows are the truth."""
         matrix = np.zeros((num_classes, num_classes), np.int64)
@@ -54,43 +52,35 @@ class ImageRecord:
         return matrix
 
 
-def record(name: str, pred: Array, truth: Array, ignore_index: int = IGNORE_INDEX) -> ImageRecord:
+def record(name: str, pred: Array, truth: Array) -> ImageRecord:
     """Return the counts of a prediction (H, W) and its truth, both ids 0..255."""
     pairs = count_pairs(*(torch.from_numpy(ids).flatten() for ids in (pred, truth))).numpy()
-    pairs[ignore_index] = 0
-    found = np.argwhere(pairs).tolist()
-    counts = tuple((t, p, int(pairs[t, p])) for t, p in found)
+    pairs[IGNORE_INDEX] = 0
+    counts = tuple((t, p, int(pairs[t, p])) for t, p in np.argwhere(pairs).tolist())
     return ImageRecord(name, (truth.shape[0], truth.shape[1]), counts)
 
 
 def write_records(folder: Path, records: Sequence[ImageRecord]) -> None:
     """Write `images.json`."""
-    ordered = sorted(records, key=lambda seen: seen.name)
-    write_json(
-        folder / "images.json",
-        [{"name": r.name, "size": r.size, "counts": r.counts} for r in ordered],
-        indent=None,
-    )
-
-
-_FILES = ("config.yaml", "scores.json", "images.json")
+    rows = [{"name": seen.name, "size": seen.size, "counts": seen.counts} for seen in records]
+    write_json(folder / "images.json", sorted(rows, key=itemgetter("name")), indent=None)
 
 
 class Evaluation:
-    """An evaluation that lies in a folder.
+    """An evaluation stored in a folder.
 
     Attributes:
-        folder: where.
-        config: what was evaluated, and on what.
+        folder: of config.yaml, scores.json, images.json and masks/.
+        config: of the run, with its data set.
         scores: the content of scores.json.
         class_names: a name per id.
         palette: an RGB colour per id.
         records: the counts of each image, by name.
-        checkpoint: what was evaluated.
+        checkpoint: the evaluated file.
     """
 
     def __init__(self, folder: Path, config: Config) -> None:
-        """Read the numbers; images and masks are read when they are asked for."""
+        """Read the numbers; images and masks are read on demand."""
         self.folder, self.config = folder, config
         self.scores = read_scores(folder / "scores.json")
         self.class_names: list[str] = [row["name"] for row in self.scores["classes"]]
@@ -99,33 +89,34 @@ class Evaluation:
 
     @cached_property
     def palette(self) -> list[list[int]]:
-        """An RGB colour per id, as the masks have them."""
-        with Image.open(self.mask_path(self.records[0].name), formats=("PNG",)) as mask:
+        """An RGB colour per id, as the masks have them.
+
+        Raises:
+            DataError: the first mask is missing or damaged.
+        """
+        with self._mask(self.records[0].name) as mask:
             flat = mask.getpalette() or []
         return [flat[i : i + 3] for i in range(0, 3 * len(self.class_names), 3)]
 
     def matrices(self) -> NDArray[np.int64]:
-        """Return (N, K, 3): pixels of a class that are found, that are true, that are predicted."""
-        found = np.zeros((len(self.records), len(self.class_names), 3), np.int64)
+        """Return (N, K, 3): the found, the true and the predicted pixels of each class."""
+        totals = np.zeros((len(self.records), len(self.class_names), 3), np.int64)
         for index, seen in enumerate(self.records):
-            for truth, pred, count in seen.counts:
-                found[index, truth, 1] += count
-                found[index, pred, 2] += count
-                if truth == pred:
-                    found[index, truth, 0] += count
-        return found
+            matrix = seen.matrix(len(self.class_names))
+            totals[index] = np.stack([matrix.diagonal(), matrix.sum(1), matrix.sum(0)], 1)
+        return totals
 
     def image(self, name: str) -> Array:
         """Return the image, RGB uint8 (H, W, 3), as the data set reads it.
 
         Raises:
-            DataError: it is not there any more.
+            DataError: it is missing.
         """
-        return self._dataset.read(self._index[name])[0]
+        return self._dataset.read(self._dataset.names.index(name))[0]
 
     def truth(self, name: str) -> Array:
         """Return the true ids (H, W), 255 = ignored; errors as `image`."""
-        return self._dataset.read(self._index[name])[1]
+        return self._dataset.read(self._dataset.names.index(name))[1]
 
     def pred(self, name: str) -> Array:
         """Return the predicted ids (H, W).
@@ -133,60 +124,59 @@ class Evaluation:
         Raises:
             DataError: the mask is missing or damaged.
         """
-        path = self.mask_path(name)
-        try:
-            with Image.open(path, formats=("PNG",)) as mask:
-                return np.array(mask)
-        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-            raise DataError(
-                f"{path}: no readable mask ({error}).\n"
-                "`hrseg validate` writes the masks of an evaluation."
-            ) from error
+        with self._mask(name) as mask:
+            return np.array(mask)
 
     def mask_path(self, name: str) -> Path:
-        """Return where the predicted mask of an image lies.
+        """Return the path of the predicted mask of an image.
 
         Raises:
-            DataError: the name leads to another folder, and so is none that hrseg gave.
+            DataError: the name leads to another folder.
         """
         path = self.folder / "masks" / f"{name}.png"
         if path.name != f"{name}.png" or "\0" in name:
             raise DataError(f"{self.folder}: {name!r} is no name of an image. Evaluate again.")
         return path
 
+    @contextmanager
+    def _mask(self, name: str) -> Iterator[Image.Image]:
+        path = self.mask_path(name)
+        try:
+            with Image.open(path, formats=("PNG",)) as mask:
+                yield mask
+        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+            raise DataError(
+                f"{path}: no readable mask ({error}).\n"
+                "`hrseg validate` writes the masks of an evaluation."
+            ) from error
+
     @cached_property
     def _dataset(self) -> SegmentationDataset:
-        root = Path(self.config.data.root).expanduser()
-        if not root.is_dir():  # nor is one drawn: what is looked at is another's
+        root, split = Path(self.config.data.root).expanduser(), self.config.data.val_split
+        if not root.is_dir():  # `build_data` would draw the built-in scenes
             raise DataError(f"data.root: no folder {root}.\nSay where it is: data.root=/path")
-        dataset = build_data(self.config).dataset(self.config.data.val_split)
-        missing = [seen.name for seen in self.records if seen.name not in dataset.names]
+        dataset = build_data(self.config).dataset(split)
+        missing = {seen.name for seen in self.records} - set(dataset.names)
         if missing:
             raise DataError(
-                f"{len(missing)} images of {self.folder} are not in split "
-                f"{self.config.data.val_split} of {self.config.data.root}, e.g. {missing[0]}\n"
+                f"{len(missing)} images of {self.folder} are not in split {split} of "
+                f"{self.config.data.root}, e.g. {min(missing)}\n"
                 "Say where the data set is: data.root=/path"
             )
         return dataset
-
-    @cached_property
-    def _index(self) -> dict[str, int]:
-        return {name: index for index, name in enumerate(self._dataset.names)}
 
 
 def open_evaluation(folder: str | Path, overrides: Sequence[str] = ()) -> Evaluation:
     """Return the evaluation in the folder of a run, or of one of its validations.
 
-    Args:
-        folder: holds config.yaml, scores.json, images.json and masks/.
-        overrides: `key=value` pairs that change its config, such as `data.root=/elsewhere`.
+    `overrides` are `key=value` pairs that change its config, such as `data.root=/elsewhere`.
 
     Raises:
-        ConfigError: no evaluation lies there.
+        ConfigError: no evaluation in the folder.
     """
     folder = Path(folder).resolve()
-    missing = [name for name in _FILES if not (folder / name).is_file()]
-    if missing:
+    files = ("config.yaml", "scores.json", "images.json")
+    if missing := [name for name in files if not (folder / name).is_file()]:
         raise ConfigError(
             f"{folder} holds no evaluation: no {', '.join(missing)}.\n"
             "Expected a run folder or one of its validate/ folders; "
@@ -224,19 +214,13 @@ class Scores(BaseModel):
     checkpoint: Annotated[str, Field(max_length=4096)] | None = None
 
 
-_RECORDS = TypeAdapter(list[ImageRecord])
-
-
 def read_scores(path: Path) -> dict[str, Any]:
     """Return the validated content of a scores.json.
 
     Raises:
         ConfigError: damaged, or not written by hrseg.
     """
-    try:
-        scores = Scores.model_validate_json(path.read_bytes())
-    except ValidationError as error:
-        raise _damaged(path, first_problem(error)) from error
+    scores = _read(path, TypeAdapter(Scores))
     sizes = [len(row) for row in scores.confusion_matrix]
     if sizes != [len(scores.classes)] * len(scores.classes):
         raise _damaged(path, "confusion_matrix: expected a row and a column per class")
@@ -249,14 +233,18 @@ def read_records(path: Path, classes: int) -> list[ImageRecord]:
     Raises:
         ConfigError: damaged, or not written by hrseg.
     """
-    try:
-        records = _RECORDS.validate_json(path.read_bytes())
-    except ValidationError as error:
-        raise _damaged(path, first_problem(error)) from error
+    records = _read(path, TypeAdapter(list[ImageRecord]))
     for number, seen in enumerate(records):
         if any(truth >= classes or pred >= classes for truth, pred, _ in seen.counts):
             raise _damaged(path, f"{number}.counts: expected ids below {classes}")
     return records
+
+
+def _read(path: Path, schema: TypeAdapter[T]) -> T:
+    try:
+        return schema.validate_json(path.read_bytes())
+    except ValidationError as error:
+        raise _damaged(path, first_problem(error)) from error
 
 
 def _damaged(path: Path, problem: str) -> ConfigError:

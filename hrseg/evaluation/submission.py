@@ -25,14 +25,13 @@ class Submission(Callback):
     def __init__(
         self, folder: Path, images: Sequence[Path], names: Sequence[str], raw_ids: Sequence[int]
     ) -> None:
-        """Take the images that are predicted, their names, and the raw id of each class."""
+        """Take the images of the test, their names, and the raw id of each class."""
         self.folder, self.images, self.names = folder, images, names
         self.raw_ids = np.array(raw_ids, np.uint8)
         self.masks = folder / "masks"
 
     def on_test_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Agree on one folder among the processes."""
-        self.masks = trainer.strategy.broadcast(self.masks)
+        self.masks = trainer.strategy.broadcast(self.masks)  # one folder for all processes
         self.masks.mkdir(parents=True, exist_ok=True)
 
     def on_test_batch_end(
@@ -44,47 +43,41 @@ class Submission(Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Write the mask of one image."""
         mask = Image.fromarray(self.raw_ids[outputs["pred"].cpu().numpy()])
         path = self.masks / f"{batch['name'][0]}.png"
-        # Two processes may hold the same image, to even out their shares.
+        # Two processes may predict the same image, to even out their shares.
         partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
         mask.save(partial, format="PNG")
         os.replace(partial, path)
 
     def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Check what was written, and zip it."""
         trainer.strategy.barrier()
-        if trainer.is_global_zero:
-            limited = sum(trainer.num_test_batches) * trainer.world_size < len(self.images)
-            if limited:
-                get_console().print("note: not all images were predicted, so nothing is zipped")
-                return
-            check_submission(self.masks, self.images, self.names, self.raw_ids.tolist())
-            write_zip(self.masks, self.folder / "submission.zip")
+        if not trainer.is_global_zero:
+            return
+        if sum(trainer.num_test_batches) * trainer.world_size < len(self.images):
+            get_console().print("note: not all images were predicted, so nothing is zipped")
+            return
+        check_submission(self.masks, self.images, self.names, self.raw_ids.tolist())
+        write_zip(self.masks, self.folder / "submission.zip")
 
 
 def check_submission(
     masks: Path, images: Sequence[Path], names: Sequence[str], raw_ids: Sequence[int]
 ) -> None:
-    """Prove that a folder of masks is what the server expects.
-
-    Args:
-        masks: the folder.
-        images: what was predicted.
-        names: the stem of each image's mask.
-        raw_ids: the ids that may occur.
+    """Verify that a folder has the mask `<name>.png` of each image, with known ids.
 
     Raises:
         VerificationError: a mask is missing or superfluous, or has another size, type or id.
     """
-    expected = {f"{name}.png" for name in names}
-    found = {path.name for path in masks.iterdir()}
-    faults = [f"{name}: missing" for name in sorted(expected - found)]
-    faults += [f"{name}: not the name of a test image" for name in sorted(found - expected)]
-    for image, name in zip(images, names, strict=True):
-        if f"{name}.png" in found:
-            faults += _faults(masks / f"{name}.png", image, raw_ids)
+    expected = {f"{name}.png": image for name, image in zip(names, images, strict=True)}
+    present = {path.name for path in masks.iterdir()}
+    faults = [f"{name}: missing" for name in sorted(expected.keys() - present)]
+    faults += [
+        f"{name}: not the name of a test image" for name in sorted(present - expected.keys())
+    ]
+    for name, image in expected.items():
+        if name in present:
+            faults += _faults(masks / name, image, raw_ids)
     if faults:
         raise VerificationError(
             f"the submission in {masks} is not what the server expects, {len(faults)} faults:\n"
@@ -93,11 +86,8 @@ def check_submission(
 
 
 def write_zip(masks: Path, path: Path) -> None:
-    """Zip a folder of masks, without its name; a reader sees no half-written file."""
-    with (
-        replacing(path) as partial,
-        zipfile.ZipFile(partial, "w", zipfile.ZIP_STORED) as archive,  # PNGs are compressed
-    ):
+    """Zip the PNG files of a folder, atomically; PNGs are compressed already."""
+    with replacing(path) as partial, zipfile.ZipFile(partial, "w", zipfile.ZIP_STORED) as archive:
         for mask in sorted(masks.glob("*.png")):
             archive.write(mask, mask.name)
 
@@ -107,5 +97,5 @@ def _faults(mask: Path, image: Path, raw_ids: Sequence[int]) -> list[str]:
         if opened.mode != "L" or opened.size != truth.size:
             wrong = f"{opened.mode} of {opened.size}, expected L of {truth.size} (width, height)"
             return [f"{mask.name}: {wrong}"]
-        others = np.setdiff1d(np.unique(np.asarray(opened)), raw_ids)
+        others = np.setdiff1d(np.asarray(opened), raw_ids)
     return [f"{mask.name}: ids {others[:5].tolist()} are no classes"] if len(others) else []

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Time and memory of predicting huge images in tiles, and what the tiles' seams cost.
+"""Time and memory of predicting huge images in tiles, and the agreement at their seams.
 
     big_image.py --sizes 5000 10000 20000       a generated TIFF of each size, squared
     big_image.py --agreement RUN --images DIR   tiles against the whole image, 2048x1024
@@ -24,7 +24,7 @@ SEAM = 16  # pixels to either side
 
 
 def main() -> None:
-    """Run what was asked for and print it."""
+    """Run the measurement and print it."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--sizes", nargs="+", metavar="SIDE or HxW", default=[])
     parser.add_argument("--agreement", type=Path, metavar="RUN")

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""How fast exported files are against the network run the authors' way, and how equal.
+"""Speed and agreement of exported files against the network run the authors' way.
 
 `compare_export.py [hrnet_w18] [512x1024]`: one image, alternating runs in one process. The authors'
 way: NCHW, eager, float32, batch norms apart. int8 is fitted to drawn scenes and its

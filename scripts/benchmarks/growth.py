@@ -1,17 +1,18 @@
 #!/usr/bin/env python3
-"""How cost grows: evaluation and training against pixels, evaluation and memory against images.
+"""Growth of cost: evaluation and training by pixels, evaluation and memory by images.
 
     scripts/benchmarks/growth.py --out growth.png --json growth.json
 
-Draws its own street scenes. Every point is of a process of its own, the points of a curve take
-turns, and each is the median of its rounds. Time should be a straight line, memory a level one.
+Draws its own street scenes. Every point is of a fresh process, the points take turns, and each is
+the median of its rounds. Time should be a straight line, memory a level one.
 """
 
 import argparse
 import json
 import statistics
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ import matplotlib
 import numpy as np
 
 from hrseg.benchmark.evaluation import evaluation
-from hrseg.benchmark.measure import in_process, machine
+from hrseg.benchmark.measure import by_turns, in_process, machine
 from hrseg.benchmark.model import train_step
 from hrseg.config.loader import load_config
 from hrseg.config.schema import Config
@@ -29,6 +30,7 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
 Points = list[tuple[float, float]]
+Work = Callable[..., dict[str, Any]]
 HEIGHTS = (224, 320, 512, 704, 1024, 1248, 1408)  # widths are twice that: 0.1 to 4 megapixels
 CROPS = (128, 192, 256, 352, 448, 512)
 IMAGES = (1, 5, 10, 20, 30, 40)
@@ -59,32 +61,34 @@ def main() -> None:
 
 def measure(folder: Path, arguments: argparse.Namespace) -> dict[str, Points]:
     """Return the points of each curve, by its title."""
-    found: dict[str, dict[float, list[float]]] = {}
 
-    def note(curve: str, x: float, y: float) -> None:
-        found.setdefault(curve, {}).setdefault(x, []).append(y)
-        print(f"{curve}: {x:g} -> {y:.4g}", flush=True)
+    def run(work: Work, height: int, images: int, count: int) -> dict[str, Any]:
+        config = scenes(folder, arguments.backbone, height, images)
+        return in_process(work, config, arguments.precision, count)
 
-    for _ in range(arguments.rounds):
-        for height in HEIGHTS:
-            config = scenes(folder, arguments.backbone, height, 5)
-            seen = in_process(evaluation, config, arguments.precision, 5)
-            seconds = seen["network"]["median"] + seen["after_network"]["median"]
-            note("evaluation: seconds by megapixels", height * 2 * height / 1e6, seconds)
-        for crop in CROPS:
-            config = scenes(folder, arguments.backbone, crop, 5)
-            seen = in_process(train_step, config, arguments.precision, 7)
-            note("training step: seconds by megapixels", crop * 2 * crop / 1e6,
-                 seen["seconds"]["median"])  # fmt: skip
-        for images in IMAGES:
-            config = scenes(folder, arguments.backbone, 320, max(IMAGES))
-            seen = in_process(evaluation, config, arguments.precision, images)
-            mean = sum(seen[part]["mean"] for part in ("network", "after_network", "reading"))
-            note("evaluation: seconds by images", images, images * mean)
-            note("evaluation: peak MiB by images", images, seen["peak_mib"])
+    ways = {f"height {height}": partial(run, evaluation, height, 5, 5) for height in HEIGHTS}
+    ways |= {f"crop {crop}": partial(run, train_step, crop, 5, 7) for crop in CROPS}
+    ways |= {f"images {n}": partial(run, evaluation, 320, max(IMAGES), n) for n in IMAGES}
+    _, found = by_turns(ways, arguments.rounds)
+
+    def median(way: str, *parts: str, of: str = "median") -> float:
+        return statistics.median(sum(seen[part][of] for part in parts) for seen in found[way])
+
+    parts = ("network", "after_network")
+    peaks = {
+        n: statistics.median(seen["peak_mib"] for seen in found[f"images {n}"]) for n in IMAGES
+    }
     return {
-        curve: [(x, statistics.median(values)) for x, values in points.items()]
-        for curve, points in found.items()
+        "evaluation: seconds by megapixels": [
+            (2 * height**2 / 1e6, median(f"height {height}", *parts)) for height in HEIGHTS
+        ],
+        "training step: seconds by megapixels": [
+            (2 * crop**2 / 1e6, median(f"crop {crop}", "seconds")) for crop in CROPS
+        ],
+        "evaluation: seconds by images": [
+            (n, n * median(f"images {n}", *parts, "reading", of="mean")) for n in IMAGES
+        ],
+        "evaluation: peak MiB by images": list(peaks.items()),
     }
 
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""How long training takes to reach a mIoU on CamVid val: hrseg, and then the authors' way.
+"""Seconds of training until a mIoU on CamVid val: hrseg, and then the authors' way.
 
     scripts/benchmarks/time_to_miou.py --root CAMVID [--target 0.45] [--json F]
 
@@ -27,6 +27,7 @@ import pytorch_lightning as pl
 import torch
 from torch.utils.data import DataLoader, Dataset
 
+from hrseg.benchmark.measure import by_turns, ratio, timed
 from hrseg.config.loader import load_config
 from hrseg.config.schema import Config
 from hrseg.data.cache_writer import write_cache
@@ -59,19 +60,27 @@ def main() -> None:
             f"seed={arguments.seed}",
         ]  # fmt: skip
         config = load_config(arguments.config, overrides)
-        began = time.perf_counter()
-        make_cache(config)
-        report: dict[str, object] = {"cache_seconds": time.perf_counter() - began}
+        cache_seconds: list[float] = []
+        with timed(cache_seconds):
+            make_cache(config)
         pl.seed_everything(config.seed, workers=True, verbose=False)
         data = build_data(config)
         data.setup("fit")
         task = build_task(config, data)
         network = copy.deepcopy(task.model)
-        ours = train(config, data, task, arguments.target)
-    theirs = train_authors_way(config, data, network, arguments.target)
-    ratio = theirs[-1]["seconds"] / ours[-1]["seconds"]
-    report |= {"ratio": ratio, "ours": ours, "authors_way": theirs, "target": arguments.target}
-    print(f"hrseg reached {arguments.target} in 1/{ratio:.2f} of the time")
+        ways = {
+            "ours": lambda: train(config, data, task, arguments.target),
+            "authors_way": lambda: train_authors_way(config, data, network, arguments.target),
+        }
+        seconds, curves = by_turns(ways, 1)
+    figures = ratio(seconds["authors_way"], seconds["ours"])
+    report = {
+        "cache_seconds": cache_seconds[0],
+        "ratio": figures["ratio"],
+        **{name: curve for name, (curve,) in curves.items()},
+        "target": arguments.target,
+    }
+    print(f"hrseg reached {arguments.target} in 1/{figures['ratio']:.2f} of the time")
     if arguments.json:
         arguments.json.write_text(json.dumps(report, indent=1))
 
@@ -194,7 +203,7 @@ def score(model: torch.nn.Module, data: SegmentationDataModule) -> float:
 
 
 def note(curve: Curve, began: float, epoch: int, miou: float, who: str) -> None:
-    """Write a score down, and say it."""
+    """Record a score, and print it."""
     curve.append({"epoch": epoch, "seconds": time.perf_counter() - began, "miou": miou})
     print(f"{who}: epoch {epoch}, {curve[-1]['seconds']:.0f} s, mIoU {miou:.4f}", flush=True)
 

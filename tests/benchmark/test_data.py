@@ -2,7 +2,6 @@
 
 import itertools
 import json
-import math
 
 import pytest
 
@@ -15,9 +14,7 @@ from hrseg.benchmark.data import (
     verdict,
     worker_counts,
 )
-from hrseg.commands._data import cache_data
 from hrseg.config.loader import load_config
-from hrseg.data import dataset
 from hrseg.training.factory import build_data
 from tests.camvid_tree import fit_overrides, make_camvid
 
@@ -36,7 +33,7 @@ def data(tried):
 
 @pytest.fixture
 def clock(monkeypatch):
-    """A clock that goes on by a second whenever it is looked at."""
+    """A clock that advances by a second at each call."""
     ticks = itertools.count()
     monkeypatch.setattr(module.time, "perf_counter", lambda: float(next(ticks)))
 
@@ -45,9 +42,7 @@ def clock(monkeypatch):
     ("processors", "counts"),
     [
         (1, [0, 1]),
-        (2, [0, 1, 2]),
         (5, [0, 1, 2, 3, 4, 5]),
-        (16, [0, 1, 2, 3, 4, 6, 8, 12, 16]),
         (20, [0, 1, 2, 3, 4, 6, 8, 12, 16, 20]),
     ],
 )
@@ -101,43 +96,22 @@ def test_reading_and_augmentation_are_told_apart(data, clock):
     assert "read" not in vars(data.train_dataset)
 
 
-def test_with_a_cache_nothing_is_left_to_decode(tried, tmp_path, monkeypatch):
-    cached = tried.copy()
-    cached.data.cache = str(tmp_path / "cache")
-    cache_data(cached, workers=0)
-    data = build_data(cached)
-    data.setup("fit")
-    monkeypatch.setattr(dataset, "read_image", None)
-    reading, augmentation = sample_seconds(data, seconds=0.01)
-    assert len(reading) == len(augmentation) >= 8 and loading_rate(data, 0, 0.01) > 0
-
-
-def test_few_samples_are_read_over_and_over(data, clock):
-    assert len(sample_seconds(data, seconds=1)[0]) == 8
-    assert len(data.train_dataset) == 4
-
-
 def test_the_rate_is_samples_by_seconds(data, clock):
     # Two images a batch; the clock ticks at the start, after the third batch, and at the end of
     # each third.
     assert loading_rate(data, 0, seconds=1) == 3 * 2 / 2
 
 
-def test_workers_are_really_started(data):
-    rate = loading_rate(data, 1, seconds=0.01)
-    assert rate > 0 and math.isfinite(rate)
-
-
-@pytest.mark.parametrize("model", [True, False])
+@pytest.mark.parametrize("step", [True, False])
 @pytest.mark.usefixtures("here")
-def test_the_data_of_a_config_is_measured_and_judged(tried, tmp_path, monkeypatch, capsys, model):
+def test_the_data_of_a_config_is_measured_and_judged(tried, tmp_path, monkeypatch, capsys, step):
     monkeypatch.setattr(module, "processors", lambda: 1)
     out = tmp_path / "data.json"
-    result = benchmark_data(tried, seconds=0.01, model=model, out=out)
+    result = benchmark_data(tried, seconds=0.01, step=step, out=out)
     assert json.loads(out.read_text()) == result
     assert list(result["loader"]) == ["0", "1"] and result["recommended_workers"] == 1
     assert 0 < result["reading_share"] < 1 and result["batch"] == 2
-    if model:
+    if step:
         assert result["wanted"] == pytest.approx(2 / result["train_step"]["median"])
         assert "between the steps" in result["verdict"]
     else:

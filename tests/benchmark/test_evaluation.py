@@ -41,10 +41,6 @@ def test_the_parts_of_an_image_are_told_apart(root, here, tmp_path, capsys):
     assert "0.75" in printed and "precision 32" in printed
 
 
-def test_no_more_images_are_evaluated_than_there_are(root):
-    assert evaluation(config(root), "32-true", images=50)["images"] == 3
-
-
 def test_it_is_the_evaluation_of_hrseg_that_is_timed(root, monkeypatch):
     seen = []
     step = SegmentationTask.validation_step

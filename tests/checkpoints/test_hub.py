@@ -88,17 +88,3 @@ def test_timms_own_table_of_tensors_is_the_one_that_is_read():
         _, report = compare(model, state, "timm", purpose="initialise")
         assert report.unexpected == report.mismatched == []
         assert not any(key.startswith("backbone.") for key in report.missing)
-
-
-def test_the_hubs_own_cache_is_read_without_a_network(tmp_path, monkeypatch):
-    pytest.importorskip("huggingface_hub")
-    home = tmp_path / "models--timm--hrnet_w18_small.ms_in1k"
-    (home / "snapshots" / "abc").mkdir(parents=True)
-    (home / "refs").mkdir()
-    (home / "refs" / "main").write_text("abc")
-    save_file(TIMM, home / "snapshots" / "abc" / "model.safetensors")
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    assert hub.fetch("timm/hrnet_w18_small.ms_in1k").is_file()
-    with pytest.raises(ConfigError, match="could not be downloaded"):
-        hub.fetch("timm/hrnet_w18.ms_in1k")

@@ -1,16 +1,11 @@
 import json
-import os
-import pickle
-from collections import OrderedDict
 
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import save_file
 
 from hrseg.checkpoints.loading import compare, load_weights, to_official
 from hrseg.checkpoints.mmseg import RESTORE, to_mmseg
-from hrseg.checkpoints.reading import read_checkpoint
 from hrseg.errors import ConfigError
 from hrseg.models import create_model
 from tests.golden_weights import GOLDEN, official_keys, official_weights
@@ -32,55 +27,32 @@ def prefixed(prefix, state):
     return {prefix + key: tensor for key, tensor in state.items()}
 
 
-def full_model(state):
-    return {**prefixed("model.", state), "loss.criterion.weight": torch.ones(19)}
-
-
-def hrseg_state(state=OFFICIAL):
-    model = create_model(VARIANT)
-    load_weights(model, state)
-    return model.state_dict()
-
-
+FULL_MODEL = {**prefixed("model.", OFFICIAL), "loss.criterion.weight": torch.ones(19)}
 OFFICIAL_FILES = {
     "bare": OFFICIAL,
-    "ordered": OrderedDict(OFFICIAL),
-    "full_model": full_model(OFFICIAL),
-    "data_parallel": prefixed("module.", OFFICIAL),
-    "data_parallel_full_model": prefixed("module.", full_model(OFFICIAL)),
-    "train_script": {"epoch": 3, "best_mIoU": np.float64(0.5), "state_dict": full_model(OFFICIAL)},
-    "without_counters": {k: t for k, t in OFFICIAL.items() if "num_batches" not in k},
+    "full_model": FULL_MODEL,
+    "data_parallel_full_model": prefixed("module.", FULL_MODEL),
+    "train_script": {"epoch": 3, "best_mIoU": np.float64(0.5), "state_dict": FULL_MODEL},
 }
 
 
 @pytest.mark.parametrize("kind", OFFICIAL_FILES)
-@pytest.mark.parametrize("source", ["auto", "official"])
-def test_every_official_file_loads_whole(kind, source, model, tmp_path):
+def test_every_official_file_loads_whole(kind, model, tmp_path):
     torch.save(OFFICIAL_FILES[kind], tmp_path / "w.pth")
-    report = load_weights(model, tmp_path / "w.pth", source)
+    report = load_weights(model, tmp_path / "w.pth")
     assert report.family == "official"
     assert report.missing == report.unexpected == report.mismatched == []
     assert equal(to_official(model), OFFICIAL)
 
 
-@pytest.mark.parametrize("prefix", ["", "model.", "model._orig_mod."])
+@pytest.mark.parametrize("prefix", ["model.", "model._orig_mod."])
 def test_hrseg_checkpoints_load_whole(prefix, model, tmp_path):
-    state = prefixed(prefix, hrseg_state())
+    load_weights(model, OFFICIAL)
+    state = prefixed(prefix, model.state_dict()) | {"normalize.mean": torch.ones(3)}
     torch.save({"state_dict": state, "epoch": 1}, tmp_path / "w.ckpt")
+    model = create_model(VARIANT)
     assert load_weights(model, tmp_path / "w.ckpt").family == "hrseg"
     assert equal(to_official(model), OFFICIAL)
-
-
-def test_what_a_lightning_module_holds_beside_the_network_is_left_alone(model):
-    state = {**prefixed("model.", hrseg_state()), "normalize.mean": torch.ones(3)}
-    assert load_weights(model, {"state_dict": state}).unexpected == []
-
-
-def test_safetensors_load_whole_and_keep_their_metadata(model, tmp_path):
-    save_file(hrseg_state(), tmp_path / "w.safetensors", {"classes": "road, sky"})
-    assert load_weights(model, tmp_path / "w.safetensors").family == "hrseg"
-    assert equal(to_official(model), OFFICIAL)
-    assert read_checkpoint(tmp_path / "w.safetensors")["metadata"] == {"classes": "road, sky"}
 
 
 def refusal(model, state, **arguments):
@@ -111,7 +83,7 @@ def test_a_deeper_network_that_contains_the_model_is_refused(purpose):
     assert "966 too many" in message
 
 
-@pytest.mark.parametrize("variant", ["w18_small_v1", "w18_small_v2", "w18", "w32", "w40", "w48"])
+@pytest.mark.parametrize("variant", ["w18_small_v1", "w18_small_v2", "w18", "w48"])
 def test_every_variant_is_recognised_by_its_tensors(variant, model):
     with torch.device("meta"):
         other = create_model(f"hrnet_{variant}", num_classes=7)
@@ -119,15 +91,12 @@ def test_every_variant_is_recognised_by_its_tensors(variant, model):
     assert f"official HRNetV2-{title} with 7 classes" in refusal(model, to_official(other))
 
 
-def test_other_classes_are_refused_for_evaluation():
-    message = refusal(create_model(VARIANT, num_classes=11), OFFICIAL)
+def test_other_classes_are_refused_for_evaluation_and_keep_the_backbone_for_initialisation():
+    model = create_model(VARIANT, num_classes=11)
+    message = refusal(model, OFFICIAL)
     assert "with 19 classes, expected HRNetV2-W18-small-v1 with 11 classes" in message
     assert "head.last_layer.3.weight is (19, 240, 1, 1) instead of (11, 240, 1, 1)" in message
     assert 'purpose="initialise"' in message
-
-
-def test_other_classes_keep_the_backbone_and_are_reported_for_initialisation():
-    model = create_model(VARIANT, num_classes=11)
     classifier = model.head.last_layer[3].weight.clone()
     report = load_weights(model, OFFICIAL, purpose="initialise")
     assert report.mismatched == ["head.last_layer.3.weight", "head.last_layer.3.bias"]
@@ -137,42 +106,10 @@ def test_other_classes_keep_the_backbone_and_are_reported_for_initialisation():
     assert len(report.matched) == len(OFFICIAL) - 2
 
 
-def test_one_tensor_fewer_is_refused(model):
-    state = {k: t for k, t in OFFICIAL.items() if k != "stage4.0.branches.3.1.bn2.running_var"}
-    message = refusal(model, state)
-    assert "1 missing (backbone.stage4.0.branches.3.1.bn2.running_var)" in message
-
-
 def test_a_wrong_source_or_purpose_is_answered(model):
     known = "Known: auto, official, official_torch04, imagenet, timm, mmseg, hrseg"
     assert known in refusal(model, OFFICIAL, source="offical")
     assert "Known: evaluate, initialise" in refusal(model, OFFICIAL, purpose="train")
-
-
-def test_a_refusal_names_the_file_that_a_state_dict_was_read_from(model):
-    state = official_weights("w18_small_v2")
-    assert refusal(model, state).startswith("the state dict does not fit")
-    assert refusal(model, state, origin="a/w.pth").startswith("a/w.pth does not fit")
-
-
-class Payload:
-    """Unpickling this creates a folder."""
-
-    def __init__(self, path):
-        self.path = path
-
-    def __reduce__(self):
-        return os.mkdir, (str(self.path),)
-
-
-def test_a_file_with_code_in_it_is_refused_and_not_run(model, tmp_path):
-    proof = tmp_path / "ran"
-    torch.save({"state_dict": OFFICIAL, "extra": Payload(proof)}, tmp_path / "a.pth")
-    (tmp_path / "b.pth").write_bytes(pickle.dumps(Payload(proof), protocol=2))
-    for name in ("a.pth", "b.pth"):
-        message = refusal(model, tmp_path / name)
-        assert f"{name} contains more than tensors and plain data: posix.mkdir" in message
-    assert not proof.exists()
 
 
 def test_damaged_and_other_files_are_refused_by_name(model, tmp_path):

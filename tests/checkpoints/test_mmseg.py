@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from hrseg.checkpoints.loading import load_weights
-from hrseg.checkpoints.mmseg import OCR, RESTORE, from_mmseg, to_mmseg
+from hrseg.checkpoints.mmseg import OCR, from_mmseg, to_mmseg
 from hrseg.checkpoints.origins import recognise
 from hrseg.errors import ConfigError
 from hrseg.models import create_model
@@ -16,17 +16,6 @@ NAMES = {"fcn": "w18_small_v2", "ocr": "w18_small_v2+ocr"}
 def network(head):
     """An official file under hrseg's names."""
     return recognise(official_weights(NAMES[head]), "auto", "w.pth").state
-
-
-@pytest.mark.parametrize("head", NAMES)
-def test_there_and_back_is_the_same_to_the_bit(head):
-    state = network(head)
-    renamed, originals = to_mmseg(state)
-    assert not any(name.startswith("head.") for name in renamed)
-    again, notes = from_mmseg(renamed, originals)
-    assert notes == [] and set(again) == set(state)
-    assert all(torch.equal(again[name], state[name]) for name in state)
-    assert all(torch.equal(to_mmseg(again)[0][name], renamed[name]) for name in renamed)
 
 
 @pytest.mark.parametrize("head", NAMES)
@@ -52,13 +41,6 @@ def test_biases_of_weights_that_were_trained_on_are_not_brought_back():
     renamed["decode_head.convs.0.bn.running_mean"] += 1
     again, notes = from_mmseg(renamed, originals)
     assert not again["head.last_layer.0.bias"].any() and len(notes) == 1
-
-
-@pytest.mark.parametrize("kept", [None, 3, {"head.last_layer.0.bias": "x"}, {"a": torch.ones(1)}])
-def test_a_damaged_entry_is_ignored(kept):
-    renamed, _ = to_mmseg(network("fcn"))
-    found = recognise({"state_dict": renamed, RESTORE: kept}, "auto", "w.pth")
-    assert not found.state["head.last_layer.0.bias"].any()
 
 
 def test_every_name_of_an_ocr_head_has_its_counterpart():

@@ -1,5 +1,3 @@
-from collections import OrderedDict
-
 import numpy as np
 import pytest
 import torch
@@ -17,7 +15,6 @@ TORCH04 = weight_files.torch04(OFFICIAL)
 IMAGENET = weight_files.imagenet(OFFICIAL)
 MMSEG = weight_files.mmseg(OFFICIAL)
 UNCOUNTED = weight_files.without_counters(OFFICIAL)
-CLASSIFIER = {"head.last_layer.3.weight", "head.last_layer.3.bias"}
 
 
 @pytest.fixture
@@ -59,21 +56,8 @@ class Torch04BatchNorm(nn.BatchNorm2d):
         return ((gamma.abs() + 1e-5) * (x - mean) / (var + 1e-5).sqrt() + beta).float()
 
 
-def test_a_torch04_norm_computes_with_the_absolute_weight_plus_eps(model):
-    assert load_weights(model, TORCH04).family == "official_torch04"
-    by_hand = Torch04BatchNorm(64)
-    by_hand.load_state_dict(
-        {key[len("model.bn1.") :]: t for key, t in TORCH04.items() if key.startswith("model.bn1.")},
-        strict=False,
-    )
-    assert (by_hand.weight < 0).any()
-    x = torch.randn(1, 64, 8, 8, generator=torch.Generator().manual_seed(0))
-    with torch.no_grad():
-        torch.testing.assert_close(model.eval().backbone.bn1(x), by_hand(x), rtol=0, atol=1e-6)
-
-
 def test_a_torch04_file_gives_the_logits_of_a_network_with_such_norms(model):
-    load_weights(model, TORCH04)
+    assert load_weights(model, TORCH04).family == "official_torch04"
     by_hand = create_model(VARIANT)
     load_weights(by_hand, TORCH04, source="official")
     as_batch_norm = logits(by_hand)
@@ -108,16 +92,11 @@ UNSIGNED = f"it has no batch counters and {NEGATIVE} of them are negative"
     ("state", "name", "note"),
     [
         (TORCH04, "w.pth", f"{ABSOLUTE}: {UNSIGNED}"),
-        (TORCH04, "hrnet_lip_5583_torch04.pth", f"{ABSOLUTE}: it is named torch04"),
         (TORCH04, "hrnet_cs_8090_torch11.pth", f"{AS_THEY_ARE}: it is named torch11"),
         (UNCOUNTED, "hrnet_lip_TORCH04.pth", f"{ABSOLUTE}: it is named torch04"),
         (UNCOUNTED, "w.pth", f"{AS_THEY_ARE}: none of them is negative"),
         (OFFICIAL, "w.pth", f"{AS_THEY_ARE}: it has batch counters"),
-        (
-            OFFICIAL,
-            "w_torch04.pth",
-            f"{ABSOLUTE}: it is named torch04, but has batch counters",
-        ),
+        (OFFICIAL, "w_torch04.pth", f"{ABSOLUTE}: it is named torch04, but has batch counters"),
     ],
 )
 def test_the_rule_of_the_norms_is_told_by_name_and_keys_and_reported(
@@ -132,44 +111,21 @@ def test_the_rule_of_the_norms_is_told_by_name_and_keys_and_reported(
     assert notes(state, origin=tmp_path / name) == [note]
 
 
-def test_the_folder_of_a_file_does_not_decide_its_norms():
-    assert AS_THEY_ARE in notes(OFFICIAL, origin="torch04/w.pth")[0]
-
-
-def test_negative_weights_of_a_file_with_counters_stay_negative(model):
-    state = OFFICIAL | {"bn1.weight": -OFFICIAL["bn1.weight"]}
-    assert load_weights(model, state).family == "official"
-    assert torch.equal(model.backbone.bn1.weight, -OFFICIAL["bn1.weight"])
-
-
 def test_a_source_that_is_named_decides_and_the_report_warns(model):
     assert notes(TORCH04, source="official") == [
         f'warning: {AS_THEY_ARE}, as asked; source="auto" has them read as |weight| + 1e-5: '
         + UNSIGNED
     ]
-    report = load_weights(model, OFFICIAL, source="official_torch04")
-    assert report.family == "official_torch04"
-    assert report.notes == [
-        f'warning: {ABSOLUTE}, as asked; source="auto" has them taken as they are: '
-        "it has batch counters"
-    ]
+    assert load_weights(model, OFFICIAL, source="official_torch04").family == "official_torch04"
     loaded = to_official(model)
     for name in weight_files.norm_weights(OFFICIAL):
         torch.testing.assert_close(loaded[name], OFFICIAL[name] + 1e-5)
     assert torch.equal(loaded["conv1.weight"], OFFICIAL["conv1.weight"])
-    assert notes(TORCH04, source="official_torch04") == [f"{ABSOLUTE}: {UNSIGNED}"]
 
 
-def test_loading_leaves_the_given_tensors_as_they_were(model):
-    before = TORCH04["model.bn1.weight"].clone()
-    load_weights(model, TORCH04)
-    assert torch.equal(TORCH04["model.bn1.weight"], before)
-
-
-@pytest.mark.parametrize("wrap", [dict, OrderedDict, lambda state: {"state_dict": state}])
 @pytest.mark.parametrize("source", ["auto", "imagenet"])
-def test_an_imagenet_file_initialises_the_whole_backbone(wrap, source, model, tmp_path):
-    torch.save(wrap(IMAGENET), tmp_path / "hrnetv2_w18_small_v1_imagenet.pth")
+def test_an_imagenet_file_initialises_the_whole_backbone(source, model, tmp_path):
+    torch.save({"state_dict": IMAGENET}, tmp_path / "hrnetv2_w18_small_v1_imagenet.pth")
     first = {key: tensor.clone() for key, tensor in model.head.state_dict().items()}
     report = load_weights(
         model, tmp_path / "hrnetv2_w18_small_v1_imagenet.pth", source, purpose="initialise"
@@ -196,13 +152,6 @@ def test_an_imagenet_file_is_no_model_to_evaluate():
     assert 'purpose="initialise"' in message and "`model.weights`" in message
 
 
-def test_an_imagenet_file_of_another_width_is_refused_and_named():
-    state = weight_files.imagenet(official_weights("w18_small_v2"))
-    message = refusal(state, purpose="initialise")
-    assert "holds an ImageNet classification HRNetV2-W18-small-v2" in message
-    assert "expected HRNetV2-W18-small-v1" in message
-
-
 @pytest.mark.parametrize("source", ["auto", "mmseg"])
 def test_an_mmseg_file_gives_the_logits_of_the_official_one(source, model, tmp_path):
     meta = {"CLASSES": ("road", "sky"), "config": "model = dict()", "epoch": 3, "iter": 9}
@@ -227,17 +176,9 @@ def test_an_auxiliary_head_of_mmseg_is_named_and_not_used():
     assert notes(MMSEG | auxiliary)[0] == "auxiliary head, 8 tensors not used"
 
 
-def test_an_mmseg_file_with_other_classes_initialises_the_rest():
-    model = create_model(VARIANT, num_classes=7)
-    assert set(load_weights(model, MMSEG, purpose="initialise").mismatched) == CLASSIFIER
-    with pytest.raises(ConfigError, match=r"mmseg HRNetV2-W18-small-v1 with 19 classes, expected"):
-        load_weights(model, MMSEG)
-
-
-@pytest.mark.parametrize("purpose", ["evaluate", "initialise"])
-def test_an_mmseg_file_with_another_head_is_refused_by_name(purpose):
+def test_an_mmseg_file_with_another_head_is_refused_by_name():
     deeper = MMSEG | {"decode_head.convs.1.conv.weight": torch.zeros(1)}
-    message = refusal(deeper, purpose=purpose, origin="deep.pth")
+    message = refusal(deeper, origin="deep.pth")
     assert "deep.pth is an mmseg file with another head (decode_head.convs.1" in message
     assert "hrseg reads FCN and OCR heads" in message
 
@@ -245,19 +186,10 @@ def test_an_mmseg_file_with_another_head_is_refused_by_name(purpose):
 @pytest.mark.parametrize(
     ("state", "source", "title"),
     [
-        (OFFICIAL, "hrseg", "an official"),
-        (OFFICIAL, "mmseg", "an official"),
         (OFFICIAL, "imagenet", "an official"),
         (TORCH04, "hrseg", "an official torch 0.4"),
         (IMAGENET, "official", "an ImageNet classification"),
-        (IMAGENET, "official_torch04", "an ImageNet classification"),
         (MMSEG, "hrseg", "an mmseg"),
-        (MMSEG, "official", "an mmseg"),
-        (
-            weight_files.prefixed("backbone.", OFFICIAL) | {"head.x": torch.ones(1)},
-            "mmseg",
-            "an hr",
-        ),
     ],
 )
 def test_another_family_than_asked_for_is_refused_and_named(state, source, title):
@@ -267,21 +199,14 @@ def test_another_family_than_asked_for_is_refused_and_named(state, source, title
     assert 'or "auto"' in message
 
 
-def test_an_official_file_with_an_ocr_head_is_named():
-    state = official_weights("w18_small_v2+ocr")
-    message = refusal(state, "hrnet_w18_small_v2")
-    assert "official HRNetV2-W18-small-v2 with an OCR head of 19 classes" in message
-
-
 @pytest.mark.parametrize(
     ("prefix", "state"),
     [
-        ("net.", OFFICIAL),
         ("ema_model.module.", OFFICIAL),
         ("student_model.", MMSEG),
         ("backbone.", MMSEG),
     ],
-    ids=["official", "wrapped_twice", "mmseg", "doubled"],
+    ids=["wrapped_twice", "mmseg", "doubled"],
 )
 def test_an_unknown_prefix_is_named_and_its_repair_works(prefix, state, model):
     state_dict = weight_files.prefixed(prefix, state) | {"loss.weight": torch.ones(19)}
@@ -289,12 +214,6 @@ def test_an_unknown_prefix_is_named_and_its_repair_works(prefix, state, model):
     assert f"its keys start with '{prefix}': remove this prefix" in message
     repair = message.partition("For example ")[2].removesuffix(".")
     assert load_weights(model, eval(repair, {"state_dict": state_dict})).missing == []
-
-
-@pytest.mark.parametrize("length", [6, 7])
-def test_keys_that_lost_a_prefix_they_did_not_have_are_refused_and_explained(length):
-    message = refusal({key[length:]: tensor for key, tensor in OFFICIAL.items()})
-    assert f"its keys have lost their first {length} characters" in message
 
 
 def test_weights_under_another_entry_are_found_and_named():
@@ -307,27 +226,17 @@ def test_weights_under_another_entry_are_found_and_named():
     "state",
     [
         {"conv1.weight": torch.zeros(64, 3, 7, 7), "fc.weight": torch.zeros(1000, 512)},
-        {},
         {"epoch": 3},
-        {"state_dict": torch.zeros(3)},
         {"state_dict": {0: torch.zeros(3)}},
     ],
-    ids=["another_network", "empty", "no_tensors", "no_dict", "numbered"],
+    ids=["another_network", "no_tensors", "numbered"],
 )
-@pytest.mark.parametrize("purpose", ["evaluate", "initialise"])
-def test_unrelated_tensors_are_refused(state, purpose):
-    message = refusal(state, purpose=purpose, origin="w.pth")
+def test_unrelated_tensors_are_refused(state):
+    message = refusal(state, origin="w.pth")
     assert "w.pth holds no HRNet weights: " in message
     assert "Expected a key stage2.0" in message
 
 
-@pytest.mark.parametrize("dtype", [torch.int8, torch.complex64, torch.bool])
-def test_weights_that_are_no_floating_point_are_refused(dtype):
-    state = OFFICIAL | {"conv1.weight": OFFICIAL["conv1.weight"].to(dtype)}
-    assert f"conv1.weight is {dtype}, expected floating point" in refusal(state)
-
-
-def test_a_tensor_without_dimensions_is_another_shape():
-    mark = "stage2.0.fuse_layers.0.1.0.weight"
-    message = refusal(OFFICIAL | {mark: torch.tensor(1.0)})
-    assert f"{mark} is () instead of (16, 32, 1, 1)" in message
+def test_integer_weights_are_refused():
+    state = OFFICIAL | {"conv1.weight": OFFICIAL["conv1.weight"].to(torch.int8)}
+    assert "conv1.weight is torch.int8, expected floating point" in refusal(state)

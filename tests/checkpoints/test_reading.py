@@ -1,9 +1,6 @@
 import os
 import pickle
 import resource
-import subprocess
-import sys
-import textwrap
 import zipfile
 
 import pytest
@@ -11,6 +8,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 
+import hrseg
 from hrseg.checkpoints import reading as weightfile
 from hrseg.checkpoints.loading import load_weights
 from hrseg.checkpoints.reading import read_checkpoint, write_safetensors
@@ -28,17 +26,6 @@ def refusal(path):
     return str(error.value)
 
 
-def test_checksums_are_compared_in_a_file_of_any_name_and_intact_ones_are_named(tmp_path):
-    for name in ("a.pth", "last.ckpt"):
-        torch.save(OFFICIAL, tmp_path / name)
-    path = tmp_path / "a.pth"
-    assert read_checkpoint(path).keys() == OFFICIAL.keys()
-    data = bytearray(path.read_bytes())
-    data[len(data) // 2] ^= 1
-    path.write_bytes(data)
-    assert "Intact files beside it: last.ckpt" in refusal(path)
-
-
 def test_weights_come_from_the_previous_file_of_a_damaged_checkpoint_with_a_warning(tmp_path):
     path = tmp_path / "last.ckpt"
     for _ in range(2):
@@ -48,47 +35,27 @@ def test_weights_come_from_the_previous_file_of_a_damaged_checkpoint_with_a_warn
     with pytest.warns(UserWarning, match=r"last.ckpt is damaged. Using .* last.previous.ckpt"):
         load_weights(model, path)
     path.with_name("last.previous.ckpt").unlink()
-    with pytest.raises(ConfigError, match="damaged"):
+    torch.save(OFFICIAL, tmp_path / "best.ckpt")
+    with pytest.raises(ConfigError, match=r"damaged(.|\n)*Intact files beside it: best.ckpt"):
         load_weights(model, path)
 
 
-@pytest.fixture(scope="module")
-def bomb(tmp_path_factory):
-    """A file of torch.save, packed: half a GiB of zeros becomes half a MiB."""
-    folder = tmp_path_factory.mktemp("bomb")
-    torch.save({"conv1.weight": torch.zeros(4, 4)}, folder / "seed.pth")
-    packed = folder / "bomb.pth"
-    with zipfile.ZipFile(folder / "seed.pth") as seed, zipfile.ZipFile(packed, "w") as file:
+def test_a_zip_bomb_is_refused_before_it_is_unpacked(tmp_path):
+    torch.save({"conv1.weight": torch.zeros(4, 4)}, tmp_path / "seed.pth")
+    path = tmp_path / "w.pth"
+    with zipfile.ZipFile(tmp_path / "seed.pth") as seed, zipfile.ZipFile(path, "w") as file:
         for entry in seed.infolist():
             data = entry.filename.endswith("data/0")
             content = bytes(2**29) if data else seed.read(entry)
             file.writestr(entry.filename, content, zipfile.ZIP_DEFLATED)
-    assert packed.stat().st_size < 2**20
-    return packed.read_bytes()
-
-
-def unread(path):
-    """The message of a refusal that took next to no memory."""
+    assert path.stat().st_size < 2**20
+    del content
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    message = refusal(path)
+    assert "w.pth is damaged, truncated, or not a checkpoint" in refusal(path)
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100 * 1024  # KiB
-    return message
 
 
-def test_a_zip_bomb_is_refused_before_it_is_unpacked(bomb, tmp_path):
-    (tmp_path / "w.pth").write_bytes(bomb)
-    message = unread(tmp_path / "w.pth")
-    assert "w.pth is a zip bomb or not a checkpoint" in message and "536,87" in message
-
-
-def test_a_bomb_that_python_cannot_read_is_not_left_to_torch(bomb, tmp_path):
-    directory = bomb.index(b"PK\1\2")
-    version = (99).to_bytes(2, "little")  # of zip, to unpack it: Python gives up, torch does not
-    (tmp_path / "w.pth").write_bytes(bomb[: directory + 6] + version + bomb[directory + 8 :])
-    assert "w.pth is damaged" in unread(tmp_path / "w.pth")
-
-
-def test_entries_that_share_their_bytes_are_a_bomb_too(tmp_path):
+def test_records_that_share_their_bytes_are_refused_before_they_are_unpacked(tmp_path):
     torch.save(OFFICIAL, tmp_path / "w.pth")
     with zipfile.ZipFile(tmp_path / "w.pth", "a") as file:
         largest = max(file.infolist(), key=lambda entry: entry.file_size)
@@ -98,20 +65,13 @@ def test_entries_that_share_their_bytes_are_a_bomb_too(tmp_path):
                 setattr(copy, name, getattr(largest, name))
             file.filelist.append(copy)
         file._didModify = True
-    assert "zip bomb" in refusal(tmp_path / "w.pth")
+    assert "w.pth is damaged" in refusal(tmp_path / "w.pth")
 
 
 def test_a_file_above_the_limit_is_not_read(tmp_path, monkeypatch):
     monkeypatch.setattr(weightfile, "MAX_BYTES", 1000)
     torch.save(OFFICIAL, tmp_path / "w.pth")
     assert "weights of an HRNet have less than 1" in refusal(tmp_path / "w.pth")
-
-
-def test_a_tensor_larger_than_its_storage_is_refused(tmp_path):
-    key = "stage2.0.fuse_layers.0.1.0.weight"
-    torch.save(OFFICIAL | {key: torch.zeros(1).expand(16, 2**20, 1, 1)}, tmp_path / "w.pth")
-    with pytest.raises(ConfigError, match=rf"{key} claims 16,777,216 values, 1 are stored"):
-        load_weights(create_model("hrnet_w18_small_v1"), tmp_path / "w.pth")
 
 
 class Payload:
@@ -124,61 +84,19 @@ class Payload:
         return self.call
 
 
-@pytest.fixture(scope="module")
-def hostile(tmp_path_factory):
-    """Files whose loading would run code, if anything ran it."""
-    folder = tmp_path_factory.mktemp("hostile")
-    payloads = {
-        "system": Payload(os.system, f"touch {folder}/hostile-code-ran"),
-        "mkdir": Payload(os.mkdir, f"{folder}/hostile-code-ran"),
-        "exec": Payload(exec, f"open('{folder}/hostile-code-ran', 'w')"),
-        "eval": Payload(eval, f"open('{folder}/hostile-code-ran', 'w')"),
-        "getattr": Payload(getattr, folder, "mkdir"),
-    }
-    for name, payload in payloads.items():
-        torch.save({"state_dict": OFFICIAL, "hrseg": {"class_names": payload}},
-                   folder / f"{name}_zip.pth")  # fmt: skip
-        torch.save({"state_dict": OFFICIAL, "x": payload}, folder / f"{name}_old.pth",
-                   _use_new_zipfile_serialization=False)  # fmt: skip
-        (folder / f"{name}_bare.pth").write_bytes(pickle.dumps(payload, protocol=2))
-    return folder
-
-
-def test_code_in_a_file_is_refused_and_never_runs(hostile):
-    # An audit hook sees what Python does, whoever does it; it cannot be removed, so: a process.
-    script = textwrap.dedent(
-        """
-        import sys
-        from pathlib import Path
-        import hrseg, torch
-        from hrseg.errors import ConfigError
-        from hrseg.checkpoints.reading import read_checkpoint
-
-        seen = []
-        watched = ("os.system", "os.mkdir", "subprocess.Popen", "os.exec", "os.posix_spawn")
-        def hook(event, arguments):
-            code = event == "exec" or event == "compile"
-            if event in watched or (code and "hostile-code-ran" in str(arguments[0])):
-                seen.append((event, arguments))
-            if event == "open" and str(arguments[0]).endswith("/hostile-code-ran"):
-                seen.append((event, arguments))
-        sys.addaudithook(hook)
-        files = sorted(Path(sys.argv[1]).glob("*.pth"))
-        for file in files:
-            for load in (read_checkpoint, hrseg.load):
-                try:
-                    load(file)
-                except ConfigError as error:
-                    assert "contains more than tensors and plain data" in str(error), error
-                else:
-                    raise SystemExit(f"{file} was taken")
-        print(len(files), seen)
-        """
-    )
-    command = [sys.executable, "-c", script, str(hostile)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.stdout.strip() == "15 []", done.stdout + done.stderr
-    assert not (hostile / "hostile-code-ran").exists()
+@pytest.mark.parametrize("form", ["zip", "old", "pickle"])
+@pytest.mark.parametrize("load", [read_checkpoint, hrseg.load])
+def test_code_in_a_file_is_refused_and_never_runs(load, form, tmp_path):
+    path, proof = tmp_path / "w.pth", tmp_path / "ran"
+    payload = Payload(os.mkdir, str(proof))
+    content = {"state_dict": OFFICIAL, "hrseg": {"class_names": payload}}
+    if form == "pickle":
+        path.write_bytes(pickle.dumps(payload, protocol=2))
+    else:
+        torch.save(content, path, _use_new_zipfile_serialization=form == "zip")
+    with pytest.raises(ConfigError, match=r"more than tensors and plain data: posix\.mkdir"):
+        load(path)
+    assert not proof.exists()
 
 
 def test_safetensors_carry_what_it_takes_to_predict(tmp_path):
@@ -188,22 +106,10 @@ def test_safetensors_carry_what_it_takes_to_predict(tmp_path):
     content = read_checkpoint(tmp_path / "w.safetensors")
     assert content["hrseg"] == facts
     assert all(torch.equal(content["state_dict"][name], state[name]) for name in state)
-
-
-def test_a_safetensors_header_of_any_size_is_answered(tmp_path):
-    (tmp_path / "w.safetensors").write_bytes((2**62).to_bytes(8, "little") + b"{}")
-    assert "w.safetensors is damaged" in refusal(tmp_path / "w.safetensors")
-
-
-@pytest.mark.parametrize("deep", ["{", "[" * 100_000])
-def test_facts_that_are_no_json_are_answered(deep, tmp_path):
-    save_file({"a": torch.ones(1)}, tmp_path / "w.safetensors", {"hrseg": deep})
-    assert "its metadata 'hrseg' is not JSON" in refusal(tmp_path / "w.safetensors")
-
-
-def test_a_file_without_facts_says_nothing_of_itself(tmp_path):
-    write_safetensors(tmp_path / "w.safetensors", {"a": torch.ones(1)}, {})
+    write_safetensors(tmp_path / "w.safetensors", OFFICIAL, {})
     assert "hrseg" not in read_checkpoint(tmp_path / "w.safetensors")
+    report = load_weights(create_model("hrnet_w18_small_v1"), tmp_path / "w.safetensors")
+    assert len(report.matched) == len(OFFICIAL)
 
 
 @pytest.mark.parametrize(
@@ -211,14 +117,24 @@ def test_a_file_without_facts_says_nothing_of_itself(tmp_path):
     [
         (torch.eye(3).to_sparse(), "sparse_coo"),
         (torch.empty(3, device="meta"), "meta"),
+        (torch.zeros(1).expand(16, 2**20), "strided"),
     ],
-    ids=["sparse", "meta"],
+    ids=["sparse", "meta", "claims more than is stored"],
 )
 @pytest.mark.parametrize("wrap", [dict, lambda state: {"state_dict": state}])
-def test_tensors_that_are_no_plain_numbers_are_refused(tensor, word, wrap, tmp_path):
+def test_tensors_that_are_not_stored_whole_are_refused(tensor, word, wrap, tmp_path):
     torch.save(wrap({"conv1.weight": tensor}), tmp_path / "w.pth")
     message = refusal(tmp_path / "w.pth")
     assert "w.pth: conv1.weight is stored as" in message and word in message
+
+
+@pytest.mark.parametrize("metadata", [{"hrseg": "{"}, None], ids=["no JSON", "no header"])
+def test_a_damaged_safetensors_file_is_refused(metadata, tmp_path):
+    path = tmp_path / "w.safetensors"
+    save_file({"a": torch.ones(1)}, path, metadata)
+    if metadata is None:
+        path.write_bytes((2**62).to_bytes(8, "little") + b"{}")
+    assert "w.safetensors is damaged" in refusal(path)
 
 
 def test_a_disk_without_room_is_said(tmp_path, monkeypatch):

@@ -1,4 +1,4 @@
-"""What Jupyter shows: which image comes first, what changed, what the widget does."""
+"""Browsing of predictions in Jupyter: ranking, changes, the widget."""
 
 import io
 from typing import ClassVar
@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from hrseg.cli import main
 from hrseg.errors import ConfigError
 from hrseg.evaluation.notebook import (
     BETTER,
@@ -46,7 +45,9 @@ def test_the_miou_of_an_image_worked_by_hand():
     )
 
 
-def test_the_worst_images_come_first():
+def test_the_worst_images_and_the_largest_confusions_come_first():
+    assert confusions(Hand) == [("car", "road", 5), ("road", "car", 2)]
+    assert confusions(Hand, 1) == [("car", "road", 5)]
     assert rank(Hand) == ["b", "a", "c"]
     assert rank(Hand, "car") == ["b", "a"]
     assert rank(Hand, "road", "car") == ["a"]
@@ -54,26 +55,6 @@ def test_the_worst_images_come_first():
     assert rank(Hand, "tree") == []
     with pytest.raises(ConfigError, match="unknown class 'tram'"):
         rank(Hand, "tram")
-
-
-def test_the_largest_confusions_come_first():
-    assert confusions(Hand) == [("car", "road", 5), ("road", "car", 2)]
-    assert confusions(Hand, 1) == [("car", "road", 5)]
-
-
-@pytest.fixture(scope="module")
-def runs(tmp_path_factory):
-    """Two runs of the built-in scenes, of one epoch and of two."""
-    home = tmp_path_factory.mktemp("explore")
-    arguments = [f"data.root={home / 'scenes'}", f"runs={home / 'runs'}", "data.num_train=4"]
-    arguments += ["data.num_val=3", "data.batch_size=2", "data.workers=0", "trainer.precision=32"]
-    arguments += ["inference.scales=[1.0]", "inference.flip=false"]
-    for epochs in (1, 2):
-        more = [f"trainer.max_epochs={epochs}", f"name=run{epochs}"]
-        assert main(["fit", "--config", "synthetic_tiny", *arguments, *more]) == 0
-    return [
-        next((home / "runs" / f"run{epochs}").glob("*/scores.json")).parent for epochs in (1, 2)
-    ]
 
 
 def test_panels_show_image_truth_prediction_and_errors(runs):
@@ -89,10 +70,10 @@ def test_panels_show_image_truth_prediction_and_errors(runs):
 
 def test_two_runs_of_the_same_images_compare(runs):
     first, second = map(open_evaluation, runs)
-    found = compare(first, second)
-    assert [row[0] for row in found.classes] == first.class_names
-    assert [row[1] for row in found.classes] == [row["iou"] for row in first.scores["classes"]]
-    losses = [after - before for _, before, after in found.images]
+    classes, images = compare(first, second)
+    assert [row[0] for row in classes] == first.class_names
+    assert [row[1] for row in classes] == [row["iou"] for row in first.scores["classes"]]
+    losses = [after - before for _, before, after in images]
     assert losses == sorted(losses) and len(losses) == 3
 
 

@@ -1,4 +1,4 @@
-"""Which images a report shows, and how."""
+"""Choice and pictures of the images in a report."""
 
 import base64
 import io
@@ -35,12 +35,6 @@ def test_the_most_telling_images_are_chosen_first(tmp_path):
     # Then of x, d; then its best, a.
     assert choose_images(evaluation, 60) == [4, 2, 1, 3, 0]
     assert choose_images(evaluation, 0) == []
-
-
-def test_images_where_nothing_was_scored_and_absent_classes_are_no_obstacle(tmp_path):
-    records = [seen("a", (0, 0, 5)), seen("b")]
-    evaluation = open_evaluation(write_evaluation(tmp_path, records, ["x", "absent"]))
-    assert choose_images(evaluation, 60) == [0]
 
 
 def lone_image(home, truth, pred):

@@ -1,25 +1,23 @@
-"""The report page: what it holds, that it shows and answers clicks, and that names stay text."""
+"""The report page: content, answers to clicks, and names that stay text."""
 
 import base64
 import hashlib
+import html
 import json
 import re
 import shutil
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
-from hrseg.errors import ConfigError
-from hrseg.evaluation.report import script_json, write_report
+from hrseg.evaluation.report import write_report
 from hrseg.evaluation.results import ImageRecord, record
-from hrseg.metrics.confusion import summarize
 from hrseg.visualize import indexed
 from tests.conftest import save_image
 from tests.evaluations import PALETTE, write_evaluation
 
-SCRIPT = "<script>alert(1)</script>"
+SCRIPT = "</script><script>alert(1)</script>"
 IMG = "fog <img src=x onerror=alert(1)>"
 
 
@@ -80,16 +78,10 @@ def test_the_page_points_nowhere_and_builds_no_markup_from_text(page):
     assert not re.search(r"<\w+[^>]*\sstyle=", page)
 
 
-def test_json_in_a_script_element_cannot_end_it():
-    text = script_json({"a": "</script><!--&\u2028\u2029", "b": [1, None]})
-    assert not re.search("[<>&\u2028\u2029]", text)
-    assert json.loads(text) == {"a": "</script><!--&\u2028\u2029", "b": [1, None]}
-
-
 def test_without_scripts_the_scores_are_there_in_escaped_html(page):
     plain = re.search(r"<noscript>(.*?)</noscript>", page, re.DOTALL)[1]
     assert "mIoU 77.48 %" in plain
-    assert "<td>&lt;script&gt;alert(1)&lt;/script&gt;</td><td>53.85 %</td>" in plain
+    assert f"<td>{html.escape(SCRIPT)}</td><td>53.85 %</td>" in plain
     assert SCRIPT not in page
 
 
@@ -134,22 +126,6 @@ def test_without_the_data_set_the_page_has_no_pictures_and_says_why(tmp_path):
     assert data["panels"] == {}
     assert data["metrics"] is None
     assert re.search(r"1 image could not be shown.*nowhere", data["fault"], re.DOTALL)
-
-
-def test_a_lost_mask_costs_its_image_alone(run, tmp_path):
-    for path in ("config.yaml", "scores.json", "images.json"):
-        (tmp_path / path).write_bytes((run / path).read_bytes())
-    (tmp_path / "masks").mkdir()
-    for name in ("clear", IMG):
-        (tmp_path / f"masks/{name}.png").write_bytes((run / f"masks/{name}.png").read_bytes())
-    data = content(write_report(tmp_path).read_text())
-    assert sorted(data["panels"]) == ["0", "2"]
-    assert "dusk.png: no readable mask" in data["fault"]
-
-
-def test_a_folder_without_an_evaluation_is_refused(tmp_path):
-    with pytest.raises(ConfigError, match="holds no evaluation"):
-        write_report(tmp_path)
 
 
 @pytest.fixture(scope="module")
@@ -239,13 +215,6 @@ def test_a_confusion_leads_to_the_images_and_pixels_that_carry_it(shown):
     assert (pixels == ((truth == 2) & (preds[IMG] == 1))).all()
 
 
-def test_the_matrix_is_walked_with_the_keyboard(shown):
-    shown.focus("#matrix tbody button")
-    for key in ("ArrowDown", "ArrowDown", "ArrowRight", "Enter"):
-        shown.keyboard.press(key)
-    assert f"{SCRIPT} taken for road" in shown.inner_text("#carriers")
-
-
 def test_a_class_filters_the_images_and_the_choice_can_be_cleared(shown):
     shown.click("#bars li[data-id='2'] button")
     assert order(shown) == [IMG, "dusk", "clear"]
@@ -270,48 +239,7 @@ def test_an_enlarged_image_names_the_class_under_the_pointer(shown):
     assert not shown.eval_on_selector("#large", "dialog => dialog.open")
 
 
-def test_a_column_of_the_histogram_leads_to_its_images(shown):
-    # Fog: (1 + 800/1200 + 0) / 3 = 55.56 %, bin 11.
-    shown.click('[data-bin="11"]')
-    assert shown.inner_text("#image-count") == "1 image with an mIoU of 55 to 60 %"
-
-
-def test_dark_and_light_follow_the_system_and_the_button(shown):
-    color = "getComputedStyle(document.body).backgroundColor"
-    light = shown.evaluate(color)
-    shown.emulate_media(color_scheme="dark")
-    assert shown.evaluate(color) != light
-    shown.click("#theme")
-    assert shown.evaluate(color) == light
-
-
-CONTRAST = """(() => {
-    const rgb = (text) => text.match(/[\\d.]+/g).map(Number);
-    const light = (text) => rgb(text).slice(0, 3).map((v) => v / 255)
-        .map((c) => (c <= 0.04045 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4))
-        .reduce((sum, c, i) => sum + c * [0.2126, 0.7152, 0.0722][i], 0);
-    const ground = (e) => {
-        const color = e ? getComputedStyle(e).backgroundColor : "rgb(255 255 255)";
-        return rgb(color)[3] === 0 ? ground(e.parentElement) : color;
-    };
-    return [...document.body.querySelectorAll("*")]
-        .filter((e) => e.checkVisibility() && !e.closest("script, svg")
-            && [...e.childNodes].some((n) => n.nodeType === 3 && n.data.trim()))
-        .map((e) => [light(getComputedStyle(e).color), light(ground(e)), e.outerHTML.slice(0, 90)])
-        .map(([a, b, e]) => [(Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05), e])
-        .sort(([a], [b]) => a - b)[0];
-})()"""
-
-
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_text_stands_out_from_its_ground(shown, scheme):
-    shown.emulate_media(color_scheme=scheme)
-    shown.click('#matrix [data-pair="2,1"]')
-    ratio, element = shown.evaluate(CONTRAST)
-    assert ratio >= 4.5, element
-
-
-@pytest.mark.parametrize("width", [390, 700, 1280])
+@pytest.mark.parametrize("width", [390, 1280])
 def test_no_width_needs_to_scroll_sideways(shown, width):
     shown.set_viewport_size({"width": width, "height": 844})
     shown.click('#matrix [data-pair="2,1"]')
@@ -324,19 +252,6 @@ def test_a_page_without_pictures_and_with_an_image_called_a_script_still_works(t
     assert "could not be shown" in tab.inner_text("#fault")
     assert SCRIPT in tab.inner_text("#image-list")
     assert "absent: in no truth and no prediction" in tab.inner_text("#bars")
-
-
-def test_many_classes_show_the_forty_most_confused(tab, tmp_path):
-    wrong = tuple((k, (k + 1) % 45, k + 1) for k in range(45))
-    right = tuple((k, k, 10) for k in range(45))
-    names = [f"class {k}" for k in range(45)]
-    scales = {s: summarize(torch.eye(45, dtype=torch.int64), names) for s in ("0.5", "1.0")}
-    records = [ImageRecord("a", (40, 50), tuple(sorted(wrong + right)))]
-    show(tab, tmp_path, records, names, per_scale=scales)
-    assert "40 of 45 classes" in tab.inner_text("#confusions")
-    assert tab.locator("#matrix tbody tr").count() == 40
-    assert tab.locator('#matrix [data-pair="44,0"]').count() == 1
-    assert "scale 0.5" in tab.inner_text("#scales")
 
 
 def test_details_are_shown_if_there_are_any(tab, tmp_path):

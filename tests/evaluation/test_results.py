@@ -1,4 +1,3 @@
-import copy
 import json
 
 import pytest
@@ -34,21 +33,20 @@ def test_scores_and_records_are_read_as_written_with_unknown_keys(tmp_path):
     assert read_records(put(tmp_path, [ROW | {"later": 1}]), 2) == [record]
 
 
-@pytest.mark.parametrize("text", ["{", "[" * 10**6, "", "[]", "3", "null", '"x"', "9" * 10_000])
+@pytest.mark.parametrize("text", ["{", "[" * 10**6, "", "[]"])
 def test_a_file_without_scores_is_damaged(text, tmp_path):
     with pytest.raises(ConfigError, match=r"x\.json is damaged"):
         read_scores(put(tmp_path, text))
 
 
 WRONG = [
-    ("miou", ["x", float("nan"), 2, -1, [1]]),
-    ("classes", ["x", [], [3], [CLASS] * 256, [{**CLASS, "name": "a\x1b[2J"}], [{"name": "a"}],
-                 [{**CLASS, "name": 3}, CLASS], [{**CLASS, "iou": "<b>"}, CLASS],
-                 [{**CLASS, "pixels": 1.5}, CLASS]]),
-    ("confusion_matrix", [[["x"]], [[1]], [[1, 2], [3]], [[1, 2], [3, -4]], [[1, 2], [3, 10**30]]]),
-    ("absent_classes", ["other", None, 3]),
-    ("protocol", ["x", {"scales": ["x"]}, {"unknown": 1}, {"name": 3}]),
-    ("checkpoint", [3, "a" * 10_000]),
+    ("miou", ["x", float("nan"), 2]),
+    ("classes", [[], [CLASS] * 256, [{**CLASS, "name": "a\x1b[2J"}], [{"name": "a"}],
+                 [{**CLASS, "iou": "<b>"}, CLASS]]),
+    ("confusion_matrix", [[["x"]], [[1]], [[1, 2], [3]], [[1, 2], [3, -4]]]),
+    ("absent_classes", ["other"]),
+    ("protocol", [{"scales": ["x"]}, {"unknown": 1}]),
+    ("checkpoint", [3]),
 ]  # fmt: skip
 
 
@@ -58,20 +56,16 @@ def test_a_wrong_score_is_refused_by_the_name_of_its_key(key, value, tmp_path):
         read_scores(put(tmp_path, {**SCORES, key: value}))
 
 
-@pytest.mark.parametrize("key", list(SCORES)[:6])
-def test_a_missing_score_is_named(key, tmp_path):
-    scores = copy.deepcopy(SCORES)
-    del scores[key]
-    with pytest.raises(ConfigError, match=f"damaged: {key}: Field required"):
+def test_a_missing_score_is_named(tmp_path):
+    scores = {key: value for key, value in SCORES.items() if key != "miou"}
+    with pytest.raises(ConfigError, match="damaged: miou: Field required"):
         read_scores(put(tmp_path, scores))
 
 
 @pytest.mark.parametrize(
     "row",
-    ["x", {}, {**ROW, "name": 3}, {**ROW, "name": "a" * 10**6}, {**ROW, "size": "ab"},
-     {**ROW, "size": [3]}, {**ROW, "size": [3, -4]}, {**ROW, "counts": "abc"},
-     {**ROW, "counts": [[0, 1]]}, {**ROW, "counts": [[0, 2, 5]]}, {**ROW, "counts": [[-1, 0, 5]]},
-     {**ROW, "counts": [[0, 0, 10**30]]}, {**ROW, "counts": [[0, True, 5]]}]
+    ["x", {}, {**ROW, "name": "a" * 10**6}, {**ROW, "size": [3]}, {**ROW, "counts": [[0, 2, 5]]},
+     {**ROW, "counts": [[-1, 0, 5]]}]
 )  # fmt: skip
 def test_a_wrong_record_is_refused_by_its_number(row, tmp_path):
     with pytest.raises(ConfigError, match=r"damaged: 1\b"):

@@ -2,7 +2,6 @@
 
 import io
 import json
-import subprocess
 import sys
 from contextlib import redirect_stderr, redirect_stdout
 from importlib.machinery import SourceFileLoader
@@ -40,13 +39,6 @@ def run(script, *arguments):
     ):
         code = module.main()
     return SimpleNamespace(returncode=code, stdout=out.getvalue(), stderr=err.getvalue())
-
-
-def test_the_scripts_run_as_programs():
-    for script in ("prepare_pascal_context", "prepare_cocostuff10k"):
-        command = [sys.executable, str(SCRIPTS / script), "--help"]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=120)
-        assert done.returncode == 0 and f"scripts/{script} " in done.stdout
 
 
 @pytest.fixture
@@ -197,7 +189,6 @@ def replaced(*words):
     return lambda path: path.write_text(path.read_text().replace(*words))
 
 
-CELLS = np.array([[np.zeros(3)], [np.zeros(2)]], object)
 INSTANCES = np.pad(np.full((39, 60), 1000, np.uint16), ((1, 0), (0, 0)), constant_values=460)
 WRONG = [
     (lambda root, mats, _: ("--voc", root / "JPEGImages", "--mat", mats),
@@ -205,20 +196,11 @@ WRONG = [
     (of_mat(Path.unlink), "1 .mat files are missing in"),
     (of_mat(lambda path: path.write_bytes(b"MATLAB 5.0 MAT-file" + bytes(200))),
      "2008_000003.mat is damaged or has no LabelMap"),
-    (of_mat(labelled(CELLS)), "2008_000003.mat is damaged or has no LabelMap"),
-    (of_mat(labelled(np.zeros((40, 61), np.uint16))), "2008_000003: the labels in"),
     (of_mat(labelled(INSTANCES)), "2008_000003.mat has labels up to 1000; expected 0..459"),
-    (of_detail(Path.unlink), "expected Detail's trainval_merged.json"),
-    (of_detail(lambda path: path.write_text(path.read_text()[:100])), "is damaged"),
     (of_detail(lambda path: path.write_text('{"images": [], "annotations": []}')),
      "'annos_segmentation' is missing"),
-    (of_detail(replaced('"size"', '"sise"')),
-     "image 2008_000001 has a region that is no COCO RLE: 'size'"),
     (of_detail(replaced('"size": [40, 60]', '"size": [40, 61]')),
      "no COCO RLE: its size is [40, 61], that of the image [40, 60]"),
-    (of_detail(replaced('"height"', '"high"')), "'height' is missing"),
-    (of_detail(replaced('"category_id": 2,', '"category_id": 460,')),
-     "image 2008_000001 has label 460; expected 0..459"),
 ]  # fmt: skip
 
 
