@@ -145,7 +145,7 @@ class CrossEntropyConfig(LossConfig):
 class OhemConfig(CrossEntropyConfig):
     """Cross-entropy over the hard pixels (online hard example mining)."""
 
-    threshold: float = option("pixels whose true class scores below this are hard", 0.9)
+    threshold: float = option("pixels whose true class scores below this are hard", 0.9, gt=0, le=1)
     min_kept: int = option("at least so many pixels per device count", 131072, ge=1)
 
 
