@@ -24,9 +24,13 @@ def official_keys(variant):
     return json.loads((GOLDEN / "official_keys.json").read_text())[variant]
 
 
-def official_weights(variant):
-    """Return an official state dict of 19 classes with drawn values."""
-    return {key: _draw(key, shape) for key, shape in official_keys(variant).items()}
+def official_weights(variant, num_classes=19):
+    """Return an official state dict with drawn values."""
+    shapes = official_keys(variant)
+    for name in ("last_layer.3.weight", "last_layer.3.bias"):
+        if name in shapes:
+            shapes[name][0] = num_classes
+    return {key: _draw(key, shape) for key, shape in shapes.items()}
 
 
 def image(name, height, width, batch=1):

@@ -40,7 +40,7 @@ NO_IMAGES = {
     "nothing": (lambda path: None, "no file"),
     "1 TiB": (size(2**40), r"1,024.0 GiB are more than an image has"),
     "too large": (size(LARGEST + 1), "are more than an image has"),
-    "claims": (lambda path: path.write_bytes(png((14_000, 14_000), claimed=True)),
+    "claims": (lambda path: path.write_bytes(png((14_000, 14_000))),
                "196000000 pixels. exceeds limit"),
     **{kind: (other(kind), "not an image") for kind in ("GIF", "BMP", "TIFF", "WEBP", "JPEG2000")},
     "text": (lambda path: path.write_text("<html>404</html>"), r"a\.png"),

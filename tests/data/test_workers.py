@@ -149,8 +149,9 @@ def test_signals_that_everybody_gets_are_the_main_process_s_to_answer():
 # A worker hangs; the parent is killed, ends, or is interrupted.
 ENDINGS = ["os.kill(os.getpid(), 9)", "sys.exit()", "list(batches)"]
 NURSERY = """
-import os, sys, time
+import os, signal, sys, time
 from tests.data.test_workers import asleep, children, made
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job ignores it
 started, note = os.pipe()
 for ending in sys.argv[1:]:
     if pid := os.fork():
