@@ -133,7 +133,9 @@ class _Parser(argparse.ArgumentParser):
         self.set_defaults(parser=self)
 
     def error(self, message: str) -> NoReturn:
-        choice = re.search(r"argument (.*): invalid choice: '?(.*?)'? \(choose from (.*)\)", message)
+        choice = re.search(
+            r"argument (.*): invalid choice: '?(.*?)'? \(choose from (.*)\)", message
+        )
         if not choice:
             raise ConfigError(f"{self.prog}: {message}.\n{_see_help(self)}")
         kind, name, known = choice[1], choice[2], re.findall(r"[\w.-]+", choice[3])

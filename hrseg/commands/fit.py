@@ -75,6 +75,6 @@ def check_weights(config: "Config", overrides: Sequence[str]) -> None:
         return
     raise ConfigError(
         f"model.weights: no file {Path(file).absolute()}.\n"
-        "Expected a checkpoint to start from. Say where it is: model.weights=/path; "
-        "model.weights=null trains from scratch."
+        "Expected the path of a checkpoint, e.g. of github.com/HRNet/HRNet-Image-Classification.\n"
+        "Fix: model.weights=/path, or model.weights=null to train from scratch."
     )
