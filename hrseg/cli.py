@@ -70,6 +70,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         file = one_line(str(error.filename or "a file could not be written")).replace(PARTIAL, "")
         _print_error(f"{file}: {error.strerror}\n{_UNWRITABLE}")
         return 2
+    except (ImportError, RuntimeError) as error:
+        if "torchvision" not in str(error):
+            raise
+        from hrseg.commands.doctor import REPAIRS
+
+        fix = f"Fix: {REPAIRS['torchvision']}"
+        _print_error(f"torchvision does not fit this torch: {one_line(str(error))}.\n{fix}")
+        return 2
     except KeyboardInterrupt:
         _print_error("stopped")
         return 130
@@ -128,7 +136,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
 class _Parser(argparse.ArgumentParser):
     """Parser whose errors are ConfigErrors; the namespace has the innermost one as `parser`."""
 
-    def __init__(self, *positional: str, **options: Any) -> None:
+    def __init__(self, *positional: Any, **options: Any) -> None:
         super().__init__(*positional, **{**options, "allow_abbrev": False})
         self.set_defaults(parser=self)
 

@@ -134,6 +134,11 @@ def test_resume_goes_on_in_the_same_folder_and_keeps_the_history(
     assert main(["fit", "--resume", "runs/camvid_w18_small/latest"]) == 0
     assert run.with_name("latest").resolve() == run
     run = run.rename(run.with_name("20990101-000000"))
+    capsys.readouterr()
+    assert main(["fit", "--resume", str(run), "trainer.max_epochs=1"]) == 2
+    assert "trainer.max_epochs: 1 is less than the" in capsys.readouterr().err
+    assert main(["fit", *CONFIG, "--resume", str(run)]) == 2
+    assert "leave out --config" in capsys.readouterr().err
     assert main(["fit", "--resume", str(run), "trainer.max_epochs=5"]) == 0
     best = torch.load(run / "checkpoints" / "best.ckpt", weights_only=True)
     assert best["epoch"] == read(run / "scores.json")["epoch"]

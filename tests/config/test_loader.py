@@ -148,6 +148,25 @@ def test_an_override_replaces_a_mapping_and_a_bare_on_is_the_key_on(minimal):
         ("model.num_classes=4", ["model.num_classes", "Did you mean: data.class_names?"]),
         ("trainer.max_epoch=3", ["trainer.max_epoch", "Did you mean: max_epochs"]),
         ("trainer.callbacks=3", ["trainer.callbacks", "hrseg sets this one itself"]),
+        ("trainer.plugins=foo", ["trainer.plugins", "takes Python objects", "remove the key"]),
+        ("trainer.barebones=true", ["trainer.barebones", "remove the key"]),
+        ("trainer.enable_checkpointing=false", ["enable_checkpointing", "remove the key"]),
+        ("trainer.model_registry=x", ["trainer.model_registry", "remove the key"]),
+        ("trainer.max_epochs=0", ["trainer.max_epochs is 0", "at least 1"]),
+        ("trainer.max_steps=0", ["trainer.max_steps is 0", "at least 1"]),
+        ("trainer.check_val_every_n_epoch=0", ["check_val_every_n_epoch is 0", "at least 1"]),
+        ("trainer.accumulate_grad_batches=0", ["accumulate_grad_batches is 0", "at least 1"]),
+        ("trainer.log_every_n_steps=0", ["log_every_n_steps is 0", "at least 1"]),
+        ("trainer.val_check_interval=0", ["val_check_interval is 0", "from 1 up", "e.g. 0.5"]),
+        ("trainer.limit_train_batches=0", ["limit_train_batches is 0", "from 1 up"]),
+        ("trainer.limit_train_batches=all", ["limit_train_batches is 'all'", "e.g. 10"]),
+        ("trainer.limit_val_batches=true", ["limit_val_batches is true", "e.g. 10"]),
+        ("trainer.max_time=5", ["trainer.max_time is 5", '"00:12:00:00"']),
+        ("trainer.max_time={minutes:1}", ["trainer.max_time", '"00:12:00:00"']),
+        ("trainer.deterministic=maybe", ["'maybe'", "true, false or warn"]),
+        ("trainer.precision=fp16", ["'fp16'", "16-mixed"]),
+        ("trainer.precision=transformer-engine", ["transformer-engine", "16-mixed"]),
+        ("trainer.accelerator=tpu", ["'tpu'", "auto, cpu, gpu"]),
         ("inference.flip=maybe", ["inference.flip is 'maybe'", "true or false or null"]),
         ("seed", ["'seed'", "key=value"]),
     ],
@@ -217,6 +236,20 @@ def test_interpolations_are_saved_unresolved_and_only_hrseg_variables_are_read(
     ):
         with pytest.raises(ConfigError, match="only"):
             load_config(minimal, [f"data.root={value}"])
+
+
+@pytest.mark.parametrize(
+    "pair",
+    [
+        "max_epochs=-1", "max_time=00:12:00:00", "max_time={minutes: 5}", "limit_val_batches=0",
+        "limit_train_batches=0.5", "limit_val_batches=1.0", "val_check_interval=500",
+        "deterministic=warn", "precision=16", "precision=bf16-mixed", "accelerator=gpu",
+        "enable_checkpointing=true", "barebones=false", "plugins=null", "max_steps=null",
+    ],
+)  # fmt: skip
+def test_right_values_of_the_trainer_are_taken(minimal, pair):
+    key, _, _ = pair.partition("=")
+    assert key in load_config(minimal, [f"trainer.{pair}"]).trainer
 
 
 def test_trainer_names_are_lightnings_own():
