@@ -96,11 +96,11 @@ def checked_trainer(value: Any) -> dict[str, Any]:
     Without Lightning, whose import takes seconds and which refuses few of them well.
     """
     reasons = {**dict.fromkeys(OWN_TRAINER_NAMES, "hrseg sets this one itself"), **_UNUSABLE}
-    for name in reasons.keys() & (value.keys() if isinstance(value, dict) else ()):
-        default = name in _UNUSABLE and value[name] == (name == "enable_checkpointing")
-        if value[name] is not None and not default:
-            wanted = f"no value: {reasons[name]}. Fix: remove the key."
-            raise wrong_value(value[name], wanted, name)
+    for name, reason in reasons.items():
+        given = value.get(name) if isinstance(value, dict) else None
+        default = name in _UNUSABLE and given == (name == "enable_checkpointing")
+        if given is not None and not default:
+            raise wrong_value(given, f"no value: {reason}. Fix: remove the key.", name)
     checked = TrainerConfig.model_validate(value).model_dump(exclude_unset=True)
     for name, (is_right, wanted) in _CHECKS.items():
         if checked.get(name) is not None and not is_right(checked[name]):

@@ -126,7 +126,7 @@ def announce_fit(
         f"{network_name(task.model.architecture)}, {parameters / 1e6:.2f} M parameters, "
         f"from {start}; {device(trainer, chosen)}",
         batch(config, trainer.world_size, trainer.accumulate_grad_batches),
-        f"{epochs} of {train // config.data.batch_size} steps; "
+        f"{epochs} of {_steps(trainer, train // config.data.batch_size)} steps; "
         f"run folder {trainer.default_root_dir}",
         f"memory: {forecast(needed, _free_bytes(trainer.strategy.root_device))}",
     )
@@ -141,6 +141,14 @@ def announce_fit(
             note(remark)
     if config.trainer.get("profiler") in ("simple", "advanced"):
         say(f"the profile is written to {trainer.default_root_dir}/fit-profile.txt at the end")
+
+
+def _steps(trainer: pl.Trainer, steps: int) -> int:
+    """Return the steps of an epoch under `limit_train_batches`."""
+    limit = trainer.limit_train_batches
+    if isinstance(limit, float):
+        return int(steps * limit)
+    return min(steps, -(-(limit or steps) // trainer.accumulate_grad_batches))
 
 
 def _padding(config: Config, data: SegmentationDataModule) -> str:

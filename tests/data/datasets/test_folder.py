@@ -69,6 +69,12 @@ def test_an_undefined_split_names_the_three_ways(tmp_path, split, arguments):
     assert len(str(error.value).splitlines()) <= 4
 
 
+def test_two_classes_of_one_name_are_refused(tmp_path):
+    with pytest.raises(ConfigError, match=r"data\.class_names has 'car' twice") as error:
+        folder(tmp_path, class_names=["road", "car", "car"])
+    assert "Fix: " in str(error.value)
+
+
 @pytest.mark.parametrize("fraction", [0.01, 1.0, -0.5])
 def test_fraction_that_leaves_a_split_empty_is_an_error(tmp_path, fraction):
     data = folder(tree(tmp_path, "a", "b"), val_fraction=fraction)
