@@ -9,8 +9,12 @@ import re
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
+from difflib import get_close_matches
 from importlib import import_module
+from pathlib import Path
+from typing import Any, NoReturn
 
+from hrseg.config.common_keys import COMMON_KEYS
 from hrseg.errors import ConfigError, HrsegError
 from hrseg.utils.constants import __version__
 from hrseg.utils.files import FULL, PARTIAL
@@ -33,6 +37,13 @@ COMMANDS = {
     "configs": "list the shipped configs, or copy one here",
     "doctor": "print versions, devices and known problems",
 }
+# Commands of other tools.
+_SYNONYMS = {
+    "train": "fit", "infer": "predict", "inference": "predict", "segment": "predict",
+    "eval": "validate", "evaluate": "validate", "val": "validate", "check": "data check",
+    "stats": "data stats", "convert": "weights convert", "info": "doctor",
+}  # fmt: skip
+_CHECKPOINTS = (".ckpt", ".pth", ".pt", ".safetensors")
 _COMPUTE = ("fit", "validate", "test", "predict", "export")
 _PAIR = r"[\w.\[\]]+="
 _PROTOCOL_PAIR = r"(inference|data|model)\.[\w.]+="  # another word of `predict` is a file
@@ -58,6 +69,14 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         file = one_line(str(error.filename or "a file could not be written")).replace(PARTIAL, "")
         _print_error(f"{file}: {error.strerror}\n{_UNWRITABLE}")
+        return 2
+    except (ImportError, RuntimeError) as error:
+        if "torchvision" not in str(error):
+            raise
+        from hrseg.commands.doctor import REPAIRS
+
+        fix = f"Fix: {REPAIRS['torchvision']}"
+        _print_error(f"torchvision does not fit this torch: {one_line(str(error))}.\n{fix}")
         return 2
     except KeyboardInterrupt:
         _print_error("stopped")
@@ -86,33 +105,61 @@ def _print_error(text: str) -> None:
 
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:
-    """Parse options, and `key=value` pairs anywhere among them; `function` runs the command."""
-    words = join_overrides(argv)
+    """Parse options, and `key=value` pairs anywhere among them; `function` runs the command.
+
+    Raises:
+        ConfigError: a mistyped command, option or argument; with the nearest right one.
+    """
+    words = _spelled_as_options(join_overrides(argv))
     command = next((word for word in words if word in COMMANDS), "")
     pair = _PROTOCOL_PAIR if command == "predict" else _PAIR
     overrides = [word for word in words if re.match(pair, word)]
     others = [word for word in words if word not in overrides]
+    if sum(word.partition("=")[0] == "--config" for word in others) > 1:
+        raise ConfigError(
+            "--config is given twice. Expected one config.\n"
+            "Fix: keep one --config; key=value pairs change its keys."
+        )
     arguments, rest = make_parser([command]).parse_known_args(others)
     if hasattr(arguments, "inputs"):  # argparse takes one row of them; options may stand between
         arguments.inputs += [word for word in rest if not word.startswith("-")]
         rest = [word for word in rest if word.startswith("-")]
     if hasattr(arguments, "overrides"):
         arguments.overrides = overrides
-    else:
-        rest += overrides
+    elif overrides:
+        raise ConfigError(_refused_pair(arguments, overrides[0]))
     if rest:
-        raise ConfigError(
-            f"unknown argument {rest[0]!r}. Keys of the config are written key=value, "
-            "e.g. data.batch_size=4 seed=1.\nSee hrseg --help."
-        )
+        raise ConfigError(_refused(arguments, rest, overrides))
     return arguments
+
+
+class _Parser(argparse.ArgumentParser):
+    """Parser whose errors are ConfigErrors; the namespace has the innermost one as `parser`."""
+
+    def __init__(self, *positional: Any, **options: Any) -> None:
+        super().__init__(*positional, **{**options, "allow_abbrev": False})
+        self.set_defaults(parser=self)
+
+    def error(self, message: str) -> NoReturn:
+        choice = re.search(
+            r"argument (.*): invalid choice: '?(.*?)'? \(choose from (.*)\)", message
+        )
+        if not choice:
+            raise ConfigError(f"{self.prog}: {message}.\n{_see_help(self)}")
+        kind, name, known = choice[1], choice[2], re.findall(r"[\w.-]+", choice[3])
+        near = get_close_matches(name, known, n=2)
+        if self.prog == "hrseg" and name in _SYNONYMS:
+            near = [_SYNONYMS[name]]
+        what = f"unknown {kind} {name!r}"
+        if kind == "command":
+            near = [f"{self.prog} {command}" for command in near]
+        hint = f" Did you mean: {' or '.join(near)}?" if near else ""
+        raise ConfigError(f"{what}.{hint}\nExpected: {', '.join(known)}.\n{_see_help(self)}")
 
 
 def make_parser(commands: Sequence[str] = tuple(COMMANDS)) -> argparse.ArgumentParser:
     """Return the parser with the arguments of `commands`, and a line of help for the others."""
-    parser = argparse.ArgumentParser(
-        "hrseg", description="Semantic segmentation with HRNet.", allow_abbrev=False
-    )
+    parser = _Parser("hrseg", description="Semantic segmentation with HRNet.")
     parser.add_argument("--version", action="version", version=f"hrseg {__version__}")
     subparsers = parser.add_subparsers(metavar="command", required=True)
     for name, help in COMMANDS.items():
@@ -122,6 +169,57 @@ def make_parser(commands: Sequence[str] = tuple(COMMANDS)) -> argparse.ArgumentP
             subparser.set_defaults(command=name, function=getattr(module, "run", None))
             module.add_arguments(subparser)
     return parser
+
+
+def _spelled_as_options(words: list[str]) -> list[str]:
+    """Return `help`, `help COMMAND`, `version` and no words at all as the options they mean."""
+    if words[:1] == ["help"] or not words:
+        return [*words[1:], "--help"]
+    return ["--version"] if words == ["version"] else words
+
+
+def _see_help(parser: argparse.ArgumentParser) -> str:
+    return f"Fix: `{parser.prog} --help` lists what it takes."
+
+
+def _refused_pair(arguments: argparse.Namespace, pair: str) -> str:
+    """Return the message for a `key=value` pair of a command that reads no config."""
+    fix = _see_help(arguments.parser)
+    if arguments.command == "init":
+        name = Path(arguments.folder).resolve().name
+        fix = f"Fix: `hrseg fit --config {arguments.out or f'{name}.yaml'} {pair}`"
+    return f"{arguments.parser.prog} takes no key=value pairs, but {pair} was given.\n{fix}"
+
+
+def _refused(arguments: argparse.Namespace, rest: Sequence[str], overrides: Sequence[str]) -> str:
+    """Return the message for words that a command does not take, with the nearest right ones."""
+    word, parser = rest[0], arguments.parser
+    options = re.findall(r"--[\w-]+", parser.format_help())
+    if word.startswith("-"):
+        fix = _nearest(rest, options, hasattr(arguments, "overrides")) or _see_help(parser)
+        return f"unknown option {word.partition('=')[0]} of {parser.prog}.\n{fix}"
+    for pair in overrides[-1:]:
+        if len(re.findall(r"[\[{]", pair)) > len(re.findall(r"[\]}]", pair)):
+            return (
+                f"{pair} is cut off by a space.\nFix: put the pair in quotes, "
+                f'"{pair} {" ".join(rest)}", or leave out the space: {pair}{"".join(rest)}'
+            )
+    option = "--checkpoint" if word.endswith(_CHECKPOINTS) else "--config"
+    fix = f"Fix: `{parser.prog} {option} {word}`" if option in options else _see_help(parser)
+    return f"{parser.prog} takes no argument {word!r}.\n{fix}"
+
+
+def _nearest(rest: Sequence[str], options: Sequence[str], takes_keys: bool) -> str:
+    """Return a hint at the option or the key of the config that `rest[0]` stands for."""
+    name, _, value = rest[0].partition("=")
+    value = value or next((word for word in rest[1:2] if not word.startswith("-")), "VALUE")
+    near = get_close_matches(name, options, n=1)
+    key = COMMON_KEYS.get(name.lstrip("-").replace("-", "_"))
+    if key and takes_keys:
+        return f"Fix: write it as key=value: {key}={value}"
+    if near:
+        return f"Did you mean: {near[0]}?"
+    return "Keys of the config are written key=value: data.batch_size=4" if takes_keys else ""
 
 
 def join_overrides(argv: Sequence[str]) -> list[str]:

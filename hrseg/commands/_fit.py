@@ -58,7 +58,7 @@ def fit(config: Config, resume: Path | None = None) -> Path:
         started = True
 
     options = config.trainer
-    keeps = not options.get("fast_dev_run") and bool(options.get("enable_checkpointing", True))
+    keeps = not options.get("fast_dev_run")
     interruption = Interruption(run, keeps, config.save_every_minutes)
     try:
         with locked_run(run):
@@ -87,6 +87,7 @@ def _callbacks(
     """Return all callbacks of a training, in the order in which Lightning calls them."""
     checkpoint = partial(RunCheckpoint, dirpath=run / "checkpoints", enable_version_counter=False)
     patience, ema = config.early_stopping_patience, config.ema_decay
+    scored = config.trainer.get("limit_val_batches") != 0
     ordered: list[Callback | None] = [
         ImageScores(run, run / "checkpoints" / "best.ckpt"),
         PredictionImages(config.prediction_images, run),
@@ -98,7 +99,7 @@ def _callbacks(
         interruption,
         LossGuard(config.on_bad_loss, run),
         SkippedFiles(run),
-        checkpoint(filename="best", monitor="val/miou", mode="max") if keeps else None,
+        checkpoint(filename="best", monitor="val/miou", mode="max") if keeps and scored else None,
         checkpoint(filename="last", save_on_train_epoch_end=True) if keeps else None,
     ]
     return [callback for callback in ordered if callback is not None]

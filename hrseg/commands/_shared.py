@@ -1,6 +1,8 @@
 """Arguments that several commands share, and their meaning: config, run, checkpoint, threads."""
 
 import argparse
+import os
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -106,10 +108,24 @@ def check_root(config: "Config") -> None:
     """Raise DataError if the data set is missing, before torch is imported."""
     root = Path(config.data.root).expanduser()
     if config.data.name != "synthetic" and not root.is_dir():
+        if fault := _foreign_path(config.data.root):
+            raise DataError(f"data.root: {fault}")
         raise DataError(
             f"data.root: no folder {root.absolute()}.\n"
             f"Expected the {config.data.name} data set there; say where it is: data.root=/path"
         )
+
+
+def _foreign_path(path: str) -> str:
+    """Return the fault of a path with a shell variable, or of Windows, else ""."""
+    if "$" in path:
+        from hrseg.config.hints import VARIABLES
+
+        return f"{path} has a variable of the shell, which a config does not expand.\n{VARIABLES}"
+    if os.name != "nt" and re.match(r"[A-Za-z]:[\\/]", path):
+        linux = f"/mnt/{path[0].lower()}/{path[3:]}".replace("\\", "/")
+        return f"{path} is a Windows path.\nExpected a path of this system, in WSL {linux}."
+    return ""
 
 
 def set_threads(arguments: argparse.Namespace) -> None:

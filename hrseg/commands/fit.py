@@ -29,6 +29,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> None:
     from hrseg.config.loader import to_yaml
 
+    if arguments.resume and arguments.config:
+        raise ConfigError(
+            f"--config {arguments.config} does not go with --resume {arguments.resume}, which "
+            "continues by the run's own config.yaml.\n"
+            "Fix: leave out --config; key=value pairs change the run's config."
+        )
     resume = None if arguments.resume is None else run_to_resume(arguments)
     if resume:
         print_once(f"resuming {resume} with its own config.yaml")
@@ -75,6 +81,6 @@ def check_weights(config: "Config", overrides: Sequence[str]) -> None:
         return
     raise ConfigError(
         f"model.weights: no file {Path(file).absolute()}.\n"
-        "Expected a checkpoint to start from. Say where it is: model.weights=/path; "
-        "model.weights=null trains from scratch."
+        "Expected the path of a checkpoint, e.g. of github.com/HRNet/HRNet-Image-Classification.\n"
+        "Fix: model.weights=/path, or model.weights=null to train from scratch."
     )

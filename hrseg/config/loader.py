@@ -6,7 +6,6 @@ result. Nothing here imports torch, so that a typo is answered at once.
 
 import re
 from collections.abc import Iterable, Sequence
-from difflib import get_close_matches
 from importlib.resources import files
 from io import StringIO
 from pathlib import Path
@@ -17,13 +16,19 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import BaseModel, ValidationError
 
-from hrseg.config.parts import PARTS
+from hrseg.config.hints import (
+    VARIABLES,
+    no_config,
+    not_text,
+    other_sections,
+    value_repair,
+    yaml_reason,
+)
 from hrseg.config.plugins import missing_plugins, plugin_note, register_plugin_parts
 from hrseg.config.protocols import Protocol, make_protocol
-from hrseg.config.schema import Config, InferenceConfig, ModelConfig
-from hrseg.config.trainer import TrainerConfig
+from hrseg.config.schema import Config
 from hrseg.errors import ConfigError
-from hrseg.utils.registry import find, load_installed_plugins
+from hrseg.utils.registry import load_installed_plugins
 from hrseg.utils.text import one_line
 from hrseg.utils.validation import Key, key_text, shown
 
@@ -74,7 +79,10 @@ def find_config(name: str | Path) -> Path:
         if path.is_file():
             return path
     shipped = shipped_configs()
-    return find(shipped, str(name).removesuffix(".yaml"), "config (no such file, none shipped):")
+    stem = str(name).removesuffix(".yaml")
+    if stem not in shipped:
+        raise ConfigError(no_config(str(name), list(shipped)))
+    return shipped[stem]
 
 
 def shipped_configs() -> dict[str, Path]:
@@ -143,7 +151,9 @@ class _Source:
             missing = sorted(OmegaConf.missing_keys(raw))
         except (OmegaConfBaseException, RecursionError) as error:
             key = str(getattr(error, "full_key", None) or "")
-            raise self.error(key, f": {_first_line(error)}") from error
+            reason = _first_line(error)
+            hint = f".\n{VARIABLES}" if re.search("key '[A-Z_]+' not found", reason) else ""
+            raise self.error(key, f": {reason}{hint}") from error
         if missing:
             raise self.error(missing[0], " is required, but its value is ???.")
         section: Key = ()
@@ -162,21 +172,30 @@ class _Source:
         """Return an error of a section for the user."""
         written = _at(content, key)
         if message.startswith(": unknown key.\n"):
-            message = message.replace("\n", f"{_elsewhere(str(key[-1]))}\n", 1)
+            message = message.replace("\n", f"{other_sections(str(key[-1]))}\n", 1)
         elif message.startswith(" is ") and "${" in str(written):
             # The value may be a secret.
             message = f" is {shown(written)}.\n{message.partition(chr(10))[2]}"
+        if repair := value_repair(written, message):
+            fix = f"{key[-1]}: {repair}"
+            if self._origin(key_text(key)) == "command line":
+                short = repair if repair.startswith('"') else repair.replace(", ", ",")
+                fix = f"{key_text(key)}={short}"
+            message += f"\nFix: {one_line(fix)}"
         return self.error(key_text(key), message)
 
     def error(self, key: str, message: str) -> ConfigError:
         """Return an error that names the file and line of `key`, or the command line."""
+        return ConfigError(f"{self._origin(key)}: {one_line(key)}{message}")
+
+    def _origin(self, key: str) -> str:
         line = self.lines.get(key) or self.lines.get(key.rpartition(".")[0] or "-")
         origin = f"{self.path}{f', line {line}' if line else ''}"
         for written in self.overridden:
             below = key not in self.lines and written.startswith(f"{key}.")
             if below or re.match(re.escape(written) + r"[.\[]", f"{key}."):
                 origin = "command line"
-        return ConfigError(f"{origin}: {one_line(key)}{message}")
+        return origin
 
     def refuse_foreign_resolvers(self, node: Any, key: Key) -> None:
         """Raise on any resolver but `${oc.env:HRSEG_...}`: a config must not read secrets."""
@@ -204,19 +223,20 @@ class _Source:
 
 def _read(path: Path) -> tuple[DictConfig, yaml.Node]:
     """Return the content of a YAML file, and its nodes with line numbers."""
+    content = path.read_bytes()
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ConfigError(not_text(path, content)) from error
+    try:
         _refuse_depth(text)
         raw = OmegaConf.load(StringIO(text))
         root = yaml.compose(text, yaml.SafeLoader)
     except yaml.MarkedYAMLError as error:
-        line = f"Line {error.problem_mark.line + 1}: " if error.problem_mark else ""
-        tabs = " Fix: indent with spaces, not tabs." if "'\\t'" in str(error.problem) else ""
-        message = f"{path} is not valid YAML.\n{line}{one_line(str(error.problem))}.{tabs}"
-        raise ConfigError(message) from error
+        raise ConfigError(f"{path} is not valid YAML.\n{yaml_reason(text, error)}") from error
     except (yaml.YAMLError, OmegaConfBaseException, ValueError, RecursionError) as error:
         lines = "\n".join(str(error).splitlines()[:3]).rstrip(".")
-        raise ConfigError(f"{path} is not valid YAML in UTF-8.\n{lines}") from error
+        raise ConfigError(f"{path} is not valid YAML.\n{lines}") from error
     if not isinstance(raw, DictConfig) or not isinstance(root, yaml.MappingNode):
         raise ConfigError(f"{path} has no 'key: value' pairs. See `hrseg configs` for examples.")
     return raw, root
@@ -274,20 +294,6 @@ def _at(content: Any, key: Key) -> Any:
         except (KeyError, IndexError, TypeError):
             return content if isinstance(content, str) else None
     return content
-
-
-def _elsewhere(name: str) -> str:
-    """Return a hint at keys of that name in other sections."""
-    models: dict[str, list[type[BaseModel]]] = {
-        "model": [ModelConfig], "inference": [InferenceConfig], "trainer": [TrainerConfig],
-        **{key: list(PARTS[key].values()) for key in ("data", "optimizer", "schedule")},
-    }  # fmt: skip
-    pairs = [
-        (s, field) for s, kinds in models.items() for kind in kinds for field in kind.model_fields
-    ]
-    near = get_close_matches(name, {field for _, field in pairs}, n=2, cutoff=0.7)
-    keys = dict.fromkeys(f"{section}.{field}" for section, field in pairs if field in near)
-    return f" Did you mean: {', '.join(keys)}?" if keys else ""
 
 
 def _first_line(error: Exception) -> str:

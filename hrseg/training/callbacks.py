@@ -22,7 +22,9 @@ from hrseg.visualize import colorize, error_map, legend, side_by_side
 
 
 class ClassScores(Callback):
-    """Print the per-class table after each validation, and write `scores.json`.
+    """Print the scores of each validation, and write `scores.json`.
+
+    The per-class table follows the first and the last validation of a training, and every other.
 
     During training the file belongs to the best checkpoint: it is written when `val/miou` rises.
     The default `folder` is the trainer's `default_root_dir`.
@@ -31,6 +33,7 @@ class ClassScores(Callback):
     def __init__(self, folder: str | Path | None = None) -> None:
         self.folder = folder
         self.best = -1.0
+        self.table_shown = False
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         # scores.json belongs to the best checkpoint, which may be newer than the resumed state.
@@ -46,7 +49,9 @@ class ClassScores(Callback):
         fitting = trainer.state.fn == TrainerFn.FITTING
         if fitting:
             scores["epoch"], scores["step"] = trainer.current_epoch, trainer.global_step
-        show_scores(scores)
+        last = trainer.current_epoch + 1 == trainer.max_epochs
+        show_scores(scores, table=not fitting or last or not self.table_shown)
+        self.table_shown = True
         # In float32, as the checkpoint callback compares.
         miou = float(np.float32(scores["miou"] or 0.0))
         if not fitting or miou > self.best:
@@ -57,14 +62,16 @@ class ClassScores(Callback):
         write_json(folder / "scores.json", scores)
 
 
-def show_scores(scores: Mapping[str, Any]) -> None:
-    """Print the summary and the per-class table of `scores` (the layout of scores.json)."""
+def show_scores(scores: Mapping[str, Any], table: bool = True) -> None:
+    """Print the summary and the tables of `scores` (the layout of scores.json)."""
     parts = [f"epoch {scores['epoch'] + 1}"] if "epoch" in scores else []
     parts.append(f"mIoU {percent(scores['miou'])}")
     parts.append(f"pixel accuracy {percent(scores['pixel_accuracy'])}")
     if scores.get("protocol"):
         parts.append(str(Protocol(**scores["protocol"])))
     say("   ".join(parts))
+    if not table:
+        return
     get_console().print(_table(scores))
     if "scale_report" in scores:
         get_console().print(_scale_table(scores["scale_report"]))

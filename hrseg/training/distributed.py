@@ -32,6 +32,7 @@ from hrseg.errors import ConfigError, HrsegError
 
 _RUN_FOLDER = "HRSEG_RUN"  # variable that processes started by Lightning inherit
 _PATIENCE = 2.0  # seconds
+_PLACES = ("accelerator", "devices")  # arguments that depend on the machine
 
 
 @dataclass(frozen=True)
@@ -76,9 +77,14 @@ def trainer_refusals(arguments: Mapping[str, Any]) -> Iterator[None]:
     try:
         yield
     except (MisconfigurationException, ValueError, TypeError, RuntimeError) as error:
-        asked = {key: arguments[key] for key in ("accelerator", "devices") if key in arguments}
-        hint = "\nFor another machine: trainer.accelerator=cpu trainer.devices=1." if asked else ""
-        raise ConfigError(f"trainer: {error} {asked or ''}{hint}") from error
+        text = str(error).partition(" Find a complete list")[0]
+        key = next((f".{key}" for key in arguments if re.search(rf"\b{key}\b", text, re.I)), "")
+        fix = f"correct trainer{key}, or remove it."
+        if key in ("", ".accelerator", ".devices"):
+            asked = [f"trainer.{k}={arguments[k]}" for k in _PLACES if k in arguments]
+            text = f"{text} ({' '.join(asked)})" if asked else text
+            fix = "trainer.accelerator=cpu trainer.devices=1 runs on any machine."
+        raise ConfigError(f"trainer{key}: {text}\nFix: {fix}") from error
 
 
 def new_folder(placement: Placement, home: Path) -> Path:

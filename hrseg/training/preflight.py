@@ -17,12 +17,15 @@ from hrseg.checkpoints.runs import newest_state
 from hrseg.config.loader import load_config, shipped_configs, to_dict
 from hrseg.config.schema import Config
 from hrseg.data.datamodule import SegmentationDataModule
+from hrseg.data.images import header_size
 from hrseg.errors import ConfigError
 from hrseg.models import Segmenter
 from hrseg.models.segmenter import network_name
 from hrseg.training.exact_resume import progress_of, purge_events
 from hrseg.training.task import SegmentationTask
 from hrseg.utils.console import note, say
+
+_LOOKED_AT = 100  # images whose sizes are compared with the crop
 
 
 def check_settings(task: SegmentationTask, metadata: Any, checkpoint: Path) -> None:
@@ -57,7 +60,12 @@ def checked_last(config: Config, task: SegmentationTask, trainer: pl.Trainer, ru
             f"For other settings start a new run, from model.weights={last}"
         )
     epochs, step = progress_of(content, last)
-    if 0 < (trainer.max_epochs or -1) <= epochs:
+    if 0 < (trainer.max_epochs or -1) < epochs:
+        raise ConfigError(
+            f"trainer.max_epochs: {trainer.max_epochs} is less than the {epochs} epochs that {run} "
+            f"has finished.\nExpected more than {epochs}. Fix: trainer.max_epochs={epochs + 1}"
+        )
+    if trainer.max_epochs == epochs:
         say(
             f"nothing is left to train: the run has finished {epochs} epochs. "
             "Raise trainer.max_epochs to go on."
@@ -118,7 +126,7 @@ def announce_fit(
         f"{network_name(task.model.architecture)}, {parameters / 1e6:.2f} M parameters, "
         f"from {start}; {device(trainer, chosen)}",
         batch(config, trainer.world_size, trainer.accumulate_grad_batches),
-        f"{epochs} of {train // config.data.batch_size} steps; "
+        f"{epochs} of {_steps(trainer, train // config.data.batch_size)} steps; "
         f"run folder {trainer.default_root_dir}",
         f"memory: {forecast(needed, _free_bytes(trainer.strategy.root_device))}",
     )
@@ -128,8 +136,42 @@ def announce_fit(
             f"validation every {every} epochs leaves the last {left} unscored; "
             "choose trainer.max_epochs as a multiple of check_val_every_n_epoch"
         )
-    if rate := scaled_lr(config):
-        note(rate)
+    for remark in (scaled_lr(config), _padding(config, data), _without_scores(config)):
+        if remark:
+            note(remark)
+    if config.trainer.get("profiler") in ("simple", "advanced"):
+        say(f"the profile is written to {trainer.default_root_dir}/fit-profile.txt at the end")
+
+
+def _steps(trainer: pl.Trainer, steps: int) -> int:
+    """Return the steps of an epoch under `limit_train_batches`."""
+    limit = trainer.limit_train_batches
+    if isinstance(limit, float):
+        return int(steps * limit)
+    return min(steps, -(-(limit or steps) // trainer.accumulate_grad_batches))
+
+
+def _padding(config: Config, data: SegmentationDataModule) -> str:
+    """Return a note if the crop is larger than the first images at their largest scale."""
+    options = config.data
+    if options.base_size or options.squash or data.train_dataset is None:
+        return ""
+    sizes = [header_size(image) for image, _ in data.train_dataset.files[:_LOOKED_AT]]
+    height, width = max(h for h, _ in sizes), max(w for _, w in sizes)
+    scale = options.scales[1]
+    crop = options.crop_size
+    if crop[0] <= height * scale or crop[1] <= width * scale:
+        return ""
+    return (
+        f"crop {crop[0]}x{crop[1]} is larger than the images ({height}x{width}, at most "
+        f"{scale:g} times enlarged): the rest is padding. Fix: a smaller data.crop_size"
+    )
+
+
+def _without_scores(config: Config) -> str:
+    if config.trainer.get("limit_val_batches") != 0:
+        return ""
+    return "no validation (trainer.limit_val_batches=0): no scores.json and no best.ckpt"
 
 
 def device(trainer: pl.Trainer, chosen: str = "") -> str:
@@ -146,7 +188,7 @@ def batch(config: Config, devices: int, accumulated: int) -> str:
     parts = [f"{devices} devices"] * (devices > 1) + [f"{size // (devices * accumulated)} images"]
     parts += [f"{accumulated} accumulated"] * (accumulated > 1)
     whole = f" = {' x '.join(parts)}" if len(parts) > 1 else ""
-    return f"batch {size}{whole}, lr {config.optimizer.lr:g} for the whole of it"
+    return f"batch {size}{whole}, largest lr {config.optimizer.lr:g}"
 
 
 def scaled_lr(config: Config) -> str:

@@ -4,13 +4,14 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytorch_lightning as pl
 import torch
 from lightning_fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 from pytorch_lightning.callbacks import Callback
+from pytorch_lightning.profilers import AdvancedProfiler, SimpleProfiler
 from pytorch_lightning.trainer.states import TrainerFn
 
 from hrseg.config.loader import load_config
@@ -31,6 +32,8 @@ from hrseg.utils.signals import Stopped
 
 # Convolutions take most of a step, not all of it: they must be faster by this factor.
 WORTHWHILE = 1.3
+# They log their table by default, and hrseg keeps Lightning's log quiet.
+_PROFILERS = {"simple": SimpleProfiler, "advanced": AdvancedProfiler}
 
 
 class Choice(NamedTuple):
@@ -59,10 +62,11 @@ def build_trainer(
     if placement.kind == "cpu":
         arguments.pop("sync_batchnorm", None)  # it exists for GPUs only
     arguments["strategy"] = ddp_strategy(placement, arguments)
-    given = arguments.pop("plugins", None) or []
-    plugins = [*(given if isinstance(given, list | tuple) else [given]), DurableCheckpointIO()]
+    plugins: list[Any] = [DurableCheckpointIO()]
     if isinstance(placement.environment, SLURMEnvironment):
         plugins.append(placement.environment)  # without Lightning's own requeue
+    if profiler := _PROFILERS.get(str(arguments.get("profiler"))):
+        arguments["profiler"] = profiler(dirpath=folder, filename="profile")
     with trainer_refusals(arguments):
         return pl.Trainer(
             **arguments,

@@ -14,6 +14,7 @@ from PIL import Image
 
 from hrseg.cli import main
 from hrseg.commands import doctor
+from hrseg.config.loader import load_config
 from tests.camvid_tree import fit_overrides, make_camvid
 from tests.conftest import save_image
 
@@ -134,6 +135,11 @@ def test_resume_goes_on_in_the_same_folder_and_keeps_the_history(
     assert main(["fit", "--resume", "runs/camvid_w18_small/latest"]) == 0
     assert run.with_name("latest").resolve() == run
     run = run.rename(run.with_name("20990101-000000"))
+    capsys.readouterr()
+    assert main(["fit", "--resume", str(run), "trainer.max_epochs=1"]) == 2
+    assert "trainer.max_epochs: 1 is less than the" in capsys.readouterr().err
+    assert main(["fit", *CONFIG, "--resume", str(run)]) == 2
+    assert "leave out --config" in capsys.readouterr().err
     assert main(["fit", "--resume", str(run), "trainer.max_epochs=5"]) == 0
     best = torch.load(run / "checkpoints" / "best.ckpt", weights_only=True)
     assert best["epoch"] == read(run / "scores.json")["epoch"]
@@ -185,6 +191,19 @@ def test_the_end_of_training_is_validated_or_said_not_to_be(home, tmp_path, caps
     overrides += ["trainer.max_epochs=3", "trainer.check_val_every_n_epoch=2"]
     assert main(["fit", *CONFIG, *overrides]) == 0
     assert "the last 1 unscored" in capsys.readouterr().out.replace("\n", " ")
+
+
+def test_notes_at_the_start_name_padding_missing_scores_and_the_profile(home, tmp_path, capsys):
+    overrides = [*fit_overrides(home / "camvid"), f"runs={tmp_path}", "trainer.max_epochs=1"]
+    overrides += ["data.crop_size=[160,160]", "trainer.limit_val_batches=0"]
+    overrides += ["trainer.limit_train_batches=1", "trainer.profiler=simple"]
+    assert main(["fit", *CONFIG, *overrides]) == 0
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "crop 160x160 is larger than the images (48x64" in printed
+    assert "no validation (trainer.limit_val_batches=0)" in printed and "HINT" not in printed
+    assert "epochs of 1 steps" in printed and "fit-profile.txt" in printed
+    run = (tmp_path / "camvid_w18_small/latest").resolve()
+    assert "run_training_epoch" in (run / "fit-profile.txt").read_text()
 
 
 def test_a_checkpoint_is_not_scored_by_a_config_that_contradicts_it(home, capsys):
@@ -342,7 +361,7 @@ def test_class_weights_that_fit_no_class_are_refused_before_training(
 @pytest.mark.parametrize(
     ("wrong", "expected"),
     [
-        ("trainer.precision=bf17", "precision"),  # refused by Lightning
+        ("trainer.strategy=dpp", "fix: correct trainer.strategy"),  # refused by Lightning
         ("trainer.accelerator=gpu", "gpu"),
         ("trainer.accumulate_grad_batches=3", "3 accumulated batches"),
         ("losses=[{name: ohem, on: aux}]", "aux"),
@@ -409,6 +428,34 @@ def test_a_disk_that_is_full_is_one_line_whoever_wrote(monkeypatch, capsys):
     said = capsys.readouterr().err
     assert said.startswith("hrseg: a file could not be written: No space left on device\n")
     assert len(said.splitlines()) == 2
+
+
+def test_a_torchvision_of_another_build_is_named_with_its_repair(monkeypatch, capsys):
+    def command(arguments):
+        raise RuntimeError("operator torchvision::nms does not exist")
+
+    monkeypatch.setattr(doctor, "run", command)
+    assert main(["doctor"]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("hrseg: torchvision does not fit this torch: operator torchvision::nms")
+    assert "Fix: hrseg does not need it: pip uninstall torchvision" in said
+
+
+@pytest.mark.parametrize(("count", "crop", "every"), [(10, 96, 10), (400, 512, 2)])
+def test_init_validates_seldom_and_quotes_its_next_command(
+    tmp_path, monkeypatch, capsys, count, crop, every
+):
+    monkeypatch.chdir(tmp_path)
+    mask = np.indices((crop, crop)).sum(0) % 3
+    for index in range(count):
+        image = np.full((crop, crop, 3), 60, np.uint8)
+        save_image(tmp_path / f"my data/images/{index}.png", image)
+        save_image(tmp_path / f"my data/masks/{index}.png", mask.astype(np.uint8))
+    assert main(["init", "my data"]) == 0
+    assert "hrseg fit --config 'my data.yaml'" in capsys.readouterr().out
+    trainer = load_config("my data.yaml").trainer
+    assert trainer["check_val_every_n_epoch"] == every
+    assert trainer["max_epochs"] % every == 0
 
 
 def test_a_place_that_cannot_be_written_is_named_with_what_to_say(home, capsys):

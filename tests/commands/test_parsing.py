@@ -38,10 +38,50 @@ def test_overrides_may_stand_anywhere():
     assert arguments.overrides == ["seed=1", "data.batch_size=2"]
 
 
-@pytest.mark.parametrize("argv", [["fit", "--confg", "x"], ["configs", "a", "b=c"]])
-def test_an_unknown_argument_is_named(argv):
-    with pytest.raises(ConfigError, match="unknown argument"):
-        parse(argv)
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ("train --config base.yaml", "Did you mean: hrseg fit?"),
+        ("vaildate", "Did you mean: hrseg validate?"),
+        ("infer img.png", "Did you mean: hrseg predict?"),
+        ("data chek", "Did you mean: hrseg data check"),
+        ("fit base.yaml", "hrseg fit --config base.yaml"),
+        ("validate good.ckpt", "hrseg validate --checkpoint good.ckpt"),
+        ("fit --confg x", "Did you mean: --config?"),
+        ("validate --chekpoint x", "Did you mean: --checkpoint?"),
+        ("fit --batch-size 4", "data.batch_size=4"),
+        ("fit --lr=0.1", "optimizer.lr=0.1"),
+        ("fit --epochs 3", "trainer.max_epochs=3"),
+        ("fit --gpus 1", "trainer.devices=1"),
+        ("fit --nothing-like-it", "key=value"),
+        ("fit --config a --config=b", "--config is given twice"),
+        ("fit data.crop_size=[64, 64]", '"data.crop_size=[64, 64]"'),
+        ("init d01 data.batch_size=2", "hrseg fit --config d01.yaml data.batch_size=2"),
+        ("configs a b=c", "takes no key=value pairs"),
+        ("doctor now", "hrseg doctor takes no argument 'now'"),
+        ("predict a.png --threads x", "hrseg predict: argument --threads: invalid int value"),
+    ],
+)
+def test_a_mistyped_word_is_answered_with_the_right_one(words, expected):
+    with pytest.raises(ConfigError) as error:
+        parse(words.split())
+    assert expected in str(error.value)
+    assert len(str(error.value).splitlines()) <= 4
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ([], "usage: hrseg [-h]"),
+        (["help"], "usage: hrseg [-h]"),
+        (["help", "fit"], "usage: hrseg fit"),
+        (["version"], "hrseg "),
+    ],
+)
+def test_help_and_version_are_commands_too(words, expected, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(words)
+    assert stop.value.code == 0 and capsys.readouterr().out.startswith(expected)
 
 
 def test_each_subcommand_has_a_function_of_its_own():

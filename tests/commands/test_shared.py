@@ -85,3 +85,14 @@ def test_what_is_missing_is_said_before_anything_heavy(tmp_path):
 
 def test_weights_of_the_hub_are_looked_for_there():
     check_weights(load_config("camvid_w18", ["model.weights=timm/hrnet_w18.ms_in1k"]), [])
+
+
+@pytest.mark.parametrize(
+    ("root", "expected"),
+    [("$HOME/data", "variable of the shell"), (r"C:\data\d", "in WSL /mnt/c/data/d")],
+)
+def test_a_path_of_another_shell_or_system_is_named(root, expected):
+    config = load_config("folder", [f"data.root='{root}'"])
+    with pytest.raises(DataError) as error:
+        check_root(config)
+    assert expected in str(error.value)

@@ -15,6 +15,9 @@ name: mine
 data: {name: camvid, root: some/where}
 model: {backbone: hrnet_w18}
 """
+FOLDER = (
+    "name: x\ndata: {{name: folder, root: y, class_names: {}}}\nmodel: {{backbone: hrnet_w18}}\n"
+)
 
 
 @pytest.fixture
@@ -48,6 +51,35 @@ def test_a_config_is_found_by_path_by_name_and_without_its_suffix(minimal, monke
     assert load_config("camvid_w18_small").name == "mine"  # not the shipped one
     with pytest.raises(ConfigError, match="Did you mean: camvid_w18_small"):
         find_config("camvid_w18_smal.yaml")
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("mien.yaml", "Did you mean: mine.yaml?"),
+        ("mine.yml", "Did you mean: mine.yaml?"),
+        ("photos", "`hrseg init photos`"),
+        ("run", "--config run/config.yaml"),
+        ("no/x.yaml", "the folder no does not exist"),
+        ("utf16.yaml", "save it as UTF-8"),
+        ("image.yaml", "it is a PNG image"),
+        ("good.ckpt", "--checkpoint good.ckpt"),
+    ],
+)
+def test_a_file_that_is_no_config_is_answered_with_what_to_write(
+    minimal, monkeypatch, name, expected
+):
+    folder = minimal.parent
+    monkeypatch.chdir(folder)
+    for below in ("photos", "run"):
+        (folder / below).mkdir()
+    (folder / "run/config.yaml").write_text(MINIMAL)
+    (folder / "utf16.yaml").write_bytes(MINIMAL.encode("utf-16"))
+    (folder / "image.yaml").write_bytes(b"\x89PNG\r\n\x1a\n")
+    (folder / "good.ckpt").write_bytes(b"PK\x03\x04\xff\xfe")
+    with pytest.raises(ConfigError) as error:
+        load_config(name)
+    assert expected in str(error.value) and name in str(error.value)
 
 
 def test_overrides_reach_nested_keys_lists_and_named_sections(minimal):
@@ -108,9 +140,33 @@ def test_an_override_replaces_a_mapping_and_a_bare_on_is_the_key_on(minimal):
         ("losses=[ohm]", ["losses[0]", "Did you mean: ohem?"]),
         ("losses[0].wight=1", ["losses[0].wight", "Did you mean: weight?"]),
         ("losses=[]", ["losses", "at least one, e.g. [cross_entropy]"]),
-        ("losses=dice", ["losses is 'dice'", "a list of names"]),
+        ("losses=dice", ["losses is 'dice'", "a list of names", "Fix: losses=[dice]"]),
+        ("inference.scales=0.75,1.0", ["inference.scales", "Fix: inference.scales=[0.75,1.0]"]),
+        ("early_stopping_patience=None", ["'None'", "Fix: early_stopping_patience=null"]),
+        ("batch_size=4", ["batch_size", "Did you mean: data.batch_size?"]),
+        ("epochs=4", ["epochs", "Did you mean: trainer.max_epochs?"]),
+        ("model.num_classes=4", ["model.num_classes", "Did you mean: data.class_names?"]),
         ("trainer.max_epoch=3", ["trainer.max_epoch", "Did you mean: max_epochs"]),
         ("trainer.callbacks=3", ["trainer.callbacks", "hrseg sets this one itself"]),
+        ("trainer.plugins=foo", ["trainer.plugins", "takes Python objects", "remove the key"]),
+        ("trainer.barebones=true", ["trainer.barebones", "remove the key"]),
+        ("trainer.enable_checkpointing=false", ["enable_checkpointing", "remove the key"]),
+        ("trainer.model_registry=x", ["trainer.model_registry", "remove the key"]),
+        ("trainer.max_epochs=0", ["trainer.max_epochs is 0", "at least 1"]),
+        ("trainer.max_steps=0", ["trainer.max_steps is 0", "at least 1"]),
+        ("trainer.check_val_every_n_epoch=0", ["check_val_every_n_epoch is 0", "at least 1"]),
+        ("trainer.accumulate_grad_batches=0", ["accumulate_grad_batches is 0", "at least 1"]),
+        ("trainer.log_every_n_steps=0", ["log_every_n_steps is 0", "at least 1"]),
+        ("trainer.val_check_interval=0", ["val_check_interval is 0", "from 1 up", "e.g. 0.5"]),
+        ("trainer.limit_train_batches=0", ["limit_train_batches is 0", "from 1 up"]),
+        ("trainer.limit_train_batches=all", ["limit_train_batches is 'all'", "e.g. 10"]),
+        ("trainer.limit_val_batches=true", ["limit_val_batches is true", "e.g. 10"]),
+        ("trainer.max_time=5", ["trainer.max_time is 5", '"00:12:00:00"']),
+        ("trainer.max_time={minutes:1}", ["trainer.max_time", '"00:12:00:00"']),
+        ("trainer.deterministic=maybe", ["'maybe'", "true, false or warn"]),
+        ("trainer.precision=fp16", ["'fp16'", "16-mixed"]),
+        ("trainer.precision=transformer-engine", ["transformer-engine", "16-mixed"]),
+        ("trainer.accelerator=tpu", ["'tpu'", "auto, cpu, gpu"]),
         ("inference.flip=maybe", ["inference.flip is 'maybe'", "true or false or null"]),
         ("seed", ["'seed'", "key=value"]),
     ],
@@ -134,7 +190,14 @@ def test_a_wrong_override_names_key_expectation_and_repair_in_four_lines(
     [
         ("name: x\ndata: {name: camvid, rot: y}\n", ["mine.yaml, line 2", "data.rot"]),
         ("name: x\n\nsede: 3\n", ["mine.yaml, line 3", "sede", "seed"]),
-        ("name: [x\n", ["mine.yaml is not valid YAML"]),
+        ("name: [x\nseed: 3\n", ["mine.yaml is not valid YAML", "Line 1", "not closed", "add ]"]),
+        ("name: x\ndata\n  root: y\n", ["Line 2: no colon after 'data'", "Fix: `data:`"]),
+        ("data:\n  name:x\n  root: y\n", ["Line 2: no space after the colon", "`name: x`"]),
+        ("data:\n  name: x\n   root: y\n", ["Line 3 is indented deeper"]),
+        ("name: a: b\n", ["Line 1", "quotes"]),
+        (MINIMAL.replace("some/where", "'${HOME}/d'"), ["line 2: data.root", "${oc.env:HRSEG_"]),
+        (FOLDER.format("[yes, 0123]"), ["line 2: data.class_names is", 'Fix: class_names: ["yes"']),
+        (FOLDER.format("[a: b, c]"), ["line 2: data.class_names is", '["a: b", c]']),
         ("name: x\nname: y\n", ["mine.yaml is not valid YAML", "duplicate"]),
         (
             "data: {name: camvid, root: x}\nmodel: hrnet\n",
@@ -173,6 +236,20 @@ def test_interpolations_are_saved_unresolved_and_only_hrseg_variables_are_read(
     ):
         with pytest.raises(ConfigError, match="only"):
             load_config(minimal, [f"data.root={value}"])
+
+
+@pytest.mark.parametrize(
+    "pair",
+    [
+        "max_epochs=-1", "max_time=00:12:00:00", "max_time={minutes: 5}", "limit_val_batches=0",
+        "limit_train_batches=0.5", "limit_val_batches=1.0", "val_check_interval=500",
+        "deterministic=warn", "precision=16", "precision=bf16-mixed", "accelerator=gpu",
+        "enable_checkpointing=true", "barebones=false", "plugins=null", "max_steps=null",
+    ],
+)  # fmt: skip
+def test_right_values_of_the_trainer_are_taken(minimal, pair):
+    key, _, _ = pair.partition("=")
+    assert key in load_config(minimal, [f"trainer.{pair}"]).trainer
 
 
 def test_trainer_names_are_lightnings_own():

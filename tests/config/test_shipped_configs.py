@@ -165,7 +165,7 @@ def test_devices_that_are_not_there_are_answered_with_what_to_say(tmp_path, caps
                f"runs={tmp_path}/runs"]  # fmt: skip
     assert main(command) == 2
     error = capsys.readouterr().err
-    assert "'devices': 4" in error and "trainer.accelerator=cpu trainer.devices=1" in error
+    assert "trainer.devices=4" in error and "trainer.accelerator=cpu trainer.devices=1" in error
     assert not list(tmp_path.glob("runs/*/*"))
 
 

@@ -58,13 +58,16 @@ def test_scores_json_belongs_to_the_best_checkpoint_also_after_a_resume(tmp_path
     def validate(callback, miou):
         state = SimpleNamespace(fn=TrainerFn.FITTING)
         trainer = SimpleNamespace(
-            sanity_checking=False, is_global_zero=True, state=state, current_epoch=0, global_step=1
-        )
+            sanity_checking=False, is_global_zero=True, state=state, current_epoch=0, global_step=1,
+            max_epochs=9,
+        )  # fmt: skip
         callback.on_validation_end(trainer, SimpleNamespace(scores={**SCORES, "miou": miou}))
         return json.loads((tmp_path / "scores.json").read_text())["miou"]
 
     callback = ClassScores(tmp_path)
     assert [validate(callback, miou) for miou in (0.5, 0.4, 0.6)] == [0.5, 0.5, 0.6]
+    printed = capsys.readouterr().out
+    assert printed.count("mIoU") == 3 and printed.count("all pixels") == 1  # one table
     resumed = ClassScores(tmp_path)
     for known, then in ((0.58, 0.59), (None, 0.5)):
         best = ModelCheckpoint(monitor="val/miou", mode="max")

@@ -7,8 +7,8 @@ from hrseg.training.preflight import batch, scaled_lr
 @pytest.mark.parametrize(
     ("devices", "accumulated", "said"),
     [
-        (2, 3, "batch 12 = 2 devices x 2 images x 3 accumulated, lr 0.01 for the whole of it"),
-        (1, 1, "batch 12, lr 0.01 for the whole of it"),
+        (2, 3, "batch 12 = 2 devices x 2 images x 3 accumulated, largest lr 0.01"),
+        (1, 1, "batch 12, largest lr 0.01"),
     ],
 )
 def test_a_batch_is_said_as_what_it_consists_of(devices, accumulated, said):

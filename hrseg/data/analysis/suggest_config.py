@@ -1,6 +1,7 @@
 """Config suggested for a folder of images and masks."""
 
 import json
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -52,6 +53,19 @@ class Findings:
     def max_epochs(self) -> int:
         """The number of epochs with about 4000 steps, 20 to 500."""
         return min(500, max(20, round(STEPS * self.batch_size / max(1, self.train_count))))
+
+    @property
+    def epochs_per_validation(self) -> int:
+        """The epochs between validations, which then take about a fifth of the time at most.
+
+        A pixel of a validation image costs a third of one in training, which has a backward pass.
+        More than 50 validations would spend it on checkpoints and pictures.
+        """
+        pairs = list(self.layout.pairs.values())
+        val = len(pairs[1]) if self.layout.splits else len(pairs[0]) - self.train_count
+        whole, crop = np.prod(np.median(self.survey.sizes, axis=0)), np.prod(self.crop_size)
+        ratio = val * whole / (3 * max(1, self.train_count) * crop)
+        return max(math.ceil(4 * ratio), math.ceil(self.max_epochs / 50))
 
     @property
     def shares(self) -> list[float]:
@@ -119,6 +133,7 @@ def write_config(findings: Findings) -> str:
     layout, classes = findings.layout, findings.classes
     train, val = layout.splits or ("train", "val")
     height, width = findings.crop_size
+    every = findings.epochs_per_validation
     named = [
         f"    - {_text(name)}  # {_key_text(key, classes)}, {share:.2%} of the pixels"
         for name, key, share in zip(classes.names, classes.keys, findings.shares, strict=True)
@@ -156,7 +171,9 @@ def write_config(findings: Findings) -> str:
         "optimizer: {name: adamw, lr: 0.001, weight_decay: 0.02}",
         "schedule: {name: poly, power: 0.9, warmup_steps: 100}",
         "inference: {protocol: plain, scales: [1.0], flip: false}",
-        f"trainer: {{max_epochs: {findings.max_epochs}}}",
+        "trainer:",
+        f"  max_epochs: {-(-findings.max_epochs // every) * every}",
+        f"  check_val_every_n_epoch: {every}  # epochs from one validation to the next",
     ]
     return "\n".join(lines) + "\n"
 

@@ -19,6 +19,7 @@ from hrseg.utils.text import one_line
 Channel = Annotated[int, Field(ge=0, le=255)]
 Colors = tuple[tuple[Channel, Channel, Channel], ...]
 SPLIT = "{split}"
+_SHARES = ("train", "val")  # splits by `val_fraction`
 
 
 class Folder(SegmentationDataModule):
@@ -94,13 +95,13 @@ class Folder(SegmentationDataModule):
         ):
             return pair_files(_split(self.images, split), _split(self.masks, split), suffix)
         pairs = pair_files(self.images, self.masks, suffix)
-        names = (self.train_split, self.val_split)
-        if self.val_fraction is None or split not in names or names[0] == names[1]:
+        if self.val_fraction is None or split not in _SHARES or self.train_split == self.val_split:
             raise DataError(
                 f"{self.images} has no folder {split}, and nothing else says which images it means"
-                ".\nMake images/train and images/val, or name lists (data.train_split=train.txt), "
-                "or hold out a share\n(data.val_fraction=0.2), which makes two splits of different "
-                f"names: {', '.join(names)}."
+                f".\nExpected data.train_split=train and data.val_split=val with data.val_fraction="
+                f"{self.val_fraction or 0.2}, which makes these two splits.\n"
+                "Fix: use these names, or make images/train and images/val, or lists of names "
+                "(data.train_split=train.txt)."
             )
         held_out = round(len(pairs) * self.val_fraction)
         if not 0 < held_out < len(pairs):
@@ -110,7 +111,7 @@ class Folder(SegmentationDataModule):
             )
         # Ordered by a hash of the name: a new image moves at most one other to the other split.
         order = sorted(pairs, key=lambda pair: self._hash(pair[0]))
-        return sorted(order[:held_out] if split == self.val_split else order[held_out:])
+        return sorted(order[:held_out] if split == "val" else order[held_out:])
 
     def mask_reader(self) -> MaskReader:
         """Return the reader of this mask format and id map."""
@@ -175,6 +176,11 @@ def read_classes(root: Path) -> tuple[list[str], Colors | None]:
 
 
 def _checked_names(class_names: Sequence[str]) -> tuple[str, ...]:
+    if twice := [name for name in class_names if list(class_names).count(name) > 1]:
+        raise ConfigError(
+            f"data.class_names has {one_line(twice[0])!r} twice.\n"
+            "Expected a different name for each class. Fix: rename one; data.id_map merges ids."
+        )
     for train, name in enumerate(class_names):
         if one_line(name) != name or len(name) > 200:
             raise ConfigError(

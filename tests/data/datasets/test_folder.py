@@ -59,13 +59,20 @@ def test_seeded_fraction_is_stable_complete_and_disjoint(tmp_path):
 @pytest.mark.parametrize(
     ("split", "arguments"),
     [("val", {}), ("test", {"val_fraction": 0.5}),
+     ("vlaidation", {"val_fraction": 0.5, "val_split": "vlaidation", "train_split": "foo"}),
      ("train", {"val_fraction": 0.5, "val_split": "train"})],
 )  # fmt: skip
 def test_an_undefined_split_names_the_three_ways(tmp_path, split, arguments):
-    message = r"has no folder [\s\S]*images/val[\s\S]*train\.txt[\s\S]*val_fraction"
+    message = r"has no folder [\s\S]*val_fraction[\s\S]*images/val[\s\S]*train\.txt"
     with pytest.raises(DataError, match=message) as error:
         folder(tree(tmp_path, "a", "b"), **arguments).files(split)
     assert len(str(error.value).splitlines()) <= 4
+
+
+def test_two_classes_of_one_name_are_refused(tmp_path):
+    with pytest.raises(ConfigError, match=r"data\.class_names has 'car' twice") as error:
+        folder(tmp_path, class_names=["road", "car", "car"])
+    assert "Fix: " in str(error.value)
 
 
 @pytest.mark.parametrize("fraction", [0.01, 1.0, -0.5])

@@ -1,0 +1,26 @@
+"""Keys of the config under the names that other tools give them, for suggestions in messages."""
+
+COMMON_KEYS = {
+    "lr": "optimizer.lr",
+    "learning_rate": "optimizer.lr",
+    "wd": "optimizer.weight_decay",
+    "bs": "data.batch_size",
+    "batch_size": "data.batch_size",
+    "num_workers": "data.workers",
+    "crop": "data.crop_size",
+    "img_size": "data.crop_size",
+    "image_size": "data.crop_size",
+    "num_classes": "data.class_names",
+    "classes": "data.class_names",
+    "dataset": "data.name",
+    "epochs": "trainer.max_epochs",
+    "num_epochs": "trainer.max_epochs",
+    "steps": "trainer.max_steps",
+    "gpus": "trainer.devices",
+    "device": "trainer.accelerator",
+    "amp": "trainer.precision",
+    "backbone": "model.backbone",
+    "pretrained": "model.weights",
+    "output_dir": "runs",
+    "seed": "seed",
+}
