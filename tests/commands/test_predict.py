@@ -176,7 +176,7 @@ def test_the_protocol_can_be_changed(run, photos, tmp_path, capsys):
         (["photos", "--checkpoint", "none.ckpt"], "no such checkpoint"),
         (["photos", "--device", "gpu"], "device 'gpu'"),
         (["photos", "--tile", "500"], "tiles of 500 that overlap by 96: expected multiples of 32"),
-        (["photos", "--tiles", "3"], "unknown argument '--tiles'"),
+        (["photos", "--tiles", "3"], "unknown option --tiles"),
         (["photos", "--config", "cityscapes_w48"], "says itself what it is: leave --config out"),
     ],
 )
