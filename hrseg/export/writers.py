@@ -41,19 +41,11 @@ _NEEDS = {
 
 @dataclass(frozen=True)
 class Form:
-    """Format and interface of an exported file.
+    """Format and interface of an exported file; `int8` is of weights and activations."""
 
-    Attributes:
-        format: a key of FORMATS.
-        input: "uint8": RGB (B, 3, H, W), 0..255; "normalized": the network's input, float32.
-        output: "logits": (B, K, H, W); "head": logits of a quarter of the size, as the head gives
-            them; "ids": uint8 (B, H, W).
-        int8: weights and activations in 8 bits.
-    """
-
-    format: str
-    input: str = "uint8"
-    output: str = "logits"
+    format: str  # a key of FORMATS
+    input: str = "uint8"  # RGB (B, 3, H, W), 0..255; or "normalized": the network's, float32
+    output: str = "logits"  # (B, K, H, W); or "head": a quarter of the size; "ids": (B, H, W)
     int8: bool = False
 
     def default_path(self, checkpoint: Path, run: Path | None) -> Path:
@@ -89,10 +81,7 @@ def write(
     metadata: dict[str, Any],
     calibration: Sequence[Pixels],
 ) -> None:
-    """Write a model and its metadata, as JSON, to a file; OpenVINO's `.bin` comes beside it.
-
-    `calibration` are RGB images (H, W, 3) for the ranges of int8.
-    """
+    """Write a model and its metadata, as JSON, to a file; OpenVINO's `.bin` comes beside it."""
     if form.format == "safetensors":
         write_safetensors(path, model.state_dict(), metadata)
         return
@@ -134,7 +123,6 @@ class _Graph(nn.Module):
         return image.float() * self.normalize.scale + self.normalize.shift
 
     def input_of(self, image: Pixels) -> NDArray[Any]:
-        """Return an image (H, W, 3) as the input of the file."""
         batch = torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))[None]
         return (batch if self.form.input == "uint8" else self._normalized(batch)).numpy()
 

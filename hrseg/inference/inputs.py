@@ -33,10 +33,8 @@ _CONVERTED = {
 def read_pixels(source: Input) -> tuple[NDArray[np.uint8], list[str]]:
     """Return an image as RGB uint8 (H, W, 3), and notes on its conversion.
 
-    The EXIF rotation of files and PIL images is applied; 16 bits a channel are scaled to 8.
-
-    Raises:
-        DataError: an unreadable file, or an image or array of a kind that has no RGB bytes.
+    The EXIF rotation of files and PIL images is applied; 16 bits a channel are scaled to 8. Files
+    that cannot be read, and images or arrays of other kinds, raise DataError.
     """
     if isinstance(source, np.ndarray):
         if source.ndim != 3 or source.shape[2] != 3 or source.dtype != np.uint8:
@@ -82,28 +80,18 @@ def _upright(image: Image.Image) -> tuple[NDArray[np.uint8], list[str]]:
 
 @dataclass(frozen=True)
 class Source:
-    """A file to predict.
-
-    Attributes:
-        path: of the file.
-        name: of its outputs, without suffix: the stem; in a given folder the path from there.
-        kind: "image", "video", or "tiles" for images that are georeferenced or do not fit into the
-            memory.
-    """
+    """A file to predict."""
 
     path: Path
-    name: str
-    kind: str
+    name: str  # of its outputs, without suffix: the stem; in a given folder the path from there
+    kind: str  # "image", "video", or "tiles" for georeferenced images and those above LARGE
 
 
 def find_sources(patterns: Sequence[str], leave_out: Path | None = None) -> list[Source]:
     """Return the images and videos of files, folders and patterns, each once, in order.
 
-    Folders are searched with all below them, except `leave_out`, the folder of the outputs. In
-    patterns `*`, `?`, `[...]` and `**` match.
-
-    Raises:
-        ConfigError: no file matches a pattern, or two files would have outputs of the same name.
+    Folders are searched with all below them, except `leave_out`, the folder of the outputs. Raises
+    ConfigError if no file matches a pattern, or two files would have outputs of the same name.
     """
     hidden = leave_out.resolve() if leave_out else None
     names: dict[Path, str] = {}

@@ -47,19 +47,13 @@ logging.getLogger("rasterio").addHandler(logging.NullHandler())
 
 
 class BigImage:
-    """An image that is read in bands of rows; one that its EXIF turns is read whole, upright.
+    """A TIFF, PNG or JPEG that is read in bands of rows; if its EXIF turns it, whole and upright.
 
-    Attributes:
-        size: (height, width).
-        notes: conversions of its pixels.
+    `size` is (height, width), `notes` are conversions of its pixels. A file that is unreadable, or
+    of a kind that has no RGB bytes, raises DataError.
     """
 
     def __init__(self, path: Path) -> None:
-        """Open a TIFF, PNG or JPEG file.
-
-        Raises:
-            DataError: not readable, or of a kind that has no RGB bytes.
-        """
         self.path = path
         try:
             with path.open("rb") as file:
@@ -137,11 +131,8 @@ def predict_big(
 
     `target` becomes a tiled TIFF of the ids, with the palette and the georeference of the image,
     and `overlay` a JPEG of at most 2048 pixels a side. `tile` and `overlap` are those of
-    `predict_bands`. `progress` is called with the number of finished rows, and of all.
-
-    Raises:
-        DataError: the image is damaged, or of a kind that cannot be read.
-        ConfigError: the disk is full; tiles that do not fit the network's grid.
+    `predict_bands`. `progress` is called with the number of finished rows, and of all. Errors are
+    those of `BigImage`, `predict_bands` and a full disk.
     """
     with (
         warnings.catch_warnings(action="ignore", category=NotGeoreferencedWarning),
@@ -202,9 +193,8 @@ def _whole_blocks(bands: Iterable[tuple[int, Array]]) -> Iterator[tuple[int, Arr
 
 def _sample(target: Array, start: int, rows: Array, step: int) -> None:
     """Copy every `step`-th pixel of rows into a small picture of the image."""
-    first = -start % step
-    taken = rows[first::step, ::step]
-    line = (start + first) // step
+    taken = rows[-start % step :: step, ::step]
+    line = -(-start // step)
     target[line : line + len(taken)] = taken
 
 
@@ -223,5 +213,4 @@ def _is_turned(path: Path) -> bool:
 
 
 def _cause(error: BaseException) -> str:
-    """Return GDAL's own words, which rasterio keeps as the cause."""
-    return str(error.__cause__ or error).partition("\n")[0]
+    return str(error.__cause__ or error).partition("\n")[0]  # the cause has GDAL's own words

@@ -19,16 +19,7 @@ from hrseg.inference.predictor import Prediction
 
 @dataclass(frozen=True)
 class Wanted:
-    """Options of the outputs.
-
-    Attributes:
-        overlays: write the classes laid over the image.
-        probabilities: write them as float16 (K, H, W).
-        polygons: write GeoJSON.
-        frames: write a mask per frame of a video.
-        tile: side of the tiles of large images, in pixels.
-        overlap: of neighbouring tiles, in pixels.
-    """
+    """Options of the outputs: files to write, masks of a video's `frames`, and tiles in pixels."""
 
     overlays: bool = True
     probabilities: bool = False
@@ -59,7 +50,6 @@ def encoded(picture: Image.Image, kind: str, **options: Any) -> bytes:
 
 
 def _probabilities_npz(prediction: Prediction) -> bytes:
-    """Return float16 (K, H, W) as `probabilities`, and `class_names`."""
     stored = io.BytesIO()
     shares = prediction.probabilities().astype(np.float16)
     np.savez(stored, probabilities=shares, class_names=np.array(prediction.class_names))

@@ -75,6 +75,8 @@ def joined(windows: Windows, parts: Sequence[Rows], size: Size) -> Rows:
     It is the first window's value plus the mean difference of the others from it. So the mean of
     equal values is that value to the bit, and ties stay ties.
     """
+    if len(parts) == 1:
+        return cropped(parts[0], size)
     rows = _first_seen(windows.rows, windows.height)
     corners = [
         (row, column) for row in rows for column in _first_seen(windows.columns, windows.width)

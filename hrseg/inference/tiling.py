@@ -37,26 +37,15 @@ def predict_bands(
     """Yield (first row, ids (rows, W)) of an image from top to bottom.
 
     Every tile is run at scale 1, with its mirror image if the protocol flips. The geometry of the
-    interpolation to pixels is that of the whole image.
-
-    `read_rows` is called for rows downwards, each once; `size` is (height, width). `tile` is the
-    side of a tile and `overlap` the width that neighbours share, in pixels; see `check_tiles`.
-
-    Raises:
-        ConfigError: a tile or overlap that does not fit the grid.
-        DataError: an image below 32 pixels a side.
-        VerificationError: the scores are NaN or infinite.
+    interpolation to pixels is that of the whole image. `read_rows` is called for rows downwards,
+    each once; `size` is (height, width). `tile` is the side of a tile and `overlap` the width that
+    neighbours share, in pixels; see `check_tiles`. A smaller image than 32x32 raises DataError.
     """
     check_tiles(tile, overlap)
     if min(size) < MIN_SIZE:
         raise DataError(f"an image of {size[1]}x{size[0]}: expected at least {MIN_SIZE} a side.")
     cells = _blended(evaluator, read_rows, size, tile, overlap, device)
     yield from _pixels(cells, size, evaluator.align_corners)
-
-
-def default_overlap(tile: int) -> int:
-    """Return about a quarter of a tile's side, on the network's grid."""
-    return tile // 4 // GRID * GRID
 
 
 def check_tiles(tile: int, overlap: int) -> None:
@@ -71,11 +60,9 @@ def check_tiles(tile: int, overlap: int) -> None:
 
 def not_applied(protocol: Protocol) -> list[str]:
     """Return a note on the steps of a protocol that tiles leave out, if there are any."""
-    names = ("scales", "resize", "pad_multiple", "base_size")
-    left_out = [name for name in names if getattr(protocol, name) != getattr(Protocol(), name)]
-    if not left_out:
-        return []
-    return [f"predicted in tiles at scale 1, without the protocol's {', '.join(left_out)}"]
+    names, plain = ("scales", "resize", "pad_multiple", "base_size"), Protocol()
+    steps = ", ".join(name for name in names if getattr(protocol, name) != getattr(plain, name))
+    return [f"predicted in tiles at scale 1, without the protocol's {steps}"] if steps else []
 
 
 def _starts(length: int, tile: int, overlap: int) -> list[int]:

@@ -22,11 +22,7 @@ def predict_video(
     """Predict each frame; write the overlays as an MP4 of the same size and rate, without sound.
 
     `each` is called with the number of each frame, from 0, and its prediction. The result is notes
-    on the differences from the source.
-
-    Raises:
-        DataError: not a video, or one without frames.
-        ConfigError: the disk is full.
+    on the differences from the source. DataError: not a video, or without frames.
     """
     capture = _open(source)
     if not capture.isOpened():
