@@ -39,22 +39,14 @@ class Result:
 
 @dataclass
 class Evaluator:
-    """Evaluates one image at a time by a protocol.
+    """Evaluates one image at a time by a protocol."""
 
-    Attributes:
-        model: normalised images (B, 3, h, w) -> logits (B, K, any size), K up to 256.
-        normalize: uint8 images (1, 3, h, w) -> normalised ones.
-        flip_pairs: channels that trade places in a mirrored image.
-        align_corners: the model's rule for interpolating logits; images never align corners.
-        batch: limit of windows and mirror images in one call of the model.
-    """
-
-    model: Model
-    normalize: Callable[[Tensor], Tensor]
+    model: Model  # normalised images (B, 3, h, w) -> logits (B, K, any size), K up to 256
+    normalize: Callable[[Tensor], Tensor]  # uint8 images (1, 3, h, w) -> normalised ones
     protocol: Protocol
-    flip_pairs: Sequence[Sequence[int]] = ()
-    align_corners: bool = False
-    batch: int = 4
+    flip_pairs: Sequence[Sequence[int]] = ()  # channels that trade places in a mirrored image
+    align_corners: bool = False  # rule for interpolating logits; images never align corners
+    batch: int = 4  # limit of windows and mirror images in one call of the model
 
     @torch.inference_mode()
     def __call__(
@@ -62,8 +54,7 @@ class Evaluator:
     ) -> Result:
         """Evaluate an image, uint8 RGB (1, 3, H, W); `size` (height, width) is the result's.
 
-        Raises:
-            VerificationError: the scores are NaN or infinite.
+        Scores that are NaN or infinite raise VerificationError.
         """
         parts: dict[Scales, list[Tensor]] = defaultdict(list)
         sums: list[Tensor] = []
@@ -150,10 +141,7 @@ class Evaluator:
         """Yield each crop's float32 logits (V, K, h, w) at head resolution, mirroring undone.
 
         An image and its mirror image are two views until they are averaged. When memory is short,
-        `batch` is halved for this and all later images.
-
-        Raises:
-            OutOfMemory: not even one crop fits.
+        `batch` is halved for this and all later images; OutOfMemory if not even one crop fits.
         """
         sides = (False, True) if self.protocol.flip else (False,)
         views = [(crop, mirrored) for crop in crops for mirrored in sides]

@@ -116,12 +116,11 @@ def _find(pattern: str) -> dict[Path, str]:
     if path.is_file():
         return {path: path.stem}
     if path.is_dir():
-        below = {file: file.relative_to(path) for file in sorted(path.rglob("*"))}
         names = {
-            file: name.with_suffix("").as_posix()
-            for file, name in below.items()
+            file: file.relative_to(path).with_suffix("").as_posix()
+            for file in sorted(path.rglob("*"))
             if file.suffix.lower() in IMAGES + VIDEOS
-            and not any(part.startswith(".") for part in name.parts)
+            and not any(part.startswith(".") for part in file.relative_to(path).parts)
             and file.is_file()  # no folder, and no pipe or device, which never ends
         }
     else:

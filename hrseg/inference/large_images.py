@@ -80,14 +80,12 @@ class BigImage:
                 "RGB, alpha) of 8 or 16 bits.\n"
                 "Choose bands: gdal_translate -b 1 -b 2 -b 3 in.tif out.tif"
             )
-        self.deep = "uint16" in kinds
-        self.grey = bands < 3
         self.colors: Array | None = None
         if self.file.colorinterp[0] == ColorInterp.palette:
-            self.colors = np.zeros((256, 3), np.uint8)
-            for value, color in self.file.colormap(1).items():
-                self.colors[value % 256] = color[:3]
-        notes = {"grey": self.grey and self.colors is None, "16 bits scaled to 8": self.deep}
+            table = self.file.colormap(1)
+            self.colors = np.array([table.get(i, (0, 0, 0))[:3] for i in range(256)], np.uint8)
+        grey = bands < 3 and self.colors is None
+        notes = {"grey": grey, "16 bits scaled to 8": "uint16" in kinds}
         alpha = ColorInterp.alpha in self.file.colorinterp
         notes["its transparency left out"] = alpha or bands in (2, 4)
         turned = self.file.tags().get("EXIF_Orientation", "1") not in ("0", "1")
@@ -98,20 +96,17 @@ class BigImage:
         """Return rows as RGB uint8 (stop - start, W, 3); raise DataError for a damaged file."""
         if self.upright is not None:
             return self.upright[start:stop]
-        bands = [1] if self.grey else [1, 2, 3]
-        window = Window(0, start, self.size[1], stop - start)
+        bands = [1, 1, 1] if self.file.count < 3 else [1, 2, 3]
         try:
-            pixels = self.file.read(bands, window=window)
+            pixels = self.file.read(bands, window=Window(0, start, self.size[1], stop - start))
         except RasterioError as error:
-            raise DataError(
-                f"{self.path} is damaged in rows {start} to {stop}: {_cause(error)}"
-            ) from error
-        if self.deep:
+            reason = f"is damaged in rows {start} to {stop}: {_cause(error)}"
+            raise DataError(f"{self.path} {reason}") from error
+        if pixels.dtype == np.uint16:
             pixels = (pixels // 257).astype(np.uint8)  # as training reads 16 bits
         if self.colors is not None:
             return np.asarray(self.colors[pixels[0]], np.uint8)
-        planes = [pixels[0]] * 3 if self.grey else list(pixels)
-        return np.asarray(cv2.merge(planes), np.uint8)
+        return np.asarray(cv2.merge(list(pixels)), np.uint8)
 
     def close(self) -> None:
         """Close the file."""

@@ -1,8 +1,4 @@
-"""Boundary metrics: boundary IoU, boundary F-score, and distance of errors to contours.
-
-The inside of large objects dominates mIoU; these metrics measure outlines. All counts are pooled
-over images, as those of mIoU are.
-"""
+"""Boundary metrics: boundary IoU, boundary F-score, and distance of errors to contours."""
 
 from collections.abc import Sequence
 from functools import lru_cache
@@ -22,7 +18,7 @@ WIDTHS = (3, 5, 9, 12)  # pixels: those of Gated-SCNN (arXiv 1907.05740) on City
 
 
 class BoundaryCounts:
-    """Counts of pixels near the contours of each class, at each of `widths` d, in pixels.
+    """Counts over all images of pixels within d pixels of each class's contours, d in `widths`.
 
     Boundary IoU (arXiv 2103.16562, there a mean over images): intersection over union of bands in
     truth and prediction. A band contains the pixels of a class within d pixels of its contour, by d
@@ -50,8 +46,6 @@ class BoundaryCounts:
 
     def update(self, pred: Array, truth: Array) -> None:
         """Add an image: ids (H, W), uint8; 255 in the truth is ignored, other ids are refused."""
-        if pred.shape != truth.shape:
-            raise ValueError(f"pred is {pred.shape}, truth is {truth.shape}")
         scored = truth != IGNORE_INDEX
         for ids in (pred, truth):
             highest = int(ids.max(initial=0, where=scored))
