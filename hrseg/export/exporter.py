@@ -75,10 +75,9 @@ def export(
 ) -> dict[str, Any]:
     """Write `target` and verify it; if it differs from the model, the old file stays.
 
-    `comparison` are images with truth to compare mIoU on, `calibration` RGB images (H, W, 3) for
-    the ranges of int8, `source` the origin of the weights, for the file's metadata. The figures of
-    the verification are the result, and are in `<file>.proof.json`. Errors are those of
-    `Form.check` and `prove`.
+    `comparison` is for mIoU, `calibration` are RGB images (H, W, 3) for the ranges of int8,
+    `source` is the origin of the weights, for the file's metadata. The figures of the verification
+    are the result, and are in `<file>.proof.json`. Errors are those of `Form.check` and `prove`.
     """
     form.check(target)
     model = predictor.model

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from rich import get_console
-from rich.table import Table
+from rich.table import Column, Table
 from torch import Tensor
 
 from hrseg.config.protocols import Protocol
@@ -195,10 +195,7 @@ def _show(proof: dict[str, Any]) -> None:
 
 
 def _table(first: str, *others: str) -> Table:
-    table = Table(first)
-    for name in others:
-        table.add_column(name, justify="right")
-    return table
+    return Table(first, *(Column(name, justify="right") for name in others))
 
 
 def _change(row: dict[str, Any]) -> list[str]:

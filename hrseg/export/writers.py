@@ -4,8 +4,8 @@ import json
 import logging
 import tempfile
 import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -23,7 +23,6 @@ from hrseg.inference.exported_model import INSTALL, METADATA
 from hrseg.models import Segmenter
 from hrseg.models.normalize import Normalize
 from hrseg.models.optimize import fold
-from hrseg.utils.registry import find
 
 Pixels = NDArray[np.uint8]
 
@@ -33,10 +32,7 @@ FORMATS = {
     "safetensors": ".safetensors",
     "torch-export": ".pt2",
 }
-_NEEDS = {
-    "onnx": ("onnx", "onnxscript", "onnxruntime"),
-    "openvino": ("onnx", "onnxscript", "openvino"),
-}
+_RUNTIMES = {"onnx": "onnxruntime", "openvino": "openvino"}
 
 
 @dataclass(frozen=True)
@@ -59,16 +55,18 @@ class Form:
 
     def check(self, target: Path) -> None:
         """Raise ConfigError for options that exclude each other, or a package that is missing."""
-        find(FORMATS, self.format, "format")
-        if self.int8 and self.format not in _NEEDS:
-            raise ConfigError(f"--int8 goes with {' and '.join(_NEEDS)}, not with {self.format}.")
+        if self.int8 and self.format not in _RUNTIMES:
+            fitting = " and ".join(_RUNTIMES)
+            raise ConfigError(f"--int8 goes with {fitting}, not with {self.format}.")
         if self.format == "safetensors" and self != Form("safetensors"):
             raise ConfigError("safetensors holds weights: no --argmax, --normalized, ... with it.")
         if target.suffix != FORMATS[self.format]:
             raise ConfigError(
                 f"--out {target}: a file of format {self.format} ends with {FORMATS[self.format]}."
             )
-        needed = (*_NEEDS.get(self.format, ()), *(("nncf",) if self.int8 else ()))
+        runtime = _RUNTIMES.get(self.format)
+        needed = ["onnx", "onnxscript", runtime] if runtime else []
+        needed += ["nncf"] if self.int8 else []
         missing = [name for name in needed if find_spec(name) is None]
         if missing:
             raise ConfigError(f"--format {self.format} needs {', '.join(missing)}: {INSTALL}")
@@ -91,7 +89,10 @@ def write(
     # From 33: the exporter takes the single coarsest position of a side of 32 for a constant.
     height, width = (torch.export.Dim(name, min=33) for name in ("height", "width"))
     sizes = ({0: torch.export.Dim("batch"), 2: height, 3: width},)
-    with _quiet():
+    # The exporters' warnings are for their own authors.
+    with warnings.catch_warnings(action="ignore"), ExitStack() as stack:
+        stack.callback(logging.disable, logging.root.manager.disable)
+        logging.disable(logging.WARNING)
         program = torch.export.export(graph, (example,), dynamic_shapes=sizes)
         if form.format == "torch-export":
             torch.export.save(program, path, extra_files={METADATA: text})
@@ -170,15 +171,3 @@ def _write_openvino(
         model = nncf.quantize(model, batches, subset_size=len(calibration))
     model.set_rt_info(text, METADATA)
     openvino.save_model(model, path, compress_to_fp16=False)
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Silence the exporters' warnings, which are for their own authors."""
-    disabled = logging.root.manager.disable
-    logging.disable(logging.WARNING)
-    try:
-        with warnings.catch_warnings(action="ignore"):
-            yield
-    finally:
-        logging.disable(disabled)

@@ -39,7 +39,7 @@ class Result:
 
 @dataclass
 class Evaluator:
-    """Evaluates one image at a time by a protocol."""
+    """Evaluates one image at a time by a protocol; scores of NaN raise VerificationError."""
 
     model: Model  # normalised images (B, 3, h, w) -> logits (B, K, any size), K up to 256
     normalize: Callable[[Tensor], Tensor]  # uint8 images (1, 3, h, w) -> normalised ones
@@ -52,19 +52,15 @@ class Evaluator:
     def __call__(
         self, image: Tensor, size: Sequence[int] | None = None, keep_scores: bool = False
     ) -> Result:
-        """Evaluate an image, uint8 RGB (1, 3, H, W); `size` (height, width) is the result's.
-
-        Scores that are NaN or infinite raise VerificationError.
-        """
+        """Evaluate an image, uint8 RGB (1, 3, H, W); `size` (height, width) is the result's."""
         parts: dict[Scales, list[Tensor]] = defaultdict(list)
         sums: list[Tensor] = []
         for band in _bands(self.scores(image, size, ranks_suffice=not keep_scores)):
-            for scale, scores in band.items():
-                parts[(scale,)].append(class_ids(scores))
             first, *others = band.values()
             fused = sum(others, first)
-            if others:
-                parts[self.protocol.scales].append(class_ids(fused))
+            alone = {(scale,): scores for scale, scores in band.items()}
+            for scales, scores in {**alone, self.protocol.scales: fused}.items():
+                parts[scales].append(class_ids(scores))
             if keep_scores:
                 sums.append(in_float32(fused))
         preds = {scales: torch.cat(ids) for scales, ids in parts.items()}

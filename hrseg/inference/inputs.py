@@ -4,6 +4,7 @@ import glob
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -23,8 +24,7 @@ _CONVERTED = {
     "1": "black and white",
     "L": "grey",
     "LA": "grey, its transparency left out",
-    "RGBA": "its transparency left out",
-    "PA": "its transparency left out",
+    **dict.fromkeys(("RGBA", "PA"), "its transparency left out"),
     "CMYK": "CMYK colours converted",
     "LAB": "Lab colours converted",
 }
@@ -95,14 +95,13 @@ def find_sources(patterns: Sequence[str], leave_out: Path | None = None) -> list
     """
     hidden = leave_out.resolve() if leave_out else None
     names: dict[Path, str] = {}
-    for pattern in patterns:
-        for path, name in _find(pattern).items():
-            if hidden is None or hidden not in path.resolve().parents:
-                names.setdefault(path, name)
     by_name: dict[str, Path] = {}
-    for path, name in names.items():
+    for path, name in chain.from_iterable(_find(pattern).items() for pattern in patterns):
+        if hidden is not None and hidden in path.resolve().parents:
+            continue
+        name = names.setdefault(path, name)
         other = by_name.setdefault(name.lower(), path)
-        if other is not path:
+        if other != path:
             raise ConfigError(
                 f"{other} and {path} would both be written as {name}.\n"
                 "Name the folder above them instead, or predict them into two folders (--out)."
@@ -111,7 +110,6 @@ def find_sources(patterns: Sequence[str], leave_out: Path | None = None) -> list
 
 
 def _find(pattern: str) -> dict[Path, str]:
-    """Return the files of a pattern with the names of their outputs."""
     path = Path(pattern)
     if path.is_file():
         return {path: path.stem}

@@ -96,7 +96,7 @@ class BigImage:
         """Return rows as RGB uint8 (stop - start, W, 3); raise DataError for a damaged file."""
         if self.upright is not None:
             return self.upright[start:stop]
-        bands = [1, 1, 1] if self.file.count < 3 else [1, 2, 3]
+        bands = [1] if self.file.count < 3 else [1, 2, 3]
         try:
             pixels = self.file.read(bands, window=Window(0, start, self.size[1], stop - start))
         except RasterioError as error:
@@ -106,7 +106,7 @@ class BigImage:
             pixels = (pixels // 257).astype(np.uint8)  # as training reads 16 bits
         if self.colors is not None:
             return np.asarray(self.colors[pixels[0]], np.uint8)
-        return np.asarray(cv2.merge(list(pixels)), np.uint8)
+        return np.asarray(cv2.merge([*pixels] * (3 // len(bands))), np.uint8)
 
     def close(self) -> None:
         """Close the file."""
@@ -125,9 +125,8 @@ def predict_big(
     """Predict a TIFF, PNG or JPEG in tiles; return notes on the conversion of its pixels.
 
     `target` becomes a tiled TIFF of the ids, with the palette and the georeference of the image,
-    and `overlay` a JPEG of at most 2048 pixels a side. `tile` and `overlap` are those of
-    `predict_bands`. `progress` is called with the number of finished rows, and of all. Errors are
-    those of `BigImage`, `predict_bands` and a full disk.
+    and `overlay` a JPEG of at most 2048 pixels a side. `progress` is called with the number of
+    finished rows, and of all. For the other arguments and errors see `predict_bands`, `BigImage`.
     """
     with (
         warnings.catch_warnings(action="ignore", category=NotGeoreferencedWarning),
@@ -196,10 +195,7 @@ def _sample(target: Array, start: int, rows: Array, step: int) -> None:
 def _is_turned(path: Path) -> bool:
     """Return whether a viewer would turn the image, as Pillow reads its header."""
     try:
-        with (
-            warnings.catch_warnings(action="ignore", category=Image.DecompressionBombWarning),
-            Image.open(path, formats=FORMATS) as opened,
-        ):
+        with Image.open(path, formats=FORMATS) as opened:
             # Asked for EXIF that it has not met, Pillow decodes a whole PNG to look behind it.
             exif = opened.getexif() if opened.format != "PNG" or "exif" in opened.info else {}
             return int(exif.get(ExifTags.Base.Orientation, 1)) not in (0, 1)

@@ -70,7 +70,7 @@ def polygons(mask: NDArray[np.uint8], class_names: Sequence[str]) -> dict[str, A
     features = [
         {
             "type": "Feature",
-            "properties": {"class": class_names[int(i)], "id": int(i), "pixels": _pixels(shape)},
+            "properties": {"class": class_names[int(i)], "id": int(i), "pixels": _area(shape)},
             "geometry": {"type": "Polygon", "coordinates": shape["coordinates"]},
         }
         for shape, i in shapes(mask, connectivity=4)
@@ -84,8 +84,7 @@ def polygons(mask: NDArray[np.uint8], class_names: Sequence[str]) -> dict[str, A
     }
 
 
-def _pixels(shape: dict[str, Any]) -> int:
-    """Return the area of a polygon without its holes."""
+def _area(shape: dict[str, Any]) -> int:
     outer, *holes = (cv2.contourArea(np.array(ring, np.float32)) for ring in shape["coordinates"])
     return round(outer - sum(holes))
 

@@ -5,6 +5,7 @@ A 2-megapixel image with 19 classes has 160 MB of scores; a few rows stay in the
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import product
 
 import torch
 import torch.nn.functional as F
@@ -76,9 +77,7 @@ def joined(windows: Windows, parts: Sequence[Rows], size: Size) -> Rows:
     if len(parts) == 1:
         return cropped(parts[0], size)
     rows = _first_seen(windows.rows, windows.height)
-    corners = [
-        (row, column) for row in rows for column in _first_seen(windows.columns, windows.width)
-    ]
+    corners = list(product(rows, _first_seen(windows.columns, windows.width)))
     width = windows.columns[-1] + windows.width
     across = _coverage(windows.columns, windows.width)
     down = _coverage(windows.rows, windows.height)

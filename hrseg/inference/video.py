@@ -59,10 +59,7 @@ def predict_video(
 def read_frames(capture: cv2.VideoCapture) -> Iterator[NDArray[np.uint8]]:
     """Yield the frames of an open video, RGB uint8 (H, W, 3), turned upright; close it."""
     try:
-        while True:
-            more, frame = capture.read()
-            if not more:
-                return
+        while (frame := capture.read()[1]) is not None:
             yield np.asarray(cv2.cvtColor(frame, cv2.COLOR_BGR2RGB), np.uint8)
     finally:
         capture.release()

@@ -46,6 +46,8 @@ class BoundaryCounts:
 
     def update(self, pred: Array, truth: Array) -> None:
         """Add an image: ids (H, W), uint8; 255 in the truth is ignored, other ids are refused."""
+        if pred.shape != truth.shape:
+            raise ValueError(f"pred is {pred.shape}, truth is {truth.shape}")
         scored = truth != IGNORE_INDEX
         for ids in (pred, truth):
             highest = int(ids.max(initial=0, where=scored))

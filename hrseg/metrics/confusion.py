@@ -15,10 +15,7 @@ from hrseg.utils.constants import IGNORE_INDEX
 
 
 class ConfusionMatrix(Metric):
-    """Counts of (true class, predicted class) pixels: int64 (K, K), rows are the truth.
-
-    Pixels whose truth is 255 are left out.
-    """
+    """Counts of pixels, int64 (K, K): rows true, columns predicted; truth of 255 is left out."""
 
     full_state_update = False
     matrix: Tensor

@@ -27,7 +27,6 @@ class Backbone(Protocol):
 
     def forward(self, image: Tensor) -> list[Tensor]:
         """Return feature i (B, channels[i], ~H / strides[i], ~W / strides[i]), finest first."""
-        ...
 
 
 _SETTINGS = ("align_corners", "bn_momentum")
