@@ -58,9 +58,10 @@ class Evaluator:
         for band in _bands(self.scores(image, size, ranks_suffice=not keep_scores)):
             first, *others = band.values()
             fused = sum(others, first)
-            alone = {(scale,): scores for scale, scores in band.items()}
-            for scales, scores in {**alone, self.protocol.scales: fused}.items():
-                parts[scales].append(class_ids(scores))
+            totals: dict[Scales, Tensor] = {(scale,): scores for scale, scores in band.items()}
+            totals[self.protocol.scales] = fused
+            for scales, total in totals.items():
+                parts[scales].append(class_ids(total))
             if keep_scores:
                 sums.append(in_float32(fused))
         preds = {scales: torch.cat(ids) for scales, ids in parts.items()}
