@@ -90,10 +90,8 @@ def _area(shape: dict[str, Any]) -> int:
 
 
 ENCODERS: dict[str, Callable[[Prediction], bytes]] = {
-    "masks": lambda prediction: encoded(prediction.to_pil(), "PNG"),
+    "masks": lambda p: encoded(p.to_pil(), "PNG"),
     "overlays": lambda p: encoded(Image.fromarray(p.overlay()), "JPEG", quality=90),
     "probabilities": _probabilities_npz,
-    "polygons": lambda prediction: json.dumps(
-        polygons(prediction.mask, prediction.class_names)
-    ).encode(),
+    "polygons": lambda p: json.dumps(polygons(p.mask, p.class_names)).encode(),
 }
