@@ -52,16 +52,17 @@ def run(arguments: argparse.Namespace) -> int:
     checkpoint = find_checkpoint(Path(arguments.checkpoint or newest_run(Path("runs"))))
     from hrseg.inference.outputs import Wanted
     from hrseg.inference.predict_files import predict_files
-    from hrseg.inference.tiling import check_tiles, default_overlap
+    from hrseg.inference.tiling import GRID, check_tiles
 
     set_threads(arguments)
+    quarter = arguments.tile // 4 // GRID * GRID
     wanted = Wanted(
         overlays=not arguments.no_overlays,
         probabilities=arguments.probabilities,
         polygons=arguments.polygons,
         frames=arguments.frames,
         tile=arguments.tile,
-        overlap=default_overlap(arguments.tile) if arguments.overlap is None else arguments.overlap,
+        overlap=quarter if arguments.overlap is None else arguments.overlap,
     )
     check_tiles(wanted.tile, wanted.overlap)
     predictor = _predictor(arguments, checkpoint, config, changes)

@@ -54,7 +54,7 @@ def export_checkpoint(
         comparison = Comparison(dataset.read, _even(len(dataset), images))
     if data is not None and form.int8:
         dataset = data.dataset(data.train_split)
-        calibration = [centre(dataset.read(i)[0]) for i in _even(len(dataset), CALIBRATION)]
+        calibration = [_centre(dataset.read(i)[0]) for i in _even(len(dataset), CALIBRATION)]
     with checkpoint.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     source = {"checkpoint": checkpoint.name, "sha256": digest, "hrseg": __version__}
@@ -75,13 +75,9 @@ def export(
 ) -> dict[str, Any]:
     """Write `target` and verify it; if it differs from the model, the old file stays.
 
-    `comparison` are images with truth to compare mIoU on, `calibration` RGB images (H, W, 3) for
-    the ranges of int8, `source` the origin of the weights, for the file's metadata. The figures of
-    the verification are the result, and are in `<file>.proof.json`.
-
-    Raises:
-        ConfigError: options that exclude each other, or a package that is missing.
-        VerificationError: the file differs from the model.
+    `comparison` is for mIoU, `calibration` are RGB images (H, W, 3) for the ranges of int8,
+    `source` is the origin of the weights, for the file's metadata. The figures of the verification
+    are the result, and are in `<file>.proof.json`. Errors are those of `Form.check` and `prove`.
     """
     form.check(target)
     model = predictor.model
@@ -131,12 +127,10 @@ def _data(config: Config, predictor: Predictor) -> SegmentationDataModule | None
 
 
 def _even(count: int, wanted: int | None) -> list[int]:
-    """Return `wanted` evenly spaced indices of `count`, all by default."""
     wanted = count if wanted is None else min(count, wanted)
     return [round(index) for index in np.linspace(0, count - 1, wanted).tolist()]
 
 
-def centre(image: Pixels) -> Pixels:
-    """Return the middle of an image (H, W, 3), at most 512x1024."""
+def _centre(image: Pixels) -> Pixels:
     top, left = (max(0, (side - crop) // 2) for side, crop in zip(image.shape, CROP, strict=False))
     return image[top : top + CROP[0], left : left + CROP[1]]

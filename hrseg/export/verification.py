@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from rich import get_console
-from rich.table import Table
+from rich.table import Column, Table
 from torch import Tensor
 
 from hrseg.config.protocols import Protocol
@@ -37,13 +37,9 @@ MAX_LOSS = {False: 0.001, True: 0.02}  # of mIoU: in float32, in int8
 
 @dataclass(frozen=True)
 class Comparison:
-    """Images with truth.
+    """Images with truth."""
 
-    `read` maps each of `indices` to an RGB image (H, W, 3) and its mask (H, W) of train ids, 255 =
-    ignored.
-    """
-
-    read: Callable[[int], tuple[Pixels, Pixels]]
+    read: Callable[[int], tuple[Pixels, Pixels]]  # index -> RGB (H, W, 3), train ids (H, W)
     indices: Sequence[int]
 
 
@@ -52,10 +48,8 @@ def prove(
 ) -> dict[str, Any]:
     """Compare an exported file with its model, print the tables, and return the figures.
 
-    Of a file in 8 bits only mIoU decides.
-
-    Raises:
-        VerificationError: a difference beyond MAX_DIFFERENCE, MIN_AGREEMENT or MAX_LOSS.
+    Differences beyond MAX_DIFFERENCE, MIN_AGREEMENT or MAX_LOSS raise VerificationError. Of a file
+    in 8 bits only mIoU decides.
     """
     rows = [_compare(predictor, candidate, shape) for shape in track(SHAPES, len(SHAPES), "shapes")]
     differences = [row["max_difference"] for row in rows if row["max_difference"] is not None]
@@ -86,7 +80,6 @@ def open_candidate(path: Path, metadata: dict[str, Any]) -> Predictor:
 def _compare(
     predictor: Predictor, candidate: Predictor, shape: tuple[int, int, int]
 ) -> dict[str, Any]:
-    """Return the largest difference of logits, relative, and the share of equal classes."""
     image = predictor.normalize(_picture(shape))
     expected, logits = predictor.model(image), candidate.model(image)
     if expected.shape != logits.shape:
@@ -116,7 +109,6 @@ def _picture(shape: tuple[int, int, int]) -> Tensor:
 def _compare_miou(
     predictor: Predictor, candidate: Predictor, comparison: Comparison
 ) -> dict[str, Any]:
-    """Return the scores of both on the same images by the same protocol."""
     protocol = _possible(candidate, predictor.protocol)
     both = [each.with_protocol(**protocol.to_dict()) for each in (predictor, candidate)]
     matrices = [ConfusionMatrix(len(predictor.class_names)) for _ in both]
@@ -182,7 +174,6 @@ def _judge(proof: dict[str, Any], int8: bool) -> None:
 
 
 def _show(proof: dict[str, Any]) -> None:
-    """Print a table of shapes, and one of classes."""
     table = _table("shape", "max difference", "same class")
     for row in proof["shapes"]:
         shape, difference = "x".join(map(str, row["shape"])), row["max_difference"]
@@ -204,10 +195,7 @@ def _show(proof: dict[str, Any]) -> None:
 
 
 def _table(first: str, *others: str) -> Table:
-    table = Table(first)
-    for name in others:
-        table.add_column(name, justify="right")
-    return table
+    return Table(first, *(Column(name, justify="right") for name in others))
 
 
 def _change(row: dict[str, Any]) -> list[str]:

@@ -4,8 +4,8 @@ import json
 import logging
 import tempfile
 import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -23,7 +23,6 @@ from hrseg.inference.exported_model import INSTALL, METADATA
 from hrseg.models import Segmenter
 from hrseg.models.normalize import Normalize
 from hrseg.models.optimize import fold
-from hrseg.utils.registry import find
 
 Pixels = NDArray[np.uint8]
 
@@ -33,27 +32,16 @@ FORMATS = {
     "safetensors": ".safetensors",
     "torch-export": ".pt2",
 }
-_NEEDS = {
-    "onnx": ("onnx", "onnxscript", "onnxruntime"),
-    "openvino": ("onnx", "onnxscript", "openvino"),
-}
+_RUNTIMES = {"onnx": "onnxruntime", "openvino": "openvino"}
 
 
 @dataclass(frozen=True)
 class Form:
-    """Format and interface of an exported file.
+    """Format and interface of an exported file; `int8` is of weights and activations."""
 
-    Attributes:
-        format: a key of FORMATS.
-        input: "uint8": RGB (B, 3, H, W), 0..255; "normalized": the network's input, float32.
-        output: "logits": (B, K, H, W); "head": logits of a quarter of the size, as the head gives
-            them; "ids": uint8 (B, H, W).
-        int8: weights and activations in 8 bits.
-    """
-
-    format: str
-    input: str = "uint8"
-    output: str = "logits"
+    format: str  # a key of FORMATS
+    input: str = "uint8"  # RGB (B, 3, H, W), 0..255; or "normalized": the network's, float32
+    output: str = "logits"  # (B, K, H, W); or "head": a quarter of the size; "ids": (B, H, W)
     int8: bool = False
 
     def default_path(self, checkpoint: Path, run: Path | None) -> Path:
@@ -67,16 +55,18 @@ class Form:
 
     def check(self, target: Path) -> None:
         """Raise ConfigError for options that exclude each other, or a package that is missing."""
-        find(FORMATS, self.format, "format")
-        if self.int8 and self.format not in _NEEDS:
-            raise ConfigError(f"--int8 goes with {' and '.join(_NEEDS)}, not with {self.format}.")
+        if self.int8 and self.format not in _RUNTIMES:
+            fitting = " and ".join(_RUNTIMES)
+            raise ConfigError(f"--int8 goes with {fitting}, not with {self.format}.")
         if self.format == "safetensors" and self != Form("safetensors"):
             raise ConfigError("safetensors holds weights: no --argmax, --normalized, ... with it.")
         if target.suffix != FORMATS[self.format]:
             raise ConfigError(
                 f"--out {target}: a file of format {self.format} ends with {FORMATS[self.format]}."
             )
-        needed = (*_NEEDS.get(self.format, ()), *(("nncf",) if self.int8 else ()))
+        runtime = _RUNTIMES.get(self.format)
+        needed = ["onnx", "onnxscript", runtime] if runtime else []
+        needed += ["nncf"] if self.int8 else []
         missing = [name for name in needed if find_spec(name) is None]
         if missing:
             raise ConfigError(f"--format {self.format} needs {', '.join(missing)}: {INSTALL}")
@@ -89,10 +79,7 @@ def write(
     metadata: dict[str, Any],
     calibration: Sequence[Pixels],
 ) -> None:
-    """Write a model and its metadata, as JSON, to a file; OpenVINO's `.bin` comes beside it.
-
-    `calibration` are RGB images (H, W, 3) for the ranges of int8.
-    """
+    """Write a model and its metadata, as JSON, to a file; OpenVINO's `.bin` comes beside it."""
     if form.format == "safetensors":
         write_safetensors(path, model.state_dict(), metadata)
         return
@@ -102,7 +89,10 @@ def write(
     # From 33: the exporter takes the single coarsest position of a side of 32 for a constant.
     height, width = (torch.export.Dim(name, min=33) for name in ("height", "width"))
     sizes = ({0: torch.export.Dim("batch"), 2: height, 3: width},)
-    with _quiet():
+    # The exporters' warnings are for their own authors.
+    with warnings.catch_warnings(action="ignore"), ExitStack() as stack:
+        stack.callback(logging.disable, logging.root.manager.disable)
+        logging.disable(logging.WARNING)
         program = torch.export.export(graph, (example,), dynamic_shapes=sizes)
         if form.format == "torch-export":
             torch.export.save(program, path, extra_files={METADATA: text})
@@ -134,7 +124,6 @@ class _Graph(nn.Module):
         return image.float() * self.normalize.scale + self.normalize.shift
 
     def input_of(self, image: Pixels) -> NDArray[Any]:
-        """Return an image (H, W, 3) as the input of the file."""
         batch = torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))[None]
         return (batch if self.form.input == "uint8" else self._normalized(batch)).numpy()
 
@@ -182,15 +171,3 @@ def _write_openvino(
         model = nncf.quantize(model, batches, subset_size=len(calibration))
     model.set_rt_info(text, METADATA)
     openvino.save_model(model, path, compress_to_fp16=False)
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Silence the exporters' warnings, which are for their own authors."""
-    disabled = logging.root.manager.disable
-    logging.disable(logging.WARNING)
-    try:
-        with warnings.catch_warnings(action="ignore"):
-            yield
-    finally:
-        logging.disable(disabled)

@@ -36,11 +36,7 @@ def rule_of(protocol: Protocol, everything: Sequence[Tensor], ranks_suffice: boo
 
 
 def class_ids(scores: Tensor) -> Tensor:
-    """Return the class of the largest score (1, K, H, W), the first of equals, as (H, W) uint8.
-
-    Raises:
-        VerificationError: a score is NaN or infinite.
-    """
+    """Return the class of the largest score (1, K, H, W), the first of equals, as (H, W) uint8."""
     _, classes, height, width = scores.shape
     if scores.is_cpu:
         # max(1) takes six times as long as pooling over a column of classes, pixels as channels.

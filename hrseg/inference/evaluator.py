@@ -1,8 +1,7 @@
 """Evaluator: an image to class ids by a protocol, with windows, scales and flips.
 
 The order of the steps is the authors' (HRNet-Semantic-Segmentation, lib/datasets/base_dataset.py).
-Memory holds the logits of an image's windows at head resolution; everything after them is made for
-a band of rows at a time.
+Everything after the logits of the windows is made for a band of rows at a time.
 """
 
 import warnings
@@ -27,13 +26,10 @@ BAND_BYTES = 2**22  # of one scale's scores: what a processor's cache takes
 
 @dataclass
 class Result:
-    """Evaluation of one image.
+    """Ids (H, W) of one image, uint8: `pred` fused, `preds` of each scale alone and of all.
 
-    Attributes:
-        pred: fused ids (H, W), uint8.
-        preds: ids of each scale alone, and of all together.
-        scores: fused scores (1, K, H, W), float32, on request. Exponentials beyond float32 are
-            relative to the pixel's largest.
+    `scores` are the fused ones (1, K, H, W), float32, on request. Exponentials beyond float32 are
+    relative to the pixel's largest.
     """
 
     pred: Tensor
@@ -43,49 +39,34 @@ class Result:
 
 @dataclass
 class Evaluator:
-    """Evaluates one image at a time by a protocol.
+    """Evaluates one image at a time by a protocol; scores of NaN raise VerificationError."""
 
-    Attributes:
-        model: normalised images (B, 3, h, w) -> logits (B, K, any size), K up to 256.
-        normalize: uint8 images (1, 3, h, w) -> normalised ones.
-        protocol: scales, windows, flips and averaging.
-        flip_pairs: channels that trade places in a mirrored image.
-        align_corners: the model's rule for interpolating logits; images never align corners.
-        batch: the most windows and mirror images in one call of the model; halved when memory is
-            short.
-    """
-
-    model: Model
-    normalize: Callable[[Tensor], Tensor]
+    model: Model  # normalised images (B, 3, h, w) -> logits (B, K, any size), K up to 256
+    normalize: Callable[[Tensor], Tensor]  # uint8 images (1, 3, h, w) -> normalised ones
     protocol: Protocol
-    flip_pairs: Sequence[Sequence[int]] = ()
-    align_corners: bool = False
-    batch: int = 4
+    flip_pairs: Sequence[Sequence[int]] = ()  # channels that trade places in a mirrored image
+    align_corners: bool = False  # rule for interpolating logits; images never align corners
+    batch: int = 4  # limit of windows and mirror images in one call of the model
 
     @torch.inference_mode()
     def __call__(
         self, image: Tensor, size: Sequence[int] | None = None, keep_scores: bool = False
     ) -> Result:
-        """Evaluate an image, uint8 RGB (1, 3, H, W); `size` (height, width) is the result's.
-
-        Raises:
-            VerificationError: the scores are NaN or infinite.
-        """
+        """Evaluate an image, uint8 RGB (1, 3, H, W); `size` (height, width) is the result's."""
         parts: dict[Scales, list[Tensor]] = defaultdict(list)
         sums: list[Tensor] = []
         for band in _bands(self.scores(image, size, ranks_suffice=not keep_scores)):
-            for scale, scores in band.items():
-                parts[(scale,)].append(class_ids(scores))
             first, *others = band.values()
             fused = sum(others, first)
-            if others:
-                parts[self.protocol.scales].append(class_ids(fused))
+            totals: dict[Scales, Tensor] = {(scale,): scores for scale, scores in band.items()}
+            totals[self.protocol.scales] = fused
+            for scales, total in totals.items():
+                parts[scales].append(class_ids(total))
             if keep_scores:
                 sums.append(in_float32(fused))
         preds = {scales: torch.cat(ids) for scales, ids in parts.items()}
-        return Result(
-            preds[self.protocol.scales], preds, torch.cat(sums, 2) if keep_scores else None
-        )
+        kept = torch.cat(sums, 2) if keep_scores else None
+        return Result(preds[self.protocol.scales], preds, kept)
 
     @torch.inference_mode()
     def subsets(self, image: Tensor, size: Sequence[int] | None = None) -> dict[Scales, Tensor]:
@@ -108,7 +89,7 @@ class Evaluator:
         prepared, content = prepare(image, self.protocol)
         normalised = self.normalize(prepared)
         shape = _size(normalised)
-        seen: dict[float, tuple[Size, Windows | None, list[Tensor]]] = {}
+        seen: dict[float, tuple[Size, Windows, list[Tensor]]] = {}
         for scale in self.protocol.scales:
             scaled_shape = size_at(shape, scale, self.protocol)
             windows = find_windows(scaled_shape, scale, self.protocol)
@@ -118,7 +99,7 @@ class Evaluator:
                 scaled = F.interpolate(normalised, scaled_shape, mode="bilinear")
             crops = self._crops(scaled, windows)
             seen[scale] = scaled_shape, windows, [v.contiguous() for v in self.logits(crops)]
-        direct = [s == content == size and windows is None for s, windows, _ in seen.values()]
+        direct = [s == content == size and len(views) == 1 for s, _, views in seen.values()]
         everything = [logits for *_, views in seen.values() for logits in views]
         rule = rule_of(self.protocol, everything, ranks_suffice and direct == [True])
         maps = {}
@@ -131,10 +112,8 @@ class Evaluator:
             maps[scale] = mapped(rows, _mean_of_views)
         return maps
 
-    def _crops(self, image: Tensor, windows: Windows | None) -> list[Tensor]:
+    def _crops(self, image: Tensor, windows: Windows) -> list[Tensor]:
         """Cut a normalised image, padded at the bottom and right so that the last windows fit."""
-        if windows is None:
-            return [image]
         height, width = windows.rows[-1] + windows.height, windows.columns[-1] + windows.width
         if (height, width) != _size(image):
             color = torch.tensor(self.protocol.window_color, dtype=torch.uint8, device=image.device)
@@ -147,24 +126,19 @@ class Evaluator:
             for x in windows.columns
         ]
 
-    def _joined(
-        self, views: Sequence[Tensor], windows: Windows | None, size: Size, rule: Rule
-    ) -> Rows:
+    def _joined(self, views: Sequence[Tensor], windows: Windows, size: Size, rule: Rule) -> Rows:
         """Return the scores (V, K, *size) of a scaled image, or logits for a later rule."""
-        side = (windows.height, windows.width) if windows else size
+        side = windows.height, windows.width
         parts = [resized(held(logits), side, self.align_corners) for logits in views]
         if self.protocol.scores_at == "window":
             parts = [mapped(mapped(part, rule), _mean_of_views) for part in parts]
-        return joined(windows, parts, size) if windows else parts[0]
+        return joined(windows, parts, size)
 
     def logits(self, crops: Sequence[Tensor]) -> Iterator[Tensor]:
         """Yield each crop's float32 logits (V, K, h, w) at head resolution, mirroring undone.
 
         An image and its mirror image are two views until they are averaged. When memory is short,
-        `batch` is halved for this and all later images.
-
-        Raises:
-            OutOfMemory: not even one crop fits.
+        `batch` is halved for this and all later images; OutOfMemory if not even one crop fits.
         """
         sides = (False, True) if self.protocol.flip else (False,)
         views = [(crop, mirrored) for crop in crops for mirrored in sides]
@@ -189,7 +163,6 @@ class Evaluator:
                 yield _mean_of_views(pair) if self.protocol.flip_average == "logits" else pair
 
     def _through_model(self, views: Sequence[tuple[Tensor, bool]]) -> list[Tensor]:
-        """Return the logits (K, h, w) of crops; flagged ones are mirrored before and after."""
         batch = torch.cat([crop.flip(-1) if mirrored else crop for crop, mirrored in views])
         # Reduced precision ends here: interpolation, exp and argmax need float32.
         logits = self.model(batch).float()
@@ -202,7 +175,6 @@ class Evaluator:
         ]
 
     def _take_fewer(self, views: Sequence[tuple[Tensor, bool]]) -> None:
-        """Halve `batch` with a warning."""
         give_back()
         crop, count = views[0][0], len(views)
         size = f"{crop.shape[-1]}x{crop.shape[-2]}"

@@ -18,7 +18,6 @@ from hrseg.config.protocols import Protocol
 from hrseg.errors import ConfigError, VerificationError
 from hrseg.models.normalize import Normalize
 from hrseg.utils.memory import is_out_of_memory
-from hrseg.utils.registry import find
 
 # ONNX Runtime, OpenVINO and NNCF report their use over the network unless this is set.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
@@ -39,31 +38,27 @@ def is_exported(path: str | Path) -> bool:
 def open_engine(path: str | Path, precision: str = "32") -> "Engine":
     """Open an `.onnx` or `.xml` file of `hrseg export`, with as many threads as torch uses.
 
-    The precision is "32", or "bf16" with OpenVINO.
-
-    Raises:
-        ConfigError: a missing, damaged or foreign file, a runtime that is not installed, or a
-            precision that it does not have.
+    The precision is "32", or "bf16" with OpenVINO; every fault of the file is a ConfigError.
     """
     path = Path(path).expanduser()
     if not path.is_file():
         raise ConfigError(f"no such exported file: {path.absolute()}")
-    find({"32": None, "bf16": None}, precision, "precision of an exported file")
-    onnx = path.suffix.lower() == ".onnx"
-    if onnx and precision != "32":
+    runtime = SUFFIXES[path.suffix.lower()]
+    onnx = runtime == "ONNX Runtime"
+    if precision != "32" and (onnx or precision != "bf16"):
         raise ConfigError(
-            f"{path}: ONNX Runtime has no {precision} on the CPU; expected precision 32.\n"
-            "OpenVINO has it: hrseg export --format openvino."
+            f"{path}: {runtime} has no {precision} on the CPU; expected precision 32.\n"
+            "OpenVINO has 32 and bf16: hrseg export --format openvino."
         )
     try:
         text, run = _open_onnx(path) if onnx else _open_openvino(path, precision)
     except ImportError as error:
         raise ConfigError(f"{path} needs {error.name}: {INSTALL}") from error
     except Exception as error:  # the runtimes' own classes
-        beside = "" if onnx else " and its .bin file"
         raise ConfigError(
-            f"{SUFFIXES[path.suffix.lower()]} cannot read {path}: {_reason(error)}\n"
-            f"Copy the file{beside} again, or export it anew: hrseg export."
+            f"{runtime} cannot read {path}: {_reason(error)}\n"
+            f"Copy the file{'' if onnx else ' and its .bin file'} again, or export it anew: "
+            "hrseg export."
         ) from error
     return Engine(path, _metadata(path, text), run)
 
@@ -71,14 +66,10 @@ def open_engine(path: str | Path, precision: str = "32") -> "Engine":
 class Engine(nn.Module):
     """An exported file in place of a Segmenter.
 
-    Attributes:
-        metadata: of the file.
-        interface: `input`: "uint8" or "normalized"; `output`: "logits", "head" or "ids".
-        architecture: of the network that was exported.
+    In `interface` the `input` is "uint8" or "normalized", the `output` "logits", "head" or "ids".
     """
 
     def __init__(self, path: Path, metadata: dict[str, Any], run: Run) -> None:
-        """Wrap the function that runs a file; see `open_engine`."""
         super().__init__()
         self.path, self.metadata, self._run = path, metadata, run
         self.interface: dict[str, Any] = metadata["export"]
@@ -90,11 +81,7 @@ class Engine(nn.Module):
         """Return `{"out": logits}` of a normalised image (B, 3, H, W), as a Segmenter does.
 
         (B, K, H, W), or at head resolution; a file of ids gives 1 for the class and 0 for others.
-
-        Raises:
-            ConfigError: the file takes bytes, and the image has values between them; or it does
-                not run on the image.
-            VerificationError: the output has another shape than the metadata says.
+        Output of another shape than the metadata says raises VerificationError.
         """
         array = self._bytes(image) if self.interface["input"] == "uint8" else image.float()
         classes, (height, width) = int(self.architecture["num_classes"]), image.shape[-2:]
@@ -125,11 +112,7 @@ class Engine(nn.Module):
         return F.interpolate(logits, size, mode="bilinear", align_corners=self.align_corners)
 
     def check(self, protocol: Protocol, tiles: bool = False) -> None:
-        """Refuse a protocol, or tiles of large images, that this file cannot do.
-
-        Raises:
-            ConfigError: it takes an image scaled between bytes, or scores that a file of ids lacks.
-        """
+        """Raise ConfigError for a protocol, or tiles of large images, that this file cannot do."""
         if self.interface["input"] == "uint8" and protocol.scales != (1.0,):
             raise ConfigError(
                 f"{self.path} takes bytes (uint8) and so images as they are; the protocol "
@@ -199,7 +182,6 @@ def _open_openvino(path: Path, precision: str) -> tuple[str | None, Run]:
 
 
 def _metadata(path: Path, text: str | None) -> dict[str, Any]:
-    """Return the validated metadata of a file."""
     try:
         metadata = read_metadata(json.loads(text or ""), path)
     except (ValueError, RecursionError):

@@ -4,6 +4,7 @@ import glob
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -23,8 +24,7 @@ _CONVERTED = {
     "1": "black and white",
     "L": "grey",
     "LA": "grey, its transparency left out",
-    "RGBA": "its transparency left out",
-    "PA": "its transparency left out",
+    **dict.fromkeys(("RGBA", "PA"), "its transparency left out"),
     "CMYK": "CMYK colours converted",
     "LAB": "Lab colours converted",
 }
@@ -33,10 +33,8 @@ _CONVERTED = {
 def read_pixels(source: Input) -> tuple[NDArray[np.uint8], list[str]]:
     """Return an image as RGB uint8 (H, W, 3), and notes on its conversion.
 
-    The EXIF rotation of files and PIL images is applied; 16 bits a channel are scaled to 8.
-
-    Raises:
-        DataError: an unreadable file, or an image or array of a kind that has no RGB bytes.
+    The EXIF rotation of files and PIL images is applied; 16 bits a channel are scaled to 8. Files
+    that cannot be read, and images or arrays of other kinds, raise DataError.
     """
     if isinstance(source, np.ndarray):
         if source.ndim != 3 or source.shape[2] != 3 or source.dtype != np.uint8:
@@ -82,39 +80,28 @@ def _upright(image: Image.Image) -> tuple[NDArray[np.uint8], list[str]]:
 
 @dataclass(frozen=True)
 class Source:
-    """A file to predict.
-
-    Attributes:
-        path: of the file.
-        name: of its outputs, without suffix: the stem; in a given folder the path from there.
-        kind: "image", "video", or "tiles" for images that are georeferenced or do not fit into the
-            memory.
-    """
+    """A file to predict."""
 
     path: Path
-    name: str
-    kind: str
+    name: str  # of its outputs, without suffix: the stem; in a given folder the path from there
+    kind: str  # "image", "video", or "tiles" for georeferenced images and those above LARGE
 
 
 def find_sources(patterns: Sequence[str], leave_out: Path | None = None) -> list[Source]:
     """Return the images and videos of files, folders and patterns, each once, in order.
 
-    Folders are searched with all below them, except `leave_out`, the folder of the outputs. In
-    patterns `*`, `?`, `[...]` and `**` match.
-
-    Raises:
-        ConfigError: no file matches a pattern, or two files would have outputs of the same name.
+    Folders are searched with all below them, except `leave_out`, the folder of the outputs. Raises
+    ConfigError if no file matches a pattern, or two files would have outputs of the same name.
     """
     hidden = leave_out.resolve() if leave_out else None
     names: dict[Path, str] = {}
-    for pattern in patterns:
-        for path, name in _find(pattern).items():
-            if hidden is None or hidden not in path.resolve().parents:
-                names.setdefault(path, name)
     by_name: dict[str, Path] = {}
-    for path, name in names.items():
+    for path, name in chain.from_iterable(_find(pattern).items() for pattern in patterns):
+        if hidden is not None and hidden in path.resolve().parents:
+            continue
+        name = names.setdefault(path, name)
         other = by_name.setdefault(name.lower(), path)
-        if other is not path:
+        if other != path:
             raise ConfigError(
                 f"{other} and {path} would both be written as {name}.\n"
                 "Name the folder above them instead, or predict them into two folders (--out)."
@@ -123,17 +110,15 @@ def find_sources(patterns: Sequence[str], leave_out: Path | None = None) -> list
 
 
 def _find(pattern: str) -> dict[Path, str]:
-    """Return the files of a pattern with the names of their outputs."""
     path = Path(pattern)
     if path.is_file():
         return {path: path.stem}
     if path.is_dir():
-        below = {file: file.relative_to(path) for file in sorted(path.rglob("*"))}
         names = {
-            file: name.with_suffix("").as_posix()
-            for file, name in below.items()
+            file: file.relative_to(path).with_suffix("").as_posix()
+            for file in sorted(path.rglob("*"))
             if file.suffix.lower() in IMAGES + VIDEOS
-            and not any(part.startswith(".") for part in name.parts)
+            and not any(part.startswith(".") for part in file.relative_to(path).parts)
             and file.is_file()  # no folder, and no pipe or device, which never ends
         }
     else:

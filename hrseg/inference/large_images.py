@@ -47,19 +47,13 @@ logging.getLogger("rasterio").addHandler(logging.NullHandler())
 
 
 class BigImage:
-    """An image that is read in bands of rows; one that its EXIF turns is read whole, upright.
+    """A TIFF, PNG or JPEG that is read in bands of rows; if its EXIF turns it, whole and upright.
 
-    Attributes:
-        size: (height, width).
-        notes: conversions of its pixels.
+    `size` is (height, width), `notes` are conversions of its pixels. A file that is unreadable, or
+    of a kind that has no RGB bytes, raises DataError.
     """
 
     def __init__(self, path: Path) -> None:
-        """Open a TIFF, PNG or JPEG file.
-
-        Raises:
-            DataError: not readable, or of a kind that has no RGB bytes.
-        """
         self.path = path
         try:
             with path.open("rb") as file:
@@ -86,14 +80,12 @@ class BigImage:
                 "RGB, alpha) of 8 or 16 bits.\n"
                 "Choose bands: gdal_translate -b 1 -b 2 -b 3 in.tif out.tif"
             )
-        self.deep = "uint16" in kinds
-        self.grey = bands < 3
         self.colors: Array | None = None
         if self.file.colorinterp[0] == ColorInterp.palette:
-            self.colors = np.zeros((256, 3), np.uint8)
-            for value, color in self.file.colormap(1).items():
-                self.colors[value % 256] = color[:3]
-        notes = {"grey": self.grey and self.colors is None, "16 bits scaled to 8": self.deep}
+            table = self.file.colormap(1)
+            self.colors = np.array([table.get(i, (0, 0, 0))[:3] for i in range(256)], np.uint8)
+        grey = bands < 3 and self.colors is None
+        notes = {"grey": grey, "16 bits scaled to 8": "uint16" in kinds}
         alpha = ColorInterp.alpha in self.file.colorinterp
         notes["its transparency left out"] = alpha or bands in (2, 4)
         turned = self.file.tags().get("EXIF_Orientation", "1") not in ("0", "1")
@@ -104,20 +96,17 @@ class BigImage:
         """Return rows as RGB uint8 (stop - start, W, 3); raise DataError for a damaged file."""
         if self.upright is not None:
             return self.upright[start:stop]
-        bands = [1] if self.grey else [1, 2, 3]
-        window = Window(0, start, self.size[1], stop - start)
+        bands = [1] if self.file.count < 3 else [1, 2, 3]
         try:
-            pixels = self.file.read(bands, window=window)
+            pixels = self.file.read(bands, window=Window(0, start, self.size[1], stop - start))
         except RasterioError as error:
-            raise DataError(
-                f"{self.path} is damaged in rows {start} to {stop}: {_cause(error)}"
-            ) from error
-        if self.deep:
+            reason = f"is damaged in rows {start} to {stop}: {_cause(error)}"
+            raise DataError(f"{self.path} {reason}") from error
+        if pixels.dtype == np.uint16:
             pixels = (pixels // 257).astype(np.uint8)  # as training reads 16 bits
         if self.colors is not None:
             return np.asarray(self.colors[pixels[0]], np.uint8)
-        planes = [pixels[0]] * 3 if self.grey else list(pixels)
-        return np.asarray(cv2.merge(planes), np.uint8)
+        return np.asarray(cv2.merge([*pixels] * (3 // len(bands))), np.uint8)
 
     def close(self) -> None:
         """Close the file."""
@@ -136,12 +125,8 @@ def predict_big(
     """Predict a TIFF, PNG or JPEG in tiles; return notes on the conversion of its pixels.
 
     `target` becomes a tiled TIFF of the ids, with the palette and the georeference of the image,
-    and `overlay` a JPEG of at most 2048 pixels a side. `tile` and `overlap` are those of
-    `predict_bands`. `progress` is called with the number of finished rows, and of all.
-
-    Raises:
-        DataError: the image is damaged, or of a kind that cannot be read.
-        ConfigError: the disk is full; tiles that do not fit the network's grid.
+    and `overlay` a JPEG of at most 2048 pixels a side. `progress` is called with the number of
+    finished rows, and of all. For the other arguments and errors see `predict_bands`, `BigImage`.
     """
     with (
         warnings.catch_warnings(action="ignore", category=NotGeoreferencedWarning),
@@ -202,19 +187,15 @@ def _whole_blocks(bands: Iterable[tuple[int, Array]]) -> Iterator[tuple[int, Arr
 
 def _sample(target: Array, start: int, rows: Array, step: int) -> None:
     """Copy every `step`-th pixel of rows into a small picture of the image."""
-    first = -start % step
-    taken = rows[first::step, ::step]
-    line = (start + first) // step
+    taken = rows[-start % step :: step, ::step]
+    line = -(-start // step)
     target[line : line + len(taken)] = taken
 
 
 def _is_turned(path: Path) -> bool:
     """Return whether a viewer would turn the image, as Pillow reads its header."""
     try:
-        with (
-            warnings.catch_warnings(action="ignore", category=Image.DecompressionBombWarning),
-            Image.open(path, formats=FORMATS) as opened,
-        ):
+        with Image.open(path, formats=FORMATS) as opened:
             # Asked for EXIF that it has not met, Pillow decodes a whole PNG to look behind it.
             exif = opened.getexif() if opened.format != "PNG" or "exif" in opened.info else {}
             return int(exif.get(ExifTags.Base.Orientation, 1)) not in (0, 1)
@@ -223,5 +204,4 @@ def _is_turned(path: Path) -> bool:
 
 
 def _cause(error: BaseException) -> str:
-    """Return GDAL's own words, which rasterio keeps as the cause."""
-    return str(error.__cause__ or error).partition("\n")[0]
+    return str(error.__cause__ or error).partition("\n")[0]  # the cause has GDAL's own words

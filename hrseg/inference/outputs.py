@@ -19,16 +19,7 @@ from hrseg.inference.predictor import Prediction
 
 @dataclass(frozen=True)
 class Wanted:
-    """Options of the outputs.
-
-    Attributes:
-        overlays: write the classes laid over the image.
-        probabilities: write them as float16 (K, H, W).
-        polygons: write GeoJSON.
-        frames: write a mask per frame of a video.
-        tile: side of the tiles of large images, in pixels.
-        overlap: of neighbouring tiles, in pixels.
-    """
+    """Options of the outputs: files to write, masks of a video's `frames`, and tiles in pixels."""
 
     overlays: bool = True
     probabilities: bool = False
@@ -59,7 +50,6 @@ def encoded(picture: Image.Image, kind: str, **options: Any) -> bytes:
 
 
 def _probabilities_npz(prediction: Prediction) -> bytes:
-    """Return float16 (K, H, W) as `probabilities`, and `class_names`."""
     stored = io.BytesIO()
     shares = prediction.probabilities().astype(np.float16)
     np.savez(stored, probabilities=shares, class_names=np.array(prediction.class_names))
@@ -80,7 +70,7 @@ def polygons(mask: NDArray[np.uint8], class_names: Sequence[str]) -> dict[str, A
     features = [
         {
             "type": "Feature",
-            "properties": {"class": class_names[int(i)], "id": int(i), "pixels": _pixels(shape)},
+            "properties": {"class": class_names[int(i)], "id": int(i), "pixels": _area(shape)},
             "geometry": {"type": "Polygon", "coordinates": shape["coordinates"]},
         }
         for shape, i in shapes(mask, connectivity=4)
@@ -94,17 +84,14 @@ def polygons(mask: NDArray[np.uint8], class_names: Sequence[str]) -> dict[str, A
     }
 
 
-def _pixels(shape: dict[str, Any]) -> int:
-    """Return the area of a polygon without its holes."""
+def _area(shape: dict[str, Any]) -> int:
     outer, *holes = (cv2.contourArea(np.array(ring, np.float32)) for ring in shape["coordinates"])
     return round(outer - sum(holes))
 
 
 ENCODERS: dict[str, Callable[[Prediction], bytes]] = {
-    "masks": lambda prediction: encoded(prediction.to_pil(), "PNG"),
+    "masks": lambda p: encoded(p.to_pil(), "PNG"),
     "overlays": lambda p: encoded(Image.fromarray(p.overlay()), "JPEG", quality=90),
     "probabilities": _probabilities_npz,
-    "polygons": lambda prediction: json.dumps(
-        polygons(prediction.mask, prediction.class_names)
-    ).encode(),
+    "polygons": lambda p: json.dumps(polygons(p.mask, p.class_names)).encode(),
 }

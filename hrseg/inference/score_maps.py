@@ -1,11 +1,11 @@
 """Score maps whose rows are computed on demand, so that no full map is in memory.
 
-A 2-megapixel image with 19 classes has 160 MB of scores, most of them interpolated from a sixteenth
-of that. A few rows at a time stay in the processor's cache.
+A 2-megapixel image with 19 classes has 160 MB of scores; a few rows stay in the processor's cache.
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import product
 
 import torch
 import torch.nn.functional as F
@@ -16,15 +16,10 @@ from hrseg.inference.windows import Size, Windows
 
 @dataclass(frozen=True)
 class Rows:
-    """A map (V, K, H, W) by its rows.
+    """A map (V, K, H, W) by its rows."""
 
-    Attributes:
-        size: (H, W).
-        read: (first, end) -> rows (V, K, end - first, W).
-    """
-
-    size: Size
-    read: Callable[[int, int], Tensor]
+    size: Size  # (H, W)
+    read: Callable[[int, int], Tensor]  # (first, end) -> rows (V, K, end - first, W)
 
 
 def held(x: Tensor) -> Rows:
@@ -44,16 +39,20 @@ def cropped(rows: Rows, size: Size) -> Rows:
 
 def resized(rows: Rows, size: Sequence[int], align_corners: bool) -> Rows:
     """Return the map at another size, as `F.interpolate` does it, bilinear, not antialiased."""
-    height, width = size
+    source, (height, width) = rows.size[0], size
     if rows.size == (height, width):
         return rows
 
     def read(first: int, end: int) -> Tensor:
-        if rows.size[0] == height:
+        if source == height:
             return _widened(rows.read(first, end), width, align_corners)
-        centres = row_centres(first, end, rows.size[0], height, align_corners)
-        low = centres.floor().long()
-        high, share = (low + 1).clamp_(max=rows.size[0] - 1), centres - low
+        centres = torch.arange(first, end, dtype=torch.float64)
+        if align_corners:
+            centres *= (source - 1) / max(1, height - 1)
+        else:
+            centres = (centres + 0.5) * (source / height) - 0.5
+        low = centres.clamp_(0, source - 1).floor().long()
+        high, share = (low + 1).clamp_(max=source - 1), centres - low
         top = int(low[0])
         # Columns first: the small map has fewer rows.
         x = _widened(rows.read(top, int(high[-1]) + 1), width, align_corners)
@@ -75,10 +74,10 @@ def joined(windows: Windows, parts: Sequence[Rows], size: Size) -> Rows:
     It is the first window's value plus the mean difference of the others from it. So the mean of
     equal values is that value to the bit, and ties stay ties.
     """
+    if len(parts) == 1:
+        return cropped(parts[0], size)
     rows = _first_seen(windows.rows, windows.height)
-    corners = [
-        (row, column) for row in rows for column in _first_seen(windows.columns, windows.width)
-    ]
+    corners = list(product(rows, _first_seen(windows.columns, windows.width)))
     width = windows.columns[-1] + windows.width
     across = _coverage(windows.columns, windows.width)
     down = _coverage(windows.rows, windows.height)
@@ -107,20 +106,11 @@ def joined(windows: Windows, parts: Sequence[Rows], size: Size) -> Rows:
 
 
 def _widened(x: Tensor, width: int, align_corners: bool) -> Tensor:
-    """Return rows (V, K, n, w) at another width."""
     if x.shape[-1] == width:
         return x
     lines = x.reshape(1, -1, x.shape[-1])
     wide = F.interpolate(lines, size=width, mode="linear", align_corners=align_corners)
     return wide.view(*x.shape[:-1], width)
-
-
-def row_centres(first: int, end: int, source: int, target: int, align_corners: bool) -> Tensor:
-    """Return the positions of rows first..end-1 of `target` among the rows of `source`."""
-    rows = torch.arange(first, end, dtype=torch.float64)
-    if align_corners:
-        return (rows * ((source - 1) / max(1, target - 1))).clamp_(max=source - 1)
-    return ((rows + 0.5) * (source / target) - 0.5).clamp_(0, source - 1)
 
 
 def _coverage(starts: Sequence[int], side: int) -> Tensor:

@@ -15,7 +15,7 @@ from hrseg.config.protocols import Protocol
 from hrseg.errors import ConfigError, DataError
 from hrseg.inference.averaging import class_ids
 from hrseg.inference.evaluator import Evaluator
-from hrseg.inference.score_maps import row_centres
+from hrseg.inference.score_maps import Rows, resized
 from hrseg.inference.windows import MIN_SIZE, Size
 
 Array = NDArray[np.uint8]
@@ -23,7 +23,7 @@ ReadRows = Callable[[int, int], Array]  # (first, end) -> RGB uint8 (end - first
 
 STRIDE = 4  # pixels per cell of the head's output
 GRID = 32  # the coarsest stream's stride: tiles that start on it see what the whole image would
-PIXELS = 2**21  # of a band whose scores are in memory at once
+PIXELS = 2**19  # of a band whose scores are in memory at once
 
 
 def predict_bands(
@@ -37,26 +37,29 @@ def predict_bands(
     """Yield (first row, ids (rows, W)) of an image from top to bottom.
 
     Every tile is run at scale 1, with its mirror image if the protocol flips. The geometry of the
-    interpolation to pixels is that of the whole image.
-
-    `read_rows` is called for rows downwards, each once; `size` is (height, width). `tile` is the
-    side of a tile and `overlap` the width that neighbours share, in pixels; see `check_tiles`.
-
-    Raises:
-        ConfigError: a tile or overlap that does not fit the grid.
-        DataError: an image below 32 pixels a side.
-        VerificationError: the scores are NaN or infinite.
+    interpolation to pixels is that of the whole image. `read_rows` is called for rows downwards,
+    each once; `size` is (height, width). `tile` is the side of a tile and `overlap` the width that
+    neighbours share, in pixels; see `check_tiles`. A smaller image than 32x32 raises DataError.
     """
     check_tiles(tile, overlap)
     if min(size) < MIN_SIZE:
         raise DataError(f"an image of {size[1]}x{size[0]}: expected at least {MIN_SIZE} a side.")
-    cells = _blended(evaluator, read_rows, size, tile, overlap, device)
-    yield from _pixels(cells, size, evaluator.align_corners)
+    parts = _blended(evaluator, read_rows, size, tile, overlap, device)
+    held, first = next(parts), 0  # cells, and the row that they begin with
 
+    def read_cells(start: int, stop: int) -> Tensor:
+        nonlocal held, first
+        if stop > first + held.shape[2]:
+            held, first = held[:, :, start - first :].clone(), start
+        while stop > first + held.shape[2]:
+            held = torch.cat([held, next(parts)], 2)
+        return held[:, :, start - first : stop - first]
 
-def default_overlap(tile: int) -> int:
-    """Return about a quarter of a tile's side, on the network's grid."""
-    return tile // 4 // GRID * GRID
+    height, width = size
+    cells = Rows((-(-height // STRIDE), held.shape[3]), read_cells)
+    scores, step = resized(cells, size, evaluator.align_corners), max(1, PIXELS // width)
+    for start in range(0, height, step):
+        yield start, class_ids(scores.read(start, min(start + step, height))).numpy()
 
 
 def check_tiles(tile: int, overlap: int) -> None:
@@ -71,11 +74,9 @@ def check_tiles(tile: int, overlap: int) -> None:
 
 def not_applied(protocol: Protocol) -> list[str]:
     """Return a note on the steps of a protocol that tiles leave out, if there are any."""
-    names = ("scales", "resize", "pad_multiple", "base_size")
-    left_out = [name for name in names if getattr(protocol, name) != getattr(Protocol(), name)]
-    if not left_out:
-        return []
-    return [f"predicted in tiles at scale 1, without the protocol's {', '.join(left_out)}"]
+    names, plain = ("scales", "resize", "pad_multiple", "base_size"), Protocol()
+    steps = ", ".join(name for name in names if getattr(protocol, name) != getattr(plain, name))
+    return [f"predicted in tiles at scale 1, without the protocol's {steps}"] if steps else []
 
 
 def _starts(length: int, tile: int, overlap: int) -> list[int]:
@@ -87,7 +88,7 @@ def _starts(length: int, tile: int, overlap: int) -> list[int]:
 def _blended(
     evaluator: Evaluator, read_rows: ReadRows, size: Size, tile: int, overlap: int, device: str
 ) -> Iterator[Tensor]:
-    """Yield the weighted mean of the tiles' logits, (K, rows, w) cells, from top to bottom."""
+    """Yield the weighted mean of the tiles' logits, (1, K, rows, w) cells, from top to bottom."""
     rows, columns = (_starts(length, tile, overlap) for length in size)
     down, across = (
         _weights(starts, length, tile, overlap)
@@ -109,7 +110,7 @@ def _blended(
             cells = sums[:, :height, left // STRIDE : left // STRIDE + width]
             cells.addcmul_(logits, weights[:, None] * share[None])
         finished = -(-(following - top) // STRIDE)
-        yield sums[:, :finished]
+        yield sums[None, :, :finished]
         sums, pixels = sums[:, finished:], pixels[following - top :]
 
 
@@ -129,32 +130,6 @@ def _tile_logits(
                 )
             logits = views.mean(0).cpu()
         yield logits
-
-
-def _pixels(
-    parts: Iterator[Tensor], size: Size, align_corners: bool
-) -> Iterator[tuple[int, Array]]:
-    """Yield (first row, ids) of the pixels of cells: bilinear, by the whole image's geometry."""
-    (height, width), cells = size, -(-size[0] // STRIDE)
-    step = max(1, PIXELS // width)
-    held: Tensor | None = None
-    first = done = 0  # row of cells that `held` begins with; finished rows of pixels
-    for part in parts:
-        held = part if held is None else torch.cat([held, part], 1)
-        centres = row_centres(done, height + 1, cells, height, align_corners)
-        ready = done + int((centres[:-1] <= first + held.shape[1] - 1).sum())
-        for start in range(done, ready, step):
-            stop = min(start + step, ready)
-            rows = centres[start - done : stop - done]
-            low = rows.floor().long()
-            share = (rows - low).to(held.dtype)[None, :, None]
-            high = (low + 1).clamp_(max=cells - 1)
-            mixed = torch.lerp(held[:, low - first], held[:, high - first], share)
-            shape = (stop - start, width)
-            wide = F.interpolate(mixed[None], shape, mode="bilinear", align_corners=align_corners)
-            yield start, class_ids(wide).numpy()
-        keep = int(centres[ready - done])
-        held, first, done = held[:, keep - first :].clone(), keep, ready
 
 
 def _weights(starts: Sequence[int], length: int, side: int, overlap: int) -> list[Tensor]:

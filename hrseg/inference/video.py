@@ -22,11 +22,7 @@ def predict_video(
     """Predict each frame; write the overlays as an MP4 of the same size and rate, without sound.
 
     `each` is called with the number of each frame, from 0, and its prediction. The result is notes
-    on the differences from the source.
-
-    Raises:
-        DataError: not a video, or one without frames.
-        ConfigError: the disk is full.
+    on the differences from the source. DataError: not a video, or without frames.
     """
     capture = _open(source)
     if not capture.isOpened():
@@ -63,10 +59,7 @@ def predict_video(
 def read_frames(capture: cv2.VideoCapture) -> Iterator[NDArray[np.uint8]]:
     """Yield the frames of an open video, RGB uint8 (H, W, 3), turned upright; close it."""
     try:
-        while True:
-            more, frame = capture.read()
-            if not more:
-                return
+        while (frame := capture.read()[1]) is not None:
             yield np.asarray(cv2.cvtColor(frame, cv2.COLOR_BGR2RGB), np.uint8)
     finally:
         capture.release()

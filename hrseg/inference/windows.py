@@ -31,21 +31,20 @@ class Windows(NamedTuple):
 def prepare(image: Tensor, protocol: Protocol) -> tuple[Tensor, Size]:
     """Resize and pad a uint8 image (1, 3, H, W); return it and the size that is not padding."""
     check_cost(image.shape[-2:], protocol)
-    height, width = content = prepared_size(image.shape[-2:], protocol)
+    content, padded = _prepared_sizes(image.shape[-2:], protocol)
     if not protocol.resize and protocol.pad_multiple == 1:
         return image, content
     # OpenCV on bytes, as the authors: PyTorch rounds otherwise.
     pixels = image[0].permute(1, 2, 0).contiguous().cpu().numpy()
-    pixels = np.asarray(cv2.resize(pixels, (width, height), interpolation=cv2.INTER_LINEAR))
-    bottom, right = -height % protocol.pad_multiple, -width % protocol.pad_multiple
-    border = (0, bottom, 0, right, cv2.BORDER_CONSTANT)
+    pixels = np.asarray(cv2.resize(pixels, content[::-1], interpolation=cv2.INTER_LINEAR))
+    border = (0, padded[0] - content[0], 0, padded[1] - content[1], cv2.BORDER_CONSTANT)
     pixels = np.asarray(cv2.copyMakeBorder(pixels, *border, value=protocol.pad_color))
     return torch.from_numpy(pixels).permute(2, 0, 1)[None].to(image.device), content
 
 
 def check_cost(size: Sequence[int], protocol: Protocol) -> None:
     """Raise ConfigError if a protocol makes too many pixels of an image of this size."""
-    padded = _padded_size(size, protocol)
+    padded = _prepared_sizes(size, protocol)[1]
     shapes = [padded, *(size_at(padded, scale, protocol) for scale in protocol.scales)]
     height, width = max(shapes, key=math.prod)
     seen = sum(seen_pixels(size, scale, protocol) for scale in protocol.scales)
@@ -57,25 +56,15 @@ def check_cost(size: Sequence[int], protocol: Protocol) -> None:
         )
 
 
-def prepared_size(size: Sequence[int], protocol: Protocol) -> Size:
-    """Return (height, width) after `resize`, before the padding."""
-    if len(protocol.resize) == 2:
-        return protocol.resize[0], protocol.resize[1]
-    # Rounded as `resize_short_length` of the authors does.
-    factor, short = (protocol.resize[0], min(size)) if protocol.resize else (1, 1)
-    height, width = (int(side * factor / short + 0.5) for side in size)
-    return height, width
-
-
 def size_at(size: Sequence[int], scale: float, protocol: Protocol) -> Size:
     """Return (height, width) of an image at a scale of the protocol; at least MIN_SIZE."""
     return scaled_size(size, scale, protocol.base_size, MIN_SIZE)
 
 
-def find_windows(size: Sequence[int], scale: float, protocol: Protocol) -> Windows | None:
-    """Return the windows of a scaled image; None if it is run whole."""
+def find_windows(size: Size, scale: float, protocol: Protocol) -> Windows:
+    """Return the windows of a scaled image; a single one if it is run whole."""
     if not protocol.window or scale <= protocol.window_above:
-        return None
+        return Windows([0], [0], *size)
     stride, shift = protocol.stride or protocol.window, protocol.window_border == "shift"
     starts, sides = [], []
     for length, side, step in zip(size, protocol.window, stride, strict=True):
@@ -88,12 +77,18 @@ def find_windows(size: Sequence[int], scale: float, protocol: Protocol) -> Windo
 
 def seen_pixels(size: Sequence[int], scale: float, protocol: Protocol) -> int:
     """Return the number of pixels of all windows of an image of `size` at a scale."""
-    scaled = size_at(_padded_size(size, protocol), scale, protocol)
-    windows = find_windows(scaled, scale, protocol) or Windows([0], [0], *scaled)
-    views = 2 if protocol.flip else 1
-    return len(windows.rows) * len(windows.columns) * windows.height * windows.width * views
+    scaled = size_at(_prepared_sizes(size, protocol)[1], scale, protocol)
+    rows, columns, height, width = find_windows(scaled, scale, protocol)
+    return len(rows) * len(columns) * height * width * (2 if protocol.flip else 1)
 
 
-def _padded_size(size: Sequence[int], protocol: Protocol) -> Size:
-    height, width = prepared_size(size, protocol)
-    return height + -height % protocol.pad_multiple, width + -width % protocol.pad_multiple
+def _prepared_sizes(size: Sequence[int], protocol: Protocol) -> tuple[Size, Size]:
+    """Return (height, width) after `resize`, and after the padding."""
+    if len(protocol.resize) == 2:
+        height, width = protocol.resize
+    else:
+        # Rounded as `resize_short_length` of the authors does.
+        factor, short = (protocol.resize[0], min(size)) if protocol.resize else (1, 1)
+        height, width = (int(side * factor / short + 0.5) for side in size)
+    multiple = protocol.pad_multiple
+    return (height, width), (height + -height % multiple, width + -width % multiple)

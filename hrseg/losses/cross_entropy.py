@@ -20,12 +20,18 @@ class CrossEntropy(nn.Module):
 
     def __init__(self, class_weights: Sequence[float] | None = None) -> None:
         super().__init__()
-        self.register_buffer("class_weights", weight_tensor(class_weights), persistent=False)
+        weights = None
+        if class_weights is not None:
+            weights = torch.tensor([*class_weights], dtype=torch.float32)
+            if not (weights.isfinite() & (weights >= 0)).all():
+                raise ConfigError(
+                    f"class_weights must be 0 or positive numbers, got {[*class_weights]}."
+                )
+        self.register_buffer("class_weights", weights, persistent=False)
 
     def forward(self, logits: Tensor, mask: Tensor) -> Tensor:
         target = mask.long()
-        weights = pixel_weights(target, self.class_weights, logits.shape[1])
-        counts = weights > 0
+        counts = self.pixel_weights(target, logits.shape[1]) > 0
         loss = F.cross_entropy(
             logits.float(),
             # Also void: a class of weight 0, since PyTorch divides by the sum of weights.
@@ -36,25 +42,14 @@ class CrossEntropy(nn.Module):
         # PyTorch's mean over no pixel is NaN; its gradient is 0.
         return torch.where(counts.any(), loss, 0)
 
-
-def pixel_weights(target: Tensor, class_weights: Tensor | None, num_classes: int) -> Tensor:
-    """Return the weight of each pixel of `target` (B, H, W) int64; an ignored one has 0."""
-    weights = (target != IGNORE_INDEX).float()
-    if class_weights is None:
-        return weights
-    if len(class_weights) != num_classes:
-        raise ConfigError(
-            f"{len(class_weights)} class weights for a model of {num_classes} classes.\n"
-            "Give one weight per class, or class_weights: null."
-        )
-    return weights * class_weights[target.clamp(max=num_classes - 1)]
-
-
-def weight_tensor(class_weights: Sequence[float] | None) -> Tensor | None:
-    """Return class weights as a float32 tensor (K,); refuse negative and infinite ones."""
-    if class_weights is None:
-        return None
-    weights = torch.tensor(list(class_weights), dtype=torch.float32)
-    if not (weights.isfinite() & (weights >= 0)).all():
-        raise ConfigError(f"class_weights must be 0 or positive numbers, got {[*class_weights]}.")
-    return weights
+    def pixel_weights(self, target: Tensor, num_classes: int) -> Tensor:
+        """Return the weight of each pixel of `target` (B, H, W) int64; an ignored one has 0."""
+        weights = (target != IGNORE_INDEX).float()
+        if self.class_weights is None:
+            return weights
+        if len(self.class_weights) != num_classes:
+            raise ConfigError(
+                f"{len(self.class_weights)} class weights for a model of {num_classes} classes.\n"
+                "Give one weight per class, or class_weights: null."
+            )
+        return weights * self.class_weights[target.clamp(max=num_classes - 1)]

@@ -10,8 +10,8 @@ class Dice(nn.Module):
     """1 - soft Dice, mean over the classes that the batch shows.
 
     Sums run over the whole batch: sum(2 p g) / sum(p + g), p the softmax, g the truth (as in
-    V-Net, arXiv 1606.04797, without its squares). Classes without a true pixel are left out, so
-    no smoothing is needed; their false alarms count in the true classes of those pixels.
+    V-Net, arXiv 1606.04797, without its squares). The false alarms of classes without a true pixel
+    count in the true classes of those pixels.
     """
 
     def __init__(self) -> None:  # without any arguments

@@ -4,23 +4,20 @@ from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
-from hrseg.losses.cross_entropy import pixel_weights, weight_tensor
+from hrseg.losses.cross_entropy import CrossEntropy
 from hrseg.utils.constants import IGNORE_INDEX
 
 
-class OHEM(nn.Module):
+class OHEM(CrossEntropy):
     """Cross-entropy over the pixels whose true class is predicted below a threshold.
 
     The authors' definition (`lib/core/criterion.py`): the threshold is raised until about
     `min_kept` pixels are below it, and the mean of the weighted pixel losses is a plain one.
 
     `threshold` is a probability of the true class, `min_kept` counts pixels per device and step.
-    For `class_weights` see `CrossEntropy`.
     """
-
-    class_weights: Tensor | None
 
     def __init__(
         self,
@@ -28,14 +25,12 @@ class OHEM(nn.Module):
         threshold: float = 0.9,
         min_kept: int = 131072,
     ) -> None:
-        super().__init__()
-        self.threshold = threshold
-        self.min_kept = min_kept
-        self.register_buffer("class_weights", weight_tensor(class_weights), persistent=False)
+        super().__init__(class_weights)
+        self.threshold, self.min_kept = threshold, min_kept
 
     def forward(self, logits: Tensor, mask: Tensor) -> Tensor:
         target = mask.long()
-        weights = pixel_weights(target, self.class_weights, logits.shape[1])
+        weights = self.pixel_weights(target, logits.shape[1])
         losses = F.cross_entropy(
             logits.float(), target, ignore_index=IGNORE_INDEX, reduction="none"
         )

@@ -20,9 +20,8 @@ def bootstrap(
 ) -> dict[str, Any]:
     """Return percentile intervals of mIoU and of each IoU over images drawn with replacement.
 
-    They do not cover the spread of trainings. For frames of one video they are too narrow, as if
-    the frames were independent.
-    The counts are (N, K, 3) of `Evaluation.matrices`; for `absent` see `metrics.mean_iou`.
+    They do not cover the spread of trainings, and are too narrow for frames of one video. The
+    counts are (N, K, 3) of `Evaluation.matrices`; for `absent` see `metrics.mean_iou`.
     """
     generator = np.random.default_rng(_SEED)
     number, num_classes = counts.shape[:2]
@@ -52,8 +51,7 @@ def image_iou(counts: NDArray[np.int64], class_names: Sequence[str]) -> dict[str
     """Return the distribution of IoU over images.
 
     An image's mIoU is the mean over the classes that occur in it, in truth or prediction. An image
-    without a scored pixel is left out.
-    The counts are (N, K, 3) of `Evaluation.matrices`.
+    without a scored pixel is left out. The counts are (N, K, 3) of `Evaluation.matrices`.
     """
     iou = _iou(counts)
     seen = ~np.isnan(iou)

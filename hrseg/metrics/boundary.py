@@ -1,8 +1,4 @@
-"""Boundary metrics: boundary IoU, boundary F-score, and distance of errors to contours.
-
-The inside of large objects dominates mIoU; these metrics measure outlines. All counts are pooled
-over images, as those of mIoU are.
-"""
+"""Boundary metrics: boundary IoU, boundary F-score, and distance of errors to contours."""
 
 from collections.abc import Sequence
 from functools import lru_cache
@@ -12,6 +8,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from hrseg.metrics.confusion import number
 from hrseg.utils.constants import IGNORE_INDEX
 
 Array = NDArray[np.uint8]
@@ -21,7 +18,7 @@ WIDTHS = (3, 5, 9, 12)  # pixels: those of Gated-SCNN (arXiv 1907.05740) on City
 
 
 class BoundaryCounts:
-    """Counts of pixels near the contours of each class, at each of `widths` d, in pixels.
+    """Counts over all images of pixels within d pixels of each class's contours, d in `widths`.
 
     Boundary IoU (arXiv 2103.16562, there a mean over images): intersection over union of bands in
     truth and prediction. A band contains the pixels of a class within d pixels of its contour, by d
@@ -111,12 +108,12 @@ class BoundaryCounts:
             report[str(width)] = {
                 "mean_iou": _mean(columns["iou"][index]),
                 "mean_f_score": _mean(columns["f_score"][index]),
-                "share_of_errors": _plain(_ratio(near.sum(), self.wrong.sum())),
-                "share_of_pixels": _plain(_ratio(self.pixels_near[index].sum(), self.pixels.sum())),
+                "share_of_errors": number(_ratio(near.sum(), self.wrong.sum())),
+                "share_of_pixels": number(_ratio(self.pixels_near[index].sum(), self.pixels.sum())),
                 "classes": [
                     {"name": name, "errors_near": int(near[k])}
                     | {"errors_inside": int(self.wrong[k] - near[k])}
-                    | {key: _plain(values[index, k]) for key, values in columns.items()}
+                    | {key: number(values[index, k]) for key, values in columns.items()}
                     for k, name in enumerate(class_names)
                 ],
             }
@@ -124,10 +121,9 @@ class BoundaryCounts:
 
 
 def band(ids: Array, width: int) -> Bools:
-    """Return the pixels within `width` pixels, by 3x3 erosions, of another class, (H, W).
+    """Return the pixels (H, W) with another class in a square of 2 * width + 1 pixels around them.
 
-    In a square of 2 * width + 1 pixels around them the smallest and the largest id differ. Ignored
-    pixels of `ids` (H, W), 255, neither are in a band nor cause one.
+    Ignored pixels of `ids` (H, W), 255, neither are in a band nor cause one.
     """
     square = np.ones((2 * width + 1, 2 * width + 1), np.uint8)
     void = ids == IGNORE_INDEX
@@ -149,10 +145,9 @@ def _squared_distances(
 ) -> NDArray[np.int64]:
     """Return the squared distance of each contour pixel to the nearest one of its id in `other`.
 
-    It reads neighbours by growing distance and drops the pixels that are done. A distance transform
-    per class takes three times as long.
-    `edge` and `other` are ids (H, W) on contours, elsewhere 255; `positions` are the indices of the
-    contours in the flattened `edge`. Beyond `limit` pixels the result is limit ** 2 + 1.
+    A distance transform per class takes three times as long. `edge` and `other` are ids (H, W) on
+    contours, elsewhere 255; `positions` are the indices of the contours in the flattened `edge`.
+    Beyond `limit` pixels the result is limit ** 2 + 1.
     """
     width = edge.shape[1]
     padded = np.pad(other, limit, constant_values=IGNORE_INDEX).ravel()
@@ -184,7 +179,3 @@ def _ratio(part: Any, whole: Any) -> NDArray[np.float64]:
 
 def _mean(values: NDArray[np.float64]) -> float | None:
     return None if np.isnan(values).all() else float(np.nanmean(values))
-
-
-def _plain(value: Any) -> float | None:
-    return None if np.isnan(value) else float(value)

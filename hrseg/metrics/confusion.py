@@ -4,7 +4,7 @@ The benchmark's mIoU is a ratio of pixel counts over the whole data set, not a m
 that it does not depend on order, batch size or the number of processes.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -12,20 +12,10 @@ from torch import Tensor
 from torchmetrics import Metric
 
 from hrseg.utils.constants import IGNORE_INDEX
-from hrseg.utils.registry import find
-
-# Means over classes, of which some have no pixel.
-_MEANS: dict[str, Callable[[Tensor], Tensor]] = {
-    "skipped": lambda values: values.nanmean(),
-    "zero": lambda values: values.nan_to_num().mean(),
-}
 
 
 class ConfusionMatrix(Metric):
-    """Counts of (true class, predicted class) pixels: int64 (K, K), rows are the truth.
-
-    Pixels whose truth is 255 are left out.
-    """
+    """Counts of pixels, int64 (K, K): rows true, columns predicted; truth of 255 is left out."""
 
     full_state_update = False
     matrix: Tensor
@@ -43,7 +33,7 @@ class ConfusionMatrix(Metric):
         if pred.is_floating_point() or target.is_floating_point():
             raise ValueError(f"expected integer ids, got {pred.dtype} and {target.dtype}")
         pred, target = pred.flatten(), target.flatten()
-        if not (_fit_byte(pred) and _fit_byte(target)):
+        if not pred.dtype == target.dtype == torch.uint8:
             pred, target = self._scored(pred, target)
         counts = count_pairs(pred, target)
         counts[IGNORE_INDEX] = 0
@@ -79,8 +69,8 @@ def iou(matrix: Tensor) -> Tensor:
 def mean_iou(matrix: Tensor, absent: str = "skipped") -> float:
     """Return the mean IoU over classes, 0..1; nan if there is nothing to score.
 
-    `absent` is "skipped" to leave classes without a pixel out of the mean (cityscapesScripts,
-    mmsegmentation), or "zero" to count them as 0 (the authors' code).
+    Classes without a pixel are left out of the mean if `absent` is "skipped" (cityscapesScripts,
+    mmsegmentation), and count as 0 if it is "zero" (the authors' code).
     """
     return _mean(iou(matrix), absent)
 
@@ -94,13 +84,13 @@ def summarize(
     total, class_iou, class_accuracy = truth.sum(), iou(matrix), hit / truth
     rows = zip(class_names, class_iou, class_accuracy, matrix.sum(1), strict=True)
     return {
-        "miou": _number(_mean(class_iou, absent)),
-        "pixel_accuracy": _number(hit.sum() / total),
-        "mean_accuracy": _number(_mean(class_accuracy, absent)),
-        "frequency_weighted_iou": _number((class_iou.nan_to_num() * truth).sum() / total),
+        "miou": number(_mean(class_iou, absent)),
+        "pixel_accuracy": number(hit.sum() / total),
+        "mean_accuracy": number(_mean(class_accuracy, absent)),
+        "frequency_weighted_iou": number((class_iou.nan_to_num() * truth).sum() / total),
         "absent_classes": absent,
         "classes": [
-            {"name": n, "iou": _number(i), "accuracy": _number(a), "pixels": int(pixels)}
+            {"name": n, "iou": number(i), "accuracy": number(a), "pixels": int(pixels)}
             for n, i, a, pixels in rows
         ],
         "confusion_matrix": matrix.tolist(),
@@ -116,12 +106,6 @@ def count_pairs(pred: Tensor, target: Tensor) -> Tensor:
     return torch.bincount(pairs, minlength=65536).view(256, 256)
 
 
-def _fit_byte(ids: Tensor) -> bool:
-    if ids.dtype == torch.uint8 or not ids.numel():
-        return True
-    return bool(ids.min() >= 0) and bool(ids.max() <= 255)
-
-
 def _marginals(matrix: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Return the right, true and predicted pixels of each class, float64 (K,)."""
     counts = matrix.cpu().double().reshape(*(matrix.shape or (1, 1)))
@@ -129,9 +113,11 @@ def _marginals(matrix: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _mean(values: Tensor, absent: str) -> float:
-    mean = find(_MEANS, absent, "rule for absent classes")
-    return float("nan") if values.isnan().all() else float(mean(values))
+    if absent == "zero" and not values.isnan().all():
+        values = values.nan_to_num()
+    return float(values.nanmean())
 
 
-def _number(value: Tensor | float) -> float | None:
+def number(value: Any) -> float | None:
+    """Return a scalar of torch or NumPy as plain data; nan becomes None."""
     return None if value != value else float(value)

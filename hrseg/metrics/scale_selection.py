@@ -11,9 +11,8 @@ def scale_report(miou: Mapping[Scales, float], pixels: Mapping[float, int]) -> d
     """Return the prefixes of the scales and the cheapest subset that scores as well as all.
 
     `miou` is that of every subset, 0..1. The cost of a scale is its `pixels`, those of the
-    network's input; they are in the order of the scales. The result contains `prefixes` (the first
-    scale, the first two, ...), `cheapest` (the subset of least cost within 0.1 point of all scales)
-    and `subsets`, the cheapest first. Each row has `scales`, `miou` and the share of the `cost`.
+    network's input, in the order of the scales. Rows have the share of the `cost` and come with
+    the cheapest first.
     """
     scales = tuple(pixels)
     total = sum(pixels.values())

@@ -19,14 +19,12 @@ def recomputed(module: nn.Module, x: Any) -> Any:
 @contextmanager
 def _statistics_kept(module: nn.Module) -> Iterator[None]:
     """Let batch norms update copies of their statistics: the forward pass updated them already."""
-    norms = [layer for layer in module.modules() if isinstance(layer, BATCH_NORMS)]
-    originals = [dict(norm.named_buffers()) for norm in norms]
-    for norm, buffers in zip(norms, originals, strict=True):
-        for name, buffer in buffers.items():
-            setattr(norm, name, buffer.clone())
+    norms = (layer for layer in module.modules() if isinstance(layer, BATCH_NORMS))
+    buffers = [(norm, *named) for norm in norms for named in norm.named_buffers()]
+    for norm, name, buffer in buffers:
+        setattr(norm, name, buffer.clone())
     try:
         yield
     finally:
-        for norm, buffers in zip(norms, originals, strict=True):
-            for name, buffer in buffers.items():
-                setattr(norm, name, buffer)
+        for norm, name, buffer in buffers:
+            setattr(norm, name, buffer)

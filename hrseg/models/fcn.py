@@ -8,7 +8,10 @@ from hrseg.models.blocks import initialise, resize
 
 
 class FCNHead(nn.Module):
-    """The authors' `last_layer` (arXiv 1908.07919, section 3.2) for `channels`, finest first."""
+    """The authors' `last_layer` (arXiv 1908.07919, section 3.2) for `channels`, finest first.
+
+    Features (B, channels[i], H_i, W_i) -> `{"out": (B, K, H_0, W_0)}`.
+    """
 
     output_names = ("out",)  # keys of the result, for losses
 
@@ -31,7 +34,6 @@ class FCNHead(nn.Module):
         nn.init.normal_(classifier.weight, std=0.001)
 
     def forward(self, features: list[Tensor]) -> dict[str, Tensor]:
-        """Return `{"out": logits}`, (B, K, H_0, W_0), of features (B, channels[i], H_i, W_i)."""
         if self.training or torch.compiler.is_exporting() or not features[0].is_cpu:
             return {"out": self.last_layer(concatenate(features, self.align_corners))}
         return {"out": self.last_layer[1:](self._widened(features))}
@@ -39,8 +41,7 @@ class FCNHead(nn.Module):
     def _widened(self, features: list[Tensor]) -> Tensor:
         """Return the result of the first convolution, applied to each feature before upsampling.
 
-        A quarter of the products: on a CPU 1.0 (W18) to 1.5 (W48) times as fast in float32, 1.4 to
-        2.6 times in bf16.
+        On a CPU 1.0 (W18) to 1.5 (W48) times as fast in float32, 1.4 to 2.6 times in bf16.
         """
         conv = self.last_layer[0]
         assert isinstance(conv, nn.Conv2d)

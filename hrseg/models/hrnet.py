@@ -7,14 +7,7 @@ from torch import Tensor, nn
 
 from hrseg.errors import ConfigError
 from hrseg.models.activation_checkpointing import recomputed
-from hrseg.models.blocks import (
-    BasicBlock,
-    Bottleneck,
-    conv3x3,
-    conv_bn_relu,
-    initialise,
-    resize,
-)
+from hrseg.models.blocks import BasicBlock, Bottleneck, conv3x3, conv_bn_relu, initialise, resize
 from hrseg.utils.registry import find
 
 
@@ -44,9 +37,8 @@ OUTPUTS = {"v1": 1, "v2": 4}
 class HRNet(nn.Module):
     """The backbone. Attributes are named as in the authors' state dict.
 
-    For the arguments see `create_model`; `variant` is a key of VARIANTS.
-    `channels` and `strides` are those of each feature. With `recompute` training keeps only the
-    inputs of each part, and computes its activations again in the backward pass.
+    For the arguments see `create_model`; `variant` is a key of VARIANTS. With `recompute` training
+    keeps only the inputs of each part, and computes its activations again in the backward pass.
     """
 
     def __init__(
@@ -83,7 +75,6 @@ class HRNet(nn.Module):
         initialise(self, bn_momentum)
 
     def _stage(self, streams: int, row: Variant, kept: int | None = None) -> nn.Sequential:
-        """Return the exchange modules of a stage; the last one returns `kept` streams."""
         channels = [row.width * 2**i for i in range(streams)]
         targets = [streams] * (row.modules[streams - 2] - 1) + [kept or streams]
         return nn.Sequential(
@@ -141,7 +132,6 @@ class ExchangeModule(nn.Module):
         self.relu = nn.ReLU(inplace=True)
 
     def forward(self, features: list[Tensor]) -> list[Tensor]:
-        """Map the features of all streams to those of the targets, of the same shapes."""
         streams = [branch(x) for branch, x in zip(self.branches, features, strict=True)]
         return [self.relu(self._fuse(target, streams)) for target in range(len(self.fuse_layers))]
 

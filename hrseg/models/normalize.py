@@ -25,6 +25,5 @@ class Normalize(nn.Module):
         self.register_buffer("shift", -mean_ / std_, persistent=False)
 
     def forward(self, image: Tensor) -> Tensor:
-        """Return the normalised image."""
         image = image.to(memory_format=torch.channels_last)
         return torch.addcmul(self.shift, image.to(self.scale.dtype), self.scale)

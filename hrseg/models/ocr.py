@@ -52,10 +52,7 @@ class OCRHead(nn.Module):
 
 
 def gather(pixels: Tensor, logits: Tensor) -> Tensor:
-    """Return the mean of the pixels (B, C, H, W) over each soft region, (B, C, K, 1).
-
-    A region weighs its pixels by the softmax of its class's logits (B, K, H, W) over positions.
-    """
+    """Return the mean (B, C, K, 1) of pixels (B, C, H, W), weighed by logits (B, K, H, W)."""
     # In float32: the sum runs over all pixels of the image.
     weights = logits.flatten(2).float().softmax(2).to(pixels.dtype)
     return (pixels.flatten(2) @ weights.transpose(1, 2)).unsqueeze(3)
@@ -71,8 +68,7 @@ class _ObjectContext(nn.Module):
 
     def forward(self, pixels: Tensor, objects: Tensor) -> Tensor:
         context = self.object_context_block(pixels, objects)
-        joined: Tensor = self.conv_bn_dropout(torch.cat([context, pixels], dim=1))
-        return joined
+        return self.conv_bn_dropout(torch.cat([context, pixels], dim=1))  # type: ignore[no-any-return]
 
 
 class _ObjectAttention(nn.Module):

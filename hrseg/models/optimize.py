@@ -23,8 +23,7 @@ Model = TypeVar("Model", bound=nn.Module)
 def fold(model: Model) -> Model:
     """Return a copy in eval mode without batch norms; logits differ only by rounding.
 
-    A convolution and the batch norm after it belong together in `nn.Sequential` and in the modules
-    of hrseg. Other modules may call their children in another order.
+    Only `nn.Sequential` and the modules of hrseg are known to call their children in order.
     """
     folded = copy.deepcopy(model).eval()
     for module in folded.modules():

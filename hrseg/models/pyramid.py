@@ -22,9 +22,6 @@ def create_backbone(
 ) -> "FeaturePyramid":
     """Build an HRNet that returns named maps, with random weights.
 
-    `hrseg.load_weights(result, "hrnetv2_w32_imagenet.pth", purpose="initialise")` starts it from
-    ImageNet.
-
     `output` is "v1": the stream of stride 4; "v2": all four, concatenated at stride 4; or "v2p": a
     pyramid of five maps with 256 channels, at strides 4 to 64. For the others see `create_model`.
     """
@@ -33,10 +30,7 @@ def create_backbone(
 
 
 class FeaturePyramid(nn.Module):
-    """The three representations of the paper (arXiv 1908.07919, section 3.1; 1904.04514).
-
-    `channels` and `strides` are those of each map; torchvision reads `out_channels`.
-    """
+    """The three representations of the paper (arXiv 1908.07919, section 3.1; 1904.04514)."""
 
     def __init__(self, backbone: HRNet, output: str) -> None:
         super().__init__()
@@ -55,7 +49,7 @@ class FeaturePyramid(nn.Module):
                 # No ReLU follows: the authors' draw, which keeps the scale of the features.
                 nn.init.kaiming_uniform_(conv.weight, a=1)
                 nn.init.zeros_(conv.bias)
-        self.out_channels = self.channels[0]
+        self.out_channels = self.channels[0]  # torchvision reads it
 
     def forward(self, image: Tensor) -> OrderedDict[str, Tensor]:
         """Return map i (B, channels[i], ceil(H / strides[i]), ceil(W / strides[i])) by name."""

@@ -17,10 +17,7 @@ from hrseg.utils.registry import Registry, build, plugins_of
 
 @runtime_checkable
 class Backbone(Protocol):
-    """An `nn.Module` that turns images into features, for example `HRNet`.
-
-    `channels` and `strides` (pixels of the image per position) are those of each feature.
-    """
+    """An `nn.Module` with the channels and strides of each feature, for example `HRNet`."""
 
     @property
     def channels(self) -> Sequence[int]: ...
@@ -30,7 +27,6 @@ class Backbone(Protocol):
 
     def forward(self, image: Tensor) -> list[Tensor]:
         """Return feature i (B, channels[i], ~H / strides[i], ~W / strides[i]), finest first."""
-        ...
 
 
 _SETTINGS = ("align_corners", "bn_momentum")
@@ -113,18 +109,16 @@ class Segmenter(nn.Module):
     `create_model(**architecture)` builds the same model; `architecture` is plain data.
     """
 
-    architecture: dict[str, Any]
-
     def __init__(
         self, backbone: Backbone, head: nn.Module, align_corners: bool | None = None
     ) -> None:
         super().__init__()
         self.backbone: Any = backbone
         self.head = head
-        self.align_corners: bool = (
-            getattr(head, "align_corners", False) if align_corners is None else align_corners
-        )
-        self.architecture = {}
+        if align_corners is None:
+            align_corners = getattr(head, "align_corners", False)
+        self.align_corners: bool = align_corners
+        self.architecture: dict[str, Any] = {}
 
     @property
     def recompute(self) -> bool:
@@ -158,9 +152,5 @@ class Segmenter(nn.Module):
     def upsample(self, logits: Tensor, size: Sequence[int]) -> Tensor:
         """Interpolate logits (B, K, h, w) bilinearly to `size` (height, width), in float32."""
         # Reduced precision ends here: argmax, softmax and losses need float32.
-        return F.interpolate(
-            logits.float().contiguous(),
-            size=tuple(size),
-            mode="bilinear",
-            align_corners=self.align_corners,
-        )
+        x = logits.float().contiguous()
+        return F.interpolate(x, tuple(size), mode="bilinear", align_corners=self.align_corners)

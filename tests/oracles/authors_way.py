@@ -13,7 +13,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from hrseg.inference.windows import Windows, find_windows, prepare, size_at
+from hrseg.inference.windows import find_windows, prepare, size_at
 from hrseg.models.normalize import IMAGENET_MEAN, IMAGENET_STD, Normalize
 from hrseg.utils.constants import IGNORE_INDEX
 
@@ -81,7 +81,7 @@ def evaluate(model, scene, protocol):
     for scale in protocol.scales:
         scaled = bilinear(image, size_at(shape, scale, protocol))
         height, width = scaled.shape[-2:]
-        windows = find_windows((height, width), scale, protocol) or Windows([0], [0], height, width)
+        windows = find_windows((height, width), scale, protocol)
         scores = torch.zeros(1, final.shape[1], height, width)
         seen = torch.zeros(1, 1, height, width)
         for y in windows.rows:
