@@ -113,6 +113,8 @@ def _marginals(matrix: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _mean(values: Tensor, absent: str) -> float:
+    if absent not in ("skipped", "zero"):
+        raise ValueError(f"absent is {absent!r}, expected 'skipped' or 'zero'")
     if absent == "zero" and not values.isnan().all():
         values = values.nan_to_num()
     return float(values.nanmean())

@@ -133,3 +133,8 @@ def test_scores_equal_those_of_cityscapesscripts():
     ours = iou(torch.tensor(matrix))
     np.testing.assert_allclose(ours.numpy(), list(theirs.values()), rtol=1e-12)
     assert mean_iou(torch.tensor(matrix)) == pytest.approx(official.getScoreAverage(theirs, args))
+
+
+def test_an_unknown_rule_for_absent_classes_is_refused():
+    with pytest.raises(ValueError, match="absent is 'skiped', expected 'skipped' or 'zero'"):
+        mean_iou(HAND, "skiped")
