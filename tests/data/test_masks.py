@@ -30,14 +30,6 @@ def save_palette(path: Path, ids: np.ndarray) -> Path:
     return path
 
 
-def test_exif_rotation_is_ignored_so_that_the_mask_fits(tmp_path):
-    exif = Image.Exif()
-    exif[0x0112] = 6  # rotate by 90 degrees
-    path = save_image(tmp_path / "a.jpg", IMAGE, exif=exif)
-    assert read_image(path).shape == (48, 64, 3)
-    assert header_size(path) == (48, 64)
-
-
 def test_grey_palette_and_alpha_images_become_rgb(tmp_path):
     grey = save_image(tmp_path / "grey.png", IMAGE[..., 0])
     np.testing.assert_array_equal(read_image(grey), np.repeat(IMAGE[..., :1], 3, 2))

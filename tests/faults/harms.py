@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageOps
 
 SIZE = (40, 56)
 CLASSES = 5
@@ -226,14 +226,14 @@ def cut_jpeg(pair: Pair) -> None:
 
 
 def exif(pair: Pair) -> None:
-    """Ask by EXIF for a rotation; what is stored is used, as of the mask."""
-    turned, pair.due = Image.Exif(), RIGHT
-    turned[0x112] = pair.draw.randrange(2, 9)
-    if pair.draw.random() < 0.5:
-        pair.picture().save(pair.image, exif=turned)
-        return
-    pair.picture().save(pair.image, "JPEG", exif=turned)
-    pair.rgb, pair.near = np.asarray(Image.open(pair.image).convert("RGB")), 2
+    """Ask by EXIF for a rotation, which is applied unless the mask has the stored size alone."""
+    turned, pair.due, pair.near = Image.Exif(), RIGHT, 2
+    turned[0x112] = orientation = pair.draw.randrange(2, 9)
+    pair.picture().save(pair.image, pair.draw.choice(["PNG", "JPEG"]), exif=turned)
+    picture = Image.open(pair.image)
+    if orientation < 5:
+        picture = ImageOps.exif_transpose(picture)
+    pair.rgb = np.asarray(picture.convert("RGB"))
 
 
 def other_size(pair: Pair) -> None:

@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from hrseg.data.images import FORMATS, decoding, header_size
+from hrseg.data.dataset import exif_note
+from hrseg.data.images import FORMATS, decoding, header_of
 from hrseg.data.masks import stored_values
 from hrseg.errors import DataError
 from hrseg.utils.constants import IGNORE_INDEX
@@ -29,6 +30,7 @@ class Survey:
     palette: list[Color] = field(default_factory=list)  # of the first palette mask
     other_size: list[Path] = field(default_factory=list)  # masks that do not fit their image
     unreadable: list[Path] = field(default_factory=list)
+    exif: Counter[str] = field(default_factory=Counter)  # notes about orientations of images
 
 
 @dataclass
@@ -48,13 +50,16 @@ def take_survey(pairs: Iterable[tuple[Path, Path]]) -> Survey:
     """Read the header of each image and all pixels of each mask."""
     survey = Survey()
     for image_path, mask_path in pairs:
-        path = image_path
+        path = mask_path
         try:
-            size = header_size(image_path)
-            survey.sizes.append(size)
-            path = mask_path
             with decoding(mask_path), Image.open(mask_path, formats=FORMATS) as mask:
-                if (mask.height, mask.width) != size:
+                path, mask_size = image_path, (mask.height, mask.width)
+                size, *orientations = header_of(image_path, mask_size)
+                survey.sizes.append(size)
+                if note := exif_note(*orientations):
+                    survey.exif[note] += 1
+                path = mask_path
+                if mask_size != size:
                     survey.other_size.append(mask_path)
                 _count(mask, survey)
         except DataError:

@@ -107,18 +107,22 @@ def test_masks_without_a_class_are_noted(root):
     assert (split.faults, split.odd) == ([], {"masks all ignored": [path]})
 
 
+STORED = "images used as stored, the size of their masks, without their EXIF orientation"
+UPRIGHT = "images turned upright by their EXIF orientation, as annotation tools do"
+
+
 @pytest.mark.parametrize(
-    ("suffix", "turn", "noted"), [(".jpg", 6, True), (".png", 6, True), (".jpg", 1, False)]
+    ("suffix", "turn", "noted"),
+    [(".jpg", 6, STORED), (".png", 6, STORED), (".jpg", 3, UPRIGHT), (".jpg", 1, "")],
 )
-def test_images_that_exif_rotates_are_noted_and_kept_as_stored(root, suffix, turn, noted):
+def test_exif_orientations_are_noted(root, suffix, turn, noted):
     exif = Image.Exif()
     exif[0x0112] = turn
     (root / "train/000.png").unlink()
     path = root / f"train/000{suffix}"
     Image.fromarray(picture(SIZE, (1,))).save(path, exif=exif)
     (split,) = looked(root, "train")
-    note = {"images that EXIF would rotate, used as stored": [path]}
-    assert split.odd == (note if noted else {})
+    assert split.odd == ({noted: [path]} if noted else {})
     assert split.faults == [] and split.sizes == {SIZE: 4}
 
 
