@@ -105,8 +105,10 @@ def check_root(config: "Config") -> None:
     """Raise DataError if the data set is missing, before torch is imported."""
     root = Path(config.data.root).expanduser()
     if config.data.name != "synthetic" and not root.is_dir():
+        path = root.absolute()
+        fault = f"{path} is a file, not a folder" if root.is_file() else f"no folder {path}"
         raise DataError(
-            f"data.root: no folder {root.absolute()}.\n"
+            f"data.root: {fault}.\n"
             f"Expected the {config.data.name} data set there; say where it is: data.root=/path"
         )
 

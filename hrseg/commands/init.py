@@ -1,6 +1,7 @@
 """`hrseg init`: look at a folder of images and masks and write a config for it."""
 
 import argparse
+import shlex
 from pathlib import Path
 
 from hrseg.errors import ConfigError
@@ -21,4 +22,8 @@ def run(arguments: argparse.Namespace) -> None:
     text = write_config(inspect_folder(root))
     out.write_text(text, encoding="utf-8")
     print("".join(line for line in text.splitlines(keepends=True) if line.startswith("#")), end="")
-    print(f"wrote {out}. Look it over, then: hrseg fit --config {out}")
+    quoted = shlex.quote(str(out))
+    print(
+        f"wrote {out}. Look it over, then check every file and train:\n"
+        f"hrseg data check --config {quoted}\nhrseg fit --config {quoted}"
+    )

@@ -130,8 +130,10 @@ def read_pair(pair: tuple[Path, Path | None], read_mask: ReadMask) -> tuple[Arra
     return image, mask
 
 
-def check_files(dataset: SegmentationDataset, sample: int = 16) -> None:
+def check_files(dataset: SegmentationDataset, sample: int = 16) -> set[int]:
     """Compare the sizes of every image and mask by their headers; read an even sample whole.
+
+    Return the train ids of the sample.
 
     DataError: the first unreadable pair; for a data set that skips: too many of them. A sample
     without two classes is a warning: nothing can be learned from it.
@@ -172,6 +174,7 @@ def check_files(dataset: SegmentationDataset, sample: int = 16) -> None:
             "Do the masks need an id_map?",
             stacklevel=2,
         )
+    return ids
 
 
 def exif_note(orientation: int, applied: int) -> str:

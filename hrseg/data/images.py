@@ -2,6 +2,7 @@
 
 import io
 import os
+import shlex
 import stat
 import struct
 import warnings
@@ -153,6 +154,11 @@ def named(path: Path) -> str:
 
 def unreadable(path: Path, reason: object) -> DataError:
     """Return the error of a file that cannot be read; None: for an unknown reason."""
+    if isinstance(reason, PermissionError):
+        return DataError(
+            f"cannot read {named(path)}: Permission denied.\nExpected a file that you may read. "
+            f"Fix: chmod u+r {shlex.quote(named(path))}"
+        )
     if reason is None or isinstance(reason, UnidentifiedImageError):
         reason = "damaged, or not an image"
     if isinstance(reason, OSError) and reason.strerror:
