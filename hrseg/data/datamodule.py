@@ -122,7 +122,7 @@ class SegmentationDataModule(LightningDataModule):
                         f"{bare[0]}\nexpected a split with masks to train or score on; "
                         "`hrseg test` predicts without."
                     )
-                self._check_names(check_files(dataset), dataset)
+                self._note_absent_names(check_files(dataset), dataset)
                 if note := self.shortfall(split, len(dataset)):
                     warnings.warn(note, stacklevel=2)
         if self.train_dataset is not None:
@@ -130,9 +130,9 @@ class SegmentationDataModule(LightningDataModule):
             self._check_overlap()
         self.setup(stage)  # last: class_uniform reads every mask
 
-    def _check_names(self, ids: set[int], dataset: SegmentationDataset) -> None:
+    def _note_absent_names(self, ids: set[int], dataset: SegmentationDataset) -> None:
         """Warn about the user's class names that the sample of the training masks lacks."""
-        if dataset is not self.train_dataset or type(self).class_names:
+        if dataset is not self.train_dataset or not dataset.files or type(self).class_names:
             return
         if absent := [name for train, name in enumerate(self.class_names) if train not in ids]:
             warnings.warn(
