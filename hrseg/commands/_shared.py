@@ -110,8 +110,10 @@ def check_root(config: "Config") -> None:
     if config.data.name != "synthetic" and not root.is_dir():
         if fault := _foreign_path(config.data.root):
             raise DataError(f"data.root: {fault}")
+        path = root.absolute()
+        fault = f"{path} is a file, not a folder" if root.is_file() else f"no folder {path}"
         raise DataError(
-            f"data.root: no folder {root.absolute()}.\n"
+            f"data.root: {fault}.\n"
             f"Expected the {config.data.name} data set there; say where it is: data.root=/path"
         )
 
