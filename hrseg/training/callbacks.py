@@ -57,6 +57,9 @@ class ClassScores(Callback):
         write_json(folder / "scores.json", scores)
 
 
+_ABSENT = {"skipped": "mean without absent classes", "zero": "mean with absent classes as 0"}
+
+
 def show_scores(scores: Mapping[str, Any]) -> None:
     """Print the summary and the per-class table of `scores` (the layout of scores.json)."""
     parts = [f"epoch {scores['epoch'] + 1}"] if "epoch" in scores else []
@@ -64,6 +67,8 @@ def show_scores(scores: Mapping[str, Any]) -> None:
     parts.append(f"pixel accuracy {percent(scores['pixel_accuracy'])}")
     if scores.get("protocol"):
         parts.append(str(Protocol(**scores["protocol"])))
+    elif "absent_classes" in scores:
+        parts.append(_ABSENT[scores["absent_classes"]])
     say("   ".join(parts))
     get_console().print(_table(scores))
     if "scale_report" in scores:
