@@ -10,6 +10,7 @@ import sys
 from collections.abc import Sequence
 from contextlib import suppress
 from importlib import import_module
+from pathlib import Path
 
 from hrseg.errors import ConfigError, HrsegError
 from hrseg.utils.constants import __version__
@@ -100,6 +101,11 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
         arguments.overrides = overrides
     else:
         rest += overrides
+    if rest and hasattr(arguments, "checkpoint") and Path(rest[0]).exists():
+        raise ConfigError(
+            f"{rest[0]} is not an option of `hrseg {command}`.\n"
+            f"Expected: the checkpoint after its option. Fix: --checkpoint {rest[0]}"
+        )
     if rest:
         raise ConfigError(
             f"unknown argument {rest[0]!r}. Keys of the config are written key=value, "

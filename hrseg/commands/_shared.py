@@ -117,7 +117,7 @@ def find_checkpoint(path: Path) -> Path:
     checkpoint = checkpoint_at(path)
     expected = f"Expected: a run folder or a file ({', '.join(_CHECKPOINTS)})."
     if checkpoint.suffix.lower() in _OTHER_FILES:
-        raise ConfigError(f"{checkpoint} is no checkpoint.\n{expected}")
+        raise ConfigError(f"{checkpoint} is not a checkpoint.\n{expected}")
     if checkpoint.is_file():
         return checkpoint
     if not path.is_dir():

@@ -93,9 +93,10 @@ def _prediction_reader(
     manifest = folder.absolute().parent / MANIFEST
     written = read_object(manifest) if prediction_ids is None else {}
     if "sha256" in written:
-        if written.get("class_names") != list(data.class_names):
+        names = written.get("class_names") or []
+        if names != list(data.class_names):
             raise DataError(
-                f"{manifest}: the predictions have the classes {some(written.get('class_names') or [])}, "
+                f"{manifest}: the predictions have the classes {some(names)}, "
                 f"the config {some(data.class_names)}.\n"
                 "Expected: the same names in the same order. Fix: name their config with --config"
             )
