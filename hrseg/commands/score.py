@@ -25,7 +25,9 @@ def check_folder(option: str, folder: Path) -> None:
     """Raise DataError if the folder of masks that an option names is missing."""
     if not folder.is_dir():
         kind = "is a file" if folder.exists() else "does not exist"
-        raise DataError(f"{option} {folder} {kind}.\nExpected: a folder of masks.")
+        raise DataError(
+            f"{option} {folder} {kind}.\nExpected: a folder of masks. Fix: {option} FOLDER"
+        )
 
 
 def run(arguments: argparse.Namespace) -> None:
