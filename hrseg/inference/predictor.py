@@ -18,6 +18,7 @@ from PIL import Image
 
 from hrseg.checkpoints.loading import build_model, described_model, load_weights
 from hrseg.checkpoints.metadata import metadata_from_config, read_metadata
+from hrseg.checkpoints.origins import recognise
 from hrseg.checkpoints.reading import read_checkpoint
 from hrseg.checkpoints.runs import checkpoint_at
 from hrseg.config.protocols import PROTOCOLS, Protocol
@@ -60,6 +61,7 @@ def load(path: str | Path, device: str = "cpu", precision: str = "32") -> Predic
     content = read_checkpoint(checkpoint)
     metadata = content.get("hrseg")
     if not isinstance(metadata, dict):
+        recognise(content, "auto", str(checkpoint))  # raises if it contains no HRNet
         raise ConfigError(
             f"{checkpoint} does not say what it is a checkpoint of (no 'hrseg' entry).\n"
             "Say it: hrseg predict --config NAME --checkpoint FILE; in Python "
@@ -105,7 +107,13 @@ class Predictor:
         try:
             model = model.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         except (RuntimeError, AssertionError) as error:
-            raise ConfigError(f"device {device!r}: {str(error).partition(chr(10))[0]}") from error
+            reason = str(error).partition("\n")[0]
+            known = "" if reason.startswith("Expected one of") else f": {reason.rstrip('.')}"
+            raise ConfigError(
+                f"device {device!r} cannot be used{known}.\n"
+                "Expected: cpu, cuda, cuda:1 or mps, as far as the machine has them. "
+                "Fix: --device cpu"
+            ) from error
         self.model = model.eval()
         self.class_names: list[str] = metadata["class_names"]
         self.palette: list[list[int]] = metadata["palette"]
