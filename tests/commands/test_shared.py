@@ -118,7 +118,7 @@ def test_validate_takes_a_run_folder_as_predict_does(runs):
             ["validate", "--config", "w.ckpt", "--checkpoint", "a.yaml"],
             ["Fix: --checkpoint w.ckpt"],
         ),
-        (["validate", "w.ckpt"], ["w.ckpt is not an option", "Fix: --checkpoint w.ckpt"]),
+        (["validate", "w.ckpt"], ["takes no argument 'w.ckpt'", "--checkpoint w.ckpt"]),
         (["predict", "img.png", "--checkpoint", RUNS], ["2 runs", f"{RUNS}/20260202-000000"]),
         (["export", RUNS], ["2 runs", f"Fix: name {RUNS}/20260202-000000"]),
         (["report", "w.ckpt"], ["w.ckpt is a file", "Fix: `hrseg validate --checkpoint w.ckpt`"]),
