@@ -9,10 +9,8 @@ from hrseg.benchmark import data as module
 from hrseg.benchmark.data import (
     benchmark_data,
     loading_rate,
-    recommended,
     sample_seconds,
     verdict,
-    worker_counts,
 )
 from hrseg.config.loader import load_config
 from hrseg.training.factory import build_data
@@ -38,35 +36,7 @@ def clock(monkeypatch):
     monkeypatch.setattr(module.time, "perf_counter", lambda: float(next(ticks)))
 
 
-@pytest.mark.parametrize(
-    ("processors", "counts"),
-    [
-        (1, [0, 1]),
-        (5, [0, 1, 2, 3, 4, 5]),
-        (20, [0, 1, 2, 3, 4, 6, 8, 12, 16, 20]),
-    ],
-)
-def test_numbers_of_workers_are_tried_up_to_the_processors(processors, counts):
-    assert worker_counts(processors) == counts
-
-
 RATES = {0: 3.0, 1: 4.0, 2: 8.0, 4: 15.0, 6: 20.0, 8: 20.5}
-
-
-@pytest.mark.parametrize(
-    ("wanted", "workers"),
-    [
-        (None, 6),  # 20 is as good as 20.5
-        (3.0, 1),
-        (3.5, 2),  # 4 is not a fifth more
-        (12.0, 4),
-        (100.0, 6),
-        (0.1, 1),  # 0 would do, but beside is better than between
-    ],
-)
-def test_as_many_workers_are_recommended_as_training_takes_and_no_more(wanted, workers):
-    assert recommended(RATES, wanted) == workers
-    assert recommended({0: 3.0}, wanted) == 0
 
 
 @pytest.mark.parametrize(

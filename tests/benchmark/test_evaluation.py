@@ -9,7 +9,6 @@ from hrseg.benchmark.evaluation import benchmark_evaluation, evaluation
 from hrseg.config.loader import load_config
 from hrseg.errors import ConfigError
 from hrseg.training.factory import build_data, build_task
-from hrseg.training.task import SegmentationTask
 from tests.camvid_tree import fit_overrides, make_camvid
 from tests.untrained import save_untrained
 
@@ -39,20 +38,6 @@ def test_the_parts_of_an_image_are_told_apart(root, here, tmp_path, capsys):
     table = [line for line in printed.splitlines() if line[:1] in "┏┃┡│└"]
     assert len(table) == 7 and max(map(len, table)) <= 80
     assert "0.75" in printed and "precision 32" in printed
-
-
-def test_it_is_the_evaluation_of_hrseg_that_is_timed(root, monkeypatch):
-    seen = []
-    step = SegmentationTask.validation_step
-
-    def watched(self, batch, index):
-        seen.append((batch["name"][0], step(self, batch, index)["pred"]))
-        return {"pred": seen[-1][1]}
-
-    monkeypatch.setattr(SegmentationTask, "validation_step", watched)
-    evaluation(config(root), "32-true", images=2)
-    assert [name for name, _ in seen] == ["000", "000", "001"]
-    assert all(pred.shape == (48, 64) and pred.dtype == torch.uint8 for _, pred in seen)
 
 
 def test_the_weights_of_a_checkpoint_are_taken_or_refused(root, tmp_path):

@@ -18,7 +18,6 @@ from hrseg.benchmark.measure import (
     PeakMemory,
     by_turns,
     device_of,
-    enough,
     in_process,
     multiply_adds,
     on_one_device,
@@ -121,20 +120,6 @@ def test_ways_take_turns_and_their_ratio_has_a_spread():
     assert order == list("ababab") and results == {"slow": [1, 3, 5], "fast": [2, 4, 6]}
     assert all(took >= 0.04 for took in seconds["slow"])
     assert ratio([6, 2, 3], [2, 2, 2]) == {"ratio": 1.5, "spread": [1, 3]}
-
-
-@pytest.mark.parametrize(
-    ("seconds", "steps", "done"),
-    [
-        ([9, 9, 1, 1], 3, False),
-        ([9, 9, 1, 1, 1], 3, True),
-        ([0] * 12, None, True),
-        ([60, 60, 7, 7, 7], None, True),
-        ([60, 60, 6, 6, 6], None, False),
-    ],
-)
-def test_slow_steps_are_measured_less_often(seconds, steps, done):
-    assert enough(seconds, steps) is done
 
 
 def test_a_recipe_for_several_gpus_is_measured_by_the_share_of_one():

@@ -64,11 +64,6 @@ def test_what_has_no_room_costs_its_own_row_alone(here, monkeypatch, capsys):
     assert capsys.readouterr().out.count("out of memory") == 2
 
 
-def test_benchmark_alone_prints_its_help(capsys):
-    assert main(["benchmark"]) == 0
-    assert "evaluation" in capsys.readouterr().out
-
-
 @pytest.mark.parametrize(
     ("words", "code", "message"),
     [

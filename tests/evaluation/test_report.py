@@ -71,13 +71,6 @@ def test_the_policy_names_exactly_the_blocks_of_the_page(page):
         assert rules[f"{tag}-src"] == f"'sha256-{digest}'"
 
 
-def test_the_page_points_nowhere_and_builds_no_markup_from_text(page):
-    assert not re.search(r"""(src|href|action)\s*=\s*["']?\s*(https?:)?//""", page)
-    assert not re.search(r"url\(|@import|fetch\(|XMLHttpRequest|\bimport\(", page)
-    assert not re.search(r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|\beval\(", page)
-    assert not re.search(r"<\w+[^>]*\sstyle=", page)
-
-
 def test_without_scripts_the_scores_are_there_in_escaped_html(page):
     plain = re.search(r"<noscript>(.*?)</noscript>", page, re.DOTALL)[1]
     assert "mIoU 77.48 %" in plain

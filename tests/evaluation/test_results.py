@@ -56,12 +56,6 @@ def test_a_wrong_score_is_refused_by_the_name_of_its_key(key, value, tmp_path):
         read_scores(put(tmp_path, {**SCORES, key: value}))
 
 
-def test_a_missing_score_is_named(tmp_path):
-    scores = {key: value for key, value in SCORES.items() if key != "miou"}
-    with pytest.raises(ConfigError, match="damaged: miou: Field required"):
-        read_scores(put(tmp_path, scores))
-
-
 @pytest.mark.parametrize(
     "row",
     ["x", {}, {**ROW, "name": "a" * 10**6}, {**ROW, "size": [3]}, {**ROW, "counts": [[0, 2, 5]]},

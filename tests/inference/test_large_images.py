@@ -124,15 +124,6 @@ def test_the_mask_is_a_tiled_palette_tiff_of_the_predicted_ids(predictor, tmp_pa
     assert sorted(p.name for p in target.parent.iterdir()) == ["a.tif"]
 
 
-def test_bands_and_tiles_leave_no_row_out(predictor, tmp_path):
-    path = write_tiff(tmp_path / "a.tif", pixels(1100, 97))
-    predict_big(predictor, path, tmp_path / "mask.tif", 128, 32)
-    with rasterio.open(tmp_path / "mask.tif") as file:
-        mask = file.read(1)
-    assert mask.shape == (1100, 97)
-    assert (mask == predictor.predict(pixels(1100, 97)).mask).mean() > 0.9
-
-
 def test_a_damaged_file_is_named_and_leaves_nothing(predictor, tmp_path):
     path = write_tiff(tmp_path / "a.tif", pixels(900, 300))
     path.write_bytes(path.read_bytes()[:300_000])

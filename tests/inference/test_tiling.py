@@ -4,12 +4,10 @@ import numpy as np
 import pytest
 import torch
 
-from hrseg.config.protocols import PROTOCOLS, Protocol
+from hrseg.config.protocols import Protocol
 from hrseg.errors import ConfigError, DataError
 from hrseg.inference.evaluator import Evaluator
 from hrseg.inference.tiling import (
-    _weights,
-    not_applied,
     predict_bands,
 )
 from hrseg.models import create_model
@@ -91,13 +89,6 @@ def test_tiles_of_a_near_sighted_model_give_what_the_whole_image_gives(size, til
     assert (found == whole(evaluator, pixels)).mean() > 0.9995
 
 
-def test_cells_beside_a_cut_count_nothing():
-    first, second = _weights([0, 96], 224, 128, 32)
-    # Of the 8 cells of the overlap the outer 2 of each tile have no weight, 4 rise evenly.
-    assert first[24:].tolist() == [1, 1, 0.875, 0.625, 0.375, 0.125, 0, 0]
-    assert second[:8].tolist() == [0, 0, 0.125, 0.375, 0.625, 0.875, 1, 1]
-
-
 @pytest.mark.parametrize(
     ("tile", "overlap"), [(500, 128), (512, 100), (512, 288), (32, 0), (512, -32)]
 )
@@ -109,9 +100,3 @@ def test_tiles_off_the_grid_are_refused(tile, overlap):
 def test_an_image_too_small_for_the_network_is_refused():
     with pytest.raises(DataError, match="at least 32"):
         tiled(near_sighted(), image(64, 64)[:20])
-
-
-def test_the_steps_of_a_protocol_that_tiles_leave_out_are_named():
-    assert not_applied(Protocol(flip=True)) == []
-    (note,) = not_applied(PROTOCOLS["official_cityscapes"])
-    assert note == "predicted in tiles at scale 1, without the protocol's scales, base_size"

@@ -120,21 +120,6 @@ def test_a_nan_is_not_hidden(name):
     assert LOSSES[name]()(logits, mask).isnan()
 
 
-def test_cross_entropy_is_the_weighted_mean_of_pytorch():
-    weights = [0.5, 2.0, 0.0]
-    logits, mask = torch.randn(2, 3, 7, 9), torch.randint(0, 3, (2, 7, 9))
-    mask[0, 0] = 255
-    expected = F.cross_entropy(logits, mask, torch.tensor(weights), ignore_index=255)
-    torch.testing.assert_close(CrossEntropy(weights)(logits, mask), expected)
-
-
-def test_a_crop_of_a_class_with_weight_zero_is_zero():
-    logits = torch.randn(1, 2, 4, 4, requires_grad=True)
-    loss = CrossEntropy([0.0, 1.0])(logits, torch.zeros(1, 4, 4, dtype=torch.uint8))
-    loss.backward()
-    assert loss.item() == 0 and not logits.grad.any()
-
-
 @pytest.mark.parametrize("name", WEIGHTED)
 def test_wrong_class_weights_are_answered(name):
     with pytest.raises(ConfigError, match="2 class weights for a model of 3 classes"):
