@@ -38,20 +38,13 @@ class Hand:
     scores: ClassVar = {"confusion_matrix": [[12, 2, 0], [5, 1, 0], [0, 0, 10]]}
 
 
-def test_the_miou_of_an_image_worked_by_hand():
-    """b: road 4 / (4 + 5), car 1 / (5 + 1): the mean is 0.3056; c has one class, all right."""
-    assert [image_miou(seen) for seen in Hand.records] == pytest.approx(
-        [(8 / 10 + 0 / 2) / 2, (4 / 9 + 1 / 6) / 2, 1.0]
-    )
-
-
 def test_the_worst_images_and_the_largest_confusions_come_first():
+    """mIoU: a (8 / 10 + 0 / 2) / 2, b (4 / 9 + 1 / 6) / 2 = 0.3056, c 1."""
+    assert image_miou(Hand.records[1]) == pytest.approx((4 / 9 + 1 / 6) / 2)
     assert confusions(Hand) == [("car", "road", 5), ("road", "car", 2)]
-    assert confusions(Hand, 1) == [("car", "road", 5)]
     assert rank(Hand) == ["b", "a", "c"]
     assert rank(Hand, "car") == ["b", "a"]
     assert rank(Hand, "road", "car") == ["a"]
-    assert rank(Hand, "car", "road") == ["b"]
     assert rank(Hand, "tree") == []
     with pytest.raises(ConfigError, match="unknown class 'tram'"):
         rank(Hand, "tram")
@@ -60,12 +53,9 @@ def test_the_worst_images_and_the_largest_confusions_come_first():
 def test_panels_show_image_truth_prediction_and_errors(runs):
     evaluation = open_evaluation(runs[0])
     name = evaluation.records[0].name
-    shown = panels(evaluation, name)
-    height, width = evaluation.truth(name).shape
+    shown, (height, width) = panels(evaluation, name), evaluation.truth(name).shape
     assert shown.shape[1] == 4 * width + 3 * 4
-    assert shown.shape[0] > height
-    image = shown[22 : 22 + height, :width]
-    assert np.array_equal(image, evaluation.image(name))
+    assert np.array_equal(shown[22 : 22 + height, :width], evaluation.image(name))
 
 
 def test_two_runs_of_the_same_images_compare(runs):
@@ -100,16 +90,14 @@ def test_the_browser_follows_its_widgets(runs):
     evaluation = open_evaluation(runs[1])
     assert browser.name == rank(evaluation)[0]
     assert "1 of 3" in browser.caption.value
-    first = browser.picture.value
+    picture = browser.picture.value
     browser.position.value = 2
     assert browser.name == rank(evaluation)[2]
-    assert browser.picture.value != first
+    assert browser.picture.value != picture
     truth, pred, _ = confusions(evaluation)[0]
     browser.truth.value, browser.pred.value = truth, pred
     assert browser.ranked == rank(evaluation, truth, pred)
     assert browser.position.value == 0
-    with Image.open(io.BytesIO(browser.picture.value)) as shown:
-        assert shown.format == "PNG"
 
 
 def test_the_browser_predicts_again_at_other_scales(runs):

@@ -13,18 +13,15 @@ from tests.conftest import save_image
 from tests.evaluations import PALETTE, write_evaluation
 
 
-def seen(name, *counts):
-    return ImageRecord(name, (10, 10), counts)
-
-
 def test_the_most_telling_images_are_chosen_first(tmp_path):
-    records = [
-        seen("a", (0, 0, 100)),
-        seen("b", (0, 0, 50), (1, 1, 40), (1, 0, 10)),  # class 1: 40 of 50
-        seen("c", (0, 0, 50), (1, 1, 10), (1, 0, 40)),  # class 1: 10 of 50, the worst
-        seen("d", (0, 0, 99), (1, 0, 1)),  # lowest mIoU, (0.99 + 0) / 2, but one pixel of class 1
-        seen("e", (0, 0, 70), (0, 2, 30)),  # class 2: 0 of 30; carries 0 taken for 2
-    ]
+    counts = {
+        "a": ((0, 0, 100),),
+        "b": ((0, 0, 50), (1, 1, 40), (1, 0, 10)),  # class 1: 40 of 50
+        "c": ((0, 0, 50), (1, 1, 10), (1, 0, 40)),  # class 1: 10 of 50, the worst
+        "d": ((0, 0, 99), (1, 0, 1)),  # lowest mIoU, (0.99 + 0) / 2, but one pixel of class 1
+        "e": ((0, 0, 70), (0, 2, 30)),  # class 2: 0 of 30; carries 0 taken for 2
+    }
+    records = [ImageRecord(name, (10, 10), rows) for name, rows in counts.items()]
     evaluation = open_evaluation(write_evaluation(tmp_path, records, ["x", "y", "z"]))
     # mIoU: a 1, b 0.817, c 0.378, d 0.495, e 0.35. Worst class first: z (e), y (c), then x: its
     # images cover 100, 60, 90, 100, 100 pixels, so a, d and e are left, of which e is worst.
