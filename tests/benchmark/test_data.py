@@ -14,26 +14,13 @@ from hrseg.benchmark.data import (
 )
 from hrseg.config.loader import load_config
 from hrseg.training.factory import build_data
-from tests.camvid_tree import fit_overrides, make_camvid
+from tests.benchmark.conftest import output_with_table
+from tests.camvid_tree import fit_overrides
 
 
 @pytest.fixture
-def tried(tmp_path):
-    return load_config("camvid_w18_small", fit_overrides(make_camvid(tmp_path / "camvid")))
-
-
-@pytest.fixture
-def data(tried):
-    data = build_data(tried)
-    data.setup("fit")
-    return data
-
-
-@pytest.fixture
-def clock(monkeypatch):
-    """A clock that advances by a second at each call."""
-    ticks = itertools.count()
-    monkeypatch.setattr(module.time, "perf_counter", lambda: float(next(ticks)))
+def tried(camvid):
+    return load_config("camvid_w18_small", fit_overrides(camvid))
 
 
 RATES = {0: 3.0, 1: 4.0, 2: 8.0, 4: 15.0, 6: 20.0, 8: 20.5}
@@ -59,16 +46,16 @@ def test_the_verdict_says_whether_training_waits_and_what_helps(workers, wanted,
     assert verdict(RATES, workers, wanted, reading) == said
 
 
-def test_reading_and_augmentation_are_told_apart(data, clock):
-    # Looks at the clock: sample begins, reading begins, reading ends, sample ends.
+def test_reading_augmentation_and_the_rate_are_measured_apart(tried, monkeypatch):
+    """The clock advances by a second at each call."""
+    ticks = itertools.count()
+    monkeypatch.setattr(module.time, "perf_counter", lambda: float(next(ticks)))
+    data = build_data(tried)
+    data.setup("fit")
+    # Four calls: sample begins, reading begins, reading ends, sample ends.
     reading, augmentation = sample_seconds(data, seconds=30)
     assert reading == [1.0] * 11 and augmentation == [2.0] * 11
-    assert "read" not in vars(data.train_dataset)
-
-
-def test_the_rate_is_samples_by_seconds(data, clock):
-    # Two images a batch; the clock ticks at the start, after the third batch, and at the end of
-    # each third.
+    # Two images a batch. Calls: at the start, after the third batch, after each third batch.
     assert loading_rate(data, 0, seconds=1) == 3 * 2 / 2
 
 
@@ -86,7 +73,5 @@ def test_the_data_of_a_config_is_measured_and_judged(tried, tmp_path, monkeypatc
         assert "between the steps" in result["verdict"]
     else:
         assert (result["train_step"], result["data_bound"]) == (None, None)
-    printed = capsys.readouterr().out
-    table = [line for line in printed.splitlines() if line[:1] in "┏┃┡│└"]
-    assert max(map(len, table)) <= 80 and "…" not in printed
+    printed = output_with_table(capsys, lines=6)
     assert result["verdict"] in printed and "recommended: data.workers=1" in printed

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from hrseg.metrics.boundary import WIDTHS, BoundaryCounts, band, border
+from hrseg.metrics.boundary import WIDTHS, BoundaryCounts, band
 from hrseg.utils.constants import IGNORE_INDEX
 
 
@@ -64,10 +64,8 @@ def test_errors_near_contours_and_inside_worked_by_hand():
     assert counts.summary(["a", "b"])["5"]["share_of_errors"] == 1.0
 
 
-def test_the_border_of_the_image_counts_in_the_bands_of_the_paper_alone():
+def test_the_border_of_the_image_counts_only_in_the_bands_of_the_paper():
     ids = np.zeros((9, 9), np.uint8)
-    assert border((9, 9), 2).sum() == 81 - 25
-    assert border((9, 9), 5).all()
     counts = BoundaryCounts(1, widths=(2,))
     counts.update(ids, ids)
     assert counts.bands[0, 0].tolist() == [56, 56, 56]
@@ -127,9 +125,8 @@ def test_a_perfect_prediction_scores_1_and_an_absent_class_nothing():
     truth = blobs(1, num_classes=3)
     counts = BoundaryCounts(4)
     counts.update(np.where(truth == IGNORE_INDEX, 0, truth).astype(np.uint8), truth)
-    for row in counts.summary("abcd")["5"]["classes"][:3]:
-        assert (row["iou"], row["f_score"], row["share_of_errors"]) == (1.0, 1.0, None)
-    absent = counts.summary("abcd")["5"]["classes"][3]
+    *present, absent = counts.summary("abcd")["5"]["classes"]
+    assert {(row["iou"], row["f_score"]) for row in present} == {(1.0, 1.0)}
     assert (absent["iou"], absent["f_score"], absent["errors_near"]) == (None, None, 0)
 
 
@@ -141,10 +138,5 @@ def test_an_id_that_is_no_class_is_refused_except_where_the_truth_is_ignored(lab
         counts.update(pred, truth)
     counts.update(pred, np.full((3, 4), IGNORE_INDEX, np.uint8))
     assert counts.pixels.sum() == 0
-
-
-def test_without_a_scored_pixel_every_score_is_none():
-    counts = BoundaryCounts(1)
-    counts.update(np.zeros((5, 6), np.uint8), np.full((5, 6), IGNORE_INDEX, np.uint8))
-    block = counts.summary("a")["3"]
+    block = counts.summary("ab")["3"]
     assert {block[key] for key in block if key != "classes"} == {None}

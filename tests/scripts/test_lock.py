@@ -18,7 +18,6 @@ LINE = re.compile(r"([\w.-]+)==(\S+) --hash=sha256:([0-9a-f]{64})")
 
 
 def lines(name):
-    """The lines of a file, without comments."""
     return [line for line in (ROOT / name).read_text().splitlines() if not line.startswith("#")]
 
 
