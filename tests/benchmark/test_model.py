@@ -35,18 +35,6 @@ def test_a_model_is_measured_without_its_data_set(here, tmp_path, capsys):
     assert "GFLOPs" in output_with_table(capsys, lines=8)
 
 
-def test_by_default_a_device_trains_its_share_and_infers_single_images(here, monkeypatch):
-    seen = []
-
-    def in_process(work, tried, *rest):
-        seen.append((work.__name__, tried.data.batch_size, tuple(tried.data.crop_size)))
-        raise OutOfMemory("")
-
-    monkeypatch.setattr(measure, "in_process", in_process)
-    benchmark_model(config("trainer.devices=2", "data.crop_size=[64,96]"))
-    assert set(seen) == {("train_step", 2, (64, 96)), ("inference", 1, (64, 96))}
-
-
 def test_what_has_no_room_costs_its_own_row_alone(here, monkeypatch, capsys):
     def in_process(work, *arguments):
         if work is train_step:

@@ -34,28 +34,18 @@ def test_the_most_telling_images_are_chosen_first(tmp_path):
     assert choose_images(evaluation, 0) == []
 
 
-def lone_image(home, truth, pred):
-    """An evaluation of one grey image with data set and mask."""
-    save_image(home / "data/val/a.png", np.full((*truth.shape, 3), 99, np.uint8))
-    save_image(home / "data/valannot/a.png", truth)
-    (home / "run/masks").mkdir(parents=True)
-    indexed(pred, PALETTE[:2]).save(home / "run/masks/a.png")
-    records = [record("a", truth, truth)]
-    return open_evaluation(write_evaluation(home / "run", records, ["x", "y"], home / "data"))
-
-
-def test_wide_images_are_shown_480_pixels_wide(tmp_path):
+def test_wide_images_are_shown_480_pixels_wide_without_masks_of_another_size(tmp_path):
     ids = np.zeros((300, 960), np.uint8)
-    panels, faults = draw_panels(lone_image(tmp_path, ids, ids), [0])
-    assert faults == []
+    (tmp_path / "run/masks").mkdir(parents=True)
+    for name, pred in (("a", ids), ("b", ids[:10])):
+        save_image(tmp_path / f"data/val/{name}.png", np.full((300, 960, 3), 99, np.uint8))
+        save_image(tmp_path / f"data/valannot/{name}.png", ids)
+        indexed(pred, PALETTE[:2]).save(tmp_path / f"run/masks/{name}.png")
+    records = [record(name, ids, ids) for name in "ab"]
+    run = write_evaluation(tmp_path / "run", records, ["x", "y"], tmp_path / "data")
+    panels, faults = draw_panels(open_evaluation(run), [0, 1])
+    assert list(panels) == [0] and "b.png is 960x10, the truth 960x300" in str(faults[0])
     assert sorted(panels[0]) == ["errors", "image", "pred", "truth"]
     for uri in panels[0].values():
         with Image.open(io.BytesIO(base64.b64decode(uri.split(",")[1]))) as picture:
             assert picture.size == (480, 150)
-
-
-def test_a_mask_of_another_size_is_named_and_left_out(tmp_path):
-    ids = np.zeros((20, 30), np.uint8)
-    panels, faults = draw_panels(lone_image(tmp_path, ids, ids[:10]), [0])
-    assert panels == {}
-    assert "a.png is 30x10, the truth 30x20" in str(faults[0])

@@ -113,14 +113,6 @@ def test_curves_keep_gaps_and_come_from_the_run_of_a_validation(run, page):
     assert data["date"] == "2026-11-23 11:20"
 
 
-def test_without_the_data_set_the_page_has_no_pictures_and_says_why(tmp_path):
-    write_evaluation(tmp_path, [ImageRecord("a", (1, 2), ((0, 0, 1), (0, 1, 1)))], ["x", "y"])
-    data = content(write_report(tmp_path).read_text())
-    assert data["panels"] == {}
-    assert data["metrics"] is None
-    assert re.search(r"1 image could not be shown.*nowhere", data["fault"], re.DOTALL)
-
-
 @pytest.fixture(scope="module")
 def browser():
     sync_api = pytest.importorskip("playwright.sync_api")

@@ -1,5 +1,3 @@
-import json
-
 import numpy as np
 import pytest
 import torch
@@ -80,23 +78,6 @@ def test_bf16_autocast_is_close_and_ends_in_float32(head):
             logits = model(x)
     assert logits.dtype == torch.float32 and logits.isfinite().all()
     assert (logits - exact).abs().max() < 0.05 * exact.abs().max()
-
-
-def test_architecture_is_plain_data_that_makes_the_model_again():
-    model = create_model("hrnet_w18_small_v1", num_classes=7, align_corners=True, bn_momentum=0.2)
-    again = create_model(**json.loads(json.dumps(model.architecture)))
-    again.load_state_dict(model.state_dict())
-    assert again.architecture == model.architecture
-    assert again.backbone.align_corners and again.backbone.bn1.momentum == 0.2
-
-
-def test_output_v1_needs_a_tenth_of_the_head():
-    v1 = create_model("hrnet_w18_small_v1", output="v1")
-    assert v1.head.last_layer[0].weight.shape == (16, 16, 1, 1)
-    assert v1.architecture["output"] == "v1"
-    assert v1(torch.randn(2, 3, 33, 47)).shape == (2, 19, 33, 47)
-    old = {key: value for key, value in v1.architecture.items() if key != "output"}
-    assert create_model(**old).backbone.channels == [16, 32, 64, 128]
 
 
 @pytest.mark.parametrize(
