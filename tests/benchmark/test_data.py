@@ -27,7 +27,7 @@ RATES = {0: 3.0, 1: 4.0, 2: 8.0, 4: 15.0, 6: 20.0, 8: 20.5}
 
 
 @pytest.mark.parametrize(
-    ("workers", "wanted", "reading", "said"),
+    ("workers", "wanted", "reading", "expected"),
     [
         (2, 12.0, 0.8,
          "data-bound: 12 samples/s wanted, 8 come; data.workers=4 or `hrseg data cache`"),
@@ -42,8 +42,8 @@ RATES = {0: 3.0, 1: 4.0, 2: 8.0, 4: 15.0, 6: 20.0, 8: 20.5}
         (2, None, 0.8, "8 samples/s come with data.workers=2"),
     ],
 )  # fmt: skip
-def test_the_verdict_says_whether_training_waits_and_what_helps(workers, wanted, reading, said):
-    assert verdict(RATES, workers, wanted, reading) == said
+def test_the_verdict_says_whether_training_waits_and_what_helps(workers, wanted, reading, expected):
+    assert verdict(RATES, workers, wanted, reading) == expected
 
 
 def test_reading_augmentation_and_the_rate_are_measured_apart(tried, monkeypatch):

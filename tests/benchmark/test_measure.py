@@ -102,7 +102,7 @@ def test_multiply_adds_of_a_convolution_are_those_worked_by_hand():
     assert multiply_adds(two, (5, 7)) == 3 * 4 * (8 * 27 + 2 * 8)
 
 
-def test_the_warm_up_is_no_part_of_the_figures():
+def test_the_figures_leave_the_warm_up_out():
     seconds = [9.0, 5.0, 2.0, 1.0, 6.0]
     assert spread(seconds) == {
         "median": 2.0, "lowest": 1.0, "highest": 6.0, "mean": 3.0, "steps": 3, "first": 9.0
@@ -120,11 +120,11 @@ def test_ways_take_turns_and_their_ratio_has_a_spread():
 
 def test_a_recipe_for_several_gpus_is_measured_by_the_share_of_one():
     recipe = load_config("cityscapes_w48")
-    one = on_one_device(recipe)
+    changed = on_one_device(recipe)
     assert (recipe.data.batch_size, recipe.trainer["devices"]) == (12, 4)
-    assert one.data.batch_size == 3 and "devices" not in one.trainer
-    changed = ["trainer.devices=2", "trainer.num_nodes=2", "trainer.accumulate_grad_batches=3"]
-    assert on_one_device(load_config("cityscapes_w48", changed)).data.batch_size == 1
+    assert changed.data.batch_size == 3 and "devices" not in changed.trainer
+    other = ["trainer.devices=2", "trainer.num_nodes=2", "trainer.accumulate_grad_batches=3"]
+    assert on_one_device(load_config("cityscapes_w48", other)).data.batch_size == 1
 
 
 def test_a_device_that_is_not_there_is_refused():

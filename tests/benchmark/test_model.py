@@ -35,7 +35,7 @@ def test_a_model_is_measured_without_its_data_set(here, tmp_path, capsys):
     assert "GFLOPs" in output_with_table(capsys, lines=8)
 
 
-def test_what_has_no_room_costs_its_own_row_alone(here, monkeypatch, capsys):
+def test_out_of_memory_costs_only_its_own_row(here, monkeypatch, capsys):
     def in_process(work, *arguments):
         if work is train_step:
             raise OutOfMemory("no room")
@@ -60,5 +60,5 @@ def test_what_has_no_room_costs_its_own_row_alone(here, monkeypatch, capsys):
 )
 def test_a_wrong_argument_is_answered_before_anything_is_measured(words, code, message, capsys):
     assert main(["benchmark", *words]) == code
-    said = capsys.readouterr().err
-    assert message in said and len(said.strip().splitlines()) <= 4
+    printed = capsys.readouterr().err
+    assert message in printed and len(printed.strip().splitlines()) <= 4

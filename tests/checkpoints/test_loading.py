@@ -99,7 +99,7 @@ def test_other_classes_are_refused_for_evaluation_and_keep_the_backbone_for_init
     assert len(report.matched) == len(OFFICIAL) - 2
 
 
-def test_a_wrong_source_or_purpose_is_answered(model):
+def test_a_wrong_source_or_purpose_is_refused(model):
     known = "Known: auto, official, official_torch04, imagenet, timm, mmseg, hrseg"
     assert known in refusal(model, OFFICIAL, source="offical")
     assert "Known: evaluate, initialise" in refusal(model, OFFICIAL, purpose="train")
@@ -120,7 +120,7 @@ def test_damaged_and_other_files_are_refused_by_name(model, tmp_path):
     assert "w.pth contains a Tensor" in refusal(model, tmp_path / "w.pth")
 
 
-def test_a_url_a_missing_file_and_a_folder_are_answered(model, tmp_path):
+def test_a_url_a_missing_file_and_a_folder_are_refused(model, tmp_path):
     assert "is a URL" in refusal(model, "https://example.org/w.pth")
     assert str(tmp_path / "no.pth") in refusal(model, tmp_path / "no.pth")
     assert "No such file" in refusal(model, tmp_path / "no.pth")
@@ -163,7 +163,7 @@ def test_every_tensor_of_every_variant_is_matched_both_ways(variant):
         assert back == official_keys(variant)
 
 
-def test_an_output_v1_is_told_from_v2():
+def test_output_v1_and_v2_are_distinguished():
     v1, v2 = (create_model(VARIANT, output=output) for output in ("v1", "v2"))
     message = refusal(v2, v1.state_dict())
     assert "holds an hrseg HRNetV1-W18-small-v1 with 19 classes, expected HRNetV2-W18" in message

@@ -89,7 +89,7 @@ UNSIGNED = f"it has no batch counters and {NEGATIVE} of them are negative"
         (OFFICIAL, "w_torch04.pth", f"{ABSOLUTE}: it is named torch04, but has batch counters"),
     ],
 )
-def test_the_rule_of_the_norms_is_told_by_name_and_keys_and_reported(
+def test_the_rule_of_the_norms_follows_from_name_and_keys_and_is_reported(
     state, name, note, model, tmp_path
 ):
     torch.save(state, tmp_path / name)
@@ -136,7 +136,7 @@ def test_a_bare_backbone_initialises_as_official_or_as_imagenet(model):
     assert report.family == "imagenet" and report.notes == []
 
 
-def test_an_imagenet_file_is_no_model_to_evaluate():
+def test_an_imagenet_file_is_refused_for_evaluation():
     message = refusal(IMAGENET, origin="w.pth")
     assert "w.pth is an ImageNet classification file (HRNetV2-W18-small-v1 without" in message
     assert 'purpose="initialise"' in message and "`model.weights`" in message

@@ -41,7 +41,7 @@ def test_the_newest_run_with_a_checkpoint_is_found_across_configs(tmp_path):
     assert newest_run(tmp_path, "a").parent.name == "a"
 
 
-def test_no_run_says_where_it_looked_and_what_to_do(tmp_path):
+def test_a_missing_run_is_an_error_with_its_folder_and_the_fix(tmp_path):
     with pytest.raises(ConfigError, match="hrseg fit") as error:
         newest_run(tmp_path, "a")
     assert str(tmp_path / "a") in str(error.value)
@@ -66,7 +66,7 @@ def test_one_process_of_a_run_prints(monkeypatch, name):
     assert is_first_process()
 
 
-def test_a_requeued_job_goes_on_in_its_own_run(tmp_path, monkeypatch):
+def test_a_requeued_job_resumes_its_own_run(tmp_path, monkeypatch):
     for name, value in (("JOB_ID", "12"), ("STEP_ID", "0")):
         monkeypatch.setenv(f"SLURM_{name}", value)
     run = dated_folder(tmp_path / "a")
@@ -91,9 +91,9 @@ def test_a_run_whose_newest_checkpoint_is_gone_is_found_and_gone_on_in(tmp_path)
     torch.save({"epoch": 3, "global_step": 40}, last.with_name("last.previous.ckpt"))
     assert has_state(run)
     assert newest_run(tmp_path) == run
-    said = r"last.ckpt is missing. .* last.previous.ckpt of epoch 4, step 40"
+    message = r"last.ckpt is missing. .* last.previous.ckpt of epoch 4, step 40"
     for choose in (newest_state, best_checkpoint, lambda run: checkpoint_at(last)):
-        with pytest.warns(UserWarning, match=said):
+        with pytest.warns(UserWarning, match=message):
             assert choose(run).name == "last.previous.ckpt"
 
 

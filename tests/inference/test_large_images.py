@@ -51,7 +51,7 @@ def test_bands_of_a_file_are_the_pixels_of_the_whole(tmp_path, name):
     assert abs(rows - whole).mean() < (1 if name == "a.jpg" else 1e-9)  # two decoders
 
 
-def test_other_pixels_become_rgb_and_are_said(tmp_path):
+def test_other_pixels_become_rgb_with_a_note(tmp_path):
     image = pixels()
     rows, notes = rows_of(write_tiff(tmp_path / "grey.tif", image[..., :1]))
     assert notes == ["grey"] and np.array_equal(rows, np.repeat(image[..., :1], 3, 2))
@@ -96,8 +96,8 @@ def test_other_bands_other_files_and_files_that_name_others_are_refused(tmp_path
 
 
 def test_the_mask_is_a_tiled_palette_tiff_of_the_predicted_ids(predictor, tmp_path):
-    place = {"crs": "EPSG:32632", "transform": from_origin(500000, 5400000, 0.2, 0.2)}
-    path = write_tiff(tmp_path / "a.tif", pixels(200, 300), **place)
+    georeference = {"crs": "EPSG:32632", "transform": from_origin(500000, 5400000, 0.2, 0.2)}
+    path = write_tiff(tmp_path / "a.tif", pixels(200, 300), **georeference)
     target, overlay = tmp_path / "out" / "masks" / "a.tif", tmp_path / "out" / "a.jpg"
     seen = []
     predict_big(predictor, path, target, 512, 128, overlay, lambda *rows: seen.append(rows))
@@ -105,7 +105,7 @@ def test_the_mask_is_a_tiled_palette_tiff_of_the_predicted_ids(predictor, tmp_pa
         mask = file.read(1)
         assert file.profile["tiled"] and file.compression.value == "DEFLATE"
         assert [file.colormap(1)[i][:3] for i in range(3)] == PALETTE
-        assert (file.crs, file.transform) == (place["crs"], place["transform"])
+        assert (file.crs, file.transform) == (georeference["crs"], georeference["transform"])
     assert (mask == predictor.predict(pixels(200, 300)).mask).mean() > 0.9995
     assert seen[-1] == (200, 200)
     assert cv2.imread(str(overlay)).shape == (200, 300, 3)

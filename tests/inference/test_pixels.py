@@ -28,7 +28,7 @@ def test_a_photo_is_turned_as_its_exif_says(tmp_path):
     assert notes == ["turned upright by its EXIF"]
 
 
-def test_16_bits_are_scaled_to_8_and_said(tmp_path):
+def test_16_bits_are_scaled_to_8_with_a_note(tmp_path):
     grey = np.array([[0, 256, 257], [32768, 65278, 65535]], np.uint16)
     cv2.imwrite(str(tmp_path / "grey.png"), grey)
     pixels, notes = read_pixels(tmp_path / "grey.png")
@@ -45,13 +45,13 @@ def test_16_bits_are_scaled_to_8_and_said(tmp_path):
     ("mode", "note"),
     [("L", "grey"), ("RGBA", "its transparency left out"), ("CMYK", "CMYK colours converted")],
 )
-def test_other_modes_become_rgb_and_are_said(mode, note):
+def test_other_modes_become_rgb_with_a_note(mode, note):
     pixels, notes = read_pixels(Image.fromarray(RGB).convert(mode))
     assert pixels.shape == RGB.shape
     assert notes == [note]
 
 
-def test_only_the_first_of_several_pages_is_taken(tmp_path):
+def test_only_the_first_of_several_pages_is_read(tmp_path):
     more = [Image.fromarray(RGB + 1)]
     path = save_image(tmp_path / "a.tif", RGB, save_all=True, append_images=more)
     pixels, notes = read_pixels(path)
@@ -59,7 +59,7 @@ def test_only_the_first_of_several_pages_is_taken(tmp_path):
     assert notes == ["2 pages, only the first is taken"]
 
 
-def test_what_is_no_image_is_named(tmp_path):
+def test_unreadable_and_missing_images_are_named(tmp_path):
     (tmp_path / "text.png").write_text("hello")
     with pytest.raises(DataError, match=r"text.png is no readable image"):
         read_pixels(tmp_path / "text.png")

@@ -115,7 +115,7 @@ def test_a_nan_is_not_hidden(name):
 
 
 @pytest.mark.parametrize("name", WEIGHTED)
-def test_wrong_class_weights_are_answered(name):
+def test_wrong_class_weights_are_refused(name):
     with pytest.raises(ConfigError, match="2 class weights for a model of 3 classes"):
         LOSSES[name]([1.0, 2.0])(torch.randn(1, 3, 4, 4), torch.zeros(1, 4, 4))
     with pytest.raises(ConfigError, match="class_weights must be 0 or positive"):

@@ -23,7 +23,7 @@ def model():
     return create_model("hrnet_w18_small_v1", num_classes=3).to(memory_format=torch.channels_last)
 
 
-def test_a_machine_without_a_compiler_is_answered_before_training(monkeypatch):
+def test_a_missing_compiler_is_an_error_before_training(monkeypatch):
     monkeypatch.setattr(compiled.shutil, "which", lambda name: None)
     with pytest.raises(ConfigError, match=r"C\+\+ compiler"):
         SegmentationTask(model(), ["a", "b", "c"], compile=True)

@@ -41,7 +41,7 @@ def test_parameters_and_state_dict_are_the_authors(backbone, count):
 
 
 @pytest.mark.parametrize("shape", [(1, 3, 31, 64), (1, 1, 64, 64), (3, 64, 64)])
-def test_a_wrong_image_is_answered_with_what_is_expected(shape):
+def test_the_error_of_a_wrong_image_names_the_expected_shape(shape):
     with pytest.raises(ConfigError, match=r"(?s)shape \(.*\(B, 3, H, W\) with H and W at least 32"):
         HRNet("hrnet_w18_small_v1")(torch.zeros(shape))
 

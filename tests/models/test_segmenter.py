@@ -88,6 +88,6 @@ def test_bf16_autocast_is_close_and_ends_in_float32(head):
         ({"backbone": "hrnet_w18", "num_classes": 256}, "num_classes is 256, expected 1 to 255"),
     ],
 )
-def test_wrong_arguments_are_answered(arguments, message):
+def test_wrong_arguments_are_refused(arguments, message):
     with pytest.raises(ConfigError, match=message):
         create_model(**arguments)

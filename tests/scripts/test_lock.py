@@ -59,8 +59,8 @@ ANSWERS = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("answer", "code", "said"), ANSWERS)
-def test_the_audit_tells_what_it_found_and_whether_it_could_ask(tmp_path, answer, code, said):
+@pytest.mark.parametrize(("answer", "code", "message"), ANSWERS)
+def test_the_audit_reports_flaws_and_whether_it_could_ask(tmp_path, answer, code, message):
     """A stand-in for pip-audit: it answers for one package, or reaches nothing."""
     text = json.dumps({"dependencies": [answer], "fixes": []})
     (tmp_path / "pip_audit.py").write_text(
@@ -75,5 +75,5 @@ def test_the_audit_tells_what_it_found_and_whether_it_could_ask(tmp_path, answer
     command = [sys.executable, str(ROOT / "scripts" / "maintenance" / "audit")]
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert done.returncode == code, done.stderr
-    assert said in done.stdout + done.stderr
+    assert message in done.stdout + done.stderr
     assert "Traceback" not in done.stderr

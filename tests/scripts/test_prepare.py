@@ -117,7 +117,7 @@ def test_labels_outside_the_59_classes_are_background_and_counted(voc, tmp_path)
     assert (mask[:2, :5] == 0).all()
 
 
-def test_an_interrupted_run_goes_on(voc, tmp_path):
+def test_an_interrupted_run_continues_and_mends_damaged_masks(voc, tmp_path):
     root, labels = voc
     arguments = ["--voc", root, "--mat", write_mats(tmp_path / "trainval", labels)]
     replaced = []
