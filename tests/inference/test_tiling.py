@@ -12,7 +12,7 @@ from hrseg.inference.tiling import (
 )
 from hrseg.models import create_model
 from hrseg.models.normalize import Normalize
-from tests.conftest import batch_of
+from tests.conftest import batch_of, picture
 
 
 def network(align_corners):
@@ -37,13 +37,6 @@ def near_sighted():
         return classifier(torch.nn.functional.pad(image, pad, mode="replicate"))
 
     return Evaluator(model, Normalize(), Protocol())
-
-
-def image(height, width):
-    generator = np.random.default_rng(0)
-    coarse = torch.from_numpy(generator.uniform(0, 255, (1, 3, height // 16 + 2, width // 16 + 2)))
-    smooth = torch.nn.functional.interpolate(coarse, (height, width), mode="bilinear")
-    return smooth[0].permute(1, 2, 0).numpy().astype(np.uint8)
 
 
 class Reader:
@@ -73,7 +66,7 @@ def whole(evaluator, pixels):
 @pytest.mark.parametrize(("align_corners", "flip"), [(False, False), (False, True), (True, False)])
 @pytest.mark.parametrize("size", [(97, 131), (128, 33), (205, 256)])
 def test_one_tile_is_the_whole_image(align_corners, flip, size):
-    evaluator, pixels = network(align_corners), image(*size)
+    evaluator, pixels = network(align_corners), picture(size)
     evaluator.protocol = Protocol(flip=flip)
     expected = whole(evaluator, pixels)
     assert len(np.unique(expected)) > 1
@@ -84,7 +77,7 @@ def test_one_tile_is_the_whole_image(align_corners, flip, size):
 @pytest.mark.parametrize("size", [(333, 517), (129, 257)])
 @pytest.mark.parametrize(("tile", "overlap"), [(64, 0), (64, 32), (96, 32), (128, 64)])
 def test_tiles_of_a_near_sighted_model_give_what_the_whole_image_gives(size, tile, overlap):
-    evaluator, pixels = near_sighted(), image(*size)
+    evaluator, pixels = near_sighted(), picture(size)
     found = tiled(evaluator, pixels, tile=tile, overlap=overlap)
     assert (found == whole(evaluator, pixels)).mean() > 0.9995
 
@@ -92,9 +85,9 @@ def test_tiles_of_a_near_sighted_model_give_what_the_whole_image_gives(size, til
 @pytest.mark.parametrize(("tile", "overlap"), [(500, 128), (512, 100), (512, 288), (512, -32)])
 def test_tiles_off_the_grid_are_refused(tile, overlap):
     with pytest.raises(ConfigError, match="expected multiples of 32"):
-        tiled(near_sighted(), image(64, 64), tile=tile, overlap=overlap)
+        tiled(near_sighted(), picture((64, 64)), tile=tile, overlap=overlap)
 
 
 def test_an_image_too_small_for_the_network_is_refused():
     with pytest.raises(DataError, match="at least 32"):
-        tiled(near_sighted(), image(64, 64)[:20])
+        tiled(near_sighted(), picture((64, 64))[:20])

@@ -181,6 +181,8 @@ def test_a_wrong_source_is_named_and_nothing_is_half_written(voc, tmp_path, kind
     assert "Traceback" not in done.stderr and done.stderr.count("\n") < 5
     assert not list(root.rglob("*.partial"))
     assert not (root / "ImageSets/SegmentationContext/val.txt").exists()
+    done = run("prepare_pascal_context", "--voc", tmp_path, "--mat", mats)
+    assert done.returncode == 3 and "Unpack VOCtrainval_03-May-2010.tar" in done.stderr
 
 
 @pytest.fixture
