@@ -9,68 +9,25 @@ from hrseg.benchmark import data as module
 from hrseg.benchmark.data import (
     benchmark_data,
     loading_rate,
-    recommended,
     sample_seconds,
     verdict,
-    worker_counts,
 )
 from hrseg.config.loader import load_config
 from hrseg.training.factory import build_data
-from tests.camvid_tree import fit_overrides, make_camvid
+from tests.benchmark.conftest import output_with_table
+from tests.camvid_tree import fit_overrides
 
 
 @pytest.fixture
-def tried(tmp_path):
-    return load_config("camvid_w18_small", fit_overrides(make_camvid(tmp_path / "camvid")))
-
-
-@pytest.fixture
-def data(tried):
-    data = build_data(tried)
-    data.setup("fit")
-    return data
-
-
-@pytest.fixture
-def clock(monkeypatch):
-    """A clock that advances by a second at each call."""
-    ticks = itertools.count()
-    monkeypatch.setattr(module.time, "perf_counter", lambda: float(next(ticks)))
-
-
-@pytest.mark.parametrize(
-    ("processors", "counts"),
-    [
-        (1, [0, 1]),
-        (5, [0, 1, 2, 3, 4, 5]),
-        (20, [0, 1, 2, 3, 4, 6, 8, 12, 16, 20]),
-    ],
-)
-def test_numbers_of_workers_are_tried_up_to_the_processors(processors, counts):
-    assert worker_counts(processors) == counts
+def tried(camvid):
+    return load_config("camvid_w18_small", fit_overrides(camvid))
 
 
 RATES = {0: 3.0, 1: 4.0, 2: 8.0, 4: 15.0, 6: 20.0, 8: 20.5}
 
 
 @pytest.mark.parametrize(
-    ("wanted", "workers"),
-    [
-        (None, 6),  # 20 is as good as 20.5
-        (3.0, 1),
-        (3.5, 2),  # 4 is not a fifth more
-        (12.0, 4),
-        (100.0, 6),
-        (0.1, 1),  # 0 would do, but beside is better than between
-    ],
-)
-def test_as_many_workers_are_recommended_as_training_takes_and_no_more(wanted, workers):
-    assert recommended(RATES, wanted) == workers
-    assert recommended({0: 3.0}, wanted) == 0
-
-
-@pytest.mark.parametrize(
-    ("workers", "wanted", "reading", "said"),
+    ("workers", "wanted", "reading", "expected"),
     [
         (2, 12.0, 0.8,
          "data-bound: 12 samples/s wanted, 8 come; data.workers=4 or `hrseg data cache`"),
@@ -85,20 +42,20 @@ def test_as_many_workers_are_recommended_as_training_takes_and_no_more(wanted, w
         (2, None, 0.8, "8 samples/s come with data.workers=2"),
     ],
 )  # fmt: skip
-def test_the_verdict_says_whether_training_waits_and_what_helps(workers, wanted, reading, said):
-    assert verdict(RATES, workers, wanted, reading) == said
+def test_the_verdict_says_whether_training_waits_and_what_helps(workers, wanted, reading, expected):
+    assert verdict(RATES, workers, wanted, reading) == expected
 
 
-def test_reading_and_augmentation_are_told_apart(data, clock):
-    # Looks at the clock: sample begins, reading begins, reading ends, sample ends.
+def test_reading_augmentation_and_the_rate_are_measured_apart(tried, monkeypatch):
+    """The clock advances by a second at each call."""
+    ticks = itertools.count()
+    monkeypatch.setattr(module.time, "perf_counter", lambda: float(next(ticks)))
+    data = build_data(tried)
+    data.setup("fit")
+    # Four calls: sample begins, reading begins, reading ends, sample ends.
     reading, augmentation = sample_seconds(data, seconds=30)
     assert reading == [1.0] * 11 and augmentation == [2.0] * 11
-    assert "read" not in vars(data.train_dataset)
-
-
-def test_the_rate_is_samples_by_seconds(data, clock):
-    # Two images a batch; the clock ticks at the start, after the third batch, and at the end of
-    # each third.
+    # Two images a batch. Calls: at the start, after the third batch, after each third batch.
     assert loading_rate(data, 0, seconds=1) == 3 * 2 / 2
 
 
@@ -116,7 +73,5 @@ def test_the_data_of_a_config_is_measured_and_judged(tried, tmp_path, monkeypatc
         assert "between the steps" in result["verdict"]
     else:
         assert (result["train_step"], result["data_bound"]) == (None, None)
-    printed = capsys.readouterr().out
-    table = [line for line in printed.splitlines() if line[:1] in "┏┃┡│└"]
-    assert max(map(len, table)) <= 80 and "…" not in printed
+    printed = output_with_table(capsys, lines=6)
     assert result["verdict"] in printed and "recommended: data.workers=1" in printed

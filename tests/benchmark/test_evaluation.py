@@ -9,25 +9,20 @@ from hrseg.benchmark.evaluation import benchmark_evaluation, evaluation
 from hrseg.config.loader import load_config
 from hrseg.errors import ConfigError
 from hrseg.training.factory import build_data, build_task
-from hrseg.training.task import SegmentationTask
-from tests.camvid_tree import fit_overrides, make_camvid
+from tests.benchmark.conftest import output_with_table
+from tests.camvid_tree import fit_overrides
 from tests.untrained import save_untrained
 
 PARTS = ("network", "after_network", "reading")
 
 
-@pytest.fixture
-def root(tmp_path):
-    return make_camvid(tmp_path / "camvid", train=2, val=3)
+def config(camvid, *overrides):
+    return load_config("camvid_w18_small", [*fit_overrides(camvid), *overrides])
 
 
-def config(root, *overrides):
-    return load_config("camvid_w18_small", [*fit_overrides(root), *overrides])
-
-
-def test_the_parts_of_an_image_are_told_apart(root, here, tmp_path, capsys):
+def test_the_parts_of_an_image_are_measured_apart(camvid, here, tmp_path, capsys):
     out = tmp_path / "evaluation.json"
-    changed = config(root, "inference.scales=[0.75,1.0]", "inference.flip=true")
+    changed = config(camvid, "inference.scales=[0.75,1.0]", "inference.flip=true")
     result = benchmark_evaluation(changed, images=2, out=out)
     assert json.loads(out.read_text()) == json.loads(json.dumps(result))
     assert result["images"] == 2 and result["precision"] == "32"
@@ -35,28 +30,11 @@ def test_the_parts_of_an_image_are_told_apart(root, here, tmp_path, capsys):
     assert all(result[part]["steps"] == 2 and result[part]["median"] > 0 for part in PARTS)
     evaluating = result["network"]["mean"] + result["after_network"]["mean"]
     assert result["images_per_second"] == pytest.approx(1 / evaluating)
-    printed = capsys.readouterr().out
-    table = [line for line in printed.splitlines() if line[:1] in "┏┃┡│└"]
-    assert len(table) == 7 and max(map(len, table)) <= 80
-    assert "0.75" in printed and "precision 32" in printed
+    assert "precision 32" in output_with_table(capsys, lines=7)
 
 
-def test_it_is_the_evaluation_of_hrseg_that_is_timed(root, monkeypatch):
-    seen = []
-    step = SegmentationTask.validation_step
-
-    def watched(self, batch, index):
-        seen.append((batch["name"][0], step(self, batch, index)["pred"]))
-        return {"pred": seen[-1][1]}
-
-    monkeypatch.setattr(SegmentationTask, "validation_step", watched)
-    evaluation(config(root), "32-true", images=2)
-    assert [name for name, _ in seen] == ["000", "000", "001"]
-    assert all(pred.shape == (48, 64) and pred.dtype == torch.uint8 for _, pred in seen)
-
-
-def test_the_weights_of_a_checkpoint_are_taken_or_refused(root, tmp_path):
-    tried = config(root)
+def test_the_weights_of_a_checkpoint_are_taken_or_refused(camvid, tmp_path):
+    tried = config(camvid)
     good = tmp_path / "good.ckpt"
     torch.save(build_task(tried, build_data(tried), weights=False).model.state_dict(), good)
     assert evaluation(tried, "32-true", 1, good)["images"] == 1

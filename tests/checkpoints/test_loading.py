@@ -68,27 +68,20 @@ def refusal(model, state, **arguments):
 
 
 @pytest.mark.parametrize("purpose", ["evaluate", "initialise"])
-def test_another_width_is_refused_and_named(purpose, model):
-    message = refusal(model, official_weights("w18_small_v2"), purpose=purpose)
-    assert "holds an official HRNetV2-W18-small-v2 with 19 classes" in message
-    assert "expected HRNetV2-W18-small-v1 with 19 classes" in message
-    assert "(64, 64, 1, 1) instead of (32, 64, 1, 1)" in message
-
-
-@pytest.mark.parametrize("purpose", ["evaluate", "initialise"])
-def test_a_deeper_network_that_contains_the_model_is_refused(purpose):
-    # Every tensor of W18-small-v2 is in a W18 file, with the same shape.
-    message = refusal(create_model("hrnet_w18_small_v2"), official_weights("w18"), purpose=purpose)
-    assert "official HRNetV2-W18 with 19 classes" in message
-    assert "966 too many" in message
-
-
-@pytest.mark.parametrize("variant", ["w18_small_v1", "w18_small_v2", "w18", "w48"])
-def test_every_variant_is_recognised_by_its_tensors(variant, model):
-    with torch.device("meta"):
-        other = create_model(f"hrnet_{variant}", num_classes=7)
-    title = variant.replace("_", "-").capitalize()
-    assert f"official HRNetV2-{title} with 7 classes" in refusal(model, to_official(other))
+@pytest.mark.parametrize(
+    ("small", "large", "difference"),
+    [
+        ("w18_small_v1", "w18_small_v2", "(64, 64, 1, 1) instead of (32, 64, 1, 1)"),
+        # Every tensor of W18-small-v2 is in a W18 file, with the same shape.
+        ("w18_small_v2", "w18", "966 too many"),
+    ],
+)
+def test_a_larger_network_is_refused_and_named(small, large, difference, purpose):
+    message = refusal(create_model(f"hrnet_{small}"), official_weights(large), purpose=purpose)
+    expected, title = (name.replace("_", "-").capitalize() for name in (small, large))
+    assert f"an official HRNetV2-{title} with 19 classes" in message
+    assert f"expected HRNetV2-{expected} with 19 classes" in message
+    assert difference in message
 
 
 def test_other_classes_are_refused_for_evaluation_and_keep_the_backbone_for_initialisation():
@@ -106,7 +99,7 @@ def test_other_classes_are_refused_for_evaluation_and_keep_the_backbone_for_init
     assert len(report.matched) == len(OFFICIAL) - 2
 
 
-def test_a_wrong_source_or_purpose_is_answered(model):
+def test_a_wrong_source_or_purpose_is_refused(model):
     known = "Known: auto, official, official_torch04, imagenet, timm, mmseg, hrseg"
     assert known in refusal(model, OFFICIAL, source="offical")
     assert "Known: evaluate, initialise" in refusal(model, OFFICIAL, purpose="train")
@@ -123,24 +116,15 @@ def test_damaged_and_other_files_are_refused_by_name(model, tmp_path):
         assert "w.pth is damaged, truncated, or not a checkpoint" in refusal(
             model, tmp_path / "w.pth"
         )
-    (tmp_path / "w.safetensors").write_bytes(whole)
-    assert "w.safetensors is damaged" in refusal(model, tmp_path / "w.safetensors")
     torch.save(torch.ones(2), tmp_path / "w.pth")
     assert "w.pth contains a Tensor" in refusal(model, tmp_path / "w.pth")
 
 
-def test_a_url_a_missing_file_and_a_folder_are_answered(model, tmp_path):
+def test_a_url_a_missing_file_and_a_folder_are_refused(model, tmp_path):
     assert "is a URL" in refusal(model, "https://example.org/w.pth")
     assert str(tmp_path / "no.pth") in refusal(model, tmp_path / "no.pth")
     assert "No such file" in refusal(model, tmp_path / "no.pth")
     assert "Is a directory" in refusal(model, tmp_path)
-
-
-def test_one_tensor_renamed_is_refused(model):
-    names = {"stage3.0.branches.1.0.bn1.bias": "stage3.0.branches.1.0.bn1.beta"}
-    message = refusal(model, {names.get(key, key): t for key, t in OFFICIAL.items()})
-    assert "1 missing (backbone.stage3.0.branches.1.0.bn1.bias)" in message
-    assert "1 too many (backbone.stage3.0.branches.1.0.bn1.beta)" in message
 
 
 def test_an_fcn_file_draws_the_regions_of_an_ocr_head():
@@ -179,7 +163,7 @@ def test_every_tensor_of_every_variant_is_matched_both_ways(variant):
         assert back == official_keys(variant)
 
 
-def test_an_output_v1_is_told_from_v2():
+def test_output_v1_and_v2_are_distinguished():
     v1, v2 = (create_model(VARIANT, output=output) for output in ("v1", "v2"))
     message = refusal(v2, v1.state_dict())
     assert "holds an hrseg HRNetV1-W18-small-v1 with 19 classes, expected HRNetV2-W18" in message

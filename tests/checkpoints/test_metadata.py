@@ -6,6 +6,7 @@ import hrseg
 from hrseg.checkpoints.metadata import FORMAT, ExportMetadata, build_metadata, read_metadata
 from hrseg.config.protocols import Protocol
 from hrseg.errors import ConfigError
+from tests.hostile import laughs
 
 METADATA = {
     "architecture": {"backbone": "hrnet_w18", "head": "fcn", "num_classes": 2, "bn_momentum": 0.1},
@@ -33,21 +34,20 @@ def test_plugin_and_export_are_optional_parts():
     )
     read = read_metadata(built, "m.onnx")
     assert (read.plugin, read.export) == ("p.py", export)
-    with pytest.raises(ConfigError, match=r"damaged: export.input: Input should be 'uint8' or"):
-        read_metadata(METADATA | {"export": {"input": "x", "output": "ids"}}, "m.onnx")
 
 
 WRONG = [
-    ("architecture", ["x", {"backbone": ["hrnet_w18"], "num_classes": 2}, {"num_classes": 2},
+    ("architecture", [{"num_classes": 2},
                       {"backbone": "hrnet_w18", "num_classes": 2, "exec": "x"}]),
-    ("class_names", [["road"], [1, 2], ["road", "a\x1b[2J"], ["road", "a\nb"]]),
-    ("palette", [[[0, 0, 0]], [[0, 0, 0], [0, 0, 256]], "x"]),
-    ("flip_pairs", [[[0, 2]], [[0]]]),
-    ("mean", [[0.5], [0.5, 0.5, float("nan")]]),
+    ("class_names", [["road"], [1, 2], ["road", "a\x1b[2J"]]),
+    ("palette", [[[0, 0, 0]], [[0, 0, 0], [0, 0, 256]]]),
+    ("flip_pairs", [[[0, 2]]]),
+    ("mean", [[0.5, 0.5, float("nan")]]),
     ("std", [[0, 0.2, 0.2]]),
-    ("protocol", [[1], {"scales": []}, {"unknown": 1}, {"pad_multiple": 10**9}]),
-    ("format", [0, "1"]),
-    ("version", [None, "\x1b[2J"]),
+    ("protocol", [{"scales": []}, {"unknown": 1}]),
+    ("export", [{"input": "x", "output": "ids"}]),
+    ("format", [0]),
+    ("version", ["\x1b[2J"]),
 ]  # fmt: skip
 
 
@@ -74,16 +74,9 @@ def test_a_newer_format_is_refused_with_its_version():
     assert f"this hrseg, {hrseg.__version__}, " in str(error.value)
 
 
-def endless(depth=60):
-    nested = ["ha"]
-    for _ in range(depth):
-        nested = [nested, nested]
-    return nested
-
-
 @pytest.mark.parametrize(
     "change",
-    [{"more": endless()}, {"class_names": ["a" * 10**7, "b"]}, {"mean": object()}],
+    [{"more": laughs()}, {"class_names": ["a" * 10**7, "b"]}, {"mean": object()}],
 )
 def test_metadata_without_an_end_or_with_objects_is_refused_before_validation(change):
     with pytest.raises(ConfigError, match="not plain data, or far too large"):

@@ -22,27 +22,17 @@ def model():
     return create_model(VARIANT)
 
 
-def logits(model, name="families"):
+def logits(model):
     with torch.no_grad():
-        return model.eval()(image(name, 64, 96))
+        return model.eval()(image("families", 64, 96))
 
 
-def refusal(state, backbone=VARIANT, **arguments):
-    """The message of a refusal."""
+def refusal(state, **arguments):
     with pytest.raises(ConfigError) as error:
-        load_weights(create_model(backbone), state, **arguments)
+        load_weights(create_model(VARIANT), state, **arguments)
     message = str(error.value)
     assert message.count("\n") < 4
     return message
-
-
-def notes(state, **arguments):
-    """What the report adds to the counts."""
-    return load_weights(create_model(VARIANT), state, **arguments).notes
-
-
-def head(state):
-    return {key: tensor for key, tensor in state.items() if "decode_head." in key}
 
 
 class Torch04BatchNorm(nn.BatchNorm2d):
@@ -99,7 +89,7 @@ UNSIGNED = f"it has no batch counters and {NEGATIVE} of them are negative"
         (OFFICIAL, "w_torch04.pth", f"{ABSOLUTE}: it is named torch04, but has batch counters"),
     ],
 )
-def test_the_rule_of_the_norms_is_told_by_name_and_keys_and_reported(
+def test_the_rule_of_the_norms_follows_from_name_and_keys_and_is_reported(
     state, name, note, model, tmp_path
 ):
     torch.save(state, tmp_path / name)
@@ -108,11 +98,11 @@ def test_the_rule_of_the_norms_is_told_by_name_and_keys_and_reported(
     assert report.family == ("official_torch04" if ABSOLUTE in note else "official")
     assert note in str(report).splitlines()
     # A state dict that was read before is treated as its file.
-    assert notes(state, origin=tmp_path / name) == [note]
+    assert load_weights(model, state, origin=tmp_path / name).notes == [note]
 
 
 def test_a_source_that_is_named_decides_and_the_report_warns(model):
-    assert notes(TORCH04, source="official") == [
+    assert load_weights(model, TORCH04, source="official").notes == [
         f'warning: {AS_THEY_ARE}, as asked; source="auto" has them read as |weight| + 1e-5: '
         + UNSIGNED
     ]
@@ -146,7 +136,7 @@ def test_a_bare_backbone_initialises_as_official_or_as_imagenet(model):
     assert report.family == "imagenet" and report.notes == []
 
 
-def test_an_imagenet_file_is_no_model_to_evaluate():
+def test_an_imagenet_file_is_refused_for_evaluation():
     message = refusal(IMAGENET, origin="w.pth")
     assert "w.pth is an ImageNet classification file (HRNetV2-W18-small-v1 without" in message
     assert 'purpose="initialise"' in message and "`model.weights`" in message
@@ -169,11 +159,9 @@ def test_an_mmseg_file_gives_the_logits_of_the_official_one(source, model, tmp_p
     assert np.abs(OFFICIAL["last_layer.0.bias"].numpy()).max() > 0.1
 
 
-def test_an_auxiliary_head_of_mmseg_is_named_and_not_used():
-    auxiliary = {
-        f"auxiliary_head.{key[len('decode_head.') :]}": t for key, t in head(MMSEG).items()
-    }
-    assert notes(MMSEG | auxiliary)[0] == "auxiliary head, 8 tensors not used"
+def test_an_auxiliary_head_of_mmseg_is_named_and_not_used(model):
+    auxiliary = {"auxiliary_head.conv_seg.weight": torch.ones(1)}
+    assert load_weights(model, MMSEG | auxiliary).notes[0] == "auxiliary head, 1 tensors not used"
 
 
 def test_an_mmseg_file_with_another_head_is_refused_by_name():
@@ -185,12 +173,7 @@ def test_an_mmseg_file_with_another_head_is_refused_by_name():
 
 @pytest.mark.parametrize(
     ("state", "source", "title"),
-    [
-        (OFFICIAL, "imagenet", "an official"),
-        (TORCH04, "hrseg", "an official torch 0.4"),
-        (IMAGENET, "official", "an ImageNet classification"),
-        (MMSEG, "hrseg", "an mmseg"),
-    ],
+    [(TORCH04, "hrseg", "an official torch 0.4"), (MMSEG, "official", "an mmseg")],
 )
 def test_another_family_than_asked_for_is_refused_and_named(state, source, title):
     message = refusal(state, source=source, origin="w.pth")
@@ -200,13 +183,7 @@ def test_another_family_than_asked_for_is_refused_and_named(state, source, title
 
 
 @pytest.mark.parametrize(
-    ("prefix", "state"),
-    [
-        ("ema_model.module.", OFFICIAL),
-        ("student_model.", MMSEG),
-        ("backbone.", MMSEG),
-    ],
-    ids=["wrapped_twice", "mmseg", "doubled"],
+    ("prefix", "state"), [("ema_model.module.", OFFICIAL), ("backbone.", MMSEG)]
 )
 def test_an_unknown_prefix_is_named_and_its_repair_works(prefix, state, model):
     state_dict = weight_files.prefixed(prefix, state) | {"loss.weight": torch.ones(19)}
@@ -223,13 +200,7 @@ def test_weights_under_another_entry_are_found_and_named():
 
 
 @pytest.mark.parametrize(
-    "state",
-    [
-        {"conv1.weight": torch.zeros(64, 3, 7, 7), "fc.weight": torch.zeros(1000, 512)},
-        {"epoch": 3},
-        {"state_dict": {0: torch.zeros(3)}},
-    ],
-    ids=["another_network", "no_tensors", "numbered"],
+    "state", [{"fc.weight": torch.zeros(9, 5)}, {"epoch": 3}, {"state_dict": {0: torch.zeros(3)}}]
 )
 def test_unrelated_tensors_are_refused(state):
     message = refusal(state, origin="w.pth")

@@ -38,7 +38,6 @@ def test_the_distribution_worked_by_hand():
 def test_an_image_without_a_scored_pixel_is_left_out():
     counts = np.array([GOOD, [[0, 0, 0], [0, 0, 0]]])
     assert image_iou(counts, ["road", "car"])["min"] == 1.0
-    assert bootstrap(counts, ["road", "car"], "zero")["miou"] == [1.0, 1.0]
     assert bootstrap(counts, ["road", "car"])["miou"] == [1.0, 1.0]
     found = image_iou(counts[1:], ["road", "car"])
     assert [found[key] for key in ("min", "median", "max", "mean")] == [None] * 4
@@ -64,27 +63,20 @@ def test_absent_classes_count_as_the_protocol_says():
     assert bootstrap(counts, "ab")["classes"][1]["iou"] is None
 
 
-def simulated(generator, images=60):
-    """Images whose share of found pixels varies from one to the next."""
-    truth = generator.integers(50, 150, (images, 3))
-    found = generator.binomial(truth, generator.beta(8, 3, (images, 3)))
-    return np.stack([found, truth, truth], -1)
-
-
-def miou(counts):
-    hit, truth, pred = np.moveaxis(counts.sum(0), -1, 0)
-    return float((hit / (truth + pred - hit)).mean())
-
-
 def test_the_interval_is_that_of_scipy():
-    counts = simulated(np.random.default_rng(0))
+    """60 images whose share of found pixels varies from one to the next."""
+    generator = np.random.default_rng(0)
+    truth = generator.integers(50, 150, (60, 3))
+    found = generator.binomial(truth, generator.beta(8, 3, (60, 3)))
+    counts = np.stack([found, truth, truth], -1)
 
-    def statistic(index):
-        return miou(counts[index])
+    def miou(index):
+        hit, truth, pred = np.moveaxis(counts[index].sum(0), -1, 0)
+        return float((hit / (truth + pred - hit)).mean())
 
     theirs = stats.bootstrap(
-        (np.arange(len(counts)),), statistic, n_resamples=4000, method="percentile",
-        vectorized=False, rng=np.random.default_rng(1),
+        (np.arange(60),), miou, n_resamples=4000, method="percentile", vectorized=False,
+        rng=np.random.default_rng(1),
     ).confidence_interval  # fmt: skip
     ours = bootstrap(counts, "abc", resamples=4000)["miou"]
     assert ours == pytest.approx([theirs.low, theirs.high], abs=0.002)
@@ -118,7 +110,7 @@ def test_details_of_a_folder_are_printed_and_added_to_its_scores(folder, capsys)
     assert found["boundary"]["5"]["classes"][0]["share_of_errors"] == 0.5
     assert found["bootstrap"]["miou"] == pytest.approx([(0.95 + 20 / 21) / 2] * 2)
     printed = capsys.readouterr().out
-    assert "[b]road" in printed and "errors" in printed
+    assert "[b]road" in printed
     # No number is cut at the usual 80 columns.
     sky = next(line for line in printed.splitlines() if "sky" in line)
     assert "95.00 to 95.00" in sky and "50.00" in sky

@@ -33,40 +33,32 @@ def test_scores_and_records_are_read_as_written_with_unknown_keys(tmp_path):
     assert read_records(put(tmp_path, [ROW | {"later": 1}]), 2) == [record]
 
 
-@pytest.mark.parametrize("text", ["{", "[" * 10**6, "", "[]"])
+@pytest.mark.parametrize("text", ["{", "[" * 10**6, "[]"])
 def test_a_file_without_scores_is_damaged(text, tmp_path):
     with pytest.raises(ConfigError, match=r"x\.json is damaged"):
         read_scores(put(tmp_path, text))
 
 
-WRONG = [
-    ("miou", ["x", float("nan"), 2]),
-    ("classes", [[], [CLASS] * 256, [{**CLASS, "name": "a\x1b[2J"}], [{"name": "a"}],
-                 [{**CLASS, "iou": "<b>"}, CLASS]]),
-    ("confusion_matrix", [[["x"]], [[1]], [[1, 2], [3]], [[1, 2], [3, -4]]]),
-    ("absent_classes", ["other"]),
-    ("protocol", [{"scales": ["x"]}, {"unknown": 1}]),
-    ("checkpoint", [3]),
-]  # fmt: skip
-
-
-@pytest.mark.parametrize(("key", "value"), [(key, value) for key, row in WRONG for value in row])
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("miou", float("nan")),
+        ("classes", [{**CLASS, "name": "a\x1b[2J"}]),
+        ("classes", [{**CLASS, "iou": "<b>"}, CLASS]),
+        ("confusion_matrix", [[1]]),
+        ("confusion_matrix", [[1, 2], [3, -4]]),
+        ("protocol", {"unknown": 1}),
+    ],
+)
 def test_a_wrong_score_is_refused_by_the_name_of_its_key(key, value, tmp_path):
     with pytest.raises(ConfigError, match=rf"damaged: {key}"):
         read_scores(put(tmp_path, {**SCORES, key: value}))
 
 
-def test_a_missing_score_is_named(tmp_path):
-    scores = {key: value for key, value in SCORES.items() if key != "miou"}
-    with pytest.raises(ConfigError, match="damaged: miou: Field required"):
-        read_scores(put(tmp_path, scores))
-
-
 @pytest.mark.parametrize(
     "row",
-    ["x", {}, {**ROW, "name": "a" * 10**6}, {**ROW, "size": [3]}, {**ROW, "counts": [[0, 2, 5]]},
-     {**ROW, "counts": [[-1, 0, 5]]}]
-)  # fmt: skip
+    [{}, {**ROW, "name": "a" * 10**6}, {**ROW, "counts": [[0, 2, 5]]}],
+)
 def test_a_wrong_record_is_refused_by_its_number(row, tmp_path):
     with pytest.raises(ConfigError, match=r"damaged: 1\b"):
         read_records(put(tmp_path, [ROW, row]), 2)

@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 import hrseg
 from hrseg.checkpoints.reading import read_checkpoint
@@ -35,9 +36,8 @@ def exported(checkpoint, tmp_path_factory):
     for module in ("onnxscript", "onnxruntime", "openvino"):
         pytest.importorskip(module)
     folder = tmp_path_factory.mktemp("files")
-    predictor = hrseg.load(checkpoint)
-    export(predictor, folder / "w.onnx", Form("onnx"))
-    export(predictor, folder / "w.xml", Form("openvino", "normalized", "head"))
+    export(hrseg.load(checkpoint), folder / "w.onnx", Form("onnx"))
+    export(hrseg.load(checkpoint), folder / "w.xml", Form("openvino", "normalized", "head"))
     return folder
 
 
@@ -54,7 +54,7 @@ def test_a_file_predicts_what_its_checkpoint_predicts(name, exported, checkpoint
         np.testing.assert_allclose(got.scores, expected.scores, rtol=1e-3, atol=1e-4)
 
 
-def test_openvino_computes_in_bf16_on_request(exported, checkpoint, images):
+def test_openvino_computes_in_bf16_and_what_a_file_cannot_is_refused(exported, checkpoint, images):
     close = hrseg.load(exported / "w.xml", precision="bf16").predict(images[0])
     exact = hrseg.load(checkpoint).predict(images[0])
     assert (close.mask == exact.mask).mean() > 0.95
@@ -62,6 +62,8 @@ def test_openvino_computes_in_bf16_on_request(exported, checkpoint, images):
         hrseg.load(exported / "w.onnx", precision="bf16")
     with pytest.raises(ConfigError, match="runs on the CPU alone, not on 'cuda'"):
         hrseg.load(exported / "w.onnx", device="cuda")
+    with pytest.raises(ConfigError, match="exported already"):
+        export(hrseg.load(exported / "w.onnx"), exported / "x.onnx", Form("onnx"))
 
 
 def test_the_proof_lies_beside_the_file(exported):
@@ -69,27 +71,21 @@ def test_the_proof_lies_beside_the_file(exported):
         figures = json.loads((exported / f"{name}.proof.json").read_text())
         assert figures["file"] == name and len(figures["shapes"]) == 20
         assert figures["max_difference"] < 1e-4 and figures["agreement"] > 0.999
-    assert {path.name for path in exported.iterdir()} == {
-        "w.onnx", "w.onnx.proof.json", "w.xml", "w.bin", "w.xml.proof.json",
-    }  # fmt: skip
+    assert len(list(exported.iterdir())) == 5  # and w.bin
 
 
-def test_onnx_runtime_alone_gives_what_the_file_says(exported, checkpoint, images):
+def test_onnx_runtime_without_hrseg_predicts_the_same(exported, checkpoint, images):
     import onnxruntime
 
     session = onnxruntime.InferenceSession(exported / "w.onnx")
-    facts = json.loads(session.get_modelmeta().custom_metadata_map["hrseg"])
-    batch = images[0].transpose(2, 0, 1)[None]
-    (logits,) = session.run(["logits"], {"image": batch})
-    assert logits.shape == (1, 3, 65, 97)
+    metadata = json.loads(session.get_modelmeta().custom_metadata_map["hrseg"])
+    (logits,) = session.run(["logits"], {"image": images[0].transpose(2, 0, 1)[None]})
     expected = hrseg.load(checkpoint).predict(images[0]).mask
     assert (logits[0].argmax(0) == expected).mean() > 0.999
-    assert facts["class_names"] == NAMES and facts["export"]["input"] == "uint8"
+    assert metadata["class_names"] == NAMES and metadata["export"]["input"] == "uint8"
 
 
-def test_hrseg_predict_takes_a_file(exported, images, tmp_path, capsys):
-    from PIL import Image
-
+def test_hrseg_predict_accepts_a_file(exported, images, tmp_path, capsys):
     out = tmp_path / "out"
     image = save_image(tmp_path / "a.png", images[0])
     command = ["predict", str(image), "--out", str(out), "--no-overlays"]
@@ -114,7 +110,7 @@ def test_ids_of_torch_export_and_weights_of_safetensors(checkpoint, tmp_path, im
     ("format", "suffix"),
     [("torch-export", ".pt2"), pytest.param("openvino", ".xml", marks=pytest.mark.slow)],
 )
-def test_ocr_on_the_high_resolution_stream_alone(format, suffix, checkpoint, tmp_path):
+def test_ocr_on_only_the_high_resolution_stream(format, suffix, checkpoint, tmp_path):
     torch.manual_seed(0)
     model = hrseg.create_model("hrnet_w18_small_v1", "ocr", num_classes=3, output="v1")
     torch.nn.init.normal_(model.head.cls_head.weight, std=1.0)
@@ -132,17 +128,17 @@ def test_a_failed_proof_leaves_what_stood_there(checkpoint, tmp_path, monkeypatc
     assert [path.name for path in tmp_path.iterdir()] == ["w.safetensors"]
 
 
-def test_the_command_compares_miou_where_the_data_is(checkpoint, tmp_path, capsys, monkeypatch):
+def test_the_command_names_mistakes_and_what_it_wrote(checkpoint, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert main(["export", str(checkpoint), "--format", "safetensors", "--out", "w.pt"]) == 2
-    assert "ends with .safetensors" in capsys.readouterr().err
-    assert main(["export", str(checkpoint), "--format", "safetensors", "--argmax"]) == 2
-    assert main(["export", str(checkpoint), "--int8"]) == 2
-    assert "needs the data" in capsys.readouterr().err
-    assert main(["export", str(checkpoint), "--argmax", "--head-resolution"]) == 2
-    assert main(["export", str(checkpoint), "--images", "-1"]) == 2
-    assert main(["export", str(checkpoint), "data.root=/data"]) == 2
-    assert "lies in no run folder" in capsys.readouterr().err
+    for words, message in (
+        ("--format safetensors --out w.pt", "ends with .safetensors"),
+        ("--format safetensors --argmax", ""),
+        ("--int8", "needs the data"),
+        ("--argmax --head-resolution", ""),
+        ("data.root=/data", "lies in no run folder"),
+    ):
+        assert main(["export", str(checkpoint), *words.split()]) == 2
+        assert message in capsys.readouterr().err
     command = ["export", str(checkpoint), "--format", "safetensors", "--out", "w.safetensors"]
     assert main(command) == 0
     assert "exported: w.safetensors" in capsys.readouterr().out
@@ -165,11 +161,6 @@ def test_int8_is_fitted_and_scored(checkpoint, images, tmp_path, name, format):
         )
     assert figures["miou"]["original"] == 1.0 and figures["miou"]["agreement"] > 0.8
     assert hrseg.load(tmp_path / name).predict(images[0]).mask.shape == (65, 97)
-
-
-def test_an_exported_file_is_not_exported_again(exported):
-    with pytest.raises(ConfigError, match="exported already"):
-        export(hrseg.load(exported / "w.onnx"), exported / "x.onnx", Form("onnx"))
 
 
 def test_a_missing_package_is_named_with_its_repair(monkeypatch, tmp_path):

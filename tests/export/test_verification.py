@@ -47,7 +47,6 @@ def test_an_equal_file_is_proven_at_every_shape_and_on_every_image(predictor, im
     assert (proof["max_difference"] is None) == (given == "ids")
     assert proof["miou"]["agreement"] == 1.0
     assert proof["miou"]["original"] == proof["miou"]["exported"] > 0
-    assert [row["name"] for row in proof["miou"]["classes"]] == predictor.class_names
 
 
 @pytest.mark.parametrize(
@@ -56,20 +55,13 @@ def test_an_equal_file_is_proven_at_every_shape_and_on_every_image(predictor, im
         (lambda logits: logits * 1.01, "logits differ by 1.0e-02"),
         (lambda logits: logits.flip(1), "the class is the same on"),
         (lambda logits: logits * torch.nan, "logits differ by nan"),
+        (lambda logits: logits[:, :2], r"gives \(1, 2, 33, 33\) .*expected \(1, 3, 33, 33\)"),
     ],
 )
 def test_a_file_that_differs_is_refused_with_by_how_much(predictor, change, message):
     with pytest.raises(VerificationError, match=message) as error:
         prove(predictor, behind_an_engine(predictor, change), False, None)
-    assert "not kept" in str(error.value) and error.value.exit_code == 4
-
-
-def test_a_file_of_another_size_is_refused(predictor):
-    candidate = behind_an_engine(predictor, lambda logits: logits[:, :2])
-    with pytest.raises(
-        VerificationError, match=r"gives \(1, 2, 33, 33\) .*expected \(1, 3, 33, 33\)"
-    ):
-        prove(predictor, candidate, False, None)
+    assert error.value.exit_code == 4
 
 
 def test_in_int8_the_loss_of_miou_decides(predictor, images):

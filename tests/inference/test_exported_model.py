@@ -21,11 +21,7 @@ MEAN, STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
 
 def metadata(taken="uint8", given="logits"):
     return {
-        "architecture": {
-            "backbone": "hrnet_w18_small_v1",
-            "num_classes": 3,
-            "align_corners": False,
-        },
+        "architecture": {"backbone": "hrnet_w18_small_v1", "num_classes": 3},
         "class_names": NAMES,
         "palette": [list(color) for color in PALETTE],
         "flip_pairs": [],
@@ -45,19 +41,14 @@ def engine(run, **arguments):
     return Engine(Path("model.onnx"), metadata(**arguments), run)
 
 
-def test_a_file_of_bytes_gets_the_bytes_that_the_image_was_made_of():
+def test_a_file_of_bytes_gets_the_bytes_of_the_image_and_refuses_values_between_them():
     seen = []
     model = engine(lambda image: seen.append(image) or brightest(image))
     image = torch.arange(256, dtype=torch.uint8).repeat(3 * 32).view(1, 3, 32, 256)
     model.outputs(model.normalize(image))
     assert seen[0].dtype == np.uint8 and np.array_equal(seen[0], image.numpy())
-
-
-def test_a_file_of_bytes_refuses_values_between_them():
-    model = engine(brightest)
-    image = model.normalize(torch.randint(0, 256, (1, 3, 32, 32), dtype=torch.uint8))
     with pytest.raises(ConfigError, match=r"takes bytes \(uint8\), but the protocol resizes"):
-        model.outputs(F.interpolate(image, (48, 48), mode="bilinear"))
+        model.outputs(F.interpolate(model.normalize(image), (48, 48), mode="bilinear"))
 
 
 @pytest.mark.parametrize(
@@ -82,7 +73,7 @@ def test_a_file_of_bytes_is_averaged_over_mirror_images():
 
 
 @pytest.mark.parametrize(("name", "runtime"), [("w.onnx", "ONNX Runtime"), ("w.xml", "OpenVINO")])
-def test_damaged_missing_and_foreign_files_are_answered(name, runtime, tmp_path):
+def test_damaged_and_missing_files_are_refused(name, runtime, tmp_path):
     pytest.importorskip({"w.onnx": "onnxruntime", "w.xml": "openvino"}[name])
     with pytest.raises(ConfigError, match=f"no such exported file: .*{name}"):
         open_engine(tmp_path / name)
@@ -92,27 +83,19 @@ def test_damaged_missing_and_foreign_files_are_answered(name, runtime, tmp_path)
 
 
 @pytest.mark.parametrize(
-    ("location", "message"),
+    ("weight", "message"),
     [
-        ("", "hrseg did not export it"),
-        ("../secret", "ONNX Runtime cannot read .*path"),
-        ("/dev/zero", "ONNX Runtime cannot read .*path"),
-        ("link", "ONNX Runtime cannot read .*path"),
+        ("{1.0}", "hrseg did not export it"),
+        ('["location": "../secret"]', "ONNX Runtime cannot read .*path"),
+        ('["location": "link"]', "ONNX Runtime cannot read .*path"),
     ],
 )
-def test_onnx_files_of_others_are_refused_before_they_read_other_files(location, message, tmp_path):
+def test_onnx_files_of_others_are_refused_before_they_read_other_files(weight, message, tmp_path):
     onnx = pytest.importorskip("onnx")
-    weight = onnx.helper.make_tensor("w", onnx.TensorProto.FLOAT, [1], [1.0])
-    if location:
-        weight.ClearField("float_data")
-        weight.data_location = onnx.TensorProto.EXTERNAL
-        weight.external_data.add(key="location", value=location)
-    x, y = (onnx.helper.make_tensor_value_info(n, onnx.TensorProto.FLOAT, [1]) for n in "xy")
-    graph = onnx.helper.make_graph(
-        [onnx.helper.make_node("Add", "xw", "y")], "g", [x], [y], [weight]
+    model = onnx.parser.parse_model(
+        '<ir_version: 9, opset_import: ["": 18]>'
+        f"g (float[1] x) => (float[1] y) <float[1] w = {weight}> {{ y = Add(x, w) }}"
     )
-    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 18)])
-    model.ir_version = 9
     (tmp_path / "secret").write_bytes(b"1234")
     (tmp_path / "given").mkdir()
     (tmp_path / "given/link").symlink_to(tmp_path / "secret")

@@ -1,10 +1,8 @@
 """Threads beside the model: results in order, bounded, no lost error."""
 
-import time
-
 import pytest
 
-from hrseg.inference.prefetch import ahead, map_ahead
+from hrseg.inference.prefetch import ahead
 
 
 def test_items_come_in_order_and_at_most_so_many_are_fetched_ahead():
@@ -31,12 +29,3 @@ def test_an_error_of_the_source_is_raised_after_the_items_before_it():
     assert next(iterator) == 1
     with pytest.raises(KeyError, match="broken"):
         next(iterator)
-
-
-def test_results_come_with_their_items_in_order_whatever_takes_longest():
-    def slow_at_first(number):
-        time.sleep(0.02 if number == 0 else 0)
-        return number * number
-
-    pairs = list(map_ahead(slow_at_first, range(8), workers=2, depth=3))
-    assert [(item, result.result()) for item, result in pairs] == [(n, n * n) for n in range(8)]

@@ -30,11 +30,11 @@ def clip(path, frames=7, size=(50, 66), code="mp4v"):
 @pytest.mark.parametrize("size", [(48, 64), (50, 66)])
 def test_a_video_keeps_its_size_rate_and_number_of_frames(tmp_path, size):
     source, target = clip(tmp_path / "in.mp4", size=size), tmp_path / "out" / "in.mp4"
-    seen = []
-    notes = predict_video(Brightness(), source, target, lambda n, p: seen.append((n, p.mask)))
+    masks = {}
+    notes = predict_video(Brightness(), source, target, lambda n, p: masks.update({n: p.mask}))
     assert notes == []
-    assert [number for number, _ in seen] == list(range(7))
-    assert seen[6][1][:, 0].all() and not seen[6][1][:, -1].any()
+    assert list(masks) == list(range(7))
+    assert masks[6][:, 0].all() and not masks[6][:, -1].any()
     video = cv2.VideoCapture(str(target))
     assert (video.get(cv2.CAP_PROP_FPS), video.get(cv2.CAP_PROP_FRAME_COUNT)) == (12.5, 7)
     last = list(read_frames(video))[-1]

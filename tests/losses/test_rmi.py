@@ -43,6 +43,6 @@ def test_the_value_is_that_of_its_definition(stride):
     assert loss.item() == pytest.approx(by_definition(p, t), rel=1e-4)
 
 
-def test_a_crop_that_is_too_small_is_answered():
+def test_a_crop_that_is_too_small_is_refused():
     with pytest.raises(ConfigError, match=r"crop of \(8, 32\) is too small; expected at least 9"):
         RMI()(torch.randn(1, 3, 8, 32), torch.zeros(1, 8, 32))

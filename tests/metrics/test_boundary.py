@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from hrseg.metrics.boundary import WIDTHS, BoundaryCounts, band, border
+from hrseg.metrics.boundary import WIDTHS, BoundaryCounts, band
 from hrseg.utils.constants import IGNORE_INDEX
 
 
@@ -64,17 +64,15 @@ def test_errors_near_contours_and_inside_worked_by_hand():
     assert counts.summary(["a", "b"])["5"]["share_of_errors"] == 1.0
 
 
-def test_the_border_of_the_image_counts_in_the_bands_of_the_paper_alone():
+def test_the_border_of_the_image_counts_only_in_the_bands_of_the_paper():
     ids = np.zeros((9, 9), np.uint8)
-    assert border((9, 9), 2).sum() == 81 - 25
-    assert border((9, 9), 5).all()
     counts = BoundaryCounts(1, widths=(2,))
     counts.update(ids, ids)
     assert counts.bands[0, 0].tolist() == [56, 56, 56]
     assert counts.pixels_near.sum() == counts.contours.sum() == 0
 
 
-def test_an_edge_to_ignored_pixels_is_no_contour():
+def test_an_edge_to_ignored_pixels_does_not_count_as_contour():
     ids = np.zeros((9, 9), np.uint8)
     ids[:, 5:] = IGNORE_INDEX
     assert not band(ids, 2).any()
@@ -92,7 +90,7 @@ def eroded_away(ids, label, width, border):
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_every_count_is_that_of_erosions_class_by_class(seed):
+def test_every_count_is_that_of_erosions_and_distances_class_by_class(seed):
     pred, truth = blobs(seed, void=False), blobs(seed + 100)
     counts = BoundaryCounts(4)
     counts.update(pred, truth)
@@ -105,14 +103,6 @@ def test_every_count_is_that_of_erosions_class_by_class(seed):
         assert counts.pixels_near[index, label] == near.sum()
         assert counts.wrong_near[index, label] == (near & wrong).sum()
         assert (counts.pixels[label], counts.wrong[label]) == ((truth == label).sum(), wrong.sum())
-
-
-@pytest.mark.parametrize("seed", range(4))
-def test_contours_are_matched_as_distances_say(seed):
-    pred, truth = blobs(seed, void=False), blobs(seed + 100)
-    counts = BoundaryCounts(4)
-    counts.update(pred, truth)
-    pred = np.where(truth == IGNORE_INDEX, IGNORE_INDEX, pred)
     for label in range(4):
         edges = [eroded_away(ids, label, 1, False) for ids in (pred, truth)]
         assert counts.contours[label].tolist() == [edge.sum() for edge in edges]
@@ -127,24 +117,18 @@ def test_a_perfect_prediction_scores_1_and_an_absent_class_nothing():
     truth = blobs(1, num_classes=3)
     counts = BoundaryCounts(4)
     counts.update(np.where(truth == IGNORE_INDEX, 0, truth).astype(np.uint8), truth)
-    for row in counts.summary("abcd")["5"]["classes"][:3]:
-        assert (row["iou"], row["f_score"], row["share_of_errors"]) == (1.0, 1.0, None)
-    absent = counts.summary("abcd")["5"]["classes"][3]
+    *present, absent = counts.summary("abcd")["5"]["classes"]
+    assert {(row["iou"], row["f_score"]) for row in present} == {(1.0, 1.0)}
     assert (absent["iou"], absent["f_score"], absent["errors_near"]) == (None, None, 0)
 
 
 @pytest.mark.parametrize("label", [2, IGNORE_INDEX])
-def test_an_id_that_is_no_class_is_refused_except_where_the_truth_is_ignored(label):
+def test_an_unknown_id_is_refused_unless_the_truth_is_ignored(label):
     pred, truth = np.full((3, 4), label, np.uint8), np.zeros((3, 4), np.uint8)
     counts = BoundaryCounts(2)
     with pytest.raises(ValueError, match=rf"id {label}: expected 0\.\.1"):
         counts.update(pred, truth)
     counts.update(pred, np.full((3, 4), IGNORE_INDEX, np.uint8))
     assert counts.pixels.sum() == 0
-
-
-def test_without_a_scored_pixel_every_score_is_none():
-    counts = BoundaryCounts(1)
-    counts.update(np.zeros((5, 6), np.uint8), np.full((5, 6), IGNORE_INDEX, np.uint8))
-    block = counts.summary("a")["3"]
+    block = counts.summary("ab")["3"]
     assert {block[key] for key in block if key != "classes"} == {None}

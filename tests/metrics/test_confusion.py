@@ -25,12 +25,6 @@ def test_rows_are_the_truth_and_counts_are_int64():
     assert torch.equal(matrix, HAND)
 
 
-def test_one_class_is_scored():
-    matrix = confusion([[0, 0, 0]], [[0, 0, 255]], num_classes=1)
-    assert iou(matrix).tolist() == [1.0]
-    assert summarize(matrix, ["road"])["confusion_matrix"] == [[2]]
-
-
 def test_scores_of_a_hand_worked_case_are_plain_data():
     scores = json.loads(json.dumps(summarize(HAND, ["road", "car", "bus"]), allow_nan=False))
     assert scores["miou"] == pytest.approx((3 / 6 + 2 / 5) / 2)
@@ -76,41 +70,25 @@ def test_integer_types_do_not_matter(pred_type, target_type):
     assert torch.equal(confusion(pred.to(pred_type), target.to(target_type), 200), expected)
 
 
-@pytest.mark.parametrize("value", [3, 255, -1, 70_000])
-def test_a_wrong_prediction_is_refused_by_its_value(value):
-    with pytest.raises(ValueError, match=rf"predicted id {value} .*expected 0\.\.2"):
-        confusion([0, value], [1, 1])
-
-
 @pytest.mark.parametrize("value", [3, 254, -1, 70_000])
-def test_a_wrong_target_is_refused_by_its_value(value):
-    with pytest.raises(ValueError, match=rf"true id {value} .*expected 0\.\.2 or 255"):
-        confusion([0, 1, 1], [1, value, 255])
-
-
-def test_a_refused_update_leaves_the_counts_as_they_were():
+def test_a_wrong_id_is_refused_by_its_value_and_not_counted(value):
     metric = ConfusionMatrix(3)
-    metric.update(torch.tensor([1]), torch.tensor([1]))
-    with pytest.raises(ValueError, match="predicted id 9"):
-        metric.update(torch.tensor([1, 9]), torch.tensor([1, 1]))
-    assert metric.compute().sum() == 1
+    with pytest.raises(ValueError, match=rf"predicted id {value} .*expected 0\.\.2"):
+        metric.update(torch.tensor([0, value]), torch.tensor([1, 1]))
+    with pytest.raises(ValueError, match=rf"true id {value} .*expected 0\.\.2 or 255"):
+        metric.update(torch.tensor([0, 1, 1]), torch.tensor([1, value, 255]))
+    assert metric.compute().sum() == 0
 
 
-def test_other_shapes_and_floats_are_refused():
+def test_other_shapes_are_refused():
     with pytest.raises(ValueError, match=r"pred is \(2,\), target is \(1,\)"):
         confusion([0, 1], [0])
-    with pytest.raises(ValueError, match="integer"):
-        confusion([0.5], [0])
 
 
-@pytest.mark.parametrize(
-    "change", [torch.nn.Module.half, torch.nn.Module.bfloat16, torch.nn.Module.double]
-)
-def test_counts_stay_integers_when_the_model_around_them_changes_its_type(change):
+def test_counts_stay_integers_when_the_model_around_them_changes_its_type():
     metrics = torch.nn.ModuleList([ConfusionMatrix(2)])
     metrics[0].matrix += 2**53 + 1
-    change(metrics)
-    metrics.to(torch.float16)
+    metrics.half().double()
     with torch.autocast("cpu", torch.bfloat16):
         metrics[0].update(torch.tensor([1]), torch.tensor([1]))
     assert metrics[0].matrix.dtype == torch.int64

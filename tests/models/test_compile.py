@@ -23,7 +23,7 @@ def model():
     return create_model("hrnet_w18_small_v1", num_classes=3).to(memory_format=torch.channels_last)
 
 
-def test_a_machine_without_a_compiler_is_answered_before_training(monkeypatch):
+def test_a_missing_compiler_is_an_error_before_training(monkeypatch):
     monkeypatch.setattr(compiled.shutil, "which", lambda name: None)
     with pytest.raises(ConfigError, match=r"C\+\+ compiler"):
         SegmentationTask(model(), ["a", "b", "c"], compile=True)
@@ -39,12 +39,9 @@ def test_activations_are_not_computed_twice_in_a_compiled_network():
 @needs_compiler
 def test_fit_compiles_the_network_once_and_its_evaluations_run_without(tmp_path, monkeypatch):
     made = []
-
-    def recording(name):
-        return lambda network: made.append(name) or network.outputs
-
-    monkeypatch.setattr("hrseg.training.task.compiled_for_training", recording("training"))
-    monkeypatch.setattr("hrseg.training.task.compiled_for_inference", recording("inference"))
+    for name in ("training", "inference"):
+        record = lambda network, name=name: made.append(name) or network.outputs  # noqa: E731
+        monkeypatch.setattr(f"hrseg.training.task.compiled_for_{name}", record)
     loader = torch.utils.data.DataLoader(noise(2), batch_size=1)
     task = SegmentationTask(model(), ["a", "b", "c"], compile=True)
     trainer = silent_trainer(tmp_path, max_epochs=2)

@@ -1,5 +1,3 @@
-import json
-
 import numpy as np
 import pytest
 import torch
@@ -8,13 +6,7 @@ from hrseg.checkpoints.loading import load_weights
 from hrseg.errors import ConfigError
 from hrseg.losses import OHEM, CrossEntropy
 from hrseg.models import create_model
-from tests.golden_weights import (
-    CITYSCAPES_WEIGHTS,
-    GOLDEN,
-    image,
-    labels,
-    official_weights,
-)
+from tests.golden_weights import CITYSCAPES_WEIGHTS, GOLDEN, image, labels, official_weights
 
 TRAIN = np.load(GOLDEN / "train.npz")
 LOSSES = {
@@ -30,13 +22,6 @@ def two_threads():
     torch.set_num_threads(2)
     yield
     torch.set_num_threads(before)
-
-
-@pytest.fixture(scope="module")
-def model():
-    model = create_model("hrnet_w18_small_v2").eval()
-    load_weights(model, official_weights("w18_small_v2"))
-    return model
 
 
 def train(loss, steps):
@@ -82,7 +67,10 @@ def test_upsampling_follows_align_corners_by_hand():
     torch.testing.assert_close(centred.flatten(), torch.tensor([0, 0.25, 0.75, 1]))
 
 
-def test_bf16_autocast_is_close_and_ends_in_float32(model):
+@pytest.mark.parametrize("head", ["", "+ocr"])
+def test_bf16_autocast_is_close_and_ends_in_float32(head):
+    model = create_model("hrnet_w18_small_v2", head=head[1:] or "fcn").eval()
+    load_weights(model, official_weights(f"w18_small_v2{head}"))
     x = image("64x96", 64, 96)
     with torch.no_grad():
         exact = model(x)
@@ -92,33 +80,14 @@ def test_bf16_autocast_is_close_and_ends_in_float32(model):
     assert (logits - exact).abs().max() < 0.05 * exact.abs().max()
 
 
-def test_architecture_is_plain_data_that_makes_the_model_again():
-    model = create_model("hrnet_w18_small_v1", num_classes=7, align_corners=True, bn_momentum=0.2)
-    again = create_model(**json.loads(json.dumps(model.architecture)))
-    again.load_state_dict(model.state_dict())
-    assert again.architecture == model.architecture
-    assert again.backbone.align_corners and again.backbone.bn1.momentum == 0.2
-
-
-def test_output_v1_needs_a_tenth_of_the_head():
-    v1 = create_model("hrnet_w18_small_v1", output="v1")
-    assert v1.head.last_layer[0].weight.shape == (16, 16, 1, 1)
-    assert v1.architecture["output"] == "v1"
-    assert v1(torch.randn(2, 3, 33, 47)).shape == (2, 19, 33, 47)
-    old = {key: value for key, value in v1.architecture.items() if key != "output"}
-    assert create_model(**old).backbone.channels == [16, 32, 64, 128]
-
-
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         ({"backbone": "hrnet_w18", "output": "v3"}, "unknown output 'v3'"),
-        ({"backbone": "w18"}, "unknown backbone 'w18'"),
         ({"backbone": "hrnet_w18", "head": "fnc"}, "unknown head 'fnc'. Did you mean: fcn"),
         ({"backbone": "hrnet_w18", "num_classes": 256}, "num_classes is 256, expected 1 to 255"),
-        ({"backbone": "hrnet_w18", "num_classes": 0}, "num_classes is 0"),
     ],
 )
-def test_wrong_arguments_are_answered(arguments, message):
+def test_wrong_arguments_are_refused(arguments, message):
     with pytest.raises(ConfigError, match=message):
         create_model(**arguments)

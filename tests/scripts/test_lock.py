@@ -18,7 +18,6 @@ LINE = re.compile(r"([\w.-]+)==(\S+) --hash=sha256:([0-9a-f]{64})")
 
 
 def lines(name):
-    """The lines of a file, without comments."""
     return [line for line in (ROOT / name).read_text().splitlines() if not line.startswith("#")]
 
 
@@ -60,8 +59,8 @@ ANSWERS = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("answer", "code", "said"), ANSWERS)
-def test_the_audit_tells_what_it_found_and_whether_it_could_ask(tmp_path, answer, code, said):
+@pytest.mark.parametrize(("answer", "code", "message"), ANSWERS)
+def test_the_audit_reports_flaws_and_whether_it_could_ask(tmp_path, answer, code, message):
     """A stand-in for pip-audit: it answers for one package, or reaches nothing."""
     text = json.dumps({"dependencies": [answer], "fixes": []})
     (tmp_path / "pip_audit.py").write_text(
@@ -76,5 +75,5 @@ def test_the_audit_tells_what_it_found_and_whether_it_could_ask(tmp_path, answer
     command = [sys.executable, str(ROOT / "scripts" / "maintenance" / "audit")]
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert done.returncode == code, done.stderr
-    assert said in done.stdout + done.stderr
+    assert message in done.stdout + done.stderr
     assert "Traceback" not in done.stderr
