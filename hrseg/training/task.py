@@ -158,6 +158,11 @@ class SegmentationTask(pl.LightningModule):
         logits: Tensor = self.model(self.normalize(image))
         return logits
 
+    def setup(self, stage: str) -> None:
+        # Lightning warns of a hook of the module beside any DataModule; here that is the intention.
+        hook = "You have overridden `on_before_batch_transfer` in `LightningModule` but"
+        warnings.filterwarnings("ignore", hook)
+
     def on_fit_start(self) -> None:
         data = getattr(self.trainer, "datamodule", None)
         self.data_names = [name for name, kind in DATASETS.items() if type(data) is kind]

@@ -190,3 +190,13 @@ def test_a_class_name_with_control_characters_or_too_long_is_refused(name, tmp_p
     with pytest.raises(ConfigError, match=r"the name of class 1 is .*expected a line") as error:
         folder(tmp_path, class_names=[])
     assert len(str(error.value)) < 1500 and "\x1b" not in str(error.value)
+
+
+def test_an_own_transform_acts_on_training_crops_only(tmp_path):
+    root = tree(tmp_path, "train/a", "val/b")
+    data = folder(root, transform=lambda image, mask: {"image": 255 - image, "mask": mask})
+    plain = folder(root)
+    for each in (data, plain):
+        each.setup()
+    assert (data.train_dataset[0]["image"] == 255 - plain.train_dataset[0]["image"]).all()
+    assert (data.val_dataset[0]["image"] == plain.val_dataset[0]["image"]).all()
