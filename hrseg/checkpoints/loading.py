@@ -166,6 +166,7 @@ def load_model(
     content = read_checkpoint(checkpoint)
     metadata = content.get("hrseg")
     if not isinstance(metadata, dict):
+        recognise(content, "auto", str(checkpoint))  # raises if it contains no HRNet
         raise ConfigError(
             f"{checkpoint} does not say what it is a checkpoint of (no 'hrseg' entry).\n"
             "Say it: hrseg predict --config NAME --checkpoint FILE; in Python "

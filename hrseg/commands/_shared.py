@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hrseg.errors import ConfigError, DataError
+from hrseg.utils.files import check_output
 from hrseg.utils.text import printable
 
 if TYPE_CHECKING:
@@ -17,6 +18,9 @@ _TRAINING_ONLY = (
     "limit_val_batches fast_dev_run overfit_batches accelerator devices num_nodes strategy "
     "sync_batchnorm"
 ).split()
+
+_CHECKPOINTS = (".ckpt", ".pth", ".safetensors", ".onnx", ".xml")
+_OTHER_FILES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".mp4", ".yaml", ".yml", ".json", ".csv")
 
 
 def add_config(parser: argparse.ArgumentParser, help: str) -> None:
@@ -37,12 +41,14 @@ def add_overrides(parser: argparse.ArgumentParser) -> None:
 
 
 def config_of(arguments: argparse.Namespace) -> "Config":
-    """Return the config that `--config` names, with the overrides."""
+    """Return the config that `--config` names, with the overrides.
+
+    A file that --json would replace must be of its kind, which `json_keys` tells.
+    """
     from hrseg.config.loader import load_config
 
-    out = getattr(arguments, "json", None)
-    if out is not None and out.is_dir():
-        raise ConfigError(f"--json {out} is a folder; expected a file to write.")
+    if getattr(arguments, "json", None):
+        check_output("--json", arguments.json, arguments.json_keys)
     if not arguments.config:
         raise ConfigError(
             "which config? Say --config FILE; `hrseg configs` lists the shipped ones."
@@ -73,20 +79,28 @@ def checkpoint_to_score(arguments: argparse.Namespace) -> tuple["Config", Path, 
     from hrseg.checkpoints.runs import newest_run, refuse_links, run_of
     from hrseg.config.loader import load_config
 
-    checkpoint = Path(arguments.checkpoint) if arguments.checkpoint else None
+    if Path(arguments.config or "").suffix in _CHECKPOINTS:
+        raise ConfigError(
+            f"--config {arguments.config} is a checkpoint.\n"
+            f"Expected: a YAML file or a shipped config. Fix: --checkpoint {arguments.config}"
+        )
+    checkpoint = find_checkpoint(Path(arguments.checkpoint)) if arguments.checkpoint else None
     run = run_of(checkpoint) if checkpoint else None
     if arguments.config:
         config = load_config(arguments.config, arguments.overrides)
         run = run or (None if checkpoint else newest_run(Path(config.runs), config.name))
     elif checkpoint and not run:
-        raise ConfigError(f"{checkpoint} lies in no run folder: say --config as well.")
+        raise ConfigError(
+            f"{checkpoint} lies in no run folder, so that its data set is unknown.\n"
+            "Expected: a run folder, a checkpoint in one, or a config. Fix: --config NAME_OR_FILE"
+        )
     else:
         run = run or run_of_arguments(arguments)
     if run is not None:
         refuse_links(run)
         if not arguments.config:
             config = load_config(run / "config.yaml", arguments.overrides)
-    checkpoint = find_checkpoint(checkpoint or run or Path())
+    checkpoint = checkpoint or find_checkpoint(run or Path())
     check_root(config)
     for name in _TRAINING_ONLY:
         if not any(pair.startswith(f"trainer.{name}=") for pair in arguments.overrides):
@@ -95,13 +109,31 @@ def checkpoint_to_score(arguments: argparse.Namespace) -> tuple["Config", Path, 
 
 
 def find_checkpoint(path: Path) -> Path:
-    """Return the checkpoint of a path, of a run folder its best one."""
+    """Return the checkpoint of a path, of a run folder its best one.
+
+    Raises:
+        ConfigError: it is missing, a file of another kind, or in a run that is to be named.
+    """
     from hrseg.checkpoints.runs import checkpoint_at
 
     checkpoint = checkpoint_at(path)
-    if not checkpoint.is_file():
-        raise ConfigError(f"no such checkpoint: {checkpoint.absolute()}")
-    return checkpoint
+    expected = f"Expected: a run folder or a file ({', '.join(_CHECKPOINTS)})."
+    if checkpoint.suffix.lower() in _OTHER_FILES:
+        raise ConfigError(f"{checkpoint} is not a checkpoint.\n{expected}")
+    if checkpoint.is_file():
+        return checkpoint
+    if not path.is_dir():
+        raise ConfigError(f"no such checkpoint: {checkpoint.absolute()}\n{expected}")
+    runs = sorted(file.parents[1] for file in path.glob("*/checkpoints/*.ckpt"))
+    run = path / "latest" if path / "latest" in runs else runs[-1] if runs else None
+    raise ConfigError(
+        f"{path} is a folder without a checkpoint"
+        + (
+            f"; it contains {len(set(runs))} runs.\n{expected} Fix: name {run}"
+            if run
+            else f".\n{expected}"
+        )
+    )
 
 
 def check_root(config: "Config") -> None:
@@ -110,8 +142,10 @@ def check_root(config: "Config") -> None:
     if config.data.name != "synthetic" and not root.is_dir():
         if fault := _foreign_path(config.data.root):
             raise DataError(f"data.root: {fault}")
+        path = root.absolute()
+        fault = f"{path} is a file, not a folder" if root.is_file() else f"no folder {path}"
         raise DataError(
-            f"data.root: no folder {root.absolute()}.\n"
+            f"data.root: {fault}.\n"
             f"Expected the {config.data.name} data set there; say where it is: data.root=/path"
         )
 

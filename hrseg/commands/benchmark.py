@@ -40,6 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
     for command in (model, data, evaluation):
         command.add_argument("--json", metavar="FILE", type=Path, help="write the result as JSON")
+        command.set_defaults(json_keys=("command", "machine"))
 
 
 def _model(arguments: argparse.Namespace) -> None:

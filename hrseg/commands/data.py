@@ -22,11 +22,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     check.add_argument(
         "--hash", action="store_true", help="compare with the manifest of sha256 sums, or write it"
     )
-    check.set_defaults(function=_check)
+    check.set_defaults(function=_check, json_keys=("splits", "faults"))
 
     stats = commands.add_parser("stats", help="class weights, mean and standard deviation")
     stats.add_argument("--split", help="default: the one to train on")
-    stats.set_defaults(function=_stats)
+    stats.set_defaults(function=_stats, json_keys=("split", "mean"))
 
     cache = commands.add_parser("cache", help="decode images once; data.cache=FOLDER uses them")
     cache.add_argument("--verify", action="store_true", help="read it all, find what is damaged")

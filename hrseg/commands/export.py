@@ -10,6 +10,7 @@ from hrseg.commands._shared import (
     run_of_arguments,
 )
 from hrseg.errors import ConfigError
+from hrseg.utils.files import check_output, is_empty, other_kind
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -55,4 +56,9 @@ def run(arguments: argparse.Namespace) -> None:
     taken = "normalized" if arguments.normalized else "uint8"
     form = Form(arguments.format, taken, output, arguments.int8)
     target = Path(arguments.out) if arguments.out else form.default_path(checkpoint, folder)
+    check_output("--out", target)
+    written = [target, *[target.with_suffix(".bin")] * (arguments.format == "openvino")]
+    for file in written if not Path(f"{target}.proof.json").is_file() else ():
+        if not is_empty(file):
+            raise other_kind("--out", file)
     export_checkpoint(checkpoint, target, form, config, arguments.images)

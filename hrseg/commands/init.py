@@ -22,4 +22,8 @@ def run(arguments: argparse.Namespace) -> None:
     text = write_config(inspect_folder(root))
     out.write_text(text, encoding="utf-8")
     print("".join(line for line in text.splitlines(keepends=True) if line.startswith("#")), end="")
-    print(f"wrote {out}. Look it over, then: hrseg fit --config {shlex.quote(str(out))}")
+    quoted = shlex.quote(str(out))
+    print(
+        f"wrote {out}. Look it over, then check every file and train:\n"
+        f"hrseg data check --config {quoted}\nhrseg fit --config {quoted}"
+    )

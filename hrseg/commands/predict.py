@@ -41,7 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     from hrseg.checkpoints.runs import newest_run
     from hrseg.config.loader import load_config, protocol_changes
-    from hrseg.inference.inputs import find_sources
+    from hrseg.inference.inputs import check_out, find_sources
 
     config = load_config(arguments.config, arguments.overrides) if arguments.config else None
     if config and not arguments.checkpoint:
@@ -49,6 +49,7 @@ def run(arguments: argparse.Namespace) -> int:
     changes = {} if config else protocol_changes(arguments.overrides)
     out = Path(arguments.out)
     sources = find_sources(arguments.inputs, leave_out=out)
+    check_out(out)
     checkpoint = find_checkpoint(Path(arguments.checkpoint or newest_run(Path("runs"))))
     from hrseg.inference.outputs import Wanted
     from hrseg.inference.predict_files import predict_files

@@ -14,9 +14,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    from hrseg.checkpoints.runs import refuse_links
+    from hrseg.checkpoints.runs import refuse_links, run_of
 
     folder = run_of_arguments(arguments)
+    if folder.is_file():
+        run = run_of(folder)
+        fix = f"hrseg report {run}" if run else f"hrseg validate --checkpoint {folder}"
+        raise ConfigError(
+            f"{folder} is a file.\n"
+            f"Expected: a run folder, or one of its validate/ folders. Fix: `{fix}`"
+        )
     if not folder.is_dir():
         raise ConfigError(f"no such folder: {folder.absolute()}")
     refuse_links(folder)

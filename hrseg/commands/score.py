@@ -4,6 +4,8 @@ import argparse
 from pathlib import Path
 
 from hrseg.commands._shared import add_config, config_of
+from hrseg.errors import DataError
+from hrseg.utils.files import check_output
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -14,12 +16,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--prediction-ids",
         choices=("raw", "train"),
-        default="raw",
-        help="predictions hold ids as the truth does (raw, the default) or 0..K-1 as hrseg's do",
+        help="predictions contain ids as the truth does (raw) or 0..K-1 (train); "
+        "default: train beside the predict.json of `hrseg predict`, else raw",
     )
 
 
+def check_folder(option: str, folder: Path) -> None:
+    """Raise DataError if the folder of masks that an option names is missing."""
+    if not folder.is_dir():
+        kind = "is a file" if folder.exists() else "does not exist"
+        raise DataError(
+            f"{option} {folder} {kind}.\nExpected: a folder of masks. Fix: {option} FOLDER"
+        )
+
+
 def run(arguments: argparse.Namespace) -> None:
+    if arguments.out is not None:
+        check_output("--out", arguments.out, ("miou", "classes"))
+    for option in ("truth", "prediction"):
+        check_folder(f"--{option}", getattr(arguments, option))
     config = config_of(arguments)
     from hrseg.evaluation.mask_scoring import score_folders
 

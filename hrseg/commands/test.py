@@ -7,7 +7,7 @@ from hrseg.commands._shared import add_config, checkpoint_to_score, print_once
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_config(parser, "config to predict by; default: the run's own")
-    parser.add_argument("--checkpoint", help="file; default: the best one of the newest run")
+    parser.add_argument("--checkpoint", help="file or run; default: the best of the newest run")
 
 
 def run(arguments: argparse.Namespace) -> None:

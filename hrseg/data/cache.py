@@ -24,7 +24,7 @@ from hrseg.utils.constants import IGNORE_INDEX
 Pair = tuple[Path, Path | None]
 _Count = Annotated[int, Field(ge=0)]
 
-INDEX, FORMAT = "index.jsonl", 1
+INDEX, FORMAT = "index.jsonl", 2  # 1: without EXIF orientations
 
 
 @dataclass(frozen=True)

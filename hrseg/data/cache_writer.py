@@ -84,7 +84,8 @@ def _write_pair(cache: Cache, pair: Pair, entry: Entry, read_mask: ReadMask) -> 
     with shard_path(cache.folder, entry.shard).open("r+b") as file:
         file.seek(entry.offset)
         file.write(data)
-    return replace(entry, sources=sources, content=_digest(data))
+    size = image.shape[0], image.shape[1]  # maybe turned by EXIF
+    return replace(entry, sources=sources, size=size, content=_digest(data))
 
 
 def _plan(cache: Cache, pairs: Sequence[Pair]) -> Iterator[tuple[Pair, Entry]]:

@@ -24,6 +24,7 @@ from hrseg.data.samplers import (
 from hrseg.data.transforms import Pipeline, TrainTransform
 from hrseg.data.workers import WatchedLoader
 from hrseg.errors import ConfigError, DataError
+from hrseg.utils.text import some
 
 
 class SegmentationDataModule(LightningDataModule):
@@ -130,13 +131,24 @@ class SegmentationDataModule(LightningDataModule):
                         f"{bare[0]}\nexpected a split with masks to train or score on; "
                         "`hrseg test` predicts without."
                     )
-                check_files(dataset)
+                self._note_absent_names(check_files(dataset), dataset)
                 if note := self.shortfall(split, len(dataset)):
                     warnings.warn(note, stacklevel=2)
         if self.train_dataset is not None:
             self._batch_per_step(devices, accumulated)
             self._check_overlap()
         self.setup(stage)  # last: class_uniform reads every mask
+
+    def _note_absent_names(self, ids: set[int], dataset: SegmentationDataset) -> None:
+        """Warn about the user's class names that the sample of the training masks lacks."""
+        if dataset is not self.train_dataset or not dataset.files or type(self).class_names:
+            return
+        if absent := [name for train, name in enumerate(self.class_names) if train not in ids]:
+            warnings.warn(
+                f"classes without a pixel in a sample of the training masks: {some(absent, 5)}. "
+                "`hrseg data check` counts all",
+                stacklevel=2,
+            )
 
     def shortfall(self, split: str, count: int) -> str | None:
         """Return a note if a split has another number of images than the official one."""

@@ -13,7 +13,7 @@ from torch.utils.data import Dataset
 
 from hrseg.data.cache import Cache
 from hrseg.data.checksums import Manifest, digest_of
-from hrseg.data.images import Array, header_size, named, read_image
+from hrseg.data.images import Array, header_of, header_size, named, read_image
 from hrseg.data.masks import ReadMask
 from hrseg.data.workers import at
 from hrseg.errors import DataError
@@ -120,30 +120,38 @@ class SegmentationDataset(Dataset[dict[str, Any]]):
 def read_pair(pair: tuple[Path, Path | None], read_mask: ReadMask) -> tuple[Array, Array]:
     """Return image (H, W, 3) and mask (H, W), all ignore if there is none; errors as their readers.
 
-    A mask of another size is a DataError.
+    A mask of another size than the image, stored or turned by its EXIF orientation, is a DataError.
     """
-    image = read_image(pair[0])
     if pair[1] is None:
+        image = read_image(pair[0])
         return image, np.full(image.shape[:2], IGNORE_INDEX, np.uint8)
     mask = read_mask(pair[1])
+    image = read_image(pair[0], (mask.shape[0], mask.shape[1]))
     _same_size(pair[0], image.shape[:2], pair[1], mask.shape)
     return image, mask
 
 
-def check_files(dataset: SegmentationDataset, sample: int = 16) -> None:
+def check_files(dataset: SegmentationDataset, sample: int = 16) -> set[int]:
     """Compare the sizes of every image and mask by their headers; read an even sample whole.
+
+    Return the train ids of the sample.
 
     DataError: the first unreadable pair; for a data set that skips: too many of them. A sample
     without two classes is a warning: nothing can be learned from it.
     """
     faults: list[str] = []
+    notes: dict[str, list[Path]] = {}
     ids: set[int] = set()
     count = len(dataset)
     decoded = set(np.linspace(0, count - 1, min(sample, count)).astype(int).tolist())
     for index, (image, mask) in enumerate(dataset.files):
         try:
             if mask is not None:
-                _same_size(image, header_size(image), mask, header_size(mask))
+                mask_size = header_size(mask)
+                size, *orientations = header_of(image, mask_size)
+                _same_size(image, size, mask, mask_size)
+                if note := exif_note(*orientations):
+                    notes.setdefault(note, []).append(image)
             if index in decoded:
                 ids.update(np.unique(dataset.read(index)[1]).tolist())
         except DataError as error:
@@ -158,6 +166,8 @@ def check_files(dataset: SegmentationDataset, sample: int = 16) -> None:
                 f"({100 * MOST:.0f} %). `hrseg data check` lists them all."
             )
         warnings.warn(f"data.on_error=skip: {message}", stacklevel=2)
+    for note, images in notes.items():
+        warnings.warn(f"{len(images)} {note}, e.g. {named(images[0])}", stacklevel=2)
     if any(mask for _, mask in dataset.files) and len(ids - {IGNORE_INDEX}) < 2:
         warnings.warn(
             f"a sample of masks beside {dataset.files[0][1]} holds only the class ids "
@@ -165,6 +175,27 @@ def check_files(dataset: SegmentationDataset, sample: int = 16) -> None:
             "Do the masks need an id_map?",
             stacklevel=2,
         )
+    return ids
+
+
+def exif_note(orientation: int, applied: int) -> str:
+    """Return how the EXIF orientation of an image is treated; "" for an upright image."""
+    if orientation == 1:
+        return ""
+    if applied == 1:
+        return "images used as stored, the size of their masks, without their EXIF orientation"
+    return "images turned upright by their EXIF orientation, as annotation tools do"
+
+
+def size_repair(image: Path) -> str:
+    """Return what was expected of a mask of another size than `image`, and the fix."""
+    _, orientation, _ = header_of(image)
+    if orientation < 5:
+        return "Expected the same size; export the mask again at the image's size."
+    return (
+        f"Expected the same size, or height and width exchanged (EXIF orientation {orientation}).\n"
+        "Fix: export the mask again from the photo in its full size."
+    )
 
 
 def _same_size(
@@ -173,8 +204,7 @@ def _same_size(
     if image_size != mask_size:
         raise DataError(
             f"{named(mask)} is {mask_size[1]}x{mask_size[0]}, its image {named(image)} "
-            f"{image_size[1]}x{image_size[0]} (width x height).\n"
-            "Expected the same size; export the mask again at the image's size."
+            f"{image_size[1]}x{image_size[0]} (width x height).\n{size_repair(image)}"
         )
 
 

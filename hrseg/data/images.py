@@ -2,6 +2,7 @@
 
 import io
 import os
+import shlex
 import stat
 import struct
 import warnings
@@ -14,7 +15,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, UnidentifiedImageError
+from PIL import ExifTags, Image, UnidentifiedImageError
 
 from hrseg.errors import DataError
 from hrseg.utils.text import one_line
@@ -28,31 +29,75 @@ _AS_STORED = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_ANYDEPTH | cv2.IMREAD_IGNORE_ORIE
 _PIXELS = 2**26  # larger images are left to decoders that have limits of their own
 
 
-def read_image(path: Path) -> Array:
-    """Return an image as RGB uint8 (H, W, 3), not rotated by EXIF, as its mask is not either.
+def read_image(path: Path, mask_size: tuple[int, int] | None = None) -> Array:
+    """Return an image as RGB uint8 (H, W, 3), turned by its EXIF orientation.
 
+    Only if its mask, of `mask_size` (height, width), has the stored size alone, the image stays as
+    stored. The benchmark authors' `cv2.imread` always applies the orientation.
     16-bit images are scaled to 8 bits with a warning. DataError: unreadable, or another format.
     """
     data = read_file(path)
     with opened(path, data) as header:
+        orientation = _turn(header, mask_size)
         if header.format != "PNG" and not data.rstrip(b"\0").endswith(b"\xff\xd9"):
             header.load()  # no end: OpenCV fills the missing rows with blanks; Pillow refuses it
     with decoding(path):
         if (rgb := read_png(data, rgb=True)) is not None:
-            return rgb
+            return turned(rgb, orientation)
         image = cv2.imdecode(np.frombuffer(pixels_alone(data), np.uint8), _AS_STORED)
     if image is None:
         raise unreadable(path, None)
     if image.dtype == np.uint16:
         warnings.warn("16-bit images are scaled to 8 bits when they are read", stacklevel=2)
         image = image // 257
-    return image.astype(np.uint8, copy=False)
+    return turned(image.astype(np.uint8, copy=False), orientation)
 
 
-def header_size(path: Path) -> tuple[int, int]:
-    """Return (height, width) without decoding; DataError as `opened` and `open_file`."""
+def turned(image: Array, orientation: int) -> Array:
+    """Return an image (H, W, 3) as viewers show it with this EXIF orientation, 1 to 8."""
+    if orientation == 1:
+        return image
+    if orientation > 4:
+        image = image.swapaxes(0, 1)
+    rows = -1 if orientation in (3, 4, 7, 8) else 1
+    columns = -1 if orientation in (2, 3, 6, 7) else 1
+    return np.ascontiguousarray(image[::rows, ::columns])
+
+
+def header_size(path: Path, mask_size: tuple[int, int] | None = None) -> tuple[int, int]:
+    """Return (height, width) that `read_image` returns, without decoding.
+
+    DataError as `opened` and `open_file`.
+    """
+    return header_of(path, mask_size)[0]
+
+
+def header_of(
+    path: Path, mask_size: tuple[int, int] | None = None
+) -> tuple[tuple[int, int], int, int]:
+    """Return `header_size`, the EXIF orientation, and the one that `read_image` applies."""
     with open_file(path) as file, Image.open(file, formats=FORMATS) as image:
-        return image.height, image.width
+        applied = _turn(image, mask_size)
+        size = (image.width, image.height) if applied > 4 else (image.height, image.width)
+        return size, _orientation(image), applied
+
+
+def _turn(image: Image.Image, mask_size: tuple[int, int] | None) -> int:
+    """Return the EXIF orientation, or 1 if the mask has the stored size and not the turned one."""
+    orientation, stored = _orientation(image), (image.height, image.width)
+    as_stored = orientation > 4 and mask_size == stored and stored[0] != stored[1]
+    return 1 if as_stored else orientation
+
+
+def _orientation(image: Image.Image) -> int:
+    # Without EXIF in its header, Pillow decodes a whole PNG to look behind it.
+    if "exif" not in image.info:
+        return 1
+    try:
+        orientation = int(image.getexif().get(ExifTags.Base.Orientation, 1))
+    except Exception:  # damaged EXIF
+        return 1
+    return orientation if 1 <= orientation <= 8 else 1
 
 
 def read_file(path: Path) -> bytes:
@@ -109,6 +154,11 @@ def named(path: Path) -> str:
 
 def unreadable(path: Path, reason: object) -> DataError:
     """Return the error of a file that cannot be read; None: for an unknown reason."""
+    if isinstance(reason, PermissionError):
+        return DataError(
+            f"cannot read {named(path)}: Permission denied.\nExpected a file that you may read. "
+            f"Fix: chmod u+r {shlex.quote(named(path))}"
+        )
     if reason is None or isinstance(reason, UnidentifiedImageError):
         reason = "damaged, or not an image"
     if isinstance(reason, OSError) and reason.strerror:

@@ -26,6 +26,7 @@ class MaskReader:
     table: npt.NDArray[np.int16]  # 256 entries raw id -> train id; -1 for unknown raw ids
     repair: str  # fix of an unknown id, the last line of that error
     palette: Palette | None = None  # colour of each raw id; None: masks contain ids
+    coloured: str = ""  # fix of a coloured mask in place of ids; "": `repair`
 
     @property
     def identity(self) -> str:
@@ -34,7 +35,10 @@ class MaskReader:
 
     def __call__(self, path: Path) -> Array:
         """Return the train ids; DataError: unreadable, of a wrong kind, or with an unknown id."""
-        raw = read_index_mask(path) if self.palette is None else _read_rgb_mask(path, self.palette)
+        if self.palette is None:
+            raw = read_index_mask(path, self.coloured or self.repair)
+        else:
+            raw = _read_rgb_mask(path, self.palette)
         unknown = cv2.LUT(raw, (self.table < 0).astype(np.uint8))
         if unknown.any():
             ids, counts = np.unique(raw[unknown > 0], return_counts=True)
@@ -87,11 +91,11 @@ def id_table(
     return table
 
 
-def read_index_mask(path: Path) -> Array:
+def read_index_mask(path: Path, coloured: str = "Save class ids, not colours.") -> Array:
     """Return a mask's raw ids (H, W): grey values, or the indices of a palette image.
 
-    OpenCV is not used: it turns palette images into colours. DataError: unreadable, JPEG, coloured,
-    or with ids above 255.
+    OpenCV is not used: it turns palette images into colours. DataError: unreadable, JPEG, coloured
+    (`coloured` is the fix), or with ids above 255.
     """
     data = read_file(path)
     if (ids := read_png(data, rgb=False)) is not None:
@@ -100,7 +104,7 @@ def read_index_mask(path: Path) -> Array:
     if mask.ndim != 2:
         raise DataError(
             f"{named(path)} is a coloured image ({mode}); expected ids: a grey or palette image.\n"
-            "Colours per class need the mask format rgb (`mask_format: rgb` and a palette)."
+            f"{coloured}"
         )
     if mask.dtype != np.uint8 and (mask.min() < 0 or mask.max() > 255):
         raise DataError(

@@ -1,10 +1,10 @@
 """Inputs of a prediction: files, folders and patterns, and the pixels of each image."""
 
 import glob
+import re
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -12,11 +12,14 @@ from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageOps
 
 from hrseg.errors import ConfigError, DataError
+from hrseg.utils.files import read_object
 
 Input = str | Path | Image.Image | NDArray[np.uint8]
 FORMATS = ("PNG", "JPEG", "TIFF", "WEBP", "BMP")
 IMAGES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".webp", ".bmp")
 VIDEOS = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg")
+MANIFEST = "predict.json"  # settings and results of a prediction, in the folder of its outputs
+OUTPUTS = ("masks", "overlays", "probabilities", "polygons")  # folders in it
 # More pixels are predicted in tiles: whole, as many take 7 GiB (W18-small-v1, 11 classes).
 LARGE = 2**25
 _GEOREFERENCE = (33550, 34264)  # GeoTIFF: pixel scale, transformation
@@ -97,15 +100,22 @@ def find_sources(patterns: Sequence[str], leave_out: Path | None = None) -> list
     """Return the images and videos of files, folders and patterns, each once, in order.
 
     Folders are searched with all below them, except `leave_out`, the folder of the outputs. Raises
-    ConfigError if no file matches a pattern, or two files would have outputs of the same name.
+    ConfigError if no file matches a pattern, all its files lie below `leave_out`, or two files
+    would have outputs of the same name.
     """
     hidden = leave_out.resolve() if leave_out else None
     names: dict[Path, str] = {}
+    for pattern in patterns:
+        kept = {p: n for p, n in _find(pattern).items() if hidden not in p.resolve().parents}
+        if not kept:
+            raise ConfigError(
+                f"{pattern} lies in {leave_out}, the folder of the outputs (--out).\n"
+                "Expected: inputs outside of it. Fix: --out OTHER_FOLDER"
+            )
+        for path, name in kept.items():
+            names.setdefault(path, name)
     by_name: dict[str, Path] = {}
-    for path, name in chain.from_iterable(_find(pattern).items() for pattern in patterns):
-        if hidden is not None and hidden in path.resolve().parents:
-            continue
-        name = names.setdefault(path, name)
+    for path, name in names.items():
         other = by_name.setdefault(name.lower(), path)
         if other != path:
             raise ConfigError(
@@ -115,7 +125,28 @@ def find_sources(patterns: Sequence[str], leave_out: Path | None = None) -> list
     return [Source(path, name, _kind(path)) for path, name in names.items()]
 
 
+def check_out(out: Path) -> None:
+    """Check that the folder of the outputs has no files under their names that others wrote.
+
+    Raises:
+        ConfigError: folders such as masks/ exist, and no predict.json of an earlier prediction.
+    """
+    taken = [name for name in (*OUTPUTS, "legend.png") if (out / name).exists()]
+    if taken and "sha256" not in read_object(out / MANIFEST):
+        raise ConfigError(
+            f"--out {out} contains {', '.join(taken)}, which `hrseg predict` did not write: "
+            f"{MANIFEST} is missing or damaged.\n"
+            "Expected: a new folder, or that of an earlier prediction. Nothing was overwritten.\n"
+            "Fix: --out OTHER_FOLDER"
+        )
+
+
 def _find(pattern: str) -> dict[Path, str]:
+    if re.match(r"[a-z][a-z0-9+.-]+://", pattern, re.IGNORECASE):
+        raise ConfigError(
+            f"{pattern} is a URL.\nExpected: a file, a folder or a pattern on this machine. "
+            "Fix: download it and give its path."
+        )
     path = Path(pattern)
     if path.is_file():
         return {path: path.stem}

@@ -1,7 +1,6 @@
 """Prediction of files: images, videos and large images, with prefetch and resume."""
 
 import hashlib
-import json
 import time
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
@@ -13,19 +12,18 @@ import torch
 from PIL import Image
 
 from hrseg.errors import ConfigError, DataError, HrsegError
-from hrseg.inference.inputs import Source, read_pixels
+from hrseg.inference.inputs import MANIFEST, Source, check_out, read_pixels
 from hrseg.inference.outputs import ENCODERS, Wanted, encoded
 from hrseg.inference.predictor import Prediction, Predictor
 from hrseg.inference.prefetch import map_ahead
 from hrseg.inference.tiling import not_applied
 from hrseg.inference.video import predict_video
 from hrseg.utils.console import note, progress_bar, say
-from hrseg.utils.files import PARTIAL, write_bytes, write_json
+from hrseg.utils.files import PARTIAL, read_object, write_bytes, write_json
 from hrseg.utils.memory import OutOfMemory
 from hrseg.utils.signals import Stopped
 from hrseg.visualize import legend
 
-_MANIFEST = "predict.json"
 _KINDS = {"image": "image{}", "video": "video{}", "tiles": "image{} in tiles"}
 
 
@@ -43,9 +41,10 @@ def predict_files(
     exist and are newer.
 
     Raises:
-        ConfigError: a full disk, tiles that the model cannot do, or a folder to resume that was
-            made with other settings.
+        ConfigError: a full disk, tiles that the model cannot do, or a folder `out` with files of
+            others or with predictions of another checkpoint or protocol.
     """
+    check_out(out)
     predictor.check(tiles=any(source.kind == "tiles" for source in sources))
     kinds = Counter(source.kind for source in sources)
     counts = ", ".join(
@@ -57,20 +56,20 @@ def predict_files(
     say(str(predictor.protocol))
     settings = _settings(predictor, wanted, checkpoint)
     left = list(sources)
+    _check_settings(out / MANIFEST, settings, resume)
     if resume:
-        _check_settings(out / _MANIFEST, settings)
         for partial in out.rglob(f"{PARTIAL}*"):
             partial.unlink()
         left = [source for source in sources if not _is_finished(source, out, wanted)]
         say(f"{len(sources) - len(left)} of {len(sources)} inputs are finished already")
-    write_json(out / _MANIFEST, settings)
+    write_json(out / MANIFEST, settings)
     picture = Image.fromarray(legend(predictor.class_names, predictor.palette))
     write_bytes(out / "legend.png", encoded(picture, "PNG"))
     began = time.monotonic()
     run = _Run(predictor, out, wanted)
     run.predict(left)
     results = {"inputs": len(sources), "faults": run.faults, "notes": run.notes}
-    write_json(out / _MANIFEST, {**settings, **results})
+    write_json(out / MANIFEST, {**settings, **results})
     run.show(time.monotonic() - began)
     say(f"predictions: {out}")
     return run.faults
@@ -208,19 +207,15 @@ def _settings(predictor: Predictor, wanted: Wanted, checkpoint: Path) -> dict[st
     }
 
 
-def _check_settings(manifest: Path, settings: dict[str, Any]) -> None:
-    """Refuse to mix outputs of other settings with new ones."""
-    if not manifest.is_file():
-        return
-    try:
-        earlier = dict(json.loads(manifest.read_text(encoding="utf-8")))
-    except (TypeError, ValueError, RecursionError):
-        earlier = {}
-    for key in ("sha256", "model", "class_names", "precision", "protocol", "wanted"):
+def _check_settings(manifest: Path, settings: dict[str, Any], resume: bool) -> None:
+    """Refuse to mix outputs of other settings with new ones; `resume` needs the same outputs."""
+    earlier = read_object(manifest)
+    keys = ("sha256", "model", "class_names", "precision", "protocol", *["wanted"] * resume)
+    for key in keys if earlier else ():
         if earlier.get(key) != settings[key]:
             named = "checkpoint" if key == "sha256" else key
             raise ConfigError(
-                f"--resume: {manifest.parent} was made with {named} {earlier.get(named)}, "
+                f"{manifest.parent} was made with {named} {earlier.get(named)}, "
                 f"now it is {settings[named]}.\n"
-                "Keep to the settings of the first call, or predict into another folder (--out)."
+                "Expected: the settings of the first call. Fix: --out OTHER_FOLDER"
             )

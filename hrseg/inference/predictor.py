@@ -96,7 +96,13 @@ class Predictor:
         try:
             model = model.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         except (RuntimeError, AssertionError) as error:
-            raise ConfigError(f"device {device!r}: {str(error).partition(chr(10))[0]}") from error
+            reason = str(error).partition("\n")[0]
+            known = "" if reason.startswith("Expected one of") else f": {reason.rstrip('.')}"
+            raise ConfigError(
+                f"device {device!r} cannot be used{known}.\n"
+                "Expected: cpu, cuda, cuda:1 or mps, as far as the machine has them. "
+                "Fix: --device cpu"
+            ) from error
         self.model = model.eval()
         self.class_names: list[str] = metadata["class_names"]
         self.palette: list[list[int]] = metadata["palette"]

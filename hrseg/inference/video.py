@@ -52,8 +52,7 @@ def predict_video(
         written = int(_open(partial).get(cv2.CAP_PROP_FRAME_COUNT))
         if written != done:
             raise cannot_write(target, f"OpenCV wrote {written} of {done} frames.")
-    missing = [f"it claims {claimed} frames, {done} could be read"] if done < claimed else []
-    return ["sound is left out", *missing]
+    return [f"it claims {claimed} frames, {done} could be read"] if done < claimed else []
 
 
 def read_frames(capture: cv2.VideoCapture) -> Iterator[NDArray[np.uint8]]:

@@ -12,6 +12,7 @@ from pytorch_lightning.loggers import TensorBoardLogger
 from pytorch_lightning.trainer.states import TrainerFn
 from rich import get_console
 from rich.markup import escape
+from rich.measure import Measurement
 from rich.table import Table
 
 from hrseg.config.protocols import Protocol
@@ -62,6 +63,9 @@ class ClassScores(Callback):
         write_json(folder / "scores.json", scores)
 
 
+_ABSENT = {"skipped": "mean without absent classes", "zero": "mean with absent classes as 0"}
+
+
 def show_scores(scores: Mapping[str, Any], table: bool = True) -> None:
     """Print the summary and the tables of `scores` (the layout of scores.json)."""
     parts = [f"epoch {scores['epoch'] + 1}"] if "epoch" in scores else []
@@ -69,16 +73,25 @@ def show_scores(scores: Mapping[str, Any], table: bool = True) -> None:
     parts.append(f"pixel accuracy {percent(scores['pixel_accuracy'])}")
     if scores.get("protocol"):
         parts.append(str(Protocol(**scores["protocol"])))
+    elif "absent_classes" in scores:
+        parts.append(_ABSENT[scores["absent_classes"]])
     say("   ".join(parts))
     if not table:
         return
-    get_console().print(_table(scores))
+    console, shown = get_console(), _table(scores)
+    wanted = Measurement.get(console, console.options.update(max_width=10_000), shown).maximum
+    if console.is_terminal and wanted > console.width:
+        shown = _table(scores, narrow=True)
+    console.print(shown)
     if "scale_report" in scores:
         get_console().print(_scale_table(scores["scale_report"]))
 
 
-def _table(scores: Mapping[str, Any]) -> Table:
-    """Return IoU and accuracy per class, fused and of each scale; of many scales only the IoU."""
+def _table(scores: Mapping[str, Any], narrow: bool = False) -> Table:
+    """Return IoU and accuracy per class, fused and of each scale; of many scales only the IoU.
+
+    A `narrow` table has the fused IoU only, which 40 columns can show.
+    """
     per_scale = scores.get("per_scale", {})
     blocks = [("", scores), *(per_scale.items() if len(per_scale) > 1 else ())]
     columns = [
@@ -87,6 +100,7 @@ def _table(scores: Mapping[str, Any]) -> Table:
         for key in ("iou", "accuracy")
         if key == "iou" or not label or len(blocks) < 5
     ]
+    columns = columns[: 1 if narrow else None]
     table = Table("class", padding=(0, 0) if len(columns) > 4 else (0, 1))
     for label, _, key in columns:
         name = "IoU" if key == "iou" else "acc"

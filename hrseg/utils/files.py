@@ -4,7 +4,8 @@ import errno
 import json
 import os
 import shutil
-from collections.abc import Iterator
+import tempfile
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -59,6 +60,51 @@ def write_bytes(path: Path, data: bytes, durable: bool = False) -> None:
 def write_json(path: Path, content: Any, indent: int | None = 1) -> None:
     """Write JSON at once, as `replacing` does."""
     write_bytes(path, json.dumps(content, indent=indent).encode())
+
+
+def check_output(option: str, path: Path, keys: Collection[str] = ()) -> None:
+    """Check before the work that an output file can be written and replaces only its own kind.
+
+    `option` names the file in messages. `keys` are the top-level keys of the JSON that hrseg writes
+    there; an existing file must have them. Without keys the caller judges an existing file.
+
+    Raises:
+        ConfigError: a folder, a file of another kind, or a place that cannot be written.
+    """
+    if path.is_dir():
+        raise ConfigError(f"{option} {path} is a folder.\nExpected: a file to write.")
+    if keys and not (is_empty(path) or set(keys) <= read_object(path).keys()):
+        raise other_kind(option, path)
+    folder = next(parent for parent in path.absolute().parents if parent.is_dir())
+    try:
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError as error:
+        raise ConfigError(
+            f"{path} cannot be written: {folder}: {error.strerror}.\n"
+            f"Expected: a folder that can be written to. Fix: {option} OTHER_FILE"
+        ) from error
+
+
+def is_empty(path: Path) -> bool:
+    """Return whether a file is missing or has no bytes, so that nothing in it can be lost."""
+    return not path.exists() or path.stat().st_size == 0
+
+
+def other_kind(option: str, path: Path) -> ConfigError:
+    """Return the error of an existing output file that an earlier call did not write."""
+    return ConfigError(
+        f"{option} {path} exists and is a file of another kind. It was not overwritten.\n"
+        f"Expected: a new file, or the output of an earlier call. Fix: {option} OTHER_FILE"
+    )
+
+
+def read_object(path: Path) -> dict[str, Any]:
+    """Return the JSON object in a file; {} for a missing file or other content."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return content if isinstance(content, dict) else {}
 
 
 def sync(handle: int) -> None:

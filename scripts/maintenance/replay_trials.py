@@ -68,7 +68,7 @@ LAYOUTS = [
     row("22s", "hrseg init d22s --out o/d22s.yaml", 0, "12 images"),
     row("29", "hrseg init d29 --out o/d29.yaml", 0, "12 images|scene0.*scene1"),
     row("30", "hrseg init d30 --out o/d30.yaml", 0, "3 (of 12 )?images", "on_error|leave|skip"),
-    row("32", "hrseg init d32 --out o/d32.yaml", 3, r"IMG_1\.png", r"img_1\.png"),
+    row("32", "hrseg init d32 --out o/d32.yaml", 3, r"IMG_\d\.png", r"img_\d\.png"),
     row("34", f"hrseg fit --config d34.yaml {SHORT}", 0, "EXIF"),
     row("35", "hrseg init d35 --out o/d35.yaml", 0, "EXIF"),
     row("47", "hrseg init d47 --out o/d47.yaml", 0, "EXIF"),

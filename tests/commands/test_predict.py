@@ -1,5 +1,6 @@
 """`hrseg predict`: what is written, what is left out, what is reported."""
 
+import hashlib
 import json
 import os
 import time
@@ -207,3 +208,65 @@ def test_published_weights_are_predicted_by_the_config_that_says_what_they_are(
     assert main([*command, "--config", "cityscapes_w48"]) == 2
     assert main(["predict", str(photos), "--config", "cityscapes_w48"]) == 2
     assert "name those as well" in capsys.readouterr().err
+
+
+def sums(folder):
+    return {name: hashlib.sha256(data).hexdigest() for name, data in files(folder).items()}
+
+
+@pytest.fixture
+def dataset(tmp_path, photos):
+    """A data set in hrseg's own layout: images/ and true masks of the same names in masks/."""
+    root = tmp_path / "dataset"
+    for image in sorted(photos.glob("*.png")):
+        save_image(root / "images" / image.name, picture((48, 64), 5))
+        save_image(root / "masks" / image.name, np.zeros((48, 64), np.uint8))
+    return root
+
+
+@pytest.mark.parametrize("manifest", [None, "{}", "[", '{"name": "of somebody else"}'])
+def test_the_true_masks_of_a_data_set_are_never_overwritten(
+    run, photos, dataset, capsys, monkeypatch, manifest
+):
+    if manifest is not None:
+        (dataset / "predict.json").write_text(manifest)
+    before = sums(dataset)
+    monkeypatch.chdir(dataset)
+    for resume in ((), ("--resume",)):
+        assert predict(run, photos, "--out", dataset, *resume) == 2
+        message = capsys.readouterr().err
+        assert "contains masks" in message and "Fix: --out" in message
+        assert len(message.splitlines()) <= 4
+    assert sums(dataset) == before
+
+
+@pytest.mark.parametrize("inputs", [["."], ["images"], ["images/0.png", "images/1.png"], ["*/*"]])
+def test_inputs_below_the_folder_of_the_outputs_are_refused(
+    run, dataset, capsys, monkeypatch, inputs
+):
+    before = sums(dataset)
+    monkeypatch.chdir(dataset)
+    assert predict(run, *inputs, "--out", ".") == 2
+    message = capsys.readouterr().err
+    assert f"{inputs[0]} lies in ., the folder of the outputs" in message
+    assert sums(dataset) == before
+
+
+def test_predictions_of_two_checkpoints_or_protocols_are_not_mixed(run, photos, tmp_path, capsys):
+    arguments = [photos / "0.png", "--out", tmp_path / "out"]
+    assert predict(run, *arguments) == 0
+    before = sums(tmp_path / "out")
+    assert predict(run, *arguments, "inference.flip=true") == 2
+    message = capsys.readouterr().err
+    assert "was made with protocol" in message and "Fix: --out OTHER_FOLDER" in message
+    save_untrained(tmp_path / "other" / "checkpoints" / "best.ckpt", seed=1)
+    assert predict(tmp_path / "other", *arguments) == 2
+    assert "was made with checkpoint" in capsys.readouterr().err
+    assert sums(tmp_path / "out") == before
+    assert predict(run, *arguments, "--polygons") == 0
+
+
+def test_a_url_is_refused_with_the_way_to_go(run, capsys):
+    assert predict(run, "https://example.com/a.png") == 2
+    message = capsys.readouterr().err
+    assert "is a URL" in message and "Fix: download it" in message

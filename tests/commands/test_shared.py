@@ -4,6 +4,7 @@ import argparse
 
 import pytest
 
+from hrseg.cli import main
 from hrseg.commands._shared import (
     check_root,
     checkpoint_to_score,
@@ -13,6 +14,8 @@ from hrseg.commands._shared import (
 from hrseg.commands.fit import check_weights, run_to_resume
 from hrseg.config.loader import load_config
 from hrseg.errors import ConfigError, DataError
+
+RUNS = "runs/synthetic_tiny"
 
 
 def words(**given):
@@ -58,7 +61,7 @@ def test_an_exported_file_belongs_to_the_run_that_it_lies_in(runs):
 
 def test_a_file_in_no_run_needs_a_config(runs, tmp_path):
     (tmp_path / "w.ckpt").write_bytes(b"")
-    with pytest.raises(ConfigError, match="lies in no run folder: say --config as well"):
+    with pytest.raises(ConfigError, match=r"lies in no run folder(.|\n)*Fix: --config"):
         checkpoint_to_score(words(checkpoint="w.ckpt"))
     found = checkpoint_to_score(words(checkpoint="w.ckpt", config="synthetic_tiny"))
     assert found[2].name == "synthetic_tiny"
@@ -96,3 +99,37 @@ def test_a_path_of_another_shell_or_system_is_named(root, expected):
     with pytest.raises(DataError) as error:
         check_root(config)
     assert expected in str(error.value)
+
+
+def test_validate_takes_a_run_folder_as_predict_does(runs):
+    for name in ("20260101-000000", "20260202-000000"):
+        _, checkpoint, home = checkpoint_to_score(words(checkpoint=str(runs / name)))
+        assert checkpoint == runs / name / "checkpoints" / "best.ckpt"
+        assert home == runs / name
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["validate", "--checkpoint", "img.png"], ["img.png is not a checkpoint", ".ckpt"]),
+        (["validate", "--checkpoint", "nope.ckpt"], ["no such checkpoint", "nope.ckpt"]),
+        (["validate", "--checkpoint", "empty"], ["empty is a folder without a checkpoint"]),
+        (
+            ["validate", "--config", "w.ckpt", "--checkpoint", "a.yaml"],
+            ["Fix: --checkpoint w.ckpt"],
+        ),
+        (["validate", "w.ckpt"], ["takes no argument 'w.ckpt'", "--checkpoint w.ckpt"]),
+        (["predict", "img.png", "--checkpoint", RUNS], ["2 runs", f"{RUNS}/20260202-000000"]),
+        (["export", RUNS], ["2 runs", f"Fix: name {RUNS}/20260202-000000"]),
+        (["report", "w.ckpt"], ["w.ckpt is a file", "Fix: `hrseg validate --checkpoint w.ckpt`"]),
+        (["fit", "--config", f"{RUNS}/20260101-000000"], ["is a run folder", "config.yaml"]),
+    ],
+)
+def test_a_path_of_another_kind_is_named_with_the_fix(runs, tmp_path, capsys, arguments, expected):
+    (tmp_path / "empty").mkdir()
+    for name in ("img.png", "w.ckpt", "a.yaml"):
+        (tmp_path / name).touch()
+    assert main(arguments) == 2
+    message = capsys.readouterr().err
+    assert all(part in message for part in expected), message
+    assert len(message.splitlines()) <= 4

@@ -78,3 +78,16 @@ def test_names_stay_in_one_line_and_command_no_terminal(tmp_path):
             reader(path)
         lines = str(error.value).splitlines()
         assert len(lines) == 2 and r"line\nbreak\x1b]0;title\x07.png" in lines[0]
+
+
+def test_a_file_without_permission_is_answered_with_chmod_not_with_a_copy(tmp_path, monkeypatch):
+    path = tmp_path / "my mask.png"
+    path.touch()
+
+    def denied(self, mode):
+        raise PermissionError(13, "Permission denied", str(self))
+
+    monkeypatch.setattr("pathlib.Path.open", denied)
+    with pytest.raises(DataError, match="Permission denied") as error:
+        read_image(path)
+    assert f"chmod u+r '{path}'" in str(error.value) and "copy" not in str(error.value)

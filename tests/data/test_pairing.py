@@ -167,3 +167,15 @@ def test_nothing_is_suggested_for_the_right_root_or_where_nothing_is(tmp_path):
     (tmp_path / "set" / "masks").mkdir(parents=True)
     assert suggest_root(tmp_path / "set", holds) == ""
     assert suggest_root(tmp_path / "x" / "y" / "z", holds) == ""
+
+
+def test_a_folder_that_cannot_be_listed_is_named_with_chmod(tmp_path, monkeypatch):
+    """As root permissions do not bite, so the lowest level raises."""
+    (tmp_path / "masks").mkdir()
+
+    def denied(path):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr("os.scandir", denied)
+    with pytest.raises(DataError, match=r"masks: Permission denied[\s\S]*Fix: chmod -R u"):
+        pair_files(tmp_path / "masks", tmp_path / "masks")

@@ -1,6 +1,9 @@
+import json
+
 import numpy as np
 import pytest
 
+from hrseg.cli import main
 from hrseg.config.loader import load_config
 from hrseg.errors import DataError
 from hrseg.evaluation.mask_scoring import score_folders
@@ -37,7 +40,12 @@ def test_scores_are_those_of_the_hand_worked_case(folders, tmp_path):
     [
         (0, "b.png", [0], r"1 of 2 masks .* no prediction.*: b"),
         (1, "town/a.png", [0, 1], r"a\.png is 2x1, its truth .* 4x1"),
-        (1, "town/a.png", [0, 11, 1, 5], "must name a class"),
+        (
+            1,
+            "town/a.png",
+            [0, 11, 1, 5],
+            r"a\.png contains 11, which the config ignores, in 1 pixels",
+        ),
     ],
 )
 def test_a_prediction_that_does_not_fit_is_named(folders, part, name, row, message):
@@ -90,3 +98,39 @@ def test_one_prediction_is_never_taken_for_two_truths(folders):
     (folders[1] / "town" / "a.png").rename(folders[1] / "a.png")
     with pytest.raises(DataError, match=r"2 of 2 masks .* no prediction"):
         score_folders(CONFIG, *folders)
+
+
+@pytest.fixture
+def own(tmp_path):
+    """Truth of 0 and 255, and the predictions of hrseg, which are positions in class_names."""
+    save(tmp_path / "truth" / "a.png", [[0, 255, 255, 255]])
+    save(tmp_path / "out" / "masks" / "a.png", [[0, 1, 1, 0]])
+    manifest = {"sha256": "0", "class_names": ["a", "b"]}
+    (tmp_path / "out" / "predict.json").write_text(json.dumps(manifest))
+    config = load_config("folder", ["data.class_names=[a,b]", "data.id_map={0: 0, 255: 1}"])
+    return config, tmp_path / "truth", tmp_path / "out" / "masks"
+
+
+def test_ids_of_own_predictions_are_read_from_predict_json(own, capsys):
+    assert score_folders(*own)["miou"] == pytest.approx((1 / 2 + 2 / 3) / 2)
+    said = capsys.readouterr().out
+    assert "mean without absent classes" in said
+    assert "read as ids 0..1" in said
+    with pytest.raises(DataError, match="unknown id 1") as error:
+        score_folders(*own, prediction_ids="raw")
+    assert "--prediction-ids train" in str(error.value) and "id_map" not in str(error.value)
+
+
+def test_own_predictions_of_other_classes_are_refused(own):
+    manifest = {"sha256": "0", "class_names": ["b", "a"]}
+    (own[2].parent / "predict.json").write_text(json.dumps(manifest))
+    with pytest.raises(DataError, match="the predictions have the classes b, a, the config a, b"):
+        score_folders(*own)
+
+
+@pytest.mark.parametrize("option", ["--truth", "--prediction"])
+def test_a_missing_folder_is_named_with_its_option(own, tmp_path, capsys, option):
+    given = {"--truth": str(tmp_path), "--prediction": str(tmp_path), option: "nope"}
+    words = [word for pair in given.items() for word in pair]
+    assert main(["score", "--config", "camvid_w18_small", *words]) == 3
+    assert f"{option} nope does not exist" in capsys.readouterr().err

@@ -102,12 +102,12 @@ def _logged(words, log, reads):
                 file.write(f"{self.files[index][0]}\n")
         return read(self, index)
 
-    def slow(path):
+    def slow(path, *options):
         if get_worker_info() is not None:
             time.sleep(0.02)
             if (reads / "hang").exists() and (reads / "hang").read_text() == str(path):
                 (reads / "dead").read_bytes()
-        return read_image(path)
+        return read_image(path, *options)
 
     dataset.SegmentationDataset.read = logged
     dataset.read_image = slow

@@ -7,6 +7,7 @@ import hrseg
 from hrseg.errors import ConfigError, DataError
 from hrseg.utils.memory import OutOfMemory
 from tests.conftest import batch_of, picture, save_image, tiny_task
+from tests.golden_weights import official_weights
 from tests.untrained import save_checkpoint
 
 SIZE = (40, 56)
@@ -56,7 +57,10 @@ def test_a_prediction_shows_itself_and_names_stay_text(checkpoint):
 
 
 def test_a_checkpoint_of_others_is_refused(tmp_path):
-    torch.save({"state_dict": {}}, tmp_path / "other.ckpt")
+    torch.save({"state_dict": {}}, tmp_path / "none.ckpt")
+    with pytest.raises(ConfigError, match="no HRNet weights"):
+        hrseg.load(tmp_path / "none.ckpt")
+    torch.save(official_weights("w18_small_v1"), tmp_path / "other.ckpt")
     with pytest.raises(ConfigError, match="no 'hrseg' entry"):
         hrseg.load(tmp_path / "other.ckpt")
     with pytest.raises(ConfigError):

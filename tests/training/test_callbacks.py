@@ -5,6 +5,7 @@ import pytest
 import torch
 from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.trainer.states import TrainerFn
+from rich import reconfigure
 
 from hrseg.training.callbacks import ClassScores, show_scores
 
@@ -52,6 +53,22 @@ def test_each_scale_has_a_column_when_there_are_several(rendered):
     assert text.count("x0.5") == 2
     assert all(number in text for number in ("43.21", "54.32", "45.00", "87.65", "75.00"))
     assert "x1.0" not in rendered({**SCORES, "per_scale": {"1.0": row}})
+
+
+def test_a_terminal_of_40_columns_has_the_fused_iou_in_whole_cells(rendered):
+    row = {"miou": 0.4, "mean_accuracy": 0.45, "pixel_accuracy": 0.8765}
+    row["classes"] = [{"iou": 0.4321, "accuracy": 0.5432}, {"iou": None, "accuracy": None}]
+    reconfigure(width=40, force_terminal=True, color_system=None)
+    text = rendered({**SCORES, "per_scale": {"0.5": row, "1.0": row}})
+    table = text.splitlines()[1:]
+    assert all(len(line) <= 40 for line in table) and "…" not in text
+    assert "50.00" in text and "43.21" not in text and "[red]sky[/red]" in text
+
+
+def test_the_rule_for_absent_classes_stands_beside_the_miou(rendered):
+    scores = {key: value for key, value in SCORES.items() if key != "protocol"}
+    first = rendered({**scores, "absent_classes": "zero"}).splitlines()[0]
+    assert first.endswith("mean with absent classes as 0")
 
 
 def test_scores_json_belongs_to_the_best_checkpoint_also_after_a_resume(tmp_path, capsys):

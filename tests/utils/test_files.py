@@ -2,11 +2,12 @@
 
 import errno
 import os
+from pathlib import Path
 
 import pytest
 
 from hrseg.errors import ConfigError
-from hrseg.utils.files import cannot_write, replacing, write_bytes
+from hrseg.utils.files import cannot_write, check_output, replacing, write_bytes
 
 
 def test_after_an_error_the_old_file_is_there_and_nothing_half_written(tmp_path):
@@ -56,3 +57,20 @@ def test_a_full_disk_is_one_clear_line(tmp_path, code):
 def test_what_a_library_could_not_write_is_no_full_disk_while_there_is_room(tmp_path):
     error = cannot_write(tmp_path / "a.mp4", "no encoder.")
     assert str(error) == f"{tmp_path / 'a.mp4'} could not be written: no encoder."
+
+
+def test_an_output_replaces_only_a_file_of_its_kind(tmp_path):
+    image, own, empty = tmp_path / "img.png", tmp_path / "own.json", tmp_path / "empty"
+    image.write_bytes(b"\x89PNG")
+    own.write_text('{"miou": 1, "classes": []}')
+    empty.touch()
+    for path in (own, empty, tmp_path / "new" / "deep.json"):
+        check_output("--out", path, ("miou", "classes"))
+    for path, keys in ((image, ("miou",)), (own, ("splits",))):
+        with pytest.raises(ConfigError, match=r"--out .* of another kind(.|\n)*Fix: --out"):
+            check_output("--out", path, keys)
+    with pytest.raises(ConfigError, match="is a folder"):
+        check_output("--out", tmp_path)
+    with pytest.raises(ConfigError, match=r"cannot be written(.|\n)*Fix: --out"):
+        check_output("--out", Path("/proc/x.onnx"))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["empty", "img.png", "own.json"]

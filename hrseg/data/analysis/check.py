@@ -1,7 +1,6 @@
 """Check of every file of a data set: contents of each split, and faults."""
 
 import hashlib
-import io
 import os
 import warnings
 from collections import Counter
@@ -13,12 +12,11 @@ from typing import Any
 import cv2
 import numpy as np
 import numpy.typing as npt
-from PIL import ExifTags, Image
 from torch.utils.data import Dataset
 
 from hrseg.data.datamodule import SegmentationDataModule
-from hrseg.data.dataset import Files
-from hrseg.data.images import named, read_image
+from hrseg.data.dataset import Files, exif_note, size_repair
+from hrseg.data.images import header_of, header_size, named, read_image
 from hrseg.data.masks import ReadMask
 from hrseg.data.workers import WatchedLoader, at
 from hrseg.errors import DataError
@@ -192,35 +190,38 @@ class PairCheck(Dataset[Split]):
         image, mask = self.files[index]
         pair = Split()
         try:
-            _add_image(pair, image)
+            _add_image(pair, image, mask)
         except DataError as error:
             pair.faults.append(Fault(image, str(error)))
         if mask is not None:
             try:
-                _add_mask(pair, mask, self.read_mask(mask))
+                _add_mask(pair, image, mask, self.read_mask(mask))
             except DataError as error:
                 pair.faults.append(Fault(mask, str(error)))
         return pair
 
 
-def _add_image(pair: Split, path: Path) -> None:
+def _add_image(pair: Split, path: Path, mask: Path | None) -> None:
+    try:
+        mask_size = header_size(mask) if mask else None
+    except DataError:  # reported with the mask
+        mask_size = None
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        image = read_image(path)
+        image = read_image(path, mask_size)
     for warning in caught:
         pair.note(str(warning.message), path)
-    data = path.read_bytes()
-    pair.digests[path] = hashlib.sha256(data).hexdigest()
+    pair.digests[path] = hashlib.sha256(path.read_bytes()).hexdigest()
     pair.sizes[image.shape[0], image.shape[1]] += 1
     # OpenCV's doubles are whole numbers but for the square of a square root in some builds' norm.
     pair.sums += np.rint(cv2.sumElems(image)[:3]).astype(np.int64)
     squares = [cv2.norm(plane, cv2.NORM_L2SQR) for plane in cv2.split(image)]
     pair.squares += np.rint(squares).astype(np.int64)
-    if _exif_rotates(data):
-        pair.note("images that EXIF would rotate, used as stored", path)
+    if note := exif_note(*header_of(path, mask_size)[1:]):
+        pair.note(note, path)
 
 
-def _add_mask(pair: Split, path: Path, ids: npt.NDArray[np.uint8]) -> None:
+def _add_mask(pair: Split, image: Path, path: Path, ids: npt.NDArray[np.uint8]) -> None:
     pair.digests[path] = hashlib.sha256(path.read_bytes()).hexdigest()
     pair.pixels += np.bincount(ids.ravel(), minlength=256)
     pair.images += pair.pixels > 0
@@ -229,17 +230,6 @@ def _add_mask(pair: Split, path: Path, ids: npt.NDArray[np.uint8]) -> None:
     if pair.sizes and (rows, columns) not in pair.sizes:
         [(height, width)] = pair.sizes
         wrong = f"{columns}x{rows}, its image {width}x{height} (width x height)."
-        repair = "Expected the same size; export the mask again at the image's size."
-        pair.faults.append(Fault(path, f"{wrong}\n{repair}"))
+        pair.faults.append(Fault(path, f"{wrong}\n{size_repair(image)}"))
     if not pair.pixels[:IGNORE_INDEX].any():
         pair.note("masks all ignored", path)
-
-
-def _exif_rotates(data: bytes) -> bool:
-    try:
-        with Image.open(io.BytesIO(data)) as opened:
-            # Without EXIF in its header, Pillow decodes a whole PNG to look behind it.
-            exif = opened.getexif() if "exif" in opened.info else {}
-            return int(exif.get(ExifTags.Base.Orientation, 1)) not in (0, 1)
-    except Exception:  # damaged EXIF, which is not used
-        return False

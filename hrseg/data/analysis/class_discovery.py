@@ -8,15 +8,19 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from hrseg.data.images import FORMATS, decoding, header_size
+from hrseg.data.dataset import exif_note
+from hrseg.data.images import FORMATS, decoding, header_of
 from hrseg.data.masks import stored_values
 from hrseg.errors import DataError
 from hrseg.utils.constants import IGNORE_INDEX
+from hrseg.utils.text import some
 
 Color = tuple[int, int, int]
 
 VOID_NAMES = ("void", "ignore", "ignored", "unlabelled", "unlabeled", "undefined")
 _GREY_MODES = ("1", "L", "I", "I;16")
+_BLENDS = 16  # so many ids between two others are suspected to be interpolated
+_FAR = 16  # ids of classes drawn as grey levels are at least so far apart
 
 
 @dataclass
@@ -28,7 +32,9 @@ class Survey:
     pixels: Counter[int] = field(default_factory=Counter)  # of each id, or colour as 0xRRGGBB
     palette: list[Color] = field(default_factory=list)  # of the first palette mask
     other_size: list[Path] = field(default_factory=list)  # masks that do not fit their image
-    unreadable: list[Path] = field(default_factory=list)
+    unreadable: dict[Path, str] = field(default_factory=dict)  # and why
+    inner: Counter[int] = field(default_factory=Counter)  # pixels of an id amid the same id
+    exif: Counter[str] = field(default_factory=Counter)  # notes about orientations of images
 
 
 @dataclass
@@ -48,17 +54,20 @@ def take_survey(pairs: Iterable[tuple[Path, Path]]) -> Survey:
     """Read the header of each image and all pixels of each mask."""
     survey = Survey()
     for image_path, mask_path in pairs:
-        path = image_path
+        path = mask_path
         try:
-            size = header_size(image_path)
-            survey.sizes.append(size)
-            path = mask_path
             with decoding(mask_path), Image.open(mask_path, formats=FORMATS) as mask:
-                if (mask.height, mask.width) != size:
+                path, mask_size = image_path, (mask.height, mask.width)
+                size, *orientations = header_of(image_path, mask_size)
+                survey.sizes.append(size)
+                if note := exif_note(*orientations):
+                    survey.exif[note] += 1
+                path = mask_path
+                if mask_size != size:
                     survey.other_size.append(mask_path)
                 _count(mask, survey)
-        except DataError:
-            survey.unreadable.append(path)
+        except DataError as error:
+            survey.unreadable[path] = str(error).partition("\n")[0]
     return survey
 
 
@@ -91,6 +100,11 @@ def _count(mask: Image.Image, survey: Survey) -> None:
         values = red << 16 | green << 8 | blue
     counts = np.bincount(values.ravel())
     survey.pixels.update({int(value): int(counts[value]) for value in np.flatnonzero(counts)})
+    if kind == "grey" and np.count_nonzero(counts) > _BLENDS:
+        block = values[:-1, :-1]
+        inner = (block == values[:-1, 1:]) & (block == values[1:, :-1])
+        ids, numbers = np.unique(block[inner], return_counts=True)
+        survey.inner.update(dict(zip(ids.tolist(), numbers.tolist(), strict=True)))
     survey.kinds[kind] += 1
     if kind == "palette" and not survey.palette:
         flat = mask.getpalette() or []
@@ -99,16 +113,20 @@ def _count(mask: Image.Image, survey: Survey) -> None:
 
 def _id_classes(survey: Survey, names: Sequence[str], palette: Sequence[Color] | None) -> Classes:
     ids = sorted(set(survey.pixels) - {IGNORE_INDEX})
-    if not ids or ids[-1] > IGNORE_INDEX:
-        raise DataError(
-            f"the masks hold {f'ids up to {ids[-1]}' if ids else 'nothing but 255'}; "
-            "expected ids 0..254 of classes, and 255 for ignored pixels."
-        )
+    _refuse_other_ids(survey, ids)
     if set(survey.pixels) == {0, IGNORE_INDEX}:
         warning = "masks hold only 0 and 255: 255 is taken for a class, not for ignored"
         pair = list(names) if len(names) == 2 else ["background", "foreground"]
         id_map = {0: 0, IGNORE_INDEX: 1}
         return Classes(pair, [0, IGNORE_INDEX], id_map=id_map, ignore_ids=(), warnings=[warning])
+    gaps = np.diff([*ids, IGNORE_INDEX])
+    if IGNORE_INDEX in survey.pixels and gaps.min() >= _FAR and len(names) != len(ids):
+        # Grey levels such as 0, 128, 255.
+        if len(names) != len(ids) + 1:
+            names = [f"class_{key}" for key in (*ids, IGNORE_INDEX)]
+        ids.append(IGNORE_INDEX)
+        warning = "the ids are far apart: 255 is taken for a class, not for ignored"
+        return Classes(list(names), ids, id_map=_id_map(ids), ignore_ids=(), warnings=[warning])
     named, warnings = _named(ids, names)
     kept = {key: name for key, name in named.items() if name.lower() not in VOID_NAMES}
     colors = dict(zip(named, palette, strict=False)) if palette else _png_colors(survey)
@@ -122,8 +140,45 @@ def _id_classes(survey: Survey, names: Sequence[str], palette: Sequence[Color] |
     )
 
 
+def _refuse_other_ids(survey: Survey, ids: list[int]) -> None:
+    """Raise DataError for masks of 16 bits, of instances, all ignored, or interpolated."""
+    if not ids:
+        raise DataError("the masks hold nothing but 255; expected ids 0..254 of classes.")
+    if len(ids) > IGNORE_INDEX:
+        raise DataError(
+            f"the masks hold {len(ids)} different ids up to {ids[-1]}: these look like instance "
+            "ids.\nExpected the same id for all objects of a class, 0..254, and 255 for ignored "
+            "pixels.\nFix: export class masks (semantic segmentation) from the annotation tool."
+        )
+    if ids[-1] > IGNORE_INDEX:
+        shown = f"[{some(ids, 5)}]" if len(ids) < 6 else "the list of these ids"
+        raise DataError(
+            f"the masks hold {len(ids)} ids of 16 bits, up to {ids[-1]}.\nExpected ids 0..254 of "
+            "classes, and 255 for ignored pixels, in PNGs of 8 bits.\nFix: number them anew and "
+            f"write the masks again: np.searchsorted({shown}, mask).astype('uint8')"
+        )
+    total = sum(survey.pixels.values())
+    large = [key for key, count in survey.pixels.items() if count >= 0.02 * total]
+    between = [key for key in survey.pixels if min(large) < key < max(large)] if large else []
+    blends = [key for key in between if key not in large]
+    inner, pixels = (
+        sum(counter[key] for key in blends) for counter in (survey.inner, survey.pixels)
+    )
+    if len(blends) >= _BLENDS and inner < 0.5 * pixels:
+        raise DataError(
+            f"the masks look interpolated: {len(blends)} ids between {min(large)} and {max(large)} "
+            f"have {pixels / total:.1%} of the pixels, along borders.\nExpected the ids of classes "
+            "alone.\nFix: export or resize the masks again with nearest-neighbour interpolation."
+        )
+
+
 def _named(ids: list[int], names: Sequence[str]) -> tuple[dict[int, str], list[str]]:
     """Return a name for each raw id, those given or else placeholders, and warnings."""
+    if names and ids[0] == 0 and ids[-1] == len(names) and len(ids) > 2:
+        warning = (
+            f"{len(names)} names for ids 0..{ids[-1]}: they name 1..{ids[-1]}, 0 is unlabelled"
+        )
+        return dict(enumerate(["unlabelled", *names])), [warning]
     if len(names) == len(ids) and ids[-1] >= len(names):
         warning = "ids have gaps: the names were given to the ids found, in their order"
         return dict(zip(ids, names, strict=True)), [warning]
@@ -155,7 +210,7 @@ def _color_classes(
     if survey.kinds["grey"] or survey.kinds["palette"]:
         warnings.append("some masks hold colours, others ids: only one kind can be read")
     known = [code(color) for color in palette or ()]
-    more = [key for key, _ in survey.pixels.most_common() if key not in known]
+    more = [key for key in sorted(survey.pixels) if key not in known]
     if palette and more:
         warnings.append(f"{len(more)} colours are not in the palette of classes.json: ignored")
     elif names and not palette:
@@ -163,6 +218,11 @@ def _color_classes(
     keys = known + more
     if not palette:
         names = [f"class_{position}" for position in range(len(keys))]
+    if not palette and 0 in keys:
+        warnings.append(
+            "black (0, 0, 0) is taken for a class: if it means unlabelled, name it void in a "
+            "classes.json with a palette"
+        )
     named = zip(range(len(keys)), names, strict=False)
     kept = {raw: name for raw, name in named if name.lower() not in VOID_NAMES}
     return Classes(

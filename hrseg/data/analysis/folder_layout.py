@@ -2,6 +2,7 @@
 
 import os
 import re
+import shlex
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -9,20 +10,16 @@ from pathlib import Path
 
 from PIL import Image
 
+from hrseg.data.analysis.unpaired_files import IMAGE, MASK, explain
 from hrseg.data.datasets.folder import SPLIT
 from hrseg.data.images import FORMATS, SUFFIXES
-from hrseg.data.pairing import find_files, read_list
+from hrseg.data.pairing import find_files, read_list, refuse_folder
 from hrseg.errors import DataError
 
 LIST_FOLDERS = ("", "splits/", "lists/", "ImageSets/Segmentation/")
 _TRAIN, _HELD_OUT = "train(?:ing)?", "val(?:id(?:ation)?)?|test(?:ing)?"
-_MASK = (
-    "mask|label|annot|segment|ground.?truth|target|gtfine|gtcoarse"
-    "|(?<![a-z])(?:gt|seg|ann|lbl)(?![a-z])"
-)
-_IMAGE = "image|img|photo|picture|rgb|jpe?g|frame|(?<![a-z])inputs?(?![a-z])"
 # train, trainannot, train_masks; masks_train.
-_SPLIT_FIRST = rf"({_TRAIN}|{_HELD_OUT})((?:[^a-z].*|(?:{_MASK}|{_IMAGE}).*)?)"
+_SPLIT_FIRST = rf"({_TRAIN}|{_HELD_OUT})((?:[^a-z].*|(?:{MASK}|{IMAGE}).*)?)"
 _SPLIT_LAST = rf"(.*[^a-z])({_TRAIN}|{_HELD_OUT})"
 
 
@@ -36,6 +33,8 @@ class Layout:
     splits: tuple[str, ...]  # to train and to validate on, folders or lists; empty: one folder
     pairs: Mapping[str, list[tuple[Path, Path]]]  # by split; by "" if there are no splits
     unpaired: tuple[Path, ...]
+    masks_alone: tuple[Path, ...] = ()  # those of `unpaired` that are masks
+    left_out: tuple[str, ...] = ()  # folders with images that no part of the layout has
 
 
 def find_layout(root: Path) -> Layout:
@@ -45,29 +44,66 @@ def find_layout(root: Path) -> Layout:
         DataError: no such folder, or no pairs.
     """
     if not root.is_dir():
-        raise DataError(f"no folder {root.absolute()}\nexpected one that holds images and masks.")
+        path, fix = root.absolute(), f" Fix: hrseg init {shlex.quote(str(root.parent))}"
+        fault = f"{path} is a file, not a folder" if root.is_file() else f"no folder {path}"
+        raise DataError(
+            f"{fault}.\nExpected a folder that holds images and masks."
+            f"{fix if root.is_file() else ''}"
+        )
     images: dict[str, set[str]] = {}
     masks: dict[str, set[str]] = {}
-    for folder, files in _folders(root):
+    folders = dict(_folders(root))
+    for folder, files in folders.items():
         is_mask, pattern, split = _describe(folder.relative_to(root).parts, files)
         (masks if is_mask else images).setdefault(pattern, set()).add(split)
+    _add_stars(images)
+    _add_stars(masks)
     tried = [_pair(root, *candidate) for candidate in _candidates(images, masks)]
     layouts = [layout for layout in tried if layout is not None]
     if not layouts:
-        seen = ", ".join(sorted({*images, *masks})[:4]) or f"no {', '.join(SUFFIXES)} files"
-        raise DataError(
-            f"{root.absolute()}: no images with masks of the same name (found: {seen}).\n"
-            "Expected folders images and masks, each mask named as its image (images/a.jpg, "
-            "masks/a.png),\nor with a suffix (a_mask.png); splits in folders train and val."
-        )
+        listed = _with_lists(root, Layout("images", "masks", "", (), {}, ()))
+        if listed.splits:
+            return listed
+        raise DataError(explain(root, folders, masks))
     best = max(layouts, key=lambda layout: sum(map(len, layout.pairs.values())))
-    return best if best.splits else _with_lists(root, best)
+    return _with_left_out(root, best if best.splits else _with_lists(root, best), folders)
+
+
+def _add_stars(patterns: dict[str, set[str]]) -> None:
+    """Add "*/images" for folders such as scene0/images and scene1/images."""
+    starred: dict[str, list[str]] = {}
+    for pattern in patterns:
+        parts = pattern.split("/")
+        for index in range(len(parts) - 1):
+            if SPLIT not in parts[index]:
+                star = "/".join([*parts[:index], "*", *parts[index + 1 :]])
+                starred.setdefault(star, []).append(pattern)
+    for star, members in starred.items():
+        if len(members) > 1:
+            patterns[star] = set.intersection(*(patterns[member] for member in members))
+
+
+def _with_left_out(root: Path, layout: Layout, folders: Mapping[Path, list[Path]]) -> Layout:
+    """Add the folders of which no file has a pair."""
+    used = {path for pairs in layout.pairs.values() for pair in pairs for path in pair}
+    used.update(layout.unpaired)
+    lines = []
+    for folder, files in folders.items():
+        if left := [path for path in files if path not in used]:
+            name = folder.relative_to(root).as_posix()
+            lines.append(f"{len(left)} files in {name}")
+    return replace(layout, left_out=tuple(lines))
 
 
 def _folders(root: Path) -> Iterator[tuple[Path, list[Path]]]:
-    """Yield every folder below root that holds images itself, and those."""
-    for parent, folders, names in os.walk(root):
+    """Yield every folder below root that holds images itself, and those; links are followed."""
+    seen: set[str] = set()
+    for parent, folders, names in os.walk(root, onerror=refuse_folder, followlinks=True):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
+        if (real := os.path.realpath(parent)) in seen:  # a link to a folder above would not end
+            folders.clear()
+            continue
+        seen.add(real)
         files = [Path(parent, name) for name in sorted(names) if not name.startswith(".")]
         files = [file for file in files if file.suffix.lower() in SUFFIXES]
         if files:
@@ -88,8 +124,8 @@ def _describe(parts: tuple[str, ...], files: list[Path]) -> tuple[bool, str, str
     is_mask = None
     for index in reversed(range(len(words))):
         name = words[index].replace(SPLIT, " ")
-        if re.search(f"{_MASK}|{_IMAGE}", name, re.I):
-            is_mask = re.search(_MASK, name, re.I) is not None
+        if re.search(f"{MASK}|{IMAGE}", name, re.I):
+            is_mask = re.search(MASK, name, re.I) is not None
             depth = max(depth, index + 1)
             break
     if is_mask is None:
@@ -132,6 +168,7 @@ def _pair(
 ) -> Layout | None:
     pairs: dict[str, list[tuple[Path, Path]]] = {}
     unpaired: list[Path] = []
+    masks_alone: list[Path] = []
     suffix = None
     for split in splits or ("",):
         images, masks = (root / f.replace(SPLIT, split) for f in (image_folder, mask_folder))
@@ -148,13 +185,15 @@ def _pair(
         if not pairs[split]:
             return None
         unpaired += [image_of[stem] for stem in image_of if stem not in mask_of]
-        unpaired += [mask_of[stem] for stem in mask_of if stem not in image_of]
+        masks_alone += [mask_of[stem] for stem in mask_of if stem not in image_of]
     if splits and Path(image_folder).name == Path(mask_folder).name == SPLIT:
         # `Folder` itself looks for splits in the last folder.
         image_folder, mask_folder = (
             Path(folder).parent.as_posix() for folder in (image_folder, mask_folder)
         )
-    return Layout(image_folder, mask_folder, suffix or "", splits, pairs, tuple(unpaired))
+    alone = tuple(masks_alone)
+    left = (*unpaired, *alone)
+    return Layout(image_folder, mask_folder, suffix or "", splits, pairs, left, alone)
 
 
 def _with_lists(root: Path, layout: Layout) -> Layout:
@@ -164,7 +203,7 @@ def _with_lists(root: Path, layout: Layout) -> Layout:
         if all((root / split).is_file() for split in splits):
             suffix = layout.mask_suffix
             pairs = {split: read_list(root, split, images, masks, suffix) for split in splits}
-            return replace(layout, splits=splits, pairs=pairs, unpaired=())
+            return replace(layout, splits=splits, pairs=pairs, unpaired=(), masks_alone=())
     return layout
 
 
@@ -175,7 +214,7 @@ def _suffix(images: Mapping[str, Path], masks: Mapping[str, Path], same_folder: 
     endings: Counter[str] = Counter()
     for mask in masks:
         end = next((end for end in range(len(mask) - 1, 0, -1) if mask[:end] in images), len(mask))
-        if re.search(_MASK if same_folder else rf"^[^a-z0-9]|{_MASK}", mask[end:], re.I):
+        if re.search(MASK if same_folder else rf"^[^a-z0-9]|{MASK}", mask[end:], re.I):
             endings[mask[end:]] += 1
     if not endings:
         raise DataError("no mask has the name of an image, with or without an addition")

@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -78,15 +79,22 @@ class Findings:
         """Possible causes of trouble, a line each."""
         layout, survey, classes = self.layout, self.survey, self.classes
         lines = [*classes.warnings]
+        images = [path for path in layout.unpaired if path not in layout.masks_alone]
+        if images:
+            lines.append(
+                f"{len(images)} images without a mask, e.g. {images[0].name}: training refuses "
+                "them; data.on_error=skip leaves them out"
+            )
         for files, fault in (
-            (layout.unpaired, "without a partner of the same name"),
-            (survey.other_size, "of another size than their image"),
-            (survey.unreadable, "damaged"),
+            (layout.masks_alone, "masks without an image"),
+            (survey.other_size, "masks of another size than their image"),
+            (tuple(survey.unreadable), "files that cannot be read"),
         ):
             if files:
-                lines.append(
-                    f"{len(files)} files {fault}: training refuses them, e.g. {files[0].name}"
-                )
+                lines.append(f"{len(files)} {fault}: training refuses them, e.g. {files[0].name}")
+        if survey.unreadable:
+            lines.append(next(iter(survey.unreadable.values())))
+        lines += [f"{count} {note}" for note, count in survey.exif.items()]
         if survey.kinds["JPEG"]:
             lines.append(f"{survey.kinds['JPEG']} JPEG masks, which blend ids: export them as PNG")
         if layout.splits and layout.splits[1].lower().startswith("test"):
@@ -114,18 +122,39 @@ def inspect_folder(root: Path, sample: int = 200) -> Findings:
     if not survey.pixels:
         raise DataError(
             f"{root}: no readable PNG mask among {len(chosen)} ({survey.kinds['JPEG']} are JPEG, "
-            f"{len(survey.unreadable)} damaged).\n"
+            f"{len(survey.unreadable)} cannot be read).\n"
             "JPEG blends neighbouring ids: export the masks as PNG from the annotation tool."
         )
     names: list[str] = []
     palette: Sequence[Color] | None = None
     if (root / "classes.json").is_file() or (root / "classes.txt").is_file():
         names, palette = read_classes(root)
+    else:
+        names = _numbered_names(root)
     try:
         classes = find_classes(survey, names, palette)
     except DataError as error:
         raise DataError(f"{root}: {error}") from error
     return Findings(root, layout, survey, classes)
+
+
+def _numbered_names(root: Path) -> list[str]:
+    """Return the names of a text file with lines "1 wall", as objectInfo150.txt; [] without one.
+
+    If the numbers begin at 1, the first name is "unlabelled", for id 0.
+    """
+    for path in sorted(root.glob("*.txt")):
+        lines = path.read_text("utf-8-sig", "replace").splitlines()
+        found = [
+            re.fullmatch(r"(\d+)[\s,:]+(?:[\d.]+\s+)*(.*[^\W\d].*)", x) for x in lines if x.strip()
+        ]
+        rows = [match for match in found if match]
+        numbers = [int(row[1]) for row in rows]
+        first = numbers[0] if numbers else 2
+        titled = len(found) - len(rows) <= (found[:1] == [None])
+        if titled and first in (0, 1) and numbers == list(range(first, first + len(rows))):
+            return ["unlabelled"] * first + [row[2].strip() for row in rows]
+    return []
 
 
 def write_config(findings: Findings) -> str:
@@ -154,6 +183,7 @@ def write_config(findings: Findings) -> str:
         f"  palette: {json.dumps(classes.palette)}",
         f"  id_map: {classes.id_map or 'null'}  # id in the masks: position in class_names",
         f"  ignore_ids: {list(classes.ignore_ids)}  # ids in the masks that are not scored",
+        *_other_reading(classes),
         f"  train_split: {_text(train)}",
         f"  val_split: {_text(val)}",
         f"  val_fraction: {'null' if layout.splits else VAL_FRACTION}",
@@ -187,14 +217,38 @@ def _header(findings: Findings) -> list[str]:
     if (low != high).any():
         sizes = f"{low[0]}x{low[1]} to {high[0]}x{high[1]}, median {sizes}"
     kinds = ", ".join(f"{count} {kind}" for kind, count in survey.kinds.items())
+    total = sum(survey.pixels.values())
+    ignored = 1 - sum(survey.pixels[key] for key in classes.keys) / total
+    question = []
+    if _other_reading(classes):
+        share = survey.pixels[0] / total
+        question = [
+            f"Id 0 ({share:.2%} of the pixels) is read as a class. If it means unlabelled, see the "
+            "lines below ignore_ids."
+        ]
     return [
         f"Written by `hrseg init` for {findings.root.resolve()}: look it over, name the classes.",
         f"{len(classes.names)} classes, ignored ids: "
-        f"{', '.join(map(str, classes.ignore_ids)) or 'none'}.",
+        f"{', '.join(map(str, classes.ignore_ids)) or 'none'} ({ignored:.2%} of the pixels).",
+        *question,
         f"{sum(counts.values())} images with masks: "
         f"{splits or f'{VAL_FRACTION:.0%} of them held out to validate on'}.",
-        f"Sizes (height x width): {sizes}. Masks looked at: {kinds}.",
+        f"Sizes (height x width): {sizes}. Masks looked at: {kinds} of {sum(counts.values())}.",
+        *(f"Left out: {line}." for line in layout.left_out),
         *(f"WARNING: {warning}" for warning in findings.warnings),
+    ]
+
+
+def _other_reading(classes: Classes) -> list[str]:
+    """Return the lines of a config that read id 0 as unlabelled, as comments, if that is likely."""
+    ids = classes.keys
+    if classes.mask_format != "index" or classes.names[0] != "class_0" or len(ids) < 3:
+        return []
+    id_map = {key: position for position, key in enumerate(ids[1:])}
+    return [
+        "  # If 0 means unlabelled: remove class_0 above, and use these two lines instead.",
+        f"  # id_map: {id_map}",
+        f"  # ignore_ids: {sorted({0, *classes.ignore_ids})}",
     ]
 
 
@@ -206,6 +260,16 @@ def _key_text(key: int, classes: Classes) -> str:
 
 def _text(value: str) -> str:
     if one_line(value) != value:
+        try:
+            os.fsencode(value).decode()
+        except UnicodeDecodeError:
+            pass
+        else:
+            if any("\ud800" <= letter <= "\udfff" for letter in value):
+                raise DataError(
+                    f"{one_line(value)}: the locale cannot read this name, which is UTF-8.\n"
+                    "Fix: export LC_ALL=C.UTF-8"
+                )
         raise DataError(f"{one_line(value)}: no config can hold this name. Rename it.")
     plain = re.fullmatch(r"[A-Za-z_][\w./-]*", value)
     words = ("null", "true", "false", "yes", "no", "on", "off", "y", "n")

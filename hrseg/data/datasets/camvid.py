@@ -3,7 +3,8 @@
 from hrseg.data.datamodule import SegmentationDataModule
 from hrseg.data.dataset import Files
 from hrseg.data.masks import MaskReader, id_table
-from hrseg.data.pairing import pair_files
+from hrseg.data.pairing import pair_files, suggest_root
+from hrseg.errors import DataError
 
 
 class CamVid(SegmentationDataModule):
@@ -30,7 +31,14 @@ class CamVid(SegmentationDataModule):
 
     def files(self, split: str) -> Files:
         """Return the pairs of `<split>/` and `<split>annot/`."""
-        return pair_files(self.root / split, self.root / f"{split}annot")
+        images, masks = self.root / split, self.root / f"{split}annot"
+        if not images.is_dir() and not masks.is_dir():
+            hint = suggest_root(self.root, lambda root: (root / f"{split}annot").is_dir())
+            raise DataError(
+                f"no folder {images.absolute()}\n"
+                f"Expected {split}/ and {split}annot/ in data.root. {hint}"
+            )
+        return pair_files(images, masks, skip=self.on_error == "skip")
 
     def mask_reader(self) -> MaskReader:
         """Return a reader of ids 0..10; 11 (void) is ignored."""

@@ -16,6 +16,7 @@ CATEGORIES = tuple(
     raw for raw in range(1, 183) if raw not in (12, 26, 29, 30, 45, 66, 68, 69, 71, 83, 91)
 )
 _PREPARE = "Make the masks with scripts/prepare_cocostuff10k."
+_OTHER = "An id 255 means maps of COCO-Stuff 164k, which count from 0."
 
 
 class COCOStuff10K(SegmentationDataModule):
@@ -97,7 +98,7 @@ class COCOStuff10K(SegmentationDataModule):
         folder = _FOLDERS.get(split, split)
         images, masks = self.root / "images" / folder, self.root / "annotations" / folder
         if not masks.is_dir():
-            hint = suggest_root(self.root, lambda path: (path / "annotations").is_dir())
+            hint = suggest_root(self.root, lambda path: (path / "annotations" / folder).is_dir())
             wanted = f"expected images/ and annotations/ of the splits train, val. {_PREPARE}"
             raise DataError(f"no folder {masks.absolute()}\n{hint or wanted}")
         if not find_files(masks, self.mask_suffix):
@@ -107,13 +108,18 @@ class COCOStuff10K(SegmentationDataModule):
         return pair_files(images, masks, self.mask_suffix)
 
     def mask_reader(self) -> ReadMask:
-        """Return a reader of both kinds of ids, which the file names distinguish."""
-        ids = {0: IGNORE_INDEX, IGNORE_INDEX: IGNORE_INDEX}
+        """Return a reader of both kinds of ids, which the file names distinguish.
+
+        255 is refused: only the maps of COCO-Stuff 164k have it, whose ids are one lower.
+        """
+        ids = {0: IGNORE_INDEX}
         by_category = ids | {raw: train for train, raw in enumerate(CATEGORIES)}
         by_train_id = ids | {raw: raw - 1 for raw in range(1, 172)}
         repair = f"A {self.mask_suffix} file has 0 (ignored) and 1..171. {_PREPARE}"
         return MaskReaderBySuffix(
             self.mask_suffix,
-            MaskReader(id_table(self.num_classes, by_train_id), repair),
-            MaskReader(id_table(self.num_classes, by_category), f"Ids of COCO. {_PREPARE}"),
+            MaskReader(id_table(self.num_classes, by_train_id), f"{repair} {_OTHER}"),
+            MaskReader(
+                id_table(self.num_classes, by_category), f"Ids of COCO. {_PREPARE} {_OTHER}"
+            ),
         )

@@ -2,7 +2,9 @@
 
 import codecs
 import hashlib
+import shlex
 from collections.abc import Mapping, Sequence
+from itertools import takewhile
 from pathlib import Path
 from typing import Annotated, Literal, Unpack
 
@@ -28,8 +30,8 @@ class Folder(SegmentationDataModule):
     """Images and masks below one folder, matched by name: PNG or JPEG, of any and mixed sizes.
 
     A split is a folder (`images/train`, `masks/train`), a list (`train_split: train.txt`, below
-    root: lines of `image`, `image mask`, or a name without extension), or, if there are neither,
-    a share of all images.
+    root: lines of `image`, `image mask`, or a name without extension; in a .csv file
+    `image,mask`), or, if there are neither, a share of all images.
 
     Args:
         root: the folder.
@@ -38,7 +40,8 @@ class Folder(SegmentationDataModule):
         palette: RGB colours. Index masks: one per class, or None. Colour masks: one
             per raw id, which is the position in this list.
         image_folder: images, below root; `{split}` in it stands for the name of the split, as in
-            "{split}/images". Without it the splits are folders below.
+            "{split}/images". Without it the splits are folders below. "*" stands for any folder,
+            as in "*/images".
         mask_folder: masks, below root, likewise.
         mask_suffix: what a mask's stem has after the image's, for example "_mask".
         mask_format: "index" (grey or palette PNG) or "rgb" (colours of the palette).
@@ -91,14 +94,14 @@ class Folder(SegmentationDataModule):
 
     def files(self, split: str) -> Files:
         """Return the pairs of a list, of a split folder, or of a share of all images."""
-        suffix = self.mask_suffix
-        if split.endswith(".txt"):
+        suffix, skip = self.mask_suffix, self.on_error == "skip"
+        if split.endswith((".txt", ".csv")):
             return read_list(self.root, split, self.images, self.masks, suffix)
         if SPLIT in str(self.images) or any(
             (self.images / name).is_dir() for name in (self.train_split, self.val_split)
         ):
-            return pair_files(_split(self.images, split), _split(self.masks, split), suffix)
-        pairs = pair_files(self.images, self.masks, suffix)
+            return pair_files(_split(self.images, split), _split(self.masks, split), suffix, skip)
+        pairs = pair_files(self.images, self.masks, suffix, skip)
         if self.val_fraction is None or split not in _SHARES or self.train_split == self.val_split:
             raise DataError(
                 f"{self.images} has no folder {split}, and nothing else says which images it means"
@@ -122,7 +125,11 @@ class Folder(SegmentationDataModule):
         repair = (
             f"Add a name to the {self.num_classes} class_names, or the id to ignore_ids or id_map."
         )
-        return MaskReader(self.id_table, repair, self.mask_colors)
+        coloured = (
+            "Fix: write a config that names the colours (mask_format: rgb and a palette): "
+            f"hrseg init {shlex.quote(str(self.root))}"
+        )
+        return MaskReader(self.id_table, repair, self.mask_colors, coloured)
 
     def _class_colors(self, colors: Colors) -> Colors:
         """Return the first colour of each class, for masks stored as colours."""
@@ -137,7 +144,8 @@ class Folder(SegmentationDataModule):
         return tuple(colors[trains.index(train)] for train in range(self.num_classes))
 
     def _hash(self, image: Path) -> str:
-        text = f"{self.split_seed}:{image.relative_to(self.images).as_posix()}"
+        base = Path(*takewhile(lambda part: part != "*", self.images.parts))
+        text = f"{self.split_seed}:{image.relative_to(base).as_posix()}"
         return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()
 
 

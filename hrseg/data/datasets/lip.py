@@ -23,10 +23,7 @@ _UNPACK = (
     "Unpack TrainVal_images.zip, TrainVal_parsing_annotations.zip and, for the test split, "
     "Testing_images.zip into one folder."
 )
-_MIRRORED = (
-    " The third column of the authors' lists is a mirrored mask: hrseg mirrors masks itself and "
-    "swaps left and right."
-)
+_MIRRORED = "mirrored masks; hrseg mirrors masks itself and swaps left and right"
 
 
 class LIP(SegmentationDataModule):

@@ -72,7 +72,7 @@ def test_workers_find_what_one_process_finds(root):
 @pytest.mark.parametrize(
     ("mask", "words"),
     [
-        (np.zeros((*SIZE, 3), np.uint8), ["coloured image (RGB)", "mask_format: rgb"]),
+        (np.zeros((*SIZE, 3), np.uint8), ["coloured image (RGB)", "SegNet's CamVid"]),
         (np.full(SIZE, 254, np.uint8), ["unknown id 254 (3072 pixels)", "0..11", "get them again"]),
         (np.zeros((20, 64), np.uint8), ["64x20", "image 64x48", "export the mask again"]),
         (None, ["cannot read", "copy it again"]),
@@ -107,18 +107,22 @@ def test_masks_without_a_class_are_noted(root):
     assert (split.faults, split.odd) == ([], {"masks all ignored": [path]})
 
 
+STORED = "images used as stored, the size of their masks, without their EXIF orientation"
+UPRIGHT = "images turned upright by their EXIF orientation, as annotation tools do"
+
+
 @pytest.mark.parametrize(
-    ("suffix", "turn", "noted"), [(".jpg", 6, True), (".png", 6, True), (".jpg", 1, False)]
+    ("suffix", "turn", "noted"),
+    [(".jpg", 6, STORED), (".png", 6, STORED), (".jpg", 3, UPRIGHT), (".jpg", 1, "")],
 )
-def test_images_that_exif_rotates_are_noted_and_kept_as_stored(root, suffix, turn, noted):
+def test_exif_orientations_are_noted(root, suffix, turn, noted):
     exif = Image.Exif()
     exif[0x0112] = turn
     (root / "train/000.png").unlink()
     path = root / f"train/000{suffix}"
     Image.fromarray(picture(SIZE, (1,))).save(path, exif=exif)
     (split,) = looked(root, "train")
-    note = {"images that EXIF would rotate, used as stored": [path]}
-    assert split.odd == (note if noted else {})
+    assert split.odd == ({noted: [path]} if noted else {})
     assert split.faults == [] and split.sizes == {SIZE: 4}
 
 

@@ -60,7 +60,7 @@ def test_masks_that_cannot_be_trained_on_are_noted(tmp_path):
     jpeg = pair(tmp_path, mask, "jpeg", suffix=".jpg")
     other = pair(tmp_path, mask, "other", size=(20, 20))
     seen = take_survey([damaged, jpeg, other])
-    assert seen.unreadable == [damaged[1]] and seen.other_size == [other[1]]
+    assert list(seen.unreadable) == [damaged[1]] and seen.other_size == [other[1]]
     assert seen.kinds == {"JPEG": 1, "grey": 1}
 
 
@@ -87,6 +87,49 @@ def test_only_0_and_255_are_two_classes():
     assert find_classes(survey({0: 9, 255: 1}), ["sky", "cloud"]).names == ["sky", "cloud"]
 
 
+def test_ids_far_apart_make_255_a_class():
+    """0, 128 and 255 are grey levels: the third class was dropped in silence."""
+    found = find_classes(survey({0: 5, 128: 4, 255: 1}))
+    assert (found.names, found.ignore_ids) == (["class_0", "class_128", "class_255"], ())
+    assert found.id_map == {0: 0, 128: 1, 255: 2}
+    assert "255 is taken for a class" in found.warnings[0]
+    two = find_classes(survey({0: 5, 128: 4, 255: 1}), ["sky", "road"])
+    assert (two.names, two.ignore_ids) == (["sky", "road"], (255,))
+
+
+def test_names_for_1_to_n_make_0_unlabelled():
+    found = find_classes(survey({0: 5, 1: 4, 2: 1, 3: 1}), ["wall", "floor", "tree"])
+    assert (found.names, found.ignore_ids) == (["wall", "floor", "tree"], (0, 255))
+    assert found.id_map == {1: 0, 2: 1, 3: 2} and "0 is unlabelled" in found.warnings[0]
+
+
+def blended(interpolation):
+    draw, masks = np.random.default_rng(0), []
+    for _ in range(4):
+        mask = np.zeros((40, 50), np.uint8)
+        for top, left in draw.integers(0, 30, (4, 2)):
+            mask[top : top + 12, left : left + 15] = 255
+        masks.append(np.asarray(Image.fromarray(mask).resize((120, 90), interpolation)))
+    return masks
+
+
+def test_an_interpolated_mask_is_refused_and_many_real_classes_are_not(tmp_path):
+    for name, how in (("cubic", Image.Resampling.BICUBIC), ("near", Image.Resampling.NEAREST)):
+        pairs = [pair(tmp_path, m, f"{name}{i}", size=m.shape) for i, m in enumerate(blended(how))]
+        if name == "near":
+            assert find_classes(take_survey(pairs)).id_map == {0: 0, 255: 1}
+            continue
+        with pytest.raises(DataError, match=r"interpolated[\s\S]*Fix: .*nearest"):
+            find_classes(take_survey(pairs))
+    many = np.full((90, 120), 200, np.uint8)
+    many[:45] = 0
+    for index in range(40):  # small objects of 40 classes
+        row, column = divmod(index, 10)
+        many[20 * row : 20 * row + 6, 12 * column : 12 * column + 6] = 3 * index + 3
+    found = find_classes(take_survey([pair(tmp_path, many, "many", size=many.shape)]))
+    assert len(found.names) == 42
+
+
 def test_names_of_void_are_ignored_at_any_position():
     last = find_classes(survey({0: 5, 1: 4, 2: 1}), ["sky", "road", "Void"])
     assert (last.names, last.id_map, last.ignore_ids) == (["sky", "road"], None, (2, 255))
@@ -109,9 +152,11 @@ def test_palette_masks_give_the_classes_their_colours():
     assert find_classes(survey({1: 5, 3: 4}, "palette", palette=grey)).palette is None
 
 
-def test_colours_make_a_palette_most_frequent_first():
+def test_colours_make_a_palette_in_an_order_that_other_images_do_not_change():
     found = find_classes(colors(ROAD, BLACK, CAR), ["car", "road"])
-    assert (found.mask_format, found.palette) == ("rgb", [ROAD, BLACK, CAR])
+    assert (found.mask_format, found.palette) == ("rgb", [BLACK, CAR, ROAD])
+    assert find_classes(colors(CAR, ROAD, BLACK)).palette == found.palette
+    assert "black (0, 0, 0) is taken for a class" in found.warnings[1]
     assert found.names == ["class_0", "class_1", "class_2"]
     assert (found.id_map, found.ignore_ids) == (None, ())
     assert "put a palette into classes.json" in found.warnings[0]  # to match the names
@@ -130,7 +175,8 @@ def test_a_given_palette_names_the_colours_and_the_others_are_ignored():
     ("seen", "message"),
     [
         (survey({255: 5}), "nothing but 255"),
-        (survey({0: 5, 70_000: 5}), "ids up to 70000"),
+        (survey({0: 5, 70_000: 5}), r"16 bits, up to 70000[\s\S]*searchsorted\(\[0, 70000\]"),
+        (survey(dict.fromkeys(range(500), 1)), r"look like instance ids[\s\S]*Fix: "),
         (colors(*((i, i, 7) for i in range(256))), "256 colours"),
     ],
 )

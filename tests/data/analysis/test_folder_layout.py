@@ -1,5 +1,8 @@
 """Layouts that users have, each discovered from the names of files and folders."""
 
+import os
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -114,3 +117,78 @@ def test_no_pairs_are_an_error_with_the_expected_layout(tmp_path, names):
     assert len(str(error.value).splitlines()) <= 4
     with pytest.raises(DataError, match="nowhere"):
         find_layout(tmp_path / "nowhere")
+
+
+def test_nested_folders_are_all_found(tmp_path):
+    for scene in ("scene0", "scene1", "scene2"):
+        put(tmp_path, f"{scene}/images/a.jpg", f"{scene}/masks/a.png")
+    assert words(find_layout(tmp_path)) == ("*/images", "*/masks", "", (), [3])
+
+
+def test_linked_folders_are_followed_and_loops_end(tmp_path):
+    put(tmp_path / "real", "i/a.jpg", "m/a.png")
+    (tmp_path / "set").mkdir()
+    for name, target in (("images", "real/i"), ("masks", "real/m"), ("set/loop", "set")):
+        folder = tmp_path / "set" / Path(name).name
+        folder.symlink_to(tmp_path / target)
+    assert words(find_layout(tmp_path / "set")) == ("images", "masks", "", (), [1])
+
+
+def test_what_is_left_out_is_listed(tmp_path):
+    for split in ("train", "val", "test"):
+        put(tmp_path, f"{split}/images/a.jpg", f"{split}/masks/a.png")
+    put(tmp_path, "raw/b.jpg", "raw/c.jpg")
+    expected = ("2 files in raw", "1 files in test/images", "1 files in test/masks")
+    assert find_layout(tmp_path).left_out == expected
+
+
+def test_lists_pair_what_no_name_pairs(tmp_path):
+    put(tmp_path, "image_1.jpg", "label_1.png", "image_2.jpg", "label_2.png")
+    (tmp_path / "train.txt").write_text("image_1.jpg label_1.png")
+    (tmp_path / "val.txt").write_text("image_2.jpg label_2.png")
+    layout = find_layout(tmp_path)
+    assert layout.splits == ("train.txt", "val.txt")
+    assert layout.pairs["val.txt"] == [(tmp_path / "image_2.jpg", tmp_path / "label_2.png")]
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (["images/IMG_1.jpg", "masks/img_1.png"], "images/IMG_1.jpg and masks/img_1.png look like"),
+        (["image_1.jpg", "label_1.png"], r"image_1.jpg and label_1.png look[\s\S]*list the pairs"),
+        (["images/a.jpg", "masks/car/a.png", "masks/road/a.png"],
+         r"one binary mask per class \(folders car, road\)[\s\S]*Fix: merge"),
+    ],
+)  # fmt: skip
+def test_near_pairs_and_masks_per_class_are_named(tmp_path, names, message):
+    put(tmp_path, *names)
+    with pytest.raises(DataError, match=message) as error:
+        find_layout(tmp_path)
+    assert len(str(error.value).splitlines()) <= 4
+
+
+def test_other_formats_a_file_and_a_folder_of_images_alone_are_named(tmp_path):
+    put(tmp_path, "images/a.jpg", "masks/a.png")
+    for given, message in (
+        ("images", f"Fix: hrseg init {tmp_path}"),
+        ("images/a.jpg", r"is a file, not a folder[\s\S]*Fix: hrseg init .*images"),
+    ):
+        with pytest.raises(DataError, match=message):
+            find_layout(tmp_path / given)
+    (tmp_path / "masks/a.png").rename(tmp_path / "masks/a.npy")
+    with pytest.raises(DataError, match=r"1 \.npy files, which are not read[\s\S]*Fix: write"):
+        find_layout(tmp_path)
+
+
+def test_a_folder_that_cannot_be_listed_is_named(tmp_path, monkeypatch):
+    put(tmp_path, "images/a.jpg", "masks/a.png")
+    listed = os.scandir
+
+    def denied(path):
+        if str(path).endswith("masks"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return listed(path)
+
+    monkeypatch.setattr("os.scandir", denied)
+    with pytest.raises(DataError, match=r"masks: Permission denied[\s\S]*Fix: chmod"):
+        find_layout(tmp_path)

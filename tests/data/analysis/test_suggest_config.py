@@ -1,6 +1,7 @@
 """`hrseg init`: the config that it writes must train on the folder it was written for."""
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -64,8 +65,8 @@ def test_colour_masks(tmp_path):
         save_image(root / f"images/{index}.png", RNG.integers(0, 256, (40, 50, 3), np.uint8))
         save_image(root / f"masks/{index}.png", colors[RNG.choice(3, (40, 50), p=[0.6, 0.3, 0.1])])
     _, text, data = configured(root, tmp_path)
-    assert data.palette == (SKY, ROAD, CAR)
-    assert "mask_format: rgb" in text and "class_0  # colour (70, 130, 180), " in text
+    assert data.palette == (CAR, SKY, ROAD)
+    assert "mask_format: rgb" in text and "class_0  # colour (0, 0, 142), " in text
 
 
 def test_class_names_and_colours_come_from_classes_json(tmp_path):
@@ -135,3 +136,56 @@ def test_a_folder_cannot_write_lines_of_the_config_by_its_name(name, tmp_path):
         Image.fromarray(np.eye(40, dtype=np.uint8)).save(root / kind / "a.png")
     with pytest.raises(DataError, match="no config can hold this name"):
         write_config(inspect_folder(root))
+
+
+def test_both_readings_of_id_0_and_the_ignored_share_are_in_the_config(tmp_path):
+    root = dataset(tmp_path / "set", (0, 1, 2, 255))
+    _, text, _ = configured(root, tmp_path)
+    assert re.search(r"3 classes, ignored ids: 255 \(2\d\.\d+% of", text)
+    assert re.search(r"Id 0 \(2\d\.\d+% of the pixels\) is read as a class", text)
+    other = text.replace("    - class_0", "#").replace("  id_map: null", "#")
+    other = other.replace("  ignore_ids: [255]", "#").replace("  # id_map: {1", "  id_map: {1")
+    other = other.replace("  # ignore_ids: [0", "  ignore_ids: [0")
+    (tmp_path / "other.yaml").write_text(other)
+    read = load_config(tmp_path / "other.yaml").data
+    assert list(read.class_names) == ["class_1", "class_2"]
+    assert (dict(read.id_map), list(read.ignore_ids)) == ({1: 0, 2: 1}, [0, 255])
+
+
+@pytest.mark.parametrize(
+    "lines",
+    ["1 wall\n2 floor\n3 tree", "Idx\tRatio\tName\n1\t0.15\twall\n2\t.1\tfloor\n3\t0.1\ttree"],
+)
+def test_names_numbered_from_1_make_0_unlabelled(tmp_path, lines):
+    root = dataset(tmp_path / "set", (0, 1, 2, 3))
+    (root / "objectInfo150.txt").write_text(lines)
+    _, text, data = configured(root, tmp_path)
+    assert data.class_names == ("wall", "floor", "tree") and "ignore_ids: [0, 255]" in text
+    assert set(np.unique(data.val_dataset[0]["mask"])) == {0, 1, 2, 255}
+    assert "is read as a class" not in text
+
+
+def test_exif_and_a_mask_without_permission_are_in_the_header(tmp_path, monkeypatch):
+    root = dataset(tmp_path / "set", count=3)
+    exif = Image.Exif()
+    exif[0x0112] = 3
+    Image.open(root / "images/0.jpg").save(root / "images/0.jpg", exif=exif)
+    assert "# WARNING: 1 images turned upright by their EXIF" in write_config(inspect_folder(root))
+    opened = Image.open
+
+    def denied(path, *arguments, **options):
+        if str(path).endswith("masks/1.png"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return opened(path, *arguments, **options)
+
+    monkeypatch.setattr("PIL.Image.open", denied)
+    text = write_config(inspect_folder(root))
+    assert "1 files that cannot be read" in text and "masks/1.png: Permission denied" in text
+
+
+def test_a_name_that_the_locale_cannot_read_is_answered_with_the_locale(tmp_path):
+    root = dataset(tmp_path / "set", count=2)
+    findings = inspect_folder(root)
+    findings.root = root / "k\udcc3\udcb6ln"  # UTF-8 bytes under an ASCII locale
+    with pytest.raises(DataError, match=r"locale cannot read this name[\s\S]*LC_ALL=C.UTF-8"):
+        write_config(findings)

@@ -42,3 +42,9 @@ def test_the_real_camvid_passes_the_check_and_has_every_class():
     counts = sum(np.bincount(mask, minlength=256) for mask in masks)
     assert (counts[:11] > 0).all() and counts[11:255].sum() == 0
     assert counts[:11].argmax() in (1, 3)  # building or road
+
+
+@pytest.mark.parametrize("given", ["camvid/train", "."])
+def test_a_root_one_level_off_is_answered_with_the_right_one(camvid, tmp_path, given):
+    with pytest.raises(DataError, match=rf"data\.root={camvid}\?"):
+        CamVid(str(tmp_path / given)).files("val")

@@ -10,6 +10,7 @@ from PIL import Image
 from hrseg.data import Cityscapes
 from hrseg.data.datasets.cityscapes import LABEL_KINDS
 from hrseg.errors import DataError
+from tests.conftest import save_image
 from tests.trees import make_cityscapes
 
 TRAIN = [label for label in sorted(labels, key=lambda x: x.trainId) if 0 <= label.trainId < 255]
@@ -123,3 +124,10 @@ def test_a_missing_split_is_answered_with_the_existing_ones(tree):
 def test_images_without_masks_are_no_split_to_train_or_score_on(tree, arguments):
     with pytest.raises(DataError, match=r"1 of 1 images of split test have no mask, e.g. "):
         data(tree, **arguments).check()
+
+
+def test_a_coloured_mask_names_no_key_that_this_data_set_lacks(tmp_path):
+    path = save_image(tmp_path / "a_gtFine_labelIds.png", np.zeros((8, 8, 3), np.uint8))
+    with pytest.raises(DataError, match=r"coloured image[\s\S]*Unpack") as error:
+        Cityscapes(str(tmp_path)).mask_reader()(path)
+    assert "mask_format" not in str(error.value)

@@ -39,3 +39,21 @@ def test_a_wrong_tree_is_answered_with_its_repair(tmp_path):
     message = r"holds no \*_labelTrainIds.png files.\nMake the masks with scripts/prepare"
     with pytest.raises(DataError, match=message):
         data.files("val")
+
+
+@pytest.mark.parametrize("path", ["val/label/1.png", "annotations/test2014/1_labelTrainIds.png"])
+def test_the_maps_of_cocostuff_164k_are_refused_not_read_shifted(tmp_path, path):
+    """They begin at 0 = person and have 255 for unlabelled, which the 10k maps do not have."""
+    mask = save_image(tmp_path / path, blocks((40, 50), [0, 10, 90, 255], [1]))
+    with pytest.raises(DataError, match=r"unknown id 255[\s\S]*164k"):
+        COCOStuff10K(str(tmp_path)).mask_reader()(mask)
+
+
+def test_only_a_folder_with_this_data_set_is_proposed_as_root(tmp_path):
+    """ADE20K has a folder of annotations as well."""
+    (tmp_path / "ade/annotations/training").mkdir(parents=True)
+    with pytest.raises(DataError, match="expected images/ and annotations/"):
+        COCOStuff10K(str(tmp_path)).files("val")
+    make_cocostuff10k(tmp_path / "coco")
+    with pytest.raises(DataError, match=r"data\.root=.*/coco"):
+        COCOStuff10K(str(tmp_path)).files("val")

@@ -200,3 +200,45 @@ def test_an_own_transform_acts_on_training_crops_only(tmp_path):
         each.setup()
     assert (data.train_dataset[0]["image"] == 255 - plain.train_dataset[0]["image"]).all()
     assert (data.val_dataset[0]["image"] == plain.val_dataset[0]["image"]).all()
+
+
+def test_nested_folders_are_one_data_set(tmp_path):
+    for scene in ("scene0", "scene1"):
+        tree(tmp_path / scene, "a", "b", "c")
+    data = folder(tmp_path, image_folder="*/images", mask_folder="*/masks", val_fraction=0.5)
+    data.check()
+    pairs = data.files("train") + data.files("val")
+    names = {f"{s}/images/{n}.jpg" for s in ("scene0", "scene1") for n in "abc"}
+    assert {image.relative_to(tmp_path).as_posix() for image, _ in pairs} == names
+    assert all(image.parts[-3] == mask.parts[-3] for image, mask in pairs)
+
+
+def test_on_error_skip_leaves_out_images_without_a_mask(tmp_path):
+    tree(tmp_path, "train/a", "train/b", "val/c")
+    (tmp_path / "masks/train/b.png").unlink()
+    with pytest.raises(DataError, match=r"no mask: b.jpg[\s\S]*data.on_error=skip"):
+        folder(tmp_path).files("train")
+    with pytest.warns(UserWarning, match=r"1 of 2 images .* b.jpg. They are left out"):
+        assert stems(folder(tmp_path, on_error="skip"), "train") == ["a"]
+
+
+@pytest.mark.parametrize("header", ["", "image,mask\n", "Filename,Label\n"])
+def test_a_csv_list_is_read_with_and_without_a_header(tmp_path, header):
+    root = tree(tmp_path, "a 1", "b")
+    lines = [f"images/{stem}.jpg,masks/{stem}.png" for stem in ("b", "a 1")]
+    (root / "pairs.csv").write_text(header + "\n".join(lines))
+    assert stems(folder(root), "pairs.csv") == ["b", "a 1"]
+    with pytest.raises(DataError, match=r"other.csv; expected a list.*`image,mask`"):
+        folder(root).files("other.csv")
+
+
+def test_coloured_masks_are_answered_with_init(tmp_path):
+    mask = save_image(tmp_path / "a.png", np.zeros((8, 8, 3), np.uint8))
+    with pytest.raises(DataError, match=f"Fix: .*hrseg init {tmp_path}"):
+        folder(tmp_path).mask_reader()(mask)
+
+
+def test_own_names_without_a_pixel_are_printed_before_training(tmp_path):
+    tree(tmp_path, "train/a", "val/b")
+    with pytest.warns(UserWarning, match=r"without a pixel in a sample .*: bus, boat"):
+        folder(tmp_path, class_names=[*NAMES, "bus", "boat"]).check()

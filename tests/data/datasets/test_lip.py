@@ -56,6 +56,14 @@ def test_the_authors_list_files_are_read_with_and_without_the_folder(tree, line)
     assert data(tree).files("valList.txt") == pairs
 
 
+def test_the_third_column_of_the_authors_list_is_ignored_with_a_note(tree):
+    lines = "train_images/{0}.jpg train_segmentations/{0}.png train_segmentations_reversed/{0}.png"
+    pairs = data(tree).files("train")
+    (tree / "trainList.txt").write_text("\n".join(lines.format(i.stem) for i, _ in pairs))
+    with pytest.warns(UserWarning, match=r"trainList.txt: the third column is ignored \(mirrored"):
+        assert data(tree).files("trainList.txt") == pairs
+
+
 def test_a_mirrored_image_swaps_left_and_right(tree):
     # Scale 1 of the squashed size, so the crop is the whole image; classes 14 and 15 on one side
     # each: in the mirror image the same person's left arm is still on the picture's left.
@@ -87,9 +95,7 @@ def test_the_official_squash_keeps_the_whole_image_at_scale_1(tree):
 
 def break_tree(root, how):
     masks = root / "TrainVal_parsing_annotations"
-    if how == "three columns":
-        (root / "val.txt").write_text("val_images/1.jpg val_segmentations/1.png reversed/1.png")
-    elif how == "no masks":
+    if how == "no masks":
         masks.rename(root / "elsewhere")
     elif how == "list names more":
         with (root / "TrainVal_images/val_id.txt").open("a") as file:
@@ -105,8 +111,6 @@ def break_tree(root, how):
 @pytest.mark.parametrize(
     ("how", "split", "message"),
     [
-        ("three columns", "val.txt",
-         r"3 columns; .* mirrored mask: hrseg mirrors .*\nKeep the first two: cut -d' ' -f1,2"),
         ("no masks", "val", r"no folder .*TrainVal_parsing_annotations/val_segm.*\nUnpack"),
         ("list names more", "val",
          r"1 of 3 names of .*/val_id\.txt have no image in .*, e.g. 100034_483681\nUnpack"),

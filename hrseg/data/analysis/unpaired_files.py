@@ -1,0 +1,126 @@
+"""Explanation of a folder in which no image has a mask of its name."""
+
+import os
+import re
+import shlex
+from collections import Counter
+from collections.abc import Collection, Mapping
+from pathlib import Path
+
+from hrseg.data.images import SUFFIXES
+from hrseg.utils.text import some
+
+MASK = (
+    "mask|label|annot|segment|ground.?truth|target|gtfine|gtcoarse"
+    "|(?<![a-z])(?:gt|seg|ann|lbl)(?![a-z])"
+)
+IMAGE = "image|img|photo|picture|rgb|jpe?g|frame|(?<![a-z])inputs?(?![a-z])"
+_DATA = (".npy", ".npz", ".tif", ".tiff", ".bmp", ".webp", ".json", ".xml", ".mat", ".gif")
+
+
+def explain(root: Path, folders: Mapping[Path, list[Path]], masks: Collection[str]) -> str:
+    """Return the error message for a folder without pairs.
+
+    Args:
+        root: the folder.
+        folders: the image files of each folder below it.
+        masks: the folders of masks, relative to root.
+    """
+    files = [path.relative_to(root) for paths in folders.values() for path in paths]
+    homes = [home for home in masks if home != "."]
+    is_mask = [any(map(path.is_relative_to, homes)) or _named_mask(path) for path in files]
+    images = [path for path, mask in zip(files, is_mask, strict=True) if not mask]
+    labels = [path for path, mask in zip(files, is_mask, strict=True) if mask]
+    return (
+        _per_class(root, images, labels)
+        or _near_pair(root, images, labels)
+        or _other_formats(root)
+        or _folder_above(root)
+        or _nothing(root, folders)
+    )
+
+
+def _named_mask(path: Path) -> bool:
+    return re.search(MASK, path.stem, re.I) is not None
+
+
+def _per_class(root: Path, images: list[Path], labels: list[Path]) -> str:
+    """Return the message for a folder of binary masks for each class."""
+    stems = {path.stem for path in images}
+    homes: dict[Path, set[str]] = {}
+    for path in labels:
+        if path.stem in stems and len(path.parts) > 2:
+            homes.setdefault(path.parent, set()).add(path.parent.name)
+    if len(homes) < 2:
+        return ""
+    names = sorted(home.name for home in homes)
+    ids = ", ".join(f"{number} = {name}" for number, name in enumerate(names[:3], 1))
+    return (
+        f"{root.absolute()}: there is one binary mask per class (folders {some(names)}).\n"
+        "Expected one mask per image, with the id of a class in each pixel.\n"
+        f"Fix: merge the masks of an image into masks/NAME.png with 0 = background, {ids}."
+    )
+
+
+def _near_pair(root: Path, images: list[Path], labels: list[Path]) -> str:
+    """Return the message for an image and a mask whose names differ by case or a prefix."""
+    for near in (_lower_case, _last_number):
+        first = {near(path): path for path in reversed(labels)}
+        for image in images:
+            mask = first.get(near(image)) if near(image) else None
+            if mask is not None and mask.stem != image.stem:
+                return (
+                    f"{root.absolute()}: {image} and {mask} look like a pair, but their names "
+                    "differ.\nExpected the same name, with an ending at most (a.jpg, a_mask.png).\n"
+                    f"Fix: rename them, or list the pairs in train.txt and val.txt in {root},"
+                    f" with lines such as:\n{image} {mask}"
+                )
+    return ""
+
+
+def _lower_case(path: Path) -> str:
+    return path.stem.lower()
+
+
+def _last_number(path: Path) -> str:
+    return "".join(re.findall(r"\d+", path.stem)[-1:])
+
+
+def _other_formats(root: Path) -> str:
+    """Return the message for files of formats that are not read."""
+    names = (name for _, _, files in os.walk(root, followlinks=False) for name in files)
+    kinds = Counter(Path(name).suffix.lower() for name in names)
+    if not (other := [f"{kinds[kind]} {kind}" for kind in _DATA if kinds[kind]]):
+        return ""
+    return (
+        f"{root.absolute()} has no pairs of images and masks, but {some(other)} files, which are "
+        "not read.\n"
+        f"Expected images and masks as {', '.join(SUFFIXES)} files.\n"
+        "Fix: write the masks as PNG: PIL.Image.fromarray(ids.astype('uint8')).save('a.png')"
+    )
+
+
+def _folder_above(root: Path) -> str:
+    """Return the message for a folder of images beside the folder of masks."""
+    above = root.parent if root.name else root
+    names = [path.name for path in above.glob("*/") if path != root and path.is_dir()]
+    other = MASK if re.search(IMAGE, root.name, re.I) else IMAGE
+    alone = re.search(f"{IMAGE}|{MASK}", root.name, re.I)
+    if not alone or not any(re.search(other, name, re.I) for name in names):
+        return ""
+    return (
+        f"{root.absolute()} holds images or masks alone.\n"
+        "Expected the folder above, which holds both. "
+        f"Fix: hrseg init {shlex.quote(str(above))}"
+    )
+
+
+def _nothing(root: Path, folders: Mapping[Path, list[Path]]) -> str:
+    seen = some([folder.relative_to(root) for folder in folders], 4)
+    return (
+        f"{root.absolute()}: no images with masks of the same name "
+        f"(found: {seen or f'no {chr(44).join(SUFFIXES)} files'}).\n"
+        "Expected folders images and masks, each mask named as its image (images/a.jpg, "
+        "masks/a.png),\nor with a suffix (a_mask.png); splits in folders train and val.\n"
+        "Fix: rename, or list the pairs (`image mask` per line) in train.txt and val.txt there."
+    )
