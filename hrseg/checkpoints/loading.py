@@ -6,12 +6,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from hrseg.checkpoints.hub import fetch, is_on_hub
 from hrseg.checkpoints.integrity import whole_checkpoint
+from hrseg.checkpoints.metadata import read_metadata
 from hrseg.checkpoints.origins import FAMILIES, MARK, Found, State, foreign, recognise
 from hrseg.checkpoints.reading import read_checkpoint
+from hrseg.checkpoints.runs import checkpoint_at
 from hrseg.config.schema import Config
 from hrseg.errors import ConfigError
 from hrseg.models.hrnet import VARIANTS
@@ -82,6 +84,11 @@ def load_weights(
     Raises:
         ConfigError: the file cannot be read, is of no known family, or does not fit.
     """
+    if not isinstance(model, nn.Module):
+        raise ConfigError(
+            f"load_weights got a {type(model).__name__} in place of the model.\n"
+            "Expected: a model of hrseg. Fix: hrseg.load_weights(model, path)"
+        )
     required = find(PURPOSES, purpose, "purpose")
     if isinstance(path_or_state_dict, Mapping):
         raw, name = path_or_state_dict, str(origin or "the state dict")
@@ -147,12 +154,42 @@ def build_model(config: Config, data: "SegmentationDataModule") -> Segmenter:
     )
 
 
+def load_model(
+    path: str | Path, model: Segmenter | None = None
+) -> tuple[Segmenter, dict[str, Any]]:
+    """Return the network of a checkpoint or a run folder with its weights, and the metadata.
+
+    `model` takes the weights instead of the network that the metadata describes. Errors as of
+    `load_weights`; ConfigError also for a file without metadata.
+    """
+    checkpoint = checkpoint_at(Path(path))
+    content = read_checkpoint(checkpoint)
+    metadata = content.get("hrseg")
+    if not isinstance(metadata, dict):
+        recognise(content, "auto", str(checkpoint))  # raises if it contains no HRNet
+        raise ConfigError(
+            f"{checkpoint} does not say what it is a checkpoint of (no 'hrseg' entry).\n"
+            "Say it: hrseg predict --config NAME --checkpoint FILE; in Python "
+            "hrseg.create_model and hrseg.load_weights."
+        )
+    read_metadata(metadata, checkpoint)
+    model = model or described_model(metadata, checkpoint)
+    load_weights(model, content, purpose="evaluate", origin=checkpoint)
+    return model, metadata
+
+
 def described_model(metadata: Mapping[str, Any], path: Path) -> Segmenter:
     """Return the network of a file's metadata, with random weights.
 
     Raises:
-        ConfigError: an unknown part; the message names the missing plugin.
+        ConfigError: an unknown part, with its plugin, or one that create_model does not build.
     """
+    if metadata.get("replaced"):
+        raise ConfigError(
+            f"{path} has parts that create_model does not build: {metadata['replaced']}.\n"
+            "Expected: the network as it was made for the training.\n"
+            "Fix: hrseg.SegmentationTask.load_from_checkpoint(path, model=...)"
+        )
     try:
         return create_model(**metadata["architecture"])
     except ConfigError as error:

@@ -113,6 +113,7 @@ class ModelMetadata(BaseModel):
         format: version of the file format.
         version: of the hrseg that wrote the file.
         plugin: modules or files that registered parts of the training, as `--plugin` expects them.
+        replaced: parts of the network that `create_model` does not build, for example "head Own".
         export: interface of an exported file; None in a checkpoint.
     """
 
@@ -128,6 +129,7 @@ class ModelMetadata(BaseModel):
     format: Annotated[Integer, Field(ge=1)] = FORMAT
     version: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.+!-]{1,40}$")] = __version__
     plugin: Annotated[str, Field(max_length=2**12), AfterValidator(_printable)] | None = None
+    replaced: Annotated[str, Field(max_length=2**12), AfterValidator(_printable)] | None = None
     export: ExportMetadata | None = None
 
     @model_validator(mode="after")

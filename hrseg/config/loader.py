@@ -93,7 +93,9 @@ def find_config(name: str | Path) -> Path:
 
 def shipped_configs() -> dict[str, Path]:
     """Return the configs that come with hrseg, by name."""
-    folder = Path(str(files("hrseg.configs")))
+    folder = Path(str(files("hrseg"))) / "configs"
+    if not folder.is_dir():  # an editable install: they lie beside the package
+        folder = folder.parents[1] / "configs"
     return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
 
 

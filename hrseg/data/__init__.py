@@ -1,5 +1,8 @@
 """Data sets: each is a LightningDataModule with plain arguments.
 
+Batches are `{"image": uint8 RGB (B, 3, H, W), "mask": class ids (B, H, W), 255 = ignored, "name"}`,
+for evaluation one image each. `from_datasets` makes them of any map-style dataset.
+
 A new data set is a file in `datasets/`, a row in `DATASETS`, a model in config/schema.py and a
 config; outside of this package a subclass of `SegmentationDataModule` with
 `@hrseg.data.register("name")`.
@@ -29,7 +32,7 @@ DATASETS: Registry[type[SegmentationDataModule]] = Registry(
         "synthetic": Synthetic,
         "folder": Folder,
     },
-    given=["seed"],
+    given=["seed", "transform"],
 )
 register = DATASETS.register
 

@@ -21,7 +21,7 @@ from hrseg.data.samplers import (
     TrainSampler,
     images_by_class,
 )
-from hrseg.data.transforms import TrainTransform
+from hrseg.data.transforms import Pipeline, TrainTransform
 from hrseg.data.workers import WatchedLoader
 from hrseg.errors import ConfigError, DataError
 from hrseg.utils.text import some
@@ -31,7 +31,12 @@ class SegmentationDataModule(LightningDataModule):
     """Base of the data sets: a child defines its class facts, `files` and `mask_reader`.
 
     `root` is the folder of the data set; for the options see `DataOptions`. After `setup`
-    `train_dataset` has augmented crops, `val_dataset` and `test_dataset` have whole images.
+    `train_dataset` has augmented crops, `val_dataset` and `test_dataset` have whole images. Batches
+    are those of `hrseg.SegmentationTask`.
+
+    `transform` is an own augmentation of the crops, called after hrseg's: an albumentations
+    pipeline, or a function (image=, mask=) -> {"image", "mask"}, uint8 of the crop's size. Padding
+    of a mask has to be 255 (`fill_mask=255`). The draws of albumentations are those of the sample.
     """
 
     class_names: tuple[str, ...] = ()  # one per train id
@@ -44,7 +49,9 @@ class SegmentationDataModule(LightningDataModule):
     image_suffix: str = ""  # end of the stems of images that their masks lack
     mask_suffix: str = ""  # end of the stems of masks
 
-    def __init__(self, root: str, **options: Unpack[DataOptions]) -> None:
+    def __init__(
+        self, root: str, transform: Pipeline | None = None, **options: Unpack[DataOptions]
+    ) -> None:
         """Keep the arguments; nothing is read yet."""
         super().__init__()
         chosen = complete(options)
@@ -61,7 +68,9 @@ class SegmentationDataModule(LightningDataModule):
         self.test_split = chosen["test_split"]
         names = ("crop_size", "scales", "base_size", "flip", "photometric", "squash")
         augmentation: dict[str, Any] = {name: chosen.get(name) for name in names}
-        self.transform = TrainTransform(flip_pairs=self.flip_pairs, **augmentation)
+        self.transform = TrainTransform(
+            flip_pairs=self.flip_pairs, pipeline=transform, **augmentation
+        )
         self.class_uniform = chosen["class_uniform"]
         self.cache = Path(cache).expanduser() if cache is not None else None
         self.class_draw: ClassDraw | None = None

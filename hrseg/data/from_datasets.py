@@ -13,8 +13,10 @@ from hrseg.data.dataset import SegmentationDataset, Transform
 from hrseg.data.images import Array
 from hrseg.data.masks import ReadMask
 from hrseg.data.options import DataOptions
+from hrseg.data.transforms import Pipeline
 from hrseg.errors import ConfigError, DataError
 from hrseg.utils.constants import IGNORE_INDEX
+from hrseg.utils.validation import check_different
 
 _NEEDS_FILES = ("cache", "manifest", "class_uniform", "on_error")
 _EXPECTED = (
@@ -38,6 +40,7 @@ def from_datasets(
     class_names: Sequence[str],
     palette: Sequence[tuple[int, int, int]] = (),
     flip_pairs: Sequence[tuple[int, int]] = (),
+    transform: Pipeline | None = None,
     **options: Unpack[DataOptions],
 ) -> SegmentationDataModule:
     """Return a DataModule that trains on crops of `train` and validates on `val`.
@@ -52,6 +55,7 @@ def from_datasets(
         class_names: one name per class id.
         palette: RGB colour per class; default: distinct colours.
         flip_pairs: classes that swap when an image is mirrored.
+        transform: own augmentation of the crops; see `SegmentationDataModule`.
         options: see `DataOptions`; `cache`, `manifest`, `class_uniform` and `on_error` need files.
 
     Raises:
@@ -70,7 +74,7 @@ def from_datasets(
             f"from_datasets: {needs_files[0]} needs image and mask files.\n"
             "Fix: leave it out, or use hrseg.data.Folder."
         )
-    return _Datasets(train, val, class_names, palette, flip_pairs, options)
+    return _Datasets(train, val, class_names, palette, flip_pairs, transform, options)
 
 
 class _Datasets(SegmentationDataModule):
@@ -81,12 +85,14 @@ class _Datasets(SegmentationDataModule):
         class_names: Sequence[str],
         palette: Sequence[tuple[int, int, int]],
         flip_pairs: Sequence[tuple[int, int]],
+        transform: Pipeline | None,
         options: DataOptions,
     ) -> None:
+        check_different(class_names)
         self.class_names = tuple(class_names)
         self.palette = tuple(palette)
         self.flip_pairs = tuple(flip_pairs)
-        super().__init__("", **options)
+        super().__init__("", transform, **options)
         self.sources = {self.train_split: train, self.val_split: val}
 
     def mask_reader(self) -> ReadMask:

@@ -2,8 +2,8 @@
 
 import os
 import random
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 # albumentations asks a package registry for news when it is imported.
 os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"
@@ -18,6 +18,7 @@ from hrseg.utils.constants import IGNORE_INDEX
 from hrseg.utils.geometry import scaled_size
 
 Size = tuple[int, int]
+Pipeline = Callable[..., Mapping[str, Any]]  # (image=, mask=) -> {"image", "mask"}
 
 
 class Window(NamedTuple):
@@ -35,7 +36,7 @@ class TrainTransform:
 
     Arguments are the `DataOptions` of these names. `flip_pairs` are class ids that swap when the
     image is flipped (left arm, right arm). A jitter of strength 1 changes brightness, contrast
-    and saturation by up to 40 % and the hue by a tenth of a turn.
+    and saturation by up to 40 % and the hue by a tenth of a turn. A `pipeline` acts last.
     """
 
     def __init__(
@@ -47,6 +48,7 @@ class TrainTransform:
         flip_pairs: Sequence[tuple[int, int]] = (),
         photometric: float = 0.0,
         squash: Sequence[int] | None = None,
+        pipeline: Pipeline | None = None,
     ) -> None:
         """Check the scales; `DataOptions` has checked the other arguments."""
         if len(scales) not in (2, 3) or not 0 < scales[0] <= scales[1] or min(scales) <= 0:
@@ -57,6 +59,7 @@ class TrainTransform:
         self.crop_size = (crop_size[0], crop_size[1])
         self.scales = tuple(scales)
         self.base_size, self.flip, self.squash = base_size, flip, squash
+        self.pipeline = pipeline
         self.flipped_ids = np.arange(256, dtype=np.uint8)
         for left, right in flip_pairs:
             self.flipped_ids[[left, right]] = right, left
@@ -79,9 +82,15 @@ class TrainTransform:
         image, mask = crop_image(image, window), crop_mask(mask, window)
         if window.flip:
             mask = np.asarray(cv2.LUT(mask, self.flipped_ids), np.uint8)
+        generator = np.random.default_rng(numpy_seed)
         if self.jitter is not None:
-            self.jitter.set_random_state(np.random.default_rng(numpy_seed), draws)
+            self.jitter.set_random_state(generator, draws)
             image = self.jitter(image=image)["image"]
+        if self.pipeline is not None:
+            # Not `set_random_seed`: it gives every part of the pipeline the same draws.
+            if isinstance(self.pipeline, A.BasicTransform | A.BaseCompose):
+                self.pipeline.set_random_state(generator, draws)
+            image, mask = _transformed(self.pipeline, image, mask)
         return image, mask
 
     def draw_window(
@@ -105,6 +114,20 @@ class TrainTransform:
             return draws.uniform(first, last)
         # The official code draws 0.5 + randint(0, 16) / 10, so 2.1 is included.
         return first + step[0] * draws.randint(0, round((last - first) / step[0]))
+
+
+def _transformed(pipeline: Pipeline, image: Array, mask: Array) -> tuple[Array, Array]:
+    result = pipeline(image=image, mask=mask)
+    parts = [result[key] for key in ("image", "mask")]
+    kinds = [f"{getattr(part, 'dtype', type(part))} {tuple(np.shape(part))}" for part in parts]
+    expected = [f"uint8 {part.shape}" for part in (image, mask)]
+    if kinds != expected:
+        raise DataError(
+            f"The transform returned the image {kinds[0]} and the mask {kinds[1]}.\n"
+            f"Expected: {expected[0]} and {expected[1]}, the size of the crop.\n"
+            "Fix: leave out Normalize, ToFloat, ToTensorV2 and other sizes; hrseg does these."
+        )
+    return np.ascontiguousarray(parts[0]), np.ascontiguousarray(parts[1])
 
 
 def _draw_pixel(mask: Array, wanted: int, size: Size, draws: random.Random) -> tuple[Size, Size]:

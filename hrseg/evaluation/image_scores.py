@@ -42,13 +42,14 @@ class ImageScores(ClassScores):
     ) -> None:
         if trainer.sanity_checking:
             return
-        pred = outputs["pred"].cpu().numpy()
-        seen = record(batch["name"][0], pred, batch["mask"][0].cpu().numpy())
-        # An image that only evens out the processes is all ignored; another has its mask.
-        if seen.counts:
-            self.records.append(seen)
-            palette = cast(list[list[int]], pl_module.palette)
-            indexed(pred, palette).save(self._fresh / f"{seen.name}.png", compress_level=1)
+        palette = cast(list[list[int]], pl_module.palette)
+        for name, ids, mask in zip(batch["name"], outputs["preds"], batch["mask"], strict=True):
+            pred = ids.cpu().numpy()
+            seen = record(name, pred, mask.cpu().numpy())
+            # An image that only evens out the processes is all ignored; another has its mask.
+            if seen.counts:
+                self.records.append(seen)
+                indexed(pred, palette).save(self._fresh / f"{seen.name}.png", compress_level=1)
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if not trainer.sanity_checking and trainer.world_size > 1:

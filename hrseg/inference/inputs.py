@@ -47,6 +47,12 @@ def read_pixels(source: Input) -> tuple[NDArray[np.uint8], list[str]]:
         return np.ascontiguousarray(source), []
     if isinstance(source, Image.Image):
         return _upright(source)
+    if Path(source).is_dir():
+        raise DataError(
+            f"{source} is a folder.\nExpected: an image, or a list of them.\n"
+            "Fix: `hrseg predict FOLDER --checkpoint FILE`, or "
+            'predict(sorted(pathlib.Path(folder).glob("*.png")))'
+        )
     try:
         with Image.open(source, formats=FORMATS) as opened:
             return _upright(opened)

@@ -6,33 +6,34 @@ import base64
 import copy
 import html
 import io
-from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
+from torch import Tensor
 
-from hrseg.checkpoints.loading import build_model, described_model, load_weights
-from hrseg.checkpoints.metadata import metadata_from_config, read_metadata
-from hrseg.checkpoints.origins import recognise
+from hrseg.checkpoints.loading import build_model, load_model, load_weights
+from hrseg.checkpoints.metadata import metadata_from_config
 from hrseg.checkpoints.reading import read_checkpoint
-from hrseg.checkpoints.runs import checkpoint_at
 from hrseg.config.protocols import PROTOCOLS, Protocol
 from hrseg.config.schema import Config
-from hrseg.errors import ConfigError
+from hrseg.errors import ConfigError, DataError
 from hrseg.inference.evaluator import Evaluator
 from hrseg.inference.exported_model import Engine, is_exported, open_engine
 from hrseg.inference.inputs import Input, read_pixels
 from hrseg.models import Segmenter
 from hrseg.models.normalize import Normalize
 from hrseg.models.optimize import PRECISIONS, inference_network
+from hrseg.models.segmenter import network_name
 from hrseg.utils.console import say
+from hrseg.utils.files import replacing
 from hrseg.utils.memory import OutOfMemory, is_out_of_memory
 from hrseg.utils.registry import find
+from hrseg.utils.text import one_line
 from hrseg.visualize import colorize, indexed, overlay
 
 if TYPE_CHECKING:
@@ -57,19 +58,7 @@ def load(path: str | Path, device: str = "cpu", precision: str = "32") -> Predic
             raise ConfigError(f"{path} runs on the CPU alone, not on {device!r}: leave device out.")
         engine = open_engine(path, precision)
         return Predictor(engine, engine.metadata, device, precision)
-    checkpoint = checkpoint_at(path)
-    content = read_checkpoint(checkpoint)
-    metadata = content.get("hrseg")
-    if not isinstance(metadata, dict):
-        recognise(content, "auto", str(checkpoint))  # raises if it contains no HRNet
-        raise ConfigError(
-            f"{checkpoint} does not say what it is a checkpoint of (no 'hrseg' entry).\n"
-            "Say it: hrseg predict --config NAME --checkpoint FILE; in Python "
-            "hrseg.create_model and hrseg.load_weights."
-        )
-    read_metadata(metadata, checkpoint)
-    model = described_model(metadata, checkpoint)
-    load_weights(model, content, purpose="evaluate", origin=checkpoint)
+    model, metadata = load_model(path)
     return Predictor(model, metadata, device, precision)
 
 
@@ -144,22 +133,36 @@ class Predictor:
         other.evaluator = replace(self.evaluator, protocol=other.protocol)
         return other
 
+    @overload
     def predict(
-        self, image: Input | Sequence[Input], scores: bool = False
+        self, image: list[Any] | tuple[Any, ...], scores: bool = False
+    ) -> list[Prediction]: ...
+
+    @overload
+    def predict(self, image: Input | Tensor, scores: bool = False) -> Prediction: ...
+
+    def predict(
+        self, image: Input | Tensor | list[Any] | tuple[Any, ...], scores: bool = False
     ) -> Prediction | list[Prediction]:
-        """Return the Prediction of an image, or a list of them for a list.
+        """Return the Prediction of an image, or a list of them for a list; a call does the same.
 
         Args:
-            image: a path, a PIL image, or an RGB uint8 array (H, W, 3). The EXIF rotation of files
-                and PIL images is applied.
+            image: a path, a PIL image, an RGB uint8 array (H, W, 3), or an RGB uint8 tensor
+                (3, H, W) or (H, W, 3). The EXIF rotation of files and PIL images is applied.
             scores: keep the fused scores (K, H, W) by the protocol's averaging rule.
 
         Raises:
             DataError: an unreadable file, or an array of another shape or type.
         """
         if isinstance(image, list | tuple):
-            return [self.segment(read_pixels(item)[0], scores) for item in image]
-        return self.segment(read_pixels(cast(Input, image))[0], scores)
+            return [self.segment(read_pixels(_array(item))[0], scores) for item in image]
+        return self.segment(read_pixels(_array(image))[0], scores)
+
+    __call__ = predict
+
+    def __repr__(self) -> str:
+        name = network_name(self.model.architecture)
+        return f"Predictor({name}, {len(self.class_names)} classes, {self.device})"
 
     def check(self, tiles: bool = False) -> None:
         """Raise ConfigError if an exported file cannot do the protocol, or tiles."""
@@ -190,7 +193,22 @@ class Predictor:
         return Prediction(pixels, mask, self.class_names, self.palette, kept, self.protocol)
 
 
-@dataclass
+def _array(image: Input | Tensor) -> Input:
+    """Return a tensor as an array, and other images as they are."""
+    if not isinstance(image, Tensor):
+        return image
+    chw = image.ndim == 3 and image.shape[0] == 3
+    if image.dtype != torch.uint8 or not (chw or (image.ndim == 3 and image.shape[2] == 3)):
+        kind = f"{str(image.dtype).removeprefix('torch.')} {tuple(image.shape)}"
+        raise DataError(
+            f"The image is a tensor {kind}.\n"
+            "Expected: one RGB image, uint8 (3, H, W) or (H, W, 3), of 0..255.\n"
+            "Fix: predict(list(batch)) for a batch; leave out ToTensor and Normalize."
+        )
+    return (image.permute(1, 2, 0) if chw else image).cpu().numpy()
+
+
+@dataclass(repr=False)
 class Prediction:
     """The model's result for one image.
 
@@ -231,11 +249,33 @@ class Prediction:
         """Return the mask as a palette image: ids that any viewer shows in the class colours."""
         return indexed(self.mask, self.palette)
 
+    def save(self, path: str | Path) -> None:
+        """Write the mask as `to_pil`, a PNG, which keeps the ids.
+
+        Raises:
+            ConfigError: another suffix than `.png`.
+        """
+        if Path(path).suffix.lower() != ".png":
+            raise ConfigError(
+                f"{path} is no .png file.\nExpected: a PNG, since other formats change class ids.\n"
+                "Fix: save(...png); PIL.Image.fromarray(prediction.overlay()) is a picture."
+            )
+        with replacing(Path(path)) as partial:
+            self.to_pil().save(partial, "PNG")
+
     def class_areas(self) -> dict[str, float]:
         """Return the share of the image that each class covers, 0..1."""
         counts = np.bincount(self.mask.ravel(), minlength=len(self.class_names))
-        shares = (counts / self.mask.size).tolist()
-        return dict(zip(self.class_names, shares, strict=False))
+        areas = dict.fromkeys(self.class_names, 0.0)
+        for name, share in zip(self.class_names, (counts / self.mask.size).tolist(), strict=False):
+            areas[name] += share  # files of earlier versions may have a name twice
+        return areas
+
+    def __repr__(self) -> str:
+        height, width = self.mask.shape
+        areas = sorted(self.class_areas().items(), key=lambda item: -item[1])[:3]
+        largest = ", ".join(f"{one_line(name)} {area:.1%}" for name, area in areas if area)
+        return f"Prediction({height}x{width}, {largest})"
 
     def _repr_html_(self) -> str:
         """Return the overlay with a legend for Jupyter."""

@@ -16,8 +16,9 @@ class RMI(nn.Module):
     """A lower bound of the mutual information of 3x3 squares, negated (Zhao et al., 1910.12037).
 
     log det of the truth's covariance given the prediction, halved, per dimension; mean over images
-    and classes. Train it beside a loss over the pixels, with weight 0.5 to 1. It uses the softmax;
-    the authors use sigmoids. Average pooling by `stride` comes first.
+    and classes. Train it beside a loss over the pixels, with weight 0.5 to 1. Average pooling by
+    `stride` comes first. The authors use sigmoids for the softmax, sum over the classes, pool by 4
+    and pad the pooling (ZJULearning/RMI).
     """
 
     def __init__(self, stride: int = 3) -> None:

@@ -28,6 +28,17 @@ class ConfusionMatrix(Metric):
 
     def update(self, pred: Tensor, target: Tensor) -> None:
         """Add the pixels of `pred` and `target`, integers of one shape, quickest as uint8."""
+        for ids in (pred, target):
+            if not isinstance(ids, Tensor):
+                raise ValueError(
+                    f"ConfusionMatrix got a {type(ids).__name__}.\n"
+                    "Expected: tensors of class ids. Fix: torch.from_numpy(array)"
+                )
+        if pred.ndim == target.ndim + 1:
+            raise ValueError(
+                f"pred is {tuple(pred.shape)}, target is {tuple(target.shape)}.\n"
+                "Expected: class ids of one shape. Fix: logits.argmax(1)"
+            )
         if pred.shape != target.shape:
             raise ValueError(f"pred is {tuple(pred.shape)}, target is {tuple(target.shape)}")
         if pred.is_floating_point() or target.is_floating_point():
@@ -45,6 +56,10 @@ class ConfusionMatrix(Metric):
     def compute(self) -> Tensor:
         """Return the matrix, summed over processes."""
         return self.matrix.clone()
+
+    def iou(self) -> Tensor:
+        """Return intersection over union per class as `hrseg.metrics.confusion.iou`."""
+        return iou(self.compute())
 
     def _scored(self, pred: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
         scored = target != IGNORE_INDEX

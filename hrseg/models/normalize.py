@@ -5,12 +5,17 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from hrseg.errors import DataError
+
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
 class Normalize(nn.Module):
-    """uint8 RGB (B, 3, H, W) -> float32, channels last; mean and std are of images in 0..1."""
+    """uint8 RGB (B, 3, H, W) -> float32, channels last; mean and std are of images in 0..1.
+
+    Other types raise DataError: floats in 0..1 would be divided by 255 a second time.
+    """
 
     scale: Tensor
     shift: Tensor
@@ -25,5 +30,11 @@ class Normalize(nn.Module):
         self.register_buffer("shift", -mean_ / std_, persistent=False)
 
     def forward(self, image: Tensor) -> Tensor:
+        if image.dtype != torch.uint8:
+            raise DataError(
+                f"The images are {str(image.dtype).removeprefix('torch.')}.\n"
+                "Expected: uint8 RGB (B, 3, H, W) of 0..255; hrseg normalises the images itself.\n"
+                "Fix: leave out ToTensor and Normalize, for example with torchvision's PILToTensor."
+            )
         image = image.to(memory_format=torch.channels_last)
         return torch.addcmul(self.shift, image.to(self.scale.dtype), self.scale)

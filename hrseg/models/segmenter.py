@@ -50,11 +50,14 @@ def create_model(
     bn_momentum: float = 0.01,
     output: str = "v2",
 ) -> "Segmenter":
-    """Build a segmentation model with random weights.
+    """Build a segmentation model of RGB images with random weights.
+
+    `hrseg.load_weights` loads published ones; "timm/<name>" are ImageNet weights of the Hub.
 
     Args:
-        backbone: a key of BACKBONES, for example "hrnet_w48"; or `{"name": ..., argument: value}`.
-        head: a key of HEADS; or likewise.
+        backbone: "hrnet_w18_small_v1", "hrnet_w18_small_v2", "hrnet_w18", "hrnet_w32", "hrnet_w40",
+            "hrnet_w48", or a registered name (BACKBONES); or `{"name": ..., argument: value}`.
+        head: "fcn", "ocr", or a registered name (HEADS); or likewise.
         num_classes: 1 to 255.
         align_corners: the rule of every bilinear interpolation in the model; a released checkpoint
             reproduces its figures only under the rule that it was trained with.
@@ -81,6 +84,7 @@ def create_model(
         "bn_momentum": bn_momentum,
         "output": output,
     }
+    model.built = _shapes(model)
     return model
 
 
@@ -119,6 +123,7 @@ class Segmenter(nn.Module):
             align_corners = getattr(head, "align_corners", False)
         self.align_corners: bool = align_corners
         self.architecture: dict[str, Any] = {}
+        self.built: dict[str, tuple[int, ...]] = {}  # shapes of the tensors by create_model
 
     @property
     def recompute(self) -> bool:
@@ -134,6 +139,11 @@ class Segmenter(nn.Module):
                 f"the backbone {type(self.backbone).__name__} has no activation checkpointing "
                 "(an attribute `recompute`).\nFix: model.activation_checkpointing=false"
             )
+
+    def changed_parts(self) -> list[str]:
+        """Return the parts with other tensors than `create_model(**architecture)`, with types."""
+        changed = {name.partition(".")[0] for name, _ in _shapes(self).items() ^ self.built.items()}
+        return [f"{part} {type(getattr(self, part, None)).__name__}" for part in sorted(changed)]
 
     def forward(self, image: Tensor) -> Tensor:
         """Return float32 logits (B, K, H, W) of a normalised image (B, 3, H, W), H and W >= 32."""
@@ -154,3 +164,7 @@ class Segmenter(nn.Module):
         # Reduced precision ends here: argmax, softmax and losses need float32.
         x = logits.float().contiguous()
         return F.interpolate(x, tuple(size), mode="bilinear", align_corners=self.align_corners)
+
+
+def _shapes(model: nn.Module) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}

@@ -5,15 +5,18 @@
 optimiser step.
 """
 
-from collections.abc import Callable
-from typing import Any
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
 
 from torch import nn
 from torch.optim import SGD, AdamW, Optimizer
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 
 from hrseg.errors import ConfigError
-from hrseg.utils.registry import Registry
+from hrseg.utils.registry import Registry, build, find
+
+T = TypeVar("T")
 
 
 def sgd(
@@ -79,3 +82,44 @@ OPTIMIZERS: Registry[Callable[..., Optimizer]] = Registry(
 SCHEDULES: Registry[Callable[..., LRScheduler]] = Registry(
     "schedule", {"poly": poly}, given=["optimizer", "steps"]
 )
+OptimizerFunction = Callable[..., Optimizer]
+ScheduleFunction = Callable[..., LRScheduler]
+Spec = str | Mapping[str, Any]
+
+
+def check_part(table: Registry[Callable[..., Any]], part: Any, what: str) -> None:
+    """Refuse an unknown name, and an object that is neither a function nor an Optimizer."""
+    if isinstance(part, str | Mapping):
+        find(table, part if isinstance(part, str) else str(part.get("name")), what)
+    elif not callable(part) and not isinstance(part, Optimizer):
+        raise ConfigError(
+            f"The {what} is a {type(part).__name__}.\n"
+            f"Expected: a name ({', '.join(table)}), or a function that returns one."
+        )
+
+
+def make_optimizer(part: Spec | Optimizer | OptimizerFunction, model: nn.Module) -> Optimizer:
+    """Return the optimizer of a name, or of a function of the trained parameters."""
+    if isinstance(part, Optimizer):
+        return part
+    if isinstance(part, str | Mapping):
+        return build(OPTIMIZERS, part, "optimizer", model=model)
+    return _made(part, Optimizer, [p for p in model.parameters() if p.requires_grad])
+
+
+def make_schedule(part: Spec | ScheduleFunction, optimizer: Optimizer, steps: float) -> LRScheduler:
+    """Return the schedule of a name, or of a function (optimizer) or (optimizer, steps)."""
+    if isinstance(part, str | Mapping):
+        return build(SCHEDULES, part, "schedule", optimizer=optimizer, steps=steps)
+    takes_steps = "steps" in inspect.signature(part).parameters
+    return _made(part, LRScheduler, optimizer, **({"steps": steps} if takes_steps else {}))
+
+
+def _made(function: Callable[..., T], kind: type[T], *arguments: Any, **named: Any) -> T:
+    made = function(*arguments, **named)
+    if not isinstance(made, kind):
+        raise ConfigError(
+            f"{getattr(function, '__name__', function)} returned a {type(made).__name__}.\n"
+            f"Expected: a torch {kind.__name__}."
+        )
+    return made

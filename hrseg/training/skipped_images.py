@@ -71,7 +71,7 @@ class SkippedFiles(Callback):
 
     def _count(self, batch: Any, split: str, loader: Any) -> None:
         faults = self.faults[split]
-        for name, fault in zip(batch["name"], batch.get("fault", ()), strict=False):
+        for name, fault in zip(batch.get("name", ()), batch.get("fault", ()), strict=False):
             if not fault or name in faults:
                 continue
             faults[name] = fault

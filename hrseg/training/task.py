@@ -1,9 +1,10 @@
 """SegmentationTask: model, losses, optimizer and evaluation as a LightningModule."""
 
+import warnings
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from itertools import combinations
-from typing import Any, cast
+from typing import Any, Self, cast
 
 import pytorch_lightning as pl
 import torch
@@ -11,7 +12,9 @@ from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.trainer.states import TrainerFn
 from pytorch_lightning.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
+from hrseg.checkpoints.loading import load_model
 from hrseg.checkpoints.metadata import build_metadata
 from hrseg.config.protocols import PROTOCOLS, Protocol
 from hrseg.data import DATASETS
@@ -19,7 +22,6 @@ from hrseg.errors import ConfigError, DataError
 from hrseg.inference.evaluator import Evaluator
 from hrseg.inference.exported_model import Engine
 from hrseg.inference.windows import seen_pixels
-from hrseg.losses import LOSSES
 from hrseg.metrics.confusion import ConfusionMatrix, summarize
 from hrseg.metrics.scale_selection import scale_report
 from hrseg.models import Segmenter
@@ -31,31 +33,50 @@ from hrseg.models.optimize import (
     compiled_for_training,
     fold,
 )
+from hrseg.training.batches import check_images, checked_batch
 from hrseg.training.loss_guard import POLICIES, LossGuard, Policy
-from hrseg.training.optimizers import OPTIMIZERS, SCHEDULES
+from hrseg.training.loss_terms import Loss, LossTerm
+from hrseg.training.optimizers import (
+    OPTIMIZERS,
+    SCHEDULES,
+    OptimizerFunction,
+    ScheduleFunction,
+    Spec,
+    check_part,
+    make_optimizer,
+    make_schedule,
+)
 from hrseg.training.skipped_images import SkippedFiles
-from hrseg.utils.registry import build, find, plugins_of
+from hrseg.utils.registry import find, plugins_of
+from hrseg.utils.validation import check_different
 from hrseg.visualize import default_palette
-
-Spec = str | Mapping[str, Any]
 
 
 class SegmentationTask(pl.LightningModule):
     """Train and score a Segmenter. Wiring only: every step is owned by another module.
 
-    Batches are `{"image": uint8 RGB (B, 3, H, W), "mask": (B, H, W) ids, 255 = ignored, "name"}`;
-    evaluation takes one image at a time. Logs `train/loss`, `train/lr`, `val/miou`,
-    `val/pixel_accuracy`; `scores` contains the last evaluation in the layout of scores.json.
+    Batches are `{"image": uint8 RGB (B, 3, H, W), "mask": integer ids (B, H, W), 255 = ignored}`;
+    "name", a list of strings, is optional. `hrseg.data.from_datasets` makes such batches of other
+    datasets. Images are normalised here. Evaluation batches may have masks of another size, at
+    which they are scored. Other batches raise DataError.
 
-    Losses, optimizer and schedule are names or `{"name": ..., argument: value}`.
+    Logs `train/loss`, `train/lr`, `val/miou`, `val/pixel_accuracy`, and `test/...` likewise;
+    `scores` contains the last evaluation in the layout of scores.json. `trainer.predict` returns
+    class ids (B, H, W), uint8, of batches or images.
+
+    Losses, optimizer and schedule are names, `{"name": ..., argument: value}`, or objects.
 
     Args:
         model: the network; an exported file can be scored, not trained.
-        class_names: a name per output channel.
+        class_names: a different name per output channel.
         palette: an RGB colour per class; empty: colours that are easy to distinguish.
         flip_pairs: ids that swap in a mirrored image (left arm, right arm).
-        losses: entries of `hrseg.losses.LOSSES`, with optional `on` (an output) and `weight`.
-        optimizer, schedule: entries of `hrseg.optimizers` and `hrseg.schedules`.
+        losses: entries of `hrseg.losses.LOSSES`, with optional `on` (an output) and `weight`; or
+            modules or functions (logits (B, K, H, W), mask (B, H, W) int64) -> scalar.
+        optimizer: an entry of `hrseg.optimizers`, a function of the trained parameters such as
+            `torch.optim.Adam`, or an optimizer.
+        schedule: an entry of `hrseg.schedules`, or a function (optimizer) or (optimizer, steps)
+            that returns a scheduler, stepped per optimiser step.
         protocol: the evaluation protocol.
         scale_report: score every subset of the protocol's scales as well, at most 8 scales.
         window_batch: maximum of windows and mirror images that go through the model together.
@@ -68,7 +89,9 @@ class SegmentationTask(pl.LightningModule):
 
     evaluator: Evaluator | None = None
     compiled: Outputs | None = None
-    unread = 0  # validation images that were skipped
+    seen = 0  # images of the evaluation, with those that were skipped
+    unread = 0  # images that were skipped
+    warned = False  # of parts that create_model does not build
 
     def __init__(
         self,
@@ -76,9 +99,9 @@ class SegmentationTask(pl.LightningModule):
         class_names: Sequence[str],
         palette: Sequence[Sequence[int]] = (),
         flip_pairs: Sequence[tuple[int, int]] = (),
-        losses: Sequence[Spec] = ("cross_entropy",),
-        optimizer: Spec = "sgd",
-        schedule: Spec = "poly",
+        losses: Loss | Sequence[Loss] = ("cross_entropy",),
+        optimizer: Spec | Optimizer | OptimizerFunction = "sgd",
+        schedule: Spec | ScheduleFunction = "poly",
         protocol: str | Protocol = "plain",
         scale_report: bool = False,
         window_batch: int = 4,
@@ -90,6 +113,7 @@ class SegmentationTask(pl.LightningModule):
         std: Sequence[float] = IMAGENET_STD,
     ) -> None:
         super().__init__()
+        _check_model(model, len(class_names))
         num_classes = int(model.architecture["num_classes"])
         if len(class_names) != num_classes:
             raise ConfigError(
@@ -100,14 +124,16 @@ class SegmentationTask(pl.LightningModule):
         self.normalize = Normalize(mean, std)
         # Plain numbers and strings: a checkpoint with others would be refused when it is loaded.
         self.class_names = [str(name) for name in class_names]
+        check_different(self.class_names)
         colors = palette if len(palette) else default_palette(num_classes)
         self.palette = [[int(value) for value in color] for color in colors]
         self.flip_pairs = [(int(a), int(b)) for a, b in flip_pairs]
-        self.loss_specs = [losses] if isinstance(losses, str) else list(losses)
-        self.loss_terms = nn.ModuleList(_LossTerm(spec, model) for spec in self.loss_specs)
+        several = isinstance(losses, Sequence) and not isinstance(losses, str)
+        self.loss_specs = list(cast(Sequence[Loss], losses if several else [losses]))
+        self.loss_terms = nn.ModuleList(LossTerm(spec, model) for spec in self.loss_specs)
+        check_part(OPTIMIZERS, optimizer, "optimizer")
+        check_part(SCHEDULES, schedule, "schedule")
         self.optimizer_spec, self.schedule_spec = optimizer, schedule
-        find(OPTIMIZERS, _name(optimizer), "optimizer")
-        find(SCHEDULES, _name(schedule), "schedule")
         if isinstance(protocol, str):
             protocol = find(PROTOCOLS, protocol, "protocol")
         self.protocol = protocol
@@ -131,6 +157,11 @@ class SegmentationTask(pl.LightningModule):
         """Return logits (B, K, H, W) of uint8 RGB images (B, 3, H, W)."""
         logits: Tensor = self.model(self.normalize(image))
         return logits
+
+    def setup(self, stage: str) -> None:
+        # Lightning warns of a hook of the module beside any DataModule; here that is the intention.
+        hook = "You have overridden `on_before_batch_transfer` in `LightningModule` but"
+        warnings.filterwarnings("ignore", hook)
 
     def on_fit_start(self) -> None:
         data = getattr(self.trainer, "datamodule", None)
@@ -159,19 +190,34 @@ class SegmentationTask(pl.LightningModule):
         self.log("train/lr", self.trainer.optimizers[0].param_groups[0]["lr"], batch_size=size)
         return total
 
+    def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
+        if self.trainer.predicting:
+            return batch
+        return checked_batch(batch, len(self.class_names), self.trainer.training)
+
     def on_validation_epoch_start(self) -> None:
         self.evaluator = self._make_evaluator()
         self.seen_pixels.clear()
-        self.unread = 0
+        self.seen = self.unread = 0
         for matrix in self._matrices.values():
             matrix.reset()
 
     def validation_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, Any]:
-        """Score one image; return its fused prediction (H, W) for callbacks that draw it."""
-        image, mask = batch["image"], batch["mask"][0]
-        if any(batch.get("fault", ())):
+        """Score a batch; return the fused predictions (H, W) for callbacks that draw them.
+
+        `preds` are those of all images, `pred` is the first.
+        """
+        images, masks = batch["image"].split(1), batch["mask"]
+        faults = batch.get("fault") or [""] * len(masks)
+        preds = [self._score(*item) for item in zip(images, masks, faults, strict=True)]
+        return {"pred": preds[0], "preds": preds}
+
+    def _score(self, image: Tensor, mask: Tensor, fault: str) -> Tensor:
+        """Count an image (1, 3, H, W) by its mask; return the fused prediction, as the mask."""
+        self.seen += 1
+        if fault:
             self.unread += 1
-            return {"pred": torch.zeros_like(mask)}
+            return torch.zeros_like(mask)
         assert self.evaluator is not None
         if self.scale_report:
             preds = self.evaluator.subsets(image, mask.shape)
@@ -181,9 +227,13 @@ class SegmentationTask(pl.LightningModule):
             matrix.update(preds[scales], mask)
         for scale in self.protocol.scales:
             self.seen_pixels[scale] += seen_pixels(image.shape[-2:], scale, self.protocol)
-        return {"pred": preds[self.protocol.scales]}
+        return preds[self.protocol.scales]
 
     def on_validation_epoch_end(self) -> None:
+        self._summarize("val")
+
+    def _summarize(self, stage: str) -> None:
+        """Make `scores` of the counted images, and log the main ones."""
         assert self.evaluator is not None
         self.window_batch = self.evaluator.batch  # reduced if the memory was short
         self.evaluator = None  # frees its copy of the model
@@ -201,9 +251,7 @@ class SegmentationTask(pl.LightningModule):
             miou = {scales: summary["miou"] or 0.0 for scales, summary in summaries.items()}
             self.scores["scale_report"] = scale_report(miou, self.seen_pixels)
         self.scores["protocol"] = self.protocol.to_dict()
-        unread = torch.tensor(float(self.unread), device=self.device)
-        skipped = int(self.trainer.strategy.reduce(unread, reduce_op="sum"))
-        self.scores["images"] = self._images() - skipped
+        self.scores["images"], skipped = self._images()
         if skipped:
             self.scores["skipped"] = skipped
             if not self.scores["images"] and not self.trainer.sanity_checking:
@@ -211,15 +259,21 @@ class SegmentationTask(pl.LightningModule):
                     f"none of the {skipped} validation images could be read: there is no score.\n"
                     "`hrseg data check` says what is wrong with each."
                 )
-        self.log("val/miou", self.scores["miou"] or 0.0)
-        self.log("val/pixel_accuracy", self.scores["pixel_accuracy"] or 0.0)
+        if stage == "val" or self.scores["miou"] is not None:  # a test split may have no masks
+            self.log(f"{stage}/miou", self.scores["miou"] or 0.0)
+            self.log(f"{stage}/pixel_accuracy", self.scores["pixel_accuracy"] or 0.0)
 
-    def _images(self) -> int:
-        """Return the number of scored images, over all processes; repeats do not count."""
-        seen = int(sum(self.trainer.num_val_batches)) * self.trainer.world_size
-        loaders = self.trainer.val_dataloaders
+    def _images(self) -> tuple[int, int]:
+        """Return how many images were scored and skipped by all processes, without repeats."""
+        counts = torch.tensor([float(self.seen), float(self.unread)], device=self.device)
+        seen, skipped = map(int, self.trainer.strategy.reduce(counts, reduce_op="sum"))
+        testing = self.trainer.testing
+        loaders = self.trainer.test_dataloaders if testing else self.trainer.val_dataloaders
         loaders = loaders if isinstance(loaders, list | tuple) else [loaders]
-        return min(seen, sum(len(loader.dataset) for loader in loaders))
+        datasets = [loader.dataset for loader in loaders]
+        if all(hasattr(dataset, "__len__") for dataset in datasets):
+            seen = min(seen, sum(map(len, datasets)))
+        return seen - skipped, skipped
 
     @property
     def _matrices(self) -> dict[tuple[float, ...], ConfusionMatrix]:
@@ -242,19 +296,34 @@ class SegmentationTask(pl.LightningModule):
         )
 
     def on_test_epoch_start(self) -> None:
-        self.evaluator = self._make_evaluator()
+        self.on_validation_epoch_start()
 
     def test_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, Any]:
-        """Return the fused prediction (H, W) of one image for callbacks that write it."""
+        """Score a batch and return its fused predictions, as a validation does."""
+        return self.validation_step(batch, batch_idx)
+
+    def on_test_epoch_end(self) -> None:
+        self._summarize("test")
+
+    def on_predict_epoch_start(self) -> None:
+        self.evaluator = self._make_evaluator()
+
+    def predict_step(self, batch: Any, batch_idx: int) -> Tensor:
+        """Return class ids (B, H, W), uint8 on the CPU, of uint8 images (B, 3, H, W).
+
+        A batch is a tensor, a dict with the key "image", or a tuple that begins with the images.
+        """
+        image = batch["image"] if isinstance(batch, Mapping) else batch
+        image = image[0] if isinstance(image, list | tuple) else image
+        check_images(image)
         assert self.evaluator is not None
-        return {"pred": self.evaluator(batch["image"]).pred}
+        preds = [self.evaluator(each).pred for each in image.split(1)]
+        return torch.stack(preds).to(torch.uint8).cpu()
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        optimizer = build(OPTIMIZERS, self.optimizer_spec, "optimizer", model=self.model)
+        optimizer = make_optimizer(self.optimizer_spec, self.model)
         steps = self.trainer.estimated_stepping_batches
-        schedule = build(
-            SCHEDULES, self.schedule_spec, "schedule", optimizer=optimizer, steps=steps
-        )
+        schedule = make_schedule(self.schedule_spec, optimizer, steps)
         per_step: Any = {"scheduler": schedule, "interval": "step"}
         return {"optimizer": optimizer, "lr_scheduler": per_step}
 
@@ -275,6 +344,10 @@ class SegmentationTask(pl.LightningModule):
             "optimizer": [self.optimizer_spec],
             "schedule": [self.schedule_spec],
         }
+        named = {
+            section: [spec for spec in specs if isinstance(spec, str | Mapping)]
+            for section, specs in parts.items()
+        }
         checkpoint["hrseg"] = build_metadata(
             architecture,
             self.class_names,
@@ -283,23 +356,69 @@ class SegmentationTask(pl.LightningModule):
             self.normalize.mean,
             self.normalize.std,
             self.protocol,
-            plugin=plugins_of(parts),
+            plugin=plugins_of(named),
+            replaced=self._replaced_parts(),
         )
 
+    def _replaced_parts(self) -> str | None:
+        """Return the parts that create_model does not build, and warn of them once."""
+        changed = self.model.changed_parts() if isinstance(self.model, Segmenter) else []
+        if changed and not self.warned:
+            self.warned = True
+            warnings.warn(
+                f"create_model does not build this network ({', '.join(changed)}): hrseg.load "
+                "refuses its checkpoints.\nFix: SegmentationTask.load_from_checkpoint(path, "
+                "model=...), or register the part (hrseg.models.register_head).",
+                stacklevel=2,
+            )
+        return ", ".join(changed) or None
 
-class _LossTerm(nn.Module):
-    def __init__(self, spec: Spec, model: nn.Module) -> None:
-        super().__init__()
-        arguments = {"name": spec} if isinstance(spec, str) else dict(spec)
-        self.on = str(arguments.pop("on", "out"))
-        outputs = getattr(getattr(model, "head", None), "output_names", ("out",))
-        find(dict.fromkeys(outputs), self.on, "output of the model")
-        self.weight = float(arguments.pop("weight", 1.0))
-        self.loss = build(LOSSES, arguments, "loss")
+    @classmethod
+    def load_from_checkpoint(
+        cls,
+        checkpoint_path: Any,
+        map_location: Any = None,
+        hparams_file: Any = None,
+        strict: bool | None = None,
+        weights_only: bool | None = None,
+        **kwargs: Any,
+    ) -> Self:
+        """Return the task of a checkpoint: network, weights, names, colours and protocol.
 
-    def forward(self, logits: Mapping[str, Tensor], mask: Tensor) -> Tensor:
-        loss: Tensor = self.loss(logits[self.on], mask)
-        return self.weight * loss
+        Args:
+            checkpoint_path: a checkpoint of hrseg, or a run folder: its best one.
+            map_location: device of the task.
+            hparams_file: of Lightning, not used.
+            strict: of Lightning, not used; every tensor has to fit.
+            weights_only: of Lightning, not used; only plain data is ever read.
+            kwargs: other arguments of the task, such as losses and optimizer, which no checkpoint
+                contains; `model` is a network that create_model does not build.
+
+        Raises:
+            ConfigError: a missing file, a file that hrseg did not write, or other weights.
+        """
+        model, metadata = load_model(checkpoint_path, kwargs.pop("model", None))
+        names = ("class_names", "palette", "flip_pairs", "mean", "std")
+        stored = {name: metadata[name] for name in names}
+        task = cls(model, **{**stored, "protocol": Protocol(**metadata["protocol"]), **kwargs})
+        return task if map_location is None else task.to(map_location)
+
+
+def _check_model(model: Any, num_classes: int) -> None:
+    """Refuse other networks than Segmenters; describe one that create_model did not make."""
+    if missing := [name for name in ("outputs", "upsample") if not hasattr(model, name)]:
+        raise ConfigError(
+            f"The model {type(model).__name__} has no {' and no '.join(missing)}.\n"
+            "Expected: hrseg.create_model(...), or hrseg.models.Segmenter(backbone, head) with a "
+            'backbone as hrseg.models.Backbone and a head that returns {"out": logits}.'
+        )
+    if not model.architecture:
+        model.architecture = {
+            "backbone": type(model.backbone).__name__,
+            "head": type(model.head).__name__,
+            "num_classes": num_classes,
+            "align_corners": model.align_corners,
+        }
 
 
 def _scored_scales(protocol: Protocol, every_subset: bool) -> list[tuple[float, ...]]:
@@ -313,7 +432,3 @@ def _scored_scales(protocol: Protocol, every_subset: bool) -> list[tuple[float, 
             f"{2 ** len(scales) - 1}.\nExpected at most 8 scales."
         )
     return [subset for count in range(len(scales)) for subset in combinations(scales, count + 1)]
-
-
-def _name(spec: Spec) -> str:
-    return spec if isinstance(spec, str) else str(spec.get("name"))

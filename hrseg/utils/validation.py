@@ -1,7 +1,8 @@
 """Validation of plain data with pydantic: the base model, and its errors in plain English."""
 
 import json
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from types import NoneType, UnionType
 from typing import Annotated, Any, ClassVar, Literal, Self, Union, get_args, get_origin
 
@@ -197,3 +198,12 @@ def _kind(kind: Any, limits: str = "", plural: bool = False) -> str:
     if kind in _WORDS:
         return f"{_WORDS[kind][plural]}{limits}"
     return "names" if plural else "'key: value' pairs"
+
+
+def check_different(class_names: Iterable[str], key: str = "class_names") -> None:
+    """Refuse class names of which two are the same; `key` is for the message."""
+    if twice := [name for name, count in Counter(class_names).items() if count > 1]:
+        raise ConfigError(
+            f"{key} has {one_line(twice[0])!r} twice.\n"
+            "Expected a different name for each class. Fix: rename one, or merge the ids (id_map)."
+        )

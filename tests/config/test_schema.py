@@ -39,7 +39,7 @@ def parameters(function):
 @pytest.mark.parametrize(
     ("section", "table", "ours", "given"),
     [
-        ("data", DATASETS, {"name"}, {"seed"}),
+        ("data", DATASETS, {"name"}, {"seed", "transform"}),
         ("losses", LOSSES, {"name", "on", "weight"}, set()),
         ("optimizer", OPTIMIZERS, {"name"}, {"model"}),
         ("schedule", SCHEDULES, {"name"}, {"optimizer", "steps"}),

@@ -1,3 +1,5 @@
+import warnings
+
 import numpy as np
 import pytest
 import torch
@@ -40,7 +42,9 @@ def test_a_plain_trainer_trains_and_scores(tmp_path):
     data = data_of([(IMAGE, MASK)] * 4, [(IMAGE, MASK), (IMAGE[:64], MASK[:64])])
     data.check()
     trainer = silent_trainer(tmp_path, max_epochs=1)
-    trainer.fit(tiny_task(["a", "b", "c"]), data)
+    with warnings.catch_warnings(record=True) as caught:
+        trainer.fit(tiny_task(["a", "b", "c"]), data)
+    assert not [w for w in caught if "You have overridden" in str(w.message)]
     assert trainer.global_step == 2
     assert 0 <= trainer.callback_metrics["val/miou"] <= 100
 
@@ -64,3 +68,12 @@ def test_other_items_are_refused_before_training(item, message):
 def test_options_that_need_files_are_refused():
     with pytest.raises(ConfigError, match="cache needs image and mask files"):
         data_of([(IMAGE, MASK)], cache="folder")
+
+
+def test_an_own_transform_and_different_names_are_as_for_files():
+    data = data_of(
+        [(IMAGE, MASK)] * 2, transform=lambda image, mask: {"image": image, "mask": mask}
+    )
+    assert data.transform.pipeline is not None
+    with pytest.raises(ConfigError, match="class_names has 'a' twice"):
+        hrseg.data.from_datasets([], [], class_names=["a", "a"])

@@ -4,6 +4,7 @@ import collections
 import pickle
 import random
 
+import albumentations as A
 import cv2
 import numpy as np
 import pytest
@@ -159,3 +160,40 @@ def test_photometric_changes_the_image_and_never_the_mask():
 def test_scales_out_of_range_are_refused(scales):
     with pytest.raises(ConfigError, match="positive and rising"):
         TrainTransform((32, 32), scales)
+
+
+PIPELINE = A.Compose(
+    [A.HorizontalFlip(p=0.5), A.VerticalFlip(p=0.5), A.Rotate(fill_mask=255), A.GaussNoise(p=1.0)]
+)
+
+
+def test_an_own_pipeline_acts_on_image_and_mask_by_the_seeds_of_the_sample():
+    transform = TrainTransform((64, 80), pipeline=PIPELINE)
+    first = [transform(IMAGE, MASK, (304, 0, index)) for index in range(12)]
+    again = TrainTransform((64, 80), pipeline=pickle.loads(pickle.dumps(PIPELINE)))
+    for index in reversed(range(12)):
+        for one, other in zip(first[index], again(IMAGE, MASK, (304, 0, index)), strict=True):
+            np.testing.assert_array_equal(one, other)
+    assert len({image.tobytes() for image, _ in first}) == 12
+
+
+def test_the_parts_of_a_pipeline_draw_independently():
+    flips = A.Compose([A.HorizontalFlip(p=0.5), A.VerticalFlip(p=0.5)])
+    transform = TrainTransform((120, 160), scales=(1.0, 1.0), flip=0, pipeline=flips)
+    views = {transform(IMAGE, MASK, (index,))[1].tobytes() for index in range(40)}
+    assert views == {view.tobytes() for view in (MASK, MASK[::-1], MASK[:, ::-1], MASK[::-1, ::-1])}
+
+
+@pytest.mark.parametrize(
+    ("part", "message"),
+    [
+        (A.Normalize(), r"the image float32 \(64, 64, 3\)"),
+        (
+            A.Resize(32, 32),
+            r"the image uint8 \(32, 32, 3\)(.|\n)*uint8 \(64, 64\), the size of the",
+        ),
+    ],
+)
+def test_a_pipeline_that_returns_another_kind_or_size_is_refused(part, message):
+    with pytest.raises(DataError, match=message):
+        TrainTransform((64, 64), pipeline=A.Compose([part]))(IMAGE, MASK, (0,))

@@ -4,7 +4,7 @@ import torch
 from PIL import Image
 
 import hrseg
-from hrseg.errors import ConfigError
+from hrseg.errors import ConfigError, DataError
 from hrseg.utils.memory import OutOfMemory
 from tests.conftest import batch_of, picture, save_image, tiny_task
 from tests.golden_weights import official_weights
@@ -109,3 +109,57 @@ def test_an_image_that_does_not_fit_into_the_memory_is_named_by_its_size(checkpo
     monkeypatch.setattr(predictor, "evaluator", full)
     with pytest.raises(OutOfMemory, match=r"out of memory: an image of 56x40 by the protocol"):
         predictor.segment(picture(SIZE))
+
+
+def test_tensors_of_both_layouts_and_a_call_give_the_same_mask(checkpoint):
+    predictor, image = hrseg.load(checkpoint[0]), picture(SIZE)
+    expected = predictor.predict(image).mask
+    tensor = batch_of(image)[0]
+    for given in (tensor, torch.from_numpy(image)):
+        assert np.array_equal(predictor(given).mask, expected)
+    (listed,) = predictor([tensor])
+    assert np.array_equal(listed.mask, expected)
+
+
+@pytest.mark.parametrize(
+    ("tensor", "message"),
+    [
+        (
+            torch.zeros(3, 40, 56),
+            r"The image is a tensor float32 \(3, 40, 56\).\nExpected: one RGB",
+        ),
+        (torch.zeros(2, 3, 40, 56, dtype=torch.uint8), r"uint8 \(2, 3, 40, 56\)(.|\n)*list\(batch"),
+    ],
+)
+def test_other_tensors_are_refused(checkpoint, tensor, message):
+    with pytest.raises(DataError, match=message):
+        hrseg.load(checkpoint[0]).predict(tensor)
+
+
+def test_a_folder_is_refused_with_the_command_for_folders(checkpoint, tmp_path):
+    with pytest.raises(DataError, match=r"is a folder.\nExpected: an image(.|\n)*hrseg predict"):
+        hrseg.load(checkpoint[0]).predict(tmp_path)
+
+
+def test_a_prediction_is_saved_as_png_only(checkpoint, tmp_path):
+    prediction = hrseg.load(checkpoint[0]).predict(picture(SIZE))
+    prediction.save(tmp_path / "new" / "mask.png")
+    assert np.array_equal(np.array(Image.open(tmp_path / "new" / "mask.png")), prediction.mask)
+    with pytest.raises(ConfigError, match=r"mask.jpg is no .png file"):
+        prediction.save(tmp_path / "mask.jpg")
+    assert not (tmp_path / "mask.jpg").exists()
+
+
+def test_representations_are_one_line(checkpoint):
+    predictor = hrseg.load(checkpoint[0])
+    assert repr(predictor) == "Predictor(hrnet_w18_small_v1 + fcn, 2 classes, cpu)"
+    prediction = predictor.predict(picture(SIZE))
+    prediction.mask[:] = 0
+    prediction.mask[:10] = 1
+    assert repr(prediction) == "Prediction(40x56, road 75.0%, <script> 25.0%)"
+
+
+def test_areas_of_two_classes_of_one_name_are_added(checkpoint):
+    prediction = hrseg.load(checkpoint[0]).predict(picture(SIZE))
+    prediction.class_names = ["road", "road"]
+    assert prediction.class_areas() == {"road": pytest.approx(1)}

@@ -116,3 +116,17 @@ def test_scores_equal_those_of_cityscapesscripts():
 def test_an_unknown_rule_for_absent_classes_is_refused():
     with pytest.raises(ValueError, match="absent is 'skiped', expected 'skipped' or 'zero'"):
         mean_iou(HAND, "skiped")
+
+
+def test_logits_and_arrays_are_refused_with_the_conversion():
+    metric, mask = ConfusionMatrix(2), torch.zeros(1, 4, 4, dtype=torch.int64)
+    with pytest.raises(ValueError, match=r"Fix: logits.argmax\(1\)"):
+        metric.update(torch.zeros(1, 2, 4, 4), mask)
+    with pytest.raises(ValueError, match=r"got a ndarray(.|\n)*Fix: torch.from_numpy\(array\)"):
+        metric.update(mask.numpy(), mask)
+
+
+def test_iou_is_that_of_the_matrix():
+    metric = ConfusionMatrix(2)
+    metric.update(torch.tensor([0, 1, 1, 1]), torch.tensor([0, 0, 1, 1]))
+    assert metric.iou().tolist() == pytest.approx([1 / 2, 2 / 3])

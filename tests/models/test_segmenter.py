@@ -6,6 +6,7 @@ from hrseg.checkpoints.loading import load_weights
 from hrseg.errors import ConfigError
 from hrseg.losses import OHEM, CrossEntropy
 from hrseg.models import create_model
+from hrseg.models.segmenter import BACKBONES, HEADS
 from tests.golden_weights import CITYSCAPES_WEIGHTS, GOLDEN, image, labels, official_weights
 
 TRAIN = np.load(GOLDEN / "train.npz")
@@ -91,3 +92,12 @@ def test_bf16_autocast_is_close_and_ends_in_float32(head):
 def test_wrong_arguments_are_refused(arguments, message):
     with pytest.raises(ConfigError, match=message):
         create_model(**arguments)
+
+
+def test_help_names_every_backbone_and_head():
+    assert all(f'"{name}"' in str(create_model.__doc__) for name in [*BACKBONES, *HEADS])
+
+
+def test_swapped_arguments_of_load_weights_are_named():
+    with pytest.raises(ConfigError, match=r"got a str in place of(.|\n)*load_weights\(model, path"):
+        load_weights("a.pth", create_model("hrnet_w18_small_v1"))

@@ -15,8 +15,10 @@ from hrseg.data.dataset import Files
 from hrseg.data.masks import MaskReader, id_table
 from hrseg.data.options import DataOptions
 from hrseg.data.pairing import pair_files, read_list
+from hrseg.data.transforms import Pipeline
 from hrseg.errors import ConfigError, DataError
 from hrseg.utils.text import one_line
+from hrseg.utils.validation import check_different
 
 Channel = Annotated[int, Field(ge=0, le=255)]
 Colors = tuple[tuple[Channel, Channel, Channel], ...]
@@ -47,6 +49,7 @@ class Folder(SegmentationDataModule):
         ignore_ids: raw ids that are ignored, unless `id_map` maps them.
         val_fraction: share of the images to validate on, between 0 and 1.
         split_seed: chooses that share; runs with another `seed` hold out the same images.
+        transform: own augmentation of the crops; see `SegmentationDataModule`.
         options: see `DataOptions`.
 
     Raises:
@@ -67,10 +70,11 @@ class Folder(SegmentationDataModule):
         ignore_ids: Sequence[int] = (255,),
         val_fraction: float | None = None,
         split_seed: int = 304,
+        transform: Pipeline | None = None,
         **options: Unpack[DataOptions],
     ) -> None:
         """Read the class names; the images are read later."""
-        super().__init__(root, **options)
+        super().__init__(root, transform, **options)
         self.images, self.masks = self.root / image_folder, self.root / mask_folder
         self.mask_suffix = mask_suffix
         self.val_fraction, self.split_seed = val_fraction, split_seed
@@ -184,11 +188,7 @@ def read_classes(root: Path) -> tuple[list[str], Colors | None]:
 
 
 def _checked_names(class_names: Sequence[str]) -> tuple[str, ...]:
-    if twice := [name for name in class_names if list(class_names).count(name) > 1]:
-        raise ConfigError(
-            f"data.class_names has {one_line(twice[0])!r} twice.\n"
-            "Expected a different name for each class. Fix: rename one; data.id_map merges ids."
-        )
+    check_different(class_names, "data.class_names")
     for train, name in enumerate(class_names):
         if one_line(name) != name or len(name) > 200:
             raise ConfigError(

@@ -192,6 +192,16 @@ def test_a_class_name_with_control_characters_or_too_long_is_refused(name, tmp_p
     assert len(str(error.value)) < 1500 and "\x1b" not in str(error.value)
 
 
+def test_an_own_transform_acts_on_training_crops_only(tmp_path):
+    root = tree(tmp_path, "train/a", "val/b")
+    data = folder(root, transform=lambda image, mask: {"image": 255 - image, "mask": mask})
+    plain = folder(root)
+    for each in (data, plain):
+        each.setup()
+    assert (data.train_dataset[0]["image"] == 255 - plain.train_dataset[0]["image"]).all()
+    assert (data.val_dataset[0]["image"] == plain.val_dataset[0]["image"]).all()
+
+
 def test_nested_folders_are_one_data_set(tmp_path):
     for scene in ("scene0", "scene1"):
         tree(tmp_path / scene, "a", "b", "c")
