@@ -87,7 +87,7 @@ def test_predict_returns_the_ids_of_images_in_every_form(tmp_path):
         expected = task(torch.stack([item["image"] for item in items])).argmax(1)
     forms = [items, [item["image"] for item in items], [(i["image"], i["mask"]) for i in items]]
     for form in forms:
-        preds = silent_trainer(tmp_path).predict(task, DataLoader(form, 2))
+        preds = silent_trainer(tmp_path).predict(task, DataLoader(form, batch_size=2))
         assert [tuple(pred.shape) for pred in preds] == [(2, 64, 64), (1, 64, 64)]
         assert np.mean(torch.cat(preds).numpy() == expected.numpy()) > 0.999
     with pytest.raises(DataError, match="The image is float32"):
