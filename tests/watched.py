@@ -53,11 +53,11 @@ class Seen:
     events: list[str]  # forbidden actions, a line each
 
 
-def watch(call, readable, writable, environment=None, memory=MEMORY):
+def watch(call, readable, writable, environment=None):
     """Run `call`, which returns an exit code, in a forked process under the audit hook.
 
     It may read `readable` folders, and read and write `writable` ones; temporary files go to the
-    first. `memory` is in bytes.
+    first.
     """
     deadline = time.monotonic() + SECONDS
     with tempfile.TemporaryFile() as output, tempfile.TemporaryFile() as events:
@@ -65,7 +65,7 @@ def watch(call, readable, writable, environment=None, memory=MEMORY):
         if child == 0:
             hook = _Hook(events.fileno(), readable, writable)
             variables = {"TMPDIR": str(writable[0]), **(environment or {})}
-            _child(call, output.fileno(), hook, variables, memory)
+            _child(call, output.fileno(), hook, variables)
         late = []
         while not (ended := os.waitpid(child, os.WNOHANG))[0]:
             if time.monotonic() > deadline and not late:
@@ -78,7 +78,7 @@ def watch(call, readable, writable, environment=None, memory=MEMORY):
         return Seen(os.waitstatus_to_exitcode(ended[1]), output.read(), lines + late)
 
 
-def _child(call, output, hook, environment, memory):
+def _child(call, output, hook, environment):
     code = 1
     try:
         for name, number in (("stdout", 1), ("stderr", 2)):
@@ -89,7 +89,7 @@ def _child(call, output, hook, environment, memory):
         tempfile.tempdir = environment["TMPDIR"]
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         sys.dont_write_bytecode = True
-        limit = psutil.Process().memory_info().vms + memory
+        limit = psutil.Process().memory_info().vms + MEMORY
         resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
         sys.addaudithook(hook)
         code = int(call() or 0)
