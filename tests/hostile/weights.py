@@ -66,42 +66,37 @@ def _archive(name, records):
 
     def make(place):
         writer = torch._C.PyTorchFileWriter(str(place.given / name))
-        for key, data in records(place).items():
-            writer.write_record(key, data, len(data))
+        for key, data in records.items():
+            raw = place.fill(data).encode("latin-1") if isinstance(data, str) else data
+            writer.write_record(key, raw, len(raw))
         writer.write_end_of_file()
 
     return make
 
 
-def _opcodes(text):
-    return _archive("w.pth", lambda place: {"data.pkl": place.fill(text).encode("latin-1")})
-
-
-def _torchscript(place):
-    code, empty = b"import os\nos.system('touch hostile_code')\n", b"\x80\x02)."
-    return {"data.pkl": empty, "constants.pkl": empty, "code/__torch__.py": code}
-
-
-def _pt2(place):
-    model = b'{"graph_module": {}, "opset_version": {}}'
-    records = {"archive_format": b"pt2", "archive_version": b"0", "models/model.json": model}
-    return {**records, "data/constants/custom_obj_0": _pickled(place)}
-
-
+CODE = "import os\nos.system('touch hostile_code')\n"
+TORCHSCRIPT = {
+    "data.pkl": b"\x80\x02).", "constants.pkl": b"\x80\x02).", "code/__torch__.py": CODE,
+}  # fmt: skip
+PT2 = {
+    "archive_format": "pt2", "archive_version": "0",
+    "models/model.json": '{"graph_module": {}, "opset_version": {}}',
+    "data/constants/custom_obj_0": OPCODES["global"],
+}  # fmt: skip
 LEGACY = {"_use_new_zipfile_serialization": False}
 OPTIMIZER = {
     "system in optimizer state": _in_optimizer(_system),
     "exec in optimizer state, legacy": _in_optimizer(PAYLOADS["exec"], **LEGACY),
 }
 FILES = {
-    **{f"opcode {name}": _opcodes(text) for name, text in OPCODES.items()},
+    **{f"opcode {name}": _archive("w.pth", {"data.pkl": text}) for name, text in OPCODES.items()},
     "pickle": write("w.pth", _pickled),
     "pipe": lambda place: os.mkfifo(place.given / "w.pth"),
     "device": lambda place: (place.given / "w.pth").symlink_to("/dev/zero"),
 }
 NAMED = {
-    "w.pt": ("torchscript archive", _archive("w.pt", _torchscript)),
-    "w.pt2": ("torch.export archive", _archive("w.pt2", _pt2)),
+    "w.pt": ("torchscript archive", _archive("w.pt", TORCHSCRIPT)),
+    "w.pt2": ("torch.export archive", _archive("w.pt2", PT2)),
     "w.xml": ("pickle as .xml", write("w.xml", _pickled)),
 }
 ARTEFACTS = [
