@@ -174,8 +174,7 @@ def test_a_manifest_is_compared_with_the_files(corpus, tmp_path, capsys):
     image, other = (min((copy / "images" / split).iterdir()) for split in ("val", "train"))
     shutil.copy(other, image)
     assert main(command) == 3
-    output = " ".join(capsys.readouterr().out.split())
-    assert "its bytes are not those in the manifest" in output and image.name in output
+    assert "its bytes are not those in the manifest" in " ".join(capsys.readouterr().out.split())
 
 
 @pytest.mark.parametrize("name", ["checkpoints/last.ckpt", "hrseg.safetensors", "exported.onnx"])
@@ -185,18 +184,9 @@ def test_a_file_of_a_later_version_is_refused(corpus, data, monkeypatch, capsys,
     folder = corpus / "runs" / "minimal" / "latest" if "/" in name else corpus / "weights"
     commands = [["weights", "inspect"]]
     if name.endswith(".ckpt"):
-        commands += [["validate", data, "--checkpoint"], ["export"]]
+        commands += [["validate", data, "--checkpoint"], ["export"], ["fit", data, "--resume"]]
     for command in commands:
-        assert main([*command, str(folder / name)]) == 2
+        assert main([*command, str(folder if "--resume" in command else folder / name)]) == 2
         error = capsys.readouterr().err
         assert f"was written by hrseg {corpus.name}, " in error and "Upgrade" in error
         assert len(error.splitlines()) <= 4
-
-
-@pytest.mark.parametrize("run", ["full"], indirect=True)
-def test_a_run_of_a_later_version_is_not_resumed(own, data, monkeypatch, capsys):
-    monkeypatch.setattr(metadata, "FORMAT", 0)
-    before = [path.read_bytes() for path in sorted(own.rglob("checkpoints/*"))]
-    assert main(["fit", "--resume", str(own), data, "runs=.", "trainer.max_epochs=2"]) == 2
-    assert "was written by hrseg" in capsys.readouterr().err
-    assert [path.read_bytes() for path in sorted(own.rglob("checkpoints/*"))] == before
