@@ -84,27 +84,26 @@ def train(harm, policy, precision):
     before, message = harm.last.read_bytes(), str(error or output.getvalue())
     with suppress(VerificationError):
         trainer.save_checkpoint(harm.last)
-    if harm.site == "weights" and harm.last.read_bytes() != before:
-        return "weights of NaN were saved"
     state = torch.load(harm.last, weights_only=True)["state_dict"]
-    if not all(tensor.isfinite().all() for tensor in state.values()):
-        return "the saved weights are not finite"
-    if state_of(harm.last) != "whole":
-        return "the saved checkpoint is damaged"
-    if void:
-        counted = "1 of this epoch's batches held only ignored pixels" in message
-        return None if counted and not error else f"not counted: {message!r}"
-    if f"(images: {harm.step}.png)" not in message:
-        return f"the batch is not named: {message!r}"
+    whole = state_of(harm.last) == "whole" and all(t.isfinite().all() for t in state.values())
     kept = [torch.load(path, weights_only=True)["image"][0]
             for path in (folder / "bad_batches").glob(f"step{harm.step}-*.pt")]  # fmt: skip
-    if not kept or not kept[0].equal(items[harm.step]["image"]):
-        return "the batch is not kept"
-    if bool(error) != (policy == "stop") and harm.site != "weights":
-        return f"the policy was not followed: {message!r}"
-    same = all(value.equal(harm.before[name]) for name, value in task.model.named_parameters())
-    stopped = policy == "stop" and harm.site != "weights"
-    return "the weights have changed" if stopped and not same else None
+    image, stop = items[harm.step]["image"], policy == "stop"
+    counted = "1 of this epoch's batches held only ignored pixels" in message and not error
+    named = f"(images: {harm.step}.png)" in message and kept and kept[0].equal(image)
+    holds = {
+        "the saved checkpoint has only finite values": whole,
+        "the batch is counted, or named and kept": counted if void else named,
+    }
+    if harm.site == "weights":
+        holds["weights of NaN are not saved"] = harm.last.read_bytes() == before
+    elif not void:
+        weights = task.model.named_parameters()
+        same = all(value.equal(harm.before[name]) for name, value in weights)
+        holds["the policy is followed"] = bool(error) == stop and (same or not stop)
+    return next(
+        (f"not true: {claim}; {message}" for claim, true in holds.items() if not true), None
+    )
 
 
 class Narrow:
