@@ -48,8 +48,3 @@ def test_there_is_no_import_cycle():
     while leaves := {name for name, others in left.items() if not others}:
         left = {name: others - leaves for name, others in left.items() if name not in leaves}
     assert not left, f"these modules import each other: {', '.join(left)}"
-
-
-def test_only_the_transforms_import_albumentations():
-    users = [path.name for path in FILES.values() if "import albumentations" in path.read_text()]
-    assert users == ["transforms.py"]

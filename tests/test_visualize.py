@@ -1,6 +1,5 @@
 import cv2
 import numpy as np
-import pytest
 
 from hrseg.visualize import colorize, default_palette, error_map, legend, overlay, side_by_side
 
@@ -41,8 +40,6 @@ def test_titles_stand_above_and_leave_the_pictures_alone():
     row = side_by_side([image, image], ["truth", "prediction"])
     assert np.array_equal(row[-30:, :80], image) and np.array_equal(row[-30:, 84:], image)
     assert (row[:-30, :80] < 128).any(), "no dark letters"
-    with pytest.raises(ValueError, match="argument"):
-        side_by_side([image, image], ["one"])
 
 
 def test_legend_shows_every_colour_in_the_given_width():

@@ -1,37 +1,34 @@
-"""Trees in the official layouts, with drawn images, for tests and trials at full size."""
-
-from collections.abc import Sequence
-from pathlib import Path
+"""Trees in the official layouts of data sets, with drawn images."""
 
 import numpy as np
+from PIL import Image
 
-from hrseg.data.images import Array
 from tests.conftest import picture, save_image
 
-Size = tuple[int, int]
-Counts = dict[str, int] | None  # images of each split
 
-
-def blocks(size: Size, ids: Sequence[int], seed: Sequence[int]) -> Array:
+def blocks(size, ids, seed):
     """Return a mask (H, W) of rectangles in which each id occurs."""
     height, width = size
     columns = int(np.ceil(np.sqrt(len(ids) * 2)))
     rows = int(np.ceil(len(ids) / columns))
-    cells = np.resize(
-        np.random.default_rng(seed).permutation(np.array(ids, np.uint8)), rows * columns
-    )
-    grid = cells.reshape(rows, columns)
+    order = np.random.default_rng(seed).permutation(np.array(ids, np.uint8))
+    grid = np.resize(order, (rows, columns))
     return grid[np.arange(height) * rows // height][:, np.arange(width) * columns // width]
 
 
-def save_pair(image: Path, mask: Path, size: Size, ids: Sequence[int], seed: Sequence[int]) -> None:
-    save_image(image, picture(size, seed))
-    save_image(mask, blocks(size, ids, seed))
+def save_pairs(root, counts, size, ids, seed, image, mask, **folders):
+    """Write pairs to the patterns `image` and `mask`; `folders` rename splits."""
+    for split, count in (counts or {"train": 3, "val": 2}).items():
+        for index in range(count):
+            draw = (seed + len(split), index)
+            names = {"split": split, "folder": folders.get(split), "n": len(split),
+                     "index": index, "number": index + 1}  # fmt: skip
+            save_image(root / image.format(**names), picture(size, draw))
+            save_image(root / mask.format(**names), blocks(size, ids, draw))
+    return root
 
 
-def make_cityscapes(
-    root: Path, counts: Counts = None, size: Size = (64, 96), label: str = "labelIds"
-) -> Path:
+def make_cityscapes(root, counts=None, size=(64, 96), label="labelIds"):
     """Write leftImg8bit and gtFine (gtCoarse for train_extra) with every id that occurs."""
     ids = list(range(34)) if label == "labelIds" else [*range(19), 255]
     for split, count in (counts or {"train": 3, "val": 2, "test": 1}).items():
@@ -39,61 +36,50 @@ def make_cityscapes(
         for index in range(count):
             city = f"{split.replace('_', '')}city{index % 2}"
             stem = f"{split}/{city}/{city}_{index:06d}_000019"
-            image = root / f"leftImg8bit/{stem}_leftImg8bit.png"
-            mask = root / f"{kind}/{stem}_{kind}_{label}.png"
-            save_pair(image, mask, size, [0] if split == "test" else ids, (len(split), index))
+            image, mask = f"leftImg8bit/{stem}_leftImg8bit.png", f"{kind}/{stem}_{kind}_{label}.png"
+            draw = (len(split), index)
+            save_image(root / image, picture(size, draw))
+            save_image(root / mask, blocks(size, [0] if split == "test" else ids, draw))
     return root
 
 
-def make_lip(root: Path, counts: Counts = None, size: Size = (90, 60), flat: bool = False) -> Path:
+def make_lip(root, counts=None, size=(90, 60), flat=False):
     """Write TrainVal_images and TrainVal_parsing_annotations (flat: as mmsegmentation has them)."""
-    homes = ("", "") if flat else ("TrainVal_images", "TrainVal_parsing_annotations")
-    for split, count in (counts or {"train": 3, "val": 2}).items():
-        images = root / homes[0] / f"{split}_images"
-        masks = root / homes[1] / f"{split}_segmentations"
-        stems = [f"{100 + len(split)}_{index:06d}" for index in range(count)]
-        for index, stem in enumerate(stems):
-            image, seed = images / f"{stem}.jpg", (20 + len(split), index)
-            save_pair(image, masks / f"{stem}.png", size, range(20), seed)
-            if index == 1:  # some of LIP's JPEGs are grey
-                save_image(image, picture(size, seed)[..., 0])
+    homes = ("", "") if flat else ("TrainVal_images/", "TrainVal_parsing_annotations/")
+    image = f"{homes[0]}{{split}}_images/10{{n}}_{{index:06d}}.jpg"
+    mask = f"{homes[1]}{{split}}_segmentations/10{{n}}_{{index:06d}}.png"
+    save_pairs(root, counts, size, range(20), 20, image, mask)
+    for images in root.glob(f"{homes[0]}*_images"):
+        paths = sorted(images.iterdir())
+        Image.open(paths[1]).convert("L").save(paths[1])  # some of LIP's JPEGs are grey
         if not flat:
-            (images.parent / f"{split}_id.txt").write_text("\n".join(stems) + "\n")
+            names = images.with_name(images.name.replace("images", "id.txt"))
+            names.write_text("".join(f"{path.stem}\n" for path in paths))
     return root
 
 
-def make_pascal_context(root: Path, counts: Counts = None, size: Size = (75, 100)) -> Path:
+def make_pascal_context(root, counts=None, size=(75, 100)):
     """Write JPEGImages, SegmentationClassContext and the lists, as in a VOC2010 folder."""
-    lists = root / "ImageSets/SegmentationContext"
+    lists, stem = root / "ImageSets/SegmentationContext", "2008_{n}{index:05d}"
     lists.mkdir(parents=True, exist_ok=True)
     for split, count in (counts or {"train": 3, "val": 2}).items():
-        stems = [f"2008_{len(split)}{index:05d}" for index in range(count)]
-        for index, stem in enumerate(stems):
-            image = root / f"JPEGImages/{stem}.jpg"
-            mask = root / f"SegmentationClassContext/{stem}.png"
-            save_pair(image, mask, size, range(60), (30 + len(split), index))
+        stems = [stem.format(n=len(split), index=index) for index in range(count)]
         (lists / f"{split}.txt").write_text("\n".join(stems) + "\n")
-    return root
+    masks = f"SegmentationClassContext/{stem}.png"
+    return save_pairs(root, counts, size, range(60), 30, f"JPEGImages/{stem}.jpg", masks)
 
 
-def make_ade20k(root: Path, counts: Counts = None, size: Size = (80, 100)) -> Path:
+def make_ade20k(root, counts=None, size=(80, 100)):
     """Write images and annotations as in ADEChallengeData2016."""
-    folders = {"train": "training", "val": "validation"}
-    for split, count in (counts or {"train": 3, "val": 2}).items():
-        for index in range(count):
-            stem = f"{folders[split]}/ADE_{split}_{index + 1:08d}"
-            image, mask = root / f"images/{stem}.jpg", root / f"annotations/{stem}.png"
-            save_pair(image, mask, size, range(151), (40 + len(split), index))
-    return root
+    stem = "{folder}/ADE_{split}_{number:08d}"
+    return save_pairs(root, counts, size, range(151), 40, f"images/{stem}.jpg",
+                      f"annotations/{stem}.png", train="training", val="validation")  # fmt: skip
 
 
-def make_cocostuff10k(root: Path, counts: Counts = None, size: Size = (90, 120)) -> Path:
+def make_cocostuff10k(root, counts=None, size=(90, 120)):
     """Write images and annotations as mmsegmentation has them."""
-    folders = {"train": "train2014", "val": "test2014"}
-    for split, count in (counts or {"train": 3, "val": 2}).items():
-        for index in range(count):
-            stem = f"{folders[split]}/COCO_train2014_{index:012d}"
-            mask = root / f"annotations/{stem}_labelTrainIds.png"
-            seed = (50 + len(split), index)
-            save_pair(root / f"images/{stem}.jpg", mask, size, range(172), seed)
-    return root
+    stem = "{folder}/COCO_train2014_{index:012d}"
+    return save_pairs(
+        root, counts, size, range(172), 50, f"images/{stem}.jpg",
+        f"annotations/{stem}_labelTrainIds.png", train="train2014", val="test2014",
+    )  # fmt: skip

@@ -53,20 +53,19 @@ class Seen:
     events: list[str]  # forbidden actions, a line each
 
 
-def watch(call, readable, writable, environment=None, memory=MEMORY):
+def watch(call, readable, writable, environment=None):
     """Run `call`, which returns an exit code, in a forked process under the audit hook.
 
     It may read `readable` folders, and read and write `writable` ones; temporary files go to the
-    first. `memory` is in bytes.
+    first.
     """
-    deadline = time.monotonic() + SECONDS
+    deadline, late = time.monotonic() + SECONDS, []
     with tempfile.TemporaryFile() as output, tempfile.TemporaryFile() as events:
         child = os.fork()
         if child == 0:
             hook = _Hook(events.fileno(), readable, writable)
             variables = {"TMPDIR": str(writable[0]), **(environment or {})}
-            _child(call, output.fileno(), hook, variables, memory)
-        late = []
+            _child(call, output.fileno(), hook, variables)
         while not (ended := os.waitpid(child, os.WNOHANG))[0]:
             if time.monotonic() > deadline and not late:
                 os.kill(child, signal.SIGKILL)
@@ -74,11 +73,11 @@ def watch(call, readable, writable, environment=None, memory=MEMORY):
             time.sleep(0.005)
         output.seek(0)
         events.seek(0)
-        lines = [line.decode() for line in events.read().split(b"\0") if line]
+        lines = events.read().decode().split("\0")[:-1]
         return Seen(os.waitstatus_to_exitcode(ended[1]), output.read(), lines + late)
 
 
-def _child(call, output, hook, environment, memory):
+def _child(call, output, hook, environment):
     code = 1
     try:
         for name, number in (("stdout", 1), ("stderr", 2)):
@@ -89,7 +88,7 @@ def _child(call, output, hook, environment, memory):
         tempfile.tempdir = environment["TMPDIR"]
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         sys.dont_write_bytecode = True
-        limit = psutil.Process().memory_info().vms + memory
+        limit = psutil.Process().memory_info().vms + MEMORY
         resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
         sys.addaudithook(hook)
         code = int(call() or 0)
@@ -120,7 +119,12 @@ class _Hook:
         if event.startswith(_NEVER) or network:
             return f"{event} {arguments}"[:300]
         if event in ("exec", "compile"):
-            return self._code(event, *arguments)
+            # Looked for in the text, names and constants of the code.
+            parts = arguments[:1]
+            if event == "exec":
+                parts = [*arguments[0].co_consts, *arguments[0].co_names]
+            hostile = any(TOKEN in str(part) for part in parts)
+            return f"{event} of a stranger's code" if hostile else None
         if event == "ctypes.dlopen":
             name = str(arguments[0] or "")
             foreign = os.path.isabs(name) and not _within(name, _READABLE)
@@ -140,18 +144,6 @@ class _Hook:
             return None
         wrong = [path for path in paths if isinstance(path, _Path) and not allowed(path)]
         return f"{event} {wrong[0]!r}" if wrong else None
-
-    def _code(self, event, source, name=None):
-        if event == "exec":
-            name, parts = source.co_filename, [*source.co_consts, *source.co_names]
-        else:
-            parts = [source.decode("utf-8", "replace") if isinstance(source, bytes) else source]
-        name = os.fsdecode(name) if isinstance(name, bytes) else str(name)
-        if any(TOKEN in str(part) for part in parts):
-            return f"{event} of a stranger's code, {name!r}"
-        if name.startswith("<") or not os.path.isabs(name) or _within(name, _READABLE):
-            return None
-        return f"{event} of {name}"
 
     def _may_write(self, path):
         return _within(path, (*self.writable, "/dev/null"))

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import time
 import warnings
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -21,7 +22,7 @@ from tests.faults.harms import block_of_zeros, flipped_bit, truncated
 
 NAMES = ("last", "best")
 VALUES = 250_000  # a megabyte
-PARTS = (slice(None), slice(None), slice(900), slice(-300, None))  # of a file to be damaged
+PARTS = (slice(None), slice(None), slice(900), slice(-300, None))  # of a file to damage
 LARGE = 40  # times as much: a small network with its optimizer
 
 
@@ -53,14 +54,9 @@ def test_a_kill_during_a_write_leaves_the_last_saved_checkpoint_whole(count, tmp
         yield fault
 
 
-def no_links(*_):
-    raise PermissionError("Operation not permitted")
-
-
 def save_on(folder, log, epoch, size, linked):
-    """Save `last`, and every second time `best`; log each save."""
     if not linked:
-        os.link = no_links
+        os.link = Mock(side_effect=PermissionError)
     while True:
         epoch += 1
         for name in NAMES[: 1 + epoch % 2]:
@@ -89,8 +85,7 @@ def test_a_full_disk_is_an_error_and_spares_the_checkpoints_that_are_there(count
                 fault = f"epoch {epoch} was saved into {left} bytes"
             except ConfigError as error:
                 fault = "" if "no space left" in str(error) else str(error)
-            partial = [path.name for path in tmp_path.glob(".*")]
-            yield fault or lost(tmp_path, known) or (partial and f"left behind: {partial}")
+            yield fault or lost(tmp_path, known) or " ".join(map(str, tmp_path.glob(".*")))
             (tmp_path / "others").unlink()
             save(tmp_path, name, epoch)  # with enough space
             known[name] = epoch
@@ -107,9 +102,8 @@ def test_instead_of_a_damaged_checkpoint_the_one_before_it_is_read_with_a_warnin
             for epoch in (1, 2):
                 save(run / "checkpoints", name, epoch)
         name, both = draw.choice(NAMES), draw.random() < 0.3
-        harms = [damage(run / "checkpoints" / f"{name}.ckpt", draw)]
-        if both:
-            harms.append(damage(run / "checkpoints" / f"{name}.previous.ckpt", draw))
+        files = (name, f"{name}.previous")[: 1 + both]
+        harms = [damage(run / "checkpoints" / f"{file}.ckpt", draw) for file in files]
         fault = wrong_choice(run, name, both, draw)
         yield fault and f"{name}, {harms}: {fault}"
         shutil.rmtree(run)
@@ -117,19 +111,15 @@ def test_instead_of_a_damaged_checkpoint_the_one_before_it_is_read_with_a_warnin
 
 def damage(path, draw):
     """Damage a file, a third of the time near its start or end; return how."""
-    harm = draw.choice([truncated, flipped_bit, block_of_zeros, None])
-    data, part = (
-        path.read_bytes(),
-        draw.choice([slice(None), slice(None), slice(900), slice(-300, None)]),
-    )
+    harm, part = draw.choice([truncated, flipped_bit, block_of_zeros, None]), draw.choice(PARTS)
+    data = path.read_bytes()
     start, stop, _ = part.indices(len(data))
     piece = bytearray(data[part])
     if harm is None:
         path.unlink()
         return "missing"
     harm(piece, draw)
-    rest = b"" if harm is truncated else data[stop:]
-    path.write_bytes(data[:start] + piece + rest)
+    path.write_bytes(data[:start] + piece + (b"" if harm is truncated else data[stop:]))
     return f"{harm.__name__} in {part}"
 
 
@@ -139,8 +129,9 @@ def wrong_choice(run, name, both, draw):
     If both epochs are damaged, an error is right. Damage to bytes that nothing reads is harmless.
     """
     path = run / "checkpoints" / f"{name}.ckpt"
+    newest = newest_state if name == "last" else best_checkpoint
     ways = [
-        lambda: read_checkpoint(newest_state(run) if name == "last" else best_checkpoint(run)),
+        lambda: read_checkpoint(newest(run)),
         lambda: read_checkpoint(checkpoint_at(path)),
         lambda: DurableCheckpointIO().load_checkpoint(path, weights_only=True),
     ]

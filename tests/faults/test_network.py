@@ -8,6 +8,7 @@ import subprocess
 import sys
 
 from tests.faults import inject
+from tests.hostile.configs import TINY
 from tests.paths import ROOT
 
 # The hook comes first, so that it sees imports too.
@@ -21,33 +22,22 @@ def hook(event, arguments):
         if family != socket.AF_UNIX:  # data workers pass file descriptors through such sockets
             seen.append(f"{event} {arguments[1:]}"[:300])
 sys.addaudithook(hook)
-def run(words):
-    import hrseg
-    if words == ["import"]:
-        for module in pkgutil.walk_packages(hrseg.__path__, "hrseg."):
-            if module.name != "hrseg.__main__":
-                importlib.import_module(module.name)
-        return 0
-    from hrseg.cli import main
-    return main(words)
 for words in json.loads(sys.argv[2]):
     seen.clear()
     try:
-        code = run(words)
+        if words == ["import"]:
+            import hrseg
+            for module in pkgutil.walk_packages(hrseg.__path__, "hrseg."):
+                if module.name != "hrseg.__main__":
+                    importlib.import_module(module.name)
+            code = 0
+        else:
+            code = importlib.import_module("hrseg.cli").main(words)
     except BaseException as error:
         code = repr(error)
     results.append([words, code, list(seen)])
 with open(sys.argv[1], "w") as file:
     json.dump(results, file)
-"""
-TINY = """\
-name: tiny
-data: {name: synthetic, root: data, num_train: 4, num_val: 2, image_size: [64, 64], batch_size: 2,
-  crop_size: [32, 32], scales: [0.75, 1.5], photometric: 0.5, workers: 2}
-model: {backbone: hrnet_w18_small_v1}
-optimizer: {name: sgd}
-trainer: {max_epochs: 1, accelerator: cpu, enable_progress_bar: false}
-loggers: [tensorboard]
 """
 RUN = "runs/tiny/latest"
 CHECKPOINT = f"{RUN}/checkpoints/best.ckpt"
@@ -78,7 +68,8 @@ configs""".splitlines()
 @inject(3, len(COMMANDS))
 def test_no_import_and_no_command_opens_a_socket(count, tmp_path):
     """All in one process; an offline training is among the first commands."""
-    (tmp_path / "tiny.yaml").write_text(TINY)
+    config = TINY.replace("workers: 0", "workers: 2").replace("out/runs", "runs")
+    (tmp_path / "tiny.yaml").write_text(config.replace("loggers: []", "loggers: [tensorboard]"))
     answer, calls = tmp_path / "answer.json", tmp_path / "calls.txt"
     words = json.dumps([command.split() for command in COMMANDS[:count]])
     python = [sys.executable, "-P", "-c", CHILD, str(answer), words]

@@ -6,6 +6,7 @@ import random
 import signal
 from dataclasses import replace
 from functools import cache
+from itertools import count as numbers_from
 from pathlib import Path
 
 import torch
@@ -113,9 +114,8 @@ def finished(ended, runs):
 
 def slurm(folder):
     """Return the environment of a SLURM job, whose scontrol stops the job that it requeues."""
-    tool = folder / "bin" / "scontrol"
+    tool, calls = folder / "bin" / "scontrol", folder / "scontrol.log"
     tool.parent.mkdir(exist_ok=True)
-    calls = folder / "scontrol.log"
     tool.write_text(f'#!/bin/sh\necho "$@" >> "{calls}"\n(sleep 0.1; kill -TERM $PPID) &\n')
     tool.chmod(0o755)
     zeros = ("SLURM_STEP_ID", "SLURM_PROCID", "SLURM_LOCALID", "SLURM_NODEID")
@@ -155,10 +155,10 @@ def fit(folder, runs, names, kill=None):
 
 
 def _watched(words, log, names, kill):
-    replace_file, number = os.replace, 0
+    replace_file, numbers = os.replace, numbers_from()
 
     def watched(source, target):
-        nonlocal number
+        number = next(numbers)
         with names.open("a") as file:
             file.write(f"{Path(target).name}\n")
         if kill == (number, False):
@@ -166,7 +166,6 @@ def _watched(words, log, names, kill):
         replace_file(source, target)
         if kill == (number, True):
             os.kill(os.getpid(), KILL)
-        number += 1
 
     os.replace = watched
     train.run_command(words, log)

@@ -40,11 +40,10 @@ FOLDER = TINY.replace("synthetic, root: \"data\", num_train: 2, num_val: 2, imag
 @inject(len(SPREAD), 1000)
 def test_a_hostile_file_runs_nothing_and_reaches_nothing_outside_its_folder(count, tmp_path):
     """Give `count` artefacts, or all if there are fewer, to each command that reads them."""
-    found = {artefact.name: artefact for artefact in artefacts()}
-    ground = Ground(tmp_path)
-    for name in [*SPREAD, *(name for name in found if name not in SPREAD)][:count]:
-        for words in found[name].commands:
-            yield ground.fault(found[name], words)
+    ground, every = Ground(tmp_path), {artefact.name: artefact for artefact in artefacts()}
+    for name in list(dict.fromkeys([*SPREAD, *every]))[:count]:
+        for words in every[name].commands:
+            yield ground.fault(every[name], words)
 
 
 class Ground:
@@ -52,15 +51,13 @@ class Ground:
         # Imports here, once, and not in each of the processes that are forked.
         from tests.untrained import save_untrained
 
-        self.out, self.own = folder / "work", folder / "own"
+        self.out, self.own, outside = folder / "work", folder / "own", folder / "outside"
         self.data = self.own / "data"
         self.own.mkdir()
-        self.canaries = Canaries(folder / "outside")
-        self.place = Place(
-            folder / "given", folder / "outside", self.canaries.port, self.own / "untrained.ckpt",
-            self.own / "run", self.own / "photo.png",
-        )  # fmt: skip
-        Image.new("RGB", (64, 64), "red").save(folder / "outside/secret.png")
+        self.canaries = Canaries(outside)
+        files = (self.own / name for name in ("untrained.ckpt", "run", "photo.png"))
+        self.place = Place(folder / "given", outside, self.canaries.port, *files)
+        Image.new("RGB", (64, 64), "red").save(outside / "secret.png")
         Image.effect_noise((64, 64), 60).convert("RGB").save(self.place.photo)
         (self.own / "folder.yaml").write_text(FOLDER)
         (self.own / "tiny.yaml").write_text(TINY)
@@ -79,25 +76,21 @@ class Ground:
         victim.write_text("untouched")
         artefact.make(self.place)
         self.canaries.touched()  # by `make`
-        seen = self._run(words, [given] if artefact.name.startswith("run: ") else [])
+        names = {**vars(self.place), "data": self.data, "folder": self.own / "folder.yaml"}
+        filled = [re.sub(r"\{(\w+)\}", lambda m: str(names.get(m[1], m[0])), w) for w in words]
+        environment = {**SECRETS, "HRSEG_DATA": str(self.data), "HOME": str(self.out)}
+        writable = [self.out, self.data, *[given] * artefact.name.startswith("run: ")]
+        call = partial(_command, self.out, filled)
+        seen = watch(call, [given, self.own], writable, environment)
         events = [*seen.events, *self.canaries.touched()]
         if artefact.follows:
             read = ("open for reading", "canary secret.txt was touched (0x20)")
             events = [event for event in events if not event.startswith(read)]
-        if victim.read_text() != "untouched":
-            events.append("victim.txt was overwritten")
-        if Path(self.place.fill("RAN")).exists():
-            events.append("hostile code ran")
+        if victim.read_text() != "untouched" or Path(self.place.fill("RAN")).exists():
+            events.append("victim.txt was overwritten, or hostile code ran")
         wrong = [*events, *_endings(seen), *self._leaks(seen)]
         case = f"{artefact.name}; {' '.join(words)[:150]}"
         return f"{case}: {'; '.join(wrong)[:1500]}" if wrong else None
-
-    def _run(self, words, writable):
-        names = {**vars(self.place), "data": self.data, "folder": self.own / "folder.yaml"}
-        filled = [re.sub(r"\{(\w+)\}", lambda m: str(names.get(m[1], m[0])), w) for w in words]
-        environment = {**SECRETS, "HRSEG_DATA": str(self.data), "HOME": str(self.out)}
-        writable, readable = [self.out, self.data, *writable], [self.place.given, self.own]
-        return watch(partial(_command, self.out, filled), readable, writable, environment)
 
     def _leaks(self, seen):
         """Return where secrets of the user were printed or written."""
@@ -106,8 +99,8 @@ class Ground:
             if path.is_file() and not path.is_symlink() and path.stat().st_size < 2**27:
                 texts[path.name] = path.read_bytes()
         secrets = [secret.encode() for secret in (*SECRETS.values(), Canaries.SECRET)]
-        found = [name for name, text in texts.items() if any(secret in text for secret in secrets)]
-        return [f"a secret is in {name}" for name in found]
+        return [f"a secret is in {name}" for name, text in texts.items()
+                if any(secret in text for secret in secrets)]  # fmt: skip
 
 
 def _command(folder, words):
@@ -132,11 +125,11 @@ def _command(folder, words):
 def _endings(seen):
     text = seen.output.decode("utf-8", "replace")
     message = text.rpartition("hrseg: ")[2].strip() if "hrseg: " in text and seen.exit_code else ""
-    raw, lines = RAW.search(text), len(message.splitlines())
     wrong = {
         f"exit code {seen.exit_code}": seen.exit_code not in (0, 2, 3, 4),
         f"a traceback: {text[-400:]!r}": "Traceback" in text,
-        f"raw control in {text[max(0, raw.start() - 60) :][:90]!r}" if raw else "": raw,
-        f"a message of {lines} lines, {len(message)} letters": lines > LINES or len(message) > 4000,
+        f"raw controls in {text[-400:]!r}": RAW.search(text),
+        f"a long message: {message[:200]}": len(message.splitlines()) > LINES
+        or len(message) > 4000,
     }
-    return [fault for fault, found in wrong.items() if found]
+    return [fault for fault, holds in wrong.items() if holds]

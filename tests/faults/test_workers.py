@@ -60,10 +60,8 @@ class Run:
         path = self.draw.choice(sorted(self.reads.glob("[0-9]*")))
         os.kill(int(path.name), signum)
         samples = path.read_text().splitlines()[-2:]
-        places = [rf".* sample \d: {re.escape(sample)}, mask" for sample in samples]
-        if len(samples) < 2:
-            places.append(".* starting")
-        return rf"process {path.name}\)({'|'.join(places)})"
+        patterns = [rf".* sample \d: {re.escape(sample)}, mask" for sample in samples]
+        return rf"process {path.name}\)({'|'.join([*patterns, '.* starting'][:2])})"
 
     def hang(self):
         """Let reads of one training image wait for ever; return its path."""
@@ -76,11 +74,11 @@ class Run:
     def wrong(self, codes, *patterns):
         """Return what is wrong with the time, the exit code or the message of the end."""
         self.process.join(max(0.0, self.since + TIMEOUT + SLACK - time.monotonic()))
-        code, output = self.process.exitcode, self.output()
-        if code not in codes or "Traceback" in output:
-            return f"exit code {code}, expected {codes}"
+        output = self.output()
         missing = [pattern for pattern in patterns if not re.search(pattern, output)]
-        return f"expected {missing}" if missing else None
+        if self.process.exitcode not in codes or "Traceback" in output or missing:
+            return f"exit code {self.process.exitcode}, expected {codes} and {missing}"
+        return None
 
     def output(self):
         return self.log.read_text(errors="replace") if self.log.exists() else ""
@@ -115,7 +113,8 @@ def _logged(words, log, reads):
 
 
 def killed(run):
-    return run.wrong([3], r"\(SIGKILL\), ", run.strike(signal.SIGKILL))
+    signum = run.draw.choice([signal.SIGKILL, signal.SIGSEGV])
+    return run.wrong([3], rf"\({signum.name}\), ", run.strike(signum))
 
 
 def parent_killed(run):
@@ -130,10 +129,6 @@ def parent_killed(run):
 def read_hangs(run):
     path = re.escape(run.hang())
     return run.wrong([3], f"has been at sample .*{path}, mask .* for {TIMEOUT} s")
-
-
-def crashed(run):
-    return run.wrong([3], r"\(SIGSEGV\), ", run.strike(signal.SIGSEGV))
 
 
 def stopped(run):
@@ -152,4 +147,4 @@ def interrupted(run):
     return run.wrong([130, 3])
 
 
-INJURIES = (killed, parent_killed, read_hangs, crashed, stopped, interrupted)
+INJURIES = (killed, parent_killed, read_hangs, stopped, interrupted)

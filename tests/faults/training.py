@@ -68,12 +68,11 @@ def run(words, log, blow=None, environment=None):
 
 
 def start(words, log, blow=None, environment=None):
-    """Start a command of hrseg in a process of its own, the leader of its session."""
     return forked(run_command, words, log, blow, environment)
 
 
 def wait(process, log):
-    """Return the end of a process of `start`; kill one that hangs."""
+    """Return the end of a process; kill one that hangs."""
     process.join(LIMIT)
     hangs = "\nIT HANGS" * process.is_alive()
     process.kill()
@@ -131,13 +130,12 @@ def _expect(blow, struck):
     original = getattr(owner, blow.at)
 
     def strike():
-        send = os.killpg if blow.all else os.kill
         time.sleep(blow.delay)
         struck.write_text(repr(time.time()))
-        send(os.getpid(), blow.signum)
-        if blow.again is not None:
-            time.sleep(blow.again)
-            send(os.getpid(), blow.signum)
+        for pause in (0, blow.again):
+            if pause is not None:
+                time.sleep(pause)
+                (os.killpg if blow.all else os.kill)(os.getpid(), blow.signum)
 
     def counted(self, *arguments, **options):
         nonlocal calls

@@ -1,9 +1,6 @@
-"""Hostile artefacts, each with the commands that a user would give it to.
+"""Hostile artefacts for tests/faults/test_strangers.py, each with the commands that read it."""
 
-An artefact lies in an empty folder. The files outside it are canaries (tests/watched.py).
-tests/faults/test_strangers.py gives the artefacts to the commands.
-"""
-
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -80,3 +77,9 @@ def laughs(depth=60):
 CONTROL = "\x1b[2J\x1b]52;c;aGk=\x07\x9b31m\u202egnp.\r"  # clears, writes the clipboard, turns text
 MARKUP = "[red][link=http://x.invalid]a[/link][/nothing]"
 SCRIPT = "</script><script>alert(1)</script><img src=x onerror=alert(1)>"
+FILE_NAMES = {
+    "control": CONTROL.replace("\r", "") + "a",
+    "markup": MARKUP.replace("/", ";"),
+    "script": "<img src=x onerror=alert(1)>",
+    "not UTF-8": os.fsdecode(b"a\xff"),
+}

@@ -6,7 +6,7 @@ import zlib
 
 from PIL import Image
 
-from tests.hostile import CONTROL, MARKUP, table, write
+from tests.hostile import FILE_NAMES, table, write
 
 PREDICT = (("predict", "{given}", "--checkpoint", "{checkpoint}", "--out", "out", "--polygons"),)
 
@@ -51,6 +51,18 @@ PYTHON = VRT.format(BAND.format(
 ))  # fmt: skip
 
 
+def _sidecars(place):
+    Image.new("RGB", (64, 64)).save(place.given / "a.tif")
+    write("a.tif.ovr", OUTSIDE)(place)
+    write("a.tif.msk", ADDRESS)(place)
+
+
+def _others(place):
+    os.mkfifo(place.given / "a.png")
+    (place.given / "c.png").symlink_to("/dev/zero")
+    (place.given / "e").symlink_to(place.given)
+
+
 LARGE_TEXT = chunk(b"zTXt", b"a\0\0" + zlib.compress(bytes(2**28)))
 IMAGES = {
     "PNG of 40000 x 40000": write("a.png", png((40000, 40000))),
@@ -62,33 +74,8 @@ IMAGES = {
     "VRT of an address": write("a.tif", ADDRESS),
     "VRT of Python": write("a.tif", PYTHON),
     "SVG as MP4": write("a.mp4", SVG),
+    "a TIFF with neighbours that lead out": _sidecars,
+    "pipes, devices and circles": _others,
+    **{f"file name of {key}": write(f"{name}.png", png()) for key, name in FILE_NAMES.items()},
 }
-NAMES = {
-    "control": f"{CONTROL.replace(chr(13), '')}a",
-    "markup": MARKUP.replace("/", ";"),
-    "script": "<img src=x onerror=alert(1)>",
-    "not UTF-8": os.fsdecode(b"a\xff\xfe"),
-}
-
-
-def _sidecars(place):
-    Image.new("RGB", (64, 64)).save(place.given / "a.tif")
-    aux = "<PAMDataset><Metadata><MDI key='a'>URL</MDI></Metadata></PAMDataset>"
-    for suffix, text in (("aux.xml", aux), ("ovr", OUTSIDE), ("msk", ADDRESS)):
-        write(f"a.tif.{suffix}", text)(place)
-
-
-def _others(place):
-    os.mkfifo(place.given / "a.png")
-    (place.given / "b.png").mkdir()
-    (place.given / "c.png").symlink_to("/dev/zero")
-    (place.given / "d.png").symlink_to(place.outside / "gone.png")
-    (place.given / "e").symlink_to(place.given)
-
-
-ARTEFACTS = [
-    *table("image", IMAGES, PREDICT),
-    *table("file name", {n: write(f"{name}.png", png()) for n, name in NAMES.items()}, PREDICT),
-    *table("image", {"a TIFF with neighbours that lead out": _sidecars}, PREDICT),
-    *table("image", {"pipes, folders, devices and circles": _others}, PREDICT),
-]
+ARTEFACTS = table("image", IMAGES, PREDICT)

@@ -32,7 +32,6 @@ PAYLOADS = {
     "system": _system,
     "exec": lambda place: Call(exec, place.fill("hostile_code = open('RAN', 'w')")),
     "getattr": lambda place: Call(getattr, Call(importlib.import_module, "os"), "system"),
-    "pickle": lambda place: Call(pickle.loads, pickle.dumps(_system(place))),
     "bytes": lambda place: Call(torch.storage._load_from_bytes, pickle.dumps(_system(place))),
     "state": lambda place: Call(torch.nn.Identity, state={"__class__": _system(place)}),
 }
@@ -46,19 +45,11 @@ OPCODES = {
 }
 
 
-def _in_metadata(payload):
-    return save(lambda content, place: content["hrseg"].update(class_names=payload(place)))
-
-
-def _in_optimizer(payload, **options):
+def _in_optimizer(payload, legacy=False):
     def change(content, place):
         content["optimizer_states"] = [{"state": {0: payload(place)}}]
 
-    return save(change, **options)
-
-
-def _pickled(place):
-    return pickle.dumps(_system(place), protocol=2)
+    return save(change, _use_new_zipfile_serialization=not legacy)
 
 
 def _archive(name, records):
@@ -66,47 +57,40 @@ def _archive(name, records):
 
     def make(place):
         writer = torch._C.PyTorchFileWriter(str(place.given / name))
-        for key, data in records(place).items():
-            writer.write_record(key, data, len(data))
+        for key, data in records.items():
+            raw = place.fill(data).encode("latin-1") if isinstance(data, str) else data
+            writer.write_record(key, raw, len(raw))
         writer.write_end_of_file()
 
     return make
 
 
-def _opcodes(text):
-    return _archive("w.pth", lambda place: {"data.pkl": place.fill(text).encode("latin-1")})
-
-
-def _torchscript(place):
-    code, empty = b"import os\nos.system('touch hostile_code')\n", b"\x80\x02)."
-    return {"data.pkl": empty, "constants.pkl": empty, "code/__torch__.py": code}
-
-
-def _pt2(place):
-    model = b'{"graph_module": {}, "opset_version": {}}'
-    records = {"archive_format": b"pt2", "archive_version": b"0", "models/model.json": model}
-    return {**records, "data/constants/custom_obj_0": _pickled(place)}
-
-
-LEGACY = {"_use_new_zipfile_serialization": False}
-OPTIMIZER = {
-    "system in optimizer state": _in_optimizer(_system),
-    "exec in optimizer state, legacy": _in_optimizer(PAYLOADS["exec"], **LEGACY),
+CODE = "import os\nos.system('touch hostile_code')\n"
+TORCHSCRIPT = {
+    "data.pkl": b"\x80\x02).", "constants.pkl": b"\x80\x02).", "code/__torch__.py": CODE,
+}  # fmt: skip
+PT2 = {
+    "archive_format": "pt2", "archive_version": "0",
+    "models/model.json": '{"graph_module": {}, "opset_version": {}}',
+    "data/constants/custom_obj_0": OPCODES["global"],
+}  # fmt: skip
+PICKLED = {
+    **{f"{name} in optimizer state": _in_optimizer(call) for name, call in PAYLOADS.items()},
+    "exec in optimizer state, legacy": _in_optimizer(PAYLOADS["exec"], legacy=True),
 }
 FILES = {
-    **{f"opcode {name}": _opcodes(text) for name, text in OPCODES.items()},
-    "pickle": write("w.pth", _pickled),
+    **{f"opcode {name}": _archive("w.pth", {"data.pkl": text}) for name, text in OPCODES.items()},
+    "pickle": write("w.pth", OPCODES["global"]),
     "pipe": lambda place: os.mkfifo(place.given / "w.pth"),
     "device": lambda place: (place.given / "w.pth").symlink_to("/dev/zero"),
 }
 NAMED = {
-    "w.pt": ("torchscript archive", _archive("w.pt", _torchscript)),
-    "w.pt2": ("torch.export archive", _archive("w.pt2", _pt2)),
-    "w.xml": ("pickle as .xml", write("w.xml", _pickled)),
+    "w.pt": ("torchscript archive", _archive("w.pt", TORCHSCRIPT)),
+    "w.pt2": ("torch.export archive", _archive("w.pt2", PT2)),
+    "w.xml": ("pickle as .xml", write("w.xml", OPCODES["global"])),
 }
 ARTEFACTS = [
-    *table("weights", {f"{n} in metadata": _in_metadata(p) for n, p in PAYLOADS.items()}, TRY),
-    *table("weights", OPTIMIZER, (*TRY, VALIDATE)),
+    *table("weights", PICKLED, (*TRY, VALIDATE)),
     *table("weights", FILES, LOADED),
     *(Artefact(f"weights: {attack}", make, (("load", f"{{given}}/{name}"),))
       for name, (attack, make) in NAMED.items()),

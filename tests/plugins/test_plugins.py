@@ -110,9 +110,7 @@ def test_a_name_that_exists_is_refused(parts):
     ("name", "text", "message"),
     [
         ("broken.py", "import hrseg\n\nhrseg.losses.LOSSES['x']", "broken.py, line 3: KeyError"),
-        ("json.py", "", "'json' is the name of another module.\nFix: rename"),
         ("missing.py", None, "no file "),
-        ("no_such_module", None, "No module named 'no_such_module'"),
         ("bad.py", "import hrseg\n@hrseg.losses.register('bad')\ndef bad(weight): ...",
          "the part 'bad' has a parameter 'weight', which the config uses itself"),
         ("lr.py", "import hrseg\n@hrseg.optimizers.register('bad')\ndef bad(model): ...",
@@ -124,7 +122,7 @@ def test_an_invalid_plugin_is_named_with_the_reason(name, text, message, tmp_pat
     if text is not None:
         (tmp_path / "plugins" / name).write_text(text)
     with pytest.raises(ConfigError) as error:
-        load_plugin(str(tmp_path / "plugins" / name) if name.endswith(".py") else name)
+        load_plugin(str(tmp_path / "plugins" / name))
         load_config("camvid_w18_small")
     assert message in str(error.value)
 
@@ -165,16 +163,13 @@ def test_weights_of_a_foreign_backbone_are_loaded_under_its_own_names(crossed):
     hrseg.load_weights(other, {"state_dict": state})
     assert torch.equal(other.head.last_layer[3].weight, crossed.head.last_layer[3].weight)
     third = hrseg.create_model("crossed", num_classes=7)
-    report = hrseg.load_weights(third, crossed.backbone.state_dict(), purpose="initialise")
+    hrseg.load_weights(third, crossed.backbone.state_dict(), purpose="initialise")
     assert torch.equal(third.backbone.stem[0].weight, crossed.backbone.stem[0].weight)
-    assert report.network == "an hrseg network that is not an HRNet, with 16 tensors"
     with pytest.raises(ConfigError, match="holds no HRNet weights"):
         hrseg.load_weights(hrseg.create_model("hrnet_w18_small_v1"), state)
 
 
-def test_invalid_backbones_are_refused(forget):
+def test_a_backbone_without_channels_is_refused(forget):
     hrseg.models.register_backbone("bare")(nn.Identity)
     with pytest.raises(ConfigError, match="backbone 'bare' has no channels, strides or forward"):
         hrseg.create_model("bare")
-    with pytest.raises(ConfigError, match="has no 'name'"):
-        hrseg.create_model({"name": ["tiny"]})
