@@ -3,6 +3,7 @@
 import atexit
 import os
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
@@ -54,7 +55,16 @@ def _start_worker(board: Any, worker: int) -> None:
         # A terminal and SLURM signal every process; only the main process answers, and saves.
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), signal.SIG_IGN)
+    sys.excepthook = _unless_parent_died
     threading.Thread(target=_leave_with_parent, daemon=True).start()
+
+
+def _unless_parent_died(*error: Any) -> None:
+    # The thread that passes on batches may meet the end of the parent before `_leave_with_parent`.
+    parent = cast(Any, parent_process())
+    parent.join(1.0)
+    if parent.is_alive():
+        sys.__excepthook__(*error)
 
 
 def _leave_with_parent() -> None:
