@@ -1,15 +1,11 @@
 """SegmentationTask: model, losses, optimizer and evaluation as a LightningModule."""
 
 import warnings
-from collections import Counter
 from collections.abc import Mapping, Sequence
-from itertools import combinations
 from typing import Any, Self, cast
 
-import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Callback
-from pytorch_lightning.trainer.states import TrainerFn
 from pytorch_lightning.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torch.optim import Optimizer
@@ -18,22 +14,17 @@ from hrseg.checkpoints.loading import load_model
 from hrseg.checkpoints.metadata import build_metadata
 from hrseg.config.protocols import PROTOCOLS, Protocol
 from hrseg.data import DATASETS
-from hrseg.errors import ConfigError, DataError
-from hrseg.inference.evaluator import Evaluator
+from hrseg.errors import ConfigError
 from hrseg.inference.exported_model import Engine
-from hrseg.inference.windows import seen_pixels
-from hrseg.metrics.confusion import ConfusionMatrix, summarize
-from hrseg.metrics.scale_selection import scale_report
 from hrseg.models import Segmenter
 from hrseg.models.normalize import IMAGENET_MEAN, IMAGENET_STD, Normalize
 from hrseg.models.optimize import (
     Outputs,
     check_compiler,
-    compiled_for_inference,
     compiled_for_training,
-    fold,
 )
-from hrseg.training.batches import check_images, checked_batch
+from hrseg.training.batches import checked_batch
+from hrseg.training.evaluation_steps import EvaluationSteps
 from hrseg.training.loss_guard import POLICIES, LossGuard, Policy
 from hrseg.training.loss_terms import Loss, LossTerm
 from hrseg.training.optimizers import (
@@ -52,7 +43,7 @@ from hrseg.utils.validation import check_different
 from hrseg.visualize import default_palette
 
 
-class SegmentationTask(pl.LightningModule):
+class SegmentationTask(EvaluationSteps):
     """Train and score a Segmenter. Wiring only: every step is owned by another module.
 
     Batches are `{"image": uint8 RGB (B, 3, H, W), "mask": integer ids (B, H, W), 255 = ignored}`;
@@ -87,10 +78,7 @@ class SegmentationTask(pl.LightningModule):
         mean, std: of the normalisation, per channel, of images in 0..1.
     """
 
-    evaluator: Evaluator | None = None
     compiled: Outputs | None = None
-    seen = 0  # images of the evaluation, with those that were skipped
-    unread = 0  # images that were skipped
     warned = False  # of parts that create_model does not build
 
     def __init__(
@@ -136,13 +124,9 @@ class SegmentationTask(pl.LightningModule):
         self.optimizer_spec, self.schedule_spec = optimizer, schedule
         if isinstance(protocol, str):
             protocol = find(PROTOCOLS, protocol, "protocol")
-        self.protocol = protocol
-        self.window_batch, self.scale_report = window_batch, scale_report
+        self.window_batch = window_batch
+        self.score_by(protocol, scale_report, num_classes)
         self.on_bad_loss: Policy = find(POLICIES, on_bad_loss, "on_bad_loss")
-        self.scored_scales = _scored_scales(self.protocol, scale_report)
-        self.matrices = nn.ModuleList(ConfusionMatrix(num_classes) for _ in self.scored_scales)
-        self.seen_pixels: Counter[float] = Counter()
-        self.scores: dict[str, Any] = {}
         self.data_names: list[str] = []
         self.compiles = compile and isinstance(model, Segmenter)
         self.freeze_backbone = freeze_backbone
@@ -194,131 +178,6 @@ class SegmentationTask(pl.LightningModule):
         if self.trainer.predicting:
             return batch
         return checked_batch(batch, len(self.class_names), self.trainer.training)
-
-    def on_validation_epoch_start(self) -> None:
-        self.evaluator = self._make_evaluator()
-        self.seen_pixels.clear()
-        self.seen = self.unread = 0
-        for matrix in self._matrices.values():
-            matrix.reset()
-
-    def validation_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, Any]:
-        """Score a batch; return the fused predictions (H, W) for callbacks that draw them.
-
-        `preds` are those of all images, `pred` is the first.
-        """
-        images, masks = batch["image"].split(1), batch["mask"]
-        faults = batch.get("fault") or [""] * len(masks)
-        preds = [self._score(*item) for item in zip(images, masks, faults, strict=True)]
-        return {"pred": preds[0], "preds": preds}
-
-    def _score(self, image: Tensor, mask: Tensor, fault: str) -> Tensor:
-        """Count an image (1, 3, H, W) by its mask; return the fused prediction, as the mask."""
-        self.seen += 1
-        if fault:
-            self.unread += 1
-            return torch.zeros_like(mask)
-        assert self.evaluator is not None
-        if self.scale_report:
-            preds = self.evaluator.subsets(image, mask.shape)
-        else:
-            preds = self.evaluator(image, mask.shape).preds
-        for scales, matrix in self._matrices.items():
-            matrix.update(preds[scales], mask)
-        for scale in self.protocol.scales:
-            self.seen_pixels[scale] += seen_pixels(image.shape[-2:], scale, self.protocol)
-        return preds[self.protocol.scales]
-
-    def on_validation_epoch_end(self) -> None:
-        self._summarize("val")
-
-    def _summarize(self, stage: str) -> None:
-        """Make `scores` of the counted images, and log the main ones."""
-        assert self.evaluator is not None
-        self.window_batch = self.evaluator.batch  # reduced if the memory was short
-        self.evaluator = None  # frees its copy of the model
-        summaries = {
-            scales: summarize(matrix.compute(), self.class_names, self.protocol.absent_classes)
-            for scales, matrix in self._matrices.items()
-        }
-        keys = ("miou", "pixel_accuracy", "mean_accuracy", "classes")
-        self.scores = dict(summaries[self.protocol.scales])
-        self.scores["per_scale"] = {
-            str(scale): {key: summaries[(scale,)][key] for key in keys}
-            for scale in self.protocol.scales
-        }
-        if self.scale_report:
-            miou = {scales: summary["miou"] or 0.0 for scales, summary in summaries.items()}
-            self.scores["scale_report"] = scale_report(miou, self.seen_pixels)
-        self.scores["protocol"] = self.protocol.to_dict()
-        self.scores["images"], skipped = self._images()
-        if skipped:
-            self.scores["skipped"] = skipped
-            if not self.scores["images"] and not self.trainer.sanity_checking:
-                raise DataError(
-                    f"none of the {skipped} validation images could be read: there is no score.\n"
-                    "`hrseg data check` says what is wrong with each."
-                )
-        if stage == "val" or self.scores["miou"] is not None:  # a test split may have no masks
-            self.log(f"{stage}/miou", self.scores["miou"] or 0.0)
-            self.log(f"{stage}/pixel_accuracy", self.scores["pixel_accuracy"] or 0.0)
-
-    def _images(self) -> tuple[int, int]:
-        """Return how many images were scored and skipped by all processes, without repeats."""
-        counts = torch.tensor([float(self.seen), float(self.unread)], device=self.device)
-        seen, skipped = map(int, self.trainer.strategy.reduce(counts, reduce_op="sum"))
-        testing = self.trainer.testing
-        loaders = self.trainer.test_dataloaders if testing else self.trainer.val_dataloaders
-        loaders = loaders if isinstance(loaders, list | tuple) else [loaders]
-        datasets = [loader.dataset for loader in loaders]
-        if all(hasattr(dataset, "__len__") for dataset in datasets):
-            seen = min(seen, sum(map(len, datasets)))
-        return seen - skipped, skipped
-
-    @property
-    def _matrices(self) -> dict[tuple[float, ...], ConfusionMatrix]:
-        matrices = cast(list[ConfusionMatrix], list(self.matrices))
-        return dict(zip(self.scored_scales, matrices, strict=True))
-
-    def _make_evaluator(self) -> Evaluator:
-        model = fold(self.model)
-        outputs = model.outputs
-        # During training each evaluation has other weights: no time to compile them in.
-        if self.compiles and self.trainer.state.fn != TrainerFn.FITTING:
-            outputs = compiled_for_inference(model)
-        return Evaluator(
-            lambda image: outputs(image)["out"],
-            self.normalize,
-            self.protocol,
-            self.flip_pairs,
-            model.align_corners,
-            self.window_batch,
-        )
-
-    def on_test_epoch_start(self) -> None:
-        self.on_validation_epoch_start()
-
-    def test_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, Any]:
-        """Score a batch and return its fused predictions, as a validation does."""
-        return self.validation_step(batch, batch_idx)
-
-    def on_test_epoch_end(self) -> None:
-        self._summarize("test")
-
-    def on_predict_epoch_start(self) -> None:
-        self.evaluator = self._make_evaluator()
-
-    def predict_step(self, batch: Any, batch_idx: int) -> Tensor:
-        """Return class ids (B, H, W), uint8 on the CPU, of uint8 images (B, 3, H, W).
-
-        A batch is a tensor, a dict with the key "image", or a tuple that begins with the images.
-        """
-        image = batch["image"] if isinstance(batch, Mapping) else batch
-        image = image[0] if isinstance(image, list | tuple) else image
-        check_images(image)
-        assert self.evaluator is not None
-        preds = [self.evaluator(each).pred for each in image.split(1)]
-        return torch.stack(preds).to(torch.uint8).cpu()
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         optimizer = make_optimizer(self.optimizer_spec, self.model)
@@ -419,16 +278,3 @@ def _check_model(model: Any, num_classes: int) -> None:
             "num_classes": num_classes,
             "align_corners": model.align_corners,
         }
-
-
-def _scored_scales(protocol: Protocol, every_subset: bool) -> list[tuple[float, ...]]:
-    """Return the scored subsets of the scales: all of them and each single one, or every subset."""
-    scales = protocol.scales
-    if not every_subset:
-        return list(dict.fromkeys([scales, *((scale,) for scale in scales)]))
-    if len(scales) > 8:
-        raise ConfigError(
-            f"inference.scale_report scores every subset: {len(scales)} scales have "
-            f"{2 ** len(scales) - 1}.\nExpected at most 8 scales."
-        )
-    return [subset for count in range(len(scales)) for subset in combinations(scales, count + 1)]
