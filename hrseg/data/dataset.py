@@ -18,6 +18,7 @@ from hrseg.data.masks import ReadMask
 from hrseg.data.workers import at
 from hrseg.errors import DataError
 from hrseg.utils.constants import IGNORE_INDEX
+from hrseg.utils.text import one_line
 
 MOST = 0.1  # share of a data set that may be skipped
 Files = Sequence[tuple[Path, Path | None]]
@@ -107,6 +108,20 @@ class SegmentationDataset(Dataset[dict[str, Any]]):
                 self.manifest.compare(path, digest_of(path))
         return read_pair(self.files[index], self.read_mask)
 
+    def label(self, index: int) -> str:
+        """Return the name of an item in messages: its files."""
+        return pair_label(self.files[index])
+
+    def check_header(self, index: int) -> str:
+        """Compare the sizes of image and mask by their headers; return a note on EXIF, or ""."""
+        image, mask = self.files[index]
+        if mask is None:
+            return ""
+        mask_size = header_size(mask)
+        size, *orientations = header_of(image, mask_size)
+        _same_size(image, size, mask, mask_size)
+        return exif_note(*orientations)
+
     def mask_ids(self, path: Path) -> Array:
         """Return a mask's train ids (H, W); one ignored pixel for a mask that is skipped."""
         try:
@@ -115,6 +130,11 @@ class SegmentationDataset(Dataset[dict[str, Any]]):
             if not self.skips:
                 raise
             return np.full((1, 1), IGNORE_INDEX, np.uint8)
+
+
+def pair_label(pair: tuple[Path, Path | None]) -> str:
+    """Return the files of a pair for a message."""
+    return f"{pair[0]}, mask {pair[1]}" if pair[1] else str(pair[0])
 
 
 def read_pair(pair: tuple[Path, Path | None], read_mask: ReadMask) -> tuple[Array, Array]:
@@ -140,18 +160,14 @@ def check_files(dataset: SegmentationDataset, sample: int = 16) -> set[int]:
     without two classes is a warning: nothing can be learned from it.
     """
     faults: list[str] = []
-    notes: dict[str, list[Path]] = {}
+    notes: dict[str, list[int]] = {}
     ids: set[int] = set()
     count = len(dataset)
     decoded = set(np.linspace(0, count - 1, min(sample, count)).astype(int).tolist())
-    for index, (image, mask) in enumerate(dataset.files):
+    for index in range(count):
         try:
-            if mask is not None:
-                mask_size = header_size(mask)
-                size, *orientations = header_of(image, mask_size)
-                _same_size(image, size, mask, mask_size)
-                if note := exif_note(*orientations):
-                    notes.setdefault(note, []).append(image)
+            if note := dataset.check_header(index):
+                notes.setdefault(note, []).append(index)
             if index in decoded:
                 ids.update(np.unique(dataset.read(index)[1]).tolist())
         except DataError as error:
@@ -166,8 +182,9 @@ def check_files(dataset: SegmentationDataset, sample: int = 16) -> set[int]:
                 f"({100 * MOST:.0f} %). `hrseg data check` lists them all."
             )
         warnings.warn(f"data.on_error=skip: {message}", stacklevel=2)
-    for note, images in notes.items():
-        warnings.warn(f"{len(images)} {note}, e.g. {named(images[0])}", stacklevel=2)
+    for note, turned in notes.items():
+        example = one_line(dataset.label(turned[0]))
+        warnings.warn(f"{len(turned)} {note}, e.g. {example}", stacklevel=2)
     if any(mask for _, mask in dataset.files) and len(ids - {IGNORE_INDEX}) < 2:
         warnings.warn(
             f"a sample of masks beside {dataset.files[0][1]} holds only the class ids "

@@ -11,9 +11,10 @@ from PIL import Image
 from hrseg.data.datamodule import SegmentationDataModule
 from hrseg.data.dataset import SegmentationDataset, Transform
 from hrseg.data.images import Array
-from hrseg.data.masks import ReadMask
+from hrseg.data.masks import ReadMask, wrong_ids
 from hrseg.data.options import DataOptions
 from hrseg.data.transforms import Pipeline
+from hrseg.data.workers import at
 from hrseg.errors import ConfigError, DataError
 from hrseg.utils.constants import IGNORE_INDEX
 from hrseg.utils.validation import check_different
@@ -106,12 +107,6 @@ class _Datasets(SegmentationDataModule):
         transform = self.transform if train else None
         return _Pairs(self.sources[split], split, self.num_classes, transform, self.seed)
 
-    def check(self, stage: str = "fit", devices: int = 1, accumulated: int = 1) -> None:
-        super().check(stage, devices, accumulated)
-        for dataset in filter(None, (self.val_dataset, self.train_dataset)):
-            for index in range(0, len(dataset), max(len(dataset) // 16, 1)):
-                dataset.read(index)
-
 
 class _Pairs(SegmentationDataset):
     """Items of a map-style dataset as those of `SegmentationDataset`."""
@@ -131,14 +126,20 @@ class _Pairs(SegmentationDataset):
     def __len__(self) -> int:
         return len(self.names)
 
+    def label(self, index: int) -> str:
+        return f"item {index} of the {self.split} dataset"
+
+    def check_header(self, index: int) -> str:
+        return ""  # an item has none: the sample that is read whole is all there is
+
     def read(self, index: int) -> tuple[Array, Array]:
         """Return image (H, W, 3) and mask (H, W) of one item, uint8.
 
         Raises:
             DataError: the item is not as `from_datasets` expects it.
         """
-        item = self.source[index]
-        where = f"item {index} of the {self.split} dataset"
+        at(index)
+        item, where = self.source[index], self.label(index)
         if isinstance(item, Mapping) and {"image", "mask"} <= item.keys():
             image, mask = item["image"], item["mask"]
         elif isinstance(item, (tuple, list)) and len(item) == 2:
@@ -154,10 +155,9 @@ class _Pairs(SegmentationDataset):
                 f"{where}: the image is {pixels.shape[:2]}, the mask {ids.shape} (height, width).\n"
                 "Expected the same size."
             )
-        wrong = np.setdiff1d(ids, [*range(self.num_classes), IGNORE_INDEX])
-        if wrong.size:
+        if wrong := wrong_ids(ids, self.num_classes):
             raise DataError(
-                f"{where}: the mask has the ids {', '.join(map(str, wrong[:5]))}.\n"
+                f"{where}: the mask has the ids {', '.join(map(str, wrong))}.\n"
                 f"Expected 0..{self.num_classes - 1}, one per class name, or {IGNORE_INDEX}."
             )
         return pixels, ids.astype(np.uint8)

@@ -93,7 +93,7 @@ def _kill_daemons() -> None:
 class WatchedLoader(DataLoader[T]):
     """A DataLoader that names the worker that died or hangs, and its sample, in a DataError.
 
-    Its data set has `files`, (image, mask) paths by index, and calls `at` for each that it reads.
+    Its data set has `label`, index -> text, and calls `at` for each sample that it reads.
     A training sampler has `epoch` and `resume`.
     """
 
@@ -247,8 +247,7 @@ class WatchedLoader(DataLoader[T]):
             return name, "starting"
         doing = "at" if index >= 0 else "passing on a batch or waiting, done with"
         index = max(index, ~index)
-        image, mask = cast(Any, self.dataset).files[index]
-        return name, f"{doing} sample {index}: {image}" + (f", mask {mask}" if mask else "")
+        return name, f"{doing} sample {index}: {cast(Any, self.dataset).label(index)}"
 
     def _kill(self) -> None:
         for worker in self._workers:

@@ -1,3 +1,4 @@
+import os
 import warnings
 
 import numpy as np
@@ -77,3 +78,17 @@ def test_an_own_transform_and_different_names_are_as_for_files():
     assert data.transform.pipeline is not None
     with pytest.raises(ConfigError, match="class_names has 'a' twice"):
         hrseg.data.from_datasets([], [], class_names=["a", "a"])
+
+
+class Dies(list):
+    def __getitem__(self, index):
+        if index == 5:
+            os._exit(7)
+        return IMAGE, MASK
+
+
+def test_a_worker_that_dies_is_named_with_its_item():
+    data = data_of(Dies([None] * 6), workers=1)
+    data.setup("validate")
+    with pytest.raises(DataError, match=r"exit code 7\), at sample 5: item 5 of the val dataset"):
+        list(data.val_dataloader())

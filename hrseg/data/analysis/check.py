@@ -15,7 +15,7 @@ import numpy.typing as npt
 from torch.utils.data import Dataset
 
 from hrseg.data.datamodule import SegmentationDataModule
-from hrseg.data.dataset import Files, exif_note, size_repair
+from hrseg.data.dataset import Files, exif_note, pair_label, size_repair
 from hrseg.data.images import header_of, header_size, named, read_image
 from hrseg.data.masks import ReadMask
 from hrseg.data.workers import WatchedLoader, at
@@ -183,6 +183,10 @@ class PairCheck(Dataset[Split]):
     def __len__(self) -> int:
         """Return the number of images."""
         return len(self.files)
+
+    def label(self, index: int) -> str:
+        """Return the name of a pair in messages: its files."""
+        return pair_label(self.files[index])
 
     def __getitem__(self, index: int) -> Split:
         """Read both files whole, and return their contents; a fault raises nothing."""
