@@ -43,7 +43,6 @@ _SYNONYMS = {
     "eval": "validate", "evaluate": "validate", "val": "validate", "check": "data check",
     "stats": "data stats", "convert": "weights convert", "info": "doctor",
 }  # fmt: skip
-_CHECKPOINTS = (".ckpt", ".pth", ".pt", ".safetensors")
 _COMPUTE = ("fit", "validate", "test", "predict", "export")
 _PAIR = r"[\w.\[\]]+="
 _PROTOCOL_PAIR = r"(inference|data|model)\.[\w.]+="  # another word of `predict` is a file
@@ -204,7 +203,9 @@ def _refused(arguments: argparse.Namespace, rest: Sequence[str], overrides: Sequ
                 f"{pair} is cut off by a space.\nFix: put the pair in quotes, "
                 f'"{pair} {" ".join(rest)}", or leave out the space: {pair}{"".join(rest)}'
             )
-    option = "--checkpoint" if word.endswith(_CHECKPOINTS) else "--config"
+    from hrseg.commands._shared import CHECKPOINTS
+
+    option = "--checkpoint" if word.endswith(CHECKPOINTS) else "--config"
     fix = f"Fix: `{parser.prog} {option} {word}`" if option in options else _see_help(parser)
     return f"{parser.prog} takes no argument {word!r}.\n{fix}"
 

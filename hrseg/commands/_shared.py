@@ -19,7 +19,7 @@ _TRAINING_ONLY = (
     "sync_batchnorm"
 ).split()
 
-_CHECKPOINTS = (".ckpt", ".pth", ".safetensors", ".onnx", ".xml")
+CHECKPOINTS = (".ckpt", ".pth", ".safetensors", ".onnx", ".xml")
 _OTHER_FILES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".mp4", ".yaml", ".yml", ".json", ".csv")
 
 
@@ -79,7 +79,7 @@ def checkpoint_to_score(arguments: argparse.Namespace) -> tuple["Config", Path, 
     from hrseg.checkpoints.runs import newest_run, refuse_links, run_of
     from hrseg.config.loader import load_config
 
-    if Path(arguments.config or "").suffix in _CHECKPOINTS:
+    if Path(arguments.config or "").suffix in CHECKPOINTS:
         raise ConfigError(
             f"--config {arguments.config} is a checkpoint.\n"
             f"Expected: a YAML file or a shipped config. Fix: --checkpoint {arguments.config}"
@@ -117,7 +117,7 @@ def find_checkpoint(path: Path) -> Path:
     from hrseg.checkpoints.runs import checkpoint_at
 
     checkpoint = checkpoint_at(path)
-    expected = f"Expected: a run folder or a file ({', '.join(_CHECKPOINTS)})."
+    expected = f"Expected: a run folder or a file ({', '.join(CHECKPOINTS)})."
     if checkpoint.suffix.lower() in _OTHER_FILES:
         raise ConfigError(f"{checkpoint} is not a checkpoint.\n{expected}")
     if checkpoint.is_file():

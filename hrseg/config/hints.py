@@ -63,8 +63,11 @@ def no_config(name: str, shipped: list[str]) -> str:
     path = Path(name)
     if path.is_dir():
         if (path / "config.yaml").is_file():
-            fix = f"--config {path / 'config.yaml'}; --resume {path} continues this run."
-            return f"{name} is a run folder; expected a config.\nFix: {fix}"
+            return (
+                f"{name} is a run folder, not a config.\n"
+                f"Expected: a YAML file or a shipped config. Fix: --config {path / 'config.yaml'}\n"
+                f"`hrseg fit --resume {name}` continues the run itself."
+            )
         return (
             f"{name} is a folder; expected a config: a file or a shipped name.\n"
             f"Fix: `hrseg init {name}` writes a config for the images in it."

@@ -78,12 +78,6 @@ def find_config(name: str | Path) -> Path:
     for path in (Path(name), Path(f"{name}.yaml")):
         if path.is_file():
             return path
-    if (Path(name) / "config.yaml").is_file():
-        raise ConfigError(
-            f"{name} is a run folder, not a config.\nExpected: a YAML file or a shipped config. "
-            f"Fix: --config {Path(name) / 'config.yaml'}\n"
-            f"`hrseg fit --resume {name}` continues the run itself."
-        )
     shipped = shipped_configs()
     stem = str(name).removesuffix(".yaml")
     if stem not in shipped:

@@ -43,4 +43,5 @@ def test_a_killed_training_leaves_no_lock(tmp_path, other_training):
 def test_the_other_processes_of_a_training_share_its_lock(tmp_path, other_training, monkeypatch):
     monkeypatch.setenv("LOCAL_RANK", "1")
     with locked_run(tmp_path):
-        pass
+        owner = (tmp_path / ".lock").read_text()
+    assert owner.startswith(f"process {other_training.pid} on ")

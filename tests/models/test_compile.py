@@ -39,9 +39,9 @@ def test_activations_are_not_computed_twice_in_a_compiled_network():
 @needs_compiler
 def test_fit_compiles_the_network_once_and_its_evaluations_run_without(tmp_path, monkeypatch):
     made = []
-    for name in ("training", "inference"):
+    for name, file in (("training", "task"), ("inference", "evaluation_steps")):
         record = lambda network, name=name: made.append(name) or network.outputs  # noqa: E731
-        monkeypatch.setattr(f"hrseg.training.task.compiled_for_{name}", record)
+        monkeypatch.setattr(f"hrseg.training.{file}.compiled_for_{name}", record)
     loader = torch.utils.data.DataLoader(noise(2), batch_size=1)
     task = SegmentationTask(model(), ["a", "b", "c"], compile=True)
     trainer = silent_trainer(tmp_path, max_epochs=2)
