@@ -25,7 +25,7 @@ from hrseg.errors import ConfigError
 from hrseg.inference.exported_model import is_exported, open_engine
 from hrseg.models.segmenter import network_name
 from hrseg.training.factory import build_data
-from hrseg.utils.console import say
+from hrseg.utils.console import echo
 from hrseg.utils.files import cannot_write, replacing
 from hrseg.utils.text import some
 
@@ -96,9 +96,9 @@ def convert_weights(
     if family != "hrseg" and f"backbone.{MARK}" not in found.state:
         raise ConfigError(f"{path} holds a {describe(found.state)}: {family} has no names for it.")
     metadata = _metadata(raw, config, path) if family == "hrseg" else {}
-    say(*found.notes)
+    echo(*found.notes)
     if family != "hrseg" and "hrseg" in raw:
-        say("class names, colours, normalisation and protocol left out")
+        echo("class names, colours, normalisation and protocol left out")
     with replacing(out) as partial:
         try:
             _write(partial, family, found.state, metadata)

@@ -29,7 +29,7 @@ from hrseg.models import Segmenter
 from hrseg.models.normalize import Normalize
 from hrseg.models.optimize import PRECISIONS, inference_network
 from hrseg.models.segmenter import network_name
-from hrseg.utils.console import say
+from hrseg.utils.console import echo
 from hrseg.utils.files import replacing
 from hrseg.utils.memory import OutOfMemory, is_out_of_memory
 from hrseg.utils.registry import find
@@ -77,7 +77,7 @@ def build_predictor(
     if "hrseg" in content:
         raise ConfigError(f"{checkpoint} says itself what it is: leave --config out.")
     model = build_model(config, data)
-    say(str(load_weights(model, content, purpose="evaluate", origin=checkpoint)))
+    echo(str(load_weights(model, content, purpose="evaluate", origin=checkpoint)))
     metadata = metadata_from_config(config, data, model.architecture)
     return Predictor(model, metadata, device, precision)
 

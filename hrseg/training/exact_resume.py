@@ -14,7 +14,7 @@ from pytorch_lightning.utilities import rank_zero_only
 from hrseg.errors import ConfigError, HrsegError
 from hrseg.training.distributed import gather
 from hrseg.training.lightning_internals import begin_next_epoch, settled_loops
-from hrseg.utils.console import note, say
+from hrseg.utils.console import echo, note
 from hrseg.utils.files import write_bytes
 from hrseg.utils.memory import is_out_of_memory
 from hrseg.utils.text import one_line
@@ -85,7 +85,7 @@ class ExactState(Callback):
             callback.patience = self.patience  # the state has replaced it
             if callback.wait_count >= callback.patience:
                 trainer.should_stop = True
-                rank_zero_only(say)("nothing is left to train: early stopping has ended this run.")
+                rank_zero_only(echo)("nothing is left to train: early stopping has ended this run.")
         if self.random is not None:
             set_random_state(self.random, pl_module.device)
 

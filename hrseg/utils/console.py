@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-def say(*lines: str) -> None:
+def echo(*lines: str) -> None:
     """Print lines without wrapping, control characters escaped, [brackets] as they are."""
     from rich import get_console
 
@@ -29,7 +29,7 @@ def say(*lines: str) -> None:
 
 def note(text: str) -> None:
     """Print a note: a fact that the user may want to act on."""
-    say(f"note: {text}")
+    echo(f"note: {text}")
 
 
 def progress_bar() -> "Progress":
