@@ -178,7 +178,7 @@ def _spelled_as_options(words: list[str]) -> list[str]:
 
 
 def _see_help(parser: argparse.ArgumentParser) -> str:
-    return f"Fix: `{parser.prog} --help` lists what it takes."
+    return f"Fix: `{parser.prog} --help` lists the arguments."
 
 
 def _refused_pair(arguments: argparse.Namespace, pair: str) -> str:

@@ -96,7 +96,7 @@ def evaluation(
 
 
 class _ImageTimes(Callback):
-    """Times each image that is validated, and the network's part in it."""
+    """Times each validated image, and the network's part in it."""
 
     def __init__(self) -> None:
         self.whole, self.network, self.timer = list[float](), list[list[float]](), ExitStack()

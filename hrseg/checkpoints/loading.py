@@ -39,7 +39,7 @@ class Report:
         mismatched: in both, with other shapes.
         family: a key of FAMILIES.
         network: of the file, for example "an official HRNetV2-W48 with 19 classes".
-        notes: what was changed or left out on the way to the names of the model, a line each.
+        notes: changes and omissions during the conversion to the model's names, a line each.
     """
 
     matched: list[str]
@@ -168,8 +168,8 @@ def load_model(
     if not isinstance(metadata, dict):
         recognise(content, "auto", str(checkpoint))  # raises if it contains no HRNet
         raise ConfigError(
-            f"{checkpoint} does not say what it is a checkpoint of (no 'hrseg' entry).\n"
-            "Say it: hrseg predict --config NAME --checkpoint FILE; in Python "
+            f"{checkpoint} has no metadata (no 'hrseg' entry): its network is unknown.\n"
+            "Fix: hrseg predict --config NAME --checkpoint FILE; in Python "
             "hrseg.create_model and hrseg.load_weights."
         )
     read_metadata(metadata, checkpoint)
@@ -196,7 +196,7 @@ def described_model(metadata: Mapping[str, Any], path: Path) -> Segmenter:
         if not metadata.get("plugin"):
             raise
         raise ConfigError(
-            f"{path} has a network with parts of a plugin that is not loaded.\n"
+            f"{path} has a network with parts of a missing plugin.\n"
             f"Fix: add --plugin {metadata['plugin']}; in Python import it before."
         ) from error
 

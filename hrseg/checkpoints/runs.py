@@ -94,7 +94,7 @@ def newest_run(runs: Path, name: str = "*") -> Path:
 
 
 def best_checkpoint(run: Path) -> Path:
-    """Return `best.ckpt`, or `last.ckpt` of a run that was never validated.
+    """Return `best.ckpt`, or `last.ckpt` of a run without a validation.
 
     If it is damaged, the previous file with a warning.
     """
@@ -124,7 +124,7 @@ def refuse_links(run: Path) -> None:
             if not target.is_relative_to(home):
                 raise ConfigError(
                     f"{link} leads out of its run, to {target}: hrseg writes in there.\n"
-                    "Put what it leads to in its place, or remove it."
+                    "Fix: replace the link by its target, or remove it."
                 )
 
 
@@ -135,6 +135,6 @@ def run_of(checkpoint: Path) -> Path | None:
 
 
 def _job() -> str:
-    """Return the part of a folder's name that tells steps of SLURM jobs apart, also requeued."""
+    """Return the part of a folder's name that distinguishes steps of SLURM jobs, also requeued."""
     job, step = os.environ.get("SLURM_JOB_ID"), os.environ.get("SLURM_STEP_ID", "")
     return f"-job{job}.{step}" if job and step.isdigit() else ""

@@ -102,7 +102,7 @@ def data_stats(
         raise DataError(
             f"{_many(len(chosen.faults), 'fault')} in split {chosen.name}, the first: "
             f"{_sentence(chosen.faults[0])}\n"
-            "No figures of what is left. `hrseg data check` lists every fault."
+            "No statistics were computed. `hrseg data check` lists every fault."
         )
     result = split_stats(chosen, data.class_names)
     _show_stats(result)
@@ -166,7 +166,7 @@ def _compare(path: Path, root: Path, splits: Sequence[Split]) -> str:
         if any(split.faults for split in splits):
             return f"no manifest was written to {path}: repair the faults first."
         write_manifest(path, root, digests.items())
-        return f"wrote {path}: {len(digests):,} files. data.manifest={path} compares what is read."
+        return f"wrote {path}: {len(digests):,} files. data.manifest={path} compares the files."
     manifest = Manifest.read(path, root)
     for split in splits:
         for file, digest in split.digests.items():
@@ -234,7 +234,7 @@ def _show_stats(result: dict[str, Any]) -> None:
     if never := [row["name"] for row in rows if not row["pixels"]]:
         echo(
             f"never seen in {result['split']}: {', '.join(never)}. Their weights mean nothing; "
-            "1 stands for them, as 0 would switch the class off where it does occur."
+            "1 stands for them, as 0 would switch the class off in images that have it."
         )
 
 

@@ -54,7 +54,7 @@ def test(config: Config, checkpoint: Path, home: Path) -> Path:
 
     Raises:
         ConfigError: the data set has no server.
-        VerificationError: the masks differ from what the server expects.
+        VerificationError: the masks do not fit the server's requirements.
     """
     if DATASETS[config.data.name].submission_ids is None:
         raise ConfigError(

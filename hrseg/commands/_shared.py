@@ -43,7 +43,7 @@ def add_overrides(parser: argparse.ArgumentParser) -> None:
 def config_of(arguments: argparse.Namespace) -> "Config":
     """Return the config that `--config` names, with the overrides.
 
-    A file that --json would replace must be of its kind, which `json_keys` tells.
+    A file that --json would replace must have the keys in `json_keys`.
     """
     from hrseg.config.loader import load_config
 
@@ -112,7 +112,7 @@ def find_checkpoint(path: Path) -> Path:
     """Return the checkpoint of a path, of a run folder its best one.
 
     Raises:
-        ConfigError: it is missing, a file of another kind, or in a run that is to be named.
+        ConfigError: it is missing, a file of another kind, or in one of several runs.
     """
     from hrseg.checkpoints.runs import checkpoint_at
 
@@ -146,7 +146,7 @@ def check_root(config: "Config") -> None:
         fault = f"{path} is a file, not a folder" if root.is_file() else f"no folder {path}"
         raise DataError(
             f"data.root: {fault}.\n"
-            f"Expected the {config.data.name} data set there; say where it is: data.root=/path"
+            f"Expected: the {config.data.name} data set there. Fix: data.root=/path"
         )
 
 

@@ -121,7 +121,7 @@ def _check_out(out: Path, family: str) -> None:
     if family == "official" and "torch04" in out.name.lower():
         raise ConfigError(
             f"--out {out}: a file of this name has its norm weights read as |weight| + 1e-5, and\n"
-            "those that are written are to be taken as they are. Name it without torch04."
+            "the written ones need no such change. Fix: a name without torch04."
         )
 
 
@@ -179,7 +179,7 @@ def _align_corners(
         return "False, as in mmseg's own configs"
     for start, aligned in _RELEASED.items():
         if path.name.startswith(start):
-            return f"{aligned}, by the authors' configs for {start}* (the file does not say)"
+            return f"{aligned}, by the authors' configs for {start}* (the file has no such entry)"
     return "not in the file: take the config that it was trained with"
 
 

@@ -58,7 +58,7 @@ def run_to_resume(arguments: argparse.Namespace) -> Path:
     if arguments.resume:
         folder = Path(arguments.resume).resolve()  # `latest` is a link to the run, not its name
         if not has_state(folder):
-            raise ConfigError(f"{folder} is no run folder: it has no checkpoints/last.ckpt.")
+            raise ConfigError(f"{folder} is not a run folder: checkpoints/last.ckpt is missing.")
         refuse_links(folder)
         return folder
     if arguments.config:

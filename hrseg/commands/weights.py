@@ -15,7 +15,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(function=lambda arguments: parser.print_help())
     commands = parser.add_subparsers(metavar="command")
 
-    inspect = commands.add_parser("inspect", help="say what a file is, and what fits a config")
+    inspect = commands.add_parser(
+        "inspect", help="print a file's family, network and metadata, and how it fits a config"
+    )
     inspect.add_argument("file", help="weights of any family, or an exported file")
     add_config(inspect, "config whose model the file is compared with")
     inspect.set_defaults(function=_inspect)

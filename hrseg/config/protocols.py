@@ -1,6 +1,6 @@
 """Evaluation protocols: named presets of explicit fields, stored with each score.
 
-One checkpoint scores several points apart under the protocols that are in use, so that a figure
+One checkpoint scores several points apart under the usual protocols, so that a figure
 is meaningful only together with its protocol. `inference/evaluator.py` carries them out.
 """
 
@@ -71,7 +71,7 @@ class Protocol(Arguments, frozen=True):  # type: ignore[misc]
     flip_average: Literal["logits", "scores"] = option("averaged with the mirror image", "logits")
     # The authors sum exp(logits), mmsegmentation softmax, MIC-DKFZ/semantic_segmentation raw
     # logits: three rules, three scores.
-    average: Average = option("what is summed over scales and windows", "softmax")
+    average: Average = option("scores summed over scales and windows", "softmax")
     scores_at: ScoresAt = option(
         "logits become scores in each window, or joined at the image's size", "window"
     )

@@ -1,6 +1,6 @@
 """Schema of the config: a pydantic model per section, a description per option.
 
-Options of a named section equal the parameters of what the name builds, so a new data set, head,
+Options of a named section equal the parameters of the named part, so a new data set, head,
 loss or optimizer is one model and one row below. `hrseg.config.plugins` adds rows for plugins.
 """
 
@@ -107,9 +107,9 @@ class FolderConfig(DataConfig):
     id_map: dict[int, int] | None = option(
         "raw id -> train id, 255 = ignore", None, examples=[{0: 0, 7: 1}]
     )
-    ignore_ids: tuple[int, ...] = option("raw ids that are not scored", (255,))
+    ignore_ids: tuple[int, ...] = option("unscored raw ids", (255,))
     val_fraction: float | None = option(
-        "share held out, if there are no split folders", None, gt=0, lt=1
+        "share of the images held out for validation, without split folders", None, gt=0, lt=1
     )
     split_seed: int = option("chooses that share, whatever `seed` is", 304, ge=0)
 
@@ -127,7 +127,7 @@ class HeadConfig(Checked):
 
 
 class LossConfig(Checked):
-    """Options of every loss; the loss that is trained is their weighted sum."""
+    """Options of every loss; training minimises their weighted sum."""
 
     name: str = option("the loss")
     on: str = option("the output of the model it is computed on", "out")
@@ -230,10 +230,10 @@ class ModelConfig(Checked):
     align_corners: bool = option("corner alignment of every bilinear interpolation", False)
     bn_momentum: float = option("momentum of the batch norm statistics", 0.01, ge=0, le=1)
     output: Literal["v1", "v2"] = option(
-        "input of the head: the stream of stride 4 alone, or all four", "v2"
+        "input of the head: v1, only the stream of stride 4, or v2, all four", "v2"
     )
     weights: str | None = option("checkpoint to start from; null: from scratch", None)
-    freeze_backbone: bool = option("train the head alone; batch norm statistics stay", False)
+    freeze_backbone: bool = option("train only the head; batch norm statistics stay", False)
     activation_checkpointing: bool = option(
         "compute activations twice in training: less memory, more time", False
     )
@@ -317,7 +317,7 @@ class Config(Checked):
         ge=0,
     )
     on_bad_loss: Literal["stop", "skip"] = option(
-        "a loss that is NaN or infinite: stop, or skip its step; the batch is kept", "stop"
+        "NaN and infinite losses: stop, or skip the step; the batch is saved", "stop"
     )
     prediction_images: int = option("validation images drawn as pictures", 4, ge=0)
     loggers: tuple[str, ...] = option(
@@ -336,5 +336,5 @@ class _WithoutTitles(GenerateJsonSchema):
 
 
 def json_schema() -> dict[str, Any]:
-    """Return the JSON Schema of a config with the parts that are registered, for editors."""
+    """Return the JSON Schema of a config with all registered parts, for editors."""
     return Config.model_json_schema(schema_generator=_WithoutTitles)

@@ -130,7 +130,7 @@ class _Pairs(SegmentationDataset):
         return f"item {index} of the {self.split} dataset"
 
     def check_header(self, index: int) -> str:
-        return ""  # an item has none: the sample that is read whole is all there is
+        return ""  # an item has no header; the whole sample is read
 
     def read(self, index: int) -> tuple[Array, Array]:
         """Return image (H, W, 3) and mask (H, W) of one item, uint8.

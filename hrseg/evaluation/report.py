@@ -63,7 +63,7 @@ def write_report(folder: str | Path, overrides: Sequence[str] = (), images: int 
         "versions": f"report by hrseg {__version__}, torch {version('torch')}",
     }
     path = evaluation.folder / "report.html"
-    # A lone surrogate, of a name that is not UTF-8, is written as JSON writes it.
+    # A lone surrogate, from a name outside UTF-8, is escaped as in JSON.
     write_bytes(path, _page(data).encode("utf-8", "backslashreplace"))
     return path
 

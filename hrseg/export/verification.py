@@ -65,7 +65,7 @@ def prove(
 
 
 def open_candidate(path: Path, metadata: dict[str, Any]) -> Predictor:
-    """Return the predictor of a file that was just written, in float32."""
+    """Return the predictor of the new file, in float32."""
     if is_exported(path):
         return Predictor(open_engine(path), metadata)
     if path.suffix == ".safetensors":

@@ -64,6 +64,6 @@ def _exponential(logits: Tensor) -> Tensor:
     if not scores.amax(1).all():
         raise VerificationError(
             "the model's logits differ by more than exp can hold: its weights are damaged, or "
-            "inference.average=softmax is what they were trained for."
+            "Such networks were trained for inference.average=softmax."
         )
     return scores

@@ -21,12 +21,12 @@ from hrseg.utils.memory import OutOfMemory, give_back, is_out_of_memory
 
 Model = Callable[[Tensor], Tensor]
 Scales = tuple[float, ...]
-BAND_BYTES = 2**22  # of one scale's scores: what a processor's cache takes
+BAND_BYTES = 2**22  # of one scale's scores: the size of a processor's cache
 
 
 @dataclass
 class Result:
-    """Ids (H, W) of one image, uint8: `pred` fused, `preds` of each scale alone and of all.
+    """Ids (H, W) of one image, uint8: `pred` fused, `preds` of each scale and of all.
 
     `scores` are the fused ones (1, K, H, W), float32, on request. Exponentials beyond float32 are
     relative to the pixel's largest.
@@ -151,7 +151,7 @@ class Evaluator:
                 if not is_out_of_memory(error):
                     raise
                 logits = None
-            if logits is None:  # after the error is gone, which held what was computed
+            if logits is None:  # only now is the error gone, which kept tensors alive
                 self._take_fewer(together)
                 continue
             done += logits
@@ -186,7 +186,7 @@ class Evaluator:
             )
         self.batch = count // 2
         warnings.warn(
-            f"out of memory with {count} images of {size} at once: going on with {self.batch}; "
+            f"out of memory with {count} images of {size} at once: continuing with {self.batch}; "
             f"the scores are the same (inference.window_batch={self.batch})",
             stacklevel=2,
         )

@@ -81,7 +81,7 @@ class Engine(nn.Module):
         """Return `{"out": logits}` of a normalised image (B, 3, H, W), as a Segmenter does.
 
         (B, K, H, W), or at head resolution; a file of ids gives 1 for the class and 0 for others.
-        Output of another shape than the metadata says raises VerificationError.
+        Output of another shape than in the metadata raises VerificationError.
         """
         array = self._bytes(image) if self.interface["input"] == "uint8" else image.float()
         classes, (height, width) = int(self.architecture["num_classes"]), image.shape[-2:]
@@ -148,7 +148,7 @@ class Engine(nn.Module):
         return f"{runtime}, input {self.interface['input']}, output {self.interface['output']}"
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "Engine":
-        """Return itself: there are no weights to fold or change."""
+        """Return itself: an exported file has no weights to fold."""
         return self
 
 

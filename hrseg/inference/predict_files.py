@@ -105,7 +105,7 @@ class _Run:
                     if source.kind != "image":
                         self._large(source)
             except (HrsegError, KeyboardInterrupt, Stopped) as error:
-                state = f"{self.done} are done; `--resume` goes on after them."
+                state = f"{self.done} are done; `--resume` continues after them."
                 if isinstance(error, HrsegError):
                     raise type(error)(f"{error}\n{state}") from error
                 echo(state)

@@ -55,7 +55,9 @@ def load(path: str | Path, device: str = "cpu", precision: str = "32") -> Predic
     path = Path(path)
     if is_exported(path):
         if device != "cpu":
-            raise ConfigError(f"{path} runs on the CPU alone, not on {device!r}: leave device out.")
+            raise ConfigError(
+                f"{path} runs only on the CPU, not on {device!r}.\nFix: leave device out."
+            )
         engine = open_engine(path, precision)
         return Predictor(engine, engine.metadata, device, precision)
     model, metadata = load_model(path)
@@ -75,7 +77,7 @@ def build_predictor(
     """
     content = read_checkpoint(checkpoint)
     if "hrseg" in content:
-        raise ConfigError(f"{checkpoint} says itself what it is: leave --config out.")
+        raise ConfigError(f"{checkpoint} has its own metadata.\nFix: leave --config out.")
     model = build_model(config, data)
     echo(str(load_weights(model, content, purpose="evaluate", origin=checkpoint)))
     metadata = metadata_from_config(config, data, model.architecture)
@@ -257,7 +259,8 @@ class Prediction:
         """
         if Path(path).suffix.lower() != ".png":
             raise ConfigError(
-                f"{path} is no .png file.\nExpected: a PNG, since other formats change class ids.\n"
+                f"{path} is not a .png file.\n"
+                "Expected: a PNG, since other formats change class ids.\n"
                 "Fix: save(...png); PIL.Image.fromarray(prediction.overlay()) is a picture."
             )
         with replacing(Path(path)) as partial:

@@ -11,7 +11,7 @@ from hrseg.utils.constants import IGNORE_INDEX
 
 
 class CrossEntropy(nn.Module):
-    """Mean over the pixels that are not ignored, weighted as `torch.nn.CrossEntropyLoss` does.
+    """Mean over the pixels without the ignored ones, weighted as `torch.nn.CrossEntropyLoss` does.
 
     `class_weights` has one weight per class, 0 or positive; None: equal ones.
     """

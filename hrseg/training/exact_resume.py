@@ -45,7 +45,7 @@ class ExactState(Callback):
         batches = loops["epoch_loop.batch_progress"]
         data = checkpoint.get(type(getattr(trainer, "datamodule", None)).__qualname__, {})
         if batches["current"]["ready"] > batches["current"]["started"] and "done" in data:
-            data["done"] -= 1  # the batch that is fetched and not begun
+            data["done"] -= 1  # a batch fetched, but not begun
         validated = batches["total"]["completed"] == self.validated
         checkpoint["loops"]["fit_loop"] = settled_loops(loops, trainer.validating, validated)
         checkpoint["resume"] = {
@@ -70,7 +70,7 @@ class ExactState(Callback):
                 "dropout draws other numbers than without the interruption"
             )
         if trainer.is_global_zero and state["rows"] < _rows(self.metrics):
-            # The other rows belong to steps that are repeated.
+            # The other rows belong to repeated steps.
             lines = self.metrics.read_bytes().splitlines(keepends=True)
             write_bytes(self.metrics, b"".join(lines[: state["rows"] + 1]))
 

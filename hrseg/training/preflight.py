@@ -42,7 +42,7 @@ def check_settings(task: SegmentationTask, metadata: Any, checkpoint: Path) -> N
     ):
         if trained is not None and trained != configured:
             raise ConfigError(
-                f"{checkpoint} was trained with {name} {trained}, the config says {configured}.\n"
+                f"{checkpoint} was trained with {name} {trained}, the config has {configured}.\n"
                 "The result would mean nothing: keep to the config of the checkpoint's own run."
             )
 
@@ -56,7 +56,7 @@ def checked_last(config: Config, task: SegmentationTask, trainer: pl.Trainer, ru
     started = to_dict(load_config(run / "config.yaml").optimizer)
     if to_dict(config.optimizer) != started:
         raise ConfigError(
-            f"optimizer: {run} was started with {started}, which its state goes on with.\n"
+            f"optimizer: {run} was started with {started}, which its state needs.\n"
             f"For other settings start a new run, from model.weights={last}"
         )
     epochs, step = progress_of(content, last)
@@ -68,7 +68,7 @@ def checked_last(config: Config, task: SegmentationTask, trainer: pl.Trainer, ru
     if trainer.max_epochs == epochs:
         echo(
             f"nothing is left to train: the run has finished {epochs} epochs. "
-            "Raise trainer.max_epochs to go on."
+            "Fix: raise trainer.max_epochs to continue."
         )
     if step is not None:
         purge_events(trainer, step)

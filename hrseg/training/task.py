@@ -60,7 +60,7 @@ class SegmentationTask(EvaluationSteps):
     Args:
         model: the network; an exported file can be scored, not trained.
         class_names: a different name per output channel.
-        palette: an RGB colour per class; empty: colours that are easy to distinguish.
+        palette: an RGB colour per class; empty: easily distinguished colours.
         flip_pairs: ids that swap in a mirrored image (left arm, right arm).
         losses: entries of `hrseg.losses.LOSSES`, with optional `on` (an output) and `weight`; or
             modules or functions (logits (B, K, H, W), mask (B, H, W) int64) -> scalar.
@@ -143,7 +143,7 @@ class SegmentationTask(EvaluationSteps):
         return logits
 
     def setup(self, stage: str) -> None:
-        # Lightning warns of a hook of the module beside any DataModule; here that is the intention.
+        # Lightning warns of a hook of the module next to any DataModule; here it is intended.
         hook = "You have overridden `on_before_batch_transfer` in `LightningModule` but"
         warnings.filterwarnings("ignore", hook)
 

@@ -39,7 +39,7 @@ def test_what_nohup_has_switched_off_stays_off(monkeypatch):
 def test_where_nobody_reads_on_whoever_listens_is_told_and_a_short_command_says_nothing(
     monkeypatch, capsys
 ):
-    monkeypatch.setattr(doctor, "run", lambda _: stop.tell(stop.SIGPIPE))
+    monkeypatch.setattr(doctor, "run", lambda _: stop.raise_stopped(stop.SIGPIPE))
     assert cli.main(["doctor"]) == 141
     assert capsys.readouterr().err == ""
 

@@ -33,7 +33,9 @@ class Survey:
     palette: list[Color] = field(default_factory=list)  # of the first palette mask
     other_size: list[Path] = field(default_factory=list)  # masks that do not fit their image
     unreadable: dict[Path, str] = field(default_factory=dict)  # and why
-    inner: Counter[int] = field(default_factory=Counter)  # pixels of an id amid the same id
+    inner: Counter[int] = field(
+        default_factory=Counter
+    )  # pixels of an id surrounded by the same id
     exif: Counter[str] = field(default_factory=Counter)  # notes about orientations of images
 
 
@@ -47,7 +49,7 @@ class Classes:
     palette: list[Color] | None = None
     id_map: dict[int, int] | None = None
     ignore_ids: tuple[int, ...] = (IGNORE_INDEX,)
-    warnings: list[str] = field(default_factory=list)  # guesses that were made, a line each
+    warnings: list[str] = field(default_factory=list)  # guesses, a line each
 
 
 def take_survey(pairs: Iterable[tuple[Path, Path]]) -> Survey:

@@ -182,7 +182,7 @@ def write_config(findings: Findings) -> str:
         *named,
         f"  palette: {json.dumps(classes.palette)}",
         f"  id_map: {classes.id_map or 'null'}  # id in the masks: position in class_names",
-        f"  ignore_ids: {list(classes.ignore_ids)}  # ids in the masks that are not scored",
+        f"  ignore_ids: {list(classes.ignore_ids)}  # unscored ids in the masks",
         *_other_reading(classes),
         f"  train_split: {_text(train)}",
         f"  val_split: {_text(val)}",
@@ -240,7 +240,7 @@ def _header(findings: Findings) -> list[str]:
 
 
 def _other_reading(classes: Classes) -> list[str]:
-    """Return the lines of a config that read id 0 as unlabelled, as comments, if that is likely."""
+    """Return commented lines of a config that read id 0 as unlabelled, if that is likely."""
     ids = classes.keys
     if classes.mask_format != "index" or classes.names[0] != "class_0" or len(ids) < 3:
         return []
