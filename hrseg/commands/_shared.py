@@ -51,7 +51,7 @@ def config_of(arguments: argparse.Namespace) -> "Config":
         check_output("--json", arguments.json, arguments.json_keys)
     if not arguments.config:
         raise ConfigError(
-            "which config? Say --config FILE; `hrseg configs` lists the shipped ones."
+            "No config was given.\nExpected: --config FILE or NAME; `hrseg configs` lists the names."
         )
     return load_config(arguments.config, arguments.overrides)
 

@@ -75,7 +75,8 @@ class SegmentationTask(EvaluationSteps):
         activation_checkpointing: the same training in less memory, with more time.
         compile: compile the network, for training and for evaluation without training.
         on_bad_loss: "stop", or "skip" the step, if the loss of a training step is NaN or infinite.
-        mean, std: of the normalisation, per channel, of images in 0..1.
+        mean: of the normalisation, per channel, of images in 0..1.
+        std: of the normalisation, likewise.
     """
 
     compiled: Outputs | None = None

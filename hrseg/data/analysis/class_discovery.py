@@ -156,7 +156,7 @@ def _refuse_other_ids(survey: Survey, ids: list[int]) -> None:
         shown = f"[{some(ids, 5)}]" if len(ids) < 6 else "the list of these ids"
         raise DataError(
             f"the masks hold {len(ids)} ids of 16 bits, up to {ids[-1]}.\nExpected ids 0..254 of "
-            "classes, and 255 for ignored pixels, in PNGs of 8 bits.\nFix: number them anew and "
+            "classes, and 255 for ignored pixels, in PNGs of 8 bits.\nFix: renumber them and "
             f"write the masks again: np.searchsorted({shown}, mask).astype('uint8')"
         )
     total = sum(survey.pixels.values())

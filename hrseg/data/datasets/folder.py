@@ -193,7 +193,7 @@ def _checked_names(class_names: Sequence[str]) -> tuple[str, ...]:
         if one_line(name) != name or len(name) > 200:
             raise ConfigError(
                 f"the name of class {train} is {one_line(name)!r}: expected a line without "
-                "controls, at most 200 letters.\nMend data.class_names, or classes.json."
+                "controls, at most 200 letters.\nFix: correct data.class_names or classes.json."
             )
     return tuple(class_names)
 
