@@ -216,6 +216,6 @@ def _show(result: Mapping[str, Any]) -> None:
     note = "; on a CPU, step and workers share it" if result["machine"]["device"] == "cpu" else ""
     echo(
         result["verdict"],
-        f"rates of the loader without training{note}; recommended:  "
+        f"rates of the loader without training{note}; recommended: "
         f"data.workers={result['recommended_workers']}",
     )

@@ -91,7 +91,7 @@ def checkpoint_to_score(arguments: argparse.Namespace) -> tuple["Config", Path, 
         run = run or (None if checkpoint else newest_run(Path(config.runs), config.name))
     elif checkpoint and not run:
         raise ConfigError(
-            f"{checkpoint} lies in no run folder, so that its data set is unknown.\n"
+            f"{checkpoint} is not in a run folder: its data set is unknown.\n"
             "Expected: a run folder, a checkpoint in one, or a config. Fix: --config NAME_OR_FILE"
         )
     else:

@@ -36,7 +36,7 @@ def test_the_config_says_where(root, tmp_path):
 
 def test_verify_exits_with_3_on_damage(root, capsys):
     assert cache(root, "--verify") == 2
-    assert "is no cache" in capsys.readouterr().err
+    assert "is not a cache" in capsys.readouterr().err
     assert cache(root) == 0
     assert cache(root, "--verify") == 0
     shard = root / ".hrseg_cache" / "shard-00000.bin"

@@ -136,7 +136,7 @@ def test_what_torch_04_wrote_is_not_read_by_its_rule_twice(tmp_path, capsys):
     hrseg.load_weights(once, file)
     assert equal(once.state_dict(), twice.state_dict())
     assert main([*command, "--out", str(tmp_path / "w_Torch04.pth")]) == 2
-    assert "Name it without torch04" in said(capsys)
+    assert "Fix: a name without torch04" in said(capsys)
 
 
 @pytest.mark.parametrize("meta", [{"CLASSES": ("road", "sky")},

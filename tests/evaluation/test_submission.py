@@ -36,7 +36,7 @@ def test_a_whole_submission_passes_and_is_zipped_flat(submission, tmp_path):
     [
         (lambda masks: (masks / "b.png").unlink(), "1 faults:\nb.png: missing"),
         (lambda masks: save(masks / "c.png", RAW_IDS), "c.png: not the name of a test image"),
-        (lambda masks: save(masks / "a.png", [7, 9]), r"a.png: ids \[9\] are no classes"),
+        (lambda masks: save(masks / "a.png", [7, 9]), r"a.png: ids \[9\] are not classes"),
         (
             lambda masks: Image.new("RGB", (4, 6)).save(masks / "a.png"),
             r"a.png: RGB of \(4, 6\), expected L of \(4, 6\)",

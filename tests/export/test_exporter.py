@@ -60,7 +60,7 @@ def test_openvino_computes_in_bf16_and_what_a_file_cannot_is_refused(exported, c
     assert (close.mask == exact.mask).mean() > 0.95
     with pytest.raises(ConfigError, match="ONNX Runtime has no bf16 on the CPU"):
         hrseg.load(exported / "w.onnx", precision="bf16")
-    with pytest.raises(ConfigError, match="runs on the CPU alone, not on 'cuda'"):
+    with pytest.raises(ConfigError, match="runs only on the CPU, not on 'cuda'"):
         hrseg.load(exported / "w.onnx", device="cuda")
     with pytest.raises(ConfigError, match="exported already"):
         export(hrseg.load(exported / "w.onnx"), exported / "x.onnx", Form("onnx"))
@@ -135,7 +135,7 @@ def test_the_command_names_mistakes_and_what_it_wrote(checkpoint, tmp_path, caps
         ("--format safetensors --argmax", ""),
         ("--int8", "needs the data"),
         ("--argmax --head-resolution", ""),
-        ("data.root=/data", "lies in no run folder"),
+        ("data.root=/data", "is not in a run folder"),
     ):
         assert main(["export", str(checkpoint), *words.split()]) == 2
         assert message in capsys.readouterr().err
@@ -143,7 +143,7 @@ def test_the_command_names_mistakes_and_what_it_wrote(checkpoint, tmp_path, caps
     assert main(command) == 0
     assert "exported: w.safetensors" in capsys.readouterr().out
     assert main([*command, "--config", "synthetic_tiny", f"data.root={tmp_path / 'scenes'}"]) == 2
-    assert "its images say nothing of this model" in capsys.readouterr().err
+    assert "its images do not test this model" in capsys.readouterr().err
 
 
 @pytest.mark.slow

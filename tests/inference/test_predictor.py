@@ -145,7 +145,7 @@ def test_a_prediction_is_saved_as_png_only(checkpoint, tmp_path):
     prediction = hrseg.load(checkpoint[0]).predict(picture(SIZE))
     prediction.save(tmp_path / "new" / "mask.png")
     assert np.array_equal(np.array(Image.open(tmp_path / "new" / "mask.png")), prediction.mask)
-    with pytest.raises(ConfigError, match=r"mask.jpg is no .png file"):
+    with pytest.raises(ConfigError, match=r"mask.jpg is not a .png file"):
         prediction.save(tmp_path / "mask.jpg")
     assert not (tmp_path / "mask.jpg").exists()
 

@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader
 
 from hrseg.training import preemption
 from hrseg.training.preemption import Interruption, KeptHandler
-from hrseg.utils.signals import SIGPIPE, Stopped, stop_signals, tell
+from hrseg.utils.signals import SIGPIPE, Stopped, raise_stopped, stop_signals
 from tests.conftest import silent_trainer
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
@@ -78,7 +78,7 @@ def saved(run):
 def test_the_batch_is_finished_and_saved(step, signum, tmp_path):
     """After the last batch of an epoch without its validation."""
     before = [signal.getsignal(number) for number in stop_signals()]
-    send = tell if signum == SIGPIPE else partial(os.kill, os.getpid())
+    send = raise_stopped if signum == SIGPIPE else partial(os.kill, os.getpid())
     module = Plain(lambda name, count: send(signum) if (name, count) == ("train", step) else None)
     with pytest.raises(Stopped) as stop:
         fit(tmp_path, module)
@@ -87,7 +87,7 @@ def test_the_batch_is_finished_and_saved(step, signum, tmp_path):
     assert stop.value.exit_code == 128 + signum
     name = signal.Signals(signum).name
     assert str(stop.value) == (
-        f"stopped by {name} after step {step}; to go on: hrseg fit --resume {tmp_path}"
+        f"stopped by {name} after step {step}; to continue: hrseg fit --resume {tmp_path}"
     )
     assert [signal.getsignal(number) for number in stop_signals()] == before
 

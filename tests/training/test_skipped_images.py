@@ -100,7 +100,7 @@ def test_a_validation_of_which_nothing_can_be_read_is_an_error_and_no_score(tmp_
     damage(tmp_path, "images/val/00.png")
     few = ["data.on_error=skip", "trainer.limit_val_batches=1"]
     assert fit(data, *few) == 3
-    assert "none of the 1 validation images could be read" in capsys.readouterr().err
+    assert "None of the 1 validation images could be read" in capsys.readouterr().err
     assert not list(tmp_path.glob("runs/*/*/scores.json"))
 
 
