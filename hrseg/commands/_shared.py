@@ -51,7 +51,8 @@ def config_of(arguments: argparse.Namespace) -> "Config":
         check_output("--json", arguments.json, arguments.json_keys)
     if not arguments.config:
         raise ConfigError(
-            "No config was given.\nExpected: --config FILE or NAME; `hrseg configs` lists the names."
+            "No config was given.\n"
+            "Expected: --config FILE or NAME; `hrseg configs` lists the names."
         )
     return load_config(arguments.config, arguments.overrides)
 
