@@ -1,266 +1,274 @@
-"""Reference pages that mkdocs generates from hrseg itself at each build."""
+"""Generated parts of the reference: command line, config, shipped configs, protocols.
 
-import io
-import os
+A line `<!-- generated: NAME -->` of a page is replaced by the result of `GENERATORS[NAME]` when the
+site is built, so that no copy of these tables can become outdated.
+"""
+
+import argparse
+import json
 import re
-from collections.abc import Iterator, Mapping
-from contextlib import redirect_stdout, suppress
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from mkdocs.config.defaults import MkDocsConfig
-from mkdocs.structure.files import File, Files
+import yaml
+from pydantic import BaseModel
 
 from hrseg.cli import COMMANDS, make_parser
-from hrseg.config.loader import load_config, shipped_configs
-from hrseg.config.protocols import PROTOCOLS
-from hrseg.config.schema import json_schema
+from hrseg.config.loader import shipped_configs
+from hrseg.config.protocols import PROTOCOLS, Protocol
+from hrseg.config.schema import Config, InferenceConfig, ModelConfig, json_schema
 
-Schema = Mapping[str, Any]
-
-
-def on_files(files: Files, config: MkDocsConfig) -> Files:
-    """Add the generated pages."""
-    pages = {
-        "reference/command-line.md": command_line(),
-        "reference/config.md": config_reference(),
-        "reference/configs.md": shipped(),
-        "reference/protocols.md": protocols(),
-    }
-    for path, content in pages.items():
-        files.append(File.generated(config, path, content=content))
-    return files
+MARKER = re.compile(r"^<!-- generated: (\w+) -->$", re.MULTILINE)
 
 
-def help_of(*words: str) -> str:
-    """Return the `--help` text of a command."""
-    os.environ["COLUMNS"] = "100"
-    output = io.StringIO()
-    with redirect_stdout(output), suppress(SystemExit):
-        make_parser(words[:1]).parse_args([*words, "--help"])
-    return output.getvalue()
+def on_page_markdown(markdown: str, **_: Any) -> str:
+    """Replace the markers of a page; a hook of MkDocs."""
+    return MARKER.sub(lambda match: GENERATORS[match[1]](), markdown)
 
 
 def command_line() -> str:
-    """Return the page of all commands, from the parsers."""
-    lines = [
-        "# Command line",
-        "",
-        "Generated from the parsers. `hrseg COMMAND --help` prints the same text. `key=value` pairs",
-        "change the [config](config.md).",
-        "",
-        "Exit codes: 0 success, 1 a fault of hrseg, 2 usage or config, 3 data, 4 a verification failed,",
-        "130 Ctrl-C, 143 SIGTERM, 129 closed terminal, 141 closed output.",
+    """Return a section per command: usage, arguments, options."""
+    sections = [_command(parser, level) for parser, level in _parsers(make_parser())]
+    return "\n\n".join(sections)
+
+
+def _parsers(
+    parser: argparse.ArgumentParser, level: int = 1
+) -> Iterator[tuple[argparse.ArgumentParser, int]]:
+    """Yield the parsers of all commands and subcommands, with the level of their headings."""
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            for child in action.choices.values():
+                yield child, level + 1
+                yield from _parsers(child, level + 1)
+
+
+def _command(parser: argparse.ArgumentParser, level: int) -> str:
+    words = parser.prog.split()
+    parser.formatter_class = lambda prog: argparse.HelpFormatter(prog, width=92)
+    usage = parser.format_usage().rstrip().replace("\n" + " " * len("usage: "), "\n")
+    summary = [f"{COMMANDS[words[1]].capitalize()}."] if len(words) == 2 else []
+    children: dict[str, str] = {}
+    rows = []
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            children = {choice.dest: choice.help or "" for choice in action._choices_actions}
+        elif not isinstance(action, argparse._HelpAction):
+            rows.append((f"`{_signature(action)}`", _sentence(action)))
+    blocks = [
+        f"{'#' * level} {parser.prog}",
+        *summary,
+        f"```text\n{usage.removeprefix('usage: ')}\n```",
     ]
-    for command, summary in COMMANDS.items():
-        text = help_of(command)
-        lines += [
-            "",
-            f"## hrseg {command}",
-            "",
-            f"{summary[0].upper()}{summary[1:]}.",
-            "",
-            *code(text),
-        ]
-        nested = re.findall(
-            r"^    (\w+) ", text.partition("\npositional arguments:\n  command\n")[2], re.M
-        )
-        for name in nested:
-            lines += ["", f"### hrseg {command} {name}", "", *code(help_of(command, name))]
-    return "\n".join(lines) + "\n"
+    if rows:
+        blocks.append(_table(("argument", "description"), rows))
+    if children:
+        links = [(f"[{parser.prog} {name}](#{'-'.join([*words, name])})", text)
+                 for name, text in children.items()]  # fmt: skip
+        blocks.append(_table(("subcommand", "description"), links))
+    if parser.epilog:
+        blocks.append(f"{_cell(parser.epilog)}.")
+    return "\n\n".join(blocks)
 
 
-def code(text: str) -> list[str]:
-    """Return lines of a code block."""
-    return ["```text", text.rstrip(), "```"]
+def _signature(action: argparse.Action) -> str:
+    """Return an argument as help shows it, such as `--resume [RUN]`."""
+    formatter = argparse.HelpFormatter("")
+    default = action.dest.upper() if action.option_strings else action.dest
+    value = "" if action.nargs == 0 else formatter._format_args(action, default)
+    names = ", ".join(action.option_strings)
+    return f"{names} {value}".strip()
 
 
-def config_reference() -> str:
-    """Return the page of all keys, from the JSON Schema."""
+def _sentence(action: argparse.Action) -> str:
+    text = action.help or ""
+    if action.help and "default" not in action.help and action.default not in (None, False, []):
+        text += f"; default: {action.default}"
+    elif not action.help and action.choices:
+        text = f"one of {', '.join(map(str, action.choices))}"
+    return _cell(text % {"default": action.default} if "%(" in text else text)
+
+
+def config() -> str:
+    """Return a section per section of the config, with each key, from its JSON Schema."""
     schema = json_schema()
-    lines = [
-        "# Config",
-        "",
-        "Generated from the schema, which `hrseg configs --schema` prints for editors. A config is a YAML",
-        "file. On the command line a key is written `section.key=value`, for example",
-        '`data.batch_size=4` or `"inference.scales=[0.75,1.0]"`.',
-        "",
-        "## Top level",
-        "",
-    ]
-    top = {
-        key: field for key, field in schema["properties"].items() if not is_section(field, schema)
+    sections = {key: _resolved(value, schema) for key, value in schema["properties"].items()}
+    plain = {key: value for key, value in sections.items() if not _is_section(value)}
+    blocks = ["## The experiment", _keys("", plain, schema, Config)]
+    for key, value in sections.items():
+        if key not in plain:
+            blocks += _section(key, value, schema)
+    return "\n\n".join(blocks)
+
+
+def _is_section(value: Mapping[str, Any]) -> bool:
+    return "properties" in value or bool(_models(value))
+
+
+def _models(value: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return the models among which the `name` of a section chooses; of a list, of its items."""
+    options = value.get("items", value).get("anyOf", ())
+    return next((option["oneOf"] for option in options if "oneOf" in option), [])
+
+
+def _section(path: str, value: Mapping[str, Any], schema: Mapping[str, Any]) -> list[str]:
+    blocks = [f"## {path}", f"{value['description'].rstrip('.').capitalize()}."]
+    if models := _models(value):
+        if default := _default(Config, path):
+            blocks[-1] += f" Default: {default}."
+        return [*blocks, *_named_section(path, models, schema)]
+    if path == "trainer":
+        names = ", ".join(f"`{name}`" for name in value["properties"])
+        return [*blocks, f"The keys are passed to the Trainer unchanged: {names}."]
+    fields = {key: _resolved(field, schema) for key, field in value["properties"].items()}
+    model = ModelConfig if path == "model" else InferenceConfig
+    return [*blocks, _keys(f"{path}.", fields, schema, model)]
+
+
+def _named_section(
+    path: str, models: Sequence[Mapping[str, Any]], schema: Mapping[str, Any]
+) -> list[str]:
+    """Return the keys that all names share, then those of single names."""
+    names = [name for model in models for name in _names(model)]
+    shared = {
+        key: value
+        for key, value in models[0]["properties"].items()
+        if key != "name" and all(model["properties"].get(key) == value for model in models)
     }
-    lines += table(top, schema)
-    for key, field in schema["properties"].items():
-        if key in top:
-            continue
-        lines += ["", f"## {key}", "", sentence(field.get("description", ""))]
-        field = resolve(field, schema)
-        if "properties" in field:
-            plain = {k: f for k, f in field["properties"].items() if not parts(f)}
-            lines += ["", *table(plain, schema, key)]
-            for name, part in field["properties"].items():
-                lines += named_parts(f"{key}.{name}", part, schema)
-        else:
-            lines += named_parts(key, field.get("items", field), schema)
-    return "\n".join(lines) + "\n"
+    blocks = [f"`{path}.name` is one of {', '.join(f'`{name}`' for name in names)}. "
+              "The bare name is short for a section without other keys."]  # fmt: skip
+    blocks += [_keys(f"{path}.", shared, schema)] if shared else []
+    for model in models:
+        own = {k: v for k, v in model["properties"].items() if k != "name" and k not in shared}
+        if own:
+            title = ", ".join(f"`{name}`" for name in _names(model))
+            anchor = f"{path}-{_names(model)[0]}"
+            blocks += [f"### {path}: {title} {{ #{anchor} }}", model["description"],
+                       _keys(f"{path}.", own, schema, anchor=f"{anchor}-")]  # fmt: skip
+    return blocks
 
 
-def named_parts(key: str, field: Schema, schema: Schema) -> Iterator[str]:
-    """Yield the options of all named parts of a section, such as losses, then those of each."""
-    found = [resolve(part, schema) for part in parts(field)]
-    if not found:
-        return
-    common = {
-        name: option
-        for name, option in found[0]["properties"].items()
-        if all(part["properties"].get(name) == option for part in found)
-    }
-    if len(found) > 1 and common:
-        yield from ("", f"### Options of every `{key}`", "")
-        yield from table(common, schema, key)
-    for part in found:
-        name = part["properties"]["name"]
-        names = name.get("enum") or [name.get("const")]
-        yield from (
-            "",
-            f"### {key}: {', '.join(names)}",
-            "",
-            sentence(part.get("description", "")),
-            "",
-        )
-        shown = common if len(found) > 1 else {}
-        own = {k: f for k, f in part["properties"].items() if k != "name" and k not in shown}
-        yield from table(own, schema, key) if own else ["No further options."]
+def _names(model: Mapping[str, Any]) -> list[str]:
+    name = model["properties"]["name"]
+    return name.get("enum") or [name["const"]]
 
 
-def parts(field: Schema) -> list[Schema]:
-    """Return the alternatives of a field that chooses a part by name."""
-    for option in field.get("anyOf", [field]):
-        if "discriminator" in option:
-            return list(option["oneOf"])
-        if "name" in option.get("properties", {}):
-            return [option]
-    return []
+def _keys(
+    prefix: str,
+    fields: Mapping[str, Any],
+    schema: Mapping[str, Any],
+    model: type[BaseModel] | None = None,
+    anchor: str = "",
+) -> str:
+    """Return the table of some keys; the anchor of each is its dotted path."""
+    rows = []
+    for key, value in fields.items():
+        default = f"`{json.dumps(value['default'])}`" if "default" in value else ""
+        if not default:
+            default = (_default(model, key) if model else "") or "*required*"
+        name = f'<a id="{anchor}{prefix}{key}"></a>`{prefix}{key}`'
+        rows.append((name, _type(value, schema), default, _cell(value.get("description", ""))))
+    return _table(("key", "type", "default", "description"), rows)
 
 
-def is_section(field: Schema, schema: Schema) -> bool:
-    """Return whether a field of the top level is a section of its own."""
-    field = resolve(field, schema)
-    return "properties" in field or bool(parts(field.get("items", field)))
+def _default(model: type[BaseModel], key: str) -> str:
+    """Return the name of the part that a section has by default, or an empty string."""
+    value = model.model_fields[key].get_default(call_default_factory=True)
+    parts = value if isinstance(value, list) else [value]
+    return ", ".join(f"`{part.name}`" for part in parts if hasattr(part, "name"))
 
 
-def resolve(field: Schema, schema: Schema) -> Schema:
-    """Return the definition that a field refers to."""
-    reference = field.get("$ref", "")
-    return schema["$defs"][reference.rpartition("/")[2]] if reference else field
+def _resolved(value: Mapping[str, Any], schema: Mapping[str, Any]) -> dict[str, Any]:
+    target = schema["$defs"][value["$ref"].rpartition("/")[2]] if "$ref" in value else {}
+    return {**target, **value}
 
 
-def table(fields: Mapping[str, Schema], schema: Schema, section: str = "") -> list[str]:
-    """Return the rows of fields: key, type, default, description."""
-    rows = ["| key | values | default | description |", "|---|---|---|---|"]
-    for key, field in fields.items():
-        default = "required" if "default" not in field else f"`{plain(field['default'])}`"
-        text = sentence(field.get("description", ""))
-        if examples := field.get("examples"):
-            text += f" Example: `{plain(examples[0])}`"
-        name = f"{section}.{key}" if section and section != "losses" else key
-        rows.append(f"| `{name}` | {values(resolve(field, schema))} | {default} | {cell(text)} |")
-    return rows
+def _type(value: Mapping[str, Any], schema: Mapping[str, Any]) -> str:
+    """Return a JSON Schema type in words."""
+    value = _resolved(value, schema)
+    if models := _models(value):
+        return "one of " + ", ".join(f"`{name}`" for model in models for name in _names(model))
+    if "anyOf" in value:
+        return " or ".join(_type(option, schema) for option in value["anyOf"])
+    if "enum" in value or "const" in value:
+        return ", ".join(f"`{name}`" for name in value.get("enum", [value.get("const")]))
+    kind = value.get("type", "any value")
+    if kind == "array":
+        return _list_type(value, schema)
+    if kind == "object":
+        return "mapping of " + _type(value.get("additionalProperties", {}), schema)
+    return f"{kind}{_limits(value)}"
 
 
-def values(field: Schema) -> str:
-    """Return the allowed values of a field in words."""
-    if "anyOf" in field:
-        return " or ".join(dict.fromkeys(values(option) for option in field["anyOf"]))
-    if "enum" in field:
-        return ", ".join(f"`{plain(value)}`" for value in field["enum"])
-    if "const" in field:
-        return f"`{plain(field['const'])}`"
-    kind = field.get("type", "any")
-    limits = [
-        f"{word} {field[key]}"
-        for key, word in (
-            ("minimum", "at least"), ("exclusiveMinimum", "above"), ("maximum", "at most"),
-            ("exclusiveMaximum", "below"),
-        )
-        if key in field
-    ]  # fmt: skip
-    names = {
-        "array": "list",
-        "object": "mapping",
-        "integer": "integer",
-        "boolean": "`true`, `false`",
-    }
-    text = names.get(kind, kind)
-    if kind == "array" and isinstance(field.get("items"), Mapping) and field["items"]:
-        text = f"list of {values(field['items']).replace('`true`, `false`', 'booleans')}"
-    return f"{text} ({', '.join(limits)})" if limits else text
+def _list_type(value: Mapping[str, Any], schema: Mapping[str, Any]) -> str:
+    items = value.get("prefixItems")
+    if items:
+        return f"list of {len(items)}: {_type(items[0], schema)}"
+    if value.get("maxItems") == 0:
+        return "`[]`"
+    return f"list of {_type(value.get('items', {}), schema)}"
 
 
-def plain(value: Any) -> str:
-    """Return a value as in YAML."""
-    words = {True: "true", False: "false", None: "null", "": "''"}
-    if isinstance(value, bool | str | None) and value in words:
-        return words[value]
-    if isinstance(value, list | tuple):
-        return "[" + ", ".join(map(plain, value)) + "]"
-    if isinstance(value, dict):
-        return "{" + ", ".join(f"{k}: {plain(v)}" for k, v in value.items()) + "}"
-    return str(value)
+def _limits(value: Mapping[str, Any]) -> str:
+    words = {"exclusiveMinimum": "above", "minimum": "at least",
+             "exclusiveMaximum": "below", "maximum": "at most"}  # fmt: skip
+    limits = [f"{word} {value[key]}" for key, word in words.items() if key in value]
+    return f" ({', '.join(limits)})" if limits else ""
 
 
-def sentence(text: str) -> str:
-    """Return a description with a capital letter and a full stop."""
-    text = " ".join(text.split())
-    return f"{text[0].upper()}{text[1:].rstrip('.')}." if text else ""
-
-
-def cell(text: str) -> str:
-    """Return text for a cell of a table."""
-    return text.replace("|", "\\|")
-
-
-def shipped() -> str:
-    """Return the page of the shipped configs, with their comments."""
-    lines = [
-        "# Shipped configs",
-        "",
-        "Generated from `configs/`. `hrseg configs` lists them, `hrseg configs NAME` copies one, and",
-        "`hrseg fit --config NAME --print-config` prints every key.",
-    ]
-    for name, path in sorted(shipped_configs().items()):
+def configs() -> str:
+    """Return the table of the shipped configs."""
+    rows = []
+    for name, path in shipped_configs().items():
         text = path.read_text(encoding="utf-8")
-        comment = re.findall(r"^# (?!yaml-language-server)(.*)$", text, re.M)
-        first = next(i for i, line in enumerate(text.splitlines()) if not line.startswith("#"))
-        head = " ".join(
-            line for line in comment if text.index(line) < text.index(text.splitlines()[first])
-        )
-        loaded = load_config(name)
-        facts = (
-            f"Data set `{loaded.data.name}`, backbone `{loaded.model.backbone.name}`, head "
-            f"`{loaded.model.head.name}`, batch size {loaded.data.batch_size}, "
-            f"crop {'x'.join(map(str, loaded.data.crop_size))}."
-        )
-        lines += ["", f"## {name}", "", head, "", facts, "", "```yaml"]
-        lines += [line for line in text.splitlines()[first:]] + ["```"]
-    return "\n".join(lines) + "\n"
+        values = yaml.safe_load(text)
+        comments = re.match(r"(?:#.*\n)*", text)
+        lines = comments[0].splitlines()[1:] if comments else []  # the first is for editors
+        summary = " ".join(line.lstrip("# ") for line in lines).replace("- DKFZ", "-DKFZ")
+        data, trainer = values["data"], values.get("trainer", {})
+        crop = "x".join(map(str, data.get("crop_size", ())))
+        rows.append((
+            f'<a id="{name}"></a>`{name}`', data["name"], values["model"]["backbone"], crop,
+            str(data.get("batch_size", "")), str(trainer.get("max_epochs", "")),
+            str(trainer.get("devices", "")), _cell(summary),
+        ))  # fmt: skip
+    columns = ("config", "data set", "backbone", "crop", "batch", "epochs", "GPUs", "description")
+    return _table(columns, rows)
 
 
 def protocols() -> str:
-    """Return the page of the named protocols."""
-    lines = [
-        "# Protocols",
-        "",
-        "Generated from `hrseg/config/protocols.py`. `inference.protocol` names a preset, and every",
-        "field of it can be changed with `inference.FIELD=value`. Each score is stored with its protocol.",
-        "[Why protocols matter](../explanation/protocols.md).",
-    ]
-    for name, protocol in PROTOCOLS.items():
-        lines += ["", f"## {name}", "", "| field | value |", "|---|---|"]
-        lines += [
-            f"| `inference.{field}` | `{plain(value)}` |"
-            for field, value in protocol.to_dict().items()
-            if field != "name"
-        ]
-    return "\n".join(lines) + "\n"
+    """Return a table with a column per protocol, and one with the meaning of each field."""
+    fields = {name: field for name, field in Protocol.model_fields.items() if name != "name"}
+    rows = []
+    for name in fields:
+        cells = [_value(getattr(protocol, name)) for protocol in PROTOCOLS.values()]
+        rows.append((f"`{name}`", *cells))
+    meanings = [(f"`inference.{name}`", _cell(str(f.description))) for name, f in fields.items()]
+    columns = ("field", *(f"`{name}`" for name in PROTOCOLS))
+    return "\n\n".join([
+        _table(columns, rows), "### Fields", _table(("field", "meaning"), meanings)
+    ])  # fmt: skip
+
+
+def _value(value: Any) -> str:
+    if isinstance(value, tuple):
+        return ", ".join(f"{item:g}" for item in value) or "[]"
+    return str(value).lower() if isinstance(value, bool) else f"{value}"
+
+
+def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [columns, ["---"] * len(columns), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _cell(text: str) -> str:
+    """Return text for a cell of a table: no markup, no column separator."""
+    return re.sub(r"([|<>*_\[\]])", r"\\\1", text)
+
+
+GENERATORS = {
+    "command_line": command_line,
+    "config": config,
+    "configs": configs,
+    "protocols": protocols,
+}
