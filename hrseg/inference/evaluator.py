@@ -39,7 +39,17 @@ class Result:
 
 @dataclass
 class Evaluator:
-    """Evaluates one image at a time by a protocol; scores of NaN raise VerificationError."""
+    """Evaluate one image at a time by a protocol; NaN in the scores raises VerificationError.
+
+    Example:
+        >>> from hrseg.models.normalize import Normalize
+        >>> def model(images):  # three classes; the first has the highest logits
+        ...     return torch.tensor([2.0, 1.0, 0.0]).view(1, 3, 1, 1).expand(len(images), 3, 16, 16)
+        >>> evaluate = Evaluator(model, Normalize(), Protocol(scales=(1.0,), flip=True))
+        >>> result = evaluate(torch.zeros(1, 3, 64, 64, dtype=torch.uint8))
+        >>> tuple(result.pred.shape), result.pred.unique().tolist()
+        ((64, 64), [0])
+    """
 
     model: Model  # normalised images (B, 3, h, w) -> logits (B, K, any size), K up to 256
     normalize: Callable[[Tensor], Tensor]  # uint8 images (1, 3, h, w) -> normalised ones

@@ -85,7 +85,23 @@ def build_predictor(
 
 
 class Predictor:
-    """A model with its names, colours, normalisation and protocol, ready for images."""
+    """A model with its names, colours, normalisation and protocol, ready for images.
+
+    `hrseg.load` makes one from a file or a run folder.
+
+    Example:
+        >>> import hrseg
+        >>> model = hrseg.create_model("hrnet_w18_small_v1", num_classes=2)
+        >>> from hrseg.checkpoints.metadata import build_metadata
+        >>> mean, std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+        >>> colors, protocol = [(128, 64, 128), (0, 0, 142)], hrseg.Protocol()
+        >>> metadata = build_metadata(
+        ...     model.architecture, ["road", "car"], colors, [], mean, std, protocol
+        ... )
+        >>> predictor = Predictor(model, metadata)
+        >>> predictor.predict(np.zeros((48, 64, 3), np.uint8)).mask.shape
+        (48, 64)
+    """
 
     def __init__(
         self,

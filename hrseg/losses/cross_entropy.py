@@ -14,6 +14,13 @@ class CrossEntropy(nn.Module):
     """Mean over the pixels without the ignored ones, weighted as `torch.nn.CrossEntropyLoss` does.
 
     `class_weights` has one weight per class, 0 or positive; None: equal ones.
+
+    Example:
+        >>> import torch
+        >>> logits = torch.zeros(1, 4, 2, 2)  # four classes with equal logits
+        >>> mask = torch.tensor([[[0, 1], [2, 255]]])
+        >>> round(CrossEntropy()(logits, mask).item(), 4)  # the natural logarithm of 4
+        1.3863
     """
 
     class_weights: Tensor | None
