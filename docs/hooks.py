@@ -8,6 +8,7 @@ import argparse
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import takewhile
 from typing import Any
 
 import yaml
@@ -217,23 +218,29 @@ def _limits(value: Mapping[str, Any]) -> str:
 
 
 def configs() -> str:
-    """Return the table of the shipped configs."""
-    rows = []
+    """Return the table of the shipped configs, and the description of each."""
+    rows, sections = [], []
     for name, path in shipped_configs().items():
         text = path.read_text(encoding="utf-8")
+        # The first line is for editors; the other comments at the top are the description.
+        head = takewhile(lambda line: line.startswith("#"), text.splitlines())
+        comments = [line.lstrip("# ") for line in head][1:]
         values = yaml.safe_load(text)
-        comments = re.match(r"(?:#.*\n)*", text)
-        lines = comments[0].splitlines()[1:] if comments else []  # the first is for editors
-        summary = " ".join(line.lstrip("# ") for line in lines).replace("- DKFZ", "-DKFZ")
         data, trainer = values["data"], values.get("trainer", {})
         crop = "x".join(map(str, data.get("crop_size", ())))
-        rows.append((
-            f'<a id="{name}"></a>`{name}`', data["name"], values["model"]["backbone"], crop,
-            str(data.get("batch_size", "")), str(trainer.get("max_epochs", "")),
-            str(trainer.get("devices", "")), _cell(summary),
-        ))  # fmt: skip
-    columns = ("config", "data set", "backbone", "crop", "batch", "epochs", "GPUs", "description")
-    return _table(columns, rows)
+        figures = (data.get("batch_size", ""), trainer.get("max_epochs", ""))
+        devices = str(trainer.get("devices", ""))
+        link = f"[{name}](#{name})"
+        backbone = values["model"]["backbone"]
+        rows.append((link, data["name"], backbone, crop, *map(str, figures), devices))
+        sections.append(f"### {name} {{ #{name} }}\n\n{_cell(_joined(comments))}")
+    columns = ("config", "data set", "backbone", "crop", "batch", "epochs", "GPUs")
+    return "\n\n".join([_table(columns, rows), "## Descriptions", *sections])
+
+
+def _joined(lines: Sequence[str]) -> str:
+    """Join lines; a line that ends with a hyphen continues a word."""
+    return "".join(line if line.endswith("-") else f"{line} " for line in lines).rstrip()
 
 
 def protocols() -> str:
@@ -263,7 +270,7 @@ def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 def _cell(text: str) -> str:
     """Return text for a cell of a table: no markup, no column separator."""
-    return re.sub(r"([|<>*_\[\]])", r"\\\1", text)
+    return re.sub(r"([|*_\[\]])", r"\\\1", text.replace("<", "&lt;"))
 
 
 GENERATORS = {
