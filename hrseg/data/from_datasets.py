@@ -62,7 +62,7 @@ def from_datasets(
     Raises:
         ConfigError: an unknown option, or one that needs files.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> import hrseg
         >>> pairs = [(np.zeros((64, 64, 3), np.uint8), np.zeros((64, 64), np.uint8))] * 4

@@ -41,7 +41,7 @@ class Result:
 class Evaluator:
     """Evaluate one image at a time by a protocol; NaN in the scores raises VerificationError.
 
-    Example:
+    Examples:
         >>> from hrseg.models.normalize import Normalize
         >>> def model(images):  # three classes; the first has the highest logits
         ...     return torch.tensor([2.0, 1.0, 0.0]).view(1, 3, 1, 1).expand(len(images), 3, 16, 16)

@@ -89,7 +89,7 @@ class Predictor:
 
     `hrseg.load` makes one from a file or a run folder.
 
-    Example:
+    Examples:
         >>> import hrseg
         >>> model = hrseg.create_model("hrnet_w18_small_v1", num_classes=2)
         >>> from hrseg.checkpoints.metadata import build_metadata

@@ -15,7 +15,7 @@ class CrossEntropy(nn.Module):
 
     `class_weights` has one weight per class, 0 or positive; None: equal ones.
 
-    Example:
+    Examples:
         >>> import torch
         >>> logits = torch.zeros(1, 4, 2, 2)  # four classes with equal logits
         >>> mask = torch.tensor([[[0, 1], [2, 255]]])

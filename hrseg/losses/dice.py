@@ -13,7 +13,7 @@ class Dice(nn.Module):
     V-Net, arXiv 1606.04797, without its squares). The false alarms of classes without a true pixel
     count in the true classes of those pixels.
 
-    Example:
+    Examples:
         >>> import torch
         >>> mask = torch.tensor([[[0, 0], [1, 255]]])
         >>> logits = 20 * torch.tensor([[[[1.0, 1], [0, 0]], [[0, 0], [1, 1]]]])

@@ -12,7 +12,7 @@ class Lovasz(nn.Module):
     Berman et al., arXiv 1705.08790, over the whole batch. Each class sorts all pixels: on a CPU a
     training step takes about twice as long.
 
-    Example:
+    Examples:
         >>> import torch
         >>> mask = torch.tensor([[[0, 0], [1, 255]]])
         >>> logits = 20 * torch.tensor([[[[1.0, 1], [0, 0]], [[0, 0], [1, 1]]]])

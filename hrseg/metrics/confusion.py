@@ -17,7 +17,7 @@ from hrseg.utils.constants import IGNORE_INDEX
 class ConfusionMatrix(Metric):
     """Confusion matrix of pixels, int64 (K, K): rows are the truth; 255 in the truth is ignored.
 
-    Example:
+    Examples:
         >>> import torch
         >>> matrix = ConfusionMatrix(num_classes=2)
         >>> matrix.update(torch.tensor([[0, 1, 1]]), torch.tensor([[0, 0, 255]]))

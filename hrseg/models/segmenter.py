@@ -64,7 +64,7 @@ def create_model(
         bn_momentum: weight of the newest batch in the running statistics, 0 to 1.
         output: input of the head: "v1", only the stream of stride 4, or "v2", all four.
 
-    Example:
+    Examples:
         >>> import torch
         >>> model = create_model("hrnet_w18_small_v1", num_classes=4).eval()
         >>> image = torch.zeros(1, 3, 64, 96)  # normalised RGB
