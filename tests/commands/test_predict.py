@@ -47,7 +47,7 @@ def files(folder):
     }
 
 
-def test_a_mask_is_what_the_predictor_sees_at_the_size_of_the_image(run, photos, tmp_path):
+def test_a_mask_equals_the_prediction_at_the_size_of_the_image(run, photos, tmp_path):
     assert predict(run, photos, "--out", tmp_path / "out") == 0
     predictor = hrseg.load(run)
     for name in ("0", "1", "2", "deep/3"):
@@ -128,7 +128,7 @@ def test_what_cannot_be_read_is_named_at_the_end_and_stops_nothing(run, photos, 
     assert sorted(manifest["faults"]) == [str(photos / "0.png"), str(photos / "clip.mp4")]
 
 
-def test_resume_makes_what_is_missing_and_leaves_the_rest(run, photos, tmp_path, capsys):
+def test_resume_makes_missing_files_and_leaves_the_others(run, photos, tmp_path, capsys):
     out = tmp_path / "out"
     arguments = [photos, "--out", out, "--polygons"]
     assert predict(run, *arguments) == 0
@@ -192,7 +192,7 @@ def test_a_mistake_is_answered_before_anything_is_written(
     assert not (tmp_path / "out").exists()
 
 
-def test_published_weights_are_predicted_by_the_config_that_says_what_they_are(
+def test_published_weights_are_predicted_with_the_config_that_describes_them(
     photos, tmp_path, capsys
 ):
     torch.save(official_weights("w18_small_v1"), tmp_path / "hrnet_w18_small_v1_cs.pth")

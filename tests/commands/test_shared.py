@@ -67,7 +67,7 @@ def test_a_file_in_no_run_needs_a_config(runs, tmp_path):
     assert found[2].name == "synthetic_tiny"
 
 
-def test_resume_goes_on_in_the_run_that_is_named_or_in_the_newest(runs):
+def test_resume_continues_the_named_or_the_newest_run(runs):
     old = runs / "20260101-000000"
     assert run_to_resume(words(resume=str(old))) == old
     assert run_to_resume(words()).name == "20260202-000000"
@@ -76,7 +76,7 @@ def test_resume_goes_on_in_the_run_that_is_named_or_in_the_newest(runs):
         run_to_resume(words(resume=str(runs)))
 
 
-def test_what_is_missing_is_said_before_anything_heavy(tmp_path):
+def test_missing_inputs_are_reported_before_heavy_imports(tmp_path):
     with pytest.raises(ConfigError, match="No config was given"):
         config_of(words())
     config = load_config("camvid_w18", ["data.root=/nowhere", "model.weights=no.pth"])

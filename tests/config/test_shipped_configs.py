@@ -112,7 +112,7 @@ def test_two_machines_train_the_recipe_with_a_batch_and_an_lr_of_twice_the_size(
 
 
 @pytest.mark.parametrize("name", RECIPES)
-def test_a_recipe_says_which_branch_it_follows_and_what_to_expect(name):
+def test_a_recipe_states_its_branch_and_the_expected_score(name):
     text = shipped_configs()[name].read_text()
     first = text.splitlines()[1]
     assert re.match(r"# Authors' branch (pytorch-v1.1|HRNet-OCR|master)\b", first)

@@ -43,7 +43,7 @@ def test_a_whole_submission_passes_and_is_zipped_flat(submission, tmp_path):
         ),
     ],
 )
-def test_what_a_server_would_refuse_is_named(submission, spoil, message):
+def test_faults_that_a_server_would_refuse_are_named(submission, spoil, message):
     spoil(submission[0])
     with pytest.raises(VerificationError, match=message):
         check_submission(*submission, ["a", "b"], RAW_IDS)

@@ -42,7 +42,7 @@ def exported(checkpoint, tmp_path_factory):
 
 
 @pytest.mark.parametrize("name", ["w.onnx", "w.xml"])
-def test_a_file_predicts_what_its_checkpoint_predicts(name, exported, checkpoint, images):
+def test_a_file_predicts_as_its_checkpoint(name, exported, checkpoint, images):
     theirs, ours = hrseg.load(exported / name), hrseg.load(checkpoint)
     assert theirs.class_names == NAMES and theirs.palette == ours.palette
     pairs = [(ours, theirs)]
@@ -54,7 +54,9 @@ def test_a_file_predicts_what_its_checkpoint_predicts(name, exported, checkpoint
         np.testing.assert_allclose(got.scores, expected.scores, rtol=1e-3, atol=1e-4)
 
 
-def test_openvino_computes_in_bf16_and_what_a_file_cannot_is_refused(exported, checkpoint, images):
+def test_openvino_computes_in_bf16_and_unsupported_settings_are_refused(
+    exported, checkpoint, images
+):
     close = hrseg.load(exported / "w.xml", precision="bf16").predict(images[0])
     exact = hrseg.load(checkpoint).predict(images[0])
     assert (close.mask == exact.mask).mean() > 0.95
@@ -128,7 +130,7 @@ def test_a_failed_proof_leaves_what_stood_there(checkpoint, tmp_path, monkeypatc
     assert [path.name for path in tmp_path.iterdir()] == ["w.safetensors"]
 
 
-def test_the_command_names_mistakes_and_what_it_wrote(checkpoint, tmp_path, capsys, monkeypatch):
+def test_the_command_names_mistakes_and_its_files(checkpoint, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for words, message in (
         ("--format safetensors --out w.pt", "ends with .safetensors"),

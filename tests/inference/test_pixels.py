@@ -20,7 +20,7 @@ def test_rgb_files_pil_images_and_arrays_stay_as_they_are(tmp_path):
         assert notes == []
 
 
-def test_a_photo_is_turned_as_its_exif_says(tmp_path):
+def test_a_photo_is_turned_by_its_exif_orientation(tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 6  # the camera was turned: the viewer turns by 90 degrees clockwise
     pixels, notes = read_pixels(save_image(tmp_path / "a.png", RGB, exif=exif))

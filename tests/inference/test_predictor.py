@@ -22,7 +22,7 @@ def checkpoint(tmp_path_factory):
     return run, task.eval()
 
 
-def test_a_run_folder_and_its_checkpoint_predict_what_the_task_predicts(checkpoint, tmp_path):
+def test_a_run_folder_and_its_checkpoint_predict_as_the_task(checkpoint, tmp_path):
     run, task = checkpoint
     image = picture(SIZE)
     with torch.inference_mode():

@@ -67,7 +67,7 @@ def test_stop_leaves_the_weights_of_the_step_before_and_keeps_the_batch(tmp_path
     assert np.array_equal(picture, images_of()[2]["image"].permute(1, 2, 0))
 
 
-def test_skip_goes_on_as_if_the_batch_had_not_been_there(tmp_path, capsys):
+def test_skip_continues_as_without_the_batch(tmp_path, capsys):
     module, harm = tiny_task(on_bad_loss="skip", schedule={"name": "poly", "power": 0.0}), Harm(1)
     fit(module, tmp_path, harm)
     # Weights and batch norm statistics alike.

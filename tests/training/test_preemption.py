@@ -111,7 +111,7 @@ def test_a_validation_ends_at_once_since_the_state_of_before_is_saved(tmp_path):
 @pytest.mark.parametrize(
     ("minutes", "steps"), [(1e-9, [0, 1, 2, 3]), (5, [None] * 4), (0, [None] * 4)]
 )
-def test_amid_an_epoch_it_saves_after_so_many_minutes(minutes, steps, tmp_path):
+def test_it_saves_within_an_epoch_after_some_minutes(minutes, steps, tmp_path):
     seen = []
     module = Plain(lambda name, count: seen.append(saved(tmp_path)))
     fit(tmp_path, module, minutes, limit_train_batches=4, max_epochs=1, limit_val_batches=0)
@@ -134,7 +134,7 @@ def test_a_second_signal_ends_the_batch_too(tmp_path, monkeypatch):
     assert (module.trained, saved(tmp_path), stop.value.exit_code) == (3, None, 130)
 
 
-def test_a_training_without_checkpoints_says_that_nothing_was_saved(tmp_path):
+def test_a_training_without_checkpoints_notes_that_nothing_was_saved(tmp_path):
     with pytest.raises(Stopped, match="nothing was saved"):
         fit(tmp_path, Plain(strike("train", 2)), save=False)
     assert not list(tmp_path.iterdir())

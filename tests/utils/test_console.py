@@ -44,7 +44,7 @@ def test_a_command_shows_a_name_from_a_file_as_text(tmp_path, monkeypatch, capsy
 
 
 @pytest.mark.parametrize("how", ["print", "rich.get_console().print", "sys.stdout.write"])
-def test_output_that_nobody_reads_ends_the_command(how):
+def test_a_closed_output_ends_the_command(how):
     """As `hrseg ... | head` does: no traceback, neither then nor when Python ends."""
     script = (
         "import sys, rich\nfrom hrseg.utils.console import plain_output\n"
