@@ -1,5 +1,7 @@
 """ImageNet classifier on HRNet (arXiv 1908.07919, appendix), the network of pretrained weights."""
 
+from itertools import pairwise
+
 from torch import Tensor, nn
 
 from hrseg.models.blocks import Bottleneck
@@ -32,7 +34,7 @@ class ImageNetClassifier(nn.Module):
         )
         self.downsamp_modules = nn.ModuleList(
             _conv_bn_relu(nn.Conv2d(fine, coarse, 3, stride=2, padding=1, bias=conv_bias))
-            for fine, coarse in zip(outputs[:-1], outputs[1:], strict=True)
+            for fine, coarse in pairwise(outputs)
         )
         self.final_layer = _conv_bn_relu(nn.Conv2d(outputs[-1], FEATURES, 1, bias=conv_bias))
         self.classifier = nn.Linear(FEATURES, num_classes)
