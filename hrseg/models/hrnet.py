@@ -53,7 +53,7 @@ class HRNet(nn.Module):
     ) -> None:
         super().__init__()
         row = find(VARIANTS, variant, "backbone")
-        self.upsample = find(UPSAMPLES, upsample, "upsample")
+        self.variant, self.upsample = variant, find(UPSAMPLES, upsample, "upsample")
         kept = find(OUTPUTS, output, "output")
         widths = [row.width * 2**i for i in range(4)]
         self.channels, self.strides = widths[:kept], [4, 8, 16, 32][:kept]
