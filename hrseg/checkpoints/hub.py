@@ -91,9 +91,8 @@ def _fetch_from_hub(name: str, repository: str, revision: str | None) -> Path:
         if isinstance(cached, str) and name.startswith("timm/"):  # unchanged since 2023
             return _verified(Path(cached), name)
         # One request without retries: a missing connection is reported at once.
-        url = hf_hub_url(repository, FILE, revision=revision)
-        commit = get_hf_file_metadata(url, library_name="hrseg").commit_hash
-        path = hf_hub_download(repository, FILE, revision=commit, library_name="hrseg")
+        get_hf_file_metadata(hf_hub_url(repository, FILE, revision=revision))
+        path = hf_hub_download(repository, FILE, revision=revision, library_name="hrseg")
     except errors.HfHubHTTPError as error:
         raise _refused(error, name, repository, revision) from error
     except Exception as error:  # of the HTTP client, whose classes differ between versions

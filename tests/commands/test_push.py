@@ -50,7 +50,7 @@ def test_a_published_model_comes_back_with_the_same_confusion_matrix(
     }  # fmt: skip
     predictor = hrseg.load("hf:me/scenes")
     assert predictor.class_names == hrseg.load(run).class_names
-    config = ["--config", "synthetic_tiny", f"data.root={home}/scenes", "data.num_val=3"]
+    config = ["--config", "synthetic_tiny", f"data.root={home}/scenes", *TINY[:2]]
     arguments = [*config, f"runs={tmp_path}", "--checkpoint", "hf:me/scenes"]
     assert main(["validate", *arguments]) == 0
     (scores,) = tmp_path.rglob("scores.json")
