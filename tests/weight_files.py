@@ -1,8 +1,9 @@
 """Checkpoints of other origins, made of an official state dict."""
 
 import torch
+from safetensors.torch import save
 
-from tests.golden_weights import random_state
+from tests.golden_weights import official_weights, random_state
 
 
 def prefixed(prefix, state):
@@ -46,6 +47,11 @@ def imagenet(state):
     file |= _conv_bn("final_layer.0", "final_layer.1", 2048, 1024, 1, bias=True)
     classifier = {"weight": torch.zeros(1000, 2048), "bias": torch.zeros(1000)}
     return file | prefixed("classifier.", classifier)
+
+
+def imagenet_file(variant):
+    """Return the bytes of timm's file for a variant, written without `hrnet_`."""
+    return save(imagenet(official_weights(variant)))
 
 
 def mmseg(state):
