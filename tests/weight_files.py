@@ -51,7 +51,8 @@ def imagenet(state):
 
 def imagenet_file(variant):
     """Return the bytes of timm's file for a variant, written without `hrnet_`."""
-    return save(imagenet(official_weights(variant)))
+    tensors = imagenet(official_weights(variant))
+    return save({name: tensor.clone() for name, tensor in tensors.items()})
 
 
 def mmseg(state):
