@@ -216,7 +216,8 @@ def _show(result: Mapping[str, Any]) -> None:
         f"{result['classes']} classes, {height}x{width}; {', '.join(batches)}; "
         f"the config trains in {result['trained_in']}{', compiled' if result['compile'] else ''}",
         f"{result['parameters'] / 1e6:.2f} M parameters; an image takes "
-        f"{result['macs'] / 1e9:.4g} GMACs = {result['flops'] / 1e9:.4g} GFLOPs",
+        f"{result['macs'] / 1e9:.4g} GMACs = {result['flops'] / 1e9:.4g} GFLOPs "
+        f"({result['macs'] / 2**30:.4g} by the authors' count, MACs / 2^30)",
     )
     get_console().print(table)
     echo(*notes)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 
-from hrseg.checkpoints.hub import fetch, is_on_hub
+from hrseg.checkpoints.hub import fetch, is_remote, resolve
 from hrseg.checkpoints.integrity import whole_checkpoint
 from hrseg.checkpoints.metadata import read_metadata
 from hrseg.checkpoints.origins import FAMILIES, MARK, Found, State, foreign, recognise
@@ -74,8 +74,8 @@ def load_weights(
     Args:
         model: the model to fill.
         path_or_state_dict: a .pth of the authors' code or of mmseg, a .ckpt or .safetensors of
-            hrseg, "timm/<name>" for ImageNet weights from the Hugging Face Hub, or the state dict
-            itself, bare or as such a file wraps it.
+            hrseg; a name of weights to download, "imagenet", "ssld", "timm/NAME", "hf:USER/NAME"
+            or "hub:NAME"; or the state dict itself, bare or as such a file wraps it.
         source: a key of FAMILIES, or "auto" to choose by the keys.
         purpose: "evaluate" requires every tensor; "initialise" requires the whole backbone, and
             takes the tensors of the head that fit.
@@ -92,9 +92,11 @@ def load_weights(
     required = find(PURPOSES, purpose, "purpose")
     if isinstance(path_or_state_dict, Mapping):
         raw, name = path_or_state_dict, str(origin or "the state dict")
-    elif is_on_hub(path_or_state_dict):
-        raw, name = read_checkpoint(fetch(str(path_or_state_dict))), str(path_or_state_dict)
-        source = "timm" if source == "auto" else source
+    elif is_remote(path_or_state_dict):
+        name = resolve(str(path_or_state_dict), getattr(model.backbone, "variant", None))
+        raw = read_checkpoint(fetch(name))
+        if name.startswith("timm/") and source == "auto":
+            source = "timm"
     else:
         given = Path(path_or_state_dict).expanduser()
         whole = whole_checkpoint(given)

@@ -108,10 +108,8 @@ def _from_imagenet(state: State) -> Renamed:
 
 
 def _from_timm(state: State) -> Renamed:
-    """The authors' ImageNet names; timm's network sums its streams in another way."""
-    renamed, notes = _from_imagenet(state)
-    note = "timm interpolates its streams by nearest neighbour, this network bilinearly: train on"
-    return renamed, [*notes, note]
+    """The authors' own ImageNet weights under their names, hosted by timm."""
+    return _from_imagenet(state)
 
 
 FAMILIES = {

@@ -157,6 +157,7 @@ def test_fine_tuning_keeps_the_backbone_and_lists_unused_tensors(home, tmp_path,
         save_image(data / "images" / f"{index}.png", image)
         save_image(data / "masks" / f"{index}.png", image[..., 0] * 0 + index % 2)
     code = main(["fit", "--config", "folder", f"data.root={data}", "data.class_names=[a,b]",
+                 "model.weights=null",
                  f"model.weights={run_of(home)}/checkpoints/best.ckpt",
                  "model.backbone=hrnet_w18_small_v1", "model.freeze_backbone=true",
                  "data.val_fraction=0.5", "data.batch_size=2", "data.crop_size=[32,32]",

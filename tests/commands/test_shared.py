@@ -86,10 +86,6 @@ def test_missing_inputs_are_reported_before_heavy_imports(tmp_path):
         check_weights(config, [])
 
 
-def test_weights_of_the_hub_are_looked_for_there():
-    check_weights(load_config("camvid_w18", ["model.weights=timm/hrnet_w18.ms_in1k"]), [])
-
-
 @pytest.mark.parametrize(
     ("root", "expected"),
     [("$HOME/data", "variable of the shell"), (r"C:\data\d", "in WSL /mnt/c/data/d")],

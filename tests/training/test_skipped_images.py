@@ -40,7 +40,7 @@ def damage(tmp_path, *names):
 
 
 def fit(data, *more):
-    return main(["fit", "--config", "folder", *data, *more])
+    return main(["fit", "--config", "folder", "model.weights=null", *data, *more])
 
 
 def test_skip_trains_and_scores_the_rest_and_lists_what_was_left_out(tmp_path, data, capsys):

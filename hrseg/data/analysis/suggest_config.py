@@ -17,6 +17,8 @@ from hrseg.errors import DataError
 from hrseg.utils.text import one_line, some
 
 VAL_FRACTION = 0.2
+BACKBONE = "hrnet_w18_small_v1"
+INITIAL_WEIGHTS = "imagenet"  # of `model.weights`
 STEPS = 4000
 RARE = 0.001
 
@@ -192,10 +194,10 @@ def write_config(findings: Findings) -> str:
         "  scales: [0.5, 2.0]  # every training image is resized by a factor drawn from here",
         "  workers: 2",
         "model:",
-        "  backbone: hrnet_w18_small_v1  # quick; hrnet_w18 and hrnet_w48 are better and slower",
+        f"  backbone: {BACKBONE}  # quick; hrnet_w18 and hrnet_w48 are better and slower",
         "  head: fcn",
         "  bn_momentum: 0.1",
-        "  weights: null  # a checkpoint to start from",
+        f"  weights: {INITIAL_WEIGHTS}  # downloaded once; null: random weights; or a checkpoint",
         "losses:",
         "  - {name: cross_entropy}",
         "optimizer: {name: adamw, lr: 0.001, weight_decay: 0.02}",
