@@ -84,7 +84,7 @@ UNSIGNED = f"it has no batch counters and {NEGATIVE} of them are negative"
         (TORCH04, "w.pth", f"{ABSOLUTE}: {UNSIGNED}"),
         (TORCH04, "hrnet_cs_8090_torch11.pth", f"{AS_THEY_ARE}: it is named torch11"),
         (UNCOUNTED, "hrnet_lip_TORCH04.pth", f"{ABSOLUTE}: it is named torch04"),
-        (UNCOUNTED, "w.pth", f"{AS_THEY_ARE}: None of them is negative"),
+        (UNCOUNTED, "w.pth", f"{AS_THEY_ARE}: none of them is negative"),
         (OFFICIAL, "w.pth", f"{AS_THEY_ARE}: it has batch counters"),
         (OFFICIAL, "w_torch04.pth", f"{ABSOLUTE}: it is named torch04, but has batch counters"),
     ],
