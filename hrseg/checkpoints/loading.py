@@ -147,7 +147,7 @@ def compare(
 def build_model(config: Config, data: "SegmentationDataModule") -> Segmenter:
     """Return the network of a config for the classes of a data set, with random weights."""
     return create_model(
-        dict(config.model.backbone),
+        config.model.backbone.model_dump(exclude_defaults=True),
         head=dict(config.model.head),
         num_classes=data.num_classes,
         align_corners=config.model.align_corners,

@@ -122,6 +122,14 @@ class BackboneConfig(Checked):
     name: str = option("the backbone")
 
 
+class HRNetConfig(BackboneConfig):
+    """An HRNet variant."""
+
+    upsample: Literal["bilinear", "nearest"] = option(
+        "interpolation between streams; nearest: as the authors' ImageNet network", "bilinear"
+    )
+
+
 class HeadConfig(Checked):
     """The head: fcn (the paper's HRNetV2 head) or ocr (object-contextual representations)."""
 
@@ -209,7 +217,7 @@ PARTS.update({
     },
     "model.backbone": dict.fromkeys(
         ("hrnet_w18_small_v1", "hrnet_w18_small_v2", "hrnet_w18", "hrnet_w32", "hrnet_w40",
-         "hrnet_w48"), BackboneConfig),
+         "hrnet_w48"), HRNetConfig),
     "model.head": {"fcn": HeadConfig, "ocr": HeadConfig},
     "losses": {
         "cross_entropy": CrossEntropyConfig,
@@ -236,7 +244,11 @@ class ModelConfig(Checked):
     output: Literal["v1", "v2"] = option(
         "input of the head: v1, only the stream of stride 4, or v2, all four", "v2"
     )
-    weights: str | None = option("initial weights: the path of a checkpoint; null: random", None)
+    weights: str | None = option(
+        "initial weights: imagenet, ssld, timm/NAME, hf:USER/NAME, or a checkpoint; null: random",
+        None,
+        examples=["imagenet"],
+    )
     freeze_backbone: bool = option("train only the head; batch norm statistics stay", False)
     activation_checkpointing: bool = option(
         "compute activations twice in training: less memory, more time", False
