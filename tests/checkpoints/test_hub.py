@@ -18,29 +18,29 @@ OFFICIAL = official_weights("w18_small_v1")
 TIMM = {name: tensor.clone() for name, tensor in imagenet(OFFICIAL).items()}
 
 
-def offline(monkeypatch, answer):
-    """Replace huggingface_hub by one whose download is `answer`: the suite has no network."""
+def replace_download(monkeypatch, download):
+    """Replace `huggingface_hub.hf_hub_download`, because the tests have no network."""
     module = types.ModuleType("huggingface_hub")
-    module.hf_hub_download = answer
+    module.hf_hub_download = download
     monkeypatch.setitem(sys.modules, "huggingface_hub", module)
 
 
-def test_a_name_below_timm_is_fetched_and_read_as_timms(monkeypatch, tmp_path):
+def test_a_timm_name_is_downloaded_and_read_as_a_timm_file(monkeypatch, tmp_path):
     save_file(TIMM, tmp_path / "model.safetensors")
-    asked = []
-    offline(monkeypatch, lambda *names: asked.append(names) or str(tmp_path / names[1]))
+    calls = []
+    replace_download(monkeypatch, lambda *names: calls.append(names) or str(tmp_path / names[1]))
     model = create_model("hrnet_w18_small_v1")
     report = load_weights(model, "timm/hrnet_w18_small.ms_in1k", purpose="initialise")
-    assert asked == [("timm/hrnet_w18_small.ms_in1k", "model.safetensors")]
+    assert calls == [("timm/hrnet_w18_small.ms_in1k", "model.safetensors")]
     assert report.family == "timm" and any("nearest neighbour" in note for note in report.notes)
     assert torch.equal(model.backbone.conv1.weight, OFFICIAL["conv1.weight"])
 
 
-def test_without_the_package_or_the_network_the_fault_is_named(monkeypatch):
-    def answer(repository, file):
+def test_the_error_names_a_missing_network_or_package(monkeypatch):
+    def download(repository, file):
         raise ConnectionError("Name or service not known")
 
-    offline(monkeypatch, answer)
+    replace_download(monkeypatch, download)
     with pytest.raises(ConfigError, match=r"could not be downloaded \(ConnectionError\): Name or"):
         hub.fetch("timm/hrnet_w18.ms_in1k")
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
@@ -48,7 +48,7 @@ def test_without_the_package_or_the_network_the_fault_is_named(monkeypatch):
         hub.fetch("timm/hrnet_w18.ms_in1k")
 
 
-def test_a_file_of_that_name_comes_first(tmp_path, monkeypatch):
+def test_a_local_file_takes_precedence_over_the_hub(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "timm").mkdir()
     (tmp_path / "timm" / "w.pth").write_bytes(b"")
@@ -57,14 +57,14 @@ def test_a_file_of_that_name_comes_first(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("source", ["auto", "timm"])
-def test_a_downloaded_file_is_recognised_as_timms(tmp_path, source):
+def test_a_downloaded_file_is_recognised_as_a_timm_file(tmp_path, source):
     save_file(TIMM, tmp_path / "model.safetensors")
     model = create_model("hrnet_w18_small_v1")
     report = load_weights(model, tmp_path / "model.safetensors", source, purpose="initialise")
     assert report.family == "timm"
 
 
-def test_timms_own_table_of_tensors_is_the_one_that_is_read():
+def test_the_backbone_matches_timms_list_of_tensors():
     models = json.loads((GOLDEN / "timm_keys.json").read_text())["models"]
     for name, expected in models.items():
         variant = {"hrnet_w18_small": "w18_small_v1"}.get(name, name.removeprefix("hrnet_"))

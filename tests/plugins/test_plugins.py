@@ -165,7 +165,7 @@ def test_weights_of_a_foreign_backbone_are_loaded_under_its_own_names(crossed):
     third = hrseg.create_model("crossed", num_classes=7)
     hrseg.load_weights(third, crossed.backbone.state_dict(), purpose="initialise")
     assert torch.equal(third.backbone.stem[0].weight, crossed.backbone.stem[0].weight)
-    with pytest.raises(ConfigError, match="holds no HRNet weights"):
+    with pytest.raises(ConfigError, match="contains no HRNet weights"):
         hrseg.load_weights(hrseg.create_model("hrnet_w18_small_v1"), state)
 
 
