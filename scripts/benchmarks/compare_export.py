@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 
 import hrseg
-from hrseg.benchmark.measure import by_turns, ratio
+from hrseg.benchmark.measure import interleaved, ratio
 from hrseg.config.protocols import Protocol
 from hrseg.data.synthetic.scene import generate_scene
 from hrseg.export.writers import Form, write
@@ -58,7 +58,7 @@ def main() -> None:
 def compare(runs: dict[str, Callable[[], torch.Tensor]]) -> None:
     """Run everything by turns, and print seconds, ratios and agreement."""
     first, *_ = results = [run() for run in runs.values()]
-    seconds, _ = by_turns(runs, ROUNDS)
+    seconds, _ = interleaved(runs, ROUNDS)
     reference = next(iter(seconds.values()))
     for (name, times), result in zip(seconds.items(), results, strict=True):
         faster = ratio(reference, times)

@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from PIL import Image
 
 import hrseg
-from hrseg.benchmark.measure import by_turns, ratio
+from hrseg.benchmark.measure import interleaved, ratio
 from hrseg.checkpoints.loading import load_weights
 from hrseg.checkpoints.reading import read_checkpoint
 from hrseg.inference.inputs import find_sources
@@ -54,7 +54,7 @@ def main() -> None:
                 predictor, sources, ours, Wanted(), arguments.checkpoint
             ),
         }
-        seconds, _ = by_turns(ways, arguments.pairs)
+        seconds, _ = interleaved(ways, arguments.pairs)
         agreed = [
             (np.array(Image.open(theirs / f"{s.name}.png")) == np.array(Image.open(path))).mean()
             for s in sources

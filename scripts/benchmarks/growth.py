@@ -20,7 +20,7 @@ import matplotlib
 import numpy as np
 
 from hrseg.benchmark.evaluation import evaluation
-from hrseg.benchmark.measure import by_turns, in_process, machine
+from hrseg.benchmark.measure import in_process, interleaved, machine
 from hrseg.benchmark.model import train_step
 from hrseg.config.loader import load_config
 from hrseg.config.schema import Config
@@ -69,7 +69,7 @@ def measure(folder: Path, arguments: argparse.Namespace) -> dict[str, Points]:
     ways = {f"height {height}": partial(run, evaluation, height, 5, 5) for height in HEIGHTS}
     ways |= {f"crop {crop}": partial(run, train_step, crop, 5, 7) for crop in CROPS}
     ways |= {f"images {n}": partial(run, evaluation, 320, max(IMAGES), n) for n in IMAGES}
-    _, found = by_turns(ways, arguments.rounds)
+    _, found = interleaved(ways, arguments.rounds)
 
     def median(way: str, *parts: str, of: str = "median") -> float:
         return statistics.median(sum(seen[part][of] for part in parts) for seen in found[way])

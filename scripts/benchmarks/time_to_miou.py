@@ -27,7 +27,7 @@ import pytorch_lightning as pl
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from hrseg.benchmark.measure import by_turns, ratio, timed
+from hrseg.benchmark.measure import interleaved, ratio, timed
 from hrseg.config.loader import load_config
 from hrseg.config.schema import Config
 from hrseg.data.cache_writer import write_cache
@@ -72,7 +72,7 @@ def main() -> None:
             "ours": lambda: train(config, data, task, arguments.target),
             "authors_way": lambda: train_authors_way(config, data, network, arguments.target),
         }
-        seconds, curves = by_turns(ways, 1)
+        seconds, curves = interleaved(ways, 1)
     figures = ratio(seconds["authors_way"], seconds["ours"])
     report = {
         "cache_seconds": cache_seconds[0],
