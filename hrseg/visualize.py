@@ -92,7 +92,7 @@ def legend(class_names: Sequence[str], palette: Palette, width: int = 640) -> Ar
 def default_palette(count: int) -> tuple[tuple[int, int, int], ...]:
     """Return up to 255 RGB colours, each as far as possible from those before it.
 
-    Distances are taken in CIELAB, which is close to what the eye sees; black, white and grey are
+    Distances are taken in CIELAB, which approximates human vision; black, white and grey are
     kept free for void and background.
     """
     levels = np.arange(0, 256, 17, dtype=np.uint8)

@@ -16,6 +16,7 @@ from rich import reconfigure
 
 import hrseg
 from tests.camvid_tree import make_camvid
+from tests.hub_server import HubServer
 
 torch.set_num_threads(1)
 
@@ -37,6 +38,30 @@ def here(monkeypatch):
 @pytest.fixture
 def camvid(tmp_path):
     return make_camvid(tmp_path / "camvid")
+
+
+@pytest.fixture
+def hub(tmp_path, monkeypatch):
+    """A server in place of the Hugging Face Hub, and an empty cache, also for child processes."""
+    from huggingface_hub import constants
+
+    server, cache = HubServer(), str(tmp_path / "hub-cache")
+    template = server.url + "/{repo_id}/resolve/{revision}/{filename}"
+    changed = {
+        "ENDPOINT": server.url,
+        "HUGGINGFACE_CO_URL_TEMPLATE": template,
+        "HF_HUB_CACHE": cache,
+        "HF_HUB_DISABLE_XET": True,
+        "HF_HUB_DISABLE_PROGRESS_BARS": True,
+    }
+    for name, value in changed.items():
+        monkeypatch.setattr(constants, name, value)
+    monkeypatch.setenv("HF_ENDPOINT", server.url)
+    monkeypatch.setenv("HF_HUB_CACHE", cache)
+    monkeypatch.setenv("HF_HUB_DISABLE_XET", "1")
+    monkeypatch.delenv("HF_TOKEN", raising=False)
+    yield server
+    server.close()
 
 
 def picture(size, seed=0):

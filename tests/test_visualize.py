@@ -14,7 +14,7 @@ def test_ids_become_their_colours_and_void_is_black():
     assert colors[2] == [0, 0, 0] and len(set(map(tuple, colors))) == 3
 
 
-def test_overlay_mixes_by_alpha_and_leaves_void_pixels_alone():
+def test_overlay_mixes_by_alpha_and_leaves_void_pixels_unchanged():
     image = np.full((1, 3, 3), 200, np.uint8)
     mixed = overlay(image, MASK, PALETTE, alpha=0.25)
     assert mixed.tolist() == [[[182, 166, 182], [150, 150, 186], [200, 200, 200]]]
@@ -35,7 +35,7 @@ def test_side_by_side_has_a_thin_white_gap_and_takes_other_heights():
     assert (row[:, 5:9] == 255).all() and (row[4:, :5] == 255).all()
 
 
-def test_titles_stand_above_and_leave_the_pictures_alone():
+def test_titles_are_above_the_pictures():
     image = np.full((30, 80, 3), 9, np.uint8)
     row = side_by_side([image, image], ["truth", "prediction"])
     assert np.array_equal(row[-30:, :80], image) and np.array_equal(row[-30:, 84:], image)

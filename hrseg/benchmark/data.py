@@ -31,7 +31,7 @@ from hrseg.data.datamodule import SegmentationDataModule
 from hrseg.data.samplers import EpochSampler
 from hrseg.training.factory import build_data
 from hrseg.training.loggers import quieten
-from hrseg.utils.console import say
+from hrseg.utils.console import echo
 from hrseg.utils.files import write_json
 from hrseg.utils.system import processors
 
@@ -215,9 +215,9 @@ def _show(result: Mapping[str, Any]) -> None:
         f"{name} {milliseconds(result[name])[0]} ms ({100 * part:.0f} %)"
         for name, part in (("reading", share), ("augmentation", 1 - share))
     ]
-    say(model.header(result), f"one sample in one process: {', '.join(parts)}")
+    echo(model.header(result), f"one sample in one process: {', '.join(parts)}")
     if step:
-        say(
+        echo(
             f"one training step: {milliseconds(step)[0]} ms for {result['batch']} samples, "
             f"precision {result['precision']}"
         )
@@ -229,7 +229,7 @@ def _show(result: Mapping[str, Any]) -> None:
     get_console().print(table)
     on_cpu = result["machine"]["device"] == "cpu"
     note = "; training steps on the CPU slow the workers down" if on_cpu else ""
-    say(
+    echo(
         result["verdict"],
         f"rates are measured without training steps{note}",
         f"recommended: data.workers={result['recommended_workers']}",

@@ -28,7 +28,7 @@ from hrseg.inference.exported_model import is_exported, open_engine
 from hrseg.training.factory import build_data, build_task
 from hrseg.training.loggers import quieten
 from hrseg.training.task import SegmentationTask
-from hrseg.utils.console import say
+from hrseg.utils.console import echo
 from hrseg.utils.files import write_json
 
 _PARTS = {"network": "network", "after_network": "after the network", "reading": "reading"}
@@ -150,9 +150,9 @@ def _show(result: dict[str, Any], protocol: str) -> None:
         share = f"{100 * result[part]['median'] / total:.0f} %"
         table.add_row(name, *model.milliseconds(result[part]), share)
     images = f"{result['images']} validation images, precision {result['precision']}"
-    say(model.header(result), images, protocol)
+    echo(model.header(result), images, protocol)
     get_console().print(table)
-    say(
+    echo(
         f"{result['images_per_second']:.3g} images/s without reading, "
         f"memory {model.memory_text(result)} MiB",
         model.MEMORY_NOTE,

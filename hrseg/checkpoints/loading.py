@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 
-from hrseg.checkpoints.hub import fetch, is_on_hub
+from hrseg.checkpoints.hub import fetch, is_remote, resolve
 from hrseg.checkpoints.integrity import whole_checkpoint
 from hrseg.checkpoints.metadata import read_metadata
 from hrseg.checkpoints.origins import FAMILIES, MARK, Found, State, foreign, recognise
@@ -74,8 +74,8 @@ def load_weights(
     Args:
         model: the model that receives the weights.
         path_or_state_dict: a .pth of the authors' code or of mmseg, a .ckpt or .safetensors of
-            hrseg, "timm/<name>" for ImageNet weights from the Hugging Face Hub, or a state dict,
-            bare or wrapped like the content of such a file.
+            hrseg; the name of weights to download, "imagenet", "ssld", "timm/NAME",
+            "hf:USER/NAME" or "hub:NAME"; or a state dict, bare or wrapped like such a file.
         source: a key of FAMILIES, or "auto" to choose it by the keys of the state dict.
         purpose: "evaluate" requires every tensor. "initialise" requires every tensor of the
             backbone, and loads the matching tensors of the head.
@@ -103,9 +103,11 @@ def load_weights(
     required = find(PURPOSES, purpose, "purpose")
     if isinstance(path_or_state_dict, Mapping):
         raw, name = path_or_state_dict, str(origin or "the state dict")
-    elif is_on_hub(path_or_state_dict):
-        raw, name = read_checkpoint(fetch(str(path_or_state_dict))), str(path_or_state_dict)
-        source = "timm" if source == "auto" else source
+    elif is_remote(path_or_state_dict):
+        name = resolve(str(path_or_state_dict), getattr(model.backbone, "variant", None))
+        raw = read_checkpoint(fetch(name))
+        if name.startswith("timm/") and source == "auto":
+            source = "timm"
     else:
         given = Path(path_or_state_dict).expanduser()
         whole = whole_checkpoint(given)
@@ -156,7 +158,7 @@ def compare(
 def build_model(config: Config, data: "SegmentationDataModule") -> Segmenter:
     """Return the network of a config with random weights, for the classes of a data set."""
     return create_model(
-        dict(config.model.backbone),
+        config.model.backbone.model_dump(exclude_defaults=True),
         head=dict(config.model.head),
         num_classes=data.num_classes,
         align_corners=config.model.align_corners,

@@ -112,13 +112,8 @@ def _from_imagenet(state: State) -> Renamed:
 
 
 def _from_timm(state: State) -> Renamed:
-    """Rename as for the authors' ImageNet files, with a note on timm's interpolation."""
-    renamed, notes = _from_imagenet(state)
-    note = (
-        "timm interpolates its streams by nearest neighbour, hrseg bilinearly: "
-        "the weights need training"
-    )
-    return renamed, [*notes, note]
+    """Rename like the authors' ImageNet files, which timm hosts."""
+    return _from_imagenet(state)
 
 
 FAMILIES = {

@@ -6,8 +6,9 @@ from datetime import datetime
 from itertools import count
 from pathlib import Path
 
-from hrseg.checkpoints.hub import is_on_hub
+from hrseg.checkpoints.hub import fetch, is_remote
 from hrseg.checkpoints.integrity import previous_of, whole_checkpoint
+from hrseg.checkpoints.published import WORDS
 from hrseg.config.loader import dump, unresolved
 from hrseg.config.plugins import plugin_note
 from hrseg.config.schema import Config
@@ -38,7 +39,7 @@ def write_config(config: Config, folder: Path, durable: bool = False) -> None:
     paths = (("data", "root"), ("data", "cache"), ("data", "manifest"), ("model", "weights"))
     for section, key in paths:
         value = values[section][key]
-        if isinstance(value, str) and "${" not in value and not is_on_hub(value):
+        if isinstance(value, str) and "${" not in value and not is_remote(value):
             values[section][key] = str(Path(value).expanduser().absolute())
     text = plugin_note(config) + dump(values)
     write_bytes(folder / "config.yaml", text.encode(), durable)
@@ -105,10 +106,13 @@ def best_checkpoint(run: Path) -> Path:
 
 
 def checkpoint_at(path: Path) -> Path:
-    """Return the best checkpoint of a run folder, or the checkpoint at a path.
+    """Return the best checkpoint of a run folder, the checkpoint at a path, or a downloaded one.
 
-    If it is damaged, return the previous checkpoint with a warning.
+    If it is damaged, return the previous checkpoint with a warning. `is_remote` lists the names of
+    weights to download.
     """
+    if is_remote(path) and str(path) not in WORDS:
+        return fetch(str(path))
     return best_checkpoint(path) if path.is_dir() else whole_checkpoint(path)
 
 

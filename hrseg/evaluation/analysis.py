@@ -11,7 +11,7 @@ from hrseg.errors import DataError
 from hrseg.evaluation.results import Evaluation
 from hrseg.metrics.bootstrap import bootstrap, image_iou
 from hrseg.metrics.boundary import BoundaryCounts
-from hrseg.utils.console import say, track
+from hrseg.utils.console import echo, track
 from hrseg.utils.files import write_json
 from hrseg.utils.text import percent
 
@@ -46,7 +46,7 @@ def _show(details: Mapping[str, Any], scores: Mapping[str, Any]) -> None:
     at3, at5, at9 = (details["boundary"][width] for width in ("3", "5", "9"))
     between = _between(details["bootstrap"]["miou"])
     spread = details["image_iou"]
-    say(
+    echo(
         f"mIoU {percent(scores['miou'])}, 95 % interval {between}; "
         f"images: median {percent(spread['median'])}, half of them {percent(spread['q1'])} to "
         f"{percent(spread['q3'])}, worst {percent(spread['min'])}"

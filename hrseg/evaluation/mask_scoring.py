@@ -45,8 +45,8 @@ def score_folders(
         The scores in the layout of scores.json.
 
     Raises:
-        DataError: a prediction that is missing, of another size, of other classes, or without a
-            class where the truth has one.
+        DataError: a prediction is missing, has another size or other classes, or lacks a
+            class in pixels that the truth labels.
     """
     data = build_data(config)
     read = data.mask_reader()
@@ -100,7 +100,7 @@ def _prediction_reader(
                 f"the config {some(data.class_names)}.\n"
                 "Expected: the same names in the same order. Fix: name their config with --config"
             )
-        note(f"predictions are read as ids 0..{data.num_classes - 1}, as {manifest} tells")
+        note(f"predictions are read as ids 0..{data.num_classes - 1}, as {manifest} records")
         prediction_ids = "train"
     if prediction_ids == "train":
         repair = "Fix for ids as the truth has them: --prediction-ids raw"
@@ -116,7 +116,7 @@ def _prediction_reader(
                 raise
             raise DataError(
                 f"{lines[0]}\nExpected: ids as the truth has them.\n"
-                "Fix for ids that are positions in class_names: --prediction-ids train"
+                "Fix for positions in class_names: --prediction-ids train"
             ) from error
 
     return read_raw

@@ -188,7 +188,7 @@ class Browser:
 
     @property
     def name(self) -> str | None:
-        """The image that is shown; None if no image carries the confusion."""
+        """The displayed image; None if no image has the confusion."""
         return self.ranked[self.position.value] if self.ranked else None
 
     def _rank(self, change: Any = None) -> None:

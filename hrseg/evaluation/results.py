@@ -135,7 +135,9 @@ class Evaluation:
         """
         path = self.folder / "masks" / f"{name}.png"
         if path.name != f"{name}.png" or "\0" in name:
-            raise DataError(f"{self.folder}: {name!r} is no name of an image. Evaluate again.")
+            raise DataError(
+                f"{self.folder}: {name!r} is not the name of an image. Fix: `hrseg validate`"
+            )
         return path
 
     @contextmanager
@@ -154,14 +156,14 @@ class Evaluation:
     def _dataset(self) -> SegmentationDataset:
         root, split = Path(self.config.data.root).expanduser(), self.config.data.val_split
         if not root.is_dir():  # `build_data` would draw the built-in scenes
-            raise DataError(f"data.root: no folder {root}.\nSay where it is: data.root=/path")
+            raise DataError(f"data.root: no folder {root}.\nFix: data.root=/path")
         dataset = build_data(self.config).dataset(split)
         missing = {seen.name for seen in self.records} - set(dataset.names)
         if missing:
             raise DataError(
                 f"{len(missing)} images of {self.folder} are not in split {split} of "
                 f"{self.config.data.root}, e.g. {min(missing)}\n"
-                "Say where the data set is: data.root=/path"
+                "Fix: data.root=/path of the data set"
             )
         return dataset
 

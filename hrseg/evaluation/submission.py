@@ -80,7 +80,7 @@ def check_submission(
             faults += _faults(masks / name, image, raw_ids)
     if faults:
         raise VerificationError(
-            f"the submission in {masks} is not what the server expects, {len(faults)} faults:\n"
+            f"the submission in {masks} does not suit the server, {len(faults)} faults:\n"
             + "\n".join(faults[:3])
         )
 
@@ -98,4 +98,4 @@ def _faults(mask: Path, image: Path, raw_ids: Sequence[int]) -> list[str]:
             wrong = f"{opened.mode} of {opened.size}, expected L of {truth.size} (width, height)"
             return [f"{mask.name}: {wrong}"]
         others = np.setdiff1d(np.asarray(opened), raw_ids)
-    return [f"{mask.name}: ids {others[:5].tolist()} are no classes"] if len(others) else []
+    return [f"{mask.name}: ids {others[:5].tolist()} are not classes"] if len(others) else []

@@ -63,7 +63,7 @@ def _exponential(logits: Tensor) -> Tensor:
     scores = logits.exp()
     if not scores.amax(1).all():
         raise VerificationError(
-            "the model's logits differ by more than exp can hold: its weights are damaged, or "
-            "inference.average=softmax is what they were trained for."
+            "the model's logits differ by more than exp can hold: its weights are damaged,\n"
+            "or it was trained for another rule. Fix: inference.average=softmax"
         )
     return scores

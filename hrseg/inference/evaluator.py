@@ -21,12 +21,12 @@ from hrseg.utils.memory import OutOfMemory, give_back, is_out_of_memory
 
 Model = Callable[[Tensor], Tensor]
 Scales = tuple[float, ...]
-BAND_BYTES = 2**22  # of one scale's scores: what a processor's cache takes
+BAND_BYTES = 2**22  # of one scale's scores: the size of a processor's cache
 
 
 @dataclass
 class Result:
-    """Ids (H, W) of one image, uint8: `pred` fused, `preds` of each scale alone and of all.
+    """Ids (H, W) of one image, uint8: `pred` fused, `preds` of each scale and of all.
 
     `scores` are the fused ones (1, K, H, W), float32, on request. Exponentials beyond float32 are
     relative to the pixel's largest.
@@ -39,7 +39,17 @@ class Result:
 
 @dataclass
 class Evaluator:
-    """Evaluates one image at a time by a protocol; scores of NaN raise VerificationError."""
+    """Evaluate one image at a time by a protocol; NaN in the scores raises VerificationError.
+
+    Examples:
+        >>> from hrseg.models.normalize import Normalize
+        >>> def model(images):  # three classes; the first has the highest logits
+        ...     return torch.tensor([2.0, 1.0, 0.0]).view(1, 3, 1, 1).expand(len(images), 3, 16, 16)
+        >>> evaluate = Evaluator(model, Normalize(), Protocol(scales=(1.0,), flip=True))
+        >>> result = evaluate(torch.zeros(1, 3, 64, 64, dtype=torch.uint8))
+        >>> tuple(result.pred.shape), result.pred.unique().tolist()
+        ((64, 64), [0])
+    """
 
     model: Model  # normalised images (B, 3, h, w) -> logits (B, K, any size), K up to 256
     normalize: Callable[[Tensor], Tensor]  # uint8 images (1, 3, h, w) -> normalised ones
@@ -151,7 +161,7 @@ class Evaluator:
                 if not is_out_of_memory(error):
                     raise
                 logits = None
-            if logits is None:  # after the error is gone, which held what was computed
+            if logits is None:  # only now is the error gone, which kept tensors alive
                 self._take_fewer(together)
                 continue
             done += logits
@@ -186,7 +196,7 @@ class Evaluator:
             )
         self.batch = count // 2
         warnings.warn(
-            f"out of memory with {count} images of {size} at once: going on with {self.batch}; "
+            f"out of memory with {count} images of {size} at once: continuing with {self.batch}; "
             f"the scores are the same (inference.window_batch={self.batch})",
             stacklevel=2,
         )

@@ -57,7 +57,7 @@ def open_engine(path: str | Path, precision: str = "32") -> "Engine":
     except Exception as error:  # the runtimes' own classes
         raise ConfigError(
             f"{runtime} cannot read {path}: {_reason(error)}\n"
-            f"Copy the file{'' if onnx else ' and its .bin file'} again, or export it anew: "
+            f"Copy the file{'' if onnx else ' and its .bin file'} again, or export it again: "
             "hrseg export."
         ) from error
     return Engine(path, _metadata(path, text), run)
@@ -81,7 +81,7 @@ class Engine(nn.Module):
         """Return `{"out": logits}` of a normalised image (B, 3, H, W), as a Segmenter does.
 
         (B, K, H, W), or at head resolution; a file of ids gives 1 for the class and 0 for others.
-        Output of another shape than the metadata says raises VerificationError.
+        Output of another shape than in the metadata raises VerificationError.
         """
         array = self._bytes(image) if self.interface["input"] == "uint8" else image.float()
         classes, (height, width) = int(self.architecture["num_classes"]), image.shape[-2:]
@@ -92,7 +92,7 @@ class Engine(nn.Module):
                 raise
             raise ConfigError(
                 f"{self.path} does not run on an image of {height}x{width}: {_reason(error)}\n"
-                "Expected a file of `hrseg export`. Export it anew."
+                "Expected a file of `hrseg export`. Fix: export it again."
             ) from error
         if self.interface["output"] == "ids" and out.ndim == 3 and 0 <= int(out.max()) < classes:
             return {"out": F.one_hot(out.long(), classes).permute(0, 3, 1, 2).float()}
@@ -100,7 +100,7 @@ class Engine(nn.Module):
             raise VerificationError(
                 f"{self.path} gives {tuple(out.shape)} for an image of {(height, width)}, "
                 f"expected {(len(image), classes, height, width)}.\nIts output does not match its "
-                "metadata. Export it anew."
+                "metadata. Fix: export it again."
             )
         return {"out": out}
 
@@ -138,7 +138,7 @@ class Engine(nn.Module):
         if not ((values - rounded).abs() < 0.05).all():
             raise ConfigError(
                 f"{self.path} takes bytes (uint8), but the protocol resizes this image.\n"
-                "Say inference.base_size=0, or export it with --normalized."
+                "Fix: inference.base_size=0, or export it with --normalized."
             )
         return rounded.clamp(0, 255).to(torch.uint8)
 
@@ -148,7 +148,7 @@ class Engine(nn.Module):
         return f"{runtime}, input {self.interface['input']}, output {self.interface['output']}"
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "Engine":
-        """Return itself: there are no weights to fold or change."""
+        """Return itself: an exported file has no weights to fold."""
         return self
 
 

@@ -62,7 +62,7 @@ def read_pixels(source: Input) -> tuple[NDArray[np.uint8], list[str]]:
         raise DataError(f"no such file: {source}") from error
     except Exception as error:  # on damaged files Pillow raises nearly anything
         reason = str(error).partition("\n")[0]
-        raise DataError(f"{source} is no readable image: {reason}") from error
+        raise DataError(f"{source} cannot be read as an image: {reason}") from error
 
 
 def _upright(image: Image.Image) -> tuple[NDArray[np.uint8], list[str]]:

@@ -47,9 +47,9 @@ logging.getLogger("rasterio").addHandler(logging.NullHandler())
 
 
 class BigImage:
-    """A TIFF, PNG or JPEG that is read in bands of rows; if its EXIF turns it, whole and upright.
+    """A TIFF, PNG or JPEG, read in bands of rows; if its EXIF turns it, whole and upright.
 
-    `size` is (height, width), `notes` are conversions of its pixels. A file that is unreadable, or
+    `size` is (height, width), `notes` are conversions of its pixels. A file that cannot be read, or
     of a kind that has no RGB bytes, raises DataError.
     """
 
@@ -61,7 +61,7 @@ class BigImage:
             self.file = rasterio.open(path.absolute(), driver=driver)
         except (KeyError, OSError, RasterioError) as error:
             reason = "" if isinstance(error, KeyError) else f": {_cause(error)}"
-            raise DataError(f"{path} is no readable TIFF, PNG or JPEG{reason}") from error
+            raise DataError(f"{path} cannot be read as TIFF, PNG or JPEG{reason}") from error
         self.size = self.file.height, self.file.width
         if self.size[1] > _WIDEST:
             raise DataError(
@@ -89,7 +89,7 @@ class BigImage:
         alpha = ColorInterp.alpha in self.file.colorinterp
         notes["its transparency left out"] = alpha or bands in (2, 4)
         turned = self.file.tags().get("EXIF_Orientation", "1") not in ("0", "1")
-        notes["too large to be turned as its EXIF says, taken as it is stored"] = turned
+        notes["too large to be turned by its EXIF orientation, used as stored"] = turned
         self.notes = [note for note, applies in notes.items() if applies]
 
     def read_rows(self, start: int, stop: int) -> Array:

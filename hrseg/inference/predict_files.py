@@ -18,7 +18,7 @@ from hrseg.inference.predictor import Prediction, Predictor
 from hrseg.inference.prefetch import map_ahead
 from hrseg.inference.tiling import not_applied
 from hrseg.inference.video import predict_video
-from hrseg.utils.console import note, progress_bar, say
+from hrseg.utils.console import echo, note, progress_bar
 from hrseg.utils.files import PARTIAL, read_object, write_bytes, write_json
 from hrseg.utils.memory import OutOfMemory
 from hrseg.utils.signals import Stopped
@@ -52,8 +52,8 @@ def predict_files(
     )
     device = predictor.device
     device += f", {torch.get_num_threads()} threads" if device == "cpu" else ""
-    say(f"predict {counts} by {checkpoint}; {device}, precision {predictor.precision}")
-    say(str(predictor.protocol))
+    echo(f"predict {counts} by {checkpoint}; {device}, precision {predictor.precision}")
+    echo(str(predictor.protocol))
     settings = _settings(predictor, wanted, checkpoint)
     left = list(sources)
     _check_settings(out / MANIFEST, settings, resume)
@@ -61,7 +61,7 @@ def predict_files(
         for partial in out.rglob(f"{PARTIAL}*"):
             partial.unlink()
         left = [source for source in sources if not _is_finished(source, out, wanted)]
-        say(f"{len(sources) - len(left)} of {len(sources)} inputs are finished already")
+        echo(f"{len(sources) - len(left)} of {len(sources)} inputs are finished already")
     write_json(out / MANIFEST, settings)
     picture = Image.fromarray(legend(predictor.class_names, predictor.palette))
     write_bytes(out / "legend.png", encoded(picture, "PNG"))
@@ -71,7 +71,7 @@ def predict_files(
     results = {"inputs": len(sources), "faults": run.faults, "notes": run.notes}
     write_json(out / MANIFEST, {**settings, **results})
     run.show(time.monotonic() - began)
-    say(f"predictions: {out}")
+    echo(f"predictions: {out}")
     return run.faults
 
 
@@ -105,10 +105,10 @@ class _Run:
                     if source.kind != "image":
                         self._large(source)
             except (HrsegError, KeyboardInterrupt, Stopped) as error:
-                state = f"{self.done} are done; `--resume` goes on after them."
+                state = f"{self.done} are done; `--resume` continues after them."
                 if isinstance(error, HrsegError):
                     raise type(error)(f"{error}\n{state}") from error
-                say(state)
+                echo(state)
                 raise
 
     def _images(self, sources: Sequence[Source]) -> None:
@@ -186,10 +186,10 @@ class _Run:
             more = f" and {len(paths) - 1} more" if len(paths) > 1 else ""
             note(f"{text}: {paths[0]}{more}")
         for path, fault in self.faults.items():
-            say(f"fault: {fault if path in fault else f'{path}: {fault}'}")
+            echo(f"fault: {fault if path in fault else f'{path}: {fault}'}")
         failed = f", {len(self.faults)} could not be read" if self.faults else ""
         images, rate = "image" if self.done == 1 else "images", self.done / (seconds or 1.0)
-        say(f"{self.done} {images} in {seconds:.0f} s, {rate:.3g} images/s{failed}")
+        echo(f"{self.done} {images} in {seconds:.0f} s, {rate:.3g} images/s{failed}")
 
 
 def _settings(predictor: Predictor, wanted: Wanted, checkpoint: Path) -> dict[str, Any]:

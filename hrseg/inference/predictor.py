@@ -29,7 +29,7 @@ from hrseg.models import Segmenter
 from hrseg.models.normalize import Normalize
 from hrseg.models.optimize import PRECISIONS, inference_network
 from hrseg.models.segmenter import network_name
-from hrseg.utils.console import say
+from hrseg.utils.console import echo
 from hrseg.utils.files import replacing
 from hrseg.utils.memory import OutOfMemory, is_out_of_memory
 from hrseg.utils.registry import find
@@ -55,7 +55,9 @@ def load(path: str | Path, device: str = "cpu", precision: str = "32") -> Predic
     path = Path(path)
     if is_exported(path):
         if device != "cpu":
-            raise ConfigError(f"{path} runs on the CPU alone, not on {device!r}: leave device out.")
+            raise ConfigError(
+                f"{path} runs only on the CPU, not on {device!r}.\nFix: leave device out."
+            )
         engine = open_engine(path, precision)
         return Predictor(engine, engine.metadata, device, precision)
     model, metadata = load_model(path)
@@ -75,15 +77,31 @@ def build_predictor(
     """
     content = read_checkpoint(checkpoint)
     if "hrseg" in content:
-        raise ConfigError(f"{checkpoint} says itself what it is: leave --config out.")
+        raise ConfigError(f"{checkpoint} has its own metadata.\nFix: leave --config out.")
     model = build_model(config, data)
-    say(str(load_weights(model, content, purpose="evaluate", origin=checkpoint)))
+    echo(str(load_weights(model, content, purpose="evaluate", origin=checkpoint)))
     metadata = metadata_from_config(config, data, model.architecture)
     return Predictor(model, metadata, device, precision)
 
 
 class Predictor:
-    """A model with its names, colours, normalisation and protocol, ready for images."""
+    """A model with its names, colours, normalisation and protocol, ready for images.
+
+    `hrseg.load` makes one from a file or a run folder.
+
+    Examples:
+        >>> import hrseg
+        >>> model = hrseg.create_model("hrnet_w18_small_v1", num_classes=2)
+        >>> from hrseg.checkpoints.metadata import build_metadata
+        >>> mean, std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+        >>> colors, protocol = [(128, 64, 128), (0, 0, 142)], hrseg.Protocol()
+        >>> metadata = build_metadata(
+        ...     model.architecture, ["road", "car"], colors, [], mean, std, protocol
+        ... )
+        >>> predictor = Predictor(model, metadata)
+        >>> predictor.predict(np.zeros((48, 64, 3), np.uint8)).mask.shape
+        (48, 64)
+    """
 
     def __init__(
         self,
@@ -257,7 +275,8 @@ class Prediction:
         """
         if Path(path).suffix.lower() != ".png":
             raise ConfigError(
-                f"{path} is no .png file.\nExpected: a PNG, since other formats change class ids.\n"
+                f"{path} is not a .png file.\n"
+                "Expected: a PNG, since other formats change class ids.\n"
                 "Fix: save(...png); PIL.Image.fromarray(prediction.overlay()) is a picture."
             )
         with replacing(Path(path)) as partial:

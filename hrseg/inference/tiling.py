@@ -22,7 +22,7 @@ Array = NDArray[np.uint8]
 ReadRows = Callable[[int, int], Array]  # (first, end) -> RGB uint8 (end - first, W, 3)
 
 STRIDE = 4  # pixels per cell of the head's output
-GRID = 32  # the coarsest stream's stride: tiles that start on it see what the whole image would
+GRID = 32  # the coarsest stream's stride: tiles aligned to it have the grid of the whole image
 PIXELS = 2**19  # of a band whose scores are in memory at once
 
 

@@ -27,7 +27,7 @@ def predict_video(
     capture = _open(source)
     if not capture.isOpened():
         raise DataError(
-            f"{source} is no readable video.\nExpected MP4, MOV, AVI, MKV, WebM or MPEG."
+            f"{source} cannot be read as a video.\nExpected: MP4, MOV, AVI, MKV, WebM or MPEG."
         )
     rate = capture.get(cv2.CAP_PROP_FPS) or 25.0
     claimed = int(capture.get(cv2.CAP_PROP_FRAME_COUNT))  # 0 or less if the header has no number

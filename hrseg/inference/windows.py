@@ -29,7 +29,7 @@ class Windows(NamedTuple):
 
 
 def prepare(image: Tensor, protocol: Protocol) -> tuple[Tensor, Size]:
-    """Resize and pad a uint8 image (1, 3, H, W); return it and the size that is not padding."""
+    """Resize and pad a uint8 image (1, 3, H, W); return it and its size without padding."""
     check_cost(image.shape[-2:], protocol)
     content, padded = _prepared_sizes(image.shape[-2:], protocol)
     if not protocol.resize and protocol.pad_multiple == 1:

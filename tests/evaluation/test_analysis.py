@@ -56,7 +56,7 @@ def test_an_interval_of_two_images_worked_by_hand():
     assert (found["level"], found["resamples"]) == (0.95, 1000)
 
 
-def test_absent_classes_count_as_the_protocol_says():
+def test_absent_classes_count_by_the_protocol():
     counts = np.array([[[4, 4, 4], [0, 0, 0]]] * 3)
     assert bootstrap(counts, "ab", "skipped")["miou"] == [1.0, 1.0]
     assert bootstrap(counts, "ab", "zero")["miou"] == [0.5, 0.5]

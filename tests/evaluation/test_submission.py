@@ -36,14 +36,14 @@ def test_a_whole_submission_passes_and_is_zipped_flat(submission, tmp_path):
     [
         (lambda masks: (masks / "b.png").unlink(), "1 faults:\nb.png: missing"),
         (lambda masks: save(masks / "c.png", RAW_IDS), "c.png: not the name of a test image"),
-        (lambda masks: save(masks / "a.png", [7, 9]), r"a.png: ids \[9\] are no classes"),
+        (lambda masks: save(masks / "a.png", [7, 9]), r"a.png: ids \[9\] are not classes"),
         (
             lambda masks: Image.new("RGB", (4, 6)).save(masks / "a.png"),
             r"a.png: RGB of \(4, 6\), expected L of \(4, 6\)",
         ),
     ],
 )
-def test_what_a_server_would_refuse_is_named(submission, spoil, message):
+def test_faults_that_a_server_would_refuse_are_named(submission, spoil, message):
     spoil(submission[0])
     with pytest.raises(VerificationError, match=message):
         check_submission(*submission, ["a", "b"], RAW_IDS)

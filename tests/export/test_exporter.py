@@ -60,7 +60,7 @@ def test_openvino_supports_bf16_and_unsupported_requests_are_refused(exported, c
     assert (bf16.mask == exact.mask).mean() > 0.95
     with pytest.raises(ConfigError, match="ONNX Runtime has no bf16 on the CPU"):
         hrseg.load(exported / "w.onnx", precision="bf16")
-    with pytest.raises(ConfigError, match="runs on the CPU alone, not on 'cuda'"):
+    with pytest.raises(ConfigError, match="runs only on the CPU, not on 'cuda'"):
         hrseg.load(exported / "w.onnx", device="cuda")
     with pytest.raises(ConfigError, match="is an exported model"):
         export(hrseg.load(exported / "w.onnx"), exported / "x.onnx", Form("onnx"))
@@ -137,7 +137,7 @@ def test_the_command_reports_wrong_options_and_the_written_file(
         ("--format safetensors --argmax", ""),
         ("--int8", "needs the data set"),
         ("--argmax --head-resolution", ""),
-        ("data.root=/data", "lies in no run folder"),
+        ("data.root=/data", "is not in a run folder"),
     ):
         assert main(["export", str(checkpoint), *words.split()]) == 2
         assert message in capsys.readouterr().err

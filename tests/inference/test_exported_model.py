@@ -59,7 +59,7 @@ def test_a_file_of_bytes_gets_the_bytes_of_the_image_and_refuses_values_between_
         ({}, Protocol(), True, "Export it with --head-resolution"),
     ],
 )
-def test_what_a_file_cannot_do_is_refused_at_once(arguments, protocol, tiles, message):
+def test_unsupported_settings_of_a_file_are_refused_at_once(arguments, protocol, tiles, message):
     with pytest.raises(ConfigError, match=message):
         engine(brightest, **arguments).check(protocol, tiles)
 

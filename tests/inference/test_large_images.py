@@ -91,7 +91,7 @@ def test_other_bands_other_files_and_files_that_name_others_are_refused(tmp_path
     secret = write_tiff(tmp_path / "secret.tif", pixels())
     for text in ("hello", OUTSIDE.replace("OUTSIDE/secret.png", str(secret))):
         (tmp_path / "b.tif").write_text(text)
-        with pytest.raises(DataError, match=r"b.tif is no readable TIFF, PNG or JPEG"):
+        with pytest.raises(DataError, match=r"b.tif cannot be read as TIFF, PNG or JPEG"):
             BigImage(tmp_path / "b.tif")
 
 

@@ -20,7 +20,7 @@ def test_rgb_files_pil_images_and_arrays_stay_as_they_are(tmp_path):
         assert notes == []
 
 
-def test_a_photo_is_turned_as_its_exif_says(tmp_path):
+def test_a_photo_is_turned_by_its_exif_orientation(tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 6  # the camera was turned: the viewer turns by 90 degrees clockwise
     pixels, notes = read_pixels(save_image(tmp_path / "a.png", RGB, exif=exif))
@@ -61,13 +61,13 @@ def test_only_the_first_of_several_pages_is_read(tmp_path):
 
 def test_unreadable_and_missing_images_are_named(tmp_path):
     (tmp_path / "text.png").write_text("hello")
-    with pytest.raises(DataError, match=r"text.png is no readable image"):
+    with pytest.raises(DataError, match=r"text.png cannot be read as an image"):
         read_pixels(tmp_path / "text.png")
     with pytest.raises(DataError, match="no such file"):
         read_pixels(tmp_path / "none.png")
     path = save_image(tmp_path / "cut.png", picture((64, 64)))
     path.write_bytes(path.read_bytes()[:5000])
-    with pytest.raises(DataError, match=r"cut.png is no readable image"):
+    with pytest.raises(DataError, match=r"cut.png cannot be read as an image"):
         read_pixels(path)
     path = save_image(tmp_path / "f.tif", np.zeros((4, 4), np.float32))
     with pytest.raises(DataError, match=r"f.tif: got an image of mode F; expected 8 or 16 bits"):

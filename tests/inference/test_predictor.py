@@ -22,7 +22,7 @@ def checkpoint(tmp_path_factory):
     return run, task.eval()
 
 
-def test_a_run_folder_and_its_checkpoint_predict_what_the_task_predicts(checkpoint, tmp_path):
+def test_a_run_folder_and_its_checkpoint_predict_as_the_task(checkpoint, tmp_path):
     run, task = checkpoint
     image = picture(SIZE)
     with torch.inference_mode():
@@ -145,7 +145,7 @@ def test_a_prediction_is_saved_as_png_only(checkpoint, tmp_path):
     prediction = hrseg.load(checkpoint[0]).predict(picture(SIZE))
     prediction.save(tmp_path / "new" / "mask.png")
     assert np.array_equal(np.array(Image.open(tmp_path / "new" / "mask.png")), prediction.mask)
-    with pytest.raises(ConfigError, match=r"mask.jpg is no .png file"):
+    with pytest.raises(ConfigError, match=r"mask.jpg is not a .png file"):
         prediction.save(tmp_path / "mask.jpg")
     assert not (tmp_path / "mask.jpg").exists()
 

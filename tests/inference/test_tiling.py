@@ -76,7 +76,7 @@ def test_one_tile_is_the_whole_image(align_corners, flip, size):
 
 @pytest.mark.parametrize("size", [(333, 517), (129, 257)])
 @pytest.mark.parametrize(("tile", "overlap"), [(64, 0), (64, 32), (96, 32), (128, 64)])
-def test_tiles_of_a_near_sighted_model_give_what_the_whole_image_gives(size, tile, overlap):
+def test_tiles_of_a_small_receptive_field_equal_the_whole_image(size, tile, overlap):
     evaluator, pixels = near_sighted(), picture(size)
     found = tiled(evaluator, pixels, tile=tile, overlap=overlap)
     assert (found == whole(evaluator, pixels)).mean() > 0.9995
