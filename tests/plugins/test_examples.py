@@ -61,7 +61,7 @@ def test_an_example_trains_and_is_validated_exported_and_predicted_with(
         ("focal_loss", ["losses=[{name: focal, gama: 1}]"], "losses[0].gama: unknown key. Did you "
          "mean: gamma?"),
         ("tiny_backbone", ["model.backbone=tiny", "model.activation_checkpointing=true"],
-         "the backbone Tiny has no activation checkpointing"),
+         "The backbone Tiny has no activation checkpointing"),
     ],
 )  # fmt: skip
 def test_a_mistake_in_a_part_of_a_plugin_is_named(plugin, pairs, message, camvid, forget, capsys):
