@@ -61,7 +61,7 @@ def test_an_example_works_in_fit_validate_export_and_predict(
         ("focal_loss", ["losses=[{name: focal, gama: 1}]"], "losses[0].gama: unknown key. Did you "
          "mean: gamma?"),
         ("tiny_backbone", ["model.backbone=tiny", "model.activation_checkpointing=true"],
-         "the backbone Tiny has no activation checkpointing"),
+         "The backbone Tiny has no activation checkpointing"),
     ],
 )  # fmt: skip
 def test_a_wrong_option_for_a_plugin_is_named(plugin, pairs, message, camvid, forget, capsys):

@@ -173,5 +173,5 @@ def test_weights_of_a_plugin_backbone_are_loaded_with_unchanged_names(crossed):
 
 def test_a_backbone_without_channels_is_refused(forget):
     hrseg.models.register_backbone("bare")(nn.Identity)
-    with pytest.raises(ConfigError, match="backbone 'bare' has no channels, strides or forward"):
+    with pytest.raises(ConfigError, match="backbone 'bare' lacks channels, strides or forward"):
         hrseg.create_model("bare")
