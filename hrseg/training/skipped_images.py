@@ -7,7 +7,7 @@ from typing import Any
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Callback
 
-from hrseg.data.dataset import MOST
+from hrseg.data.dataset import MAX_SKIPPED
 from hrseg.errors import DataError
 from hrseg.training.distributed import gather
 from hrseg.utils.console import note
@@ -77,10 +77,10 @@ class SkippedFiles(Callback):
             faults[name] = fault
             loaders = loader if isinstance(loader, list | tuple) else [loader]
             total = sum(len(part.dataset) for part in loaders)
-            if len(faults) > MOST * total:
+            if len(faults) > MAX_SKIPPED * total:
                 raise DataError(
                     f"{len(faults)} of {total} images could not be read, the last: "
                     f"{one_line(fault.partition(chr(10))[0])}\nThat is more than "
-                    f"data.on_error=skip passes over ({100 * MOST:.0f} %). `hrseg data check` "
-                    "lists them all."
+                    f"data.on_error=skip passes over ({100 * MAX_SKIPPED:.0f} %). "
+                    "`hrseg data check` lists them all."
                 )

@@ -62,7 +62,7 @@ def test_skip_trains_and_scores_the_rest_and_lists_what_was_left_out(tmp_path, d
 def test_more_than_a_tenth_is_an_error_before_training(tmp_path, data, capsys):
     damage(tmp_path, *(f"images/val/{index:02}.png" for index in range(2)))
     assert fit(data, "data.on_error=skip") == 3
-    assert "more than data.on_error=skip passes over" in capsys.readouterr().err
+    assert "at most 10 % with data.on_error=skip" in capsys.readouterr().err
 
 
 def test_damage_within_the_data_is_found_by_the_manifest(tmp_path, data, capsys):
