@@ -57,15 +57,15 @@ class BoundaryCounts:
         """
         if pred.shape != truth.shape:
             raise ValueError(
-                f"pred is {pred.shape}, but truth is {truth.shape}.\nExpected: ids of one shape."
+                f"pred is {pred.shape}, but truth is {truth.shape}; expected one shape"
             )
         scored = truth != IGNORE_INDEX
         for ids in (pred, truth):
             highest = int(ids.max(initial=0, where=scored))
             if highest >= self.num_classes:
                 raise ValueError(
-                    f"pred or truth contains the invalid class id {highest}.\n"
-                    f"Expected: 0..{self.num_classes - 1}, or {IGNORE_INDEX} for ignored truth."
+                    f"the invalid class id {highest}: expected 0..{self.num_classes - 1}, or "
+                    f"{IGNORE_INDEX} in the truth for ignored pixels"
                 )
         pred = np.where(scored, pred, IGNORE_INDEX).astype(np.uint8)
         wrong = (pred != truth) & scored

@@ -99,5 +99,7 @@ def test_the_docstring_names_every_backbone_and_head():
 
 
 def test_swapped_arguments_of_load_weights_are_reported():
-    with pytest.raises(ConfigError, match=r"got a str as the model(.|\n)*load_weights\(model, path"):
+    with pytest.raises(
+        ConfigError, match=r"got a str as the model(.|\n)*load_weights\(model, path"
+    ):
         load_weights("a.pth", create_model("hrnet_w18_small_v1"))
