@@ -125,7 +125,7 @@ def test_a_perfect_prediction_scores_1_and_an_absent_class_has_no_score():
 def test_an_invalid_id_is_refused_unless_the_truth_is_ignored(label):
     pred, truth = np.full((3, 4), label, np.uint8), np.zeros((3, 4), np.uint8)
     counts = BoundaryCounts(2)
-    with pytest.raises(ValueError, match=rf"invalid class id {label}.\nExpected: 0\.\.1"):
+    with pytest.raises(ValueError, match=rf"invalid class id {label}: expected 0\.\.1"):
         counts.update(pred, truth)
     counts.update(pred, np.full((3, 4), IGNORE_INDEX, np.uint8))
     assert counts.pixels.sum() == 0
