@@ -2,7 +2,8 @@
 
 It knows one branch, main, and its current commit. Files of `.safetensors` and `.pth` are LFS
 files; others are regular git files. The Xet transfer is missing: the client needs
-HF_HUB_DISABLE_XET=1, because an installed hf-xet has no LFS fallback for uploads.
+HF_HUB_DISABLE_XET=1 for uploads, because an installed hf-xet has no LFS fallback. Downloads use
+Xet only if the server sends X-Xet-Hash.
 """
 
 import base64
@@ -94,7 +95,8 @@ class _Handler(BaseHTTPRequestHandler):
         path = unquote(urlsplit(self.path).path)
         self.hub.requests.append((self.command, path))
         self.extra: dict[str, str] = {}
-        body = self._body()
+        self.token = self.headers.get("Authorization", "").removeprefix("Bearer ")
+        body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
         model = r"/api/models/([^/]+/[^/]+)"
         for pattern, answer in (
             (r"/([^/]+/[^/]+)/resolve/([^/]+)/(.+)", self._resolve),
@@ -116,16 +118,6 @@ class _Handler(BaseHTTPRequestHandler):
 
     do_HEAD = do_GET = do_POST = do_PUT = _route
 
-    def _body(self) -> bytes:
-        if self.headers.get("Transfer-Encoding") == "chunked":
-            parts = []
-            while size := int(self.rfile.readline(), 16):
-                parts.append(self.rfile.read(size))
-                self.rfile.readline()
-            self.rfile.readline()
-            return b"".join(parts)
-        return self.rfile.read(int(self.headers.get("Content-Length", 0)))
-
     def _send(self, status: int, body: bytes = b"", sent: int | None = None) -> None:
         """Send `self.extra` and a body; `sent` limits it to fewer bytes than Content-Length."""
         self.send_response(status)
@@ -139,10 +131,9 @@ class _Handler(BaseHTTPRequestHandler):
         self.extra["Content-Type"] = "application/json"
         self._send(status, json.dumps(content).encode())
 
-    def _error(self, status: int, code: str = "", message: str = "") -> None:
-        """Send an error by the headers that the client reads its exception from."""
-        self.extra |= {"X-Error-Code": code} if code else {}
-        self.extra |= {"X-Error-Message": message} if message else {}
+    def _error(self, status: int, text: str, kind: str = "Code") -> None:
+        """Send an error with the header from which the client selects its exception."""
+        self.extra[f"X-Error-{kind}"] = text
         self._send(status)
 
     def _refused(self, repository: str, revision: str | None = None) -> bool:
@@ -152,13 +143,12 @@ class _Handler(BaseHTTPRequestHandler):
         expects. Over https the client also takes a 401 without a code as RepoNotFound.
         """
         required = self.hub.required_token(repository)
-        token = self.headers.get("Authorization", "").removeprefix("Bearer ")
         if repository not in self.hub.repos:
             self._error(404, "RepoNotFound")
-        elif required and not token:
+        elif required and not self.token:
             self._error(401, "GatedRepo" if repository in self.hub.gated else "RepoNotFound")
-        elif required and token != required:
-            self._error(401, message=INVALID_TOKEN)
+        elif required and self.token != required:
+            self._error(401, INVALID_TOKEN, "Message")
         elif revision not in (None, "main", self.hub.commit_of(repository)):
             self._error(404, "RevisionNotFound")
         else:
@@ -174,33 +164,31 @@ class _Handler(BaseHTTPRequestHandler):
             self._error(404, "EntryNotFound")
             return
         etag = f'"{object_id(path, content)}"'
-        self.extra |= {"ETag": etag, "Accept-Ranges": "bytes"}
+        self.extra["ETag"] = etag
         if path.endswith(LARGE):
             self.extra |= {"X-Linked-Etag": etag, "X-Linked-Size": str(len(content))}
         if (repository, path) in self.hub.corrupted:
             content = content[:-1] + bytes([content[-1] ^ 1])
-        if self.command == "HEAD":
-            self._send(200, content)
-            return
-        limit, self.hub.break_after = self.hub.break_after, None
-        start = re.match(r"bytes=(\d+)-", self.headers.get("Range", ""))
-        first = int(start[1]) if start else 0
-        if start:
+        limit = None
+        if self.command == "GET":
+            limit, self.hub.break_after = self.hub.break_after, None
+        if start := re.match(r"bytes=(\d+)-", self.headers.get("Range", "")):
+            first = int(start[1])
             self.hub.resumed.append(first)
             self.extra["Content-Range"] = f"bytes {first}-{len(content) - 1}/{len(content)}"
-        self._send(206 if start else 200, content[first:], limit)
+            self._send(206, content[first:], limit)
+        else:
+            self._send(200, content, limit)
 
     def _files(self, repository: str) -> list[dict[str, Any]]:
-        """Return all files of a repository as entries of the recursive tree."""
+        """Return all files of a repository, with the keys of the tree and of model_info."""
         entries = []
         for path, content in self.hub.repos[repository].items():
             oid, size = object_id(path, content), len(content)
-            lfs = {"lfs": {"oid": oid, "sha256": oid, "size": size, "pointerSize": 130}}
-            entries.append(
-                {"type": "file", "path": path, "rfilename": path, "size": size}
-                | {"oid": oid, "blobId": oid}
-                | (lfs if path.endswith(LARGE) else {})
-            )
+            entry: dict[str, Any] = {"type": "file", "path": path, "size": size, "oid": oid}
+            if path.endswith(LARGE):
+                entry["lfs"] = {"oid": oid, "sha256": oid, "size": size, "pointerSize": 130}
+            entries.append({**entry, "rfilename": path, "blobId": oid})
         return entries
 
     def _tree(self, _: bytes, repository: str, revision: str) -> None:
@@ -209,32 +197,27 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _info(self, _: bytes, repository: str, revision: str | None) -> None:
         if not self._refused(repository, revision):
-            commit, private = (
-                self.hub.commit_of(repository),
-                bool(self.hub.required_token(repository)),
-            )
-            siblings = self._files(repository)
-            self._json({"id": repository, "sha": commit, "private": private, "siblings": siblings})
+            private = self.hub.required_token(repository) is not None
+            facts = {"id": repository, "sha": self.hub.commit_of(repository), "private": private}
+            self._json({**facts, "siblings": self._files(repository)})
 
     def _whoami(self, _: bytes) -> None:
-        token = self.headers.get("Authorization", "").removeprefix("Bearer ")
-        owners = [name for name, required in self.hub.tokens.items() if required == token]
+        owners = [name for name, token in self.hub.tokens.items() if token == self.token]
         if owners:
             self._json({"type": "user", "name": owners[0].partition("/")[0], "orgs": []})
         else:
-            self._error(401, message=INVALID_TOKEN)
+            self._error(401, INVALID_TOKEN, "Message")
 
     def _create(self, body: bytes) -> None:
         content = json.loads(body)
         repository = f"{content.get('organization') or 'me'}/{content['name']}"
-        token = self.headers.get("Authorization", "").removeprefix("Bearer ")
-        if token != (self.hub.required_token(repository) or token):
-            self._error(401, message=INVALID_TOKEN)
+        if self.token != (self.hub.required_token(repository) or self.token):
+            self._error(401, INVALID_TOKEN, "Message")
             return
         exists = repository in self.hub.repos
         self.hub.repos.setdefault(repository, {})
-        if content.get("visibility") == "private" and token and not exists:
-            self.hub.tokens[repository] = token
+        if content.get("visibility") == "private" and self.token and not exists:
+            self.hub.tokens[repository] = self.token
         self._json({"url": f"{self.hub.url}/{repository}"}, 409 if exists else 200)
 
     def _validate(self, body: bytes) -> None:
