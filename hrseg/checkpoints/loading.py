@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from hrseg.checkpoints.hub import fetch, is_remote, resolve
 from hrseg.checkpoints.integrity import whole_checkpoint
 from hrseg.checkpoints.metadata import read_metadata
-from hrseg.checkpoints.origins import FAMILIES, MARK, Found, State, foreign, recognise
+from hrseg.checkpoints.origins import FAMILIES, MARK, Found, State, read_other_network, recognise
 from hrseg.checkpoints.reading import read_checkpoint
 from hrseg.checkpoints.runs import checkpoint_at
 from hrseg.config.schema import Config
@@ -137,7 +137,7 @@ def compare(
     if f"backbone.{MARK}" in expected:
         network = _without_unused(model, recognise(raw, source, origin))
     else:
-        network = foreign(raw, origin)
+        network = read_other_network(raw, origin)
     if purpose == "initialise" and "head.aux_head.0.weight" in expected:
         network = _regions_from_fcn(network)
     state = network.state

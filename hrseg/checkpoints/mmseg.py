@@ -49,23 +49,23 @@ BIASED = {
 RESTORE = "hrseg_restore"  # file entry with the exact original biases and means, written by hrseg
 
 
-def from_mmseg(state: Mapping[str, Tensor], kept: Any = None) -> tuple[State, list[str]]:
+def from_mmseg(state: Mapping[str, Tensor], originals: Any = None) -> tuple[State, list[str]]:
     """Return the tensors under hrseg's names, and notes on each change.
 
     Args:
         state: tensors under mmseg's names.
-        kept: the entry RESTORE of the same file, if any.
+        originals: the entry RESTORE of the same file, if any.
     """
     names = {theirs: ours for ours, theirs in {**FCN, **OCR}.items()}
     renamed = {_renamed(name, names): tensor for name, tensor in state.items()}
-    kept = kept if isinstance(kept, Mapping) else {}
+    originals = originals if isinstance(originals, Mapping) else {}
     notes = []
     for bias, mean in BIASED.items():
         weight = renamed.get(bias.replace(".bias", ".weight"))
         if weight is None or bias in renamed:
             continue
-        if _are_originals(kept.get(bias), kept.get(mean), renamed.get(mean)):
-            renamed |= {bias: kept[bias], mean: kept[mean]}
+        if _are_originals(originals.get(bias), originals.get(mean), renamed.get(mean)):
+            renamed |= {bias: originals[bias], mean: originals[mean]}
             continue
         renamed[bias] = weight.new_zeros(weight.shape[:1])
         notes.append(f"{bias} set to 0: this convolution of an mmseg head has no bias")
@@ -100,9 +100,9 @@ def to_mmseg(state: Mapping[str, Tensor]) -> tuple[State, State]:
 
 def refuse_other_heads(state: Mapping[str, Tensor], origin: str) -> None:
     """Raise ConfigError if the mmseg head is neither FCN nor OCR."""
-    known = (*FCN.values(), *OCR.values())
+    supported = (*FCN.values(), *OCR.values())
     for name in state:
-        if name.startswith("decode_head.") and not name.startswith(known):
+        if name.startswith("decode_head.") and not name.startswith(supported):
             raise ConfigError(
                 f"{origin} is an mmseg file with an unsupported head ({name}).\n"
                 f"Expected: an FCN head ({', '.join(part[:-1] for part in FCN.values())}),\n"

@@ -48,7 +48,7 @@ def recognise(raw: Mapping[str, Any], source: str, origin: str) -> Found:
     """
     find({"auto": None, **FAMILIES}, source, "source of weights")
     if isinstance(raw.get("hrseg"), Mapping) and not any(MARK in key for key in _tensors(raw)):
-        return foreign(raw, origin)
+        return read_other_network(raw, origin)
     state = _network(raw, origin)
     possible, reason = _families(state, Path(origin).name)
     family = possible[0] if source == "auto" else source
@@ -72,7 +72,7 @@ def recognise(raw: Mapping[str, Any], source: str, origin: str) -> Found:
     return Found(family, renamed, notes)
 
 
-def foreign(raw: Mapping[str, Any], origin: str) -> Found:
+def read_other_network(raw: Mapping[str, Any], origin: str) -> Found:
     """Return the tensors of a network other than an HRNet, with unchanged names.
 
     A file with neither `backbone.` nor `head.` in its names is read as a backbone.
