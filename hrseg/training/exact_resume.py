@@ -75,7 +75,7 @@ class ExactState(Callback):
                 "dropout differs from an uninterrupted run"
             )
         if trainer.is_global_zero and state["rows"] < _rows(self.metrics):
-            # The later rows belong to steps that are repeated.
+            # The later rows belong to repeated steps.
             lines = self.metrics.read_bytes().splitlines(keepends=True)
             write_bytes(self.metrics, b"".join(lines[: state["rows"] + 1]))
 

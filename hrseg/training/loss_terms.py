@@ -25,7 +25,7 @@ class LossTerm(nn.Module):
 
     Raises:
         ConfigError: an unknown loss or output, another `ignore_index` than 255, or, in a forward
-            pass, a loss that is not a scalar.
+            pass, a non-scalar loss.
     """
 
     def __init__(self, spec: Loss, model: nn.Module) -> None:
