@@ -11,7 +11,7 @@ from hrseg.utils.constants import IGNORE_INDEX
 
 
 class CrossEntropy(nn.Module):
-    """Mean cross-entropy over the pixels that are not ignored.
+    """Mean cross-entropy over all pixels except ignored ones.
 
     Args:
         class_weights: one weight per class, 0 or positive, used as by `torch.nn.CrossEntropyLoss`;

@@ -172,7 +172,7 @@ class ExchangeModule(nn.Module):
 
 
 def _exchange(channels: list[int], source: int, target: int) -> nn.Module:
-    """Return layers from stream `source` to the channels, and if coarser the size, of `target`."""
+    """Return layers from stream `source` to the channels and, if coarser, the size of `target`."""
     if source == target:
         return nn.Identity()
     if source > target:

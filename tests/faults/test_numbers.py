@@ -89,7 +89,7 @@ def train(harm, policy, precision):
     kept = [torch.load(path, weights_only=True)["image"][0]
             for path in (folder / "bad_batches").glob(f"step{harm.step}-*.pt")]  # fmt: skip
     image, stop = items[harm.step]["image"], policy == "stop"
-    counted = "1 of this epoch's batches held only ignored pixels" in message and not error
+    counted = "1 of this epoch's batches contain only ignored pixels" in message and not error
     named = f"(images: {harm.step}.png)" in message and kept and kept[0].equal(image)
     holds = {
         "the saved checkpoint has only finite values": whole,
