@@ -1,4 +1,4 @@
-"""Quoted messages of the troubleshooting page occur in the source."""
+"""Quoted messages of the documentation occur in the source."""
 
 import ast
 import re
@@ -10,6 +10,12 @@ from tests.paths import ROOT
 
 TEXT = (PAGES / "troubleshooting.md").read_text(encoding="utf-8")
 QUOTES = re.findall(r"^### `(.+)`$", TEXT, re.MULTILINE)
+# The items of "What can go wrong": - **"message"**: cause and fix.
+OTHERS = [
+    (path.name, " ".join(quote.split()))
+    for path in sorted(PAGES.rglob("*.md"))
+    for quote in re.findall(r'^- \*\*"([^"]+)"', path.read_text(encoding="utf-8"), re.MULTILINE)
+]
 
 
 def strings(node):
@@ -44,6 +50,11 @@ def occurs(quote, source):
 @pytest.mark.parametrize("quote", QUOTES)
 def test_a_quoted_message_is_in_the_source(quote, source):
     assert occurs(quote, source), f"troubleshooting.md quotes a message that hrseg lacks: {quote}"
+
+
+@pytest.mark.parametrize(("page", "quote"), OTHERS)
+def test_a_message_quoted_by_another_page_is_in_the_source(page, quote, source):
+    assert occurs(quote, source), f"{page} quotes a message that hrseg lacks: {quote}"
 
 
 def test_a_message_that_is_not_in_the_source_is_found(source):
