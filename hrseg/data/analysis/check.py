@@ -18,7 +18,7 @@ from hrseg.data.datamodule import SegmentationDataModule
 from hrseg.data.dataset import Files, exif_note, pair_label, size_fix
 from hrseg.data.images import header_of, header_size, printable_path, read_image
 from hrseg.data.masks import ReadMask
-from hrseg.data.workers import WatchedLoader, at
+from hrseg.data.workers import WatchedLoader, report_sample
 from hrseg.errors import DataError
 from hrseg.utils.constants import IGNORE_INDEX
 
@@ -194,7 +194,7 @@ class PairCheck(Dataset[Split]):
 
     def __getitem__(self, index: int) -> Split:
         """Read both files whole, and return their contents; a fault raises nothing."""
-        at(index)
+        report_sample(index)
         image, mask = self.files[index]
         pair = Split()
         try:

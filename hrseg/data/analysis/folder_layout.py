@@ -13,7 +13,7 @@ from PIL import Image
 from hrseg.data.analysis.unpaired_files import IMAGE, MASK, explain
 from hrseg.data.datasets.folder import SPLIT
 from hrseg.data.images import FORMATS, SUFFIXES
-from hrseg.data.pairing import find_files, read_list, refuse_folder
+from hrseg.data.pairing import find_files, raise_unlisted, read_list
 from hrseg.errors import DataError
 
 LIST_FOLDERS = ("", "splits/", "lists/", "ImageSets/Segmentation/")
@@ -98,7 +98,7 @@ def _with_left_out(root: Path, layout: Layout, folders: Mapping[Path, list[Path]
 def _folders(root: Path) -> Iterator[tuple[Path, list[Path]]]:
     """Yield every folder below root that holds images itself, and those; links are followed."""
     seen: set[str] = set()
-    for parent, folders, names in os.walk(root, onerror=refuse_folder, followlinks=True):
+    for parent, folders, names in os.walk(root, onerror=raise_unlisted, followlinks=True):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         if (real := os.path.realpath(parent)) in seen:  # a link to a folder above would not end
             folders.clear()
