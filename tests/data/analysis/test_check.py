@@ -73,7 +73,7 @@ def test_workers_find_what_one_process_finds(root):
     ("mask", "words"),
     [
         (np.zeros((*SIZE, 3), np.uint8), ["coloured image (RGB)", "SegNet's CamVid"]),
-        (np.full(SIZE, 254, np.uint8), ["unknown id 254 (3072 pixels)", "0..11", "get them again"]),
+        (np.full(SIZE, 254, np.uint8), ["unknown id 254 (3072 pixels)", "0..11", "Fix: download"]),
         (np.zeros((20, 64), np.uint8), ["64x20", "image 64x48", "export the mask again"]),
         (None, ["cannot be read", "copy it again"]),
     ],
