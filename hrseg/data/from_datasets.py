@@ -98,12 +98,13 @@ class _Datasets(SegmentationDataModule):
         self.sources = {self.train_split: train, self.val_split: val}
 
     def mask_reader(self) -> ReadMask:
-        raise ConfigError("from_datasets: there are no mask files to read.")
+        raise ConfigError("from_datasets: the data set has no mask files.")
 
     def dataset(self, split: str, train: bool = False) -> SegmentationDataset:
         if split not in self.sources:
             raise ConfigError(
-                f"from_datasets: there is no split {split!r}.\nExpected: {', '.join(self.sources)}."
+                f"from_datasets: split {split!r} does not exist.\n"
+                f"Expected: {', '.join(self.sources)}."
             )
         transform = self.transform if train else None
         return _Pairs(self.sources[split], split, self.num_classes, transform, self.seed)

@@ -102,7 +102,7 @@ class TrainSampler(EpochSampler):
     Each global batch has the same samples for any number of processes. An image drawn by class
     replaces the image at its position; the other positions stay unchanged.
 
-    Example:
+    Examples:
         >>> sampler = TrainSampler(range(10), world=2, rank=0, seed=3, batch_size=4)
         >>> len(sampler), len({key.index for key in sampler})
         (4, 4)

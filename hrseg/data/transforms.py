@@ -51,7 +51,7 @@ class TrainTransform:
     Raises:
         ConfigError: invalid scales. `DataOptions` checks the other arguments.
 
-    Example:
+    Examples:
         >>> transform = TrainTransform((32, 48))
         >>> image, mask = np.zeros((64, 64, 3), np.uint8), np.zeros((64, 64), np.uint8)
         >>> [array.shape for array in transform(image, mask, seeds=(304, 0, 7))]

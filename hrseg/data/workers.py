@@ -191,7 +191,7 @@ class WatchedLoader(DataLoader[T]):
             done.set()
 
     def _kill_hanging(self, done: threading.Event) -> None:
-        """Kill the workers if none of them makes progress, so that torch stops waiting."""
+        """Kill the workers if all of them hang, so that torch stops waiting."""
         workers, idle_checks, board = self._workers, 0, self._board[:]
         while idle_checks < _CHECKS:
             if done.wait(self.patience / _CHECKS):

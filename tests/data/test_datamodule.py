@@ -109,7 +109,7 @@ def test_equal_images_in_both_splits_are_an_error(root):
         CamVid(str(root), batch_size=2, val_split="train", **SMALL).check()
 
 
-def test_check_of_validation_needs_no_training_images(tmp_path):
+def test_check_of_validation_works_without_training_images(tmp_path):
     root = make_camvid(tmp_path, train=0, val=1)
     data = CamVid(str(root), **SMALL)
     data.check("validate")

@@ -69,7 +69,7 @@ def test_lines_are_names_paths_or_pairs_of_paths(tmp_path):
     ]  # fmt: skip
 
 
-def test_pairs_of_paths_need_no_folders_of_images_and_masks(tmp_path):
+def test_pairs_of_paths_work_without_folders_of_images_and_masks(tmp_path):
     root = tree(tmp_path, "left/a.png", "gt/a_id.png")
     assert read(root, "left/a.png gt/a_id.png") == [("left/a.png", "gt/a_id.png")]
 
@@ -102,7 +102,7 @@ def test_missing_and_empty_lists_are_errors(tmp_path):
     with pytest.raises(DataError, match=r"list .*train\.txt does not exist"):
         read_list(tmp_path, "train.txt", tmp_path, tmp_path)
     with pytest.raises(DataError, match=r"train\.txt lists no images"):
-        read(tmp_path, "\n# nothing\n")
+        read(tmp_path, "\n# empty\n")
 
 
 def test_list_from_a_windows_editor_is_read(tmp_path):

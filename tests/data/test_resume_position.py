@@ -19,19 +19,19 @@ class Recorder(pl.LightningModule):
     def __init__(self, stop_after=None):
         super().__init__()
         self.weight = torch.nn.Parameter(torch.zeros(1))
-        self.seen, self.stop_after = [], stop_after
+        self.samples, self.stop_after = [], stop_after
 
     def training_step(self, batch, batch_idx):
-        self.seen.append((self.current_epoch, *batch["name"], int(batch["image"].sum())))
+        self.samples.append((self.current_epoch, *batch["name"], int(batch["image"].sum())))
         return self.weight.sum()
 
     def on_train_batch_start(self, batch, batch_idx):
-        if len(self.seen) == self.stop_after:
+        if len(self.samples) == self.stop_after:
             self.trainer.save_checkpoint(self.trainer.default_root_dir + "/state.ckpt")
             raise InterruptedError
 
     def on_train_batch_end(self, outputs, batch, batch_idx):
-        if -len(self.seen) == (self.stop_after or 0):
+        if -len(self.samples) == (self.stop_after or 0):
             self.trainer.save_checkpoint(self.trainer.default_root_dir + "/state.ckpt")
             raise InterruptedError
 
@@ -47,7 +47,7 @@ def train(root, folder, module, state=None, exact=False, **arguments):
     callbacks = [ExactState(Path(folder))] if exact else []
     trainer = silent_trainer(folder, max_epochs=3, limit_val_batches=0, callbacks=callbacks)
     trainer.fit(module, data, ckpt_path=state, weights_only=True)
-    return module.seen
+    return module.samples
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")
@@ -65,7 +65,7 @@ def test_training_resumes_with_the_next_sample(done, between, uniform, workers, 
         train(root, tmp_path, first, workers=workers, **options)
     state = tmp_path / "state.ckpt"
     rest = train(root, tmp_path, Recorder(), state=state, workers=workers, **options)
-    assert first.seen == whole[:done]
+    assert first.samples == whole[:done]
     assert rest == whole[done:]
     assert len(whole) == 9
 
@@ -83,4 +83,4 @@ def test_another_batch_size_within_an_epoch_is_refused(tmp_path):
 def test_overfit_batches_train_with_lightnings_own_loader(camvid):
     data, module = CamVid(str(camvid), batch_size=2, crop_size=(32, 40), workers=1), Recorder()
     silent_trainer(camvid, max_epochs=2, limit_val_batches=0, overfit_batches=1).fit(module, data)
-    assert [epoch for epoch, *_ in module.seen] == [0, 1]
+    assert [epoch for epoch, *_ in module.samples] == [0, 1]

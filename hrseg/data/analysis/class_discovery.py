@@ -77,7 +77,7 @@ def find_classes(
     """Return the classes of the masks, with names and palette of classes.json if given.
 
     Raises:
-        DataError: no classes, more than 254, or ids that are not classes.
+        DataError: no classes, more than 254, or invalid ids.
     """
     return (_color_classes if survey.kinds["colour"] else _id_classes)(survey, names, palette)
 
@@ -141,7 +141,7 @@ def _id_classes(survey: Survey, names: Sequence[str], palette: Sequence[Color] |
 
 
 def _check_class_ids(survey: Survey, ids: list[int]) -> None:
-    """Raise DataError for masks that are all ignored, of instances, of 16 bits, or interpolated."""
+    """Raise DataError for ignored masks, or ids of instances, of 16 bits, or interpolated."""
     if not ids:
         raise DataError("the masks contain only 255.\nExpected: ids 0..254 of classes.")
     if len(ids) > IGNORE_INDEX:

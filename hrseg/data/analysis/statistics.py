@@ -61,7 +61,7 @@ def median_frequency_weights(pixels: npt.ArrayLike, surroundings: npt.ArrayLike)
         pixels: pixels of each class.
         surroundings: pixels of the images with each class.
 
-    Example:
+    Examples:
         >>> median_frequency_weights([50, 25, 10], [100, 100, 100]).tolist()
         [0.5, 1.0, 2.5]
     """
@@ -95,7 +95,7 @@ def _share(pixels: npt.ArrayLike) -> Floats:
 
 def _median_over(frequency: Floats) -> Floats:
     """Return the median of the positive values divided by each of them; NaN for 0."""
-    weights, seen = np.full(len(frequency), np.nan), frequency > 0
-    if seen.any():
-        weights[seen] = np.median(frequency[seen]) / frequency[seen]
+    weights, positive = np.full(len(frequency), np.nan), frequency > 0
+    if positive.any():
+        weights[positive] = np.median(frequency[positive]) / frequency[positive]
     return weights

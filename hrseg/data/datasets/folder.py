@@ -190,8 +190,8 @@ def read_classes(root: Path) -> tuple[list[str], Colors | None]:
             "Expected: the folder of the data set. Fix: data.root=/path"
         )
     raise DataError(
-        f"There are no class names: data.class_names is empty, and {root} has no classes.json or "
-        "classes.txt with names.\nExpected: the names in the order of the ids.\n"
+        f"The data set has no class names: data.class_names is empty, and {root} has no "
+        "classes.json or classes.txt with names.\nExpected: the names in the order of the ids.\n"
         "Fix: for example data.class_names=[road,building]"
     )
 

@@ -11,7 +11,7 @@ from hrseg.data.pairing import find_files, read_official_list, suggest_root
 from hrseg.errors import DataError
 from hrseg.utils.constants import IGNORE_INDEX
 
-# The archives unpack into a folder of their own name or beside it; mmsegmentation's layout is flat.
+# Archives unpack with or without a folder of their name; mmsegmentation's layout is flat.
 IMAGE_FOLDERS = ("TrainVal_images", "TrainVal_images/TrainVal_images", "", "Testing_images",
                "Testing_images/Testing_images")  # fmt: skip
 MASK_FOLDERS = (

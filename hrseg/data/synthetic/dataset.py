@@ -84,7 +84,7 @@ class Synthetic(SegmentationDataModule):
         return pair_files(self.root / "images" / split, self.root / "masks" / split)
 
     def mask_reader(self) -> MaskReader:
-        """Return a reader of ids 0..8; 255 (the camera's own car) is ignored."""
+        """Return a reader of ids 0..8; 255 (the car with the camera) is ignored."""
         table = id_table(self.num_classes, ignore_ids=[IGNORE_INDEX])
         return MaskReader(table, f"Fix: delete {self.root}; hrseg draws it again.")
 

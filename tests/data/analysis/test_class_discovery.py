@@ -138,7 +138,7 @@ def test_names_of_void_are_ignored_at_any_position():
         ["sky", "road"], {1: 0, 2: 1}, (0, 255))  # fmt: skip
 
 
-def test_too_few_names_get_placeholders_and_a_warning():
+def test_missing_names_are_placeholders_with_a_warning():
     classes = find_classes(survey({0: 5, 1: 4, 2: 1, 3: 1}), ["sky", "road"])
     assert classes.names == ["sky", "road", "class_2", "class_3"]
     assert "2 class names" in classes.warnings[0]

@@ -68,25 +68,25 @@ def test_missing_images_and_val_within_trainval_are_warnings(tree):
     assert "trainval contains val: scores are too high" in messages
 
 
-def break_tree(root, how):
-    if how == "no gtFine":
+def break_tree(root, fault):
+    if fault == "no gtFine":
         shutil.rmtree(root / "gtFine")
-    elif how == "unpacked apart":
+    elif fault == "unpacked apart":
         (root / "archive").mkdir()
         (root / "gtFine").rename(root / "archive/gtFine")
-    elif how == "only colours":
+    elif fault == "only colours":
         for path in (root / "gtFine").rglob("*_labelIds.png"):
             path.rename(path.with_name(path.name.replace("labelIds", "color")))
-    elif how == "wrong suffix":
+    elif fault == "wrong suffix":
         for path in (root / "leftImg8bit").rglob("*.png"):
             path.rename(path.with_name(path.name.replace("_leftImg8bit", "")))
     else:
-        folder = "gtFine" if how == "one mask missing" else "leftImg8bit"
+        folder = "gtFine" if fault == "one mask missing" else "leftImg8bit"
         next((root / folder / "val").rglob("*.png")).unlink()
 
 
 @pytest.mark.parametrize(
-    ("how", "message"),
+    ("fault", "message"),
     [
         ("no gtFine", "gtFine/val does not exist.\nExpected: leftImg8bit and gtFine in"),
         ("unpacked apart", "Expected: leftImg8bit and gtFine in"),
@@ -102,8 +102,8 @@ def break_tree(root, how):
         ),
     ],
 )
-def test_a_wrong_tree_is_an_error_with_the_fix(tree, how, message):
-    break_tree(tree, how)
+def test_a_wrong_tree_is_an_error_with_the_fix(tree, fault, message):
+    break_tree(tree, fault)
     with pytest.raises(DataError, match=message) as error:
         data(tree).files("val")
     assert str(error.value).count("\n") < 3

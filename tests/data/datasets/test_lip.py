@@ -93,14 +93,14 @@ def test_the_official_squash_keeps_the_whole_image_at_scale_1(tree):
     assert (item["mask"].numpy() == raw[rows][:, columns]).mean() > 0.98
 
 
-def break_tree(root, how):
+def break_tree(root, fault):
     masks = root / "TrainVal_parsing_annotations"
-    if how == "no masks":
+    if fault == "no masks":
         masks.rename(root / "elsewhere")
-    elif how == "list names more":
+    elif fault == "list names more":
         with (root / "TrainVal_images/val_id.txt").open("a") as file:
             file.write("100034_483681\n")
-    elif how == "no images":
+    elif fault == "no images":
         for path in (root / "TrainVal_images/val_images").iterdir():
             path.unlink()
     else:
@@ -109,7 +109,7 @@ def break_tree(root, how):
 
 
 @pytest.mark.parametrize(
-    ("how", "split", "message"),
+    ("fault", "split", "message"),
     [
         ("no masks", "val", r"folder .*TrainVal_parsing_annotations/val_segm.* does not exist"),
         ("list names more", "val",
@@ -118,8 +118,8 @@ def break_tree(root, how):
         ("visualised", "val", "is a coloured image"),
     ],
 )  # fmt: skip
-def test_a_wrong_tree_is_an_error_with_the_fix(tree, how, split, message):
-    break_tree(tree, how)
+def test_a_wrong_tree_is_an_error_with_the_fix(tree, fault, split, message):
+    break_tree(tree, fault)
     with pytest.raises(DataError, match=message) as error:
         data(tree, val_split=split).check("validate")
     assert str(error.value).count("\n") < 3

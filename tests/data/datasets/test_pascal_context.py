@@ -97,20 +97,20 @@ def test_masks_certainly_in_hrsegs_order_override_a_list_of_names(tmp_path):
     assert len(module.files("val")) == 32
 
 
-def break_tree(root, how):
+def break_tree(root, fault):
     path = root / "SegmentationClassContext" / "2008_300000.png"
-    if how == "no masks":
+    if fault == "no masks":
         path.parent.rename(root / "elsewhere")
-    elif how == "no list":
+    elif fault == "no list":
         (root / "ImageSets/SegmentationContext/val.txt").write_text("")
-    elif how == "one missing":
+    elif fault == "one missing":
         path.unlink()
     else:
         Image.fromarray(np.asarray(Image.open(path)).astype(np.uint16) + 400).save(path)
 
 
 @pytest.mark.parametrize(
-    ("how", "message"),
+    ("fault", "message"),
     [
         (
             "no masks",
@@ -127,7 +127,7 @@ def break_tree(root, how):
         ("16 bit", "contains ids up to 459"),
     ],
 )
-def test_a_wrong_tree_is_an_error_with_the_fix(tree, how, message):
-    break_tree(tree, how)
+def test_a_wrong_tree_is_an_error_with_the_fix(tree, fault, message):
+    break_tree(tree, fault)
     with pytest.raises(DataError, match=message):
         data(tree).check("validate")
