@@ -186,5 +186,5 @@ def test_a_file_of_a_later_version_is_refused(corpus, data, monkeypatch, capsys,
     for command in commands:
         assert main([*command, str(folder if "--resume" in command else folder / name)]) == 2
         error = capsys.readouterr().err
-        assert f"was written by hrseg {corpus.name}, " in error and "Upgrade" in error
+        assert f"was written by hrseg {corpus.name} " in error and "pgrade" in error
         assert len(error.splitlines()) <= 4

@@ -1,6 +1,7 @@
 """Upload of a model folder to the Hugging Face Hub: the network part of `hrseg push`."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from huggingface_hub import CommitOperationAdd, HfApi, errors
@@ -18,6 +19,8 @@ def upload(folder: Path, files: Sequence[Path], repository: str, private: bool) 
     api = HfApi(library_name="hrseg", library_version=__version__)
     kept = f"The folder {folder} stays; `hrseg push` uploads it again."
     try:
+        with suppress(errors.RepositoryNotFoundError):
+            api.model_info(repository, timeout=10)  # the calls below have no timeout
         api.create_repo(repository, private=private, exist_ok=True)
         added = [CommitOperationAdd(str(f.relative_to(folder)), f) for f in files]
         message = f"Upload by hrseg {__version__}"
