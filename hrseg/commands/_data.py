@@ -11,7 +11,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from hrseg.config.schema import Config
-from hrseg.data.analysis.check import Fault, Split, find_split, look_through
+from hrseg.data.analysis.check import Fault, Split, check_splits, find_split
 from hrseg.data.analysis.statistics import split_stats
 from hrseg.data.cache_writer import verify_cache, write_cache
 from hrseg.data.checksums import NAME, Manifest, write_manifest
@@ -155,7 +155,7 @@ def _read_files(
         workers = min(processors(), sum(len(split.files) for split in splits))
     began = time.monotonic()
     bar = partial(track, description="looking at files")
-    look_through(splits, data.mask_reader(), workers, data.worker_timeout, bar)
+    check_splits(splits, data.mask_reader(), workers, data.worker_timeout, bar)
     return time.monotonic() - began
 
 

@@ -1,10 +1,10 @@
-"""Data sets: each is a LightningDataModule with plain arguments.
+"""Data sets: LightningDataModules with plain arguments.
 
 Batches are `{"image": uint8 RGB (B, 3, H, W), "mask": class ids (B, H, W), 255 = ignored, "name"}`,
-for evaluation one image each. `from_datasets` makes them of any map-style dataset.
+with one image each for evaluation. `from_datasets` wraps any map-style dataset.
 
 A new data set is a file in `datasets/`, a row in `DATASETS`, a model in config/schema.py and a
-config; outside of this package a subclass of `SegmentationDataModule` with
+config. Outside of this package it is a subclass of `SegmentationDataModule` with the decorator
 `@hrseg.data.register("name")`.
 """
 

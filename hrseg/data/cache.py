@@ -1,7 +1,7 @@
 """Cache of decoded images and masks in memory-mapped shards.
 
-The first line of `index.jsonl` has the format and the identity of the mask reader. Each further
-line is an `Entry`. `cache_writer.py` writes it.
+The first line of `index.jsonl` has the format and the identity of the mask reader. Each other line
+is an `Entry`. `cache_writer.py` writes the cache.
 """
 
 import hashlib
@@ -24,16 +24,23 @@ from hrseg.utils.constants import IGNORE_INDEX
 Pair = tuple[Path, Path | None]
 _Count = Annotated[int, Field(ge=0)]
 
-INDEX, FORMAT = "index.jsonl", 2  # 1: without EXIF orientations
+INDEX, FORMAT = "index.jsonl", 2  # format 1 had no EXIF orientations
 
 
 @dataclass(frozen=True)
 class Entry:
-    """An image and its mask in the cache; `files` are relative to the data set's root if below it.
+    """Image and mask in the cache.
 
-    `stats` are (bytes, modification time in ns), `sources` the sha256 of the files, `size` is
-    (height, width). From byte `offset` the shard has the image (H, W, 3), then the train ids
-    (H, W); `content` is their sha256.
+    At byte `offset` the shard has the image (H, W, 3), then the train ids (H, W).
+
+    Attributes:
+        files: image and mask, relative to the data set's root if below it.
+        stats: (bytes, modification time in ns) of each file.
+        sources: sha256 of each file.
+        size: (height, width) of the image.
+        shard: number of the shard.
+        offset: first byte in the shard.
+        content: sha256 of the bytes in the shard.
     """
 
     files: Annotated[tuple[str, ...], Field(min_length=1, max_length=2)]
@@ -46,7 +53,7 @@ class Entry:
 
     @property
     def length(self) -> int:
-        """Number of bytes."""
+        """Number of bytes in the shard."""
         return self.size[0] * self.size[1] * (3 if len(self.files) == 1 else 4)
 
 
@@ -54,40 +61,43 @@ class Cache:
     """Reader of a cache; each process opens the shards that it needs."""
 
     def __init__(self, folder: Path, root: Path, read_mask: ReadMask) -> None:
-        """Read the index of a cache that `write_cache` made of the data set at `root`.
+        """Read the index of a cache that `write_cache` wrote of the data set at `root`.
 
-        Raises ConfigError for a missing cache, another format or other masks; DataError for damage.
+        Raises:
+            ConfigError: the cache is missing, of another format, or of other masks.
+            DataError: the index is damaged.
         """
         self.folder, self.root = folder, root
         if not (folder / INDEX).is_file():
             raise ConfigError(
                 f"{folder.absolute()} is not a cache of decoded images.\n"
-                "Make it, `hrseg data cache` with this data.cache, or do without: data.cache=null."
+                "Expected: a folder written by `hrseg data cache`.\n"
+                "Fix: run `hrseg data cache` with this data.cache, or set data.cache=null."
             )
         self.entries = _read_index(folder, read_mask)
         self._maps: dict[int, mmap.mmap] = {}
 
     def __getstate__(self) -> dict[str, Any]:
-        """Return the state without open shards, for spawned processes."""
         return {**self.__dict__, "_maps": {}}
 
     def check(self, files: Sequence[Pair]) -> None:
-        """Raise DataError unless the cache has these pairs, as they are now."""
-        missing = [pair for pair in files if not self.holds(pair)]
+        """Raise DataError unless the cache contains the current state of these pairs."""
+        missing = [pair for pair in files if not self.contains(pair)]
         if missing:
-            known = self.key(missing[0])[0] in self.entries
+            changed = " (changed since)" * (self.key(missing[0])[0] in self.entries)
             raise DataError(
-                f"{len(missing)} of {len(files)} images are not in the cache {self.folder} as they "
-                f"are now, e.g. {missing[0][0]}{' (changed since)' if known else ''}\n"
-                "Bring it up to date: hrseg data cache with the same config and data.cache."
+                f"{len(missing)} of {len(files)} images are not in the cache {self.folder} "
+                f"in their current state, e.g. {missing[0][0]}{changed}.\n"
+                "Expected: a cache of all images.\n"
+                "Fix: update it: `hrseg data cache` with the same config and data.cache."
             )
         for shard in {self.entry(pair[0]).shard for pair in files}:
             self._map(shard)
 
-    def holds(self, pair: Pair, exactly: bool = False) -> bool:
-        """Return whether a pair is in the cache as its files are now.
+    def contains(self, pair: Pair, exactly: bool = False) -> bool:
+        """Return whether the cache contains the current state of a pair's files.
 
-        If only the time of a file differs, compare its content, unless `exactly`.
+        If only the time of a file differs, compare the content, unless `exactly`.
         """
         entry = self.entries.get(self.key(pair)[0])
         if entry is None or entry.files != self.key(pair):
@@ -99,7 +109,7 @@ class Cache:
         return sizes and sources_of(pair) == entry.sources
 
     def read(self, image: Path) -> tuple[Array, Array]:
-        """Return image (H, W, 3) and train ids (H, W), read-only, mapped from the disk."""
+        """Return image (H, W, 3) and train ids (H, W), read-only and memory-mapped."""
         entry = self.entry(image)
         (height, width), pixels = entry.size, entry.size[0] * entry.size[1]
         data = self.data(entry)
@@ -109,7 +119,7 @@ class Cache:
         return rgb, data[3 * pixels :].reshape(height, width)
 
     def key(self, pair: Pair) -> tuple[str, ...]:
-        """Return the paths relative to the root if below it, so that both can move."""
+        """Return the paths, relative to the root if below it: data set and cache can move."""
         paths, root = [path.absolute() for path in pair if path], self.root.absolute()
         return tuple(
             (path.relative_to(root) if path.is_relative_to(root) else path).as_posix()
@@ -121,7 +131,7 @@ class Cache:
         return self.entries[self.key((image, None))[0]]
 
     def data(self, entry: Entry) -> Array:
-        """Return the bytes of an entry, mapped from the disk."""
+        """Return the bytes of an entry, memory-mapped."""
         return np.frombuffer(self._map(entry.shard), np.uint8, entry.length, entry.offset)
 
     def _map(self, shard: int) -> mmap.mmap:
@@ -131,8 +141,8 @@ class Cache:
             size = path.stat().st_size if path.is_file() else 0
             if size < end:
                 raise DataError(
-                    f"{path} has {size:,} bytes, {end:,} were written to it: it was cut off.\n"
-                    f"Remove {self.folder} and make the cache again: hrseg data cache."
+                    f"{path} has {size:,} bytes: it was cut off.\nExpected: {end:,} bytes.\n"
+                    f"Fix: remove {self.folder} and run `hrseg data cache` again."
                 )
             with path.open("rb") as file:
                 self._maps[shard] = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
@@ -144,9 +154,9 @@ def _read_index(folder: Path, read_mask: ReadMask) -> dict[str, Entry]:
     head, *lines = path.read_text("utf-8").split("\n")[:-1] or [""]
     if head != header(read_mask):
         raise ConfigError(
-            f"{path} is not an index of a cache of this hrseg, or its masks were read with "
-            "other classes, ids or colours.\n"
-            "Make another one: hrseg data cache with data.cache=ANOTHER_FOLDER."
+            f"{path} does not fit this config.\nExpected: the index of a cache of this hrseg "
+            "version, with the same classes, ids and colours.\n"
+            "Fix: write another cache: `hrseg data cache` with data.cache=ANOTHER_FOLDER."
         )
     parse, entries = TypeAdapter(Entry).validate_json, {}
     for number, line in enumerate(lines, 2):
@@ -154,20 +164,24 @@ def _read_index(folder: Path, read_mask: ReadMask) -> dict[str, Entry]:
             entry = parse(line)
         except ValidationError as error:
             raise DataError(
-                f"{path}, line {number}: damaged.\nRemove {folder} and make the cache again: "
-                "hrseg data cache."
+                f"{path}, line {number} is damaged.\nExpected: the file as written.\n"
+                f"Fix: remove {folder} and run `hrseg data cache` again."
             ) from error
         entries[entry.files[0]] = entry
     return entries
 
 
 def header(read_mask: ReadMask) -> str:
-    """Return the first line of an index: the format, and a hash of the mask reader's identity."""
+    """Return the first line of an index: the format, and a hash of the mask reader's identity.
+
+    Raises:
+        ConfigError: the mask reader has no identity.
+    """
     identity = getattr(read_mask, "identity", None)
     if identity is None:
         raise ConfigError(
-            f"{read_mask!r} does not describe how it reads masks: a cache cannot be checked.\n"
-            "Give it an `identity` string that changes with the ids, or leave data.cache out."
+            f"{read_mask!r} has no `identity`, so a cache of its masks cannot be checked.\n"
+            "Expected: a string that changes with the ids. Fix: add it, or leave out data.cache."
         )
     digest = hashlib.sha256(str(identity).encode()).hexdigest()
     return json.dumps({"hrseg_cache": FORMAT, "masks": digest})

@@ -1,4 +1,7 @@
-"""Writer of the cache of decoded images. A killed writer resumes: index lines follow their data."""
+"""Writer of the cache of decoded images.
+
+An index line is written after its data, so that a killed writer can resume.
+"""
 
 import hashlib
 import json
@@ -18,9 +21,9 @@ from hrseg.utils.files import write_bytes
 
 Track = Callable[[Iterable[Entry], int], Iterable[Entry]]
 
-PAGE = 4096  # pairs begin on a page of memory
-SHARD = 2**31  # bytes
-BATCH = 16  # pairs between two waits for the disk
+PAGE = 4096  # bytes of a memory page; pairs begin on one
+SHARD = 2**31  # bytes of a shard at most
+BATCH = 16  # pairs between two fsync calls
 
 
 def write_cache(
@@ -31,17 +34,26 @@ def write_cache(
     workers: int = 1,
     track: Track = lambda entries, total: entries,
 ) -> int:
-    """Bring a cache up to date; return the number of decoded or compared pairs.
+    """Update a cache; return the number of decoded or compared pairs.
 
-    `workers` threads decode. `track` wraps the entries as they come, for a progress bar.
-    DataError: an unreadable file. ConfigError: no room, another writer, or a cache of other masks.
+    Args:
+        folder: folder of the cache.
+        root: root of the data set.
+        files: pairs to store.
+        read_mask: path -> train ids (H, W), with an `identity`.
+        workers: number of threads that decode.
+        track: wraps the finished entries and their total, for a progress bar.
+
+    Raises:
+        DataError: an unreadable file.
+        ConfigError: a full disk, another writer, or a cache of other masks.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with _locked(folder):
-            _begin(folder, read_mask)
+            _prepare_index(folder, read_mask)
             cache = Cache(folder, root, read_mask)
-            planned = list(_plan(cache, [pair for pair in files if not cache.holds(pair, True)]))
+            planned = list(_plan(cache, [pair for pair in files if not cache.contains(pair, True)]))
             with ThreadPoolExecutor(max(workers, 1)) as pool:
                 written = pool.map(
                     lambda part: _write_pair(cache, part[0], part[1], read_mask), planned
@@ -52,9 +64,9 @@ def write_cache(
                     pool.shutdown(cancel_futures=True)
     except OSError as error:
         raise ConfigError(
-            f"cannot write the cache {folder.absolute()}: {error.strerror}.\n"
-            "Finished pairs stay. Make room or choose another folder, data.cache=FOLDER, and "
-            "repeat the command."
+            f"The cache {folder.absolute()} cannot be written: {error.strerror}.\n"
+            "Expected: a writable folder with enough space. Finished pairs are kept.\n"
+            "Fix: free space, or set data.cache=FOLDER; then repeat the command."
         ) from error
     return len(planned)
 
@@ -62,7 +74,12 @@ def write_cache(
 def verify_cache(
     folder: Path, root: Path, read_mask: ReadMask, track: Track = lambda entries, total: entries
 ) -> list[Entry]:
-    """Read every byte; remove damaged pairs and return them. DataError: a shard was cut off."""
+    """Read every byte; remove damaged pairs and return them.
+
+    Raises:
+        ConfigError: the cache is missing, or another process writes it.
+        DataError: a shard was cut off.
+    """
     cache = Cache(folder, root, read_mask)
     with _locked(folder):
         entries = track(cache.entries.values(), len(cache.entries))
@@ -84,12 +101,12 @@ def _write_pair(cache: Cache, pair: Pair, entry: Entry, read_mask: ReadMask) -> 
     with shard_path(cache.folder, entry.shard).open("r+b") as file:
         file.seek(entry.offset)
         file.write(data)
-    size = image.shape[0], image.shape[1]  # maybe turned by EXIF
+    size = image.shape[0], image.shape[1]  # after the EXIF orientation
     return replace(entry, sources=sources, size=size, content=_digest(data))
 
 
 def _plan(cache: Cache, pairs: Sequence[Pair]) -> Iterator[tuple[Pair, Entry]]:
-    """Yield each pair with an entry behind the data in the cache."""
+    """Yield each pair with an entry after the data in the cache."""
     shard, offset = max(
         ((e.shard, e.offset + e.length) for e in cache.entries.values()), default=(0, 0)
     )
@@ -105,7 +122,7 @@ def _plan(cache: Cache, pairs: Sequence[Pair]) -> Iterator[tuple[Pair, Entry]]:
 
 
 def _append(folder: Path, entries: Iterable[Entry]) -> None:
-    """Write lines of the index, each after its data."""
+    """Append the entries to the index, each after its data is on the disk."""
     waiting: list[Entry] = []
 
     def commit() -> None:
@@ -124,7 +141,7 @@ def _append(folder: Path, entries: Iterable[Entry]) -> None:
             if len(waiting) == BATCH:
                 commit()
     finally:
-        commit()  # the finished pairs, after an unreadable file or Ctrl-C
+        commit()  # also after an unreadable file or Ctrl-C
 
 
 def _line(entry: Entry) -> str:
@@ -135,8 +152,8 @@ def _digest(data: bytes | memoryview) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def _begin(folder: Path, read_mask: ReadMask) -> None:
-    """Write the first line of a new index; cut off a last line that a killed writer left torn."""
+def _prepare_index(folder: Path, read_mask: ReadMask) -> None:
+    """Write the first line of a new index, or cut off an incomplete last line."""
     index = folder / INDEX
     lines = index.read_bytes() if index.is_file() else b""
     whole = lines[: lines.rfind(b"\n") + 1]
@@ -148,7 +165,7 @@ def _begin(folder: Path, read_mask: ReadMask) -> None:
 
 @contextmanager
 def _locked(folder: Path) -> Iterator[None]:
-    """Refuse a second writer; the lock ends with the process."""
+    """Lock the cache until the end of the block or process; ConfigError: another writer."""
     try:
         import fcntl
     except ImportError:  # Windows
@@ -158,5 +175,8 @@ def _locked(folder: Path) -> Iterator[None]:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
-            raise ConfigError(f"another process is writing the cache {folder}: wait.") from error
+            raise ConfigError(
+                f"Another process is writing the cache {folder}.\n"
+                "Expected: one writer. Fix: wait until it has finished."
+            ) from error
         yield

@@ -1,4 +1,4 @@
-"""Base DataModule of all data sets: loaders, samplers, and checks before training."""
+"""Base DataModule of the data sets: loaders, samplers, and checks before training."""
 
 import warnings
 from collections.abc import Mapping
@@ -28,15 +28,18 @@ from hrseg.utils.text import some
 
 
 class SegmentationDataModule(LightningDataModule):
-    """Base of the data sets: a child defines its class facts, `files` and `mask_reader`.
+    """Base of the data sets: a subclass defines class facts, `files` and `mask_reader`.
 
-    `root` is the folder of the data set; for the options see `DataOptions`. After `setup`
-    `train_dataset` has augmented crops, `val_dataset` and `test_dataset` have whole images. Batches
-    are those of `hrseg.SegmentationTask`.
+    After `setup`, `train_dataset` has augmented crops; `val_dataset` and `test_dataset` have whole
+    images. Batches have the form of `hrseg.SegmentationTask`.
 
-    `transform` is an own augmentation of the crops, called after hrseg's: an albumentations
-    pipeline, or a function (image=, mask=) -> {"image", "mask"}, uint8 of the crop's size. Padding
-    of a mask has to be 255 (`fill_mask=255`). The draws of albumentations are those of the sample.
+    Args:
+        root: folder of the data set.
+        transform: custom augmentation of the crops, called after hrseg's: an albumentations
+            pipeline, or a function (image=, mask=) -> {"image", "mask"}, uint8 of the crop's size.
+            Masks have to be padded with 255 (`fill_mask=255`). Random draws of albumentations use
+            the seed of the sample.
+        options: see `DataOptions`.
     """
 
     class_names: tuple[str, ...] = ()  # one per train id
@@ -46,13 +49,12 @@ class SegmentationDataModule(LightningDataModule):
     expected_images: ClassVar[Mapping[str, int]] = {}  # official number of images of each split
     unions: ClassVar[Mapping[str, tuple[str, ...]]] = {}  # {"trainval": ("train", "val")}
     submission_ids: tuple[int, ...] | None = None  # raw id of each class for a benchmark's server
-    image_suffix: str = ""  # end of the stems of images that their masks lack
-    mask_suffix: str = ""  # end of the stems of masks
+    image_suffix: str = ""  # end of the stems of images, not of masks
+    mask_suffix: str = ""  # end of the stems of masks, not of images
 
     def __init__(
         self, root: str, transform: Pipeline | None = None, **options: Unpack[DataOptions]
     ) -> None:
-        """Keep the arguments; nothing is read yet."""
         super().__init__()
         chosen = complete(options)
         cache, manifest = chosen["cache"], chosen["manifest"]
@@ -82,22 +84,23 @@ class SegmentationDataModule(LightningDataModule):
 
     @property
     def num_classes(self) -> int:
-        """The number of classes, without ignore."""
+        """Number of classes, without ignored pixels."""
         return len(self.class_names)
 
     def files(self, split: str) -> Files:
-        """Return the (image, mask) paths of a split, in a fixed order; None for a missing mask.
+        """Return the (image, mask) paths of a split, in a fixed order; None for no mask.
 
-        DataError: missing folders, no images, or unpaired files.
+        Raises:
+            DataError: missing folders, no images, or unpaired files.
         """
         raise NotImplementedError
 
     def mask_reader(self) -> ReadMask:
-        """Return a function: path of a mask -> train ids."""
+        """Return a function: path of a mask -> train ids (H, W), 255 = ignore."""
         raise NotImplementedError
 
     def dataset(self, split: str, train: bool = False) -> SegmentationDataset:
-        """Return a split as items; augmented crops if `train`, else whole images."""
+        """Return the dataset of a split: augmented crops if `train`, else whole images."""
         files = [pair for part in self.unions.get(split, (split,)) for pair in self.files(part)]
         transform = self.transform if train else None
         dataset = SegmentationDataset(files, self.mask_reader(), transform, self.seed)
@@ -107,13 +110,16 @@ class SegmentationDataModule(LightningDataModule):
         return dataset
 
     def check(self, stage: str = "fit", devices: int = 1, accumulated: int = 1) -> None:
-        """Find what would stop a run later: names, every header, a sample of pixels, the overlap.
+        """Check the data before a run: pairs, every header, a sample of pixels, and the overlap.
 
-        The stage "fit" checks the training and validation splits, "validate" and "test" their own.
-        `devices` processes share a batch, in as many `accumulated` parts per step.
+        Args:
+            stage: "fit" checks the training and validation splits; "validate" and "test" check
+                their own split.
+            devices: number of processes that share a batch.
+            accumulated: number of accumulated batches per step.
 
         Raises:
-            DataError: the first fault, and how to repair it.
+            DataError: the first fault, with the fix.
             ConfigError: fewer training images than one batch, or an indivisible batch.
         """
         self.prepare_data()
@@ -128,37 +134,37 @@ class SegmentationDataModule(LightningDataModule):
                 if bare and dataset is not self.test_dataset:
                     raise DataError(
                         f"{len(bare)} of {len(dataset)} images of split {split} have no mask, e.g. "
-                        f"{bare[0]}\nexpected a split with masks to train or score on; "
-                        "`hrseg test` predicts without."
+                        f"{bare[0]}.\nExpected: a split with masks to train or score on.\n"
+                        "Fix: add the masks. `hrseg test` predicts without masks."
                     )
-                self._note_absent_names(check_files(dataset), dataset)
+                self._warn_of_absent_classes(check_files(dataset), dataset)
                 if note := self.shortfall(split, len(dataset)):
                     warnings.warn(note, stacklevel=2)
         if self.train_dataset is not None:
             self._batch_per_step(devices, accumulated)
             self._check_overlap()
-        self.setup(stage)  # last: class_uniform reads every mask
+        self.setup(stage)  # last, as class_uniform reads every mask
 
-    def _note_absent_names(self, ids: set[int], dataset: SegmentationDataset) -> None:
-        """Warn about the user's class names that the sample of the training masks lacks."""
+    def _warn_of_absent_classes(self, ids: set[int], dataset: SegmentationDataset) -> None:
+        """Warn of the user's classes without a pixel in the sample of training masks."""
         if dataset is not self.train_dataset or not dataset.files or type(self).class_names:
             return
         if absent := [name for train, name in enumerate(self.class_names) if train not in ids]:
             warnings.warn(
                 f"classes without a pixel in a sample of the training masks: {some(absent, 5)}. "
-                "`hrseg data check` counts all",
+                "`hrseg data check` counts all masks",
                 stacklevel=2,
             )
 
     def shortfall(self, split: str, count: int) -> str | None:
-        """Return a note if a split has another number of images than the official one."""
+        """Return a note if the number of images of a split is not the official number."""
         expected = self.expected_images.get(split, count)
         if expected == count:
             return None
         return f"split {split} in {self.root}: {count} images, the official data set has {expected}"
 
     def setup(self, stage: str | None = None) -> None:
-        """Pair the files of the splits of a stage; for `class_uniform` read every mask."""
+        """Pair the files of a stage's splits; for `class_uniform` read every training mask."""
         self._pair(stage)
         if self.train_dataset is not None and self.class_uniform and self.class_draw is None:
             train = self.train_dataset
@@ -166,8 +172,8 @@ class SegmentationDataModule(LightningDataModule):
             self.class_draw = ClassDraw(self.class_uniform, images)
 
     def train_dataloader(self) -> DataLoader[dict[str, Any]]:
-        """Return shuffled batches of crops: this process's share, the ragged last batch dropped."""
-        assert self.train_dataset is not None, "setup('fit') comes first"
+        """Return this process's share of the shuffled batches of crops, without a partial batch."""
+        assert self.train_dataset is not None, "call setup('fit') first"
         rank, world = self._rank()
         per_step = self._batch_per_step(
             world, self.trainer.accumulate_grad_batches if self.trainer else 1
@@ -189,19 +195,19 @@ class SegmentationDataModule(LightningDataModule):
         return self._evaluation_loader(self.test_dataset)
 
     def state_dict(self) -> dict[str, int]:
-        """Return the position of the training in its data, which Lightning saves in checkpoints."""
-        # If the loader saved it, Lightning would restore it after `estimated_stepping_batches` has
-        # begun to read the first epoch.
+        """Return the resume position in the training data, which Lightning saves in checkpoints."""
+        # Lightning restores a loader's state too late: `estimated_stepping_batches` has already
+        # started to read the first epoch.
         return self.train_loader.position() if self.train_loader is not None else {}
 
     def load_state_dict(self, state_dict: dict[str, int]) -> None:
-        """Make the training loader begin at a state of `state_dict`."""
+        """Resume the training loader at a result of `state_dict`."""
         self.resumed = state_dict
 
     def _pair(self, stage: str | None) -> None:
         if stage == "test":
             self.test_dataset = self.test_dataset or self.dataset(self.test_split)
-            self.test_dataset.skips = False  # a server wants a mask of every image
+            self.test_dataset.skips = False  # a submission needs a mask of every image
             return
         if self.val_dataset is None:
             self.val_dataset = self._cached(self.dataset(self.val_split))
@@ -209,7 +215,7 @@ class SegmentationDataModule(LightningDataModule):
             self.train_dataset = self._cached(self.dataset(self.train_split, train=True))
 
     def _cached(self, dataset: SegmentationDataset) -> SegmentationDataset:
-        """Check the cache and its sources, if there is one, and read from it."""
+        """Make the dataset read from the cache, if set, after a check of the cache."""
         if self.cache is not None:
             cache = Cache(self.cache, self.root, dataset.read_mask)
             cache.check(dataset.files)
@@ -223,7 +229,7 @@ class SegmentationDataModule(LightningDataModule):
     def _evaluation_loader(
         self, dataset: SegmentationDataset | None
     ) -> WatchedLoader[dict[str, Any]]:
-        assert dataset is not None, "setup comes first"
+        assert dataset is not None, "call setup first"
         rank, world = self._rank()
         return self._loader(dataset, EvaluationSampler(dataset, world, rank), 1)
 
@@ -239,29 +245,30 @@ class SegmentationDataModule(LightningDataModule):
             drop_last=dataset.transform is not None,
             pin_memory=torch.cuda.is_available(),
             persistent_workers=self.workers > 0,
-            # Its own: the number of loaders made must not change what training draws.
+            # A generator per loader, so that the number of loaders does not change random draws.
             generator=torch.Generator().manual_seed(self.seed),
         )
 
     def _rank(self) -> tuple[int, int]:
-        """Return (rank, number) of this process among those that share an epoch."""
+        """Return (rank, number) of the processes that share an epoch."""
         trainer = self.trainer
         return (trainer.global_rank, trainer.world_size) if trainer is not None else (0, 1)
 
     def _batch_per_step(self, devices: int, accumulated: int) -> int:
-        """Return the batch of one device and one forward pass."""
+        """Return the batch size of one device and one forward pass."""
         shares = devices * accumulated
         if self.batch_size % shares:
             raise ConfigError(
-                f"batch_size {self.batch_size} is global and cannot be divided by {devices} "
+                f"data.batch_size {self.batch_size} is global and cannot be divided by {devices} "
                 f"devices x {accumulated} accumulated batches.\n"
-                f"Choose a multiple of {shares}, or another number of devices."
+                f"Expected: a multiple of {shares}. Fix: change it, or the number of devices."
             )
         count = len(self.train_dataset or ())
         if count < self.batch_size:
             raise ConfigError(
                 f"{count} training images in {self.root} are fewer than one batch of "
-                f"{self.batch_size}.\nLower data.batch_size to {count} or less, or add images."
+                f"{self.batch_size}.\nExpected: at least one batch. "
+                f"Fix: lower data.batch_size to {count} or less, or add images."
             )
         return self.batch_size // shares
 
@@ -271,12 +278,13 @@ class SegmentationDataModule(LightningDataModule):
         both = [image for image, _ in self.val_dataset.files if image.resolve() in train]
         if both and self.val_split in self.unions.get(self.train_split, ()):
             warnings.warn(
-                f"{self.train_split} contains {self.val_split}: its score does not hold for new "
+                f"split {self.train_split} contains {self.val_split}: scores are too high for new "
                 "images",
                 stacklevel=2,
             )
         elif both:
             raise DataError(
                 f"{len(both)} images are in the training and in the validation split, e.g. "
-                f"{both[0]}\nScores would be flattering: remove them from one of the two."
+                f"{both[0]}.\nExpected: different images, as scores would be too high.\n"
+                "Fix: remove them from one of the splits."
             )

@@ -15,7 +15,7 @@ from hrseg.data.cache import Cache
 from hrseg.data.checksums import Manifest, digest_of
 from hrseg.data.images import Array, header_of, header_size, printable_path, read_image
 from hrseg.data.masks import ReadMask
-from hrseg.data.workers import at
+from hrseg.data.workers import report_sample
 from hrseg.errors import DataError
 from hrseg.utils.constants import IGNORE_INDEX
 from hrseg.utils.text import one_line
@@ -104,7 +104,7 @@ class SegmentationDataset(Dataset[dict[str, Any]]):
 
     def read(self, index: int) -> tuple[Array, Array]:
         """Return image (H, W, 3) and mask (H, W) of a pair; DataError: unreadable files."""
-        at(index)
+        report_sample(index)
         if self.cache is not None:
             return self.cache.read(self.files[index][0])
         if self.manifest is not None:

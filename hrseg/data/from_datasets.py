@@ -1,4 +1,4 @@
-"""DataModule for map-style datasets of (image, mask): torchvision, Hugging Face, your own."""
+"""DataModule for map-style datasets of (image, mask): torchvision, Hugging Face, custom."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,16 +14,16 @@ from hrseg.data.images import Array
 from hrseg.data.masks import ReadMask, wrong_ids
 from hrseg.data.options import DataOptions
 from hrseg.data.transforms import Pipeline
-from hrseg.data.workers import at
+from hrseg.data.workers import report_sample
 from hrseg.errors import ConfigError, DataError
 from hrseg.utils.constants import IGNORE_INDEX
 from hrseg.utils.validation import check_different
 
 _NEEDS_FILES = ("cache", "manifest", "class_uniform", "on_error")
 _EXPECTED = (
-    "Expected (image, mask) or a dict with these keys: the image uint8 RGB, as a PIL image, an "
-    "array (H, W, 3) or a tensor (3, H, W); the mask class ids (H, W), 255 = ignore.\n"
-    "Fix: leave out ToTensor, Normalize and random transforms; hrseg does these."
+    "Expected: (image, mask) or a dict with these keys. The image is uint8 RGB: a PIL image, an "
+    "array (H, W, 3) or a tensor (3, H, W). The mask has class ids (H, W), 255 = ignore.\n"
+    "Fix: remove ToTensor, Normalize and random transforms; hrseg does these."
 )
 
 
@@ -47,7 +47,7 @@ def from_datasets(
     """Return a DataModule that trains on crops of `train` and validates on `val`.
 
     An item is (image, mask), or a dict with the keys "image" and "mask". An image is uint8 RGB: a
-    PIL image, an array (H, W, 3) or a tensor (3, H, W). A mask holds class ids: a PIL image, an
+    PIL image, an array (H, W, 3) or a tensor (3, H, W). A mask has class ids: a PIL image, an
     array or a tensor (H, W); 255 is ignored. Scaling, crops, flips and resume work as for files.
 
     Args:
@@ -55,12 +55,12 @@ def from_datasets(
         val: dataset to validate on; its images may differ in size.
         class_names: one name per class id.
         palette: RGB colour per class; default: distinct colours.
-        flip_pairs: classes that swap when an image is mirrored.
-        transform: own augmentation of the crops; see `SegmentationDataModule`.
+        flip_pairs: class ids that swap when an image is mirrored.
+        transform: custom augmentation of the crops; see `SegmentationDataModule`.
         options: see `DataOptions`; `cache`, `manifest`, `class_uniform` and `on_error` need files.
 
     Raises:
-        ConfigError: an unknown option, or one that needs files.
+        ConfigError: an unknown option, or an option that needs files.
 
     Examples:
         >>> import numpy as np
@@ -73,6 +73,7 @@ def from_datasets(
     if needs_files := [name for name in _NEEDS_FILES if name in options]:
         raise ConfigError(
             f"from_datasets: {needs_files[0]} needs image and mask files.\n"
+            f"Expected: options other than {', '.join(_NEEDS_FILES)}.\n"
             "Fix: leave it out, or use hrseg.data.Folder."
         )
     return _Datasets(train, val, class_names, palette, flip_pairs, transform, options)
@@ -97,19 +98,20 @@ class _Datasets(SegmentationDataModule):
         self.sources = {self.train_split: train, self.val_split: val}
 
     def mask_reader(self) -> ReadMask:
-        raise ConfigError("from_datasets: masks come from the dataset, not from files.")
+        raise ConfigError("from_datasets: the data set has no mask files.")
 
     def dataset(self, split: str, train: bool = False) -> SegmentationDataset:
         if split not in self.sources:
             raise ConfigError(
-                f"from_datasets: no split {split!r}. Expected one of: {', '.join(self.sources)}."
+                f"from_datasets: split {split!r} does not exist.\n"
+                f"Expected: {', '.join(self.sources)}."
             )
         transform = self.transform if train else None
         return _Pairs(self.sources[split], split, self.num_classes, transform, self.seed)
 
 
 class _Pairs(SegmentationDataset):
-    """Items of a map-style dataset as those of `SegmentationDataset`."""
+    """Map-style dataset with the items of `SegmentationDataset`."""
 
     def __init__(
         self,
@@ -136,10 +138,10 @@ class _Pairs(SegmentationDataset):
         """Return image (H, W, 3) and mask (H, W) of one item, uint8.
 
         Raises:
-            DataError: the item is not as `from_datasets` expects it.
+            DataError: the item has another form than `from_datasets` describes.
         """
-        at(index)
-        item, where = self.source[index], self.label(index)
+        report_sample(index)
+        item, label = self.source[index], self.label(index)
         if isinstance(item, Mapping) and {"image", "mask"} <= item.keys():
             image, mask = item["image"], item["mask"]
         elif isinstance(item, (tuple, list)) and len(item) == 2:
@@ -148,38 +150,38 @@ class _Pairs(SegmentationDataset):
             keys = (
                 f" with the keys {', '.join(map(str, item))}" if isinstance(item, Mapping) else ""
             )
-            raise DataError(f"{where} is a {type(item).__name__}{keys}.\n{_EXPECTED}")
-        pixels, ids = _image(image, where), _mask(mask, where)
+            raise DataError(f"{label} is a {type(item).__name__}{keys}.\n{_EXPECTED}")
+        pixels, ids = _image(image, label), _mask(mask, label)
         if pixels.shape[:2] != ids.shape:
             raise DataError(
-                f"{where}: the image is {pixels.shape[:2]}, the mask {ids.shape} (height, width).\n"
-                "Expected the same size."
+                f"{label}: the image is {pixels.shape[:2]}, the mask {ids.shape} (height, width).\n"
+                "Expected: the same size."
             )
         if wrong := wrong_ids(ids, self.num_classes):
             raise DataError(
-                f"{where}: the mask has the ids {', '.join(map(str, wrong))}.\n"
-                f"Expected 0..{self.num_classes - 1}, one per class name, or {IGNORE_INDEX}."
+                f"{label}: the mask has the ids {', '.join(map(str, wrong))}.\n"
+                f"Expected: 0..{self.num_classes - 1}, one per class name, or {IGNORE_INDEX}."
             )
         return pixels, ids.astype(np.uint8)
 
 
-def _image(value: Any, where: str) -> Array:
+def _image(value: Any, label: str) -> Array:
     array = np.array(value.convert("RGB")) if isinstance(value, Image.Image) else np.asarray(value)
     if isinstance(value, torch.Tensor) and array.ndim == 3 and array.shape[0] == 3:
         array = array.transpose(1, 2, 0)
     if array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] != 3:
-        raise DataError(f"{where}: the image is {array.dtype} {array.shape}.\n{_EXPECTED}")
+        raise DataError(f"{label}: the image is {array.dtype} {array.shape}.\n{_EXPECTED}")
     return np.ascontiguousarray(array)
 
 
-def _mask(value: Any, where: str) -> Array:
+def _mask(value: Any, label: str) -> Array:
     array = np.asarray(value)
     if array.ndim == 3 and array.shape[0] == 1:
         array = array[0]
     if array.ndim != 2 or array.dtype.kind not in "iu":
-        raise DataError(f"{where}: the mask is {array.dtype} {array.shape}.\n{_EXPECTED}")
+        raise DataError(f"{label}: the mask is {array.dtype} {array.shape}.\n{_EXPECTED}")
     return array
 
 
 def _no_file(path: Path) -> Array:
-    raise DataError(f"{path}: this dataset has no files")
+    raise DataError(f"{path}: this dataset has no files.")

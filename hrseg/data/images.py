@@ -192,7 +192,7 @@ def read_png(data: bytes, rgb: bool) -> Array | None:
     from rasterio.errors import NotGeoreferencedWarning, RasterioError
     from rasterio.io import MemoryFile
 
-    # A search for files beside the image would take longer than the decoding.
+    # A search for sidecar files would take longer than the decoding.
     settings = {"GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR", "GDAL_PAM_ENABLED": "NO"}
     try:
         with warnings.catch_warnings(), rasterio.Env(**settings):

@@ -94,7 +94,7 @@ def id_table(
     Raises:
         ConfigError: too many classes, or ids out of range.
 
-    Example:
+    Examples:
         >>> table = id_table(2, {7: 0, 8: 1}, ignore_ids=[0])
         >>> table[[7, 8, 0, 9]].tolist()
         [0, 1, 255, -1]

@@ -1,4 +1,4 @@
-"""Options that all data sets share, with their defaults and limits."""
+"""Options of all data sets, with defaults and limits."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -49,5 +49,5 @@ DEFAULTS = {name: field.default for name, field in OptionsModel.model_fields.ite
 
 
 def complete(options: DataOptions) -> DataOptions:
-    """Return all options, with defaults; ConfigError: an unknown option or a wrong value."""
+    """Return all options, with defaults; ConfigError: an unknown option or an invalid value."""
     return cast(DataOptions, dict(OptionsModel(**options)))

@@ -1,4 +1,4 @@
-"""Samplers: the order of an epoch, class-balanced sampling, and the share of each process."""
+"""Samplers: order of an epoch, class-balanced sampling, and the share of each process."""
 
 import warnings
 from collections.abc import Iterator, Mapping, Sequence, Sized
@@ -14,21 +14,24 @@ from hrseg.data.dataset import Files, Key
 from hrseg.data.masks import ReadMask
 from hrseg.errors import DataError
 from hrseg.utils.console import track
+from hrseg.utils.constants import IGNORE_INDEX
 from hrseg.utils.text import some
 
 
 @dataclass(frozen=True)
 class ClassDraw:
-    """Draw of a class, all with the same probability, and of an image with that class.
+    """Class-balanced sampling: draw a class uniformly, then an image with that class.
 
-    `share` of the samples, 0..1, are drawn so; `images` is a result of `images_by_class`.
+    Args:
+        share: share of the samples drawn by class, 0..1.
+        images: class -> indices of its images, by `images_by_class`.
     """
 
     share: float
     images: Mapping[int, Sequence[int]]
 
     def draw(self, random: np.random.Generator) -> tuple[int, int] | None:
-        """Return (image, class), or None for the other samples."""
+        """Return (image, class), or None for a sample not drawn by class."""
         if random.random() >= self.share:
             return None
         classes = list(self.images)
@@ -40,10 +43,12 @@ class ClassDraw:
 def images_by_class(
     files: Files, read_mask: ReadMask, class_names: Sequence[str], workers: int = 0
 ) -> dict[int, list[int]]:
-    """Return class -> indices of the images with it; warn about classes in no image.
+    """Read all masks in `workers` threads; return class -> indices of the images with it.
 
-    All masks are read, in as many threads as `workers`. DataError: an unreadable mask, or no mask
-    with a class.
+    Warn about classes without an image.
+
+    Raises:
+        DataError: a mask is unreadable, or no mask contains a class.
     """
 
     def classes_of(mask: Path | None) -> list[int]:
@@ -59,26 +64,26 @@ def images_by_class(
     absent = [name for train, name in enumerate(class_names) if train not in images]
     if not images:
         raise DataError(
-            f"class_uniform: none of {len(files)} training masks holds a class.\n"
-            "Expected ids below 255, which is ignored. Do the masks need an id_map?"
+            f"class_uniform: none of {len(files)} training masks contains a class.\n"
+            f"Expected: ids below {IGNORE_INDEX}, which is ignored. Fix: set data.id_map."
         )
     if absent:
         warnings.warn(
             f"class_uniform never draws {len(absent)} of {len(class_names)} classes, which no "
-            f"training mask holds: {some(absent, 5)}",
+            f"training mask contains: {some(absent, 5)}",
             stacklevel=2,
         )
     return dict(sorted(images.items()))
 
 
 class EpochSampler(DistributedSampler[Key]):
-    """This process's share of an epoch, as keys; the base of training and evaluation.
+    """Base of the samplers: one process's share of an epoch, as keys.
 
-    A DistributedSampler by type, so that Lightning sets its epoch and never replaces it.
+    It is a DistributedSampler, so that Lightning sets its epoch and never replaces it.
     """
 
     def __init__(self, dataset: Sized, world: int = 1, rank: int = 0, seed: int = 0) -> None:
-        """Select the share of process `rank` of `world`."""
+        """Select the share of process `rank` of `world` processes."""
         super().__init__(dataset, world, rank, seed=seed)  # type: ignore[arg-type]
         self.size = len(dataset)
 
@@ -92,10 +97,15 @@ class EpochSampler(DistributedSampler[Key]):
 
 
 class TrainSampler(EpochSampler):
-    """All images in an order that (seed, epoch) decides, cut to a multiple of the global batch.
+    """All images in an order decided by (seed, epoch), cut to a multiple of the global batch.
 
     Each global batch has the same samples for any number of processes. An image drawn by class
-    replaces the image at its position; the other positions stay as they are.
+    replaces the image at its position; the other positions stay unchanged.
+
+    Examples:
+        >>> sampler = TrainSampler(range(10), world=2, rank=0, seed=3, batch_size=4)
+        >>> len(sampler), len({key.index for key in sampler})
+        (4, 4)
     """
 
     def __init__(
@@ -107,7 +117,7 @@ class TrainSampler(EpochSampler):
         batch_size: int = 1,
         class_draw: ClassDraw | None = None,
     ) -> None:
-        """Cut to a multiple of the global `batch_size`, which `world` divides."""
+        """Cut the epoch to a multiple of the global `batch_size`, which `world` divides."""
         super().__init__(dataset, world, rank, seed)
         self.class_draw = class_draw
         self.total_size = self.size // batch_size * batch_size
@@ -115,9 +125,9 @@ class TrainSampler(EpochSampler):
         self.resumed: tuple[int, int] | None = None
 
     def resume(self, epoch: int, done: int) -> None:
-        """Begin inside an epoch, after `done` keys of this process; later epochs are whole."""
+        """Begin within an epoch, after `done` keys of this process; later epochs are complete."""
         self.resumed = epoch, done
-        self.set_epoch(epoch)  # workers are given keys before Lightning sets the epoch
+        self.set_epoch(epoch)  # workers get keys before Lightning sets the epoch
 
     def __iter__(self) -> Iterator[Key]:
         """Yield the remaining keys of the epoch for this process."""
@@ -125,7 +135,7 @@ class TrainSampler(EpochSampler):
         return islice(super().__iter__(), done if epoch == self.epoch else 0, None)
 
     def keys(self) -> list[Key]:
-        """Return a permutation that differs in each epoch, some positions drawn by class."""
+        """Return another permutation for each epoch, with some positions drawn by class."""
         random = np.random.default_rng((self.seed, self.epoch))
         keys = []
         for position, index in enumerate(random.permutation(self.size)[: self.total_size].tolist()):
@@ -136,7 +146,7 @@ class TrainSampler(EpochSampler):
 
 
 class EvaluationSampler(EpochSampler):
-    """All images in their order; repeats that even out the processes are marked, never scored."""
+    """All images in their order; marked repeats even out the processes and are never scored."""
 
     def keys(self) -> list[Key]:
         """Return every index once, then marked repeats."""

@@ -1,11 +1,14 @@
-"""Augmentation of training samples. The only file that imports albumentations."""
+"""Augmentation of training samples: random scale, crop, flip, colour jitter, custom pipelines.
+
+This is the only module that imports albumentations.
+"""
 
 import os
 import random
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-# albumentations asks a package registry for news when it is imported.
+# Without this, albumentations asks a package registry for updates at import.
 os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"
 
 import albumentations as A
@@ -22,9 +25,9 @@ Pipeline = Callable[..., Mapping[str, Any]]  # (image=, mask=) -> {"image", "mas
 
 
 class Window(NamedTuple):
-    """A crop of a scaled image. What the image does not fill is padding."""
+    """Crop of a scaled image, padded outside the image."""
 
-    size: Size  # (height, width) of the whole image after scaling
+    size: Size  # (height, width) of the whole scaled image
     y: int  # first row of the crop in the scaled image
     x: int  # first column
     flip: bool  # mirror the crop
@@ -34,9 +37,25 @@ class Window(NamedTuple):
 class TrainTransform:
     """Random scale, pad, crop, flip, and optional colour jitter of an image and its mask.
 
-    Arguments are the `DataOptions` of these names. `flip_pairs` are class ids that swap when the
-    image is flipped (left arm, right arm). A jitter of strength 1 changes brightness, contrast
-    and saturation by up to 40 % and the hue by a tenth of a turn. A `pipeline` acts last.
+    Args:
+        crop_size: (height, width) of the crop.
+        scales: (first, last, step) or (low, high) of the random scale.
+        base_size: longer side of the image at scale 1; None: the image's own.
+        flip: probability to mirror the crop.
+        flip_pairs: class ids that swap if the crop is mirrored (left arm, right arm).
+        photometric: strength of the colour jitter. Strength 1 changes brightness, contrast and
+            saturation by up to 40 % and the hue by up to a tenth of a turn.
+        squash: (height, width) to resize every image to before scaling.
+        pipeline: custom augmentation, called last; see `SegmentationDataModule`.
+
+    Raises:
+        ConfigError: invalid scales. `DataOptions` checks the other arguments.
+
+    Examples:
+        >>> transform = TrainTransform((32, 48))
+        >>> image, mask = np.zeros((64, 64, 3), np.uint8), np.zeros((64, 64), np.uint8)
+        >>> [array.shape for array in transform(image, mask, seeds=(304, 0, 7))]
+        [(32, 48, 3), (32, 48)]
     """
 
     def __init__(
@@ -50,11 +69,10 @@ class TrainTransform:
         squash: Sequence[int] | None = None,
         pipeline: Pipeline | None = None,
     ) -> None:
-        """Check the scales; `DataOptions` has checked the other arguments."""
         if len(scales) not in (2, 3) or not 0 < scales[0] <= scales[1] or min(scales) <= 0:
             raise ConfigError(
-                f"scales {list(scales)}: expected (first, last, step) or (low, high), positive and "
-                "rising, for example [0.5, 2.1, 0.1]."
+                f"data.scales is {list(scales)}.\nExpected: (first, last, step) or (low, high), "
+                "positive and rising. Fix: for example data.scales=[0.5,2.1,0.1]"
             )
         self.crop_size = (crop_size[0], crop_size[1])
         self.scales = tuple(scales)
@@ -70,14 +88,17 @@ class TrainTransform:
     def __call__(
         self, image: Array, mask: Array, seeds: tuple[int, ...], wanted: int | None = None
     ) -> tuple[Array, Array]:
-        """Return image (h, w, 3) and mask (h, w), a function of the arguments only.
+        """Return image (h, w, 3) and mask (h, w), a pure function of the arguments.
 
-        The crop contains a pixel of the `wanted` class (or, mirrored, of its flip pair); DataError
-        if the mask has none. A class too thin for the scale is shown at the image's own size.
+        The crop contains a pixel of the `wanted` class, or of its flip pair if mirrored. If the
+        scale removes all pixels of the class, the crop is made at the image's own size.
+
+        Raises:
+            DataError: the mask has no pixel of the class, or the pipeline returns invalid arrays.
         """
         numpy_seed, python_seed = np.random.SeedSequence(seeds).generate_state(2, np.uint64)
         draws = random.Random(int(python_seed))
-        draws.random()  # keeps the numbers of the samples that earlier releases drew
+        draws.random()  # unused: keeps the samples of earlier releases
         window = self.draw_window(image.shape[:2], mask, wanted, draws)
         image, mask = crop_image(image, window), crop_mask(mask, window)
         if window.flip:
@@ -87,7 +108,7 @@ class TrainTransform:
             self.jitter.set_random_state(generator, draws)
             image = self.jitter(image=image)["image"]
         if self.pipeline is not None:
-            # Not `set_random_seed`: it gives every part of the pipeline the same draws.
+            # `set_random_seed` would give every part of the pipeline the same draws.
             if isinstance(self.pipeline, A.BasicTransform | A.BaseCompose):
                 self.pipeline.set_random_state(generator, draws)
             image, mask = _transformed(self.pipeline, image, mask)
@@ -97,7 +118,7 @@ class TrainTransform:
         self, size: tuple[int, ...], mask: Array, wanted: int | None, draws: random.Random
     ) -> Window:
         """Return a random crop of an image of `size`, with a pixel of the `wanted` class."""
-        # From the original pixels in one step: the authors squash, then scale the result.
+        # In one step from the original pixels; the authors squash first, then scale.
         height, width = self.squash or size
         scaled, pixel = scaled_size((height, width), self._draw_scale(draws), self.base_size), None
         if wanted is not None:
@@ -125,25 +146,25 @@ def _transformed(pipeline: Pipeline, image: Array, mask: Array) -> tuple[Array, 
         raise DataError(
             f"The transform returned the image {kinds[0]} and the mask {kinds[1]}.\n"
             f"Expected: {expected[0]} and {expected[1]}, the size of the crop.\n"
-            "Fix: leave out Normalize, ToFloat, ToTensorV2 and other sizes; hrseg does these."
+            "Fix: remove Normalize, ToFloat, ToTensorV2 and resizing; hrseg does these."
         )
     return np.ascontiguousarray(parts[0]), np.ascontiguousarray(parts[1])
 
 
 def _draw_pixel(mask: Array, wanted: int, size: Size, draws: random.Random) -> tuple[Size, Size]:
-    """Return `size`, or the mask's own, and (row, column) of a wanted pixel at that size."""
+    """Return `size`, or the mask's own size, and (row, column) of a wanted pixel at that size."""
     for scaled in (size, (mask.shape[0], mask.shape[1])):
         pixels = np.flatnonzero(crop_mask(mask, Window(scaled, 0, 0, False, scaled)) == wanted)
         if len(pixels):
             return scaled, divmod(int(draws.choice(pixels)), scaled[1])
     raise DataError(
-        f"a mask has no pixel of class {wanted}, which a crop of it is to contain.\n"
-        "Expected masks that stay as they were when training began; start it again."
+        f"A mask has no pixel of class {wanted}, which its crop has to contain.\n"
+        "Expected: the masks of the start of the training. Fix: restart it."
     )
 
 
 def _starts(side: int, crop: int, pixel: int | None) -> tuple[int, int]:
-    """Return the first and last row (or column) at which a crop with that pixel can start."""
+    """Return the first and last possible start (row or column) of a crop with that pixel."""
     last = max(side - crop, 0)
     return (0, last) if pixel is None else (max(pixel - crop + 1, 0), min(pixel, last))
 
@@ -154,17 +175,17 @@ def crop_image(image: Array, window: Window) -> Array:
     Bilinear as `cv2.resize`, within 1 grey level (2 on OpenCV 4, which rounds positions to 1/32
     pixel). Padding is 0.
     """
-    (height, width), at = _filled(window), window
-    dy, dx = image.shape[0] / at.size[0], image.shape[1] / at.size[1]
+    height, width = _filled_size(window)
+    dy, dx = image.shape[0] / window.size[0], image.shape[1] / window.size[1]
     # Pixel centres: the source of output column X is (X + x + 0.5) * dx - 0.5, as in cv2.resize.
-    x0, y0 = (at.x + 0.5) * dx - 0.5, (at.y + 0.5) * dy - 0.5
+    x0, y0 = (window.x + 0.5) * dx - 0.5, (window.y + 0.5) * dy - 0.5
     top, left = max(int(y0) - 1, 0), max(int(x0) - 1, 0)
     needed = image[top : int(y0 + height * dy) + 2, left : int(x0 + width * dx) + 2]
-    if at.flip:
+    if window.flip:
         x0, dx = x0 + (width - 1) * dx, -dx
     matrix = np.array([[dx, 0, x0 - left], [0, dy, y0 - top]])
     warped = cv2.warpAffine(
-        cv2.cvtColor(needed, cv2.COLOR_RGB2RGBA),  # OpenCV warps four channels faster than three
+        cv2.cvtColor(needed, cv2.COLOR_RGB2RGBA),  # four channels are faster than three
         matrix,
         (width, height),
         flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
@@ -176,11 +197,11 @@ def crop_image(image: Array, window: Window) -> Array:
 def crop_mask(mask: Array, window: Window) -> Array:
     """Return the crop (h, w) of a mask (H, W): nearest as `cv2.resize`, padded with 255."""
     starts = (window.y, window.x)
-    # 1 / (new / have) rounds as cv2.resize does; have / new would move whole columns.
+    # 1 / (new / old) rounds as cv2.resize does; old / new would move whole columns.
     rows, columns = (
-        np.minimum(((start + np.arange(count)) * (1 / (new / have))).astype(np.intp), have - 1)
-        for start, count, have, new in zip(
-            starts, _filled(window), mask.shape, window.size, strict=True
+        np.minimum(((start + np.arange(count)) * (1 / (new / old))).astype(np.intp), old - 1)
+        for start, count, old, new in zip(
+            starts, _filled_size(window), mask.shape, window.size, strict=True
         )
     )
     if window.flip:
@@ -188,8 +209,8 @@ def crop_mask(mask: Array, window: Window) -> Array:
     return _pad(mask.take(rows, 0).take(columns, 1), window, IGNORE_INDEX)
 
 
-def _filled(window: Window) -> Size:
-    """Return height and width of the part of the crop without padding."""
+def _filled_size(window: Window) -> Size:
+    """Return (height, width) of the part of the crop without padding."""
     height = min(window.crop_size[0], window.size[0] - window.y)
     return height, min(window.crop_size[1], window.size[1] - window.x)
 

@@ -1,4 +1,4 @@
-"""DataLoader that names the sample of a dead or hanging worker, and resumes inside an epoch."""
+"""DataLoader with errors for dead and hanging workers, and resume within an epoch."""
 
 import atexit
 import os
@@ -21,27 +21,28 @@ from hrseg.errors import ConfigError, DataError, HrsegError
 T = TypeVar("T")
 R = TypeVar("R")
 
-_SIGCHLD = getattr(signal, "SIGCHLD", None)  # Windows has none
-_LOOKS = 10  # checks of a worker's progress within its patience
+_SIGCHLD = getattr(signal, "SIGCHLD", None)  # missing on Windows
+_CHECKS = 10  # checks of the workers' progress within `patience`
 _STARTING = -(2**62)  # before the first sample
-_REPAIR = "If it is the same file again, check that file: data.workers=0 reads in the main process."
-_ROOM = (
-    "Batches go through /dev/shm: give it more room (docker run --shm-size=2g) and more open files "
-    "(ulimit -n 4096), or lower data.batch_size or data.workers; 0 needs none."
+_FIX = "If it is the same file again, check this file: data.workers=0 reads in the main process."
+_SHARED_MEMORY_FIX = (
+    "Fix: enlarge /dev/shm (docker run --shm-size=2g), allow more open files (ulimit -n 4096), "
+    "or lower data.batch_size or data.workers; 0 needs neither."
 )
 _ENDINGS = {
-    "SIGBUS": "No room in /dev/shm, or a mapped file was cut short: hrseg data cache --verify."
-    f"\n{_ROOM}",
-    "SIGKILL": "Most often the memory was full (`dmesg`): lower data.workers or data.batch_size.",
+    "SIGBUS": "/dev/shm is full, or a mapped file was truncated (`hrseg data cache --verify`)."
+    f"\n{_SHARED_MEMORY_FIX}",
+    "SIGKILL": "The memory was probably full (`dmesg`). Fix: lower data.workers, data.batch_size.",
 }
 
-# Shared with the main process. Two numbers per worker: its sample (complement: done), its process.
+# Shared with the main process. Two numbers per worker: its sample, or the complement of a finished
+# sample, and its process id.
 _board: Any = None
 _slot = 0
 
 
-def at(index: int) -> None:
-    """Note the sample that this worker reads; no effect in the main process."""
+def report_sample(index: int) -> None:
+    """Report the sample that this worker reads; no effect in the main process."""
     if _board is not None:
         _board[_slot] = index
 
@@ -50,24 +51,24 @@ def _start_worker(board: Any, worker: int) -> None:
     global _board, _slot
     _board, _slot = board, 2 * worker
     _board[_slot : _slot + 2] = [_STARTING, os.getpid()]
-    cv2.setNumThreads(0)  # OpenCV's threads deadlock in forked workers, and fight for the cores
+    cv2.setNumThreads(0)  # OpenCV's threads deadlock in forked workers, and compete for the cores
     for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1"):
-        # A terminal and SLURM signal every process; only the main process answers, and saves.
+        # A terminal and SLURM signal every process; only the main process handles signals.
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), signal.SIG_IGN)
-    sys.excepthook = _unless_parent_died
-    threading.Thread(target=_leave_with_parent, daemon=True).start()
+    sys.excepthook = _print_if_parent_lives
+    threading.Thread(target=_exit_with_parent, daemon=True).start()
 
 
-def _unless_parent_died(*error: Any) -> None:
-    # The thread that passes on batches may meet the end of the parent before `_leave_with_parent`.
+def _print_if_parent_lives(*error: Any) -> None:
+    # The thread that sends batches may fail before `_exit_with_parent` sees the end of the parent.
     parent = cast(Any, parent_process())
     parent.join(1.0)
     if parent.is_alive():
         sys.__excepthook__(*error)
 
 
-def _leave_with_parent() -> None:
+def _exit_with_parent() -> None:
     cast(Any, parent_process()).join()
     os._exit(1)
 
@@ -81,33 +82,38 @@ def _collate(collate: Callable[[Any], Any], samples: Any) -> Any:
         if "shared memory" not in str(error):
             raise
         reason = str(error).rpartition(": ")[2]
-        raise DataError(f"A data worker cannot pass on its batch: {reason}.\n{_ROOM}") from error
+        raise DataError(
+            f"A data worker cannot send its batch: {reason}.\n"
+            f"Expected: room in the shared memory, /dev/shm.\n{_SHARED_MEMORY_FIX}"
+        ) from error
 
 
 def _kill_daemons() -> None:
     for process in active_children():
-        if process.daemon:  # multiprocessing terminates them, and waits for one that hangs
+        if process.daemon:  # multiprocessing only terminates them, and waits for a hanging one
             process.kill()
 
 
 class WatchedLoader(DataLoader[T]):
-    """A DataLoader that names the worker that died or hangs, and its sample, in a DataError.
+    """DataLoader that raises a DataError with the worker that died or hangs, and its sample.
 
-    Its data set has `label`, index -> text, and calls `at` for each sample that it reads.
+    The dataset has a method `label`, index -> text, and calls `report_sample` for each sample.
     A training sampler has `epoch` and `resume`.
+
+    Args:
+        dataset: dataset to load.
+        patience: seconds without a finished sample after which the workers are killed; None or
+            0: no limit.
+        options: arguments of a DataLoader except `worker_init_fn` and `collate_fn`.
     """
 
     def __init__(self, dataset: Dataset[T], patience: float | None = None, **options: Any) -> None:
-        """Take the arguments of a DataLoader except `worker_init_fn` and `collate_fn`.
-
-        A worker hangs after `patience` seconds without a finished sample; None or 0: never.
-        """
         self.patience, self.epoch, self.done = patience or 0.0, 0, 0
         self._resumed: tuple[int, int] | None = None
         self._workers: list[BaseProcess] = []
         self._hanging: DataError | None = None
         if count := options.get("num_workers", 0):
-            cv2.setNumThreads(0)  # before the fork: a forked process cannot stop OpenCV's threads
+            cv2.setNumThreads(0)  # a forked process cannot stop OpenCV's threads
             collate = default_convert if options.get("batch_size", 1) is None else default_collate
             self._board: Any = RawArray("q", 2 * count)
             options["collate_fn"] = partial(_collate, collate)
@@ -115,7 +121,7 @@ class WatchedLoader(DataLoader[T]):
         super().__init__(dataset, **options)
 
     def __iter__(self) -> Iterator[T]:  # type: ignore[override]
-        """Return the batches of the sampler's epoch; workers begin to read at once."""
+        """Return the batches of the sampler's epoch; the workers start at once."""
         return self._batches(self._epoch(), self._start())
 
     def _batches(self, epoch: int, batches: Iterator[T]) -> Iterator[T]:
@@ -129,20 +135,21 @@ class WatchedLoader(DataLoader[T]):
             yield batch
 
     def position(self) -> dict[str, int]:
-        """Return the position in the data: epoch, batches given out, batches per epoch."""
+        """Return the position in the data: epoch, finished batches, batches per epoch."""
         return {"epoch": self.epoch, "done": self.done, "of": len(self)}
 
     def resume(self, state: dict[str, int]) -> None:
-        """Begin the next iteration at a position that `position` returned.
+        """Begin the next iteration at a result of `position`.
 
-        ConfigError: inside an epoch that has another number of batches now.
+        Raises:
+            ConfigError: within an epoch whose number of batches has changed.
         """
         epoch, done, of = state["epoch"], state["done"], state["of"]
         if 0 < done < of != len(self):
             raise ConfigError(
-                f"The state lies {done} batches into epoch {epoch + 1}, of {of} batches; now an "
-                f"epoch has {len(self)}.\nUntil that epoch has ended keep the images, "
-                "data.batch_size and trainer.accumulate_grad_batches of the start."
+                f"The checkpoint is {done} batches into epoch {epoch + 1}, of {of} batches; "
+                f"an epoch now has {len(self)}.\nExpected: the same number until this epoch ends.\n"
+                "Fix: keep the images, data.batch_size and trainer.accumulate_grad_batches."
             )
         self.epoch, self.done = self._resumed = epoch, done
         cast(Any, self.sampler).resume(epoch, done * (self.batch_size or 1))
@@ -158,15 +165,15 @@ class WatchedLoader(DataLoader[T]):
         others, handler = active_children(), _SIGCHLD and signal.getsignal(_SIGCHLD)
         batches = self._watched(super().__iter__)
         if _SIGCHLD and threading.current_thread() is threading.main_thread():
-            # torch's handler raises wherever the main thread is, even while it saves.
+            # torch's handler raises at any point of the main thread, even during a save.
             signal.signal(_SIGCHLD, handler or signal.SIG_DFL)
         self._workers += set(active_children()).difference(others)
         atexit.unregister(_kill_daemons)
-        atexit.register(_kill_daemons)  # before torch's, which waits 10 s for a hanging worker
+        atexit.register(_kill_daemons)  # runs before torch's, which waits 10 s for a hanging worker
         return batches
 
     def _watched(self, wait_for: Callable[[], R]) -> R:
-        """Wait for workers; turn a dead or hanging one into an error that names its sample."""
+        """Wait for workers; raise the error of a dead or hanging one, with its sample."""
         if not self.num_workers:
             return wait_for()
         done = threading.Event()
@@ -184,70 +191,72 @@ class WatchedLoader(DataLoader[T]):
             done.set()
 
     def _kill_hanging(self, done: threading.Event) -> None:
-        """Kill the workers when none of them makes progress, so that torch stops waiting."""
-        workers, still, seen = self._workers, 0, self._board[:]
-        while still < _LOOKS:
-            if done.wait(self.patience / _LOOKS):
+        """Kill the workers if all of them hang, so that torch stops waiting."""
+        workers, idle_checks, board = self._workers, 0, self._board[:]
+        while idle_checks < _CHECKS:
+            if done.wait(self.patience / _CHECKS):
                 return
-            still, seen = (still + 1 if seen == self._board[:] else 0), self._board[:]
-        if wait([worker.sentinel for worker in workers], 0):  # torch finds the dead one
+            idle_checks = idle_checks + 1 if board == self._board[:] else 0
+            board = self._board[:]
+        if wait([worker.sentinel for worker in workers], 0):  # torch finds a dead worker
             return
         states = {worker: psutil.Process(worker.pid).status() for worker in workers}
         stopped = [worker for worker, state in states.items() if state == psutil.STATUS_STOPPED]
-        name, doing = self._name(stopped or workers)
+        name, activity = self._describe(stopped or workers)
         self._hanging = DataError(
-            f"{name} has been {doing} for {self.patience:g} s{' (it was stopped)' * bool(stopped)}."
-            "\nDoes the disk or the network of the file answer? data.worker_timeout sets the "
-            f"seconds, null waits for ever.\n{_REPAIR}"
+            f"{name} has been {activity} for {self.patience:g} s"
+            f"{' (it was stopped)' * bool(stopped)}.\n"
+            "Expected: a sample within data.worker_timeout seconds (null: no limit).\n"
+            f"Fix: check the disk or the network of the file.\n{_FIX}"
         )
         for worker in workers:
             worker.kill()
 
     def _fault_of(self, error: BaseException) -> HrsegError | None:
-        """Return the error to raise for one that passed through torch; None: that one."""
-        if isinstance(error, HrsegError):  # a worker's, after its traceback
+        """Return the error to raise instead of an error from torch; None: raise that one."""
+        if isinstance(error, HrsegError):  # of a worker, after its traceback
             return type(error)(str(error).rpartition(f"{type(error).__name__}: ")[2].strip())
         if isinstance(error, OSError) and not self._workers:  # no memory, process or semaphore
             return DataError(
-                f"Cannot start {self.num_workers} data workers: {error.strerror or error}.\n"
-                "They need memory, processes and /dev/shm. Lower data.workers; 0 loads in the "
-                "main process."
+                f"{self.num_workers} data workers cannot be started: {error.strerror or error}.\n"
+                "Expected: enough memory, processes and /dev/shm for them.\n"
+                "Fix: lower data.workers; 0 loads in the main process."
             )
         if not isinstance(error, RuntimeError | OSError | EOFError) or self._hanging:
             return self._hanging if isinstance(error, Exception) else None
-        # torch found a dead worker, or the memory of a batch was lost with one.
+        # torch found a dead worker, or lost the memory of a batch with it.
         ready = wait([worker.sentinel for worker in self._workers], 2.0)
         for worker in self._workers:
-            if worker.sentinel in ready:  # closed a moment before there is an exit code
+            if worker.sentinel in ready:  # closed shortly before the exit code is known
                 worker.join()
-        return self._died()
+        return self._death()
 
-    def _died(self) -> DataError | None:
+    def _death(self) -> DataError | None:
         dead = [worker for worker in self._workers if worker.exitcode is not None]
         if not dead:
             return None
-        name, doing = self._name(dead)
+        name, activity = self._describe(dead)
         code = next(worker.exitcode for worker in dead if str(worker.pid) in name) or 0
         if code >= 0:
-            ending, repair = f"ended by itself (exit code {code})", "See its output above."
+            ending, fix = f"exited by itself (exit code {code})", "See its output above."
         else:
             number = signal.Signals(-code).name
             ending = f"{'was killed' if number == 'SIGKILL' else 'crashed'} ({number})"
-            repair = _ENDINGS.get(
-                number, "A file is damaged, or a library is: `hrseg data check` reads every file."
+            fix = _ENDINGS.get(
+                number, "A file or a library is damaged. Fix: `hrseg data check` reads every file."
             )
-        return DataError(f"{name} {ending}, {doing}.\n{repair}\n{_REPAIR}")
+        return DataError(f"{name} {ending}, {activity}.\n{fix}\n{_FIX}")
 
-    def _name(self, workers: Iterable[BaseProcess]) -> tuple[str, str]:
-        """Return the name of a worker and its sample; prefer one that reads a sample."""
+    def _describe(self, workers: Iterable[BaseProcess]) -> tuple[str, str]:
+        """Return the name and activity of a worker; prefer one that reads a sample."""
         samples = dict(zip(self._board[1::2], self._board[::2], strict=True))
         index, pid = max((samples.get(worker.pid, _STARTING), worker.pid) for worker in workers)
-        name = f"data worker (process {pid})"
+        name = f"Data worker (process {pid})"
         if index == _STARTING:
             return name, "starting"
-        doing = "at" if index >= 0 else "passing on a batch or waiting, done with"
+        activity = "at" if index >= 0 else "sending a batch or waiting, after"
         index = max(index, ~index)
-        return name, f"{doing} sample {index}: {cast(Any, self.dataset).label(index)}"
+        return name, f"{activity} sample {index}: {cast(Any, self.dataset).label(index)}"
 
     def _kill(self) -> None:
         for worker in self._workers:

@@ -66,4 +66,4 @@ def test_a_run_has_an_absolute_cache_path_and_continues_from_any_folder(
 def test_a_place_that_cannot_be_written_is_answered(root, tmp_path, capsys):
     (tmp_path / "file").write_text("")
     assert cache(root, f"data.cache={tmp_path / 'file' / 'cache'}") == 2
-    assert "cannot write the cache" in capsys.readouterr().err
+    assert "cannot be written" in capsys.readouterr().err

@@ -124,5 +124,5 @@ def test_stats_of_faulty_files_are_refused(root):
     assert data_stats(config(root), workers=0)["images"] == 4  # of the training split
     with pytest.raises(DataError, match=r"1 fault in split val.*001\.png(.|\n)*hrseg data check"):
         data_stats(config(root), "val", workers=0)
-    with pytest.raises(DataError, match=r"no folder .*nosuch"):
+    with pytest.raises(DataError, match=r"folder .*nosuch does not exist"):
         data_stats(config(root), "nosuch", workers=0)

@@ -1,3 +1,5 @@
+"""Cache of decoded images: equal samples, moved folders, damage and stale files."""
+
 import os
 
 import numpy as np
@@ -13,7 +15,7 @@ from hrseg.errors import ConfigError, DataError
 from tests.cached_pairs import READER, cache_of, datasets, pairs
 
 
-def test_samples_are_equal_to_the_bit(tmp_path):
+def test_cached_samples_are_bitwise_equal(tmp_path):
     files = pairs(tmp_path / "data")
     assert write_cache(tmp_path / "cache", tmp_path / "data", files, READER, workers=3) == 5
     transform = TrainTransform((32, 48), (0.5, 2.0, 0.1), 64, photometric=0.3)
@@ -21,51 +23,54 @@ def test_samples_are_equal_to_the_bit(tmp_path):
         plain, cached = datasets(files, tmp_path / "cache", tmp_path / "data", change)
         for index in range(5):
             for epoch in range(3):
-                one, other = plain[Key(index, epoch)], cached[Key(index, epoch)]
-                assert one["image"].equal(other["image"]) and one["mask"].equal(other["mask"])
-                other["image"].zero_()  # a tensor of its own
+                expected, sample = plain[Key(index, epoch)], cached[Key(index, epoch)]
+                assert expected["image"].equal(sample["image"])
+                assert expected["mask"].equal(sample["mask"])
+                sample["image"].zero_()  # a writable copy
 
 
-def test_an_image_without_a_mask_is_all_ignore(tmp_path):
+def test_an_image_without_a_mask_is_all_ignored(tmp_path):
     files = [(image, None) for image, _ in pairs(tmp_path / "data", 2)]
     write_cache(tmp_path / "cache", tmp_path / "data", files, READER)
     image, mask = Cache(tmp_path / "cache", tmp_path / "data", READER).read(files[1][0])
     assert mask.shape == image.shape[:2] and (mask == 255).all()
 
 
-def test_data_set_and_cache_can_move(tmp_path):
+def test_data_set_and_cache_can_be_moved(tmp_path):
     files, folder, root = cache_of(tmp_path, 2)
     root.rename(tmp_path / "moved")
     folder.rename(tmp_path / "elsewhere")
     files = [(tmp_path / "moved" / i.name, tmp_path / "moved" / m.name) for i, m in files]
     cache = Cache(tmp_path / "elsewhere", tmp_path / "moved", READER)
     cache.check(files)
-    assert not cache.holds((files[0][0], files[1][1])) and not cache.holds((files[0][0], None))
+    assert not cache.contains((files[0][0], files[1][1])) and not cache.contains(
+        (files[0][0], None)
+    )
     assert np.array_equal(cache.read(files[1][0])[0], np.asarray(Image.open(files[1][0])))
 
 
 @pytest.mark.parametrize("line", ['{"files": 3}', "nonsense", "negative"])
-def test_a_damaged_index_is_named(tmp_path, line):
+def test_a_damaged_index_is_an_error_with_the_line(tmp_path, line):
     _, folder, root = cache_of(tmp_path, 2)
     lines = (folder / INDEX).read_text().splitlines()
     if line == "negative":
         line = lines[1].replace('"offset": 0', '"offset": -4096')
     (folder / INDEX).write_text("\n".join([lines[0], line, *lines[1:]]) + "\n")
-    with pytest.raises(DataError, match="line 2: damaged"):
+    with pytest.raises(DataError, match="line 2 is damaged"):
         Cache(folder, root, READER)
     (folder / INDEX).write_text(line + "\n")
-    with pytest.raises(ConfigError, match="not an index of a cache of this hrseg"):
+    with pytest.raises(ConfigError, match="Expected: the index of a cache of this hrseg"):
         Cache(folder, root, READER)
 
 
-def test_a_shard_that_was_cut_off_is_named(tmp_path):
+def test_a_truncated_shard_is_an_error(tmp_path):
     files, folder, root = cache_of(tmp_path, 2)
     os.truncate(folder / "shard-00000.bin", PAGE)
     with pytest.raises(DataError, match="cut off"):
         Cache(folder, root, READER).check(files)
 
 
-def test_the_data_module_trains_from_the_cache_and_refuses_a_stale_one(tmp_path):
+def test_the_data_module_reads_the_cache_and_refuses_a_stale_one(tmp_path):
     root = tmp_path / "data"
     for split, count in (("train", 4), ("val", 2)):
         for kind in ("images", "masks"):
@@ -87,12 +92,12 @@ def test_the_data_module_trains_from_the_cache_and_refuses_a_stale_one(tmp_path)
     for workers in (0, 2):
         cached = data(str(tmp_path / "cache"), workers)
         cached.setup("fit")
-        for one, other in (
+        for expected, loader in (
             (plain.train_dataloader(), cached.train_dataloader()),
             (plain.val_dataloader(), cached.val_dataloader()),
         ):
-            for a, b in zip(one, other, strict=True):
+            for a, b in zip(expected, loader, strict=True):
                 assert a["image"].equal(b["image"]) and a["mask"].equal(b["mask"])
     files[0][1].write_bytes(files[1][1].read_bytes())
-    with pytest.raises(DataError, match="as they are now"):
+    with pytest.raises(DataError, match="in their current state"):
         data(str(tmp_path / "cache")).check("fit")

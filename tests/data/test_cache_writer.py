@@ -1,3 +1,5 @@
+"""Writer of the cache: updates, verification, locks, and kills at any moment."""
+
 import os
 import signal
 import subprocess
@@ -17,37 +19,37 @@ from hrseg.errors import ConfigError, DataError
 from tests.cached_pairs import READER, cache_of, datasets, pairs
 
 
-def test_only_what_changed_is_decoded_again(tmp_path):
+def test_only_changed_pairs_are_decoded_again(tmp_path):
     files, folder, root = cache_of(tmp_path)
     assert write_cache(folder, root, files, READER) == 0
-    os.utime(files[0][0], ns=(1, 1))  # another time, the same content: still held
-    assert Cache(folder, root, READER).holds(files[0])
+    os.utime(files[0][0], ns=(1, 1))  # another time, equal content: still in the cache
+    assert Cache(folder, root, READER).contains(files[0])
     image, _ = files[1]
     Image.fromarray(np.zeros((43, 62, 3), np.uint8)).save(image)
     with pytest.raises(DataError, match=r"1 of 5 images .*1\.png \(changed since\)"):
         Cache(folder, root, READER).check(files)
     more = pairs(root, 1, first=5)
-    assert write_cache(folder, root, files + more, READER) == 3  # 0 is looked at
-    assert Cache(folder, root, READER).holds(files[0], exactly=True)
+    assert write_cache(folder, root, files + more, READER) == 3  # 0 is compared
+    assert Cache(folder, root, READER).contains(files[0], exactly=True)
     plain, cached = datasets(files + more, folder, root)
     assert all(plain[i]["image"].equal(cached[i]["image"]) for i in range(6))
     assert (cached[1]["image"] == 0).all()
 
 
-def test_masks_that_were_read_otherwise_are_refused(tmp_path):
+def test_masks_with_other_ids_are_refused(tmp_path):
     files, folder, root = cache_of(tmp_path, 1)
     other = MaskReader(id_table(5, {9: 1, 1: 0, 2: 2, 3: 3, 4: 4}), "")
-    for work in (
+    for function in (
         lambda: Cache(folder, root, other),
         lambda: write_cache(folder, root, files, other),
     ):
-        with pytest.raises(ConfigError, match="other classes, ids or colours"):
-            work()
+        with pytest.raises(ConfigError, match="the same classes, ids and colours"):
+            function()
     with pytest.raises(ConfigError, match="identity"):
         write_cache(tmp_path / "new", root, files, lambda path: None)
 
 
-def test_an_unreadable_file_is_named_and_finished_work_stays(tmp_path):
+def test_an_unreadable_file_is_an_error_and_finished_pairs_are_kept(tmp_path):
     files = pairs(tmp_path / "data")
     files[3][0].write_bytes(files[3][0].read_bytes()[:-40])
     with pytest.raises(DataError, match=r"3\.png"):
@@ -56,7 +58,7 @@ def test_an_unreadable_file_is_named_and_finished_work_stays(tmp_path):
     assert write_cache(tmp_path / "cache", tmp_path / "data", files, READER) == 2
 
 
-def test_a_torn_last_line_is_dropped(tmp_path):
+def test_an_incomplete_last_line_is_dropped(tmp_path):
     files, folder, root = cache_of(tmp_path)
     index = folder / INDEX
     index.write_bytes(index.read_bytes()[:-25])
@@ -64,7 +66,7 @@ def test_a_torn_last_line_is_dropped(tmp_path):
     datasets(files, folder, root)
 
 
-def test_verify_takes_damaged_pairs_out_and_the_next_run_decodes_them(tmp_path):
+def test_verify_removes_damaged_pairs_and_the_next_run_decodes_them(tmp_path):
     files, folder, root = cache_of(tmp_path)
     assert verify_cache(folder, root, READER) == []
     entry = list(Cache(folder, root, READER).entries.values())[2]
@@ -78,7 +80,7 @@ def test_verify_takes_damaged_pairs_out_and_the_next_run_decodes_them(tmp_path):
     assert verify_cache(folder, root, READER) == []
 
 
-def test_shards_are_of_bounded_size(tmp_path, monkeypatch):
+def test_shards_have_a_bounded_size(tmp_path, monkeypatch):
     monkeypatch.setattr(module, "SHARD", 3 * PAGE)
     files = pairs(tmp_path / "data")
     write_cache(tmp_path / "cache", tmp_path / "data", files, READER, workers=2)
@@ -90,11 +92,11 @@ def test_shards_are_of_bounded_size(tmp_path, monkeypatch):
 def test_a_second_writer_is_refused(tmp_path):
     files = pairs(tmp_path / "data", 1)
     (tmp_path / "cache").mkdir()
-    with module._locked(tmp_path / "cache"), pytest.raises(ConfigError, match="another process"):
+    with module._locked(tmp_path / "cache"), pytest.raises(ConfigError, match="Another process"):
         write_cache(tmp_path / "cache", tmp_path / "data", files, READER)
 
 
-def test_a_writer_killed_at_any_moment_can_continue(tmp_path):
+def test_a_writer_killed_at_any_moment_can_resume(tmp_path):
     files = pairs(tmp_path / "data", 40)
     folder = tmp_path / "cache"
     code = textwrap.dedent("""

@@ -1,4 +1,4 @@
-"""Classes drawn uniformly: the table of who is where, the draw, and what reaches training."""
+"""Class-balanced sampling: the images of each class, the draw, and the training crops."""
 
 import collections
 from pathlib import Path
@@ -18,7 +18,7 @@ READ = MaskReader(id_table(3, None, [255]), "Repair it.")
 
 
 def make_tree(root: Path) -> Path:
-    """Write 20 halves of "left" and "right", one of them with "rare" on 1 % of it, 4x12 pixels."""
+    """Write 20 masks, half "left", half "right"; one has "rare" on 1 % of it, 4x12 pixels."""
     for split, count in (("train", 20), ("val", 2)):
         for index in range(count):
             mask = np.repeat(np.arange(2, dtype=np.uint8), 40)[None].repeat(60, 0)
@@ -34,7 +34,7 @@ def root(tmp_path_factory) -> Path:
     return make_tree(tmp_path_factory.mktemp("rare"))
 
 
-def made(root: Path, **arguments) -> Folder:
+def make_data(root: Path, **arguments) -> Folder:
     arguments = {"batch_size": 4, "crop_size": (32, 48), "workers": 0, **arguments}
     data = Folder(str(root), NAMES, **arguments)
     data.setup("fit")
@@ -50,7 +50,7 @@ def epochs(data: Folder, count: int) -> list[dict]:
     return batches
 
 
-def holding(batches: list[dict], train: int) -> float:
+def share_with(batches: list[dict], train: int) -> float:
     return float(np.mean([(mask == train).any() for batch in batches for mask in batch["mask"]]))
 
 
@@ -61,14 +61,14 @@ def masks_of(folder: Path, *ids: list[int]) -> list[tuple[Path, Path]]:
     ]
 
 
-def test_each_class_has_the_images_whose_masks_hold_it(tmp_path):
+def test_each_class_has_the_images_whose_masks_contain_it(tmp_path):
     files = masks_of(tmp_path, [0, 0, 255], [1, 0, 2], [255, 255, 255], [1, 1, 1])
     files.insert(2, (tmp_path / "without a mask.jpg", None))
     images = images_by_class(files, READ, NAMES, workers=2)
     assert images == {0: [0, 1], 1: [1, 4], 2: [1]}
 
 
-def test_class_of_no_image_is_left_out_and_noted(tmp_path):
+def test_a_class_without_an_image_is_left_out_with_a_warning(tmp_path):
     with pytest.warns(UserWarning, match="never draws 1 of 3 classes.*: right$"):
         images = images_by_class(masks_of(tmp_path, [0, 2]), READ, NAMES)
     assert images == {0: [0], 2: [0]}
@@ -87,23 +87,23 @@ def test_classes_and_the_images_of_a_class_are_drawn_uniformly():
     assert abs(pairs[3, 4] - pairs[19, 4]) < 130 and set(pairs) >= {(i, 0) for i in range(18)}
 
 
-def test_rare_class_is_in_a_crop_of_every_class_count(root):
-    # In 1 of 20 images, on 1 % of it: chance alone shows it in 1 of 20 crops at most.
-    assert holding(epochs(made(root), 20), 2) <= 0.05
+def test_a_rare_class_is_in_its_share_of_the_crops(root):
+    # In 1 of 20 images, on 1 % of it: by chance it is in at most 1 of 20 crops.
+    assert share_with(epochs(make_data(root), 20), 2) <= 0.05
     for share in (0.5, 1.0):
         expected = share / len(NAMES)
         deviation = (expected * (1 - expected) / 400) ** 0.5
-        crops = epochs(made(root, class_uniform=share), 20)
-        assert holding(crops, 2) > expected - 3 * deviation
+        crops = epochs(make_data(root, class_uniform=share), 20)
+        assert share_with(crops, 2) > expected - 3 * deviation
 
 
-def test_the_same_class_of_the_same_image_is_another_crop_at_another_place(root):
-    dataset = made(root, class_uniform=1.0).train_dataset
+def test_the_same_class_of_the_same_image_is_another_crop_at_another_position(root):
+    dataset = make_data(root, class_uniform=1.0).train_dataset
     keys = [Key(7, wanted=2, position=position) for position in range(4)] + [Key(7)]
     assert len({dataset[key]["image"].numpy().tobytes() for key in keys}) == 5
 
 
-def test_check_reads_the_classes_once_and_setup_not_again(root, monkeypatch):
+def test_check_reads_the_masks_once_and_setup_does_not_read_them_again(root, monkeypatch):
     data = Folder(str(root), NAMES, class_uniform=0.5)
     data.check()
     assert data.class_draw.images[2] == [7] and len(data.class_draw.images[0]) == 20

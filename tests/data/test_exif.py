@@ -39,8 +39,8 @@ def test_image_and_mask_agree_in_training_evaluation_and_cache(tmp_path, orienta
     """The image stays as stored if the mask fits the stored size only; else it is upright."""
     path = tagged(tmp_path / "i/a.png", orientation)
     upright = UPRIGHT[orientation](STORED)
-    due = upright if mask_is == "turned" or orientation < 5 else STORED
-    mask = (due[..., 0] % 3).astype(np.uint8)
+    expected = upright if mask_is == "turned" or orientation < 5 else STORED
+    mask = (expected[..., 0] % 3).astype(np.uint8)
     pair = path, save_image(tmp_path / "m/a.png", mask)
     assert header_size(path, mask.shape) == mask.shape
     np.testing.assert_array_equal(read_image(path), upright)
@@ -53,7 +53,7 @@ def test_image_and_mask_agree_in_training_evaluation_and_cache(tmp_path, orienta
     cached.cache.check([pair])
     for dataset in (evaluated, trained, cached):
         item = dataset[0]
-        np.testing.assert_array_equal(item["image"].permute(1, 2, 0).numpy(), due)
+        np.testing.assert_array_equal(item["image"].permute(1, 2, 0).numpy(), expected)
         np.testing.assert_array_equal(item["mask"].numpy(), mask)
 
 

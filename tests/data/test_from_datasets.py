@@ -1,3 +1,5 @@
+"""DataModule of map-style datasets: accepted items, training, and errors."""
+
 import os
 import warnings
 
@@ -31,7 +33,7 @@ def data_of(train, val=None, **options):
     ],
     ids=["arrays", "dict", "pil", "tensors", "mask of one channel"],
 )
-def test_usual_items_give_the_same_batch(item):
+def test_all_accepted_kinds_of_items_make_the_same_batch(item):
     data = data_of([item] * 4)
     data.setup("validate")
     batch = next(iter(data.val_dataloader()))
@@ -55,13 +57,13 @@ def test_a_plain_trainer_trains_and_scores(tmp_path):
     [
         ((IMAGE / 255, MASK), r"item 0 of the train dataset: the image is float64 \(70, 90, 3\)"),
         ((IMAGE, MASK[:10]), r"the image is \(70, 90\), the mask \(10, 90\)"),
-        ((IMAGE, MASK + 7), r"the mask has the ids 7, 8, 9.\nExpected 0..2"),
+        ((IMAGE, MASK + 7), r"the mask has the ids 7, 8, 9.\nExpected: 0..2"),
         ((IMAGE, MASK / 2), "the mask is float64"),
         ({"pixel_values": IMAGE, "labels": MASK}, "with the keys pixel_values, labels"),
         (IMAGE, "is a ndarray"),
     ],
 )
-def test_other_items_are_refused_before_training(item, message):
+def test_invalid_items_are_refused_before_training(item, message):
     with pytest.raises(DataError, match=message):
         data_of([item] * 4, [(IMAGE, MASK)]).check()
 
@@ -71,7 +73,7 @@ def test_options_that_need_files_are_refused():
         data_of([(IMAGE, MASK)], cache="folder")
 
 
-def test_an_own_transform_and_different_names_are_as_for_files():
+def test_custom_transforms_and_the_check_of_names_are_as_for_files():
     data = data_of(
         [(IMAGE, MASK)] * 2, transform=lambda image, mask: {"image": image, "mask": mask}
     )
@@ -80,15 +82,15 @@ def test_an_own_transform_and_different_names_are_as_for_files():
         hrseg.data.from_datasets([], [], class_names=["a", "a"])
 
 
-class Dies(list):
+class DyingList(list):
     def __getitem__(self, index):
         if index == 5:
             os._exit(7)
         return IMAGE, MASK
 
 
-def test_a_worker_that_dies_is_named_with_its_item():
-    data = data_of(Dies([None] * 6), workers=1)
+def test_a_dead_worker_is_an_error_with_its_item():
+    data = data_of(DyingList([None] * 6), workers=1)
     data.setup("validate")
     with pytest.raises(DataError, match=r"exit code 7\), at sample 5: item 5 of the val dataset"):
         list(data.val_dataloader())

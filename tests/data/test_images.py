@@ -49,7 +49,7 @@ INVALID_IMAGES = {
 
 
 @pytest.mark.parametrize("kind", INVALID_IMAGES)
-def test_files_that_are_not_images_are_named_with_the_fault(tmp_path, kind):
+def test_invalid_images_are_errors_with_file_and_fault(tmp_path, kind):
     write, words = INVALID_IMAGES[kind]
     write(tmp_path / "a.png")
     for reader in DECODERS:

@@ -1,4 +1,4 @@
-"""Lists of images: what a line may be, and what each mistake is answered with."""
+"""Pairing of images and masks by name and by list file, and the errors of each mistake."""
 
 from pathlib import Path
 
@@ -15,7 +15,7 @@ def tree(root: Path, *names: str) -> Path:
     return root
 
 
-def test_files_pair_by_stem_whatever_the_extension_and_case(tmp_path):
+def test_files_pair_by_stem_for_any_extension_and_case(tmp_path):
     tree(tmp_path / "i", "b.JPG", "a.png", "sub/c.jpeg", "readme.txt", "._a.png")
     tree(tmp_path / "m", "a.PNG", "b.png", "sub/c.png")
     pairs = pair_files(tmp_path / "i", tmp_path / "m")
@@ -37,12 +37,12 @@ def test_masks_with_a_suffix_pair_even_in_the_folder_of_the_images(tmp_path):
         (["i/0.png", "i/1.png", "i/2.png", "i/3.png", "i/4.png", "m/0_gt.png"],
          r"4 of 5 images in .* have no mask: 1\.png, 2\.png, 3\.png and 1 more[\s\S]*1_gt\.png"),
         (["i/0.png", "m/0_gt.png", "m/1_gt.png"], r"1 of 2 masks in .* have no image: 1_gt\.png"),
-        (["i/a.txt", "m/a_gt.png"], "holds no images"),
-        (["m/0_gt.png"], r"no folder .*i[\s\S]*data\.root"),
+        (["i/a.txt", "m/a_gt.png"], "contains no images"),
+        (["m/0_gt.png"], r"folder .*i does not exist[\s\S]*data\.root"),
         (["i/a.png", "i/a.jpg", "m/a_gt.png"], r"a\.jpg and a\.png have the same name"),
     ],
 )  # fmt: skip
-def test_files_that_do_not_pair_are_named(tmp_path, names, message):
+def test_unpaired_files_are_an_error_with_their_names(tmp_path, names, message):
     tree(tmp_path, *names)
     with pytest.raises(DataError, match=message):
         pair_files(tmp_path / "i", tmp_path / "m", "_gt")
@@ -69,38 +69,40 @@ def test_lines_are_names_paths_or_pairs_of_paths(tmp_path):
     ]  # fmt: skip
 
 
-def test_pairs_of_paths_need_no_folders_of_images_and_masks(tmp_path):
+def test_pairs_of_paths_work_without_folders_of_images_and_masks(tmp_path):
     root = tree(tmp_path, "left/a.png", "gt/a_id.png")
     assert read(root, "left/a.png gt/a_id.png") == [("left/a.png", "gt/a_id.png")]
 
 
 @pytest.mark.parametrize("line", ["../secret.png", "/etc/passwd", "a ../secret.png", "x/../../a"])
-def test_line_and_list_that_lead_out_of_root_are_refused(tmp_path, line):
+def test_lines_and_lists_outside_the_root_are_refused(tmp_path, line):
     tree(tmp_path, "secret.png", "train.txt")
     root = tree(tmp_path / "data", "images/a.png", "masks/a.png")
-    with pytest.raises(DataError, match=r"train\.txt, line 1: .*leads out of"):
+    with pytest.raises(DataError, match=r"train\.txt, line 1: .* is outside "):
         read(root, line)
     for name in ("../train.txt", str(tmp_path / "train.txt")):
-        with pytest.raises(DataError, match="leads out of"):
+        with pytest.raises(DataError, match="is outside "):
             read_list(root, name, root / "images", root / "masks")
 
 
 @pytest.mark.parametrize(
-    ("text", "what"), [("a\nmissing", "image"), ("a\nimages/a.jpg masks/x.png", "mask"),
+    ("text", "kind"), [("a\nmissing", "image"), ("a\nimages/a.jpg masks/x.png", "mask"),
                        ("a\nlonely", "mask")]
 )  # fmt: skip
-def test_missing_file_is_named_with_its_line(tmp_path, text, what):
+def test_a_missing_file_is_an_error_with_its_line(tmp_path, text, kind):
     root = tree(tmp_path, "images/a.jpg", "masks/a.png", "images/lonely.png")
-    with pytest.raises(DataError, match=rf"train\.txt, line 2: no {what} for") as error:
+    with pytest.raises(
+        DataError, match=rf"train\.txt, line 2: the {kind} of .* does not exist"
+    ) as error:
         read(root, text)
     assert len(str(error.value).splitlines()) <= 4
 
 
 def test_missing_and_empty_lists_are_errors(tmp_path):
-    with pytest.raises(DataError, match=r"no list .*train\.txt"):
+    with pytest.raises(DataError, match=r"list .*train\.txt does not exist"):
         read_list(tmp_path, "train.txt", tmp_path, tmp_path)
     with pytest.raises(DataError, match=r"train\.txt lists no images"):
-        read(tmp_path, "\n# nothing\n")
+        read(tmp_path, "\n# empty\n")
 
 
 def test_list_from_a_windows_editor_is_read(tmp_path):
@@ -122,7 +124,7 @@ def read_official(root, text):
     return read_official_list(root, "val.lst", [root, root / "images"], [root, root / "labels"])
 
 
-def test_an_official_list_may_start_at_the_root_or_at_a_folder(benchmark):
+def test_paths_of_an_official_list_are_relative_to_the_root_or_a_folder(benchmark):
     pair = (benchmark / "images/val/1.jpg", benchmark / "labels/val/1.png")
     assert read_official(benchmark, "images/val/1.jpg\tlabels/val/1.png\n") == [pair]
     assert read_official(benchmark, "val/1.jpg val/1.png\n\nval/2.jpg\n") == [
@@ -134,48 +136,50 @@ def test_an_official_list_may_start_at_the_root_or_at_a_folder(benchmark):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("val/1.jpg val/1.png val/1_rev.png", r"line 1 has 3 columns; .*\n.*cut -d' ' -f1,2"),
-        ("# a comment\nval/3.jpg", r"line 2: no file val/3.jpg\nexpected it below"),
-        ("../secret.png", "leads out of"),
+        ("val/1.jpg val/1.png val/1_rev.png", r"line 1 has 3 columns\.\n.*\n.*cut -d' ' -f1,2"),
+        ("# a comment\nval/3.jpg", r"line 2: val/3.jpg does not exist.\nExpected: a file below"),
+        ("../secret.png", "is outside "),
         ("\n", "lists no images"),
     ],
 )
-def test_faults_of_an_official_list_are_named(benchmark, text, message):
+def test_faults_of_an_official_list_are_errors(benchmark, text, message):
     with pytest.raises(DataError, match=message):
         read_official(benchmark, text)
 
 
-def holds(path):
+def is_root(path):
     return (path / "masks").is_dir()
 
 
 @pytest.mark.parametrize("given", ["..", "../..", "masks", "masks/train"])
-def test_a_root_up_to_two_levels_off_is_found(tmp_path, given):
+def test_a_root_at_most_two_levels_away_is_suggested(tmp_path, given):
     root = tmp_path / "a" / "b" / "set"
     (root / "masks" / "train").mkdir(parents=True)
-    assert suggest_root((root / given).resolve(), holds) == f"Did you mean data.root={root}?"
+    assert suggest_root((root / given).resolve(), is_root) == f"Did you mean data.root={root}?"
 
 
-def test_of_nested_folders_the_outer_one_is_meant(tmp_path):
+def test_the_outer_one_of_nested_folders_is_suggested(tmp_path):
     (tmp_path / "masks" / "masks").mkdir(parents=True)
     assert (
-        suggest_root(tmp_path / "masks" / "masks", holds) == f"Did you mean data.root={tmp_path}?"
+        suggest_root(tmp_path / "masks" / "masks", is_root) == f"Did you mean data.root={tmp_path}?"
     )
 
 
-def test_nothing_is_suggested_for_the_right_root_or_where_nothing_is(tmp_path):
+def test_nothing_is_suggested_for_the_right_root_or_without_a_root_near(tmp_path):
     (tmp_path / "set" / "masks").mkdir(parents=True)
-    assert suggest_root(tmp_path / "set", holds) == ""
-    assert suggest_root(tmp_path / "x" / "y" / "z", holds) == ""
+    assert suggest_root(tmp_path / "set", is_root) == ""
+    assert suggest_root(tmp_path / "x" / "y" / "z", is_root) == ""
 
 
-def test_a_folder_that_cannot_be_listed_is_named_with_chmod(tmp_path, monkeypatch):
-    """As root permissions do not bite, so the lowest level raises."""
+def test_an_unreadable_folder_is_an_error_with_chmod(tmp_path, monkeypatch):
+    """Permissions have no effect for root, so `os.scandir` raises."""
     (tmp_path / "masks").mkdir()
 
     def denied(path):
         raise PermissionError(13, "Permission denied", str(path))
 
     monkeypatch.setattr("os.scandir", denied)
-    with pytest.raises(DataError, match=r"masks: Permission denied[\s\S]*Fix: chmod -R u"):
+    with pytest.raises(
+        DataError, match=r"masks cannot be read: Permission denied[\s\S]*Fix: chmod -R u"
+    ):
         pair_files(tmp_path / "masks", tmp_path / "masks")

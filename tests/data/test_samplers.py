@@ -1,3 +1,5 @@
+"""Samplers: global batches, the order of an epoch, class-balanced sampling, resume."""
+
 import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -13,9 +15,9 @@ from hrseg.data.samplers import ClassDraw, EvaluationSampler, TrainSampler
 )  # fmt: skip
 def test_processes_share_each_global_batch_without_overlap(images, world, share, epoch):
     batch = world * share
-    alone = TrainSampler(range(images), seed=3, batch_size=batch)
-    alone.set_epoch(epoch)
-    order = [key.index for key in alone]
+    single = TrainSampler(range(images), seed=3, batch_size=batch)
+    single.set_epoch(epoch)
+    order = [key.index for key in single]
     assert len(order) == images // batch * batch == len(set(order))
     shares = []
     for rank in range(world):
@@ -25,12 +27,12 @@ def test_processes_share_each_global_batch_without_overlap(images, world, share,
         assert len(sampler) == len(shares[-1])
         assert all(key.epoch == epoch and not key.repeat for key in sampler)
     for start in range(0, images // batch):
-        together = [i for mine in shares for i in mine[start * share : (start + 1) * share]]
+        together = [i for indices in shares for i in indices[start * share : (start + 1) * share]]
         assert sorted(together) == sorted(order[start * batch : (start + 1) * batch])
 
 
 @given(images=st.integers(1, 30), world=st.integers(1, 5))
-def test_evaluation_scores_each_image_once_with_equally_many_per_process(images, world):
+def test_evaluation_scores_each_image_once_and_processes_get_equal_shares(images, world):
     shares = [list(EvaluationSampler(range(images), world, rank)) for rank in range(world)]
     assert len({len(share) for share in shares}) == 1
     scored = [key.index for share in shares for key in share if not key.repeat]
@@ -48,27 +50,27 @@ def keys(
 RARE = {0: list(range(60)), 2: [7]}
 
 
-def test_without_a_class_draw_an_epoch_is_the_permutation_of_its_seed_and_number():
+def test_without_a_class_draw_an_epoch_is_a_permutation_by_seed_and_epoch():
     order = np.random.default_rng((3, 5)).permutation(60)
     assert keys(None) == [Key(index, 5) for index in order] == keys(ClassDraw(0.0, RARE))
 
 
-def test_drawn_classes_take_places_and_leave_the_others_as_they_are():
+def test_class_draws_replace_some_positions_and_leave_the_others_unchanged():
     plain, mixed = keys(None, images=600), keys(ClassDraw(0.3, RARE), images=600)
-    drawn = [place for place, key in enumerate(mixed) if key.wanted is not None]
+    drawn = [position for position, key in enumerate(mixed) if key.wanted is not None]
     assert len(mixed) == 600 and 135 < len(drawn) < 225  # 180 expected, 4 standard deviations
-    for place, (key, before) in enumerate(zip(mixed, plain, strict=True)):
-        assert key == before or (key.position == place and key.index in RARE[key.wanted])
+    for position, (key, before) in enumerate(zip(mixed, plain, strict=True)):
+        assert key == before or (key.position == position and key.index in RARE[key.wanted])
     assert all(key.wanted is not None for key in keys(ClassDraw(1.0, RARE)))
 
 
 @settings(max_examples=20, deadline=None)
 @given(world=st.sampled_from([1, 2, 3, 4, 6]), share=st.floats(0, 1))
-def test_global_batches_hold_the_same_samples_for_any_number_of_processes(world, share):
-    draw, alone = ClassDraw(share, RARE), keys(ClassDraw(share, RARE))
+def test_global_batches_have_the_same_samples_for_any_number_of_processes(world, share):
+    draw, single = ClassDraw(share, RARE), keys(ClassDraw(share, RARE))
     shares = [keys(draw, world, rank) for rank in range(world)]
     together = [key for step in zip(*shares, strict=True) for key in step]
-    assert together == alone
+    assert together == single
 
 
 def test_a_resumed_epoch_begins_after_finished_batches_and_later_ones_are_complete():

@@ -1,4 +1,4 @@
-"""The one warp equals resize + pad + crop + flip; the draws are the official ones."""
+"""Augmentation: one warp equals resize, pad, crop and flip; draws equal the official code."""
 
 import collections
 import pickle
@@ -25,7 +25,7 @@ MASK = cv2.resize(RNG.integers(0, 5, (15, 20), np.uint8), (160, 120), interpolat
 
 
 def reference(image: np.ndarray, mask: np.ndarray, window: Window) -> tuple[np.ndarray, ...]:
-    """Do it in the long way: resize everything, pad, crop, flip."""
+    """Resize the whole image, pad, crop, flip: one step after the other."""
     size, (h, w) = window.size[::-1], window.crop_size
     image = cv2.resize(image, size, interpolation=cv2.INTER_LINEAR)
     mask = cv2.resize(mask, size, interpolation=cv2.INTER_NEAREST)
@@ -65,7 +65,7 @@ def windows(transform: TrainTransform, count: int, size: tuple[int, int] = (120,
     return [transform.draw_window(size, MASK, None, draws) for _ in range(count)]
 
 
-def test_official_scales_are_17_steps_of_a_tenth_the_last_included():
+def test_official_scales_are_17_steps_of_a_tenth_with_the_last():
     drawn = windows(TrainTransform((4, 4), (0.5, 2.1, 0.1)), 600, (5, 1000))
     counts = collections.Counter(window.size[1] for window in drawn)
     assert sorted(counts) == [500 + 100 * i for i in range(17)]
@@ -100,22 +100,22 @@ def marked(row: int, column: int, side: int = 2) -> np.ndarray:
     row=st.integers(0, 118), column=st.integers(0, 158), seed=st.integers(0, 99),
     scale=st.floats(0.5, 2.0), crop=st.tuples(st.integers(1, 400), st.integers(1, 400)),
 )  # fmt: skip
-def test_a_wanted_class_is_in_the_crop_at_any_scale_and_place(row, column, seed, scale, crop):
+def test_a_wanted_class_is_in_the_crop_at_any_scale_and_position(row, column, seed, scale, crop):
     transform = TrainTransform(crop, (scale, scale))
     assert (transform(IMAGE, marked(row, column), (seed,), 9)[1] == 9).any()
 
 
 def test_a_wanted_class_is_anywhere_in_the_crop_and_the_crop_inside_the_image():
     transform = TrainTransform((8, 10), (1, 1), flip=0.0)
-    for at, rows, columns in (((60, 80), 8, 10), ((0, 159), 1, 1), ((118, 3), 2, 4)):
-        mask = marked(*at, side=1)
+    for position, rows, columns in (((60, 80), 8, 10), ((0, 159), 1, 1), ((118, 3), 2, 4)):
+        mask = marked(*position, side=1)
         crops = [transform(IMAGE, mask, (0, 0, index), 9)[1] for index in range(800)]
-        places = {tuple(np.argwhere(crop == 9)[0].tolist()) for crop in crops}
-        assert len(places) == rows * columns
+        positions = {tuple(np.argwhere(crop == 9)[0].tolist()) for crop in crops}
+        assert len(positions) == rows * columns
         assert not any((crop == 255).any() for crop in crops)
 
 
-def test_a_class_too_thin_for_the_scale_is_shown_at_the_own_size():
+def test_a_class_too_thin_for_the_scale_is_cropped_at_the_own_size():
     for row in (60, 61):
         for squash in (None, (30, 160)):
             transform = TrainTransform((16, 16), (0.5, 0.5), squash=squash)
@@ -129,7 +129,7 @@ def test_a_wanted_class_of_a_flip_pair_is_its_partner_when_mirrored():
         assert (transform(IMAGE, marked(50, 50), (0,), 9)[1] == expected).any()
 
 
-def test_a_wanted_class_that_the_mask_does_not_hold_is_an_error():
+def test_a_wanted_class_missing_in_the_mask_is_an_error():
     with pytest.raises(DataError, match="no pixel of class 7"):
         TrainTransform((8, 8))(IMAGE, marked(0, 0), (0,), 7)
 
@@ -167,13 +167,13 @@ PIPELINE = A.Compose(
 )
 
 
-def test_an_own_pipeline_acts_on_image_and_mask_by_the_seeds_of_the_sample():
+def test_a_custom_pipeline_transforms_image_and_mask_by_the_seeds_of_the_sample():
     transform = TrainTransform((64, 80), pipeline=PIPELINE)
     first = [transform(IMAGE, MASK, (304, 0, index)) for index in range(12)]
     again = TrainTransform((64, 80), pipeline=pickle.loads(pickle.dumps(PIPELINE)))
     for index in reversed(range(12)):
-        for one, other in zip(first[index], again(IMAGE, MASK, (304, 0, index)), strict=True):
-            np.testing.assert_array_equal(one, other)
+        for expected, array in zip(first[index], again(IMAGE, MASK, (304, 0, index)), strict=True):
+            np.testing.assert_array_equal(array, expected)
     assert len({image.tobytes() for image, _ in first}) == 12
 
 
@@ -194,6 +194,6 @@ def test_the_parts_of_a_pipeline_draw_independently():
         ),
     ],
 )
-def test_a_pipeline_that_returns_another_kind_or_size_is_refused(part, message):
+def test_a_pipeline_that_returns_another_dtype_or_size_is_refused(part, message):
     with pytest.raises(DataError, match=message):
         TrainTransform((64, 64), pipeline=A.Compose([part]))(IMAGE, MASK, (0,))

@@ -1,4 +1,4 @@
-"""Check of every file of a data set: contents of each split, and faults."""
+"""Check of every file of a data set: contents and faults of each split."""
 
 import hashlib
 import os
@@ -18,19 +18,19 @@ from hrseg.data.datamodule import SegmentationDataModule
 from hrseg.data.dataset import Files, exif_note, pair_label, size_fix
 from hrseg.data.images import header_of, header_size, printable_path, read_image
 from hrseg.data.masks import ReadMask
-from hrseg.data.workers import WatchedLoader, at
+from hrseg.data.workers import WatchedLoader, report_sample
 from hrseg.errors import DataError
 from hrseg.utils.constants import IGNORE_INDEX
 
 Counts = npt.NDArray[np.int64]
 _PREFETCH = 4  # images per worker
-_FLATTERING = "Scores would be flattering: remove it from one of the two."
-_OUTWARD = "links that lead out of data.root, followed"
+_DUPLICATE_FIX = "Expected: different images. Fix: remove it from one of the splits."
+_OUTSIDE = "links to files outside data.root, followed"
 
 
 @dataclass(frozen=True)
 class Fault:
-    """A faulty file, with the fault and its repair."""
+    """Faulty file, with the fault and the fix."""
 
     file: Path
     message: str
@@ -46,9 +46,9 @@ def _per_channel() -> Counts:
 
 @dataclass
 class Split:
-    """Contents of the files of a split, added up; or those of one pair.
+    """Total contents of the files of a split, or of one pair.
 
-    Counts per id have 256 entries, those per channel are RGB.
+    Counts per id have 256 entries; counts per channel are RGB.
     """
 
     name: str = ""
@@ -56,13 +56,13 @@ class Split:
     expected: int | None = None  # the official number of images
     sizes: Counter[tuple[int, int]] = field(default_factory=Counter)  # images of (height, width)
     pixels: Counts = field(default_factory=_per_id)
-    images: Counts = field(default_factory=_per_id)  # that contain the id
+    images: Counts = field(default_factory=_per_id)  # images with the id
     surroundings: Counts = field(default_factory=_per_id)  # pixels of the images with the id
     sums: Counts = field(default_factory=_per_channel)
     squares: Counts = field(default_factory=_per_channel)
-    odd: dict[str, list[Path]] = field(default_factory=dict)  # notes and the files they are about
+    file_notes: dict[str, list[Path]] = field(default_factory=dict)  # note -> files
     digests: dict[Path, str] = field(default_factory=dict)  # sha256 of each file
-    notes: list[str] = field(default_factory=list)  # about the split as a whole
+    notes: list[str] = field(default_factory=list)  # on the whole split
     faults: list[Fault] = field(default_factory=list)
 
     def add(self, pair: "Split") -> None:
@@ -73,35 +73,35 @@ class Split:
         self.surroundings += pair.surroundings
         self.sums += pair.sums
         self.squares += pair.squares
-        for note, files in pair.odd.items():
+        for note, files in pair.file_notes.items():
             self.note(note, *files)
         self.digests |= pair.digests
         self.faults += pair.faults
 
     def note(self, note: str, *files: Path) -> None:
-        """Add a note about some files."""
-        self.odd.setdefault(note, []).extend(files)
+        """Add a note on some files."""
+        self.file_notes.setdefault(note, []).extend(files)
 
     def remarks(self, names: Sequence[str]) -> list[str]:
-        """Return oddities that are not faults, a line each, with the first file as the example."""
+        """Return all notes, one per line, with the first file as an example."""
         lines = list(self.notes)
         if never := [row["name"] for row in self.class_rows(names) if not row["pixels"]]:
             lines.append(f"never seen: {', '.join(never)}")
-        for note, files in self.odd.items():
+        for note, files in self.file_notes.items():
             lines.append(
                 f"{note}: {f'{len(files):,}, e.g. ' * (len(files) > 1)}{printable_path(files[0])}"
             )
         return lines
 
     def size_rows(self) -> list[dict[str, int]]:
-        """Return the sizes and the number of images of each, the most frequent first."""
+        """Return the image sizes and their numbers of images, most frequent first."""
         return [
             {"height": height, "width": width, "images": count}
             for (height, width), count in self.sizes.most_common()
         ]
 
     def class_rows(self, names: Sequence[str]) -> list[dict[str, Any]]:
-        """Return pixels and images of each class; nothing if no mask was read."""
+        """Return pixels and images of each class; [] without masks."""
         if not self.pixels.any():
             return []
         return [
@@ -111,20 +111,20 @@ class Split:
 
 
 def find_split(data: SegmentationDataModule, name: str) -> Split:
-    """Pair the files of a split; unpaired files are its one fault, and it has no files."""
+    """Pair the files of a split; unpaired files are a fault of a split without files."""
     split = Split(name, expected=data.expected_images.get(name))
     try:
         split.files = data.dataset(name).files
         if not split.files:
-            raise DataError(f"no images of split {name} in {data.root}")
+            raise DataError(f"{data.root} contains no images of split {name}.")
     except DataError as error:
         split.faults.append(Fault(data.root, str(error)))
         return split
     root = Path(os.path.realpath(data.root))
     for file in (file for pair in split.files for file in pair if file):
-        outward = not Path(os.path.realpath(file)).is_relative_to(root)
-        if outward and file.is_relative_to(data.root):
-            split.note(_OUTWARD, file)
+        outside = not Path(os.path.realpath(file)).is_relative_to(root)
+        if outside and file.is_relative_to(data.root):
+            split.note(_OUTSIDE, file)
     if note := data.shortfall(name, len(split.files)):
         split.notes.append(note.removeprefix(f"split {name} in {data.root}: "))
     if bare := sum(mask is None for _, mask in split.files):
@@ -132,7 +132,7 @@ def find_split(data: SegmentationDataModule, name: str) -> Split:
     return split
 
 
-def look_through(
+def check_splits(
     splits: Sequence[Split],
     read_mask: ReadMask,
     workers: int,
@@ -141,17 +141,17 @@ def look_through(
 ) -> None:
     """Read all files of some splits, in order, and add their contents to the splits.
 
-    An image that occurs twice is a fault if it is in two splits, else it is noted.
+    A duplicate image is a fault if it is in two splits, else a note.
 
     Args:
-        splits: from `find_split`.
+        splits: results of `find_split`.
         read_mask: path -> (H, W) train ids; pickled for the workers.
         workers: number of processes; 0: this process.
-        patience: seconds that a worker may take for an image; None: no limit.
-        track: wraps the pairs and their total, to show the progress.
+        patience: maximum of seconds per image; None: no limit.
+        track: wraps the pairs and their total, for a progress bar.
 
     Raises:
-        DataError: a worker process was killed, or hangs.
+        DataError: a worker process was killed or hangs.
     """
     jobs = [(split, image) for split in splits for image, _ in split.files]
     pairs = PairCheck([pair for split in splits for pair in split.files], read_mask)
@@ -159,42 +159,41 @@ def look_through(
     loader = WatchedLoader(
         pairs, patience, batch_size=None, num_workers=workers, prefetch_factor=prefetch
     )
-    first: dict[str, tuple[Split, Path]] = {}
+    originals: dict[str, tuple[Split, Path]] = {}
     for pair, (split, image) in zip(track(loader, len(jobs)), jobs, strict=True):
         split.add(pair)
         digest = pair.digests.get(image, "")
-        if digest in first:
-            other, twin = first[digest]
+        if digest in originals:
+            other, original = originals[digest]
             if other is split:
                 split.note("duplicate images", image)
                 continue
-            same = "file" if image.resolve() == twin.resolve() else "bytes"
+            same = "file" if image.resolve() == original.resolve() else "bytes"
             message = (
-                f"the same {same} as {printable_path(twin)} of split {other.name}.\n{_FLATTERING}"
+                f"the same {same} as {printable_path(original)} of split {other.name}.\n"
+                f"{_DUPLICATE_FIX}"
             )
             split.faults.append(Fault(image, message))
         elif digest:
-            first[digest] = split, image
+            originals[digest] = split, image
 
 
 class PairCheck(Dataset[Split]):
-    """Contents and faults of each pair, as a data set for a DataLoader's workers."""
+    """Dataset of the contents and faults of each pair, for the workers of a DataLoader."""
 
     def __init__(self, files: Files, read_mask: ReadMask) -> None:
-        """Keep the list; nothing is read yet."""
         self.files, self.read_mask = files, read_mask
 
     def __len__(self) -> int:
-        """Return the number of images."""
         return len(self.files)
 
     def label(self, index: int) -> str:
-        """Return the name of a pair in messages: its files."""
+        """Return the files of a pair, for messages."""
         return pair_label(self.files[index])
 
     def __getitem__(self, index: int) -> Split:
-        """Read both files whole, and return their contents; a fault raises nothing."""
-        at(index)
+        """Read both files completely; return their contents and faults."""
+        report_sample(index)
         image, mask = self.files[index]
         pair = Split()
         try:
@@ -221,7 +220,7 @@ def _add_image(pair: Split, path: Path, mask: Path | None) -> None:
         pair.note(str(warning.message), path)
     pair.digests[path] = hashlib.sha256(path.read_bytes()).hexdigest()
     pair.sizes[image.shape[0], image.shape[1]] += 1
-    # OpenCV's doubles are whole numbers but for the square of a square root in some builds' norm.
+    # OpenCV returns floats; in some builds the norm is the square of a rounded square root.
     pair.sums += np.rint(cv2.sumElems(image)[:3]).astype(np.int64)
     squares = [cv2.norm(plane, cv2.NORM_L2SQR) for plane in cv2.split(image)]
     pair.squares += np.rint(squares).astype(np.int64)

@@ -19,37 +19,35 @@ Color = tuple[int, int, int]
 
 VOID_NAMES = ("void", "ignore", "ignored", "unlabelled", "unlabeled", "undefined")
 _GREY_MODES = ("1", "L", "I", "I;16")
-_BLENDS = 16  # so many ids between two others are suspected to be interpolated
-_FAR = 16  # ids of classes drawn as grey levels are at least so far apart
+_BLENDS = 16  # minimum of ids between two others that suggests interpolation
+_FAR = 16  # minimum distance of class ids drawn as grey levels
 
 
 @dataclass
 class Survey:
-    """Contents of a sample of pairs."""
+    """Contents of a sample of image and mask pairs."""
 
     sizes: list[tuple[int, int]] = field(default_factory=list)  # (height, width) of each image
     kinds: Counter[str] = field(default_factory=Counter)  # masks: palette, grey, colour, JPEG
     pixels: Counter[int] = field(default_factory=Counter)  # of each id, or colour as 0xRRGGBB
     palette: list[Color] = field(default_factory=list)  # of the first palette mask
-    other_size: list[Path] = field(default_factory=list)  # masks that do not fit their image
-    unreadable: dict[Path, str] = field(default_factory=dict)  # and why
-    inner: Counter[int] = field(
-        default_factory=Counter
-    )  # pixels of an id surrounded by the same id
-    exif: Counter[str] = field(default_factory=Counter)  # notes about orientations of images
+    other_size: list[Path] = field(default_factory=list)  # masks of another size than the image
+    unreadable: dict[Path, str] = field(default_factory=dict)  # file -> fault
+    inner: Counter[int] = field(default_factory=Counter)  # pixels with equal neighbours, by id
+    exif: Counter[str] = field(default_factory=Counter)  # notes on orientations of images
 
 
 @dataclass
 class Classes:
-    """Classes of a survey, as arguments of the data set `Folder`."""
+    """Discovered classes, as arguments of the data set `Folder`."""
 
     names: list[str]
-    keys: list[int]  # id, or code of the colour, of each class in the survey
+    keys: list[int]  # id, or colour as 0xRRGGBB, of each class in the survey
     mask_format: str = "index"
     palette: list[Color] | None = None
     id_map: dict[int, int] | None = None
     ignore_ids: tuple[int, ...] = (IGNORE_INDEX,)
-    warnings: list[str] = field(default_factory=list)  # guesses, a line each
+    warnings: list[str] = field(default_factory=list)  # assumptions, one per line
 
 
 def take_survey(pairs: Iterable[tuple[Path, Path]]) -> Survey:
@@ -76,10 +74,10 @@ def take_survey(pairs: Iterable[tuple[Path, Path]]) -> Survey:
 def find_classes(
     survey: Survey, names: Sequence[str] = (), palette: Sequence[Color] | None = None
 ) -> Classes:
-    """Return the classes of the masks; names and palette are those of classes.json.
+    """Return the classes of the masks, with names and palette of classes.json if given.
 
     Raises:
-        DataError: no classes, or more than 254 of them.
+        DataError: no classes, more than 254, or invalid ids.
     """
     return (_color_classes if survey.kinds["colour"] else _id_classes)(survey, names, palette)
 
@@ -115,9 +113,9 @@ def _count(mask: Image.Image, survey: Survey) -> None:
 
 def _id_classes(survey: Survey, names: Sequence[str], palette: Sequence[Color] | None) -> Classes:
     ids = sorted(set(survey.pixels) - {IGNORE_INDEX})
-    _refuse_other_ids(survey, ids)
+    _check_class_ids(survey, ids)
     if set(survey.pixels) == {0, IGNORE_INDEX}:
-        warning = "masks hold only 0 and 255: 255 is taken for a class, not for ignored"
+        warning = "masks contain only 0 and 255: 255 is read as a class, not as ignored"
         pair = list(names) if len(names) == 2 else ["background", "foreground"]
         id_map = {0: 0, IGNORE_INDEX: 1}
         return Classes(pair, [0, IGNORE_INDEX], id_map=id_map, ignore_ids=(), warnings=[warning])
@@ -127,7 +125,7 @@ def _id_classes(survey: Survey, names: Sequence[str], palette: Sequence[Color] |
         if len(names) != len(ids) + 1:
             names = [f"class_{key}" for key in (*ids, IGNORE_INDEX)]
         ids.append(IGNORE_INDEX)
-        warning = "the ids are far apart: 255 is taken for a class, not for ignored"
+        warning = "the ids are far apart: 255 is read as a class, not as ignored"
         return Classes(list(names), ids, id_map=_id_map(ids), ignore_ids=(), warnings=[warning])
     named, warnings = _named(ids, names)
     kept = {key: name for key, name in named.items() if name.lower() not in VOID_NAMES}
@@ -142,21 +140,21 @@ def _id_classes(survey: Survey, names: Sequence[str], palette: Sequence[Color] |
     )
 
 
-def _refuse_other_ids(survey: Survey, ids: list[int]) -> None:
-    """Raise DataError for masks of 16 bits, of instances, all ignored, or interpolated."""
+def _check_class_ids(survey: Survey, ids: list[int]) -> None:
+    """Raise DataError for ignored masks, or ids of instances, of 16 bits, or interpolated."""
     if not ids:
-        raise DataError("the masks hold nothing but 255; expected ids 0..254 of classes.")
+        raise DataError("the masks contain only 255.\nExpected: ids 0..254 of classes.")
     if len(ids) > IGNORE_INDEX:
         raise DataError(
-            f"the masks hold {len(ids)} different ids up to {ids[-1]}: these look like instance "
-            "ids.\nExpected the same id for all objects of a class, 0..254, and 255 for ignored "
+            f"the masks contain {len(ids)} different ids up to {ids[-1]}: these look like instance "
+            "ids.\nExpected: the same id for all objects of a class, 0..254, and 255 for ignored "
             "pixels.\nFix: export class masks (semantic segmentation) from the annotation tool."
         )
     if ids[-1] > IGNORE_INDEX:
         shown = f"[{some(ids, 5)}]" if len(ids) < 6 else "the list of these ids"
         raise DataError(
-            f"the masks hold {len(ids)} ids of 16 bits, up to {ids[-1]}.\nExpected ids 0..254 of "
-            "classes, and 255 for ignored pixels, in PNGs of 8 bits.\nFix: renumber them and "
+            f"the masks contain {len(ids)} ids of 16 bits, up to {ids[-1]}.\nExpected: ids 0..254 "
+            "of classes, and 255 for ignored pixels, in PNGs of 8 bits.\nFix: renumber them and "
             f"write the masks again: np.searchsorted({shown}, mask).astype('uint8')"
         )
     total = sum(survey.pixels.values())
@@ -169,21 +167,21 @@ def _refuse_other_ids(survey: Survey, ids: list[int]) -> None:
     if len(blends) >= _BLENDS and inner < 0.5 * pixels:
         raise DataError(
             f"the masks look interpolated: {len(blends)} ids between {min(large)} and {max(large)} "
-            f"have {pixels / total:.1%} of the pixels, along borders.\nExpected the ids of classes "
-            "alone.\nFix: export or resize the masks again with nearest-neighbour interpolation."
+            f"have {pixels / total:.1%} of the pixels, along borders.\nExpected: only the ids of "
+            "classes.\nFix: export or resize the masks again with nearest-neighbour interpolation."
         )
 
 
 def _named(ids: list[int], names: Sequence[str]) -> tuple[dict[int, str], list[str]]:
-    """Return a name for each raw id, those given or else placeholders, and warnings."""
+    """Return a name for each raw id, given or a placeholder, and warnings."""
     if names and ids[0] == 0 and ids[-1] == len(names) and len(ids) > 2:
         warning = (
-            f"{len(names)} names for ids 0..{ids[-1]}: they name 1..{ids[-1]}, 0 is unlabelled. If "
-            f"{ids[-1]} is unlabelled instead: data.id_map=null data.ignore_ids=[{ids[-1]},255]"
+            f"{len(names)} names for ids 0..{ids[-1]}: they are for 1..{ids[-1]}, 0 is unlabelled. "
+            f"If {ids[-1]} is unlabelled instead: data.id_map=null data.ignore_ids=[{ids[-1]},255]"
         )
         return dict(enumerate(["unlabelled", *names])), [warning]
     if len(names) == len(ids) and ids[-1] >= len(names):
-        warning = "ids have gaps: the names were given to the ids found, in their order"
+        warning = "ids have gaps: the names are for the existing ids, in their order"
         return dict(zip(ids, names, strict=True)), [warning]
     more = [key for key in ids if key >= len(names)]
     named = dict(enumerate(names)) | {key: f"class_{key}" for key in more}
@@ -193,7 +191,7 @@ def _named(ids: list[int], names: Sequence[str]) -> tuple[dict[int, str], list[s
 
 
 def _png_colors(survey: Survey) -> dict[int, Color]:
-    """Return the colours by id of palette masks, unless they are shades of grey."""
+    """Return id -> colour of palette masks; {} for shades of grey."""
     colors = {key: color for key, color in enumerate(survey.palette) if key in survey.pixels}
     if survey.kinds["grey"] or all(len(set(color)) == 1 for color in colors.values()):
         return {}
@@ -205,13 +203,13 @@ def _color_classes(
 ) -> Classes:
     if len(survey.pixels) > IGNORE_INDEX:
         raise DataError(
-            f"the masks hold {len(survey.pixels)} colours; expected one per class, at most "
-            f"{IGNORE_INDEX}.\nWere they resized or smoothed? Export them again without "
-            "interpolation."
+            f"the masks contain {len(survey.pixels)} colours.\n"
+            f"Expected: one per class, at most {IGNORE_INDEX}. Were they resized or smoothed?\n"
+            "Fix: export them again without interpolation."
         )
     warnings = []
     if survey.kinds["grey"] or survey.kinds["palette"]:
-        warnings.append("some masks hold colours, others ids: only one kind can be read")
+        warnings.append("some masks contain colours, others ids: only one kind can be read")
     known = [code(color) for color in palette or ()]
     more = [key for key in sorted(survey.pixels) if key not in known]
     if palette and more:
@@ -223,7 +221,7 @@ def _color_classes(
         names = [f"class_{position}" for position in range(len(keys))]
     if not palette and 0 in keys:
         warnings.append(
-            "black (0, 0, 0) is taken for a class: if it means unlabelled, name it void in a "
+            "black (0, 0, 0) is read as a class: if it means unlabelled, name it void in a "
             "classes.json with a palette"
         )
     named = zip(range(len(keys)), names, strict=False)

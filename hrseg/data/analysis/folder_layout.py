@@ -13,7 +13,7 @@ from PIL import Image
 from hrseg.data.analysis.unpaired_files import IMAGE, MASK, explain
 from hrseg.data.datasets.folder import SPLIT
 from hrseg.data.images import FORMATS, SUFFIXES
-from hrseg.data.pairing import find_files, read_list, refuse_folder
+from hrseg.data.pairing import find_files, raise_unlisted, read_list
 from hrseg.errors import DataError
 
 LIST_FOLDERS = ("", "splits/", "lists/", "ImageSets/Segmentation/")
@@ -27,14 +27,14 @@ _SPLIT_LAST = rf"(.*[^a-z])({_TRAIN}|{_HELD_OUT})"
 class Layout:
     """Layout of images and masks below a folder, as arguments of the data set `Folder`."""
 
-    image_folder: str  # maybe with `{split}` in it
+    image_folder: str  # may contain `{split}`
     mask_folder: str
     mask_suffix: str
-    splits: tuple[str, ...]  # to train and to validate on, folders or lists; empty: one folder
+    splits: tuple[str, ...]  # training and validation, folders or lists; empty: one folder
     pairs: Mapping[str, list[tuple[Path, Path]]]  # by split; by "" without splits
     unpaired: tuple[Path, ...]
-    masks_alone: tuple[Path, ...] = ()  # those of `unpaired` that are masks
-    left_out: tuple[str, ...] = ()  # folders with images that no part of the layout has
+    unpaired_masks: tuple[Path, ...] = ()  # the masks in `unpaired`
+    left_out: tuple[str, ...] = ()  # folders with images outside the layout
 
 
 def find_layout(root: Path) -> Layout:
@@ -45,9 +45,9 @@ def find_layout(root: Path) -> Layout:
     """
     if not root.is_dir():
         path, fix = root.absolute(), f" Fix: hrseg init {shlex.quote(str(root.parent))}"
-        fault = f"{path} is a file, not a folder" if root.is_file() else f"no folder {path}"
+        fault = "is a file, not a folder" if root.is_file() else "does not exist"
         raise DataError(
-            f"{fault}.\nExpected a folder that holds images and masks."
+            f"{path} {fault}.\nExpected: a folder of images and masks."
             f"{fix if root.is_file() else ''}"
         )
     images: dict[str, set[str]] = {}
@@ -58,8 +58,8 @@ def find_layout(root: Path) -> Layout:
         (masks if is_mask else images).setdefault(pattern, set()).add(split)
     _add_stars(images)
     _add_stars(masks)
-    tried = [_pair(root, *candidate) for candidate in _candidates(images, masks)]
-    layouts = [layout for layout in tried if layout is not None]
+    candidates = [_pair(root, *candidate) for candidate in _candidates(images, masks)]
+    layouts = [layout for layout in candidates if layout is not None]
     if not layouts:
         listed = _with_lists(root, Layout("images", "masks", "", (), {}, ()))
         if listed.splits:
@@ -84,7 +84,7 @@ def _add_stars(patterns: dict[str, set[str]]) -> None:
 
 
 def _with_left_out(root: Path, layout: Layout, folders: Mapping[Path, list[Path]]) -> Layout:
-    """Add the folders of which no file has a pair."""
+    """Add the folders without paired files."""
     used = {path for pairs in layout.pairs.values() for pair in pairs for path in pair}
     used.update(layout.unpaired)
     lines = []
@@ -96,14 +96,14 @@ def _with_left_out(root: Path, layout: Layout, folders: Mapping[Path, list[Path]
 
 
 def _folders(root: Path) -> Iterator[tuple[Path, list[Path]]]:
-    """Yield every folder below root that holds images itself, and those; links are followed."""
-    seen: set[str] = set()
-    for parent, folders, names in os.walk(root, onerror=refuse_folder, followlinks=True):
+    """Yield every folder below root with images, and these images; follow links."""
+    visited: set[str] = set()
+    for parent, folders, names in os.walk(root, onerror=raise_unlisted, followlinks=True):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
-        if (real := os.path.realpath(parent)) in seen:  # a link to a folder above would not end
+        if (real := os.path.realpath(parent)) in visited:  # a link to a parent folder is a cycle
             folders.clear()
             continue
-        seen.add(real)
+        visited.add(real)
         files = [Path(parent, name) for name in sorted(names) if not name.startswith(".")]
         files = [file for file in files if file.suffix.lower() in SUFFIXES]
         if files:
@@ -111,7 +111,7 @@ def _folders(root: Path) -> Iterator[tuple[Path, list[Path]]]:
 
 
 def _describe(parts: tuple[str, ...], files: list[Path]) -> tuple[bool, str, str]:
-    """Return whether a folder holds masks, its path with `{split}` for the split, and the split."""
+    """Return whether a folder contains masks, its path with `{split}`, and its split."""
     words, split, depth = list(parts), "", 0
     for index, part in enumerate(parts):
         if match := re.fullmatch(_SPLIT_FIRST, part, re.I):
@@ -130,7 +130,7 @@ def _describe(parts: tuple[str, ...], files: list[Path]) -> tuple[bool, str, str
             break
     if is_mask is None:
         is_mask = all(_looks_like_a_mask(file) for file in files[:: len(files) // 3 + 1])
-    # Deeper folders, such as one per city, are searched along with it.
+    # The search includes deeper folders, such as one per city.
     return is_mask, "/".join(words[: depth or None]) or ".", split
 
 
@@ -146,17 +146,17 @@ def _looks_like_a_mask(path: Path) -> bool:
 def _candidates(
     images: Mapping[str, set[str]], masks: Mapping[str, set[str]]
 ) -> Iterator[tuple[str, str, tuple[str, ...]]]:
-    """Yield image folder, mask folder (maybe the same) and splits of possible layouts."""
+    """Yield image folder, mask folder (possibly equal) and splits of possible layouts."""
     splits = {**masks, **images}
-    apart = [(image, mask) for image in images for mask in masks if image != mask]
-    for image, mask in [*apart, *((folder, folder) for folder in splits)]:
+    separate = [(image, mask) for image in images for mask in masks if image != mask]
+    for image, mask in [*separate, *((folder, folder) for folder in splits)]:
         if image != mask and (image == "." or mask.startswith(f"{image}/")):
-            continue  # inside the image folder: the masks would be taken for images
+            continue  # masks inside the image folder would be read as images
         common = sorted(splits[image] & splits[mask])
         train = [name for name in common if re.fullmatch(_TRAIN, name, re.I)]
         held_out = [name for name in common if re.fullmatch(_HELD_OUT, name, re.I)]
         if train and held_out:
-            # val rather than test, which is kept for the end: "val" > "test".
+            # Prefer val to test, which is for the final score: "val" > "test".
             yield image, mask, (train[0], max(held_out))
         else:
             for name in common:
@@ -168,7 +168,7 @@ def _pair(
 ) -> Layout | None:
     pairs: dict[str, list[tuple[Path, Path]]] = {}
     unpaired: list[Path] = []
-    masks_alone: list[Path] = []
+    unpaired_masks: list[Path] = []
     suffix = None
     for split in splits or ("",):
         images, masks = (root / f.replace(SPLIT, split) for f in (image_folder, mask_folder))
@@ -185,15 +185,16 @@ def _pair(
         if not pairs[split]:
             return None
         unpaired += [image_of[stem] for stem in image_of if stem not in mask_of]
-        masks_alone += [mask_of[stem] for stem in mask_of if stem not in image_of]
+        unpaired_masks += [mask_of[stem] for stem in mask_of if stem not in image_of]
     if splits and Path(image_folder).name == Path(mask_folder).name == SPLIT:
-        # `Folder` itself looks for splits in the last folder.
+        # `Folder` searches for splits in the last folder by itself.
         image_folder, mask_folder = (
             Path(folder).parent.as_posix() for folder in (image_folder, mask_folder)
         )
-    unpaired_masks = tuple(masks_alone)
-    left = (*unpaired, *unpaired_masks)
-    return Layout(image_folder, mask_folder, suffix or "", splits, pairs, left, unpaired_masks)
+    all_unpaired = (*unpaired, *unpaired_masks)
+    return Layout(
+        image_folder, mask_folder, suffix or "", splits, pairs, all_unpaired, tuple(unpaired_masks)
+    )
 
 
 def _with_lists(root: Path, layout: Layout) -> Layout:
@@ -203,12 +204,12 @@ def _with_lists(root: Path, layout: Layout) -> Layout:
         if all((root / split).is_file() for split in splits):
             suffix = layout.mask_suffix
             pairs = {split: read_list(root, split, images, masks, suffix) for split in splits}
-            return replace(layout, splits=splits, pairs=pairs, unpaired=(), masks_alone=())
+            return replace(layout, splits=splits, pairs=pairs, unpaired=(), unpaired_masks=())
     return layout
 
 
 def _suffix(images: Mapping[str, Path], masks: Mapping[str, Path], same_folder: bool) -> str:
-    """Return what most masks have after an image's name: nothing, or for example "_mask"."""
+    """Return the end of most masks' names after an image's name: "", or for example "_mask"."""
     if not same_folder and images.keys() & masks.keys():
         return ""
     endings: Counter[str] = Counter()
@@ -217,5 +218,5 @@ def _suffix(images: Mapping[str, Path], masks: Mapping[str, Path], same_folder: 
         if re.search(MASK if same_folder else rf"^[^a-z0-9]|{MASK}", mask[end:], re.I):
             endings[mask[end:]] += 1
     if not endings:
-        raise DataError("no mask has the name of an image, with or without an addition")
+        raise DataError("No mask has the name of an image, with or without a suffix.")
     return endings.most_common(1)[0][0]

@@ -14,9 +14,9 @@ Floats = npt.NDArray[np.float64]
 
 
 def split_stats(split: Split, names: Sequence[str]) -> dict[str, Any]:
-    """Return the figures of a split whose files were read, ready for JSON.
+    """Return the statistics of a split after `check_splits`, ready for JSON.
 
-    A class without a pixel has None for its weights; without masks the classes are empty.
+    The weights of a class without a pixel are None. Without masks the classes are empty.
     """
     pixels, surroundings = split.pixels[: len(names)], split.surroundings[: len(names)]
     weights = {
@@ -42,7 +42,7 @@ def split_stats(split: Split, names: Sequence[str]) -> dict[str, Any]:
 
 
 def enet_weights(pixels: npt.ArrayLike) -> Floats:
-    """Return 1 / ln(1.02 + p) for each class, p its share of the pixels; NaN for one never seen.
+    """Return 1 / ln(1.02 + p) for each class, p its share of the pixels; NaN if p is 0.
 
     Paszke et al., "ENet" (arXiv 1606.02147), section 5.2.
     """
@@ -51,30 +51,36 @@ def enet_weights(pixels: npt.ArrayLike) -> Floats:
 
 
 def median_frequency_weights(pixels: npt.ArrayLike, surroundings: npt.ArrayLike) -> Floats:
-    """Return median(f) / f for each class; NaN for one never seen, which no median counts.
+    """Return median(f) / f for each class; NaN for a class without pixels.
 
-    f is the number of pixels of the class divided by that of all pixels, ignored ones too, in the
-    images that it occurs in: Eigen and Fergus (arXiv 1411.4734), as in SegNet (arXiv 1511.00561).
+    f is the number of pixels of the class divided by the number of all pixels, with ignored ones,
+    in the images with the class. The median is over classes with pixels.
+    Eigen and Fergus (arXiv 1411.4734), as in SegNet (arXiv 1511.00561).
 
     Args:
         pixels: pixels of each class.
-        surroundings: pixels of the images that each class occurs in.
+        surroundings: pixels of the images with each class.
+
+    Examples:
+        >>> median_frequency_weights([50, 25, 10], [100, 100, 100]).tolist()
+        [0.5, 1.0, 2.5]
     """
     return _median_over(np.asarray(pixels, float) / np.maximum(surroundings, 1))
 
 
 def sqrt_weights(pixels: npt.ArrayLike) -> Floats:
-    """Return sqrt(median(p) / p), p the share of the pixels; NaN for a class never seen.
+    """Return sqrt(median(p) / p), p the share of the pixels; NaN for a class without pixels.
 
-    Milder than median frequency: for training from scratch, where large weights are unstable.
+    These weights are smaller than by median frequency: large weights make training from scratch
+    unstable.
     """
     return np.sqrt(_median_over(_share(pixels)))
 
 
 def mean_and_std(split: Split) -> tuple[Floats, Floats]:
-    """Return mean and standard deviation over all pixels, RGB, in 0..1; NaN without an image."""
+    """Return mean and standard deviation of all pixels, RGB (3,), in 0..1; NaN without images."""
     count = sum(height * width * images for (height, width), images in split.sizes.items())
-    # Python's integers are exact: count x squares soon exceeds 2^64.
+    # Python's integers are exact: count x squares can exceed 2^64.
     pairs = zip(split.sums.tolist(), split.squares.tolist(), strict=True)
     spread = [count * square - total * total for total, square in pairs]
     with np.errstate(invalid="ignore"):
@@ -89,7 +95,7 @@ def _share(pixels: npt.ArrayLike) -> Floats:
 
 def _median_over(frequency: Floats) -> Floats:
     """Return the median of the positive values divided by each of them; NaN for 0."""
-    weights, seen = np.full(len(frequency), np.nan), frequency > 0
-    if seen.any():
-        weights[seen] = np.median(frequency[seen]) / frequency[seen]
+    weights, positive = np.full(len(frequency), np.nan), frequency > 0
+    if positive.any():
+        weights[positive] = np.median(frequency[positive]) / frequency[positive]
     return weights

@@ -1,4 +1,4 @@
-"""Config suggested for a folder of images and masks."""
+"""Suggested config for a folder of images and masks: `hrseg init`."""
 
 import json
 import math
@@ -25,7 +25,7 @@ RARE = 0.001
 
 @dataclass
 class Findings:
-    """Layout, survey and classes of a folder, and the values suggested for them."""
+    """Layout, survey and classes of a folder, and the suggested values."""
 
     root: Path
     layout: Layout
@@ -34,13 +34,13 @@ class Findings:
 
     @property
     def train_count(self) -> int:
-        """The number of pairs to train on."""
+        """Number of training pairs."""
         first = len(next(iter(self.layout.pairs.values())))
         return first if self.layout.splits else first - round(first * VAL_FRACTION)
 
     @property
     def crop_size(self) -> tuple[int, int]:
-        """Half the median size, but at least 256 and at most 512, in whole 32s that fit in it."""
+        """Half the median size (height, width), 256 to 512, in multiples of 32 that fit."""
         height, width = (
             max(32, int(min(max(length / 2, 256), 512, length)) // 32 * 32)
             for length in np.median(self.survey.sizes, axis=0)
@@ -49,20 +49,20 @@ class Findings:
 
     @property
     def batch_size(self) -> int:
-        """8, or all training images if they are fewer."""
+        """Batch size: 8, or all training images if there are fewer."""
         return max(1, min(8, self.train_count))
 
     @property
     def max_epochs(self) -> int:
-        """The number of epochs with about 4000 steps, 20 to 500."""
+        """Number of epochs with about 4000 steps, 20 to 500."""
         return min(500, max(20, round(STEPS * self.batch_size / max(1, self.train_count))))
 
     @property
     def epochs_per_validation(self) -> int:
-        """The epochs between validations, which then take about a fifth of the time at most.
+        """Number of epochs between validations, for at most about a fifth of the time.
 
-        A pixel of a validation image costs a third of one in training, which has a backward pass.
-        More than 50 validations would spend it on checkpoints and pictures.
+        A pixel takes a third of the time in validation, without a backward pass. At most 50
+        validations limit the time for checkpoints and pictures.
         """
         pairs = list(self.layout.pairs.values())
         val = len(pairs[1]) if self.layout.splits else len(pairs[0]) - self.train_count
@@ -72,23 +72,23 @@ class Findings:
 
     @property
     def shares(self) -> list[float]:
-        """Each class's share of the surveyed pixels, 0..1."""
+        """Share of each class in the surveyed pixels, 0..1."""
         pixels = self.survey.pixels
         return [pixels[key] / sum(pixels.values()) for key in self.classes.keys]
 
     @property
     def warnings(self) -> list[str]:
-        """Possible causes of trouble, a line each."""
+        """Possible problems, one per line."""
         layout, survey, classes = self.layout, self.survey, self.classes
         lines = [*classes.warnings]
-        images = [path for path in layout.unpaired if path not in layout.masks_alone]
+        images = [path for path in layout.unpaired if path not in layout.unpaired_masks]
         if images:
             lines.append(
                 f"{len(images)} images without a mask, e.g. {images[0].name}: training refuses "
                 "them; data.on_error=skip leaves them out"
             )
         for files, fault in (
-            (layout.masks_alone, "masks without an image"),
+            (layout.unpaired_masks, "masks without an image"),
             (survey.other_size, "masks of another size than their image"),
             (tuple(survey.unreadable), "files that cannot be read"),
         ):
@@ -100,7 +100,7 @@ class Findings:
         if survey.kinds["JPEG"]:
             lines.append(f"{survey.kinds['JPEG']} JPEG masks, which blend ids: export them as PNG")
         if layout.splits and layout.splits[1].lower().startswith("test"):
-            lines.append("no validation split: the test split is validated on")
+            lines.append("no validation split: the test split is used for validation")
         if self.train_count < 20:
             lines.append(f"{self.train_count} images to train on: too few for a useful model")
         shares = list(zip(classes.names, self.shares, strict=True))
@@ -112,7 +112,7 @@ class Findings:
 
 
 def inspect_folder(root: Path, sample: int = 200) -> Findings:
-    """Read all names, and the pixels of an even sample of the pairs.
+    """Read all file names, and the pixels of an even sample of the pairs.
 
     Raises:
         DataError: no pairs, or no masks to train on.
@@ -123,9 +123,10 @@ def inspect_folder(root: Path, sample: int = 200) -> Findings:
     survey = take_survey([pairs[index] for index in chosen])
     if not survey.pixels:
         raise DataError(
-            f"{root}: no readable PNG mask among {len(chosen)} ({survey.kinds['JPEG']} are JPEG, "
-            f"{len(survey.unreadable)} cannot be read).\n"
-            "JPEG blends neighbouring ids: export the masks as PNG from the annotation tool."
+            f"{root}: none of {len(chosen)} masks is a readable PNG file: {survey.kinds['JPEG']} "
+            f"are JPEG, {len(survey.unreadable)} cannot be read.\n"
+            "Expected: PNG masks, as JPEG blends neighbouring ids.\n"
+            "Fix: export the masks as PNG from the annotation tool."
         )
     names: list[str] = []
     palette: Sequence[Color] | None = None
@@ -141,26 +142,26 @@ def inspect_folder(root: Path, sample: int = 200) -> Findings:
 
 
 def _numbered_names(root: Path) -> list[str]:
-    """Return the names of a text file with lines "1 wall", as objectInfo150.txt; [] without one.
+    """Return the names of a text file with lines "1 wall", as objectInfo150.txt; [] if missing.
 
     If the numbers begin at 1, the first name is "unlabelled", for id 0.
     """
     for path in sorted(root.glob("*.txt")):
         lines = path.read_text("utf-8-sig", "replace").splitlines()
-        found = [
+        matches = [
             re.fullmatch(r"(\d+)[\s,:]+(?:[\d.]+\s+)*(.*[^\W\d].*)", x) for x in lines if x.strip()
         ]
-        rows = [match for match in found if match]
+        rows = [match for match in matches if match]
         numbers = [int(row[1]) for row in rows]
         first = numbers[0] if numbers else 2
-        titled = len(found) - len(rows) <= (found[:1] == [None])
-        if titled and first in (0, 1) and numbers == list(range(first, first + len(rows))):
+        only_header = len(matches) - len(rows) <= (matches[:1] == [None])
+        if only_header and first in (0, 1) and numbers == list(range(first, first + len(rows))):
             return ["unlabelled"] * first + [row[2].strip() for row in rows]
     return []
 
 
 def write_config(findings: Findings) -> str:
-    """Return a config for `hrseg fit`; comments in its first lines state the findings."""
+    """Return the YAML text of a config for `hrseg fit`, with the findings in its first lines."""
     layout, classes = findings.layout, findings.classes
     train, val = layout.splits or ("train", "val")
     height, width = findings.crop_size
@@ -191,10 +192,10 @@ def write_config(findings: Findings) -> str:
         f"  val_fraction: {'null' if layout.splits else VAL_FRACTION}",
         f"  batch_size: {findings.batch_size}  # over all devices",
         f"  crop_size: [{height}, {width}]  # height, width",
-        "  scales: [0.5, 2.0]  # every training image is resized by a factor drawn from here",
+        "  scales: [0.5, 2.0]  # range of the random scale of training images",
         "  workers: 2",
         "model:",
-        f"  backbone: {BACKBONE}  # quick; hrnet_w18 and hrnet_w48 are better and slower",
+        f"  backbone: {BACKBONE}  # fast; hrnet_w18 and hrnet_w48 are better and slower",
         "  head: fcn",
         "  bn_momentum: 0.1",
         f"  weights: {INITIAL_WEIGHTS}  # downloaded once; null: random weights; or a checkpoint",
@@ -205,7 +206,7 @@ def write_config(findings: Findings) -> str:
         "inference: {protocol: plain, scales: [1.0], flip: false}",
         "trainer:",
         f"  max_epochs: {-(-findings.max_epochs // every) * every}",
-        f"  check_val_every_n_epoch: {every}  # epochs from one validation to the next",
+        f"  check_val_every_n_epoch: {every}  # epochs between validations",
     ]
     return "\n".join(lines) + "\n"
 
@@ -229,20 +230,20 @@ def _header(findings: Findings) -> list[str]:
             "lines below ignore_ids."
         ]
     return [
-        f"Written by `hrseg init` for {findings.root.resolve()}: look it over, name the classes.",
+        f"Written by `hrseg init` for {findings.root.resolve()}: check it, and name the classes.",
         f"{len(classes.names)} classes, ignored ids: "
         f"{', '.join(map(str, classes.ignore_ids)) or 'none'} ({ignored:.2%} of the pixels).",
         *question,
         f"{sum(counts.values())} images with masks: "
-        f"{splits or f'{VAL_FRACTION:.0%} of them held out to validate on'}.",
-        f"Sizes (height x width): {sizes}. Masks looked at: {kinds} of {sum(counts.values())}.",
+        f"{splits or f'{VAL_FRACTION:.0%} of them held out for validation'}.",
+        f"Sizes (height x width): {sizes}. Masks read: {kinds} of {sum(counts.values())}.",
         *(f"Left out: {line}." for line in layout.left_out),
         *(f"WARNING: {warning}" for warning in findings.warnings),
     ]
 
 
 def _other_reading(classes: Classes) -> list[str]:
-    """Return commented lines of a config that read id 0 as unlabelled, if that is likely."""
+    """Return commented config lines that read id 0 as unlabelled, if this is likely."""
     ids = classes.keys
     if classes.mask_format != "index" or classes.names[0] != "class_0" or len(ids) < 3:
         return []
@@ -270,9 +271,12 @@ def _text(value: str) -> str:
             if any("\ud800" <= letter <= "\udfff" for letter in value):
                 raise DataError(
                     f"{one_line(value)}: the locale cannot read this name, which is UTF-8.\n"
-                    "Fix: export LC_ALL=C.UTF-8"
+                    "Expected: a locale with UTF-8. Fix: export LC_ALL=C.UTF-8"
                 )
-        raise DataError(f"{one_line(value)}: no config can hold this name. Rename it.")
+        raise DataError(
+            f"{one_line(value)}: a config cannot contain this name.\n"
+            "Expected: printable UTF-8. Fix: rename it."
+        )
     plain = re.fullmatch(r"[A-Za-z_][\w./-]*", value)
     words = ("null", "true", "false", "yes", "no", "on", "off", "y", "n")
     return value if plain and value.lower() not in words else json.dumps(value, ensure_ascii=False)

@@ -1,4 +1,4 @@
-"""Explanation of a folder in which no image has a mask of its name."""
+"""Error message for a folder without pairs of images and masks."""
 
 import os
 import re
@@ -27,16 +27,16 @@ def explain(root: Path, folders: Mapping[Path, list[Path]], masks: Collection[st
         masks: the folders of masks, relative to root.
     """
     files = [path.relative_to(root) for paths in folders.values() for path in paths]
-    homes = [home for home in masks if home != "."]
-    is_mask = [any(map(path.is_relative_to, homes)) or _named_mask(path) for path in files]
+    mask_folders = [folder for folder in masks if folder != "."]
+    is_mask = [any(map(path.is_relative_to, mask_folders)) or _named_mask(path) for path in files]
     images = [path for path, mask in zip(files, is_mask, strict=True) if not mask]
     labels = [path for path, mask in zip(files, is_mask, strict=True) if mask]
     return (
         _per_class(root, images, labels)
         or _near_pair(root, images, labels)
         or _other_formats(root)
-        or _folder_above(root)
-        or _nothing(root, folders)
+        or _parent_folder(root)
+        or _no_pairs(root, folders)
     )
 
 
@@ -47,17 +47,17 @@ def _named_mask(path: Path) -> bool:
 def _per_class(root: Path, images: list[Path], labels: list[Path]) -> str:
     """Return the message for a folder of binary masks for each class."""
     stems = {path.stem for path in images}
-    homes: dict[Path, set[str]] = {}
+    class_folders: dict[Path, set[str]] = {}
     for path in labels:
         if path.stem in stems and len(path.parts) > 2:
-            homes.setdefault(path.parent, set()).add(path.parent.name)
-    if len(homes) < 2:
+            class_folders.setdefault(path.parent, set()).add(path.parent.name)
+    if len(class_folders) < 2:
         return ""
-    names = sorted(home.name for home in homes)
+    names = sorted(folder.name for folder in class_folders)
     ids = ", ".join(f"{number} = {name}" for number, name in enumerate(names[:3], 1))
     return (
         f"{root.absolute()}: there is one binary mask per class (folders {some(names)}).\n"
-        "Expected one mask per image, with the id of a class in each pixel.\n"
+        "Expected: one mask per image, with the id of a class in each pixel.\n"
         f"Fix: merge the masks of an image into masks/NAME.png with 0 = background, {ids}."
     )
 
@@ -71,7 +71,7 @@ def _near_pair(root: Path, images: list[Path], labels: list[Path]) -> str:
             if mask is not None and mask.stem != image.stem:
                 return (
                     f"{root.absolute()}: {image} and {mask} look like a pair, but their names "
-                    "differ.\nExpected the same name, with an ending at most (a.jpg, a_mask.png).\n"
+                    "differ.\nExpected: the same name, or with a suffix (a.jpg, a_mask.png).\n"
                     f"Fix: rename them, or list the pairs in train.txt and val.txt in {root},"
                     f" with lines such as:\n{image} {mask}"
                 )
@@ -94,14 +94,14 @@ def _other_formats(root: Path) -> str:
         return ""
     return (
         f"{root.absolute()} has no pairs of images and masks, but {some(other)} files, which are "
-        "not read.\n"
-        f"Expected images and masks as {', '.join(SUFFIXES)} files.\n"
+        "not supported.\n"
+        f"Expected: images and masks as {', '.join(SUFFIXES)} files.\n"
         "Fix: write the masks as PNG: PIL.Image.fromarray(ids.astype('uint8')).save('a.png')"
     )
 
 
-def _folder_above(root: Path) -> str:
-    """Return the message for a folder of images beside the folder of masks."""
+def _parent_folder(root: Path) -> str:
+    """Return the message for a folder of images next to the folder of masks."""
     above = root.parent if root.name else root
     names = [path.name for path in above.glob("*/") if path != root and path.is_dir()]
     other = MASK if re.search(IMAGE, root.name, re.I) else IMAGE
@@ -110,17 +110,17 @@ def _folder_above(root: Path) -> str:
         return ""
     return (
         f"{root.absolute()} contains only images or only masks.\n"
-        "Expected the folder above, which holds both. "
+        "Expected: the parent folder, which contains both. "
         f"Fix: hrseg init {shlex.quote(str(above))}"
     )
 
 
-def _nothing(root: Path, folders: Mapping[Path, list[Path]]) -> str:
-    seen = some([folder.relative_to(root) for folder in folders], 4)
+def _no_pairs(root: Path, folders: Mapping[Path, list[Path]]) -> str:
+    existing = some([folder.relative_to(root) for folder in folders], 4)
     return (
-        f"{root.absolute()}: no images with masks of the same name "
-        f"(found: {seen or f'no {chr(44).join(SUFFIXES)} files'}).\n"
-        "Expected folders images and masks, each mask named as its image (images/a.jpg, "
+        f"{root.absolute()}: no images have masks of the same name "
+        f"(found: {existing or f'no {chr(44).join(SUFFIXES)} files'}).\n"
+        "Expected: folders images and masks, each mask named as its image (images/a.jpg, "
         "masks/a.png),\nor with a suffix (a_mask.png); splits in folders train and val.\n"
         "Fix: rename, or list the pairs (`image mask` per line) in train.txt and val.txt there."
     )

@@ -1,1 +1,1 @@
-"""Data sets: one file each, with its classes, ids, palette and file layout."""
+"""Data sets, one module each: classes, ids, palette and file layout."""

@@ -1,4 +1,4 @@
-"""ADE20K with 150 classes, as in the scene parsing challenge of 2016."""
+"""ADE20K with the 150 classes of the scene parsing challenge 2016."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,7 +13,7 @@ from hrseg.utils.constants import IGNORE_INDEX
 
 _FOLDERS = {"train": "training", "val": "validation"}
 _TEST = "release_test"
-_UNPACK = "Unpack ADEChallengeData2016.zip; data.root is the folder that it makes."
+_UNPACK = "Fix: unpack ADEChallengeData2016.zip; data.root is its folder."
 
 
 class ADE20K(SegmentationDataModule):
@@ -21,8 +21,8 @@ class ADE20K(SegmentationDataModule):
 
     Layout: `images/{training,validation}/*.jpg`, `annotations/{training,validation}/*.png`
     (0 = other, ignored; 1..150) and optionally `release_test/testing/*.jpg` (in the same folder or
-    beside it); or that of the authors, `{train,val}/{image,label}/`; or one of their list files.
-    Root may be the folder above.
+    beside it); or the authors' layout, `{train,val}/{image,label}/`; or one of their list files.
+    Root may be the parent folder.
 
     Sources: Zhou et al., CVPR 2017; mmsegmentation (mmseg/datasets/ade.py).
     """
@@ -78,7 +78,7 @@ class ADE20K(SegmentationDataModule):
     submission_ids = tuple(range(1, 151))
 
     def files(self, split: str) -> Files:
-        """Return the pairs of a split or a list file; the test images have no masks."""
+        """Return the pairs of a split or list file; the test images have no masks."""
         root = self._root_of_splits()
         if split.endswith((".lst", ".txt")):
             return read_official_list(root, split)
@@ -90,18 +90,19 @@ class ADE20K(SegmentationDataModule):
         return pair_files(root / "images" / folder, root / "annotations" / folder)
 
     def mask_reader(self) -> MaskReader:
-        """Return a reader of ids 0..150: k becomes k - 1, 0 is ignored."""
+        """Return a reader of ids 0..150: id k is class k - 1, 0 is ignored."""
         ids = {0: IGNORE_INDEX} | {raw: raw - 1 for raw in range(1, 151)}
-        repair = f"ADE20K has ids 0 (ignored) and 1..150. {_UNPACK}"
-        return MaskReader(id_table(self.num_classes, ids, [IGNORE_INDEX]), repair)
+        fix = f"ADE20K has ids 0 (ignored) and 1..150. {_UNPACK}"
+        return MaskReader(id_table(self.num_classes, ids, [IGNORE_INDEX]), fix)
 
     def _test_files(self, root: Path) -> Files:
-        folders = [home / "testing" for home in (root, root / _TEST, root.parent / _TEST)]
+        folders = [path / "testing" for path in (root, root / _TEST, root.parent / _TEST)]
         images = [image for folder in folders for image in sorted(folder.glob("*.jpg"))]
         if not images:
             raise DataError(
-                f"no test images in {' or '.join(map(str, folders))}.\n"
-                "Unpack release_test.zip beside annotations/, or use data.test_split=val."
+                f"ADE20K has no test images in {' or '.join(map(str, folders))}.\n"
+                "Expected: *.jpg files.\n"
+                "Fix: unpack release_test.zip beside annotations/, or set data.test_split=val."
             )
         return [(image, None) for image in images]
 
@@ -111,6 +112,6 @@ class ADE20K(SegmentationDataModule):
                 return path
         hint = suggest_root(self.root, lambda path: (path / "annotations").is_dir()) or _UNPACK
         raise DataError(
-            f"{self.root.absolute()} is not ADE20K: no annotations/training (or train/label).\n"
-            + hint
+            f"{self.root.absolute()} is not the folder of ADE20K.\n"
+            f"Expected: annotations/training (or train/label) in it.\n{hint}"
         )

@@ -35,12 +35,12 @@ class CamVid(SegmentationDataModule):
         if not images.is_dir() and not masks.is_dir():
             hint = suggest_root(self.root, lambda root: (root / f"{split}annot").is_dir())
             raise DataError(
-                f"no folder {images.absolute()}\n"
-                f"Expected {split}/ and {split}annot/ in data.root. {hint}"
+                f"The folder {images.absolute()} does not exist.\n"
+                f"Expected: {split}/ and {split}annot/ in data.root. {hint}".rstrip()
             )
         return pair_files(images, masks, skip=self.on_error == "skip")
 
     def mask_reader(self) -> MaskReader:
         """Return a reader of ids 0..10; 11 (void) is ignored."""
         table = id_table(self.num_classes, ignore_ids=[11])
-        return MaskReader(table, "These are not the masks of SegNet's CamVid; get them again.")
+        return MaskReader(table, "Fix: download the masks of SegNet's CamVid again.")

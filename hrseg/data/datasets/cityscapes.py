@@ -1,4 +1,4 @@
-"""Cityscapes with 19 classes, in the layout of its own download."""
+"""Cityscapes with 19 classes, in the layout of the official download."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -22,11 +22,11 @@ class Cityscapes(SegmentationDataModule):
     """Street scenes of 2048x1024: 2975 for training, 500 for validation, 1525 without masks.
 
     Layout: `leftImg8bit/<split>/<city>/*_leftImg8bit.png` and, beside it,
-    `gtFine/<split>/<city>/*_gtFine_labelIds.png` or `*_gtFine_labelTrainIds.png`, whichever
-    exists. Splits are train, val, test, trainval, train_extra (masks of `gtCoarse`), train_coarse
-    (train with the masks of `gtCoarse`), train_all (train and train_extra), or one of the authors'
-    list files, for example `data.train_split=train.lst`. Older downloads of train_extra have one
-    black image, troisdorf_000000_000073.
+    `gtFine/<split>/<city>/*_gtFine_labelIds.png`, or `*_gtFine_labelTrainIds.png` for images
+    without the former. Splits are train, val, test, trainval, train_extra (masks of `gtCoarse`),
+    train_coarse (train with the masks of `gtCoarse`), train_all (train and train_extra), or one of
+    the authors' list files, for example `data.train_split=train.lst`. Older downloads of
+    train_extra have one black image, troisdorf_000000_000073.
 
     Sources: Cordts et al., arXiv 1604.01685; github.com/mcordts/cityscapesScripts
     (helpers/labels.py); class weights from the authors' lib/datasets/cityscapes.py.
@@ -60,36 +60,36 @@ class Cityscapes(SegmentationDataModule):
     }
 
     def files(self, split: str) -> Files:
-        """Return the images of a split or a list file, with their masks unless it is test."""
+        """Return the pairs of a split or list file; the test images have no masks."""
         if split.endswith((".lst", ".txt")):
             return read_official_list(self.root, split)
         folder = "train" if split == "train_coarse" else split
         kind = "gtCoarse" if split in ("train_extra", "train_coarse") else "gtFine"
         images = self._find("leftImg8bit", folder, [f"{self.image_suffix}.png"], kind)
         if split == "test":
-            # The download has test masks, but their pixels are all void.
+            # All pixels of the official test masks are void.
             return [(image, None) for image in images.values()]
         masks = self._find(kind, folder, [f"_{kind}_{label}.png" for label in LABEL_KINDS], kind)
-        for files, partners, lacks, home in (
+        for files, partners, missing, folder in (
             (images, masks, "mask", kind),
             (masks, images, "image", "leftImg8bit"),
         ):
             if unpaired := [path for name, path in files.items() if name not in partners]:
                 raise DataError(
-                    f"{len(unpaired)} of {len(files)} files have no {lacks} of the same split and "
-                    f"city, e.g. {unpaired[0]}\n"
-                    f"expected one for each below {self.root / home}. {_unpack(kind)}"
+                    f"{len(unpaired)} of {len(files)} files have no {missing} of the same split "
+                    f"and city, e.g. {unpaired[0]}.\n"
+                    f"Expected: a {missing} for each below {self.root / folder}.\n{_unpack(kind)}"
                 )
         return [(image, masks[name]) for name, image in images.items()]
 
     def mask_reader(self) -> ReadMask:
-        """Return a reader of labelIds and labelTrainIds, which the file names distinguish."""
+        """Return a reader of labelIds and labelTrainIds, distinguished by file name."""
         ids = {raw: train for train, raw in enumerate(self.submission_ids)}
-        # Ids 0 to 33 exist; 255 is how some tools write the license plate's -1.
+        # Ids 0 to 33 exist; some tools write the license plate's -1 as 255.
         by_id = id_table(self.num_classes, ids, [*range(34), IGNORE_INDEX])
         by_train_id = id_table(self.num_classes, ignore_ids=[IGNORE_INDEX])
         label_ids, train_ids = (
-            MaskReader(table, f"This is not a {kind} file of Cityscapes: {_unpack('gtFine')}")
+            MaskReader(table, f"This mask is not a {kind} file of Cityscapes. {_unpack('gtFine')}")
             for kind, table in zip(LABEL_KINDS, (by_id, by_train_id), strict=True)
         )
         return MaskReaderBySuffix(LABEL_KINDS[1], train_ids, label_ids)
@@ -98,33 +98,36 @@ class Cityscapes(SegmentationDataModule):
         """Return files as `<city>/<stem without suffix>`, sorted; the first suffix wins."""
         base = self.root / folder / split
         if not base.is_dir():
-            raise DataError(f"no folder {base.absolute()}\n{self._repair(folder, kind)}")
+            raise DataError(
+                f"The folder {base.absolute()} does not exist.\n{self._fix(folder, kind)}"
+            )
         files: dict[str, Path] = {}
         for suffix in suffixes:
             for path in sorted(base.glob(f"*/[!.]*{suffix}")):
                 files.setdefault(f"{path.parent.name}/{path.name.removesuffix(suffix)}", path)
         if not files:
             others = sorted({path.name.rsplit("_", 1)[-1] for path in base.glob("*/*")})
-            make = " Or make them: csCreateTrainIdLabelImgs of cityscapesscripts."
+            make = " Or run csCreateTrainIdLabelImgs of cityscapesscripts."
             raise DataError(
-                f"{base.absolute()} holds no <city>/*{' and no *'.join(suffixes)}"
+                f"{base.absolute()} contains no matching files"
                 f"{', only ' + ', '.join(others[:4]) if others else ''}.\n"
+                f"Expected: <city>/*{' or *'.join(suffixes)}.\n"
                 f"{_unpack(kind)}{make if folder == kind else ''}"
             )
         return files
 
-    def _repair(self, folder: str, kind: str) -> str:
-        """Return the fix for a root that lacks a folder, or a folder that lacks a split."""
+    def _fix(self, folder: str, kind: str) -> str:
+        """Return the expectation and fix of a missing folder or split."""
         if (self.root / folder).is_dir():
             splits = ", ".join(sorted(path.name for path in (self.root / folder).glob("*/")))
-            return f"There are: {splits or 'none'}. {_unpack(kind)}"
-        wanted = f"expected leftImg8bit and {kind} side by side in {self.root}. {_unpack(kind)}"
-        return suggest_root(self.root, lambda path: _holds(path, kind)) or wanted
+            return f"Expected: one of the splits {splits or 'none'}.\n{_unpack(kind)}"
+        fix = suggest_root(self.root, lambda path: _is_root(path, kind)) or _unpack(kind)
+        return f"Expected: leftImg8bit and {kind} in {self.root}.\n{fix}"
 
 
-def _holds(path: Path, kind: str) -> bool:
+def _is_root(path: Path, kind: str) -> bool:
     return (path / "leftImg8bit").is_dir() and (path / kind).is_dir()
 
 
 def _unpack(kind: str) -> str:
-    return f"Unpack {' and '.join(_ARCHIVES[kind])} into one folder."
+    return f"Fix: unpack {' and '.join(_ARCHIVES[kind])} into one folder."

@@ -11,20 +11,20 @@ from hrseg.errors import DataError
 from hrseg.utils.constants import IGNORE_INDEX
 
 _FOLDERS = {"train": "train2014", "val": "test2014"}
-# The categories of COCO that exist: the number of each class of COCO-Stuff, in their order.
+# COCO's category number of each class, in the order of the classes.
 CATEGORIES = tuple(
     raw for raw in range(1, 183) if raw not in (12, 26, 29, 30, 45, 66, 68, 69, 71, 83, 91)
 )
-_PREPARE = "Make the masks with scripts/prepare_cocostuff10k."
-_OTHER = "An id 255 means maps of COCO-Stuff 164k, which count from 0."
+_PREPARE = "Fix: make the masks with scripts/prepare_cocostuff10k."
+_OTHER = "Masks with id 255 are of COCO-Stuff 164k, whose ids are one lower."
 
 
 class COCOStuff10K(SegmentationDataModule):
     """Photographs of any scene: 9000 for training, 1000 for validation (its test set).
 
-    Layout, which `scripts/prepare_cocostuff10k` makes, as that of mmsegmentation:
+    Layout of mmsegmentation, written by `scripts/prepare_cocostuff10k`:
     `images/{train,test}2014/*.jpg` and `annotations/{train,test}2014/*_labelTrainIds.png`
-    (0 = unlabelled, ignored; 1..171); or that of the authors, `{train,val}/{image,label}/` with
+    (0 = unlabelled, ignored; 1..171). Or the authors' layout, `{train,val}/{image,label}/` with
     the ids of COCO (0 = unlabelled, 1..182), or one of their list files.
 
     Sources: Caesar et al., CVPR 2018; mmsegmentation (mmseg/datasets/coco_stuff.py); the list of
@@ -90,7 +90,7 @@ class COCOStuff10K(SegmentationDataModule):
     expected_images: ClassVar[Mapping[str, int]] = {"train": 9000, "val": 1000}
 
     def files(self, split: str) -> Files:
-        """Return the pairs of a split or a list file."""
+        """Return the pairs of a split or list file."""
         if split.endswith((".lst", ".txt")):
             return read_official_list(self.root, split)
         if (self.root / split / "image").is_dir():
@@ -99,27 +99,31 @@ class COCOStuff10K(SegmentationDataModule):
         images, masks = self.root / "images" / folder, self.root / "annotations" / folder
         if not masks.is_dir():
             hint = suggest_root(self.root, lambda path: (path / "annotations" / folder).is_dir())
-            wanted = f"expected images/ and annotations/ of the splits train, val. {_PREPARE}"
-            raise DataError(f"no folder {masks.absolute()}\n{hint or wanted}")
+            raise DataError(
+                f"The folder {masks.absolute()} does not exist.\n"
+                f"Expected: images/ and annotations/ of the splits train, val.\n{hint or _PREPARE}"
+            )
         if not find_files(masks, self.mask_suffix):
             raise DataError(
-                f"{masks.absolute()} holds no *{self.mask_suffix}.png files.\n{_PREPARE}"
+                f"{masks.absolute()} contains no masks.\n"
+                f"Expected: *{self.mask_suffix}.png files.\n{_PREPARE}"
             )
         return pair_files(images, masks, self.mask_suffix)
 
     def mask_reader(self) -> ReadMask:
-        """Return a reader of both kinds of ids, which the file names distinguish.
+        """Return a reader of both kinds of ids, distinguished by file name.
 
-        255 is refused: only the maps of COCO-Stuff 164k have it, whose ids are one lower.
+        It refuses id 255: only masks of COCO-Stuff 164k have it, whose ids are one lower.
         """
         ids = {0: IGNORE_INDEX}
         by_category = ids | {raw: train for train, raw in enumerate(CATEGORIES)}
         by_train_id = ids | {raw: raw - 1 for raw in range(1, 172)}
-        repair = f"A {self.mask_suffix} file has 0 (ignored) and 1..171. {_PREPARE}"
+        fix = f"A {self.mask_suffix} file has ids 0 (ignored) and 1..171. {_PREPARE}"
         return MaskReaderBySuffix(
             self.mask_suffix,
-            MaskReader(id_table(self.num_classes, by_train_id), f"{repair} {_OTHER}"),
+            MaskReader(id_table(self.num_classes, by_train_id), f"{fix} {_OTHER}"),
             MaskReader(
-                id_table(self.num_classes, by_category), f"Ids of COCO. {_PREPARE} {_OTHER}"
+                id_table(self.num_classes, by_category),
+                f"These are the ids of COCO. {_PREPARE} {_OTHER}",
             ),
         )

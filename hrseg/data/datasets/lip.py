@@ -1,4 +1,4 @@
-"""LIP (Look Into Person), 20 classes of clothes and body parts."""
+"""LIP (Look Into Person) with 20 classes of clothes and body parts."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,16 +11,16 @@ from hrseg.data.pairing import find_files, read_official_list, suggest_root
 from hrseg.errors import DataError
 from hrseg.utils.constants import IGNORE_INDEX
 
-# The archives unpack into a folder of their own name or beside it; mmsegmentation's is flat.
-IMAGE_HOMES = ("TrainVal_images", "TrainVal_images/TrainVal_images", "", "Testing_images",
+# Archives unpack with or without a folder of their name; mmsegmentation's layout is flat.
+IMAGE_FOLDERS = ("TrainVal_images", "TrainVal_images/TrainVal_images", "", "Testing_images",
                "Testing_images/Testing_images")  # fmt: skip
-MASK_HOMES = (
+MASK_FOLDERS = (
     "TrainVal_parsing_annotations",
     "TrainVal_parsing_annotations/TrainVal_parsing_annotations",
     "",
 )
 _UNPACK = (
-    "Unpack TrainVal_images.zip, TrainVal_parsing_annotations.zip and, for the test split, "
+    "Fix: unpack TrainVal_images.zip, TrainVal_parsing_annotations.zip and, for the test split, "
     "Testing_images.zip into one folder."
 )
 _MIRRORED = "mirrored masks; hrseg mirrors masks itself and swaps left and right"
@@ -32,7 +32,7 @@ class LIP(SegmentationDataModule):
     Layout: `TrainVal_images/{train,val}_images/*.jpg`,
     `TrainVal_parsing_annotations/{train,val}_segmentations/*.png` with ids 0..19, and
     `{train,val}_id.txt` (a stem per line; without it all images of the folder); or the same
-    folders directly below root, as mmsegmentation has them; or one of the authors' list files, for
+    folders directly below root, as in mmsegmentation; or one of the authors' list files, for
     example `data.val_split=valList.txt`. Background is a class.
 
     Sources: Gong et al., arXiv 1703.05446; mmsegmentation (mmseg/datasets/lip.py); pairs of left
@@ -55,54 +55,56 @@ class LIP(SegmentationDataModule):
     submission_ids = tuple(range(20))
 
     def files(self, split: str) -> Files:
-        """Return the pairs of a split or a list file; the test images have no masks."""
+        """Return the pairs of a split or list file; the test images have no masks."""
         if split.endswith((".lst", ".txt")):
             images, masks = (
                 [folder for name in ("", f"train_{kind}", f"val_{kind}")
-                 for folder in _existing(self.root, homes, name)]
-                for homes, kind in ((IMAGE_HOMES, "images"), (MASK_HOMES, "segmentations"))
+                 for folder in _existing(self.root, parents, name)]
+                for parents, kind in ((IMAGE_FOLDERS, "images"), (MASK_FOLDERS, "segmentations"))
             )  # fmt: skip
             return read_official_list(self.root, split, images, masks, _MIRRORED)
-        folder = self._folder(IMAGE_HOMES, f"{'testing' if split == 'test' else split}_images")
+        folder = self._folder(IMAGE_FOLDERS, f"{'testing' if split == 'test' else split}_images")
         image_of = find_files(folder)
         if not image_of:
-            raise DataError(f"{folder.absolute()} holds no images; expected *.jpg.\n{_UNPACK}")
+            raise DataError(
+                f"{folder.absolute()} contains no images.\nExpected: *.jpg files.\n{_UNPACK}"
+            )
         if split == "test":
             return [(image, None) for image in image_of.values()]
-        mask_folder = self._folder(MASK_HOMES, f"{split}_segmentations")
+        mask_folder = self._folder(MASK_FOLDERS, f"{split}_segmentations")
         mask_of = find_files(mask_folder)
-        lists = [self.root / home / f"{split}_id.txt" for home in IMAGE_HOMES]
+        lists = [self.root / name / f"{split}_id.txt" for name in IMAGE_FOLDERS]
         source = next((path for path in lists if path.is_file()), folder)
         stems = list(image_of)
         if source != folder:
             stems = source.read_text("utf-8-sig", "replace").split()
-        for kind, files, home in (("image", image_of, folder), ("mask", mask_of, mask_folder)):
+        for kind, files, path in (("image", image_of, folder), ("mask", mask_of, mask_folder)):
             if missing := [stem for stem in stems if stem not in files]:
                 raise DataError(
-                    f"{len(missing)} of {len(stems)} names of {source} have no {kind} in {home}, "
-                    f"e.g. {missing[0]}\n{_UNPACK}"
+                    f"{len(missing)} of {len(stems)} names of {source} have no {kind} in {path}, "
+                    f"e.g. {missing[0]}.\nExpected: a file for each.\n{_UNPACK}"
                 )
         return [(image_of[stem], mask_of[stem]) for stem in stems]
 
     def mask_reader(self) -> MaskReader:
-        """Return a reader of ids 0..19; 255, which the download does not have, is ignored."""
-        repair = "These are not LIP's masks: unpack TrainVal_parsing_annotations.zip again."
-        return MaskReader(id_table(self.num_classes, ignore_ids=[IGNORE_INDEX]), repair)
+        """Return a reader of ids 0..19; 255, absent from the official masks, is ignored."""
+        fix = "Fix: unpack LIP's masks, TrainVal_parsing_annotations.zip, again."
+        return MaskReader(id_table(self.num_classes, ignore_ids=[IGNORE_INDEX]), fix)
 
-    def _folder(self, homes: Sequence[str], name: str) -> Path:
-        if folders := _existing(self.root, homes, name):
+    def _folder(self, parents: Sequence[str], name: str) -> Path:
+        if folders := _existing(self.root, parents, name):
             return folders[0]
-        hint = suggest_root(self.root, _holds_lip) or _UNPACK
+        hint = suggest_root(self.root, _is_lip) or _UNPACK
         raise DataError(
-            f"no folder {self.root.absolute() / homes[0] / name} (nor {name} directly in root).\n"
-            f"{hint}"
+            f"The folder {self.root.absolute() / parents[0] / name} does not exist.\n"
+            f"Expected: this folder, or {name} directly in data.root.\n{hint}"
         )
 
 
-def _existing(root: Path, homes: Sequence[str], name: str) -> list[Path]:
-    return [folder for home in homes if (folder := root / home / name).is_dir()]
+def _existing(root: Path, parents: Sequence[str], name: str) -> list[Path]:
+    return [folder for parent in parents if (folder := root / parent / name).is_dir()]
 
 
-def _holds_lip(root: Path) -> bool:
-    masks = _existing(root, MASK_HOMES, "val_segmentations")
-    return bool(masks and _existing(root, IMAGE_HOMES, "val_images"))
+def _is_lip(root: Path) -> bool:
+    masks = _existing(root, MASK_FOLDERS, "val_segmentations")
+    return bool(masks and _existing(root, IMAGE_FOLDERS, "val_images"))

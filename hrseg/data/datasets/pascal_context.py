@@ -26,12 +26,12 @@ CLASS_NAMES = (
     "snow", "sofa", "table", "track", "train", "tree", "truck", "tvmonitor", "wall", "water",
     "window", "wood",
 )  # fmt: skip
-# Two orders of the classes are in use: by name (the authors, Detail, mmsegmentation), and FCN's,
-# which begins with the classes of VOC. The ids of the frequent classes (building, floor, grass,
-# road, sky, tree) in one order are rare in the other.
+# Two orders of the classes are common: by name (the authors, Detail, mmsegmentation), and FCN's
+# order, which begins with the classes of VOC. The ids of the frequent classes (building, floor,
+# grass, road, sky, tree) in one order are rare in the other.
 FREQUENT = (11, 26, 29, 41, 47, 53)
 FREQUENT_IN_FCN_ORDER = (25, 33, 36, 46, 50, 54)
-PREPARE = "Make them with scripts/prepare_pascal_context."
+PREPARE = "Fix: make the masks with scripts/prepare_pascal_context."
 
 
 class PascalContext(SegmentationDataModule):
@@ -39,7 +39,7 @@ class PascalContext(SegmentationDataModule):
 
     Layout, in a VOC2010 folder: `JPEGImages/*.jpg`, `SegmentationClassContext/*.png` with ids 0..59
     in the order of the names (0 = background) and `ImageSets/SegmentationContext/{train,val}.txt`,
-    a stem per line; `scripts/prepare_pascal_context` makes them. Root may be a folder above it.
+    a stem per line; `scripts/prepare_pascal_context` writes them. Root may be a parent folder.
 
     Args:
         root: the VOC2010 folder.
@@ -47,10 +47,10 @@ class PascalContext(SegmentationDataModule):
         options: see `DataOptions`.
 
     Sources: Mottaghi et al., CVPR 2014; order of the classes as in the authors'
-    lib/datasets/pascal_ctx.py and in mmsegmentation, whose palette begins as ADE20K's.
+    lib/datasets/pascal_ctx.py and in mmsegmentation. Its palette is the first part of ADE20K's.
     """
 
-    # Of the Detail annotations; the lists of VOC2010 have a few images more.
+    # By the Detail annotations; the lists of VOC2010 have a few more images.
     expected_images: ClassVar[Mapping[str, int]] = {"train": 4996, "val": 5104}
 
     def __init__(
@@ -59,7 +59,7 @@ class PascalContext(SegmentationDataModule):
         num_classes: Literal[59, 60] = 59,
         **options: Unpack[DataOptions],
     ) -> None:
-        """Find the VOC2010 folder; nothing else is read yet."""
+        """Find the VOC2010 folder; files are read later."""
         super().__init__(root, **options)
         first = 60 - num_classes
         self.class_names, self.palette = CLASS_NAMES[first:], ADE20K.palette[first:60]
@@ -68,15 +68,15 @@ class PascalContext(SegmentationDataModule):
         self.masks = self.root / "SegmentationClassContext"
 
     def files(self, split: str) -> Files:
-        """Return the pairs that the split's list names.
+        """Return the pairs in the list of a split.
 
         Raises:
-            DataError: also for masks in the order of FCN.
+            DataError: missing files, or masks in the class order of FCN.
         """
         images = self.root / "JPEGImages"
         if split.endswith((".lst", ".txt")):
-            homes = ([self.root, images], [self.root, self.masks])
-            pairs = read_official_list(self.root, split, *homes)
+            folders = ([self.root, images], [self.root, self.masks])
+            pairs = read_official_list(self.root, split, *folders)
         else:
             pairs = self._pairs(split, images)
         if not self._check_frequencies([mask for _, mask in pairs if mask]):
@@ -88,10 +88,12 @@ class PascalContext(SegmentationDataModule):
         first = 60 - self.num_classes
         ids = {raw: raw - first if raw >= first else IGNORE_INDEX for raw in range(60)}
         ids[IGNORE_INDEX] = IGNORE_INDEX
-        return MaskReader(id_table(self.num_classes, ids), f"Ids of PASCAL-Context. {PREPARE}")
+        return MaskReader(
+            id_table(self.num_classes, ids), f"These are the ids of PASCAL-Context. {PREPARE}"
+        )
 
     def shortfall(self, split: str, count: int) -> str | None:
-        """Accept the counts of VOC2010's own lists too."""
+        """Accept also the numbers of images in VOC2010's own lists."""
         if (split, count) in (("train", 4998), ("val", 5105)):
             return None
         return super().shortfall(split, count)
@@ -99,50 +101,56 @@ class PascalContext(SegmentationDataModule):
     def _pairs(self, split: str, images: Path) -> list[tuple[Path, Path | None]]:
         for folder in (images, self.masks):
             if not folder.is_dir():
-                wanted = f"expected JPEGImages and {self.masks.name} in {self.root}. {PREPARE}"
                 hint = suggest_root(self.root, lambda path: (path / "JPEGImages").is_dir())
-                raise DataError(f"no folder {folder.absolute()}\n{hint or wanted}")
+                raise DataError(
+                    f"The folder {folder.absolute()} does not exist.\n"
+                    f"Expected: JPEGImages and {self.masks.name} in {self.root}.\n{hint or PREPARE}"
+                )
         path = self.root / "ImageSets" / "SegmentationContext" / f"{split}.txt"
         stems = path.read_text().split() if path.is_file() else []
         if not stems:
             known = ", ".join(sorted(path.stem for path in path.parent.glob("*.txt")))
-            repair = f"The splits here are {known}." if known else PREPARE
+            fix = f"Fix: choose one of the splits {known}." if known else PREPARE
             raise DataError(
-                f"missing or empty list {path.absolute()}; expected a stem per line.\n{repair}"
+                f"The list {path.absolute()} is missing or empty.\n"
+                f"Expected: a stem per line.\n{fix}"
             )
         image_of, mask_of = find_files(images), find_files(self.masks)
         for kind, files, folder in (("image", image_of, images), ("mask", mask_of, self.masks)):
             if missing := [stem for stem in stems if stem not in files]:
                 raise DataError(
                     f"{len(missing)} of {len(stems)} names in {path} have no {kind} in {folder}, "
-                    f"e.g. {missing[0]}.\nUnpack VOCtrainval_03-May-2010.tar. {PREPARE}"
+                    f"e.g. {missing[0]}.\nExpected: the images of VOCtrainval_03-May-2010.tar and "
+                    f"a mask for each.\n{PREPARE}"
                 )
         return [(image_of[stem], mask_of[stem]) for stem in stems]
 
     def _check_frequencies(self, masks: Sequence[Path]) -> bool:
-        """Refuse masks in the order of FCN; return whether they are surely in ours.
+        """Refuse masks in the order of FCN; return whether they are certainly in hrseg's order.
 
-        The frequent ids of 64 masks decide; fewer than 32 prove nothing.
+        The frequent ids of 64 masks decide. Fewer than 32 masks are inconclusive.
         """
-        counts, seen = np.zeros(256, np.int64), 0
+        counts, readable = np.zeros(256, np.int64), 0
         for index in np.unique(np.linspace(0, len(masks) - 1, min(len(masks), 64)).astype(int)):
-            with suppress(DataError):  # whoever reads the mask reports it
+            with suppress(DataError):  # reported when the mask is read for its item
                 counts += np.bincount(read_index_mask(masks[index]).ravel(), minlength=256)
-                seen += 1
+                readable += 1
         theirs = counts[list(FREQUENT_IN_FCN_ORDER)]
         our_sum, their_sum = counts[list(FREQUENT)].sum(), theirs.sum()
-        if seen >= 32 and their_sum > 4 * our_sum and np.count_nonzero(theirs) > 3:
+        if readable >= 32 and their_sum > 4 * our_sum and np.count_nonzero(theirs) > 3:
             share = f"{their_sum / counts.sum():.0%}"
-            raise _other_order(f"{share} of the pixels of {seen} masks in {self.masks} have ids")
-        return seen >= 32 and bool(our_sum > 4 * their_sum)
+            raise _other_order(
+                f"{share} of the pixels of {readable} masks in {self.masks} have ids"
+            )
+        return readable >= 32 and bool(our_sum > 4 * their_sum)
 
     def _check_names(self) -> None:
-        """Refuse masks if a file beside them lists the classes in another order."""
+        """Refuse masks if a file of class names near them has another order."""
         for folder in (self.masks, self.root):
             for name in ("classes.json", "59_labels.txt", "labels.txt", "classes-59.txt"):
                 path = folder / name
                 text = path.read_text("utf-8-sig", "replace") if path.is_file() else ""
-                # JSON in quotes, or a line each, `1: aeroplane`.
+                # JSON, or lines such as `1: aeroplane`.
                 words = re.findall(r'(?<=")[a-z]+(?=")|[a-z]+(?=\s*$)', text.split("]")[0], re.M)
                 known = [CLASS_NAMES.index(word) for word in words if word in CLASS_NAMES]
                 if len(known) > 10:
@@ -153,7 +161,7 @@ class PascalContext(SegmentationDataModule):
 
 def _other_order(subject: str) -> DataError:
     return DataError(
-        f"{subject} in the order of FCN (aeroplane, bicycle, bird, ...); expected the order of "
-        "names (aeroplane, bag, bed, ...),\nas the authors' checkpoints have it: every score "
-        f"would be wrong. {PREPARE}"
+        f"{subject} in the order of FCN (aeroplane, bicycle, bird, ...): scores would be wrong.\n"
+        "Expected: the order of names (aeroplane, bag, bed, ...), as in the authors' checkpoints.\n"
+        f"{PREPARE}"
     )

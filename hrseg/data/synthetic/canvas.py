@@ -1,4 +1,4 @@
-"""Canvas of a synthetic scene: camera, light, texture, and the mask beside the image."""
+"""Canvas of a synthetic scene: camera, light, texture, image and mask."""
 
 from collections.abc import Sequence
 from enum import IntEnum
@@ -11,9 +11,9 @@ from hrseg.data.images import Array
 
 Id = IntEnum("Id", "SKY BUILDING ROAD PAVEMENT VEGETATION POLE SIGN CAR PERSON", start=0)
 CLASS_NAMES = tuple(label.name.lower() for label in Id)
-FAR = 150.0
+FAR = 150.0  # metres
 DARK_GLASS = np.array([48.0, 56, 66])
-# Strength of the texture of each class at three sizes, fine to coarse; last row: ignored.
+# Strength of the texture of each class at three sizes, fine to coarse; last row: ignored pixels.
 _TEXTURE = np.array([
     (0, 0, 0), (5, 4, 7), (8, 3, 6), (6, 4, 5), (12, 16, 8), (4, 2, 2), (3, 1, 2), (3, 1, 4),
     (5, 5, 3), (2, 0, 5),
@@ -28,11 +28,11 @@ Polygon = Sequence[Sequence[float]]
 class Canvas:
     """Image and mask at twice the size, a camera, and the light.
 
-    World: x to the right, y up from the ground, z ahead, in metres.
+    World coordinates in metres: x to the right, y up from the ground, z ahead.
     """
 
     def __init__(self, rng: np.random.Generator, size: tuple[int, int]) -> None:
-        """Draw camera and light at random; the image is blank."""
+        """Choose camera and light at random; the image is blank."""
         self.rng = rng
         self.height, self.width = 2 * size[0], 2 * size[1]
         self.image = np.zeros((self.height, self.width, 3), np.uint8)
@@ -56,14 +56,14 @@ class Canvas:
         return np.stack([self.center + columns, self.horizon + rows], 1)
 
     def fill(self, points: Polygon, color: Color, label: int) -> None:
-        """Fill a world polygon, faded by the haze."""
+        """Fill a polygon in world coordinates, faded by the haze."""
         depth = min(point[2] for point in points)
         self.fill_pixels(self.pixels(points), self.faded(color, depth), label)
 
     def fill_pixels(self, points: npt.NDArray[np.float64], color: Color, label: int) -> None:
-        """Fill a convex polygon given in pixels."""
+        """Fill a convex polygon in pixels (N, 2)."""
         if (points < self.view[0]).any() or (points > self.view[2]).any():
-            # Pixels outside of the view cost as much as those inside.
+            # Pixels outside the view take as long as those inside.
             limited = points.clip(-1e5, 1e5).astype(np.float32)
             area, inside = cv2.intersectConvexConvex(limited, self.view)
             if area <= 0:
@@ -79,7 +79,7 @@ class Canvas:
         self.fill_pixels(ring, self.faded(color, z), label)
 
     def shade(self, points: Polygon, amount: float) -> None:
-        """Darken a world polygon; the mask stays."""
+        """Darken a polygon in world coordinates; the mask stays unchanged."""
         corners = self.pixels(points).clip(-1, (self.width, self.height))
         x, y = corners.min(0).clip(0).astype(int)
         part = self.image[y : int(corners[:, 1].max()) + 1, x : int(corners[:, 0].max()) + 1]
@@ -90,7 +90,7 @@ class Canvas:
             part[:] = part * (1 - amount / 255 * cover[..., None].astype(np.float32))
 
     def faded(self, color: Color, depth: float) -> Color:
-        """Return the colour as seen through the air."""
+        """Return the colour at a distance of `depth` metres, through haze."""
         clear = float(np.exp(-depth / FAR))
         return color * clear + self.haze * (1 - clear)
 
@@ -103,7 +103,7 @@ class Canvas:
         return np.asarray(cv2.resize(coarse, size, interpolation=cv2.INTER_CUBIC), np.float32)
 
     def develop(self, size: tuple[int, int]) -> tuple[Array, Array]:
-        """Add texture, light and sensor noise; return image and mask at the wanted size."""
+        """Add texture, light and sensor noise; return image and mask of `size`."""
         rows = np.minimum(self.mask, len(_TEXTURE) - 1)
         texture = sum(
             _TEXTURE[:, level][rows] * self.noise(cell)
@@ -121,7 +121,7 @@ class Canvas:
 
 
 def strip(a: float, b: float, near: float = 1, far: float = 4 * FAR) -> Polygon:
-    """Return a rectangle on the ground between x = a and b."""
+    """Return a rectangle on the ground between x = a and x = b."""
     return [(a, 0, near), (b, 0, near), (b, 0, far), (a, 0, far)]
 
 
@@ -136,7 +136,7 @@ def facade(x: float, low: float, high: float, near: float, far: float) -> Polygo
 
 
 def shrink(polygon: Polygon, part: float) -> Polygon:
-    """Return the polygon smaller about its middle."""
+    """Return the polygon scaled by `part` about its centre."""
     corners = np.asarray(polygon)
     shrunk: list[list[float]] = (corners.mean(0) + part * (corners - corners.mean(0))).tolist()
     return shrunk

@@ -27,7 +27,7 @@ class Synthetic(SegmentationDataModule):
     """Street scenes with 9 classes, drawn once as PNG: `{images,masks}/{train,val}` below root.
 
     Args:
-        root: folder to write to; its scenes are used again.
+        root: folder to write to; existing scenes are reused.
         num_train: number of training images.
         num_val: number of validation images.
         image_size: (height, width) of a scene.
@@ -48,7 +48,7 @@ class Synthetic(SegmentationDataModule):
         image_size: Sequence[int] = (192, 256),
         **options: Unpack[DataOptions],
     ) -> None:
-        """Keep the arguments; `prepare_data` draws the scenes."""
+        """Store the arguments; `prepare_data` draws the scenes."""
         super().__init__(root, **options)
         self.num_scenes = {"train": num_train, "val": num_val}
         self.image_size = (image_size[0], image_size[1])
@@ -57,7 +57,7 @@ class Synthetic(SegmentationDataModule):
         """Draw the scenes if they are missing; an interrupted run leaves no files.
 
         Raises:
-            DataError: root contains something else, or cannot be written to.
+            DataError: root contains other files, or cannot be written to.
         """
         wanted = {"version": _VERSION, **self.num_scenes, "image_size": list(self.image_size)}
         if self._has(wanted):
@@ -67,25 +67,26 @@ class Synthetic(SegmentationDataModule):
             draft = TemporaryDirectory(prefix=f".{self.root.name}-", dir=self.root.parent)
         except OSError as error:
             raise DataError(
-                f"cannot write the synthetic data set to {self.root}: {error}"
+                f"The synthetic data set cannot be written to {self.root}: {error.strerror}.\n"
+                "Expected: a writable folder. Fix: data.root=/path"
             ) from error
         _log.info("drawing %d scenes to %s", sum(self.num_scenes.values()), self.root)
         with draft:
             folder = Path(draft.name, "scenes")
             self._draw(folder)
             (folder / "scenes.json").write_text(json.dumps(wanted))
-            if not self._has(wanted):  # another process may have been faster
+            if not self._has(wanted):  # another process may have finished first
                 folder.replace(self.root)
 
     def files(self, split: str) -> Files:
-        """Return the scenes of "train" or "val", drawing them first if need be."""
+        """Return the scenes of "train" or "val"; draw them first if they are missing."""
         self.prepare_data()
         return pair_files(self.root / "images" / split, self.root / "masks" / split)
 
     def mask_reader(self) -> MaskReader:
-        """Return a reader of ids 0..8; 255 (the camera's own car) is ignored."""
+        """Return a reader of ids 0..8; 255 (the car with the camera) is ignored."""
         table = id_table(self.num_classes, ignore_ids=[IGNORE_INDEX])
-        return MaskReader(table, f"Delete {self.root}; it is drawn again.")
+        return MaskReader(table, f"Fix: delete {self.root}; hrseg draws it again.")
 
     def _has(self, wanted: dict[str, object]) -> bool:
         if not self.root.exists() or (self.root.is_dir() and not any(self.root.iterdir())):
@@ -95,8 +96,8 @@ class Synthetic(SegmentationDataModule):
         if content == wanted:
             return True
         raise DataError(
-            f"{self.root} holds {content}\nexpected {wanted}, or an empty folder.\n"
-            "Choose another data.root, or delete that folder if it was drawn by hrseg."
+            f"{self.root} contains {content}.\nExpected: {wanted}, or an empty folder.\n"
+            "Fix: choose another data.root, or delete this folder if hrseg drew it."
         )
 
     def _draw(self, folder: Path) -> None:

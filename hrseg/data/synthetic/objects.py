@@ -1,4 +1,4 @@
-"""Objects of a synthetic scene: trees, poles, signs, cars, people; sizes in metres."""
+"""Objects of a synthetic scene: trees, poles, signs, cars, persons; sizes in metres."""
 
 import numpy as np
 
@@ -27,7 +27,7 @@ def tree(canvas: Canvas, x: float, z: float) -> None:
 
 
 def pole(canvas: Canvas, x: float, z: float, side: int) -> None:
-    """Draw a lamp post, a traffic light, or a post with a sign."""
+    """Draw a street lamp, a traffic light, or a post with a sign."""
     rng = canvas.rng
     gray = rng.uniform(60, 150) + np.zeros(3)
     lamp = rng.random() < 0.4
@@ -106,7 +106,7 @@ def car(canvas: Canvas, x: float, z: float) -> None:
 
 
 def person(canvas: Canvas, x: float, z: float) -> None:
-    """Draw somebody who walks."""
+    """Draw a walking person."""
     rng = canvas.rng
     tall, wide, stride = rng.uniform(1.5, 1.9), rng.uniform(0.2, 0.28), rng.uniform(-0.2, 0.2)
     hip, neck = 0.48 * tall, 0.84 * tall

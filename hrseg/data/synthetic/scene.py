@@ -20,7 +20,7 @@ def generate_scene(seed: int, index: int, size: tuple[int, int]) -> tuple[Array,
 
     Args:
         seed: selects the series of scenes.
-        index: selects the scene; the same arguments draw the same scene.
+        index: selects the scene; equal arguments draw equal scenes.
         size: (height, width) in pixels.
     """
     rng = np.random.default_rng((seed, index))
@@ -41,7 +41,7 @@ def generate_scene(seed: int, index: int, size: tuple[int, int]) -> tuple[Array,
             objects.append((z, partial(car, canvas, x, z)))
         for z in _distances(rng, 5, rng.uniform(4, 12)):
             x = side * (half + rng.uniform(0.2, 0.9) * walk)
-            if rng.random() < 0.12:  # someone crosses
+            if rng.random() < 0.12:  # on the road
                 x = rng.uniform(-0.8, 0.8) * half
             objects.append((z, partial(person, canvas, x, z)))
     for _, paint in sorted(objects, key=lambda item: -item[0]):
@@ -84,7 +84,15 @@ def _ground(canvas: Canvas, half: float, walk: float) -> None:
         (kerb, stone * 1.18, Id.PAVEMENT),
         (half, asphalt, Id.ROAD),
     ):
-        for near in (1, 5, 10, 18, 30, 50, 90):  # in parts, so that the far ones fade
+        for near in (
+            1,
+            5,
+            10,
+            18,
+            30,
+            50,
+            90,
+        ):  # in parts, so that the haze increases with the distance
             canvas.fill(strip(-wide, wide, near), color, label)
     for side in (-1, 1):
         for z in np.arange(3, 40, 1.6):
@@ -103,7 +111,7 @@ def _markings(canvas: Canvas, half: float) -> None:
     if rng.random() < 0.5:
         for side in (-1, 1):
             canvas.fill(strip(side * (half - 2.1), side * (half - 2.0), 1.5, 120), paint, Id.ROAD)
-    if rng.random() < 0.35:  # a crossing
+    if rng.random() < 0.35:  # a zebra crossing
         z = rng.uniform(6, 20)
         for x in np.arange(-half + 0.3, half - 0.5, 1.0):
             canvas.fill(strip(x, x + 0.5, z, z + 3), paint, Id.ROAD)

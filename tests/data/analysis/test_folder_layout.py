@@ -1,4 +1,4 @@
-"""Layouts that users have, each discovered from the names of files and folders."""
+"""Discovery of folder layouts from the names of files and folders."""
 
 import os
 from pathlib import Path
@@ -15,7 +15,7 @@ MASK = np.zeros((20, 24), np.uint8)
 
 
 def put(root, *names):
-    """Photos end in .jpg, masks in .png."""
+    """Write photos, which end in .jpg, and masks, which end in .png."""
     for name in names:
         save_image(root / name, PHOTO if name.endswith(".jpg") else MASK)
 
@@ -66,20 +66,20 @@ def test_folders_with_splits(tmp_path, image, mask, expected):
 
 
 @pytest.mark.parametrize(
-    ("there", "chosen"),
+    ("existing", "chosen"),
     [
         (("train", "val", "test"), ("train", "val")),
         (("training", "test"), ("training", "test")),
         (("Train", "Valid"), ("Train", "Valid")),
     ],
 )
-def test_validation_is_preferred_to_test(tmp_path, there, chosen):
-    for split in there:
+def test_validation_is_preferred_to_test(tmp_path, existing, chosen):
+    for split in existing:
         put(tmp_path, f"images/{split}/a.jpg", f"masks/{split}/a.png")
     assert find_layout(tmp_path).splits == chosen
 
 
-def test_lists_split_what_lies_in_one_folder(tmp_path):
+def test_lists_define_splits_of_one_folder(tmp_path):
     stems = ("a", "b", "c", "unlabelled")
     put(tmp_path, *(f"JPEGImages/{stem}.jpg" for stem in stems))
     put(tmp_path, *(f"SegmentationClass/{stem}.png" for stem in stems[:3]))
@@ -98,7 +98,7 @@ def test_unpaired_files_of_both_sides_are_listed(tmp_path):
     assert [path.name for path in find_layout(tmp_path).unpaired] == ["b.jpg", "c.png"]
 
 
-def test_numbers_in_names_are_no_suffix(tmp_path):
+def test_numbers_in_names_are_not_suffixes(tmp_path):
     put(tmp_path, "all/f1.jpg", "all/f12.jpg", "all/f1_gt.png", "all/f12_gt.png")
     layout = find_layout(tmp_path)
     assert layout.mask_suffix == "_gt"
@@ -142,7 +142,7 @@ def test_omitted_files_are_listed(tmp_path):
     assert find_layout(tmp_path).left_out == expected
 
 
-def test_lists_pair_what_no_name_pairs(tmp_path):
+def test_lists_pair_files_with_different_names(tmp_path):
     put(tmp_path, "image_1.jpg", "label_1.png", "image_2.jpg", "label_2.png")
     (tmp_path / "train.txt").write_text("image_1.jpg label_1.png")
     (tmp_path / "val.txt").write_text("image_2.jpg label_2.png")
@@ -160,14 +160,14 @@ def test_lists_pair_what_no_name_pairs(tmp_path):
          r"one binary mask per class \(folders car, road\)[\s\S]*Fix: merge"),
     ],
 )  # fmt: skip
-def test_near_pairs_and_masks_per_class_are_named(tmp_path, names, message):
+def test_similar_names_and_masks_per_class_are_errors_with_the_fix(tmp_path, names, message):
     put(tmp_path, *names)
     with pytest.raises(DataError, match=message) as error:
         find_layout(tmp_path)
     assert len(str(error.value).splitlines()) <= 4
 
 
-def test_other_formats_a_file_and_a_folder_without_masks_are_named(tmp_path):
+def test_other_formats_a_file_and_a_folder_without_masks_are_errors(tmp_path):
     put(tmp_path, "images/a.jpg", "masks/a.png")
     for given, message in (
         ("images", f"Fix: hrseg init {tmp_path}"),
@@ -176,11 +176,11 @@ def test_other_formats_a_file_and_a_folder_without_masks_are_named(tmp_path):
         with pytest.raises(DataError, match=message):
             find_layout(tmp_path / given)
     (tmp_path / "masks/a.png").rename(tmp_path / "masks/a.npy")
-    with pytest.raises(DataError, match=r"1 \.npy files, which are not read[\s\S]*Fix: write"):
+    with pytest.raises(DataError, match=r"1 \.npy files, which are not supported[\s\S]*Fix: write"):
         find_layout(tmp_path)
 
 
-def test_a_folder_that_cannot_be_listed_is_named(tmp_path, monkeypatch):
+def test_an_unreadable_folder_is_an_error_with_chmod(tmp_path, monkeypatch):
     put(tmp_path, "images/a.jpg", "masks/a.png")
     listed = os.scandir
 
@@ -190,5 +190,7 @@ def test_a_folder_that_cannot_be_listed_is_named(tmp_path, monkeypatch):
         return listed(path)
 
     monkeypatch.setattr("os.scandir", denied)
-    with pytest.raises(DataError, match=r"masks: Permission denied[\s\S]*Fix: chmod"):
+    with pytest.raises(
+        DataError, match=r"masks cannot be read: Permission denied[\s\S]*Fix: chmod"
+    ):
         find_layout(tmp_path)

@@ -1,4 +1,4 @@
-"""Class weights, mean and deviation: by hand, and by NumPy."""
+"""Class weights, mean and standard deviation: by hand and by NumPy."""
 
 import math
 
@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from hrseg.data.analysis.check import find_split, look_through
+from hrseg.data.analysis.check import check_splits, find_split
 from hrseg.data.analysis.statistics import (
     enet_weights,
     median_frequency_weights,
@@ -18,20 +18,20 @@ from tests.camvid_tree import make_camvid
 from tests.conftest import picture, save_image
 
 
-def test_enet_weights_are_those_of_the_paper():
+def test_enet_weights_equal_the_formula_of_the_paper():
     weights = enet_weights([30, 10, 0])  # shares 3/4, 1/4
     assert weights[:2].tolist() == pytest.approx([1 / math.log(1.77), 1 / math.log(1.27)])
     assert math.isnan(weights[2])
 
 
 def test_median_frequency_counts_only_the_images_with_the_class():
-    # f = 1/2, 1/4, 1/10; the median is 1/4. The last class never occurs.
+    # f = 1/2, 1/4, 1/10; the median is 1/4. The last class has no pixels.
     weights = median_frequency_weights([50, 25, 5, 0], [100, 100, 50, 0])
     assert weights[:3].tolist() == pytest.approx([0.5, 1.0, 2.5])
     assert math.isnan(weights[3])
 
 
-def test_sqrt_weights_take_the_share_of_all_pixels():
+def test_sqrt_weights_use_the_share_of_all_pixels():
     # p = 16/21, 4/21, 1/21; the median is 4/21.
     assert sqrt_weights([16, 4, 1]).tolist() == pytest.approx([0.5, 1.0, 2.0])
 
@@ -43,13 +43,13 @@ def test_weights_without_any_pixels_are_nan_without_a_warning(recwarn):
     assert not recwarn
 
 
-def test_the_figures_of_a_split_are_numpys_and_ready_for_json(tmp_path):
+def test_the_statistics_of_a_split_equal_numpy_and_are_ready_for_json(tmp_path):
     root = make_camvid(tmp_path / "camvid")
     save_image(root / "train/001.png", picture((30, 50), (5,)))
     save_image(root / "trainannot/001.png", np.zeros((30, 50), np.uint8))
     data = CamVid(str(root))
     split = find_split(data, "train")
-    look_through([split], data.mask_reader(), 0)
+    check_splits([split], data.mask_reader(), 0)
     stats = split_stats(split, CamVid.class_names)
     images, masks = (
         [np.asarray(Image.open(path)) for path in sorted((root / name).iterdir())]

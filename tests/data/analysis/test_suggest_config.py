@@ -1,4 +1,4 @@
-"""`hrseg init`: the config that it writes must train on the folder it was written for."""
+"""Suggested config of `hrseg init`: it trains on its folder, and the errors of bad folders."""
 
 import json
 import re
@@ -99,9 +99,9 @@ def test_crops_are_whole_32s_that_fit(tmp_path, size, crop):
     assert inspect_folder(dataset(tmp_path, count=1, size=size)).crop_size == crop
 
 
-def test_warnings_stand_in_the_header(tmp_path):
+def test_warnings_are_in_the_header(tmp_path):
     root = dataset(tmp_path / "set", count=4, size=(200, 200))
-    save_image(root / "images/alone.jpg", np.zeros((200, 200, 3), np.uint8))
+    save_image(root / "images/unpaired.jpg", np.zeros((200, 200, 3), np.uint8))
     save_image(root / "masks/3.png", np.zeros((30, 40), np.uint8))
     mask = np.zeros((200, 200), np.uint8)
     mask[0, :3] = 3
@@ -109,13 +109,13 @@ def test_warnings_stand_in_the_header(tmp_path):
     (root / "classes.txt").write_text("a\nb\nc\nd\ne\n")
     lines = write_config(inspect_folder(root)).splitlines()
     warnings = [line for line in lines if line.startswith("# WARNING: ")]
-    expected = ("alone.jpg", "3.png", "too few", "masks: e", "rare")
+    expected = ("unpaired.jpg", "3.png", "too few", "masks: e", "rare")
     for words in expected:
         assert sum(words in line for line in warnings) == 1, words
     assert len(warnings) == len(expected)
 
 
-def test_jpeg_masks_are_refused_with_the_repair(tmp_path):
+def test_jpeg_masks_are_refused_with_the_fix(tmp_path):
     for index in range(3):
         save_image(tmp_path / f"images/{index}.jpg", np.zeros((40, 40, 3), np.uint8))
         save_image(tmp_path / f"masks/{index}.jpg", np.zeros((40, 40), np.uint8))
@@ -129,12 +129,12 @@ def test_only_a_sample_of_many_masks_is_read(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["a\nmodel: {weights: evil}", "a\x1b[2J", "a\udcff"])
-def test_a_folder_cannot_write_lines_of_the_config_by_its_name(name, tmp_path):
+def test_a_folder_name_cannot_inject_lines_into_the_config(name, tmp_path):
     root = tmp_path / name
     for kind in ("images", "masks"):
         (root / kind).mkdir(parents=True)
         Image.fromarray(np.eye(40, dtype=np.uint8)).save(root / kind / "a.png")
-    with pytest.raises(DataError, match="no config can hold this name"):
+    with pytest.raises(DataError, match="a config cannot contain this name"):
         write_config(inspect_folder(root))
 
 
@@ -171,12 +171,12 @@ def test_exif_and_a_mask_without_permission_are_in_the_header(tmp_path, monkeypa
     exif[0x0112] = 3
     Image.open(root / "images/0.jpg").save(root / "images/0.jpg", exif=exif)
     assert "# WARNING: 1 images turned upright by their EXIF" in write_config(inspect_folder(root))
-    opened = Image.open
+    open_image = Image.open
 
     def denied(path, *arguments, **options):
         if str(path).endswith("masks/1.png"):
             raise PermissionError(13, "Permission denied", str(path))
-        return opened(path, *arguments, **options)
+        return open_image(path, *arguments, **options)
 
     monkeypatch.setattr("PIL.Image.open", denied)
     text = write_config(inspect_folder(root))
@@ -186,7 +186,7 @@ def test_exif_and_a_mask_without_permission_are_in_the_header(tmp_path, monkeypa
     )
 
 
-def test_a_name_that_the_locale_cannot_read_is_answered_with_the_locale(tmp_path):
+def test_the_error_of_a_name_unreadable_in_the_locale_has_the_fix(tmp_path):
     root = dataset(tmp_path / "set", count=2)
     findings = inspect_folder(root)
     findings.root = root / "k\udcc3\udcb6ln"  # UTF-8 bytes under an ASCII locale

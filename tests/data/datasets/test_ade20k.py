@@ -1,3 +1,5 @@
+"""ADE20K: ids, layouts, and the test split without masks."""
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -8,7 +10,7 @@ from tests.conftest import picture, save_image
 from tests.trees import blocks, make_ade20k
 
 
-def test_other_is_ignored_and_the_rest_moves_down_by_one(tmp_path):
+def test_other_is_ignored_and_other_ids_decrease_by_one(tmp_path):
     data = ADE20K(str(make_ade20k(tmp_path)))
     _, mask = data.files("val")[0]
     raw = np.asarray(Image.open(mask)).astype(int)
@@ -16,10 +18,10 @@ def test_other_is_ignored_and_the_rest_moves_down_by_one(tmp_path):
     assert data.class_names[0] == "wall" and data.class_names[149] == "flag"
 
 
-def test_the_root_may_be_the_folder_above(tmp_path):
+def test_the_root_may_be_the_parent_folder(tmp_path):
     make_ade20k(tmp_path / "ADEChallengeData2016")
     assert len(ADE20K(str(tmp_path)).files("train")) == 3
-    with pytest.raises(DataError, match="Unpack ADEChallengeData2016"):
+    with pytest.raises(DataError, match="unpack ADEChallengeData2016"):
         ADE20K(str(tmp_path / "nowhere")).files("val")
 
 
@@ -34,7 +36,7 @@ def test_the_authors_layout_is_read(tmp_path):
 def test_the_test_images_have_no_masks(tmp_path, beside):
     make_ade20k(tmp_path / beside)
     data = ADE20K(str(tmp_path))
-    with pytest.raises(DataError, match=r"no test images in .*\nUnpack release_test.zip"):
+    with pytest.raises(DataError, match=r"no test images in .*\n.*\nFix: unpack release_test.zip"):
         data.files("test")
     path = tmp_path / "release_test/testing/ADE_test_00000001.jpg"
     save_image(path, picture((40, 50), [1]))

@@ -1,4 +1,4 @@
-"""CamVid: the class facts are SegNet's, the real data passes its own check."""
+"""CamVid: class facts of SegNet, void pixels, and the check of the real data."""
 
 import numpy as np
 import pytest
@@ -28,8 +28,8 @@ def test_void_is_ignored_and_id_12_is_unknown(tmp_path):
         CamVid(str(root), batch_size=2).check()
 
 
-def test_missing_root_is_named(tmp_path):
-    with pytest.raises(DataError, match=r"no folder .*nowhere/val\n.*data\.root"):
+def test_a_missing_root_is_an_error(tmp_path):
+    with pytest.raises(DataError, match=r"folder .*nowhere/val does not exist.\n.*data\.root"):
         CamVid(str(tmp_path / "nowhere")).check()
 
 
@@ -45,6 +45,6 @@ def test_the_real_camvid_passes_the_check_and_has_every_class():
 
 
 @pytest.mark.parametrize("given", ["camvid/train", "."])
-def test_a_root_one_level_off_is_answered_with_the_right_one(camvid, tmp_path, given):
+def test_the_right_root_is_suggested_from_one_level_away(camvid, tmp_path, given):
     with pytest.raises(DataError, match=rf"data\.root={camvid}\?"):
         CamVid(str(tmp_path / given)).files("val")

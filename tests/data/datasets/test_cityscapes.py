@@ -1,4 +1,4 @@
-"""Cityscapes: facts against cityscapesscripts, and an answer to each tree that is wrong."""
+"""Cityscapes: class facts of cityscapesscripts, splits, and the errors of wrong trees."""
 
 import shutil
 
@@ -47,7 +47,7 @@ def test_both_kinds_of_masks_become_train_ids(tmp_path, kind):
 def test_splits_pair_images_and_masks_by_name(tree):
     module = data(tree)
     image, _ = module.files("val")[0]
-    image.with_name(f"._{image.name}").touch()  # as a Mac adds them to archives
+    image.with_name(f"._{image.name}").touch()  # as macOS adds to archives
     for image, mask in module.files("val"):
         assert image.name.replace("_leftImg8bit", "_gtFine_labelIds") == mask.name
     assert [mask for _, mask in module.files("test")] == [None]
@@ -60,44 +60,50 @@ def test_coarse_masks_are_a_split_and_part_of_a_union(tmp_path):
     assert len(module.dataset("train_all")) == 5
 
 
-def test_a_shortfall_and_val_within_trainval_are_warnings(tree):
+def test_missing_images_and_val_within_trainval_are_warnings(tree):
     with pytest.warns(UserWarning) as caught:
         data(tree, train_split="trainval").check()
     messages = " ".join(str(warning.message) for warning in caught)
     assert "split val in" in messages and "2 images, the official data set has 500" in messages
-    assert "trainval contains val: its score does not hold" in messages
+    assert "trainval contains val: scores are too high" in messages
 
 
-def break_tree(root, how):
-    if how == "no gtFine":
+def break_tree(root, fault):
+    if fault == "no gtFine":
         shutil.rmtree(root / "gtFine")
-    elif how == "unpacked apart":
+    elif fault == "unpacked apart":
         (root / "archive").mkdir()
         (root / "gtFine").rename(root / "archive/gtFine")
-    elif how == "only colours":
+    elif fault == "only colours":
         for path in (root / "gtFine").rglob("*_labelIds.png"):
             path.rename(path.with_name(path.name.replace("labelIds", "color")))
-    elif how == "wrong suffix":
+    elif fault == "wrong suffix":
         for path in (root / "leftImg8bit").rglob("*.png"):
             path.rename(path.with_name(path.name.replace("_leftImg8bit", "")))
     else:
-        folder = "gtFine" if how == "one mask missing" else "leftImg8bit"
+        folder = "gtFine" if fault == "one mask missing" else "leftImg8bit"
         next((root / folder / "val").rglob("*.png")).unlink()
 
 
 @pytest.mark.parametrize(
-    ("how", "message"),
+    ("fault", "message"),
     [
-        ("no gtFine", "no folder .*gtFine/val\nexpected leftImg8bit and gtFine side by side"),
-        ("unpacked apart", "expected leftImg8bit and gtFine side by side in"),
-        ("only colours", r"no \*_gtFine_labelTrainIds.png, only color.png.\nUnpack .*csCreateTr"),
-        ("wrong suffix", r"holds no <city>/\*_leftImg8bit.png, only 000019.png.\nUnpack"),
-        ("one mask missing", "1 of 2 files have no mask .*val.*\nexpected .*gtFine. Unpack"),
-        ("one image missing", "1 of 2 files have no image .*\nexpected .*leftImg8bit. Unpack"),
+        ("no gtFine", "gtFine/val does not exist.\nExpected: leftImg8bit and gtFine in"),
+        ("unpacked apart", "Expected: leftImg8bit and gtFine in"),
+        (
+            "only colours",
+            r"only color.png.\nExpected: .*_gtFine_labelTrainIds.png.\nFix: .*csCreateTr",
+        ),
+        ("wrong suffix", r"only 000019.png.\nExpected: <city>/\*_leftImg8bit.png.\nFix: unpack"),
+        ("one mask missing", "1 of 2 files have no mask .*val.*\nExpected: .*gtFine.\nFix: unpack"),
+        (
+            "one image missing",
+            "1 of 2 files have no image .*\nExpected: .*leftImg8bit.\nFix: unpack",
+        ),
     ],
 )
-def test_a_wrong_tree_is_answered_with_its_repair(tree, how, message):
-    break_tree(tree, how)
+def test_a_wrong_tree_is_an_error_with_the_fix(tree, fault, message):
+    break_tree(tree, fault)
     with pytest.raises(DataError, match=message) as error:
         data(tree).files("val")
     assert str(error.value).count("\n") < 3
@@ -112,22 +118,25 @@ def test_label_ids_are_preferred_to_train_ids(tmp_path):
     assert kept.exists() and names == ["labelIds.png", "labelTrainIds.png"]
 
 
-def test_a_missing_split_is_answered_with_the_existing_ones(tree):
-    with pytest.raises(DataError, match=r"no folder .*/vall\nThere are: test, train, val. Unpack"):
+def test_the_error_of_a_missing_split_lists_the_existing_splits(tree):
+    with pytest.raises(
+        DataError,
+        match=r"/vall does not exist.\nExpected: .* splits test, train, val.\nFix: unpack",
+    ):
         data(tree).files("vall")
-    with pytest.raises(DataError, match=r"gtCoarse.*\nexpected .*gtCoarse side by side"):
+    with pytest.raises(DataError, match=r"gtCoarse.*\nExpected: .*gtCoarse in"):
         data(tree).files("train_coarse")
 
 
 @pytest.mark.parametrize("arguments", [{"train_split": "test"}, {"val_split": "test"}])
 @pytest.mark.filterwarnings("ignore:split val")
-def test_images_without_masks_are_no_split_to_train_or_score_on(tree, arguments):
+def test_training_and_scoring_need_a_split_with_masks(tree, arguments):
     with pytest.raises(DataError, match=r"1 of 1 images of split test have no mask, e.g. "):
         data(tree, **arguments).check()
 
 
-def test_a_coloured_mask_names_no_key_that_this_data_set_lacks(tmp_path):
+def test_the_error_of_a_coloured_mask_names_only_options_of_this_data_set(tmp_path):
     path = save_image(tmp_path / "a_gtFine_labelIds.png", np.zeros((8, 8, 3), np.uint8))
-    with pytest.raises(DataError, match=r"coloured image[\s\S]*Unpack") as error:
+    with pytest.raises(DataError, match=r"coloured image[\s\S]*Fix: unpack") as error:
         Cityscapes(str(tmp_path)).mask_reader()(path)
     assert "mask_format" not in str(error.value)

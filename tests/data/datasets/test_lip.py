@@ -1,4 +1,4 @@
-"""LIP: layouts that people have, left and right in mirror images, trees that are wrong."""
+"""LIP: layouts, left and right in mirrored images, and the errors of wrong trees."""
 
 import numpy as np
 import pytest
@@ -26,11 +26,11 @@ def test_the_flat_layout_pairs_by_name(tmp_path):
     assert all(image.stem == mask.stem for image, mask in module.files("train"))
 
 
-def test_archives_that_unpack_into_a_folder_of_their_name_are_read(tree):
-    for home in ("TrainVal_images", "TrainVal_parsing_annotations"):
-        (tree / home).rename(tree / "inner")
-        (tree / home).mkdir()
-        (tree / "inner").rename(tree / home / home)
+def test_archives_unpacked_into_a_folder_of_their_name_are_read(tree):
+    for name in ("TrainVal_images", "TrainVal_parsing_annotations"):
+        (tree / name).rename(tree / "inner")
+        (tree / name).mkdir()
+        (tree / "inner").rename(tree / name / name)
     assert len(data(tree).files("val")) == 2
 
 
@@ -56,7 +56,7 @@ def test_the_authors_list_files_are_read_with_and_without_the_folder(tree, line)
     assert data(tree).files("valList.txt") == pairs
 
 
-def test_the_third_column_of_the_authors_list_is_ignored_with_a_note(tree):
+def test_the_third_column_of_the_authors_list_is_ignored_with_a_warning(tree):
     lines = "train_images/{0}.jpg train_segmentations/{0}.png train_segmentations_reversed/{0}.png"
     pairs = data(tree).files("train")
     (tree / "trainList.txt").write_text("\n".join(lines.format(i.stem) for i, _ in pairs))
@@ -65,8 +65,8 @@ def test_the_third_column_of_the_authors_list_is_ignored_with_a_note(tree):
 
 
 def test_a_mirrored_image_swaps_left_and_right(tree):
-    # Scale 1 of the squashed size, so the crop is the whole image; classes 14 and 15 on one side
-    # each: in the mirror image the same person's left arm is still on the picture's left.
+    # At scale 1 of the squashed size the crop is the whole image. Each half has one of the classes
+    # 14 and 15: in the mirrored image the left half is again class 14, the left arm.
     mask = np.zeros((90, 60), np.uint8)
     mask[:, :30], mask[:, 30:] = 14, 15
     for _, path in data(tree).files("train"):
@@ -93,14 +93,14 @@ def test_the_official_squash_keeps_the_whole_image_at_scale_1(tree):
     assert (item["mask"].numpy() == raw[rows][:, columns]).mean() > 0.98
 
 
-def break_tree(root, how):
+def break_tree(root, fault):
     masks = root / "TrainVal_parsing_annotations"
-    if how == "no masks":
+    if fault == "no masks":
         masks.rename(root / "elsewhere")
-    elif how == "list names more":
+    elif fault == "list names more":
         with (root / "TrainVal_images/val_id.txt").open("a") as file:
             file.write("100034_483681\n")
-    elif how == "no images":
+    elif fault == "no images":
         for path in (root / "TrainVal_images/val_images").iterdir():
             path.unlink()
     else:
@@ -109,17 +109,17 @@ def break_tree(root, how):
 
 
 @pytest.mark.parametrize(
-    ("how", "split", "message"),
+    ("fault", "split", "message"),
     [
-        ("no masks", "val", r"no folder .*TrainVal_parsing_annotations/val_segm.*\nUnpack"),
+        ("no masks", "val", r"folder .*TrainVal_parsing_annotations/val_segm.* does not exist"),
         ("list names more", "val",
-         r"1 of 3 names of .*/val_id\.txt have no image in .*, e.g. 100034_483681\nUnpack"),
-        ("no images", "val", r"val_images holds no images; expected \*\.jpg"),
+         r"1 of 3 names of .*/val_id\.txt have no image in .*, e.g. 100034_483681\.\n.*\nFix: "),
+        ("no images", "val", r"val_images contains no images.\nExpected: \*\.jpg"),
         ("visualised", "val", "is a coloured image"),
     ],
 )  # fmt: skip
-def test_a_wrong_tree_is_answered_with_its_repair(tree, how, split, message):
-    break_tree(tree, how)
+def test_a_wrong_tree_is_an_error_with_the_fix(tree, fault, split, message):
+    break_tree(tree, fault)
     with pytest.raises(DataError, match=message) as error:
         data(tree, val_split=split).check("validate")
     assert str(error.value).count("\n") < 3

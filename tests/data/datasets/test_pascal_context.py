@@ -52,7 +52,7 @@ def test_either_official_count_is_accepted(tree):
 
 
 def realistic(root, frequent, count=32):
-    """Masks that are mostly of the frequent classes, as photographs are."""
+    """Return a data set whose masks are mostly of the frequent classes, as in photographs."""
     make_pascal_context(root, {"val": count})
     for index, path in enumerate(sorted((root / "SegmentationClassContext").glob("*.png"))):
         mask = np.random.default_rng(index).choice(np.array(frequent, np.uint8), (6, 8))
@@ -82,7 +82,7 @@ def write_names(path, names):
 
 
 @pytest.mark.parametrize("name", ["SegmentationClassContext/classes.json", "59_labels.txt"])
-def test_names_beside_the_masks_must_be_in_the_right_order(tree, name):
+def test_class_names_near_the_masks_must_be_in_hrsegs_order(tree, name):
     write_names(tree / name, FCN)
     with pytest.raises(DataError, match=rf"{name} names the classes in the order of FCN"):
         data(tree).files("val")
@@ -90,35 +90,44 @@ def test_names_beside_the_masks_must_be_in_the_right_order(tree, name):
     assert len(data(tree).files("val")) == 2
 
 
-def test_masks_that_are_surely_in_the_right_order_outweigh_a_list_of_names(tmp_path):
-    # The list comes with the .mat files, from which our masks may have been made.
+def test_masks_certainly_in_hrsegs_order_override_a_list_of_names(tmp_path):
+    # The list is part of the .mat files, from which the masks may have been made.
     module = realistic(tmp_path, FREQUENT)
     write_names(tmp_path / "59_labels.txt", FCN)
     assert len(module.files("val")) == 32
 
 
-def break_tree(root, how):
+def break_tree(root, fault):
     path = root / "SegmentationClassContext" / "2008_300000.png"
-    if how == "no masks":
+    if fault == "no masks":
         path.parent.rename(root / "elsewhere")
-    elif how == "no list":
+    elif fault == "no list":
         (root / "ImageSets/SegmentationContext/val.txt").write_text("")
-    elif how == "one missing":
+    elif fault == "one missing":
         path.unlink()
     else:
         Image.fromarray(np.asarray(Image.open(path)).astype(np.uint16) + 400).save(path)
 
 
 @pytest.mark.parametrize(
-    ("how", "message"),
+    ("fault", "message"),
     [
-        ("no masks", "no folder .*SegmentationClassContext\nexpected JPEGImages and .*scripts/"),
-        ("no list", r"empty list .*/val.txt; expected a stem per line.\nThe splits here are train"),
-        ("one missing", "1 of 2 names in .*val.txt have no mask in .*2008_300000.*\n.*scripts/"),
+        (
+            "no masks",
+            "SegmentationClassContext does not exist.\nExpected: JPEGImages and .*\n.*scripts/",
+        ),
+        (
+            "no list",
+            r"/val.txt is missing or empty.\nExpected: a stem per line.\nFix: .* splits train",
+        ),
+        (
+            "one missing",
+            "1 of 2 names in .*val.txt have no mask in .*2008_300000.*\n.*\n.*scripts/",
+        ),
         ("16 bit", "contains ids up to 459"),
     ],
 )
-def test_a_wrong_tree_is_answered_with_its_repair(tree, how, message):
-    break_tree(tree, how)
+def test_a_wrong_tree_is_an_error_with_the_fix(tree, fault, message):
+    break_tree(tree, fault)
     with pytest.raises(DataError, match=message):
         data(tree).check("validate")

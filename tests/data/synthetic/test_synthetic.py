@@ -1,4 +1,4 @@
-"""Synthetic scenes: the same arguments draw the same streets, with everything in them."""
+"""Synthetic scenes: reproducible, with every class, written once."""
 
 import json
 
@@ -24,13 +24,13 @@ def test_a_scene_depends_only_on_seed_and_index():
 
 
 @pytest.mark.parametrize("size", [(33, 47), (160, 90)])
-def test_a_scene_has_the_size_asked_for(size):
+def test_a_scene_has_the_requested_size(size):
     image, mask = generate_scene(1, 0, size)
     assert image.shape == (*size, 3) and mask.shape == size
     assert image.dtype == mask.dtype == np.uint8
 
 
-def test_every_class_and_ignore_occur_in_a_dozen_scenes():
+def test_every_class_and_ignored_pixels_occur_in_twelve_scenes():
     counts = sum(np.bincount(mask.ravel(), minlength=256) for _, mask in SCENES)
     assert set(np.flatnonzero(counts)) == {*range(len(CLASS_NAMES)), 255}
     assert counts[:9].min() / counts.sum() > 0.001  # the rarest can be learned
@@ -43,7 +43,7 @@ def test_colour_does_not_determine_the_class():
     assert ((low[:, None] < high) & (low < high[:, None])).all()
 
 
-def test_data_set_is_written_once_and_read_back(tmp_path):
+def test_the_data_set_is_written_once_and_reused(tmp_path):
     root = tmp_path / "deep/scenes"
     data = Synthetic(str(root), **SMALL)
     data.check()
@@ -60,10 +60,10 @@ def test_data_set_is_written_once_and_read_back(tmp_path):
     written = {path: path.stat().st_mtime_ns for path in root.rglob("*")}
     Synthetic(str(root), **SMALL).check()
     assert {path: path.stat().st_mtime_ns for path in root.rglob("*")} == written
-    assert list(root.parent.iterdir()) == [root]  # no draft is left behind
+    assert list(root.parent.iterdir()) == [root]  # no temporary folder is left
 
 
-def test_interrupted_drawing_leaves_nothing(tmp_path, monkeypatch):
+def test_interrupted_drawing_leaves_no_files(tmp_path, monkeypatch):
     def stop(*_):
         raise KeyboardInterrupt
 
@@ -73,18 +73,20 @@ def test_interrupted_drawing_leaves_nothing(tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_root_with_other_scenes_or_files_is_not_changed(tmp_path):
+def test_a_root_with_other_scenes_or_files_is_not_changed(tmp_path):
     Synthetic(str(tmp_path / "scenes"), **SMALL).prepare_data()
-    with pytest.raises(DataError, match=r"scenes holds[\s\S]*'train': 4[\s\S]*another data\.root"):
+    with pytest.raises(
+        DataError, match=r"scenes contains[\s\S]*'train': 4[\s\S]*another data\.root"
+    ):
         Synthetic(str(tmp_path / "scenes"), **{**SMALL, "num_train": 4}).check()
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine/thesis.txt").write_text("years of work")
-    with pytest.raises(DataError, match="mine holds other files"):
+    with pytest.raises(DataError, match="mine contains other files"):
         Synthetic(str(tmp_path / "mine"), **SMALL).check()
     assert (tmp_path / "mine/thesis.txt").read_text() == "years of work"
 
 
-def test_root_that_cannot_be_written_is_a_data_error(tmp_path):
+def test_an_unwritable_root_is_a_data_error(tmp_path):
     (tmp_path / "file").touch()
-    with pytest.raises(DataError, match="cannot write the synthetic data set"):
+    with pytest.raises(DataError, match="synthetic data set cannot be written"):
         Synthetic(str(tmp_path / "file/scenes"), **SMALL).prepare_data()
