@@ -60,7 +60,7 @@ def test_openvino_computes_in_bf16_and_what_a_file_cannot_is_refused(exported, c
     assert (close.mask == exact.mask).mean() > 0.95
     with pytest.raises(ConfigError, match="ONNX Runtime has no bf16 on the CPU"):
         hrseg.load(exported / "w.onnx", precision="bf16")
-    with pytest.raises(ConfigError, match="runs on the CPU alone, not on 'cuda'"):
+    with pytest.raises(ConfigError, match="runs on the CPU only, not on 'cuda'"):
         hrseg.load(exported / "w.onnx", device="cuda")
     with pytest.raises(ConfigError, match="exported already"):
         export(hrseg.load(exported / "w.onnx"), exported / "x.onnx", Form("onnx"))
