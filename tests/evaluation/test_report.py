@@ -1,4 +1,4 @@
-"""The report page: content, answers to clicks, and names that stay text."""
+"""Report page: content, interaction, and escaping of names."""
 
 import base64
 import hashlib
@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from hrseg.evaluation.report import write_report
-from hrseg.evaluation.results import ImageRecord, record
+from hrseg.evaluation.results import ImageRecord, make_record
 from hrseg.visualize import indexed
 from tests.conftest import save_image
 from tests.evaluations import PALETTE, write_evaluation
@@ -22,7 +22,7 @@ IMG = "fog <img src=x onerror=alert(1)>"
 
 
 def masks():
-    """Columns 0-19 sky, 20-39 road, 40-49 car (40 rows), and what was predicted."""
+    """Return the true mask (columns: 20 sky, 20 road, 10 car) and the predictions."""
     truth = np.repeat([0, 1, 2], [20, 20, 10]).astype(np.uint8)[None].repeat(40, 0)
     fog = np.where(truth == 2, 1, truth).astype(np.uint8)
     dusk = truth.copy()
@@ -46,7 +46,7 @@ def run(tmp_path_factory):
     (run / "metrics.csv").write_text(
         "epoch,step,train/loss,train/lr,val/miou\n0,9,1.5,0.01,\n0,9,,,0.5\n1,19,nan,0.005,\n1,19,,,0.7\n"
     )
-    records = [record(name, pred, truth) for name, pred in preds.items()]
+    records = [make_record(name, pred, truth) for name, pred in preds.items()]
     return write_evaluation(run, records, ["sky", "road", SCRIPT], home / "data")
 
 
