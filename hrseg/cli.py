@@ -32,7 +32,8 @@ COMMANDS = {
     "score": "score mask files against true ones",
     "init": "look at a folder of images, write a config for it",
     "data": "check the files of a data set; its class weights",
-    "weights": "inspect or convert a file of weights",
+    "weights": "list, download, inspect or convert weights",
+    "push": "publish a model on the Hugging Face Hub",
     "benchmark": "speed and memory on this machine",
     "configs": "list the shipped configs, or copy one here",
     "doctor": "print versions, devices and known problems",
@@ -178,7 +179,7 @@ def _spelled_as_options(words: list[str]) -> list[str]:
 
 
 def _see_help(parser: argparse.ArgumentParser) -> str:
-    return f"Fix: `{parser.prog} --help` lists what it takes."
+    return f"Fix: `{parser.prog} --help` lists the arguments."
 
 
 def _refused_pair(arguments: argparse.Namespace, pair: str) -> str:

@@ -1,6 +1,6 @@
 """Exceptions for mistakes in configs, data and results, with the exit code of each.
 
-A message states what happened and where, what was expected, and how to fix it.
+A message states the fault and its place, the expectation, and the fix.
 """
 
 

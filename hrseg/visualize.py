@@ -27,7 +27,7 @@ def colorize(mask: Array, palette: Palette) -> Array:
     Ids beyond the palette are black. In all functions of this module an empty palette stands for
     `default_palette`.
 
-    Example:
+    Examples:
         >>> colorize(np.array([[0, 1, 255]], np.uint8), [[128, 64, 128], [0, 0, 142]]).tolist()
         [[[128, 64, 128], [0, 0, 142], [0, 0, 0]]]
     """

@@ -30,7 +30,7 @@ def official_weights(variant, num_classes=19):
     for name in ("last_layer.3.weight", "last_layer.3.bias"):
         if name in shapes:
             shapes[name][0] = num_classes
-    return {key: _draw(key, shape) for key, shape in shapes.items()}
+    return {key: draw(key, shape) for key, shape in shapes.items()}
 
 
 def image(name, height, width, batch=1):
@@ -53,11 +53,11 @@ def relative_error(ours, golden):
     return float(np.abs(ours.detach().numpy() - golden).max() / np.abs(golden).max())
 
 
-def _draw(key, shape):
+def draw(key, shape):
     r = random_state(key)
     if key.endswith("num_batches_tracked"):
         return torch.tensor(0)
-    if len(shape) == 4:
+    if len(shape) in (2, 4):
         value = r.standard_normal(shape) * sqrt(1 / prod(shape[1:]))
     elif key.endswith("running_var"):
         value = r.uniform(0.5, 1.5, shape)

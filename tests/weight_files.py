@@ -1,8 +1,9 @@
 """Checkpoints of other origins, made of an official state dict."""
 
 import torch
+from safetensors.torch import save
 
-from tests.golden_weights import random_state
+from tests.golden_weights import official_weights, random_state
 
 
 def prefixed(prefix, state):
@@ -46,6 +47,12 @@ def imagenet(state):
     file |= _conv_bn("final_layer.0", "final_layer.1", 2048, 1024, 1, bias=True)
     classifier = {"weight": torch.zeros(1000, 2048), "bias": torch.zeros(1000)}
     return file | prefixed("classifier.", classifier)
+
+
+def imagenet_file(variant):
+    """Return the bytes of timm's file for a variant, written without `hrnet_`."""
+    tensors = imagenet(official_weights(variant))
+    return save({name: tensor.clone() for name, tensor in tensors.items()})
 
 
 def mmseg(state):

@@ -25,7 +25,7 @@ from hrseg.data.datamodule import SegmentationDataModule
 from hrseg.data.samplers import EpochSampler
 from hrseg.training.factory import build_data
 from hrseg.training.loggers import quieten
-from hrseg.utils.console import say
+from hrseg.utils.console import echo
 from hrseg.utils.files import write_json
 from hrseg.utils.system import processors
 
@@ -201,9 +201,9 @@ def _show(result: Mapping[str, Any]) -> None:
         f"{name} {milliseconds(result[name])[0]} ms ({100 * part:.0f} %)"
         for name, part in (("reading", share), ("augmentation", 1 - share))
     ]
-    say(model.header(result), f"a sample in one process: {', '.join(parts)}")
+    echo(model.header(result), f"a sample in one process: {', '.join(parts)}")
     if step:
-        say(
+        echo(
             f"a training step: {milliseconds(step)[0]} ms for {result['batch']} samples, "
             f"precision {result['precision']}"
         )
@@ -214,8 +214,8 @@ def _show(result: Mapping[str, Any]) -> None:
         table.add_row(f"{workers}{mark}", three_digits(rate), of_wanted)
     get_console().print(table)
     note = "; on a CPU, step and workers share it" if result["machine"]["device"] == "cpu" else ""
-    say(
+    echo(
         result["verdict"],
-        f"rates are of the loader alone{note}; recommended: "
+        f"rates of the loader without training{note}; recommended: "
         f"data.workers={result['recommended_workers']}",
     )

@@ -26,7 +26,7 @@ from hrseg.inference.exported_model import is_exported, open_engine
 from hrseg.training.factory import build_data, build_task
 from hrseg.training.loggers import quieten
 from hrseg.training.task import SegmentationTask
-from hrseg.utils.console import say
+from hrseg.utils.console import echo
 from hrseg.utils.files import write_json
 
 _PARTS = {"network": "network", "after_network": "after the network", "reading": "reading"}
@@ -96,7 +96,7 @@ def evaluation(
 
 
 class _ImageTimes(Callback):
-    """Times each image that is validated, and the network's part in it."""
+    """Times each validated image, and the network's part in it."""
 
     def __init__(self) -> None:
         self.whole, self.network, self.timer = list[float](), list[list[float]](), ExitStack()
@@ -140,9 +140,9 @@ def _show(result: dict[str, Any], protocol: str) -> None:
         share = f"{100 * result[part]['median'] / whole:.0f} %"
         table.add_row(name, *model.milliseconds(result[part]), share)
     images = f"{result['images']} validation images, precision {result['precision']}"
-    say(model.header(result), images, protocol)
+    echo(model.header(result), images, protocol)
     get_console().print(table)
-    say(
+    echo(
         f"{result['images_per_second']:.3g} images/s without reading; "
         f"memory {model.memory_text(result)} MiB",
         model.MEMORY_NOTE,

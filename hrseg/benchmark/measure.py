@@ -30,7 +30,7 @@ from hrseg.utils.memory import OutOfMemory, is_out_of_memory
 from hrseg.utils.system import keep_memory, processor_name, processors
 
 T = TypeVar("T")
-WARM_UP = 2  # steps that are not counted: they compile, and allocate what stays
+WARM_UP = 2  # uncounted steps, which compile and allocate
 MIB = 2**20
 _CPU = torch.device("cpu")
 _OF_A_STEP = "accelerator benchmark deterministic gradient_clip_val gradient_clip_algorithm".split()

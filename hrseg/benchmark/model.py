@@ -30,7 +30,7 @@ from hrseg.models.optimize import inference_network
 from hrseg.training.factory import build_data, build_task
 from hrseg.training.loggers import quieten
 from hrseg.training.trainer import choose_precision
-from hrseg.utils.console import say
+from hrseg.utils.console import echo
 from hrseg.utils.files import write_json
 from hrseg.utils.memory import OutOfMemory
 
@@ -211,15 +211,16 @@ def _show(result: Mapping[str, Any]) -> None:
                     notes.append(f"{name}, {precision}: compiling took {first} s")
             table.add_row(f"{name}, {precision}", *cells)
     height, width = result["size"]
-    say(
+    echo(
         header(result),
         f"{result['classes']} classes, {height}x{width}; {', '.join(batches)}; "
         f"the config trains in {result['trained_in']}{', compiled' if result['compile'] else ''}",
         f"{result['parameters'] / 1e6:.2f} M parameters; an image takes "
-        f"{result['macs'] / 1e9:.4g} GMACs = {result['flops'] / 1e9:.4g} GFLOPs",
+        f"{result['macs'] / 1e9:.4g} GMACs = {result['flops'] / 1e9:.4g} GFLOPs "
+        f"({result['macs'] / 2**30:.4g} by the authors' count, MACs / 2^30)",
     )
     get_console().print(table)
-    say(*notes)
+    echo(*notes)
 
 
 class _StepTimes(Callback):

@@ -1,34 +1,186 @@
-"""ImageNet weights from the Hugging Face Hub, by the names of timm."""
+"""Download of weights by name: ImageNet starts, Hugging Face Hub models, authors' checkpoints."""
 
+import hashlib
+import re
 from pathlib import Path
+from urllib.error import URLError
 
+from hrseg.checkpoints.published import LICENCE, RELEASES, STARTS, WORDS, release_of, start_of
 from hrseg.errors import ConfigError
+from hrseg.utils.console import note
+
+FILE = "model.safetensors"  # the only file that is read from the Hub: no pickle, no code
+_SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
-def is_on_hub(path: str | Path) -> bool:
-    """Return whether a path names a repository of timm on the Hub; a local file comes first."""
-    return str(path).startswith("timm/") and not Path(path).exists()
+def is_remote(name: str | Path) -> bool:
+    """Return whether a name stands for weights to download; the path of a file comes first.
+
+    Such names are "imagenet" and "ssld" (WORDS), "timm/NAME", "hf:USER/REPOSITORY" with an
+    optional "@REVISION", and "hub:NAME" for a checkpoint of RELEASES.
+    """
+    text = str(name)
+    if text in WORDS or text.startswith(("hf:", "hub:")):
+        return True
+    return text.startswith("timm/") and not Path(text).exists()
 
 
-def fetch(name: str) -> Path:
-    """Download the weights of "timm/<name>" once; return the file in the Hub's cache.
+def resolve(name: str, backbone: str | None) -> str:
+    """Return the name on the Hub that "imagenet" or "ssld" stands for; other names as they are.
 
     Raises:
-        ConfigError: huggingface_hub is not installed, no such repository, or no network.
+        ConfigError: no such weights for this backbone.
     """
-    try:
-        from huggingface_hub import hf_hub_download
-    except ImportError as error:
+    return start_of(name, str(backbone)).repository if name in WORDS else name
+
+
+def fetch(name: str, backbone: str | None = None) -> Path:
+    """Return the file of a name, from the cache or downloaded once.
+
+    Args:
+        name: as in `is_remote`.
+        backbone: a key of VARIANTS, for the words "imagenet" and "ssld".
+
+    Raises:
+        ConfigError: unknown or private, no connection and not in the cache, or a wrong checksum.
+    """
+    name = resolve(name, backbone)
+    if name.startswith("hub:"):
+        return _fetch_release(name.removeprefix("hub:"))
+    repository, _, revision = name.removeprefix("hf:").partition("@")
+    return _fetch_from_hub(name, repository, revision or None)
+
+
+def describe_download(name: str, backbone: str | None = None) -> str:
+    """Return a line with name, size, licence and cache of weights that `fetch` returns."""
+    name = resolve(name, backbone)
+    size = {start.repository: start.megabytes for start in STARTS}
+    size |= {f"hub:{release.name}": release.megabytes for release in RELEASES}
+    facts = f"{size[name]} MB, licence {LICENCE}" if name in size else "licence: see its page"
+    return f"weights {name} ({facts}; cache {cache_of(name)})"
+
+
+def cache_of(name: str) -> Path:
+    """Return the folder of downloaded files for a name; HF_HOME and TORCH_HOME move it."""
+    if name.startswith("hub:"):
+        import torch
+
+        return Path(torch.hub.get_dir()) / "checkpoints"
+    from huggingface_hub import constants
+
+    return Path(constants.HF_HUB_CACHE)
+
+
+def _fetch_from_hub(name: str, repository: str, revision: str | None) -> Path:
+    from huggingface_hub import (
+        errors,
+        get_hf_file_metadata,
+        hf_hub_download,
+        hf_hub_url,
+        try_to_load_from_cache,
+    )
+
+    if not re.fullmatch(r"[\w.-]+/[\w.-]+", repository):
         raise ConfigError(
-            f"{name} lies on the Hugging Face Hub: pip install huggingface_hub\n"
-            "or download its model.safetensors and give its path."
-        ) from error
+            f"{name!r} is not the name of a repository on the Hugging Face Hub.\n"
+            "Expected: USER/REPOSITORY, for example hf:somebody/street-scenes."
+        )
+    cached = None
     try:
-        return Path(hf_hub_download(name, "model.safetensors"))
-    except Exception as error:  # of the Hub, the network or the disk
-        reason = str(error).strip().partition("\n")[0][:200]
+        cached = try_to_load_from_cache(repository, FILE, revision=revision)
+        if isinstance(cached, str) and name.startswith("timm/"):  # unchanged since 2023
+            return _verified(Path(cached), name)
+        # One request without retries: a missing connection is reported at once.
+        get_hf_file_metadata(hf_hub_url(repository, FILE, revision=revision))
+        path = hf_hub_download(repository, FILE, revision=revision, library_name="hrseg")
+    except errors.HfHubHTTPError as error:
+        raise _refused(error, name, repository, revision) from error
+    except Exception as error:  # of the HTTP client, whose classes differ between versions
+        if not isinstance(cached, str):
+            raise _unreachable(name, str(error)) from error
+        note(f"no connection to the Hugging Face Hub: {name} is the cached revision")
+        path = cached
+    return _verified(Path(path), name)
+
+
+def _refused(error: Exception, name: str, repository: str, revision: str | None) -> ConfigError:
+    """Return the error for an answer of the Hub other than the file."""
+    from huggingface_hub import errors
+
+    if isinstance(error, errors.RepositoryNotFoundError):  # also for private and gated ones
+        return ConfigError(
+            f"The repository {repository} was not found on the Hugging Face Hub, or is private.\n"
+            "Expected: a public repository, or a token that may read it.\n"
+            "Fix: check the name; for a private one run `hf auth login`, or set HF_TOKEN."
+        )
+    if isinstance(error, errors.RevisionNotFoundError):
+        return ConfigError(
+            f"The repository {repository} has no revision {revision}.\n"
+            "Expected: a branch, tag or commit of it. Fix: leave out the part after @."
+        )
+    if isinstance(error, errors.EntryNotFoundError):
+        return ConfigError(
+            f"The repository {repository} has no {FILE}.\n"
+            f"Expected: weights as {FILE}; pickle files are not read from the Hub.\n"
+            "Fix: download the file, check its origin, and give its path."
+        )
+    if isinstance(error, errors.HfHubHTTPError) and error.response.status_code in (401, 403):
+        return ConfigError(
+            f"The Hugging Face Hub refused the token for {repository}.\n"
+            "Expected: a valid token that may read it, or none for a public repository.\n"
+            "Fix: run `hf auth login` again, or correct or unset HF_TOKEN."
+        )
+    return _unreachable(name, str(error))
+
+
+def _fetch_release(name: str) -> Path:
+    import torch
+
+    release = release_of(name)
+    target = cache_of(f"hub:{name}") / f"{name}.pth"
+    if target.is_file():
+        return target
+    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        # Writes a temporary file beside the target, and moves it there if it is complete.
+        torch.hub.download_url_to_file(release.url, str(target))
+    except (URLError, OSError) as error:
         raise ConfigError(
-            f"{name} could not be downloaded ({type(error).__name__}): {reason}\n"
-            "Expected a name such as timm/hrnet_w18.ms_aug_in1k, and a network. "
-            "A downloaded model.safetensors is taken by its path."
+            f"{release.url} could not be downloaded: {error}.\n"
+            f"Expected: a connection, or the file as {target}.\n"
+            "Fix: download it on another machine, and give its path: --checkpoint FILE"
         ) from error
+    return target
+
+
+def _unreachable(name: str, reason: str = "") -> ConfigError:
+    """Return the error of four lines for weights that are neither cached nor reachable."""
+    first = reason.strip().partition("\n")[0][:120]
+    if "offline mode is enabled" in first:
+        first = "HF_HUB_OFFLINE is set"
+    random = "" if name.startswith("hf:") else "model.weights=null trains from random weights. "
+    return ConfigError(
+        f"The weights {name} ({FILE}) could not be downloaded: {first or 'no connection'}.\n"
+        f"Expected: a connection to the Hugging Face Hub, or the file in {cache_of(name)}.\n"
+        f"Fix: {random}Offline: run `hrseg weights get "
+        f"{name}`\non a connected machine, copy the file that it prints, and set "
+        "model.weights=PATH."
+    )
+
+
+def _verified(path: Path, name: str) -> Path:
+    """Return a cached file whose sha256 is the one that the Hub published.
+
+    The cache names the content of large files by that sha256.
+    """
+    blob = path.resolve()
+    if not _SHA256.fullmatch(blob.name):
+        return path
+    with blob.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    if digest != blob.name:
+        raise ConfigError(
+            f"{path} of {name} has the sha256 {digest}.\nExpected: {blob.name}, by the Hub.\n"
+            f"Fix: remove {blob}, and download it again."
+        )
+    return path

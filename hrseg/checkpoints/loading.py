@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 
-from hrseg.checkpoints.hub import fetch, is_on_hub
+from hrseg.checkpoints.hub import fetch, is_remote, resolve
 from hrseg.checkpoints.integrity import whole_checkpoint
 from hrseg.checkpoints.metadata import read_metadata
 from hrseg.checkpoints.origins import FAMILIES, MARK, Found, State, foreign, recognise
@@ -39,7 +39,7 @@ class Report:
         mismatched: in both, with other shapes.
         family: a key of FAMILIES.
         network: of the file, for example "an official HRNetV2-W48 with 19 classes".
-        notes: what was changed or left out on the way to the names of the model, a line each.
+        notes: changes and omissions during the conversion to the model's names, a line each.
     """
 
     matched: list[str]
@@ -74,8 +74,8 @@ def load_weights(
     Args:
         model: the model to fill.
         path_or_state_dict: a .pth of the authors' code or of mmseg, a .ckpt or .safetensors of
-            hrseg, "timm/<name>" for ImageNet weights from the Hugging Face Hub, or the state dict
-            itself, bare or as such a file wraps it.
+            hrseg; a name of weights to download, "imagenet", "ssld", "timm/NAME", "hf:USER/NAME"
+            or "hub:NAME"; or the state dict itself, bare or as such a file wraps it.
         source: a key of FAMILIES, or "auto" to choose by the keys.
         purpose: "evaluate" requires every tensor; "initialise" requires the whole backbone, and
             takes the tensors of the head that fit.
@@ -92,9 +92,11 @@ def load_weights(
     required = find(PURPOSES, purpose, "purpose")
     if isinstance(path_or_state_dict, Mapping):
         raw, name = path_or_state_dict, str(origin or "the state dict")
-    elif is_on_hub(path_or_state_dict):
-        raw, name = read_checkpoint(fetch(str(path_or_state_dict))), str(path_or_state_dict)
-        source = "timm" if source == "auto" else source
+    elif is_remote(path_or_state_dict):
+        name = resolve(str(path_or_state_dict), getattr(model.backbone, "variant", None))
+        raw = read_checkpoint(fetch(name))
+        if name.startswith("timm/") and source == "auto":
+            source = "timm"
     else:
         given = Path(path_or_state_dict).expanduser()
         whole = whole_checkpoint(given)
@@ -145,7 +147,7 @@ def compare(
 def build_model(config: Config, data: "SegmentationDataModule") -> Segmenter:
     """Return the network of a config for the classes of a data set, with random weights."""
     return create_model(
-        dict(config.model.backbone),
+        config.model.backbone.model_dump(exclude_defaults=True),
         head=dict(config.model.head),
         num_classes=data.num_classes,
         align_corners=config.model.align_corners,
@@ -168,8 +170,8 @@ def load_model(
     if not isinstance(metadata, dict):
         recognise(content, "auto", str(checkpoint))  # raises if it contains no HRNet
         raise ConfigError(
-            f"{checkpoint} does not say what it is a checkpoint of (no 'hrseg' entry).\n"
-            "Say it: hrseg predict --config NAME --checkpoint FILE; in Python "
+            f"{checkpoint} has no metadata (no 'hrseg' entry): its network is unknown.\n"
+            "Fix: hrseg predict --config NAME --checkpoint FILE; in Python "
             "hrseg.create_model and hrseg.load_weights."
         )
     read_metadata(metadata, checkpoint)
@@ -196,7 +198,7 @@ def described_model(metadata: Mapping[str, Any], path: Path) -> Segmenter:
         if not metadata.get("plugin"):
             raise
         raise ConfigError(
-            f"{path} has a network with parts of a plugin that is not loaded.\n"
+            f"{path} has a network with parts of a missing plugin.\n"
             f"Fix: add --plugin {metadata['plugin']}; in Python import it before."
         ) from error
 

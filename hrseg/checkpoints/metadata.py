@@ -143,7 +143,7 @@ class ModelMetadata(BaseModel):
         return self
 
     def to_dict(self) -> dict[str, Any]:
-        """Return plain data, without the optional parts that are not set."""
+        """Return plain data, without unset optional parts."""
         return {name: value for name, value in self.model_dump().items() if value is not None}
 
 
@@ -194,7 +194,7 @@ def read_metadata(data: Any, path: str | Path) -> ModelMetadata:
     """Validate the metadata of a checkpoint or an exported file; `path` is for the message.
 
     Raises:
-        ConfigError: a newer format, or metadata that is missing, or of another type or range.
+        ConfigError: a newer format, or metadata missing, or of another type or range.
     """
     if not _is_small(data):
         raise ConfigError(

@@ -72,7 +72,7 @@ def to_mmseg(state: Mapping[str, Tensor]) -> tuple[State, State]:
     mean - bias in the norm is the bias before it; the second result has both as they were.
 
     Raises:
-        ConfigError: a head that is neither FCN nor OCR, or not whole.
+        ConfigError: an incomplete head, or one other than FCN and OCR.
     """
     names = OCR if "head.cls_head.weight" in state else FCN
     head = [name for name in state if name.startswith("head.")]
@@ -82,7 +82,7 @@ def to_mmseg(state: Mapping[str, Tensor]) -> tuple[State, State]:
     if problems:
         raise ConfigError(
             f"not to be written as mmseg's: {problems[0]}.\nExpected a whole FCN or OCR head. "
-            "`hrseg weights inspect FILE --config NAME` says what else does not fit."
+            "`hrseg weights inspect FILE --config NAME` lists the other differences."
         )
     folded, originals = dict(state), State()
     for bias, mean in pairs.items():
@@ -104,7 +104,7 @@ def refuse_other_heads(state: Mapping[str, Tensor], origin: str) -> None:
 
 
 def _are_originals(bias: Any, mean: Any, folded: Any) -> bool:
-    """Return whether `to_mmseg` folded these: a mean that was trained since is another."""
+    """Return whether `to_mmseg` folded these; a mean trained since then differs."""
     if not all(isinstance(tensor, Tensor) for tensor in (bias, mean, folded)):
         return False
     return bias.shape == mean.shape == folded.shape and torch.equal(mean - bias, folded)

@@ -26,7 +26,7 @@ class Found(NamedTuple):
     Attributes:
         family: a key of FAMILIES.
         state: its tensors under the names of hrseg.
-        notes: what was changed or left out on the way, a line each.
+        notes: changes and omissions during the conversion, a line each.
     """
 
     family: str
@@ -51,7 +51,7 @@ def recognise(raw: Mapping[str, Any], source: str, origin: str) -> Found:
     if family not in possible:
         raise ConfigError(
             f"{origin} is {FAMILIES[possible[0]].title} file, but source is {source!r}.\n"
-            f'Take source="{possible[0]}", or "auto" to tell by the keys.'
+            f'Take source="{possible[0]}", or "auto" to choose by the keys.'
         )
     if family == "mmseg":
         refuse_other_heads(state, origin)
@@ -71,7 +71,7 @@ def recognise(raw: Mapping[str, Any], source: str, origin: str) -> Found:
 def foreign(raw: Mapping[str, Any], origin: str) -> Found:
     """Return the tensors of a network that is not an HRNet, whose names are its own.
 
-    A file without `backbone.` and `head.` in its names is taken for a backbone alone.
+    A file without `backbone.` and `head.` in its names is read as a backbone without a head.
     """
     tensors = _tensors(raw)
     names = {key: re.match(rf"{WRAPPERS}((?:backbone|head)\..*)", key) for key in tensors}
@@ -108,10 +108,8 @@ def _from_imagenet(state: State) -> Renamed:
 
 
 def _from_timm(state: State) -> Renamed:
-    """The authors' ImageNet names; timm's network sums its streams in another way."""
-    renamed, notes = _from_imagenet(state)
-    note = "timm interpolates its streams by nearest neighbour, this network bilinearly: train on"
-    return renamed, [*notes, note]
+    """The authors' own ImageNet weights under their names, hosted by timm."""
+    return _from_imagenet(state)
 
 
 FAMILIES = {
@@ -151,7 +149,7 @@ def _refuse_whole_numbers(tensors: State, origin: str) -> None:
         if not (tensor.is_floating_point() or name.endswith("num_batches_tracked")):
             raise ConfigError(
                 f"{origin}: {name} is {tensor.dtype}, expected floating point.\n"
-                "Quantized weights are no weights without their scales: give the original file."
+                "Quantized weights need their scales. Fix: give the original file."
             )
 
 
@@ -169,7 +167,7 @@ def _otherwise(raw: Mapping[str, Any], tensors: State) -> str:
         if isinstance(value, Mapping) and any(str(key).endswith(MARK) for key in value):
             return (
                 f"its HRNet weights in the entry {entry!r}, expected `state_dict` or the file "
-                "itself.\nSave that entry alone: "
+                "itself.\nSave only that entry: "
                 f"torch.save(torch.load(file, weights_only=True)[{entry!r}], 'weights.pth')."
             )
     return (

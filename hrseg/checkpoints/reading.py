@@ -44,7 +44,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     if path.stat().st_size > MAX_BYTES:
         raise ConfigError(
             f"{path} has {path.stat().st_size / 2**30:.1f} GiB; weights of an HRNet have less than "
-            "1.\nExpected a state dict or a checkpoint. Save the network's state dict alone."
+            "1.\nExpected a state dict or a checkpoint. Save only the network's state dict."
         )
     raw = _read_safetensors(path) if path.suffix == ".safetensors" else _read_torch(path)
     if not isinstance(raw, dict):
@@ -103,7 +103,7 @@ def _read_torch(path: Path) -> Any:
             raise ConfigError(
                 f"{path} contains more than tensors and plain data: {code[1]}.\n"
                 "It was refused and nothing in it was run.\n"
-                "If you trust it, save its state dict alone: torch.save(model.state_dict(), ...)."
+                "If you trust it, save only its state dict: torch.save(model.state_dict(), ...)."
             ) from error
         raise _damaged(path) from error
 

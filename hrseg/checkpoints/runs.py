@@ -6,8 +6,9 @@ from datetime import datetime
 from itertools import count
 from pathlib import Path
 
-from hrseg.checkpoints.hub import is_on_hub
+from hrseg.checkpoints.hub import fetch, is_remote
 from hrseg.checkpoints.integrity import previous_of, whole_checkpoint
+from hrseg.checkpoints.published import WORDS
 from hrseg.config.loader import dump, unresolved
 from hrseg.config.plugins import plugin_note
 from hrseg.config.schema import Config
@@ -37,7 +38,7 @@ def write_config(config: Config, folder: Path, durable: bool = False) -> None:
     paths = (("data", "root"), ("data", "cache"), ("data", "manifest"), ("model", "weights"))
     for section, key in paths:
         value = values[section][key]
-        if isinstance(value, str) and "${" not in value and not is_on_hub(value):
+        if isinstance(value, str) and "${" not in value and not is_remote(value):
             values[section][key] = str(Path(value).expanduser().absolute())
     text = plugin_note(config) + dump(values)
     write_bytes(folder / "config.yaml", text.encode(), durable)
@@ -94,7 +95,7 @@ def newest_run(runs: Path, name: str = "*") -> Path:
 
 
 def best_checkpoint(run: Path) -> Path:
-    """Return `best.ckpt`, or `last.ckpt` of a run that was never validated.
+    """Return `best.ckpt`, or `last.ckpt` of a run without a validation.
 
     If it is damaged, the previous file with a warning.
     """
@@ -103,10 +104,12 @@ def best_checkpoint(run: Path) -> Path:
 
 
 def checkpoint_at(path: Path) -> Path:
-    """Return the best checkpoint of a run folder, or the checkpoint at a path.
+    """Return the best checkpoint of a run folder, the checkpoint at a path, or a downloaded one.
 
-    If it is damaged, the previous file with a warning.
+    If it is damaged, the previous file with a warning. For names to download see `is_remote`.
     """
+    if is_remote(path) and str(path) not in WORDS:
+        return fetch(str(path))
     return best_checkpoint(path) if path.is_dir() else whole_checkpoint(path)
 
 
@@ -124,7 +127,7 @@ def refuse_links(run: Path) -> None:
             if not target.is_relative_to(home):
                 raise ConfigError(
                     f"{link} leads out of its run, to {target}: hrseg writes in there.\n"
-                    "Put what it leads to in its place, or remove it."
+                    "Fix: replace the link by its target, or remove it."
                 )
 
 
@@ -135,6 +138,6 @@ def run_of(checkpoint: Path) -> Path | None:
 
 
 def _job() -> str:
-    """Return the part of a folder's name that tells steps of SLURM jobs apart, also requeued."""
+    """Return the part of a folder's name that distinguishes steps of SLURM jobs, also requeued."""
     job, step = os.environ.get("SLURM_JOB_ID"), os.environ.get("SLURM_STEP_ID", "")
     return f"-job{job}.{step}" if job and step.isdigit() else ""

@@ -19,7 +19,7 @@ from hrseg.data.datamodule import SegmentationDataModule
 from hrseg.data.images import named
 from hrseg.errors import DataError
 from hrseg.training.factory import build_data
-from hrseg.utils.console import note, say, track
+from hrseg.utils.console import echo, note, track
 from hrseg.utils.constants import IGNORE_INDEX
 from hrseg.utils.files import write_json
 from hrseg.utils.system import processors
@@ -65,10 +65,10 @@ def check_data(
         if test.files:
             checked.append(test)
         elif data.test_split in data.expected_images:
-            say(f"the test split is missing: {test.faults[0].message.splitlines()[0]}")
+            echo(f"the test split is missing: {test.faults[0].message.splitlines()[0]}")
     seconds = _read_files(data, checked, workers)
     if hashes:
-        say(_compare(manifest, data.root, checked))
+        echo(_compare(manifest, data.root, checked))
     faults = [item for split in checked for item in split.faults]
     images = sum(len(split.files) for split in checked)
     result = {
@@ -81,7 +81,7 @@ def check_data(
     end = f"{images:,} images, {seconds:.0f} s, {images / seconds:.0f} images/s"
     files = len({item.file for item in faults})
     counted = f"{_many(len(faults), 'fault')} in {_many(files, 'file')} of"
-    say(f"{counted if faults else 'no faults in'} {end}")
+    echo(f"{counted if faults else 'no faults in'} {end}")
     if out is not None:
         write_json(out, result)
     return result
@@ -102,7 +102,7 @@ def data_stats(
         raise DataError(
             f"{_many(len(chosen.faults), 'fault')} in split {chosen.name}, the first: "
             f"{_sentence(chosen.faults[0])}\n"
-            "No figures of what is left. `hrseg data check` lists every fault."
+            "No statistics were computed. `hrseg data check` lists every fault."
         )
     result = split_stats(chosen, data.class_names)
     _show_stats(result)
@@ -131,7 +131,7 @@ def cache_data(config: Config, workers: int | None = None, verify: bool = False)
                 f"it: {some([entry.files[0] for entry in damaged])}\n"
                 "Decode them again: the same command without --verify. Is the disk failing?"
             )
-        say(f"{folder}: every byte is as it was written")
+        echo(f"{folder}: every byte is as it was written")
         return folder
     data.prepare_data()
     splits = (data.train_split, data.val_split)
@@ -139,7 +139,7 @@ def cache_data(config: Config, workers: int | None = None, verify: bool = False)
     entries = partial(track, description="decoding")
     count = write_cache(folder, data.root, files, reader, workers or processors(), entries)
     size = sum(path.stat().st_size for path in folder.glob("shard-*.bin")) / 2**30
-    say(
+    echo(
         f"{folder}: {len(files):,} images and masks, {count:,} of them written now; "
         f"{size:.1f} GiB\n"
         f"use it: hrseg fit --config {config.name} data.cache={folder}"
@@ -166,7 +166,7 @@ def _compare(path: Path, root: Path, splits: Sequence[Split]) -> str:
         if any(split.faults for split in splits):
             return f"no manifest was written to {path}: repair the faults first."
         write_manifest(path, root, digests.items())
-        return f"wrote {path}: {len(digests):,} files. data.manifest={path} compares what is read."
+        return f"wrote {path}: {len(digests):,} files. data.manifest={path} compares the files."
     manifest = Manifest.read(path, root)
     for split in splits:
         for file, digest in split.digests.items():
@@ -204,9 +204,9 @@ def _show_check(splits: Sequence[Split], names: Sequence[str]) -> None:
             note(f"{split.name}: {remark}")
     faults = [item for split in splits for item in split.faults]
     for item in faults[:_ON_SCREEN]:
-        say(f"fault: {_sentence(item)}")
+        echo(f"fault: {_sentence(item)}")
     if len(faults) > _ON_SCREEN:
-        say(f"... and {len(faults) - _ON_SCREEN} more; --json FILE writes all of them")
+        echo(f"... and {len(faults) - _ON_SCREEN} more; --json FILE writes all of them")
 
 
 def _show_stats(result: dict[str, Any]) -> None:
@@ -219,22 +219,22 @@ def _show_stats(result: dict[str, Any]) -> None:
         table.add_row(escape(row["name"]), share, f"{row['images']:,}", *weights)
     if rows:
         get_console().print(table)
-    say(
+    echo(
         f"split {result['split']}: {_many(result['images'], 'image')}, width x height "
         f"{_size_text(result['sizes'])}, ignored pixels {_percent(ignored, labelled + ignored)}"
     )
     for kind in ("mean", "std"):
-        say(f"{kind}: [{', '.join(f'{value:.4f}' for value in result[kind])}]   # RGB, in 0..1")
+        echo(f"{kind}: [{', '.join(f'{value:.4f}' for value in result[kind])}]   # RGB, in 0..1")
     if not rows:
-        say("no masks, so no class weights")
+        echo("no masks, so no class weights")
         return
     for kind, meaning in _WEIGHTS.items():
         values = (1.0 if row[kind] is None else row[kind] for row in rows)
-        say(f"# {meaning}\nclass_weights: [{', '.join(f'{value:.4g}' for value in values)}]")
+        echo(f"# {meaning}\nclass_weights: [{', '.join(f'{value:.4g}' for value in values)}]")
     if never := [row["name"] for row in rows if not row["pixels"]]:
-        say(
+        echo(
             f"never seen in {result['split']}: {', '.join(never)}. Their weights mean nothing; "
-            "1 stands for them, as 0 would switch the class off where it does occur."
+            "1 stands for them, as 0 would switch the class off in images that have it."
         )
 
 

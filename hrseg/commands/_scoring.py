@@ -26,7 +26,7 @@ from hrseg.training.loggers import quieten
 from hrseg.training.preflight import check_settings, device
 from hrseg.training.task import SegmentationTask
 from hrseg.training.trainer import build_trainer, settle_precision, user_errors
-from hrseg.utils.console import say
+from hrseg.utils.console import echo
 from hrseg.utils.signals import Stopped
 
 
@@ -40,7 +40,7 @@ def validate(config: Config, checkpoint: Path, home: Path) -> Path:
         ]
         trainer, computed = _trainer(config, placement, checkpoint, folder, callbacks)
         images = len(data.val_dataset or ())
-        say(f"validate {config.name}: {checkpoint} on {images} images; {computed}")
+        echo(f"validate {config.name}: {checkpoint} on {images} images; {computed}")
         with user_errors(config, trainer):
             trainer.validate(task, data, verbose=False)
         if trainer.is_global_zero:
@@ -54,7 +54,7 @@ def test(config: Config, checkpoint: Path, home: Path) -> Path:
 
     Raises:
         ConfigError: the data set has no server.
-        VerificationError: the masks differ from what the server expects.
+        VerificationError: the masks do not fit the server's requirements.
     """
     if DATASETS[config.data.name].submission_ids is None:
         raise ConfigError(
@@ -68,8 +68,8 @@ def test(config: Config, checkpoint: Path, home: Path) -> Path:
         images = [image for image, _ in data.test_dataset.files]
         submission = Submission(folder, images, data.test_dataset.names, data.submission_ids)
         trainer, computed = _trainer(config, placement, checkpoint, folder, [submission])
-        say(f"test {config.name}: {checkpoint} on {len(images)} images; {computed}")
-        say(str(task.protocol))
+        echo(f"test {config.name}: {checkpoint} on {len(images)} images; {computed}")
+        echo(str(task.protocol))
         with user_errors(config, trainer):
             trainer.test(task, data, verbose=False)
     return folder / "submission.zip"
@@ -100,12 +100,12 @@ def _load(
         task = build_task(config, data, weights=False, engine=engine)
         engine.check(task.protocol)
         check_settings(task, engine.metadata, checkpoint)
-        say(f"{checkpoint}: {engine.extra_repr()}, precision {precision}")
+        echo(f"{checkpoint}: {engine.extra_repr()}, precision {precision}")
         return data, task
     task = build_task(config, data, weights=False)
     content = read_checkpoint(checkpoint)
     check_settings(task, content.get("hrseg"), checkpoint)
-    say(str(load_weights(task.model, content, purpose="evaluate", origin=checkpoint)))
+    echo(str(load_weights(task.model, content, purpose="evaluate", origin=checkpoint)))
     return data, task
 
 

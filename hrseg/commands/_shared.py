@@ -43,7 +43,7 @@ def add_overrides(parser: argparse.ArgumentParser) -> None:
 def config_of(arguments: argparse.Namespace) -> "Config":
     """Return the config that `--config` names, with the overrides.
 
-    A file that --json would replace must be of its kind, which `json_keys` tells.
+    A file that --json would replace must have the keys in `json_keys`.
     """
     from hrseg.config.loader import load_config
 
@@ -51,7 +51,8 @@ def config_of(arguments: argparse.Namespace) -> "Config":
         check_output("--json", arguments.json, arguments.json_keys)
     if not arguments.config:
         raise ConfigError(
-            "which config? Say --config FILE; `hrseg configs` lists the shipped ones."
+            "No config was given.\n"
+            "Expected: --config FILE or NAME; `hrseg configs` lists the names."
         )
     return load_config(arguments.config, arguments.overrides)
 
@@ -91,7 +92,7 @@ def checkpoint_to_score(arguments: argparse.Namespace) -> tuple["Config", Path, 
         run = run or (None if checkpoint else newest_run(Path(config.runs), config.name))
     elif checkpoint and not run:
         raise ConfigError(
-            f"{checkpoint} lies in no run folder, so that its data set is unknown.\n"
+            f"{checkpoint} is not in a run folder: its data set is unknown.\n"
             "Expected: a run folder, a checkpoint in one, or a config. Fix: --config NAME_OR_FILE"
         )
     else:
@@ -112,7 +113,7 @@ def find_checkpoint(path: Path) -> Path:
     """Return the checkpoint of a path, of a run folder its best one.
 
     Raises:
-        ConfigError: it is missing, a file of another kind, or in a run that is to be named.
+        ConfigError: it is missing, a file of another kind, or in one of several runs.
     """
     from hrseg.checkpoints.runs import checkpoint_at
 
@@ -146,7 +147,7 @@ def check_root(config: "Config") -> None:
         fault = f"{path} is a file, not a folder" if root.is_file() else f"no folder {path}"
         raise DataError(
             f"data.root: {fault}.\n"
-            f"Expected the {config.data.name} data set there; say where it is: data.root=/path"
+            f"Expected: the {config.data.name} data set there. Fix: data.root=/path"
         )
 
 

@@ -3,6 +3,7 @@
 import hashlib
 import re
 from collections.abc import Mapping
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +13,13 @@ from rich.table import Table
 from rich.text import Text
 from torch import Tensor
 
-from hrseg.checkpoints.hub import fetch, is_on_hub
+from hrseg.checkpoints.hub import describe_download, fetch, is_remote
 from hrseg.checkpoints.integrity import state_of
 from hrseg.checkpoints.loading import Report, build_model, compare, describe, load_weights
 from hrseg.checkpoints.metadata import ModelMetadata, metadata_from_config, read_metadata
 from hrseg.checkpoints.mmseg import RESTORE, to_mmseg
 from hrseg.checkpoints.origins import FAMILIES, MARK, Found, recognise
+from hrseg.checkpoints.published import LICENCE, RELEASE_URL, RELEASES, STARTS, WORDS
 from hrseg.checkpoints.reading import read_checkpoint, write_safetensors
 from hrseg.config.protocols import Protocol
 from hrseg.config.schema import Config
@@ -25,7 +27,7 @@ from hrseg.errors import ConfigError
 from hrseg.inference.exported_model import is_exported, open_engine
 from hrseg.models.segmenter import network_name
 from hrseg.training.factory import build_data
-from hrseg.utils.console import say
+from hrseg.utils.console import echo
 from hrseg.utils.files import cannot_write, replacing
 from hrseg.utils.text import some
 
@@ -46,7 +48,7 @@ _RELEASED = {
 
 def inspect_weights(file: str, config: Config | None = None) -> None:
     """Print the family, network and metadata of a file, and how it fits the config's model."""
-    path = fetch(file) if is_on_hub(file) else Path(file).expanduser()
+    path = fetch(file) if is_remote(file) else Path(file).expanduser()
     if is_exported(path):
         if config is not None:
             raise ConfigError(f"{path} has metadata of its own: leave --config out.")
@@ -76,6 +78,52 @@ def inspect_weights(file: str, config: Config | None = None) -> None:
         print(f"every tensor fits: hrseg validate --config {config.name} --checkpoint {file}")
 
 
+def list_weights() -> None:
+    """Print the published weights: ImageNet starts and the authors' segmentation checkpoints."""
+    starts = Table("model.weights", "backbone", "name", "MB", title="to start a training from")
+    for start in STARTS:
+        starts.add_row(start.word, start.backbone, start.repository, str(start.megabytes))
+    releases = Table("name, config", "data set, protocol", "mIoU", "MB", title="trained")
+    for row in RELEASES:
+        releases.add_row(
+            f"{row.name}\n--config {row.config}",
+            f"{row.data}\n{row.protocol}",
+            f"{row.miou:.1f}",
+            str(row.megabytes),
+        )
+    console = get_console()
+    for table in (starts, releases):
+        table.title_justify = "left"
+        console.print(table)
+    for word, text in WORDS.items():
+        print(f"{word}: {text}, on the Hugging Face Hub")
+    print(
+        f"trained: the authors' release at {RELEASE_URL}\n"
+        f"licence of all: {LICENCE}. The authors publish no checksums; files of the Hub are "
+        "compared with their sha256.\n"
+        "`hrseg weights get NAME` downloads a file; "
+        "`hrseg validate --config CONFIG --checkpoint hub:NAME` scores a trained one."
+    )
+
+
+def get_weights(name: str) -> Path:
+    """Download the weights of a name in `list_weights`, or of the Hub; return the file."""
+    if name in {release.name for release in RELEASES}:
+        name = f"hub:{name}"
+    if not is_remote(name) or name in WORDS:
+        names = [start.repository for start in STARTS] + [release.name for release in RELEASES]
+        near = get_close_matches(name, names, n=2)
+        raise ConfigError(
+            f"{name} is not the name of published weights.\n"
+            "Expected: a name in `hrseg weights list`, timm/NAME or hf:USER/NAME."
+            + (f"\nDid you mean: {' or '.join(near)}?" if near else "")
+        )
+    path = fetch(name)
+    print(describe_download(name))
+    _show(_identity(path))
+    return path
+
+
 def convert_weights(
     file: str, family: str, out: Path | None = None, config: Config | None = None
 ) -> Path:
@@ -83,7 +131,7 @@ def convert_weights(
 
     With a config, an "hrseg" file gets the metadata that `hrseg.load` needs.
     """
-    path = fetch(file) if is_on_hub(file) else Path(file).expanduser()
+    path = fetch(file) if is_remote(file) else Path(file).expanduser()
     if is_exported(path):
         raise ConfigError(f"{path} is exported: convert the checkpoint that it was made of.")
     # The new file has no weights by the rule of torch 0.4, which is applied to this name.
@@ -96,9 +144,9 @@ def convert_weights(
     if family != "hrseg" and f"backbone.{MARK}" not in found.state:
         raise ConfigError(f"{path} holds a {describe(found.state)}: {family} has no names for it.")
     metadata = _metadata(raw, config, path) if family == "hrseg" else {}
-    say(*found.notes)
+    echo(*found.notes)
     if family != "hrseg" and "hrseg" in raw:
-        say("class names, colours, normalisation and protocol left out")
+        echo("class names, colours, normalisation and protocol left out")
     with replacing(out) as partial:
         try:
             _write(partial, family, found.state, metadata)
@@ -109,7 +157,7 @@ def convert_weights(
 
 def _read(file: str, path: Path) -> tuple[dict[str, Any], Found]:
     raw = read_checkpoint(path)
-    return raw, recognise(raw, "timm" if is_on_hub(file) else "auto", str(path))
+    return raw, recognise(raw, "timm" if is_remote(file) else "auto", str(path))
 
 
 def _check_out(out: Path, family: str) -> None:
@@ -121,7 +169,7 @@ def _check_out(out: Path, family: str) -> None:
     if family == "official" and "torch04" in out.name.lower():
         raise ConfigError(
             f"--out {out}: a file of this name has its norm weights read as |weight| + 1e-5, and\n"
-            "those that are written are to be taken as they are. Name it without torch04."
+            "the written ones need no such change. Fix: a name without torch04."
         )
 
 
@@ -179,7 +227,7 @@ def _align_corners(
         return "False, as in mmseg's own configs"
     for start, aligned in _RELEASED.items():
         if path.name.startswith(start):
-            return f"{aligned}, by the authors' configs for {start}* (the file does not say)"
+            return f"{aligned}, by the authors' configs for {start}* (the file has no such entry)"
     return "not in the file: take the config that it was trained with"
 
 

@@ -21,7 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_config(model, "config whose network, losses and crop are measured; no data is read")
     model.add_argument("--size", nargs=2, type=int, metavar=("H", "W"), help="default: the crop")
     model.add_argument("--batch", type=int, help="default: the config's for a device; inference: 1")
-    model.add_argument("--steps", type=int, help="to time; default: 10, fewer where they are slow")
+    model.add_argument("--steps", type=int, help="to time; default: 10, fewer if they are slow")
     model.set_defaults(function=_model)
 
     data = commands.add_parser("data", help="samples per second; does training wait for them?")

@@ -15,7 +15,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(function=lambda arguments: parser.print_help())
     commands = parser.add_subparsers(metavar="command")
 
-    check = commands.add_parser("check", help="look at every file, list what is wrong")
+    check = commands.add_parser("check", help="read every file and list the faults")
     check.add_argument(
         "--splits", nargs="+", metavar="SPLIT", help="default: train and val, test if it is there"
     )
@@ -29,11 +29,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     stats.set_defaults(function=_stats, json_keys=("split", "mean"))
 
     cache = commands.add_parser("cache", help="decode images once; data.cache=FOLDER uses them")
-    cache.add_argument("--verify", action="store_true", help="read it all, find what is damaged")
+    cache.add_argument(
+        "--verify", action="store_true", help="read the whole cache and list damaged entries"
+    )
     cache.set_defaults(function=_cache)
 
     for command, units in ((check, "processes"), (stats, "processes"), (cache, "threads")):
-        add_config(command, "config whose data section says which data set")
+        add_config(command, "config with the data section of the data set")
         command.add_argument("--workers", type=int, help=f"{units}; default: one per core")
     for command in (check, stats):
         command.add_argument("--json", metavar="FILE", type=Path, help="write the result as JSON")

@@ -162,7 +162,7 @@ def check_devices() -> tuple[Facts, list[str]]:
 
 
 def check_space() -> tuple[Facts, list[str]]:
-    """Return memory, shared memory and disk space, and a note on each that is too small."""
+    """Return memory, shared memory and disk space, and a note on each shortage."""
     memory = psutil.virtual_memory()
     size = f"{memory.total / 2**30:.1f} GiB, {memory.available / 2**30:.1f} GiB free"
     facts, notes = [("memory", size)], []

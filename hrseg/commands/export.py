@@ -45,8 +45,8 @@ def run(arguments: argparse.Namespace) -> None:
     described = arguments.config or (folder and folder / "config.yaml")
     if arguments.overrides and not described:
         raise ConfigError(
-            f"{arguments.overrides[0]}: {checkpoint} lies in no run folder, so that nothing says "
-            "which data set is meant.\nSay it: --config NAME."
+            f"{arguments.overrides[0]}: {checkpoint} is not in a run folder, so that its data set "
+            "is unknown.\nFix: --config NAME."
         )
     config = load_config(described, arguments.overrides) if described else None
     from hrseg.export.exporter import export_checkpoint

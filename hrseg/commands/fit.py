@@ -58,7 +58,7 @@ def run_to_resume(arguments: argparse.Namespace) -> Path:
     if arguments.resume:
         folder = Path(arguments.resume).resolve()  # `latest` is a link to the run, not its name
         if not has_state(folder):
-            raise ConfigError(f"{folder} is no run folder: it has no checkpoints/last.ckpt.")
+            raise ConfigError(f"{folder} is not a run folder: checkpoints/last.ckpt is missing.")
         refuse_links(folder)
         return folder
     if arguments.config:
@@ -68,19 +68,31 @@ def run_to_resume(arguments: argparse.Namespace) -> Path:
 
 
 def check_weights(config: "Config", overrides: Sequence[str]) -> None:
-    """Raise ConfigError if the initial weights are missing; a fast_dev_run does without."""
-    from hrseg.checkpoints.hub import is_on_hub
+    """Find or download the initial weights; a fast_dev_run continues without them.
 
-    file = config.model.weights
-    if file is None or is_on_hub(file) or Path(file).expanduser().is_file():
+    Raises:
+        ConfigError: they are missing, or cannot be downloaded.
+    """
+    from hrseg.checkpoints.hub import describe_download, fetch, is_remote
+
+    name, backbone = config.model.weights, config.model.backbone.name
+    if name is None:
         return
-    chosen = any(pair.startswith("model.weights=") for pair in overrides)
-    if config.trainer.get("fast_dev_run") and not chosen:
-        print(f"fast_dev_run: model.weights, {file}, is not there; random ones take its place")
+    try:
+        if is_remote(name):
+            fetch(name, backbone)
+            print_once(describe_download(name, backbone))
+            return
+        if Path(name).expanduser().is_file():
+            return
+        raise ConfigError(
+            f"model.weights: no file {Path(name).absolute()}.\n"
+            "Expected: imagenet, ssld, timm/NAME, hf:USER/NAME, or the path of a checkpoint.\n"
+            "Fix: model.weights=imagenet, or model.weights=null to train from random weights."
+        )
+    except ConfigError:
+        chosen = any(pair.startswith("model.weights=") for pair in overrides)
+        if chosen or not config.trainer.get("fast_dev_run"):
+            raise
+        print_once(f"fast_dev_run: model.weights={name} is not available; random weights are used")
         config.model.weights = None
-        return
-    raise ConfigError(
-        f"model.weights: no file {Path(file).absolute()}.\n"
-        "Expected the path of a checkpoint, e.g. of github.com/HRNet/HRNet-Image-Classification.\n"
-        "Fix: model.weights=/path, or model.weights=null to train from scratch."
-    )

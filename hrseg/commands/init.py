@@ -12,6 +12,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", help="file to write; default: <folder name>.yaml")
 
 
+def _about_weights() -> list[str]:
+    """Return what a training from this config downloads, and how to do without."""
+    from hrseg.checkpoints.hub import describe_download
+    from hrseg.data.analysis.suggest_config import BACKBONE, INITIAL_WEIGHTS
+
+    return [
+        f"training starts from pretrained {describe_download(INITIAL_WEIGHTS, BACKBONE)},",
+        "downloaded at its start. Without a network: model.weights=null, or the path of a file.",
+    ]
+
+
 def run(arguments: argparse.Namespace) -> None:
     from hrseg.data.analysis.suggest_config import inspect_folder, write_config
 
@@ -22,6 +33,8 @@ def run(arguments: argparse.Namespace) -> None:
     text = write_config(inspect_folder(root))
     out.write_text(text, encoding="utf-8")
     print("".join(line for line in text.splitlines(keepends=True) if line.startswith("#")), end="")
+    for line in _about_weights():
+        print(line)
     quoted = shlex.quote(str(out))
     print(
         f"wrote {out}. Look it over, then check every file and train:\n"

@@ -45,7 +45,9 @@ def run(arguments: argparse.Namespace) -> int:
 
     config = load_config(arguments.config, arguments.overrides) if arguments.config else None
     if config and not arguments.checkpoint:
-        raise ConfigError("--config says what the weights of --checkpoint are: name those as well.")
+        raise ConfigError(
+            "--config describes weights, but --checkpoint is missing. Fix: add --checkpoint FILE."
+        )
     changes = {} if config else protocol_changes(arguments.overrides)
     out = Path(arguments.out)
     sources = find_sources(arguments.inputs, leave_out=out)

@@ -4,7 +4,7 @@ import argparse
 
 from hrseg.commands._shared import add_overrides, run_of_arguments
 from hrseg.errors import ConfigError, DataError
-from hrseg.utils.console import note, say
+from hrseg.utils.console import echo, note
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -36,4 +36,4 @@ def run(arguments: argparse.Namespace) -> None:
         write_details(evaluation)
     except DataError as error:
         note(f"no details and no pictures: {error}")
-    say(f"report: {write_report(folder, arguments.overrides, arguments.images)}")
+    echo(f"report: {write_report(folder, arguments.overrides, arguments.images)}")

@@ -9,7 +9,7 @@ from hrseg.utils.files import check_output
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    add_config(parser, "config whose data section says classes and ids")
+    add_config(parser, "config with the data section of the classes and ids")
     parser.add_argument("--truth", type=Path, required=True, help="folder of true masks")
     parser.add_argument("--prediction", type=Path, required=True, help="folder of predicted masks")
     parser.add_argument("--out", type=Path, help="file for the scores as JSON")

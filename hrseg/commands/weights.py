@@ -1,4 +1,4 @@
-"""`hrseg weights`: inspect a file of weights, or convert it to other names."""
+"""`hrseg weights`: list and download published weights, inspect or convert a file."""
 
 import argparse
 from pathlib import Path
@@ -15,7 +15,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(function=lambda arguments: parser.print_help())
     commands = parser.add_subparsers(metavar="command")
 
-    inspect = commands.add_parser("inspect", help="say what a file is, and what fits a config")
+    list_ = commands.add_parser("list", help="list published weights (no network is used)")
+    list_.set_defaults(function=_list)
+
+    get = commands.add_parser("get", help="download published weights, and print where they are")
+    get.add_argument("name", help="a name of `hrseg weights list`, timm/NAME, or hf:USER/NAME")
+    get.set_defaults(function=_get)
+
+    inspect = commands.add_parser(
+        "inspect", help="print a file's family, network and metadata, and how it fits a config"
+    )
     inspect.add_argument("file", help="weights of any family, or an exported file")
     add_config(inspect, "config whose model the file is compared with")
     inspect.set_defaults(function=_inspect)
@@ -26,6 +35,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     convert.add_argument("--out", type=Path, help="file; default: <name>_<family>.pth beside it")
     add_config(convert, "with --to hrseg: classes, colours, protocol, so that hrseg.load takes it")
     convert.set_defaults(function=_convert)
+
+
+def _list(arguments: argparse.Namespace) -> None:
+    from hrseg.commands._weights import list_weights
+
+    list_weights()
+
+
+def _get(arguments: argparse.Namespace) -> None:
+    from hrseg.commands._weights import get_weights
+
+    get_weights(arguments.name)
 
 
 def _inspect(arguments: argparse.Namespace) -> None:

@@ -50,7 +50,7 @@ def _misplaced_colon(lines: list[str], index: int) -> str:
 
 
 def not_text(path: Path, content: bytes) -> str:
-    """Return the message for a file that is not text in UTF-8."""
+    """Return the message for a file other than text in UTF-8."""
     if content.startswith((b"\xff\xfe", b"\xfe\xff")):
         return f"{path} is not valid YAML in UTF-8: it is UTF-16.\nFix: save it as UTF-8."
     kind = next((kind for start, kind in _KINDS.items() if content.startswith(start)), "binary")
@@ -59,7 +59,7 @@ def not_text(path: Path, content: bytes) -> str:
 
 
 def no_config(name: str, shipped: list[str]) -> str:
-    """Return the message for a name that is neither a file nor a shipped config."""
+    """Return the message for a name of neither a file nor a shipped config."""
     path = Path(name)
     if path.is_dir():
         if (path / "config.yaml").is_file():
@@ -101,7 +101,7 @@ def other_sections(name: str) -> str:
 
 
 def value_repair(written: Any, message: str) -> str:
-    """Return the value as it should be written, or "" if that is not known.
+    """Return the value in the expected spelling, or "" if it is unknown.
 
     Args:
         written: the wrong value, from the file or the command line.

@@ -43,7 +43,7 @@ def load_config(name: str | Path, overrides: Iterable[str] = ()) -> Config:
 
     Raises:
         ConfigError: not found, not YAML, an unknown or missing key, a wrong type or value, or a
-            plugin that is not loaded. The message names file and line, or the command line.
+        missing plugin. The message names file and line, or the command line.
     """
     overrides = tuple(overrides)
     register_plugin_parts()
@@ -54,7 +54,7 @@ def load_config(name: str | Path, overrides: Iterable[str] = ()) -> Config:
             return load_config(name, overrides)
         if missing := missing_plugins(Path(name)):
             raise ConfigError(
-                f"{name} has parts of a plugin that is not loaded.\n"
+                f"{name} has parts of a missing plugin.\n"
                 f"Fix: add --plugin {' --plugin '.join(missing)}"
             ) from error
         raise
@@ -258,7 +258,7 @@ def _split_override(override: str) -> tuple[str, Any]:
     key, equals, value = override.partition("=")
     if not equals or not key:
         raise ConfigError(
-            f"{override!r} is no override. Expected key=value, e.g. data.batch_size=4"
+            f"{override!r} is not an override. Expected: key=value, e.g. data.batch_size=4"
         )
     try:
         return key, OmegaConf.to_container(OmegaConf.from_dotlist([f"value={value}"]))["value"]  # type: ignore[index,call-overload]

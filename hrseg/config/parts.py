@@ -30,7 +30,7 @@ class Part:
     section: str
 
     def model(self, value: Any) -> type[BaseModel]:
-        """Return the model that a section names; raise an error if there is none."""
+        """Return the model that a section names; raise an error for an unknown name."""
         known = PARTS[self.section]
         name = value.get("name") if isinstance(value, dict) else value
         if not isinstance(name, str):

@@ -49,7 +49,7 @@ def plugin_note(config: Config) -> str:
 
 
 def missing_plugins(path: Path) -> list[str]:
-    """Return the plugins that the comment in a config names and that are not loaded."""
+    """Return the plugins in the comment of a config, without the loaded ones."""
     if not path.is_file():
         return []
     lines = path.read_text(encoding="utf-8", errors="replace").splitlines()

@@ -1,6 +1,6 @@
 """Evaluation protocols: named presets of explicit fields, stored with each score.
 
-One checkpoint scores several points apart under the protocols that are in use, so that a figure
+One checkpoint scores several points apart under the usual protocols, so that a figure
 is meaningful only together with its protocol. `inference/evaluator.py` carries them out.
 """
 
@@ -52,9 +52,11 @@ class Protocol(Arguments, frozen=True):  # type: ignore[misc]
     resize: Annotated[tuple[Side, ...], Field(max_length=2)] = option(
         "first of all: [] nothing, [side] short side, [height, width] squash", (), examples=[(520,)]
     )
-    pad_multiple: int = option("then pad at the bottom and right to a multiple", 1, ge=1, le=2**16)
-    pad_color: Color = option("RGB of that padding", (0, 0, 0))
-    scales: Scales = option("sizes the image is evaluated at", (1.0,))
+    pad_multiple: int = option(
+        "pad the resized image at the bottom and right to a multiple", 1, ge=1, le=2**16
+    )
+    pad_color: Color = option("RGB colour of that padding", (0, 0, 0))
+    scales: Scales = option("scales of multi-scale inference", (1.0,))
     base_size: int = option("long side at scale 1; 0: the image's own", 0, ge=0, le=2**16)
     window: tuple[()] | tuple[Side, Side] = option(
         "sliding window (height, width); [] is whole images", (), examples=[(512, 1024)]
@@ -62,16 +64,18 @@ class Protocol(Arguments, frozen=True):  # type: ignore[misc]
     stride: tuple[()] | tuple[Step, Step] = option(
         "(height, width) between windows; [] is the window", (), examples=[(256, 512)]
     )
-    window_above: float = option("scales up to this are run whole", 0.0, ge=0)
+    window_above: float = option("largest scale without sliding windows", 0.0, ge=0)
     window_border: Literal["shift", "pad"] = option(
         "a window that reaches over the border is moved back, or padded", "shift"
     )
-    window_color: Color = option("RGB of their padding", (0, 0, 0))
+    window_color: Color = option("RGB colour of the padding of windows", (0, 0, 0))
     flip: bool = option("average with the mirrored image", False)
-    flip_average: Literal["logits", "scores"] = option("averaged with the mirror image", "logits")
+    flip_average: Literal["logits", "scores"] = option(
+        "values averaged over image and mirror image", "logits"
+    )
     # The authors sum exp(logits), mmsegmentation softmax, MIC-DKFZ/semantic_segmentation raw
     # logits: three rules, three scores.
-    average: Average = option("what is summed over scales and windows", "softmax")
+    average: Average = option("scores summed over scales and windows", "softmax")
     scores_at: ScoresAt = option(
         "logits become scores in each window, or joined at the image's size", "window"
     )

@@ -1,6 +1,6 @@
 """Schema of the config: a pydantic model per section, a description per option.
 
-Options of a named section equal the parameters of what the name builds, so a new data set, head,
+Options of a named section equal the parameters of the named part, so a new data set, head,
 loss or optimizer is one model and one row below. `hrseg.config.plugins` adds rows for plugins.
 """
 
@@ -24,11 +24,11 @@ class DataConfig(Checked):
     """Options of every data set: those of `hrseg.data.options.DataOptions`."""
 
     name: str = option("the data set")
-    root: str = option("the folder that holds the data set")
+    root: str = option("folder of the data set")
     train_split: str = option("split to train on", "train")
     val_split: str = option("split to validate on", "val")
     test_split: str = option("split to predict for a benchmark's server", "test")
-    batch_size: int = option("global batch: devices x nodes x accumulation x per-device", 8, ge=1)
+    batch_size: int = option("images per optimizer step, over all devices", 8, ge=1)
     crop_size: Sides = option("training crop, (height, width)", (256, 256))
     scales: tuple[Annotated[float, Field(ge=0.01)], ...] = option(
         "random scale: (first, last, step) draws in steps, last included; (low, high) uniformly",
@@ -100,24 +100,34 @@ class FolderConfig(DataConfig):
     palette: tuple[Color, ...] | None = option(
         "an RGB colour per class", None, examples=[((128, 64, 128), (70, 130, 180))]
     )
-    image_folder: str = option("images, below root", "images")
-    mask_folder: str = option("masks, below root", "masks")
+    image_folder: str = option("folder of the images, relative to root", "images")
+    mask_folder: str = option("folder of the masks, relative to root", "masks")
     mask_suffix: str = option("suffix of a mask's stem after the image's, e.g. _mask", "")
-    mask_format: Literal["index", "rgb"] = option("ids (palette PNGs too), or colours", "index")
+    mask_format: Literal["index", "rgb"] = option(
+        "class ids (palette PNGs too), or RGB colours", "index"
+    )
     id_map: dict[int, int] | None = option(
         "raw id -> train id, 255 = ignore", None, examples=[{0: 0, 7: 1}]
     )
-    ignore_ids: tuple[int, ...] = option("raw ids that are not scored", (255,))
+    ignore_ids: tuple[int, ...] = option("unscored raw ids", (255,))
     val_fraction: float | None = option(
-        "share held out, if there are no split folders", None, gt=0, lt=1
+        "share of the images held out for validation, without split folders", None, gt=0, lt=1
     )
-    split_seed: int = option("chooses that share, whatever `seed` is", 304, ge=0)
+    split_seed: int = option("seed of the held-out share", 304, ge=0)
 
 
 class BackboneConfig(Checked):
     """The backbone: an HRNet variant, or a plugin's with its arguments."""
 
     name: str = option("the backbone")
+
+
+class HRNetConfig(BackboneConfig):
+    """An HRNet variant."""
+
+    upsample: Literal["bilinear", "nearest"] = option(
+        "interpolation between streams; nearest: as the authors' ImageNet network", "bilinear"
+    )
 
 
 class HeadConfig(Checked):
@@ -127,11 +137,11 @@ class HeadConfig(Checked):
 
 
 class LossConfig(Checked):
-    """Options of every loss; the loss that is trained is their weighted sum."""
+    """Options of every loss; training minimises their weighted sum."""
 
     name: str = option("the loss")
-    on: str = option("the output of the model it is computed on", "out")
-    weight: float = option("its factor in the sum", 1.0)
+    on: str = option("output of the model: out, or aux of an OCR head", "out")
+    weight: float = option("factor of this loss in the sum", 1.0)
 
 
 class CrossEntropyConfig(LossConfig):
@@ -145,20 +155,22 @@ class CrossEntropyConfig(LossConfig):
 class OhemConfig(CrossEntropyConfig):
     """Cross-entropy over the hard pixels (online hard example mining)."""
 
-    threshold: float = option("pixels whose true class scores below this are hard", 0.9, gt=0, le=1)
-    min_kept: int = option("at least so many pixels per device count", 131072, ge=1)
+    threshold: float = option(
+        "pixels below this probability of their class are hard", 0.9, gt=0, le=1
+    )
+    min_kept: int = option("smallest number of pixels in the loss, per device", 131072, ge=1)
 
 
 class BoundaryConfig(LossConfig):
     """1 - F-score of the contours; beside cross-entropy."""
 
-    tolerance: int = option("pixels that a contour may be off", 3, ge=1)
+    tolerance: int = option("tolerance of contours, in pixels", 3, ge=1)
 
 
 class RMIConfig(LossConfig):
     """Region mutual information; beside cross-entropy."""
 
-    stride: int = option("average pooling before it", 3, ge=1)
+    stride: int = option("stride of average pooling before the loss", 3, ge=1)
 
 
 class OptimizerConfig(Checked):
@@ -167,7 +179,7 @@ class OptimizerConfig(Checked):
     name: str = option("the optimizer")
     lr: float = option("learning rate", 0.01, ge=0)
     weight_decay: float = option("weight decay, on every parameter", 5e-4, ge=0)
-    head_lr_multiplier: float = option("the head's learning rate, relative", 1.0, ge=0)
+    head_lr_multiplier: float = option("factor of the learning rate for the head", 1.0, ge=0)
 
 
 class SGDConfig(OptimizerConfig):
@@ -187,13 +199,13 @@ class ScheduleConfig(Checked):
     """Options of every schedule."""
 
     name: str = option("the schedule")
-    warmup_steps: int = option("steps of linear rise from 0", 0, ge=0)
+    warmup_steps: int = option("steps of linear warm-up from 0", 0, ge=0)
 
 
 class PolyConfig(ScheduleConfig):
     """lr x (1 - step / steps) ^ power, per optimizer step."""
 
-    power: float = option("the power", 0.9, ge=0)
+    power: float = option("power of the polynomial decay", 0.9, ge=0)
 
 
 PARTS.update({
@@ -205,7 +217,7 @@ PARTS.update({
     },
     "model.backbone": dict.fromkeys(
         ("hrnet_w18_small_v1", "hrnet_w18_small_v2", "hrnet_w18", "hrnet_w32", "hrnet_w40",
-         "hrnet_w48"), BackboneConfig),
+         "hrnet_w48"), HRNetConfig),
     "model.head": {"fcn": HeadConfig, "ocr": HeadConfig},
     "losses": {
         "cross_entropy": CrossEntropyConfig,
@@ -230,10 +242,14 @@ class ModelConfig(Checked):
     align_corners: bool = option("corner alignment of every bilinear interpolation", False)
     bn_momentum: float = option("momentum of the batch norm statistics", 0.01, ge=0, le=1)
     output: Literal["v1", "v2"] = option(
-        "input of the head: the stream of stride 4 alone, or all four", "v2"
+        "input of the head: v1, only the stream of stride 4, or v2, all four", "v2"
     )
-    weights: str | None = option("checkpoint to start from; null: from scratch", None)
-    freeze_backbone: bool = option("train the head alone; batch norm statistics stay", False)
+    weights: str | None = option(
+        "initial weights: imagenet, ssld, timm/NAME, hf:USER/NAME, or a checkpoint; null: random",
+        None,
+        examples=["imagenet"],
+    )
+    freeze_backbone: bool = option("train only the head; batch norm statistics stay", False)
     activation_checkpointing: bool = option(
         "compute activations twice in training: less memory, more time", False
     )
@@ -288,7 +304,7 @@ class Config(Checked):
         "the experiment; runs go to <runs>/<name>/"
     )
     seed: int = option("seed of every random draw", 304, ge=0, le=2**32 - 1)
-    runs: str = option("where run folders are made", "runs")
+    runs: str = option("folder that contains the run folders", "runs")
     data: Annotated[DataConfig, Part("data")] = option("the data set")
     model: ModelConfig = option("the network")
     losses: list[Annotated[LossConfig, Part("losses")]] = option(
@@ -317,7 +333,7 @@ class Config(Checked):
         ge=0,
     )
     on_bad_loss: Literal["stop", "skip"] = option(
-        "a loss that is NaN or infinite: stop, or skip its step; the batch is kept", "stop"
+        "NaN and infinite losses: stop, or skip the step; the batch is saved", "stop"
     )
     prediction_images: int = option("validation images drawn as pictures", 4, ge=0)
     loggers: tuple[str, ...] = option(
@@ -336,5 +352,5 @@ class _WithoutTitles(GenerateJsonSchema):
 
 
 def json_schema() -> dict[str, Any]:
-    """Return the JSON Schema of a config with the parts that are registered, for editors."""
+    """Return the JSON Schema of a config with all registered parts, for editors."""
     return Config.model_json_schema(schema_generator=_WithoutTitles)

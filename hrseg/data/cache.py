@@ -61,7 +61,7 @@ class Cache:
         self.folder, self.root = folder, root
         if not (folder / INDEX).is_file():
             raise ConfigError(
-                f"{folder.absolute()} is no cache of decoded images.\n"
+                f"{folder.absolute()} is not a cache of decoded images.\n"
                 "Make it, `hrseg data cache` with this data.cache, or do without: data.cache=null."
             )
         self.entries = _read_index(folder, read_mask)
@@ -144,7 +144,7 @@ def _read_index(folder: Path, read_mask: ReadMask) -> dict[str, Entry]:
     head, *lines = path.read_text("utf-8").split("\n")[:-1] or [""]
     if head != header(read_mask):
         raise ConfigError(
-            f"{path} is no index of a cache of this version of hrseg, or its masks were read with "
+            f"{path} is not an index of a cache of this hrseg, or its masks were read with "
             "other classes, ids or colours.\n"
             "Make another one: hrseg data cache with data.cache=ANOTHER_FOLDER."
         )
@@ -166,7 +166,7 @@ def header(read_mask: ReadMask) -> str:
     identity = getattr(read_mask, "identity", None)
     if identity is None:
         raise ConfigError(
-            f"{read_mask!r} does not say how it reads masks, so no cache can be checked.\n"
+            f"{read_mask!r} does not describe how it reads masks: a cache cannot be checked.\n"
             "Give it an `identity` string that changes with the ids, or leave data.cache out."
         )
     digest = hashlib.sha256(str(identity).encode()).hexdigest()

@@ -31,7 +31,7 @@ def write_cache(
     workers: int = 1,
     track: Track = lambda entries, total: entries,
 ) -> int:
-    """Bring a cache up to date; return the number of pairs that were decoded or compared.
+    """Bring a cache up to date; return the number of decoded or compared pairs.
 
     `workers` threads decode. `track` wraps the entries as they come, for a progress bar.
     DataError: an unreadable file. ConfigError: no room, another writer, or a cache of other masks.

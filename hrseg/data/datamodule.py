@@ -271,7 +271,7 @@ class SegmentationDataModule(LightningDataModule):
         both = [image for image, _ in self.val_dataset.files if image.resolve() in train]
         if both and self.val_split in self.unions.get(self.train_split, ()):
             warnings.warn(
-                f"{self.train_split} contains {self.val_split}: its score says nothing about new "
+                f"{self.train_split} contains {self.val_split}: its score does not hold for new "
                 "images",
                 stacklevel=2,
             )

@@ -123,7 +123,7 @@ class SegmentationDataset(Dataset[dict[str, Any]]):
         return exif_note(*orientations)
 
     def mask_ids(self, path: Path) -> Array:
-        """Return a mask's train ids (H, W); one ignored pixel for a mask that is skipped."""
+        """Return a mask's train ids (H, W); one ignored pixel for a skipped mask."""
         try:
             return self.read_mask(path)
         except DataError:
@@ -138,7 +138,7 @@ def pair_label(pair: tuple[Path, Path | None]) -> str:
 
 
 def read_pair(pair: tuple[Path, Path | None], read_mask: ReadMask) -> tuple[Array, Array]:
-    """Return image (H, W, 3) and mask (H, W), all ignore if there is none; errors as their readers.
+    """Return image (H, W, 3) and mask (H, W), all ignored without a mask; errors as their readers.
 
     A mask of another size than the image, stored or turned by its EXIF orientation, is a DataError.
     """
@@ -205,7 +205,7 @@ def exif_note(orientation: int, applied: int) -> str:
 
 
 def size_repair(image: Path) -> str:
-    """Return what was expected of a mask of another size than `image`, and the fix."""
+    """Return the expected size of a mask that differs from `image`, and the fix."""
     _, orientation, _ = header_of(image)
     if orientation < 5:
         return "Expected the same size; export the mask again at the image's size."
@@ -226,7 +226,7 @@ def _same_size(
 
 
 def _names(images: Sequence[Path]) -> list[str]:
-    """Return the stems, with as many folders in front as it takes to tell the images apart."""
+    """Return the stems, with as many folders in front as unique names need."""
     parts = [path.relative_to(path.anchor).with_suffix("").parts for path in images]
     for depth in range(1, 21):
         # images.json needs UTF-8, which a file name may lack.

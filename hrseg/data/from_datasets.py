@@ -62,7 +62,7 @@ def from_datasets(
     Raises:
         ConfigError: an unknown option, or one that needs files.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> import hrseg
         >>> pairs = [(np.zeros((64, 64, 3), np.uint8), np.zeros((64, 64), np.uint8))] * 4
@@ -130,7 +130,7 @@ class _Pairs(SegmentationDataset):
         return f"item {index} of the {self.split} dataset"
 
     def check_header(self, index: int) -> str:
-        return ""  # an item has none: the sample that is read whole is all there is
+        return ""  # an item has no header; the whole sample is read
 
     def read(self, index: int) -> tuple[Array, Array]:
         """Return image (H, W, 3) and mask (H, W) of one item, uint8.

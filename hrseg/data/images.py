@@ -32,7 +32,7 @@ _PIXELS = 2**26  # larger images are left to decoders that have limits of their 
 def read_image(path: Path, mask_size: tuple[int, int] | None = None) -> Array:
     """Return an image as RGB uint8 (H, W, 3), turned by its EXIF orientation.
 
-    Only if its mask, of `mask_size` (height, width), has the stored size alone, the image stays as
+    Only if its mask, of `mask_size` (height, width), has only the stored size, the image stays as
     stored. The benchmark authors' `cv2.imread` always applies the orientation.
     16-bit images are scaled to 8 bits with a warning. DataError: unreadable, or another format.
     """

@@ -87,7 +87,7 @@ def id_table(
     ignored unless `id_map` maps them. ConfigError: too many classes, or ids out of range.
     """
     if not 0 < num_classes <= 255:
-        raise ConfigError(f"{num_classes} classes: between 1 and 255 can be told apart.")
+        raise ConfigError(f"{num_classes} classes: expected between 1 and 255.")
     ignored = dict.fromkeys(ignore_ids, IGNORE_INDEX)
     pairs = {i: i for i in range(num_classes)} | ignored if id_map is None else ignored | {**id_map}
     table = np.full(256, -1, np.int16)

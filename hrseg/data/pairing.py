@@ -162,7 +162,7 @@ def read_official_list(
             columns, ignored = columns[:2], True
         if len(columns) > 2:
             raise DataError(
-                f"{position} has {len(columns)} columns; expected `image mask`, or `image` alone.\n"
+                f"{position} has {len(columns)} columns; expected `image mask`, or only `image`.\n"
                 f"Keep the first two: cut -d' ' -f1,2 {path.name} (for tabs without -d)."
             )
         mask = _existing(columns[1], masks or [root], position) if len(columns) == 2 else None
@@ -173,7 +173,7 @@ def read_official_list(
 
 
 def _lines(path: Path, expected: str) -> Iterator[tuple[str, str]]:
-    """Yield "path, line N" and the text of each line of a list that is not a comment."""
+    """Yield "path, line N" and the text of each line of a list, without comments."""
     if not path.is_file():
         raise DataError(f"no list {path.absolute()}; expected {expected}.")
     empty = True
@@ -216,7 +216,7 @@ def _existing(name: str, folders: Sequence[Path], position: str) -> Path:
 def suggest_root(root: Path, holds: Callable[[Path], bool]) -> str:
     """Return "Did you mean data.root=...?" for a folder up to two levels away that `holds` it.
 
-    Return "" if there is none, or if `root` is right.
+    Return "" if `root` is right or nothing is known.
     """
     if holds(root):
         return ""

@@ -120,7 +120,7 @@ class TrainSampler(EpochSampler):
         self.set_epoch(epoch)  # workers are given keys before Lightning sets the epoch
 
     def __iter__(self) -> Iterator[Key]:
-        """Yield the keys of this process that are left of the epoch."""
+        """Yield the remaining keys of the epoch for this process."""
         epoch, done = self.resumed or (self.epoch, 0)
         return islice(super().__iter__(), done if epoch == self.epoch else 0, None)
 

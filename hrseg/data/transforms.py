@@ -97,7 +97,7 @@ class TrainTransform:
         self, size: tuple[int, ...], mask: Array, wanted: int | None, draws: random.Random
     ) -> Window:
         """Return a random crop of an image of `size`, with a pixel of the `wanted` class."""
-        # From the original pixels in one step: the authors squash, then scale what they have.
+        # From the original pixels in one step: the authors squash, then scale the result.
         height, width = self.squash or size
         scaled, pixel = scaled_size((height, width), self._draw_scale(draws), self.base_size), None
         if wanted is not None:
@@ -189,7 +189,7 @@ def crop_mask(mask: Array, window: Window) -> Array:
 
 
 def _filled(window: Window) -> Size:
-    """Return height and width of the part of the crop that is not padding."""
+    """Return height and width of the part of the crop without padding."""
     height = min(window.crop_size[0], window.size[0] - window.y)
     return height, min(window.crop_size[1], window.size[1] - window.x)
 

@@ -11,7 +11,7 @@ from hrseg.errors import DataError
 from hrseg.evaluation.results import Evaluation
 from hrseg.metrics.bootstrap import bootstrap, image_iou
 from hrseg.metrics.boundary import BoundaryCounts
-from hrseg.utils.console import say, track
+from hrseg.utils.console import echo, track
 from hrseg.utils.files import write_json
 from hrseg.utils.text import percent
 
@@ -47,7 +47,7 @@ def _print_details(details: Mapping[str, Any], scores: Mapping[str, Any]) -> Non
     at3, at5, at9 = (details["boundary"][width] for width in ("3", "5", "9"))
     miou_interval = _interval(details["bootstrap"]["miou"])
     images = details["image_iou"]
-    say(
+    echo(
         f"mIoU {percent(scores['miou'])}, 95 % interval {miou_interval}; "
         f"images: median {percent(images['median'])}, quartiles {percent(images['q1'])} and "
         f"{percent(images['q3'])}, worst {percent(images['min'])}"

@@ -23,7 +23,7 @@ from hrseg.config.protocols import Protocol
 from hrseg.errors import DataError, HrsegError
 from hrseg.evaluation.analysis import write_details
 from hrseg.evaluation.results import Evaluation, open_evaluation
-from hrseg.utils.console import note, say
+from hrseg.utils.console import echo, note
 from hrseg.utils.constants import IGNORE_INDEX, __version__
 from hrseg.utils.files import write_bytes
 from hrseg.visualize import RIGHT_COLOR, VOID_COLOR, WRONG_COLOR, default_palette, indexed
@@ -82,7 +82,7 @@ def report_run(folder: Path, details: bool) -> None:
     try:
         if details:
             write_details(open_evaluation(folder))
-        say(f"report: {write_report(folder)}")
+        echo(f"report: {write_report(folder)}")
     except HrsegError as error:
         note(f"no report: {error}")
 

@@ -1,4 +1,4 @@
-"""Export of a model to a file that is kept only if its verification passes."""
+"""Export of a model to a file, which is kept only if its verification passes."""
 
 import hashlib
 from collections.abc import Mapping, Sequence
@@ -86,7 +86,7 @@ def export(
     if form.int8 and not len(calibration):
         raise ConfigError(
             "--int8 is fitted to the training set, and its loss is measured: it needs the data.\n"
-            "Say where it is: data.root=/path (and --config NAME where no run says which set)."
+            "Fix: data.root=/path, and --config NAME for a checkpoint outside of a run folder."
         )
     metadata = build_metadata(
         model.architecture,
@@ -121,7 +121,7 @@ def _data(config: Config, predictor: Predictor) -> SegmentationDataModule | None
     if list(data.class_names) != predictor.class_names:
         raise ConfigError(
             f"the model knows {', '.join(predictor.class_names)},\nthe data set has "
-            f"{', '.join(data.class_names)}: its images say nothing of this model."
+            f"{', '.join(data.class_names)}: its images do not test this model."
         )
     return data
 

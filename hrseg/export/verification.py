@@ -19,7 +19,7 @@ from hrseg.errors import ConfigError, VerificationError
 from hrseg.inference.exported_model import Engine, is_exported, open_engine
 from hrseg.inference.predictor import Predictor, load
 from hrseg.metrics.confusion import ConfusionMatrix, summarize
-from hrseg.utils.console import say, track
+from hrseg.utils.console import echo, track
 
 Pixels = NDArray[np.uint8]
 
@@ -65,7 +65,7 @@ def prove(
 
 
 def open_candidate(path: Path, metadata: dict[str, Any]) -> Predictor:
-    """Return the predictor of a file that was just written, in float32."""
+    """Return the predictor of the new file, in float32."""
     if is_exported(path):
         return Predictor(open_engine(path), metadata)
     if path.suffix == ".safetensors":
@@ -179,13 +179,13 @@ def _show(proof: dict[str, Any]) -> None:
         shape, difference = "x".join(map(str, row["shape"])), row["max_difference"]
         digits = "-" if difference is None else f"{difference:.1e}"
         table.add_row(shape, digits, f"{row['agreement']:.4%}")
-    say("exported file against the model:")
+    echo("exported file against the model:")
     get_console().print(table)
     miou = proof["miou"]
     if not miou:
         return
     agreement = f"same class on {miou['agreement']:.4%} of the pixels"
-    say(f"{miou['images']} images, {agreement}; {Protocol(**miou['protocol'])}")
+    echo(f"{miou['images']} images, {agreement}; {Protocol(**miou['protocol'])}")
     table = _table("IoU", "original", "exported", "change")
     for row in miou["classes"]:
         table.add_row(row["name"], *_change(row))

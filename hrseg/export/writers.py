@@ -54,7 +54,7 @@ class Form:
         return run / "exported" / f"{run.resolve().parent.name}{suffix}"
 
     def check(self, target: Path) -> None:
-        """Raise ConfigError for options that exclude each other, or a package that is missing."""
+        """Raise ConfigError for options that exclude each other, or a missing package."""
         if self.int8 and self.format not in _RUNTIMES:
             fitting = " and ".join(_RUNTIMES)
             raise ConfigError(f"--int8 goes with {fitting}, not with {self.format}.")
@@ -162,7 +162,7 @@ def _write_openvino(
         # Through ONNX: one description of the network for both runtimes.
         between = Path(folder) / "model.onnx"
         _write_onnx(program, graph, between, text, [])
-        # Not convert_model, which tells its makers of every call.
+        # Not convert_model, which sends telemetry.
         model = openvino.Core().read_model(between)
     if calibration:
         import nncf

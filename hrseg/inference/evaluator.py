@@ -63,7 +63,7 @@ class Evaluator:
         VerificationError: NaN or infinite scores.
         OutOfMemory: not even one window fits.
 
-    Example:
+    Examples:
         >>> import hrseg, torch
         >>> from hrseg.models.normalize import Normalize
         >>> def red_or_green(image):  # logits: the first two channels

@@ -69,7 +69,7 @@ def read_pixels(source: Input) -> tuple[NDArray[np.uint8], list[str]]:
     except Exception as error:  # on damaged files Pillow raises nearly any exception
         reason = str(error).partition("\n")[0]
         raise DataError(
-            f"{source} is not a readable image: {reason}\n"
+            f"{source} cannot be read as an image: {reason}\n"
             f"Expected: {', '.join(FORMATS)}. Fix: copy or convert the file again."
         ) from error
 

@@ -72,7 +72,7 @@ class BigImage:
         except (KeyError, OSError, RasterioError) as error:
             reason = "" if isinstance(error, KeyError) else f": {_cause(error)}"
             raise DataError(
-                f"{path} is not a readable TIFF, PNG or JPEG{reason}\n"
+                f"{path} cannot be read as TIFF, PNG or JPEG{reason}\n"
                 "Fix: copy the file again, or convert it: gdal_translate in.img out.tif"
             ) from error
         self.size = self.file.height, self.file.width

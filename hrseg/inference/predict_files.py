@@ -18,7 +18,7 @@ from hrseg.inference.predictor import Prediction, Predictor
 from hrseg.inference.prefetch import prefetch_map
 from hrseg.inference.tiling import skipped_steps
 from hrseg.inference.video import predict_video
-from hrseg.utils.console import note, progress_bar, say
+from hrseg.utils.console import echo, note, progress_bar
 from hrseg.utils.files import PARTIAL, read_object, write_bytes, write_json
 from hrseg.utils.memory import OutOfMemory
 from hrseg.utils.signals import Stopped
@@ -60,8 +60,8 @@ def predict_files(
     )
     device = predictor.device
     device += f", {torch.get_num_threads()} threads" if device == "cpu" else ""
-    say(f"predicting {counts} with {checkpoint}; {device}, precision {predictor.precision}")
-    say(str(predictor.protocol))
+    echo(f"predicting {counts} with {checkpoint}; {device}, precision {predictor.precision}")
+    echo(str(predictor.protocol))
     settings = _settings(predictor, options, checkpoint)
     remaining = list(sources)
     _check_settings(out / MANIFEST, settings, resume)
@@ -69,7 +69,7 @@ def predict_files(
         for partial in out.rglob(f"{PARTIAL}*"):
             partial.unlink()
         remaining = [source for source in sources if not _is_finished(source, out, options)]
-        say(f"{len(sources) - len(remaining)} of {len(sources)} inputs are already finished")
+        echo(f"{len(sources) - len(remaining)} of {len(sources)} inputs are already finished")
     write_json(out / MANIFEST, settings)
     picture = Image.fromarray(legend(predictor.class_names, predictor.palette))
     write_bytes(out / "legend.png", encoded(picture, "PNG"))
@@ -79,7 +79,7 @@ def predict_files(
     results = {"inputs": len(sources), "faults": run.faults, "notes": run.notes}
     write_json(out / MANIFEST, {**settings, **results})
     run.show(time.monotonic() - start)
-    say(f"predictions: {out}")
+    echo(f"predictions: {out}")
     return run.faults
 
 
@@ -116,7 +116,7 @@ class _Run:
                 state = f"{self.done} images were predicted. To continue: --resume"
                 if isinstance(error, HrsegError):
                     raise type(error)(f"{error}\n{state}") from error
-                say(state)
+                echo(state)
                 raise
 
     def _images(self, sources: Sequence[Source]) -> None:
@@ -194,10 +194,10 @@ class _Run:
             others = f" and {len(paths) - 1} more" if len(paths) > 1 else ""
             note(f"{text}: {paths[0]}{others}")
         for path, message in self.faults.items():
-            say(f"fault: {message if path in message else f'{path}: {message}'}")
+            echo(f"fault: {message if path in message else f'{path}: {message}'}")
         failed = f", {len(self.faults)} failed" if self.faults else ""
         images, rate = "image" if self.done == 1 else "images", self.done / (seconds or 1.0)
-        say(f"{self.done} {images} in {seconds:.0f} s, {rate:.3g} images/s{failed}")
+        echo(f"{self.done} {images} in {seconds:.0f} s, {rate:.3g} images/s{failed}")
 
 
 def _settings(predictor: Predictor, options: OutputOptions, checkpoint: Path) -> dict[str, Any]:

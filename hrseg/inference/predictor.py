@@ -29,7 +29,7 @@ from hrseg.models import Segmenter
 from hrseg.models.normalize import Normalize
 from hrseg.models.optimize import PRECISIONS, inference_network
 from hrseg.models.segmenter import network_name
-from hrseg.utils.console import say
+from hrseg.utils.console import echo
 from hrseg.utils.files import replacing
 from hrseg.utils.memory import OutOfMemory, is_out_of_memory
 from hrseg.utils.registry import find
@@ -56,7 +56,7 @@ def load(path: str | Path, device: str = "cpu", precision: str = "32") -> Predic
     if is_exported(path):
         if device != "cpu":
             raise ConfigError(
-                f"{path} is an exported file, which runs on the CPU only, not on {device!r}.\n"
+                f"{path} is an exported file, which runs only on the CPU, not on {device!r}.\n"
                 "Expected: device cpu. Fix: leave out --device"
             )
         engine = open_engine(path, precision)
@@ -83,11 +83,11 @@ def build_predictor(
     content = read_checkpoint(checkpoint)
     if "hrseg" in content:
         raise ConfigError(
-            f"{checkpoint} contains its own model metadata, which --config would contradict.\n"
+            f"{checkpoint} has its own metadata, which --config would contradict.\n"
             "Expected: --config only for weights without metadata. Fix: leave out --config"
         )
     model = build_model(config, data)
-    say(str(load_weights(model, content, purpose="evaluate", origin=checkpoint)))
+    echo(str(load_weights(model, content, purpose="evaluate", origin=checkpoint)))
     metadata = metadata_from_config(config, data, model.architecture)
     return Predictor(model, metadata, device, precision)
 
@@ -108,7 +108,7 @@ class Predictor:
         normalize: uint8 images -> normalised images.
         evaluator: inference by the protocol.
 
-    Example:
+    Examples:
         >>> import hrseg, numpy as np
         >>> model = hrseg.create_model("hrnet_w18_small_v1", num_classes=2)
         >>> metadata = {

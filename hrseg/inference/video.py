@@ -37,7 +37,7 @@ def predict_video(
     capture = _open(source)
     if not capture.isOpened():
         raise DataError(
-            f"{source} is not a readable video.\n"
+            f"{source} cannot be read as a video.\n"
             "Expected: MP4, MOV, AVI, MKV, WebM or MPEG. Fix: convert it with ffmpeg."
         )
     rate = capture.get(cv2.CAP_PROP_FPS) or 25.0

@@ -10,9 +10,9 @@ from hrseg.utils.constants import IGNORE_INDEX
 class Boundary(nn.Module):
     """1 - boundary F1, mean over the classes whose contours the batch shows.
 
-    Bokhovkin and Burnaev, arXiv 1905.07852: a contour is what a 3x3 maximum of the complement adds
-    to it; precision and recall allow for `tolerance` pixels, up and down, left and right. Train it
-    beside a loss over the pixels: it ignores the inside.
+    Bokhovkin and Burnaev, arXiv 1905.07852. The contour is the class minus its erosion by 3x3.
+    Precision and recall allow for `tolerance` pixels in each direction. Use it together with a loss
+    over the pixels, since it ignores the inside.
     """
 
     def __init__(self, tolerance: int = 3) -> None:

@@ -11,9 +11,16 @@ from hrseg.utils.constants import IGNORE_INDEX
 
 
 class CrossEntropy(nn.Module):
-    """Mean over the pixels that are not ignored, weighted as `torch.nn.CrossEntropyLoss` does.
+    """Mean over the pixels without the ignored ones, weighted as `torch.nn.CrossEntropyLoss` does.
 
     `class_weights` has one weight per class, 0 or positive; None: equal ones.
+
+    Examples:
+        >>> import torch
+        >>> logits = torch.zeros(1, 4, 2, 2)  # four classes with equal logits
+        >>> mask = torch.tensor([[[0, 1], [2, 255]]])
+        >>> round(CrossEntropy()(logits, mask).item(), 4)  # the natural logarithm of 4
+        1.3863
     """
 
     class_weights: Tensor | None

@@ -12,6 +12,13 @@ class Dice(nn.Module):
     Sums run over the whole batch: sum(2 p g) / sum(p + g), p the softmax, g the truth (as in
     V-Net, arXiv 1606.04797, without its squares). The false alarms of classes without a true pixel
     count in the true classes of those pixels.
+
+    Examples:
+        >>> import torch
+        >>> mask = torch.tensor([[[0, 0], [1, 255]]])
+        >>> logits = 20 * torch.tensor([[[[1.0, 1], [0, 0]], [[0, 0], [1, 1]]]])
+        >>> round(Dice()(logits, mask).item(), 4)  # a perfect prediction
+        0.0
     """
 
     def __init__(self) -> None:  # without any arguments

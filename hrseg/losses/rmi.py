@@ -8,7 +8,7 @@ from hrseg.errors import ConfigError
 from hrseg.losses.dice import regions
 from hrseg.utils.constants import IGNORE_INDEX
 
-SIDE = 3  # of the squares of pixels that are compared
+SIDE = 3  # of the compared squares of pixels
 REGULARIZER = 5e-4  # on the diagonal, as the authors'
 
 

@@ -37,7 +37,7 @@ class BoundaryCounts:
         shape = (len(self.widths), num_classes)
         # Pixels in both bands, in the truth's, in the prediction's.
         self.bands = np.zeros((*shape, 3), np.int64)
-        # Contour pixels of the prediction that are near the truth's, and the reverse.
+        # Contour pixels of the prediction near the truth's, and the reverse.
         self.near = np.zeros((*shape, 2), np.int64)
         self.contours = np.zeros((num_classes, 2), np.int64)
         # Scored and wrong pixels by true class, and those of them near the truth's contours.

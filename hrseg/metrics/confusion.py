@@ -15,7 +15,15 @@ from hrseg.utils.constants import IGNORE_INDEX
 
 
 class ConfusionMatrix(Metric):
-    """Counts of pixels, int64 (K, K): rows true, columns predicted; truth of 255 is left out."""
+    """Confusion matrix of pixels, int64 (K, K): rows are the truth; 255 in the truth is ignored.
+
+    Examples:
+        >>> import torch
+        >>> matrix = ConfusionMatrix(num_classes=2)
+        >>> matrix.update(torch.tensor([[0, 1, 1]]), torch.tensor([[0, 0, 255]]))
+        >>> matrix.compute().tolist()
+        [[1, 1], [0, 0]]
+    """
 
     full_state_update = False
     matrix: Tensor

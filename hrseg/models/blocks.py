@@ -51,9 +51,13 @@ class Bottleneck(nn.Module):
         return self.relu(residual + self.downsample(x))  # type: ignore[no-any-return]
 
 
-def resize(x: Tensor, like: Tensor, align_corners: bool) -> Tensor:
-    """Interpolate `x` bilinearly to the height and width of `like`."""
+def resize(
+    x: Tensor, like: Tensor, align_corners: bool = False, upsample: str = "bilinear"
+) -> Tensor:
+    """Interpolate `x` to the height and width of `like`; `upsample` is "bilinear" or "nearest"."""
     # By size, never by factor: right for every input size, and exportable.
+    if upsample == "nearest":
+        return F.interpolate(x, size=like.shape[-2:], mode="nearest")
     return F.interpolate(x, size=like.shape[-2:], mode="bilinear", align_corners=align_corners)
 
 

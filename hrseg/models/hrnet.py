@@ -32,6 +32,8 @@ VARIANTS = {
 
 # Number of streams that a representation keeps (section 3.1 of the paper).
 OUTPUTS = {"v1": 1, "v2": 4}
+# Interpolation of coarse streams in the exchange; the authors' ImageNet network uses "nearest".
+UPSAMPLES = {"bilinear": "bilinear", "nearest": "nearest"}
 
 
 class HRNet(nn.Module):
@@ -47,9 +49,11 @@ class HRNet(nn.Module):
         align_corners: bool = False,
         bn_momentum: float = 0.01,
         output: str = "v2",
+        upsample: str = "bilinear",
     ) -> None:
         super().__init__()
         row = find(VARIANTS, variant, "backbone")
+        self.variant, self.upsample = variant, find(UPSAMPLES, upsample, "upsample")
         kept = find(OUTPUTS, output, "output")
         widths = [row.width * 2**i for i in range(4)]
         self.channels, self.strides = widths[:kept], [4, 8, 16, 32][:kept]
@@ -78,7 +82,10 @@ class HRNet(nn.Module):
         channels = [row.width * 2**i for i in range(streams)]
         targets = [streams] * (row.modules[streams - 2] - 1) + [kept or streams]
         return nn.Sequential(
-            *(ExchangeModule(channels, row.blocks, self.align_corners, n) for n in targets)
+            *(
+                ExchangeModule(channels, row.blocks, self.align_corners, n, self.upsample)
+                for n in targets
+            )
         )
 
     def forward(self, image: Tensor) -> list[Tensor]:
@@ -118,10 +125,15 @@ class ExchangeModule(nn.Module):
     """
 
     def __init__(
-        self, channels: list[int], blocks: int, align_corners: bool, targets: int | None = None
+        self,
+        channels: list[int],
+        blocks: int,
+        align_corners: bool,
+        targets: int | None = None,
+        upsample: str = "bilinear",
     ) -> None:
         super().__init__()
-        self.align_corners = align_corners
+        self.align_corners, self.upsample = align_corners, upsample
         self.branches = nn.ModuleList(
             nn.Sequential(*(BasicBlock(width) for _ in range(blocks))) for width in channels
         )
@@ -143,7 +155,7 @@ class ExchangeModule(nn.Module):
         for source in range(1, len(streams)):
             x = layers[source](streams[source])
             if source > target:
-                x = resize(x, streams[target], self.align_corners)
+                x = resize(x, streams[target], self.align_corners, self.upsample)
             total = total + x
         return total  # type: ignore[no-any-return]
 

@@ -80,6 +80,6 @@ def check_compiler(model: Segmenter) -> None:
     candidates = (os.environ.get("CXX"), "g++", "clang++", "cl")
     if not any(shutil.which(name) for name in candidates if name):
         raise ConfigError(
-            "model.compile needs a C++ compiler (g++ or clang++), and there is none.\n"
+            "model.compile needs a C++ compiler (g++ or clang++), and none was found.\n"
             "Install one (Debian: apt install g++), or leave model.compile out."
         )

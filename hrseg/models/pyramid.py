@@ -24,6 +24,12 @@ def create_backbone(
 
     `output` is "v1": the stream of stride 4; "v2": all four, concatenated at stride 4; or "v2p": a
     pyramid of five maps with 256 channels, at strides 4 to 64. For the others see `create_model`.
+
+    Examples:
+        >>> import torch
+        >>> maps = create_backbone("hrnet_w18_small_v1").eval()(torch.zeros(1, 3, 64, 64))
+        >>> tuple(maps["0"].shape), tuple(maps["1"].shape)
+        ((1, 256, 16, 16), (1, 256, 8, 8))
     """
     streams = find(REPRESENTATIONS, output, "output")
     return FeaturePyramid(HRNet(backbone, align_corners, bn_momentum, streams), output)

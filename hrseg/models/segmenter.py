@@ -63,6 +63,13 @@ def create_model(
             reproduces its figures only under the rule that it was trained with.
         bn_momentum: weight of the newest batch in the running statistics, 0 to 1.
         output: input of the head: "v1", only the stream of stride 4, or "v2", all four.
+
+    Examples:
+        >>> import torch
+        >>> model = create_model("hrnet_w18_small_v1", num_classes=4).eval()
+        >>> image = torch.zeros(1, 3, 64, 96)  # normalised RGB
+        >>> tuple(model(image).shape), tuple(model.outputs(image)["out"].shape)
+        ((1, 4, 64, 96), (1, 4, 16, 24))
     """
     if not 1 <= num_classes <= 255:
         raise ConfigError(f"num_classes is {num_classes}, expected 1 to 255 (255 marks void).")

@@ -23,7 +23,7 @@ def checked_batch(batch: Any, num_classes: int, training: bool) -> dict[str, Any
     Masks of a training batch have the size of the images; evaluation scores at the mask's size.
 
     Raises:
-        DataError: another type, key, shape or dtype, or a class id that is out of range.
+        DataError: another type, key, shape or dtype, or a class id out of range.
     """
     if not isinstance(batch, Mapping) or not {"image", "mask"} <= batch.keys():
         keys = f" with the keys {', '.join(map(str, batch))}" if isinstance(batch, Mapping) else ""
@@ -48,7 +48,7 @@ def checked_batch(batch: Any, num_classes: int, training: bool) -> dict[str, Any
 
 
 def check_images(image: Any) -> None:
-    """Raise DataError for images that are not uint8 (B, 3, H, W)."""
+    """Raise DataError for images other than uint8 (B, 3, H, W)."""
     if not isinstance(image, Tensor) or image.ndim != 4 or image.shape[1] != 3:
         last = isinstance(image, Tensor) and image.shape[-1] == 3
         hint = " (channels last: use image.permute(0, 3, 1, 2))" if last else ""

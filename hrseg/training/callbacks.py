@@ -16,7 +16,7 @@ from rich.measure import Measurement
 from rich.table import Table
 
 from hrseg.config.protocols import Protocol
-from hrseg.utils.console import say
+from hrseg.utils.console import echo
 from hrseg.utils.files import write_json
 from hrseg.utils.text import percent
 from hrseg.visualize import colorize, error_map, legend, side_by_side
@@ -75,7 +75,7 @@ def show_scores(scores: Mapping[str, Any], table: bool = True) -> None:
         parts.append(str(Protocol(**scores["protocol"])))
     elif "absent_classes" in scores:
         parts.append(_ABSENT[scores["absent_classes"]])
-    say("   ".join(parts))
+    echo("   ".join(parts))
     if not table:
         return
     console, shown = get_console(), _table(scores)

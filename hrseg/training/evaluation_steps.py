@@ -35,8 +35,8 @@ class EvaluationSteps(pl.LightningModule):
     window_batch: int
     compiles: bool
     evaluator: Evaluator | None = None
-    seen = 0  # images of the evaluation, with those that were skipped
-    unread = 0  # images that were skipped
+    seen = 0  # images of the evaluation, skipped ones included
+    unread = 0  # skipped images
 
     def score_by(self, protocol: Protocol, every_subset: bool, num_classes: int) -> None:
         """Count by a protocol; `every_subset` of its scales, at most 8, is scored as well."""
@@ -107,8 +107,8 @@ class EvaluationSteps(pl.LightningModule):
             self.scores["skipped"] = skipped
             if not self.scores["images"] and not self.trainer.sanity_checking:
                 raise DataError(
-                    f"none of the {skipped} validation images could be read: there is no score.\n"
-                    "`hrseg data check` says what is wrong with each."
+                    f"None of the {skipped} validation images could be read: there is no score.\n"
+                    "`hrseg data check` lists the fault of each."
                 )
         if stage == "val" or self.scores["miou"] is not None:  # a test split may have no masks
             self.log(f"{stage}/miou", self.scores["miou"] or 0.0)

@@ -14,7 +14,7 @@ from pytorch_lightning.utilities import rank_zero_only
 from hrseg.errors import ConfigError, HrsegError
 from hrseg.training.distributed import gather
 from hrseg.training.lightning_internals import begin_next_epoch, settled_loops
-from hrseg.utils.console import note, say
+from hrseg.utils.console import echo, note
 from hrseg.utils.files import write_bytes
 from hrseg.utils.memory import is_out_of_memory
 from hrseg.utils.text import one_line
@@ -45,7 +45,7 @@ class ExactState(Callback):
         batches = loops["epoch_loop.batch_progress"]
         data = checkpoint.get(type(getattr(trainer, "datamodule", None)).__qualname__, {})
         if batches["current"]["ready"] > batches["current"]["started"] and "done" in data:
-            data["done"] -= 1  # the batch that is fetched and not begun
+            data["done"] -= 1  # a batch fetched, but not begun
         validated = batches["total"]["completed"] == self.validated
         checkpoint["loops"]["fit_loop"] = settled_loops(loops, trainer.validating, validated)
         checkpoint["resume"] = {
@@ -70,7 +70,7 @@ class ExactState(Callback):
                 "dropout draws other numbers than without the interruption"
             )
         if trainer.is_global_zero and state["rows"] < _rows(self.metrics):
-            # The other rows belong to steps that are repeated.
+            # The other rows belong to repeated steps.
             lines = self.metrics.read_bytes().splitlines(keepends=True)
             write_bytes(self.metrics, b"".join(lines[: state["rows"] + 1]))
 
@@ -85,7 +85,7 @@ class ExactState(Callback):
             callback.patience = self.patience  # the state has replaced it
             if callback.wait_count >= callback.patience:
                 trainer.should_stop = True
-                rank_zero_only(say)("nothing is left to train: early stopping has ended this run.")
+                rank_zero_only(echo)("nothing is left to train: early stopping has ended this run.")
         if self.random is not None:
             set_random_state(self.random, pl_module.device)
 

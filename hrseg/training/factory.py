@@ -12,7 +12,7 @@ from hrseg.errors import ConfigError
 from hrseg.inference.exported_model import Engine
 from hrseg.models import Segmenter
 from hrseg.training.task import SegmentationTask
-from hrseg.utils.console import say
+from hrseg.utils.console import echo
 from hrseg.utils.registry import build
 
 
@@ -39,7 +39,7 @@ def build_task(
             "its features would be random.\nName a checkpoint in model.weights."
         )
     if weights and isinstance(model, Segmenter) and options.weights is not None:
-        say(str(load_weights(model, options.weights, purpose="initialise")))
+        echo(str(load_weights(model, options.weights, purpose="initialise")))
     return SegmentationTask(
         model,
         class_names=data.class_names,

@@ -1,7 +1,7 @@
 """Private parts of Lightning that hrseg depends on, read from pytorch-lightning 2.6.6.
 
 Each function states its reason. tests/training/test_lightning_internals.py has a contract test for
-each, which names what a new version has changed. No other module of hrseg uses a private part.
+each, which names the change of a new version. No other module of hrseg uses a private part.
 """
 
 from collections.abc import Mapping
@@ -26,7 +26,7 @@ def settled_loops(
 ) -> dict[str, Any]:
     """Return the counters of the fit loop in a form from which Lightning resumes exactly.
 
-    Reason: Lightning counts a batch that is fetched, but not begun, as done, and restarts a
+    Reason: Lightning counts a batch fetched, but not begun, as done, and restarts a
     validation only if it was stopped in its first batch. The layout of `loops` is that of
     `fit_loop.state_dict()`, saved between two batches, at the start of a validation
     (`validating`), or at the end of an epoch. `validated`: a validation followed the last batch.

@@ -102,7 +102,7 @@ class LossGuard(Callback):
         if count := int(trainer.strategy.reduce(empty, reduce_op="sum")):
             note(f"{count} of this epoch's batches held only ignored pixels: their loss is 0")
         if self.skipped:
-            note(f"steps of this epoch that were skipped, without a finite loss: {self.skipped}")
+            note(f"skipped steps of this epoch, without a finite loss: {self.skipped}")
         self._empty, self.skipped = torch.zeros(()), 0
 
     def _keep(self, batches: list[dict[str, Any]], trainer: pl.Trainer) -> str:

@@ -88,7 +88,7 @@ Spec = str | Mapping[str, Any]
 
 
 def check_part(table: Registry[Callable[..., Any]], part: Any, what: str) -> None:
-    """Refuse an unknown name, and an object that is neither a function nor an Optimizer."""
+    """Refuse an unknown name, and an object other than a function or an Optimizer."""
     if isinstance(part, str | Mapping):
         find(table, part if isinstance(part, str) else str(part.get("name")), what)
     elif not callable(part) and not isinstance(part, Optimizer):

@@ -177,7 +177,7 @@ class Interruption(Callback):
     def _how_to_resume(self) -> str:
         if self.path is None:
             return "nothing was saved, as trainer.enable_checkpointing=false asks"
-        return f"to go on: hrseg fit --resume {self.run}"
+        return f"to continue: hrseg fit --resume {self.run}"
 
 
 class KeptHandler(Callback):

@@ -23,7 +23,7 @@ from hrseg.models import Segmenter
 from hrseg.models.segmenter import network_name
 from hrseg.training.exact_resume import progress_of, purge_events
 from hrseg.training.task import SegmentationTask
-from hrseg.utils.console import note, say
+from hrseg.utils.console import echo, note
 
 _LOOKED_AT = 100  # images whose sizes are compared with the crop
 
@@ -42,7 +42,7 @@ def check_settings(task: SegmentationTask, metadata: Any, checkpoint: Path) -> N
     ):
         if trained is not None and trained != configured:
             raise ConfigError(
-                f"{checkpoint} was trained with {name} {trained}, the config says {configured}.\n"
+                f"{checkpoint} was trained with {name} {trained}, the config has {configured}.\n"
                 "The result would mean nothing: keep to the config of the checkpoint's own run."
             )
 
@@ -56,7 +56,7 @@ def checked_last(config: Config, task: SegmentationTask, trainer: pl.Trainer, ru
     started = to_dict(load_config(run / "config.yaml").optimizer)
     if to_dict(config.optimizer) != started:
         raise ConfigError(
-            f"optimizer: {run} was started with {started}, which its state goes on with.\n"
+            f"optimizer: {run} was started with {started}, which its state needs.\n"
             f"For other settings start a new run, from model.weights={last}"
         )
     epochs, step = progress_of(content, last)
@@ -66,9 +66,9 @@ def checked_last(config: Config, task: SegmentationTask, trainer: pl.Trainer, ru
             f"has finished.\nExpected more than {epochs}. Fix: trainer.max_epochs={epochs + 1}"
         )
     if trainer.max_epochs == epochs:
-        say(
+        echo(
             f"nothing is left to train: the run has finished {epochs} epochs. "
-            "Raise trainer.max_epochs to go on."
+            "Fix: raise trainer.max_epochs to continue."
         )
     if step is not None:
         purge_events(trainer, step)
@@ -120,7 +120,7 @@ def announce_fit(
     images = config.data.batch_size // (trainer.world_size * trainer.accumulate_grad_batches)
     precision, optimizer = str(trainer.precision), config.optimizer.name
     needed = training_bytes(task.model, images, (height, width), precision, optimizer)
-    say(
+    echo(
         f"fit {config.name}: {train} training and {val} validation images of "
         f"{config.data.name}, {data.num_classes} classes, crop {height}x{width}",
         f"{network_name(task.model.architecture)}, {parameters / 1e6:.2f} M parameters, "
@@ -140,7 +140,7 @@ def announce_fit(
         if remark:
             note(remark)
     if config.trainer.get("profiler") in ("simple", "advanced"):
-        say(f"the profile is written to {trainer.default_root_dir}/fit-profile.txt at the end")
+        echo(f"the profile is written to {trainer.default_root_dir}/fit-profile.txt at the end")
 
 
 def _steps(trainer: pl.Trainer, steps: int) -> int:

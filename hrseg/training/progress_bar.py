@@ -10,7 +10,7 @@ from rich import get_console
 from rich.progress import BarColumn, MofNCompleteColumn, ProgressColumn, Task
 from rich.text import Text
 
-from hrseg.utils.console import say
+from hrseg.utils.console import echo
 
 
 class _Stage(ProgressColumn):
@@ -52,7 +52,7 @@ class Progress(RichProgressBar):
             self._shown = self._mark
             self._values = self._current(trainer)
             if not self.refresh_rate and trainer.is_global_zero:
-                say("  ".join(f"{name} {value}" for name, value in self._values.items()))
+                echo("  ".join(f"{name} {value}" for name, value in self._values.items()))
         super().on_train_batch_end(trainer, *args, **kwargs)
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -70,7 +70,7 @@ class Progress(RichProgressBar):
             self.progress.live.transient = True
             self.progress.stop()
         if trainer.is_global_zero:
-            say(
+            echo(
                 f"trained {trainer.global_step - self._first_step} steps in "
                 f"{_clock(self.train_seconds)}, {self._wait_share:.1%} of it waiting for data; "
                 f"validated for {_clock(self.validate_seconds)}"

@@ -60,7 +60,7 @@ class SegmentationTask(EvaluationSteps):
     Args:
         model: the network; an exported file can be scored, not trained.
         class_names: a different name per output channel.
-        palette: an RGB colour per class; empty: colours that are easy to distinguish.
+        palette: an RGB colour per class; empty: easily distinguished colours.
         flip_pairs: ids that swap in a mirrored image (left arm, right arm).
         losses: entries of `hrseg.losses.LOSSES`, with optional `on` (an output) and `weight`; or
             modules or functions (logits (B, K, H, W), mask (B, H, W) int64) -> scalar.
@@ -75,7 +75,8 @@ class SegmentationTask(EvaluationSteps):
         activation_checkpointing: the same training in less memory, with more time.
         compile: compile the network, for training and for evaluation without training.
         on_bad_loss: "stop", or "skip" the step, if the loss of a training step is NaN or infinite.
-        mean, std: of the normalisation, per channel, of images in 0..1.
+        mean: of the normalisation, per channel, of images in 0..1.
+        std: of the normalisation, likewise.
     """
 
     compiled: Outputs | None = None
@@ -143,7 +144,7 @@ class SegmentationTask(EvaluationSteps):
         return logits
 
     def setup(self, stage: str) -> None:
-        # Lightning warns of a hook of the module beside any DataModule; here that is the intention.
+        # Lightning warns of a hook of the module next to any DataModule; here it is intended.
         hook = "You have overridden `on_before_batch_transfer` in `LightningModule` but"
         warnings.filterwarnings("ignore", hook)
 

@@ -9,7 +9,7 @@ from contextlib import contextmanager, suppress
 from io import TextIOWrapper
 from typing import TYPE_CHECKING, Any, TextIO, TypeVar, cast
 
-from hrseg.utils.signals import SIGPIPE, tell
+from hrseg.utils.signals import SIGPIPE, raise_stopped
 from hrseg.utils.text import printable
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-def say(*lines: str) -> None:
+def echo(*lines: str) -> None:
     """Print lines without wrapping, control characters escaped, [brackets] as they are."""
     from rich import get_console
 
@@ -29,7 +29,7 @@ def say(*lines: str) -> None:
 
 def note(text: str) -> None:
     """Print a note: a fact that the user may want to act on."""
-    say(f"note: {text}")
+    echo(f"note: {text}")
 
 
 def progress_bar() -> "Progress":
@@ -58,7 +58,7 @@ def plain_output() -> Iterator[None]:
     """Print warnings as notes of one line, and stop the command when its output is closed."""
     streams, form = (sys.stdout, sys.stderr), warnings.formatwarning
     warnings.formatwarning = lambda message, *_: printable(f"note: {message}\n")
-    with open(os.devnull, "w") as null:  # for a stream that was closed before Python began
+    with open(os.devnull, "w") as null:  # for a stream closed before Python began
         sys.stdout, sys.stderr = (cast(TextIO, _Output(stream or null)) for stream in streams)
         try:
             yield
@@ -95,7 +95,7 @@ class _Output:
                         if os.path.sameopenfile(number, self._stream.fileno()):
                             os.dup2(null.fileno(), number)
             if error.errno == errno.EPIPE:  # the end of a terminal sends SIGHUP instead
-                tell(SIGPIPE)
+                raise_stopped(SIGPIPE)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)

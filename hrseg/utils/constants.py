@@ -2,4 +2,4 @@
 
 __version__ = "0.1.0"
 
-IGNORE_INDEX = 255  # train id of pixels that are neither trained on nor scored
+IGNORE_INDEX = 255  # train id of pixels excluded from training and scores

@@ -21,7 +21,7 @@ def of_training(images: int, crop_size: Sequence[int], last: Path) -> OutOfMemor
 
     `last` is `<run>/checkpoints/last.ckpt`, which may be missing.
     """
-    again = f"\nThen go on: hrseg fit --resume {last.parents[1]}" if last.is_file() else ""
+    again = f"\nThen continue: hrseg fit --resume {last.parents[1]}" if last.is_file() else ""
     return OutOfMemory(
         f"out of memory: {images} crops of {crop_size[0]}x{crop_size[1]} at once on a device.\n"
         "Less is taken by a smaller data.batch_size or data.crop_size, a larger "

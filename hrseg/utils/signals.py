@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-SIGPIPE = 13  # nobody reads the output; Python ignores this signal
+SIGPIPE = 13  # the output is closed; Python ignores this signal
 AGAIN = 1.0  # seconds in which a terminal, torchrun and srun may each pass on the same signal
 
 
@@ -33,7 +33,7 @@ def stop_signals() -> tuple[int, ...]:
     return *always, hangup
 
 
-def tell(signum: int) -> None:
+def raise_stopped(signum: int) -> None:
     """Stop as if a signal had come: call the handler of SIGTERM, if there is one."""
     handler = signal.getsignal(signal.SIGTERM)
     if not callable(handler):

@@ -42,7 +42,9 @@ RATES = {0: 3.0, 1: 4.0, 2: 8.0, 4: 15.0, 6: 20.0, 8: 20.5}
         (2, None, 0.8, "8 samples/s come with data.workers=2"),
     ],
 )  # fmt: skip
-def test_the_verdict_says_whether_training_waits_and_what_helps(workers, wanted, reading, expected):
+def test_the_verdict_states_whether_training_waits_and_the_remedy(
+    workers, wanted, reading, expected
+):
     assert verdict(RATES, workers, wanted, reading) == expected
 
 

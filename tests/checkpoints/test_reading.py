@@ -76,7 +76,7 @@ def test_code_in_a_file_is_refused_and_never_runs(load, form, tmp_path):
     assert not proof.exists()
 
 
-def test_safetensors_carry_what_it_takes_to_predict(tmp_path):
+def test_safetensors_have_the_metadata_for_prediction(tmp_path):
     facts = {"class_names": ["road", "sky"], "protocol": {"scales": [1.0]}}
     state = {"a.weight": torch.randn(3, 4).t(), "b": torch.tensor(3)}
     write_safetensors(tmp_path / "w.safetensors", state, facts)

@@ -100,7 +100,7 @@ def test_validate_reports_each_scale_and_the_fused_result(home, tmp_path, monkey
     assert all(row["miou"] is not None for row in scores["per_scale"].values())
 
 
-def test_resume_goes_on_in_the_same_folder_and_keeps_the_history(
+def test_resume_continues_in_the_same_folder_and_keeps_the_history(
     trained, tmp_path, monkeypatch, capsys
 ):
     monkeypatch.chdir(tmp_path)
@@ -150,13 +150,14 @@ def test_resume_goes_on_in_the_same_folder_and_keeps_the_history(
     assert "last.ckpt is damaged" in capsys.readouterr().err
 
 
-def test_fine_tuning_keeps_the_backbone_and_says_what_was_not_taken(home, tmp_path, capsys):
+def test_fine_tuning_keeps_the_backbone_and_lists_unused_tensors(home, tmp_path, capsys):
     data = tmp_path / "mine"
     for index in range(4):
         image = np.full((40, 56, 3), 60 * index, np.uint8)
         save_image(data / "images" / f"{index}.png", image)
         save_image(data / "masks" / f"{index}.png", image[..., 0] * 0 + index % 2)
     code = main(["fit", "--config", "folder", f"data.root={data}", "data.class_names=[a,b]",
+                 "model.weights=null",
                  f"model.weights={run_of(home)}/checkpoints/best.ckpt",
                  "model.backbone=hrnet_w18_small_v1", "model.freeze_backbone=true",
                  "data.val_fraction=0.5", "data.batch_size=2", "data.crop_size=[32,32]",
@@ -184,7 +185,7 @@ def test_a_fast_dev_run_saves_nothing_and_steps_may_stand_for_epochs(home, tmp_p
     assert main(["fit", *CONFIG, *overrides, "trainer.enable_progress_bar=false"]) == 0
 
 
-def test_the_end_of_training_is_validated_or_said_not_to_be(home, tmp_path, capsys):
+def test_the_end_of_training_is_validated_or_a_note_is_printed(home, tmp_path, capsys):
     overrides = [*fit_overrides(home / "camvid"), f"runs={tmp_path}"]
     assert main(["fit", *CONFIG, *overrides, "trainer.check_val_every_n_epoch=5"]) == 0
     assert (tmp_path / "camvid_w18_small/latest/scores.json").is_file()
@@ -412,7 +413,7 @@ def test_report_adds_the_details_to_the_newest_run_or_to_a_validation(home, caps
     assert main(["report", str(folder), "--images", "1"]) == 0
 
 
-def test_a_report_without_its_data_set_says_so_and_has_the_numbers(home, tmp_path, capsys):
+def test_a_report_without_its_data_set_notes_it_and_has_the_numbers(home, tmp_path, capsys):
     (tmp_path / "empty").mkdir()
     assert main(["report", f"data.root={tmp_path / 'empty'}"]) == 0
     said = capsys.readouterr().out

@@ -18,7 +18,7 @@ def cache(root, *words):
     return main(["data", "cache", "--config", "camvid_w18_small", f"data.root={root}", *words])
 
 
-def test_it_writes_below_the_root_and_says_how_to_use_it(root, capsys):
+def test_it_writes_below_the_root_and_prints_its_use(root, capsys):
     assert cache(root) == 0
     folder = root / ".hrseg_cache"
     printed = capsys.readouterr().out
@@ -28,7 +28,7 @@ def test_it_writes_below_the_root_and_says_how_to_use_it(root, capsys):
     assert "0 of them written now" in capsys.readouterr().out
 
 
-def test_the_config_says_where(root, tmp_path):
+def test_the_config_names_the_device(root, tmp_path):
     assert cache(root, f"data.cache={tmp_path / 'fast'}") == 0
     assert (tmp_path / "fast" / INDEX).is_file()
     assert not (root / ".hrseg_cache").exists()
@@ -36,7 +36,7 @@ def test_the_config_says_where(root, tmp_path):
 
 def test_verify_exits_with_3_on_damage(root, capsys):
     assert cache(root, "--verify") == 2
-    assert "is no cache" in capsys.readouterr().err
+    assert "is not a cache" in capsys.readouterr().err
     assert cache(root) == 0
     assert cache(root, "--verify") == 0
     shard = root / ".hrseg_cache" / "shard-00000.bin"
@@ -49,7 +49,9 @@ def test_verify_exits_with_3_on_damage(root, capsys):
     assert cache(root) == 0 and cache(root, "--verify") == 0
 
 
-def test_a_run_names_its_cache_so_that_it_can_go_on_from_any_folder(root, tmp_path, monkeypatch):
+def test_a_run_has_an_absolute_cache_path_and_continues_from_any_folder(
+    root, tmp_path, monkeypatch
+):
     monkeypatch.chdir(tmp_path)
     assert cache(root, "data.cache=fast") == 0
     fit = ["fit", "--config", "camvid_w18_small", *fit_overrides(root), "trainer.max_epochs=1"]

@@ -64,7 +64,7 @@ def test_an_environment_of_good_releases_has_no_findings(environment, capsys):
 
 
 @pytest.mark.parametrize(("name", "version", "reason"), BAD)
-def test_each_known_bad_release_is_found_in_what_is_installed(
+def test_each_known_bad_release_is_found_among_installed_packages(
     environment, capsys, name, version, reason
 ):
     for info in environment.glob(f"{name.lower().replace('-', '_')}-*.dist-info"):
@@ -77,7 +77,7 @@ def test_each_known_bad_release_is_found_in_what_is_installed(
     assert f"{name.lower().replace('_', '-')} {version}" in line
 
 
-def test_a_version_out_of_bounds_is_told_once_and_a_missing_package_with_its_repair():
+def test_a_version_out_of_bounds_and_a_missing_package_are_reported_once_with_the_fix():
     needs = [Requirement("torch>=2.10"), Requirement("rich>=14"), Requirement("pillow>=12.3")]
     findings = list(check_versions({**GOOD, "torch": "2.4.0", "rich": "13.0"}, needs))
     assert len(findings) == 2
@@ -88,7 +88,7 @@ def test_a_version_out_of_bounds_is_told_once_and_a_missing_package_with_its_rep
     ]
 
 
-def test_two_builds_of_cv2_are_told_apart_and_repaired():
+def test_two_builds_of_cv2_are_recognised_with_the_fix():
     (text,) = check_cv2({**GOOD, "opencv-python": "4.12.0.88"})
     assert "opencv-python 4.12.0.88 and opencv-python-headless 5.0.0.93" in text
     assert "pip uninstall -y opencv-python opencv-python-headless;" in text

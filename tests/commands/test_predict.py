@@ -47,7 +47,7 @@ def files(folder):
     }
 
 
-def test_a_mask_is_what_the_predictor_sees_at_the_size_of_the_image(run, photos, tmp_path):
+def test_a_mask_equals_the_prediction_at_the_size_of_the_image(run, photos, tmp_path):
     assert predict(run, photos, "--out", tmp_path / "out") == 0
     predictor = hrseg.load(run)
     for name in ("0", "1", "2", "deep/3"):
@@ -120,15 +120,15 @@ def test_what_cannot_be_read_is_named_at_the_end_and_stops_nothing(run, photos, 
     (photos / "clip.mp4").write_text("no video")
     assert predict(run, photos, "--out", tmp_path / "out") == 3
     said = capsys.readouterr().out
-    assert f"fault: {photos / '0.png'} is not a readable image" in said
-    assert f"fault: {photos / 'clip.mp4'} is not a readable video" in said
+    assert f"fault: {photos / '0.png'} cannot be read as an image" in said
+    assert f"fault: {photos / 'clip.mp4'} cannot be read as a video" in said
     assert "3 images in" in said and "2 failed" in said
     assert sorted(files(tmp_path / "out" / "masks")) == ["1.png", "2.png", "deep/3.png"]
     manifest = json.loads((tmp_path / "out" / "predict.json").read_text())
     assert sorted(manifest["faults"]) == [str(photos / "0.png"), str(photos / "clip.mp4")]
 
 
-def test_resume_makes_what_is_missing_and_leaves_the_rest(run, photos, tmp_path, capsys):
+def test_resume_makes_missing_files_and_leaves_the_others(run, photos, tmp_path, capsys):
     out = tmp_path / "out"
     arguments = [photos, "--out", out, "--polygons"]
     assert predict(run, *arguments) == 0
@@ -178,7 +178,7 @@ def test_the_protocol_can_be_changed(run, photos, tmp_path, capsys):
         (["photos", "--device", "gpu"], "device 'gpu'"),
         (["photos", "--tile", "500"], "Tiles of 500 with an overlap of 96 pixels are invalid"),
         (["photos", "--tiles", "3"], "unknown option --tiles"),
-        (["photos", "--config", "cityscapes_w48"], "contains its own model metadata"),
+        (["photos", "--config", "cityscapes_w48"], "has its own metadata"),
     ],
 )
 def test_a_mistake_is_answered_before_anything_is_written(
@@ -192,7 +192,7 @@ def test_a_mistake_is_answered_before_anything_is_written(
     assert not (tmp_path / "out").exists()
 
 
-def test_published_weights_are_predicted_by_the_config_that_says_what_they_are(
+def test_published_weights_are_predicted_with_the_config_that_describes_them(
     photos, tmp_path, capsys
 ):
     torch.save(official_weights("w18_small_v1"), tmp_path / "hrnet_w18_small_v1_cs.pth")
@@ -207,7 +207,7 @@ def test_published_weights_are_predicted_by_the_config_that_says_what_they_are(
         assert mask.getpalette()[:3] == [128, 64, 128]  # Cityscapes' road
     assert main([*command, "--config", "cityscapes_w48"]) == 2
     assert main(["predict", str(photos), "--config", "cityscapes_w48"]) == 2
-    assert "name those as well" in capsys.readouterr().err
+    assert "--checkpoint is missing" in capsys.readouterr().err
 
 
 def sums(folder):

@@ -32,7 +32,7 @@ def official(tmp_path):
     return path
 
 
-def test_inspect_says_what_an_official_file_is(official, capsys):
+def test_inspect_describes_an_official_file(official, capsys):
     assert main(["weights", "inspect", str(official)]) == 0
     text = said(capsys)
     assert "an official file: HRNetV2-W18-small-v1 with 19 classes" in text
@@ -51,7 +51,7 @@ def test_inspect_says_what_an_official_file_is(official, capsys):
         ("nan.pth", SMALL | {"bn1.bias": torch.full((64,), torch.nan)}, "1 tensors are not finite"),
     ],
 )
-def test_inspect_tells_families_heads_and_damage(name, state, expected, tmp_path, capsys):
+def test_inspect_prints_family_head_and_damage(name, state, expected, tmp_path, capsys):
     torch.save(state, tmp_path / name)
     assert main(["weights", "inspect", str(tmp_path / name)]) == 0
     assert expected in said(capsys)
@@ -136,7 +136,7 @@ def test_what_torch_04_wrote_is_not_read_by_its_rule_twice(tmp_path, capsys):
     hrseg.load_weights(once, file)
     assert equal(once.state_dict(), twice.state_dict())
     assert main([*command, "--out", str(tmp_path / "w_Torch04.pth")]) == 2
-    assert "Name it without torch04" in said(capsys)
+    assert "Fix: a name without torch04" in said(capsys)
 
 
 @pytest.mark.parametrize("meta", [{"CLASSES": ("road", "sky")},
@@ -166,7 +166,7 @@ def test_an_exported_file_is_no_weights_to_convert(tmp_path, capsys):
     assert "is exported: convert the checkpoint" in said(capsys)
 
 
-def test_a_disk_without_room_is_said(official, monkeypatch, capsys):
+def test_a_full_disk_is_reported(official, monkeypatch, capsys):
     def full(*arguments):
         raise RuntimeError("[enforce fail at inline_container.cc:672] . unexpected pos 1 vs 0")
 

@@ -45,7 +45,7 @@ def parameters(function):
         ("schedule", SCHEDULES, {"name"}, {"optimizer", "steps"}),
     ],
 )
-def test_options_and_defaults_are_those_of_what_the_name_builds(section, table, ours, given):
+def test_options_and_defaults_are_those_of_the_named_part(section, table, ours, given):
     assert set(PARTS[section]) == set(table)
     for name, model in PARTS[section].items():
         defaults = parameters(table[name])

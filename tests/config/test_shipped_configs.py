@@ -7,6 +7,7 @@ from typing import NamedTuple
 import pytest
 import torch
 
+from hrseg.checkpoints.published import start_of
 from hrseg.cli import main
 from hrseg.config.loader import load_config, shipped_configs
 from tests.trees import (
@@ -16,6 +17,7 @@ from tests.trees import (
     make_lip,
     make_pascal_context,
 )
+from tests.weight_files import imagenet_file
 
 
 class Published(NamedTuple):
@@ -112,7 +114,7 @@ def test_two_machines_train_the_recipe_with_a_batch_and_an_lr_of_twice_the_size(
 
 
 @pytest.mark.parametrize("name", RECIPES)
-def test_a_recipe_says_which_branch_it_follows_and_what_to_expect(name):
+def test_a_recipe_states_its_branch_and_the_expected_score(name):
     text = shipped_configs()[name].read_text()
     first = text.splitlines()[1]
     assert re.match(r"# Authors' branch (pytorch-v1.1|HRNet-OCR|master)\b", first)
@@ -132,9 +134,9 @@ SMALL = [
     "data.base_size=96",
     "inference.window=[]",
     "inference.stride=[]",
-    "model.backbone=hrnet_w18_small_v1",
     "prediction_images=0",
 ]
+SMALL_BACKBONE = "model.backbone=hrnet_w18_small_v1"
 TREES = {
     "cityscapes_w48": make_cityscapes,
     "pascal_context_60_w48_480": make_pascal_context,
@@ -145,16 +147,44 @@ TREES = {
 }
 
 
-@pytest.mark.parametrize("name", TREES)
-def test_a_recipe_of_each_data_set_trains_and_validates(name, tmp_path, capsys):
-    TREES[name](tmp_path / "data")
-    command = ["fit", "--config", name, f"data.root={tmp_path / 'data'}", "data.batch_size=1",
+def fast_dev_run(name, folder, *pairs):
+    """Try one step of everything in a recipe, on a generated tree."""
+    start = next(tree for tree in TREES if tree.split("_w")[0][:14] == name.split("_w")[0][:14])
+    TREES[start](folder / "data")
+    command = ["fit", "--config", name, f"data.root={folder / 'data'}", "data.batch_size=1",
                "trainer.devices=1", "trainer.accelerator=cpu", "trainer.precision=32",
-               "trainer.fast_dev_run=true", "data.workers=0", f"runs={tmp_path}"]  # fmt: skip
-    assert main([*command, *SMALL]) == 0
+               "trainer.fast_dev_run=true", "data.workers=0", f"runs={folder}"]  # fmt: skip
+    return main([*command, *SMALL, *pairs])
+
+
+@pytest.mark.parametrize("name", TREES)
+def test_a_recipe_of_each_data_set_trains_and_validates(name, hub, tmp_path, capsys):
+    hub.repos["timm/hrnet_w18_small.ms_in1k"]["model.safetensors"] = imagenet_file("w18_small_v1")
+    assert fast_dev_run(name, tmp_path, SMALL_BACKBONE) == 0
     out = capsys.readouterr().out
-    assert "hrnetv2_w48_imagenet.pth, is not there; random ones take its place" in out
-    assert "mIoU" in out
+    assert "weights timm/hrnet_w18_small.ms_in1k (53 MB, licence MIT; cache" in out
+    assert "taken from a timm classification" in out and "mIoU" in out
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [*RECIPES, "cityscapes_w48_2nodes"])
+def test_every_recipe_starts_from_its_imagenet_file(name, hub, tmp_path, capsys):
+    config = load_config(name)
+    if config.model.weights != "imagenet":
+        pytest.skip("it continues from another recipe")
+    start = start_of("imagenet", config.model.backbone.name)
+    variant = start.backbone.removeprefix("hrnet_")
+    hub.repos[start.repository]["model.safetensors"] = imagenet_file(variant)
+    assert main(["fit", "--config", name, "--print-config"]) == 0
+    assert hub.requests == []
+    assert fast_dev_run(name, tmp_path, "trainer.num_nodes=1") == 0
+    assert f"weights {start.repository}" in capsys.readouterr().out
+
+
+def test_a_fast_dev_run_does_without_the_weights_if_there_is_no_connection(hub, tmp_path, capsys):
+    hub.close()
+    assert fast_dev_run("cityscapes_w48", tmp_path, SMALL_BACKBONE) == 0
+    assert "model.weights=imagenet is not available; random" in capsys.readouterr().out
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="the GPUs that the recipe asks for")
@@ -169,21 +199,24 @@ def test_devices_that_are_not_there_are_answered_with_what_to_say(tmp_path, caps
     assert not list(tmp_path.glob("runs/*/*"))
 
 
-def test_missing_weights_stop_a_training(tmp_path, capsys):
+def test_missing_weights_stop_a_training(hub, tmp_path, capsys):
+    hub.close()
     make_cityscapes(tmp_path)
     root, runs = f"data.root={tmp_path}", f"runs={tmp_path}/runs"
     command = ["fit", "--config", "cityscapes_w48", root, runs]
     assert main(command) == 2
-    assert "model.weights: no file" in capsys.readouterr().err
+    out, error = capsys.readouterr()
+    assert out == "" and len(error.splitlines()) == 4 and "model.weights=null" in error
     assert main([*command, "trainer.fast_dev_run=true", "model.weights=x.pth"]) == 2
+    assert "model.weights: no file" in capsys.readouterr().err
     assert not (tmp_path / "runs").exists()
 
 
 def test_an_epoch_scores_as_validate_does_by_the_same_protocol(tmp_path):
     make_lip(tmp_path / "data")
     pairs = [f"data.root={tmp_path / 'data'}", "data.workers=0", f"runs={tmp_path}", *SMALL,
-             "inference.resize=[64,48]", "trainer.precision=bf16-mixed", "trainer.devices=1",
-             "trainer.accelerator=cpu"]  # fmt: skip
+             "inference.resize=[64,48]", SMALL_BACKBONE, "trainer.precision=bf16-mixed",
+             "trainer.devices=1", "trainer.accelerator=cpu"]  # fmt: skip
     alone = ["data.batch_size=1", "model.weights=null", "loggers=[]", "trainer.max_epochs=1"]
     assert main(["fit", "--config", "lip_w48", *alone, *pairs]) == 0
     assert main(["validate", "--config", "lip_w48", *pairs]) == 0

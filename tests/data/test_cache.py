@@ -54,7 +54,7 @@ def test_a_damaged_index_is_named(tmp_path, line):
     with pytest.raises(DataError, match="line 2: damaged"):
         Cache(folder, root, READER)
     (folder / INDEX).write_text(line + "\n")
-    with pytest.raises(ConfigError, match="no index of a cache of this version"):
+    with pytest.raises(ConfigError, match="not an index of a cache of this hrseg"):
         Cache(folder, root, READER)
 
 
@@ -78,7 +78,7 @@ def test_the_data_module_trains_from_the_cache_and_refuses_a_stale_one(tmp_path)
     def data(cache=None, workers=0):
         return Folder(str(root), **names, crop_size=(32, 32), cache=cache, workers=workers)
 
-    with pytest.raises(ConfigError, match="no cache of decoded images"):
+    with pytest.raises(ConfigError, match="not a cache of decoded images"):
         data(str(tmp_path / "cache")).setup("fit")
     plain = data()
     plain.setup("fit")

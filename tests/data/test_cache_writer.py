@@ -47,7 +47,7 @@ def test_masks_that_were_read_otherwise_are_refused(tmp_path):
         write_cache(tmp_path / "new", root, files, lambda path: None)
 
 
-def test_a_file_that_cannot_be_read_is_named_and_what_is_done_stays(tmp_path):
+def test_an_unreadable_file_is_named_and_finished_work_stays(tmp_path):
     files = pairs(tmp_path / "data")
     files[3][0].write_bytes(files[3][0].read_bytes()[:-40])
     with pytest.raises(DataError, match=r"3\.png"):
@@ -94,7 +94,7 @@ def test_a_second_writer_is_refused(tmp_path):
         write_cache(tmp_path / "cache", tmp_path / "data", files, READER)
 
 
-def test_a_writer_that_is_killed_at_any_moment_can_go_on(tmp_path):
+def test_a_writer_killed_at_any_moment_can_continue(tmp_path):
     files = pairs(tmp_path / "data", 40)
     folder = tmp_path / "cache"
     code = textwrap.dedent("""

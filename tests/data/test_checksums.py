@@ -64,6 +64,6 @@ def test_a_damaged_line_is_named(root, line):
         Manifest.read(root / NAME, root)
 
 
-def test_a_manifest_that_is_not_there_says_what_makes_it(root):
+def test_a_missing_manifest_is_answered_with_the_command_for_it(root):
     with pytest.raises(ConfigError, match="hrseg data check --hash"):
         Manifest.read(root / "none", root)

@@ -76,7 +76,7 @@ def test_samples_do_not_depend_on_the_number_of_workers(root, context):
     assert same(list(loader), epoch(made(root), 3))
 
 
-def test_one_sample_of_one_epoch_can_be_made_alone(root):
+def test_one_sample_of_one_epoch_can_be_made_separately(root):
     data = made(root)
     batch = epoch(data, 5)[1]
     index = data.train_dataset.names.index(batch["name"][0])
@@ -92,7 +92,7 @@ def test_batch_size_is_global_and_divisible(root):
         data.train_dataloader()
 
 
-def test_fewer_images_than_a_batch_are_said_before_training(root):
+def test_fewer_images_than_a_batch_are_refused_before_training(root):
     data = CamVid(str(root), batch_size=8, **SMALL)
     with pytest.raises(ConfigError, match=r"7 training images .* one batch of 8.[\s\S]*to 7"):
         data.check()

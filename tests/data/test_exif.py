@@ -75,9 +75,7 @@ def test_jpegs_and_16_bit_images_are_turned_too(tmp_path):
     [(3, STORED, "1 images turned upright"), (6, STORED, "1 images used as stored"),
      (6, np.rot90(STORED), "1 images turned upright"), (1, STORED, "")],
 )  # fmt: skip
-def test_the_check_before_training_says_once_what_is_done(
-    tmp_path, orientation, mask, words, recwarn
-):
+def test_the_check_before_training_is_printed_once(tmp_path, orientation, mask, words, recwarn):
     ids = (mask[..., 0] % 3).astype(np.uint8)
     pair = tagged(tmp_path / "i.png", orientation), save_image(tmp_path / "m.png", ids)
     check_files(SegmentationDataset([pair], READ))

@@ -49,7 +49,7 @@ NO_IMAGES = {
 
 
 @pytest.mark.parametrize("kind", NO_IMAGES)
-def test_what_is_no_image_is_named_with_its_fault(tmp_path, kind):
+def test_files_that_are_not_images_are_named_with_the_fault(tmp_path, kind):
     write, words = NO_IMAGES[kind]
     write(tmp_path / "a.png")
     for reader in DECODERS:

@@ -39,7 +39,7 @@ def test_grey_palette_and_alpha_images_become_rgb(tmp_path):
     assert read_image(palette)[0, 0].tolist() == [200, 10, 10]
 
 
-def test_16_bit_image_is_scaled_and_said(tmp_path):
+def test_a_16_bit_image_is_scaled_with_a_note(tmp_path):
     deep = np.array([[0, 257, 65535]], np.uint16)
     cv2.imwrite(str(tmp_path / "a.png"), deep)
     with pytest.warns(UserWarning, match="16-bit"):
@@ -119,7 +119,7 @@ def test_id_map_out_of_range_is_refused(id_map):
 
 
 @given(st.dictionaries(st.integers(0, 255), st.integers(0, 4) | st.just(255)))
-def test_table_maps_exactly_what_the_id_map_says(id_map):
+def test_the_table_maps_exactly_the_ids_of_the_id_map(id_map):
     table = id_table(5, id_map)
     assert {raw: int(train) for raw, train in enumerate(table) if train >= 0} == id_map
 

@@ -140,7 +140,7 @@ def test_an_official_list_may_start_at_the_root_or_at_a_folder(benchmark):
         ("\n", "lists no images"),
     ],
 )
-def test_what_is_wrong_in_an_official_list_is_named(benchmark, text, message):
+def test_faults_of_an_official_list_are_named(benchmark, text, message):
     with pytest.raises(DataError, match=message):
         read_official(benchmark, text)
 

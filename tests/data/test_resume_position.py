@@ -71,7 +71,7 @@ def test_a_training_resumes_with_the_sample_after_the_last(
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")
-def test_amid_an_epoch_another_batch_size_is_refused(tmp_path):
+def test_another_batch_size_within_an_epoch_is_refused(tmp_path):
     root = make_camvid(tmp_path / "camvid", train=8, val=1)
     with pytest.raises(InterruptedError):
         train(root, tmp_path, Watch(stop_after=-2), workers=0)

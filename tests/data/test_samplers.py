@@ -71,7 +71,7 @@ def test_global_batches_hold_the_same_samples_for_any_number_of_processes(world,
     assert together == alone
 
 
-def test_a_resumed_epoch_begins_after_what_is_done_and_later_ones_are_whole():
+def test_a_resumed_epoch_begins_after_finished_batches_and_later_ones_are_complete():
     whole, resumed = (TrainSampler(range(20), 2, 1, 3, 4) for _ in range(2))
     resumed.resume(6, 4)
     for epoch in (6, 6, 7):

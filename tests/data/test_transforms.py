@@ -135,7 +135,7 @@ def test_a_wanted_class_that_the_mask_does_not_hold_is_an_error():
 
 
 @pytest.mark.parametrize("photometric", [0.0, 1.0])
-def test_a_sample_depends_on_its_seeds_alone(photometric):
+def test_a_sample_depends_only_on_its_seeds(photometric):
     transform = TrainTransform((64, 64), photometric=photometric)
     first = {
         key: transform(IMAGE, MASK, key) for key in [(1, 0, 0), (1, 0, 1), (1, 1, 0), (2, 0, 0)]

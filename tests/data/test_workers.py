@@ -112,7 +112,7 @@ def test_slow_samples_are_no_hanging_worker_however_many_make_a_batch():
     assert len(list(made(deeds, patience=1, batch_size=6))) == 2
 
 
-def test_workers_that_are_stopped_with_their_batches_ready_hold_up_nobody():
+def test_stopped_workers_with_ready_batches_do_not_block():
     before = children()
     batches = iter(made(patience=0.5))
     time.sleep(0.5)  # the batches are in the queue, their memory is still to be fetched

@@ -42,7 +42,7 @@ def exported(checkpoint, tmp_path_factory):
 
 
 @pytest.mark.parametrize("name", ["w.onnx", "w.xml"])
-def test_a_file_predicts_what_its_checkpoint_predicts(name, exported, checkpoint, images):
+def test_a_file_predicts_as_its_checkpoint(name, exported, checkpoint, images):
     theirs, ours = hrseg.load(exported / name), hrseg.load(checkpoint)
     assert theirs.class_names == NAMES and theirs.palette == ours.palette
     pairs = [(ours, theirs)]
@@ -54,13 +54,15 @@ def test_a_file_predicts_what_its_checkpoint_predicts(name, exported, checkpoint
         np.testing.assert_allclose(got.scores, expected.scores, rtol=1e-3, atol=1e-4)
 
 
-def test_openvino_computes_in_bf16_and_what_a_file_cannot_is_refused(exported, checkpoint, images):
+def test_openvino_computes_in_bf16_and_unsupported_settings_are_refused(
+    exported, checkpoint, images
+):
     close = hrseg.load(exported / "w.xml", precision="bf16").predict(images[0])
     exact = hrseg.load(checkpoint).predict(images[0])
     assert (close.mask == exact.mask).mean() > 0.95
     with pytest.raises(ConfigError, match="ONNX Runtime has no bf16 on the CPU"):
         hrseg.load(exported / "w.onnx", precision="bf16")
-    with pytest.raises(ConfigError, match="runs on the CPU only, not on 'cuda'"):
+    with pytest.raises(ConfigError, match="runs only on the CPU, not on 'cuda'"):
         hrseg.load(exported / "w.onnx", device="cuda")
     with pytest.raises(ConfigError, match="exported already"):
         export(hrseg.load(exported / "w.onnx"), exported / "x.onnx", Form("onnx"))
@@ -128,14 +130,14 @@ def test_a_failed_proof_leaves_what_stood_there(checkpoint, tmp_path, monkeypatc
     assert [path.name for path in tmp_path.iterdir()] == ["w.safetensors"]
 
 
-def test_the_command_names_mistakes_and_what_it_wrote(checkpoint, tmp_path, capsys, monkeypatch):
+def test_the_command_names_mistakes_and_its_files(checkpoint, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for words, message in (
         ("--format safetensors --out w.pt", "ends with .safetensors"),
         ("--format safetensors --argmax", ""),
         ("--int8", "needs the data"),
         ("--argmax --head-resolution", ""),
-        ("data.root=/data", "lies in no run folder"),
+        ("data.root=/data", "is not in a run folder"),
     ):
         assert main(["export", str(checkpoint), *words.split()]) == 2
         assert message in capsys.readouterr().err
@@ -143,7 +145,7 @@ def test_the_command_names_mistakes_and_what_it_wrote(checkpoint, tmp_path, caps
     assert main(command) == 0
     assert "exported: w.safetensors" in capsys.readouterr().out
     assert main([*command, "--config", "synthetic_tiny", f"data.root={tmp_path / 'scenes'}"]) == 2
-    assert "its images say nothing of this model" in capsys.readouterr().err
+    assert "its images do not test this model" in capsys.readouterr().err
 
 
 @pytest.mark.slow

@@ -15,7 +15,7 @@ from tests.faults import training as train
 from tests.faults.training import Blow
 
 SOON = 10.0  # seconds
-RESUME = "to go on: hrseg fit --resume"
+RESUME = "to continue: hrseg fit --resume"
 HALF_WRITTEN = (".partial-*", ".masks", ".metrics.csv")
 
 

@@ -10,7 +10,9 @@ from tests.hostile import FILE_NAMES, MARKUP, SCRIPT, table, write
 from tests.hostile.pictures import png
 
 CHECK = ("data", "check", "--config", "{folder}", "--workers", "0", "data.root={given}")
-FIT = ("fit", "--config", "{folder}", "data.root={given}", "runs=out/runs")
+FIT = (
+    "fit", "--config", "{folder}", "data.root={given}", "runs=out/runs", "model.weights=null"
+)  # fmt: skip
 DATA = (CHECK, ("init", "{given}", "--out", "out/c.yaml"), FIT)
 SPLITS = ("data.train_split=list.txt", "data.val_split=list.txt")
 

@@ -92,7 +92,7 @@ def test_unsupported_bands_and_files_that_refer_to_other_files_are_refused(tmp_p
     secret = write_tiff(tmp_path / "secret.tif", pixels())
     for text in ("hello", OUTSIDE.replace("OUTSIDE/secret.png", str(secret))):
         (tmp_path / "b.tif").write_text(text)
-        with pytest.raises(DataError, match=r"b.tif is not a readable TIFF, PNG or JPEG"):
+        with pytest.raises(DataError, match=r"b.tif cannot be read as TIFF, PNG or JPEG"):
             BigImage(tmp_path / "b.tif")
 
 

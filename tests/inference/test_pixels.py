@@ -65,13 +65,13 @@ def test_only_the_first_of_several_pages_is_read(tmp_path):
 
 def test_errors_contain_the_path_of_unreadable_and_missing_images(tmp_path):
     (tmp_path / "text.png").write_text("hello")
-    with pytest.raises(DataError, match=r"text.png is not a readable image"):
+    with pytest.raises(DataError, match=r"text.png cannot be read as an image"):
         read_pixels(tmp_path / "text.png")
     with pytest.raises(DataError, match=r"none.png: no such file"):
         read_pixels(tmp_path / "none.png")
     path = save_image(tmp_path / "cut.png", picture((64, 64)))
     path.write_bytes(path.read_bytes()[:5000])
-    with pytest.raises(DataError, match=r"cut.png is not a readable image"):
+    with pytest.raises(DataError, match=r"cut.png cannot be read as an image"):
         read_pixels(path)
     path = save_image(tmp_path / "f.tif", np.zeros((4, 4), np.float32))
     with pytest.raises(DataError, match=r"f.tif: The image has .* mode F.\nExpected: 8 or 16 bits"):

@@ -55,6 +55,6 @@ def test_a_truncated_video_is_predicted_up_to_the_first_unreadable_frame(tmp_pat
 
 def test_a_file_that_is_not_a_video_raises_an_error_and_leaves_no_output(tmp_path):
     (tmp_path / "text.mp4").write_text("hello")
-    with pytest.raises(DataError, match=r"text.mp4 is not a readable video"):
+    with pytest.raises(DataError, match=r"text.mp4 cannot be read as a video"):
         predict_video(Brightness(), tmp_path / "text.mp4", tmp_path / "out" / "text.mp4")
     assert not (tmp_path / "out" / "text.mp4").exists()

@@ -33,7 +33,7 @@ def test_values_are_those_of_the_authors_code(name):
 @pytest.mark.parametrize(
     ("threshold", "min_kept", "kept"), [(0.7, 1, [0.2, 0.5]), (0.1, 3, [0.2, 0.5, 0.8])]
 )
-def test_ohem_keeps_what_is_below_the_threshold_and_at_least_min_kept(threshold, min_kept, kept):
+def test_ohem_keeps_pixels_below_the_threshold_and_at_least_min_kept(threshold, min_kept, kept):
     logits, mask = logits_of([0.95, 0.5, 0.8, 0.2]), torch.zeros(1, 1, 4, dtype=torch.uint8)
     loss = OHEM(threshold=threshold, min_kept=min_kept)(logits, mask).item()
     assert loss == pytest.approx(-sum(map(math.log, kept)) / len(kept))

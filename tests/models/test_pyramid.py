@@ -62,7 +62,7 @@ def test_every_parameter_has_a_gradient(output):
     assert [name for name, p in backbone.named_parameters() if p.grad is None] == []
 
 
-def test_torchvision_trains_on_the_pyramid_as_it_is():
+def test_torchvision_trains_on_the_pyramid():
     try:  # it imports only beside the torch that it was built for
         from torchvision.models import detection
     except (ImportError, RuntimeError) as error:

@@ -142,7 +142,7 @@ def test_two_sources_are_compared_and_nothing_is_written(voc, tmp_path):
     root, labels = voc
     detail = write_detail(tmp_path / "merged.json", labels)
     labels["2008_000001"][:2, :5] = np.where(labels["2008_000001"][:2, :5] == 2, 9, 2)
-    # 7 is none of the 59 classes and background in the masks, as 0 is.
+    # 7 is None of the 59 classes and background in the masks, as 0 is.
     labels["2008_000003"][labels["2008_000003"] == 0] = 7
     mats = write_mats(tmp_path / "trainval", labels)
     (root / "ImageSets/Main/val.txt").write_text("2008_000003\n2008_000004\n")

@@ -56,7 +56,7 @@ def test_names_are_optional_and_integer_types_do_not_matter(kind, tmp_path):
     assert task.scores["images"] == 4
 
 
-def test_a_batch_of_several_images_is_scored_as_each_alone(tmp_path):
+def test_a_batch_of_several_images_has_the_scores_of_single_images(tmp_path):
     task, results = tiny_task(), []
     for size in (1, 3):
         silent_trainer(tmp_path).validate(task, DataLoader(noise(5), size), verbose=False)

@@ -137,7 +137,7 @@ def test_the_new_file_is_on_the_disk_before_a_name_changes_and_the_old_one_goes_
     assert order == ["sync file", "last.ckpt", "last.previous.ckpt", "sync folder"]
 
 
-def test_what_a_killed_process_left_is_swept_away(tmp_path):
+def test_files_of_a_killed_process_are_removed(tmp_path):
     left = tmp_path / f"{PARTIAL}best.ckpt"
     left.write_bytes(b"half")
     saved(tmp_path / "last.ckpt", 0)

@@ -42,7 +42,7 @@ def test_one_device_and_other_strategies_are_passed_on_as_they_are():
 
 @pytest.mark.parametrize("output", ["v1", "v2"])
 @pytest.mark.parametrize("head", ["fcn", "ocr"])
-def test_every_parameter_gets_a_gradient_so_that_none_is_waited_for(head, output):
+def test_every_parameter_gets_a_gradient(head, output):
     model = hrseg.create_model("hrnet_w18_small_v1", head=head, num_classes=3, output=output)
     model.outputs(torch.randn(2, 3, 64, 64))["out"].sum().backward()
     assert [name for name, weight in model.named_parameters() if weight.grad is None] == []

@@ -165,7 +165,7 @@ def test_a_checkpoint_of_weights_cannot_be_resumed(tmp_path):
         progress_of({"state_dict": {}}, tmp_path / "last.ckpt")
 
 
-def test_another_number_of_processes_is_said(root, tmp_path, capsys):
+def test_another_number_of_processes_is_noted(root, tmp_path, capsys):
     drawn(root, tmp_path, save_at=3)
     content = torch.load(tmp_path / "state.ckpt", weights_only=True)
     content["resume"]["random"] *= 2
@@ -175,7 +175,7 @@ def test_another_number_of_processes_is_said(root, tmp_path, capsys):
 
 
 @pytest.mark.slow
-def test_two_processes_go_on_exactly(tmp_path):
+def test_two_processes_resume_exactly(tmp_path):
     train.prepare(tmp_path)
     words = ["trainer.devices=2", "data.batch_size=4", *KINDS["dropout"]]
 

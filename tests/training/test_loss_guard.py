@@ -67,7 +67,7 @@ def test_stop_leaves_the_weights_of_the_step_before_and_keeps_the_batch(tmp_path
     assert np.array_equal(picture, images_of()[2]["image"].permute(1, 2, 0))
 
 
-def test_skip_goes_on_as_if_the_batch_had_not_been_there(tmp_path, capsys):
+def test_skip_continues_as_without_the_batch(tmp_path, capsys):
     module, harm = tiny_task(on_bad_loss="skip", schedule={"name": "poly", "power": 0.0}), Harm(1)
     fit(module, tmp_path, harm)
     # Weights and batch norm statistics alike.
@@ -75,7 +75,7 @@ def test_skip_goes_on_as_if_the_batch_had_not_been_there(tmp_path, capsys):
     assert not same(harm.before[2], harm.before[3])
     said = capsys.readouterr().out
     assert "the loss is nan at step 1 (images: 1.png): skipped; the batch is kept" in said
-    assert "skipped, without a finite loss: 1\n" in said
+    assert "skipped steps of this epoch, without a finite loss: 1\n" in said
 
 
 def test_with_accumulation_the_step_of_a_bad_batch_is_left_out(tmp_path):

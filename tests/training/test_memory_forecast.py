@@ -40,7 +40,7 @@ def test_the_forecast_is_within_a_fifth_of_what_was_measured(
             assert 0.8 < said / mib < 1.2
 
 
-def test_too_little_memory_is_said_with_what_takes_less():
+def test_too_little_memory_is_reported_with_settings_that_need_less():
     assert forecast(3 * GIB, 8 * GIB) == "about 3.0 GiB needed, 8.0 GiB free"
     assert "too little" in forecast(9 * GIB, 8 * GIB)
     assert "data.batch_size" in forecast(9 * GIB, 8 * GIB)

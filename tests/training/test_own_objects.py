@@ -112,7 +112,7 @@ def test_optimizers_and_schedules_are_functions_or_objects(tmp_path):
     assert fit(task, tmp_path).optimizers == [task.optimizer_spec]
 
 
-def test_a_task_is_loaded_from_its_checkpoint_alone(tmp_path):
+def test_a_task_is_loaded_from_only_its_checkpoint(tmp_path):
     protocol = hrseg.Protocol(flip=True)
     task = tiny_task(["a", "b"], palette=[(1, 2, 3), (4, 5, 6)], protocol=protocol, std=(1, 1, 1))
     fit(task, tmp_path).save_checkpoint(tmp_path / "a.ckpt")
@@ -142,7 +142,7 @@ def other_head():
     ("make", "parts"),
     [(own_segmenter, "backbone Stride4, head Head"), (other_head, "head Head")],
 )
-def test_own_parts_are_trained_and_their_checkpoint_says_so(make, parts, tmp_path):
+def test_own_parts_are_trained_and_recorded_in_the_checkpoint(make, parts, tmp_path):
     trainer = fit(hrseg.SegmentationTask(make(), ["a", "b"]), tmp_path)
     path = tmp_path / "a.ckpt"
     with pytest.warns(UserWarning, match=f"create_model does not build this network .{parts}"):
@@ -163,6 +163,6 @@ def test_a_built_network_has_no_replaced_parts(tmp_path):
     assert "replaced" not in torch.load(tmp_path / "a.ckpt", weights_only=True)["hrseg"]
 
 
-def test_a_plain_network_is_refused_with_what_it_lacks():
+def test_a_plain_network_is_refused_with_its_missing_parts():
     with pytest.raises(ConfigError, match=r"Conv2d has no outputs and no upsample.\nExpected: hrs"):
         hrseg.SegmentationTask(nn.Conv2d(3, 2, 1), ["a", "b"])

@@ -37,7 +37,7 @@ def test_what_cannot_be_asked_computes_in_float32(monkeypatch):
     assert choose_precision("cpu", 2).precision == "32"
 
 
-def test_what_was_chosen_is_said_and_kept_for_resuming(tmp_path, monkeypatch, capsys):
+def test_the_choice_is_printed_and_stored_for_resume(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(devices, "bf16_speedup", lambda: 2.1)
     make_camvid(tmp_path / "camvid")
     overrides = [*fit_overrides(tmp_path / "camvid"), f"runs={tmp_path}/runs"]

@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader
 
 from hrseg.training import preemption
 from hrseg.training.preemption import Interruption, KeptHandler
-from hrseg.utils.signals import SIGPIPE, Stopped, stop_signals, tell
+from hrseg.utils.signals import SIGPIPE, Stopped, raise_stopped, stop_signals
 from tests.conftest import silent_trainer
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
@@ -78,7 +78,7 @@ def saved(run):
 def test_the_batch_is_finished_and_saved(step, signum, tmp_path):
     """After the last batch of an epoch without its validation."""
     before = [signal.getsignal(number) for number in stop_signals()]
-    send = tell if signum == SIGPIPE else partial(os.kill, os.getpid())
+    send = raise_stopped if signum == SIGPIPE else partial(os.kill, os.getpid())
     module = Plain(lambda name, count: send(signum) if (name, count) == ("train", step) else None)
     with pytest.raises(Stopped) as stop:
         fit(tmp_path, module)
@@ -87,7 +87,7 @@ def test_the_batch_is_finished_and_saved(step, signum, tmp_path):
     assert stop.value.exit_code == 128 + signum
     name = signal.Signals(signum).name
     assert str(stop.value) == (
-        f"stopped by {name} after step {step}; to go on: hrseg fit --resume {tmp_path}"
+        f"stopped by {name} after step {step}; to continue: hrseg fit --resume {tmp_path}"
     )
     assert [signal.getsignal(number) for number in stop_signals()] == before
 
@@ -111,7 +111,7 @@ def test_a_validation_ends_at_once_since_the_state_of_before_is_saved(tmp_path):
 @pytest.mark.parametrize(
     ("minutes", "steps"), [(1e-9, [0, 1, 2, 3]), (5, [None] * 4), (0, [None] * 4)]
 )
-def test_amid_an_epoch_it_saves_after_so_many_minutes(minutes, steps, tmp_path):
+def test_it_saves_within_an_epoch_after_some_minutes(minutes, steps, tmp_path):
     seen = []
     module = Plain(lambda name, count: seen.append(saved(tmp_path)))
     fit(tmp_path, module, minutes, limit_train_batches=4, max_epochs=1, limit_val_batches=0)
@@ -134,7 +134,7 @@ def test_a_second_signal_ends_the_batch_too(tmp_path, monkeypatch):
     assert (module.trained, saved(tmp_path), stop.value.exit_code) == (3, None, 130)
 
 
-def test_a_training_without_checkpoints_says_that_nothing_was_saved(tmp_path):
+def test_a_training_without_checkpoints_notes_that_nothing_was_saved(tmp_path):
     with pytest.raises(Stopped, match="nothing was saved"):
         fit(tmp_path, Plain(strike("train", 2)), save=False)
     assert not list(tmp_path.iterdir())

@@ -13,7 +13,7 @@ from tests.conftest import tiny_task
 @pytest.mark.parametrize(
     ("key", "value", "words"),
     [
-        ("class_names", ["sky", "road"], r"class names \['sky', 'road'\], the config says"),
+        ("class_names", ["sky", "road"], r"class names \['sky', 'road'\], the config has"),
         ("mean", [0.5, 0.5, 0.5], r"mean \[0\.5, 0\.5, 0\.5\]"),
     ],
 )

@@ -32,7 +32,7 @@ def trainer(step, first=True):
 
 
 @pytest.mark.parametrize("first", [True, False])
-def test_waiting_training_and_validation_are_told_apart(first, clock, capsys):
+def test_waiting_training_and_validation_are_timed_separately(first, clock, capsys):
     progress = Progress(every_seconds=0)
     progress.on_train_start(trainer(0), None)
     progress.on_train_epoch_start(trainer(0), None)

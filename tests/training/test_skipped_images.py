@@ -40,7 +40,7 @@ def damage(tmp_path, *names):
 
 
 def fit(data, *more):
-    return main(["fit", "--config", "folder", *data, *more])
+    return main(["fit", "--config", "folder", "model.weights=null", *data, *more])
 
 
 def test_skip_trains_and_scores_the_rest_and_lists_what_was_left_out(tmp_path, data, capsys):
@@ -65,7 +65,7 @@ def test_more_than_a_tenth_is_an_error_before_training(tmp_path, data, capsys):
     assert "more than data.on_error=skip passes over" in capsys.readouterr().err
 
 
-def test_rot_that_comes_amid_the_data_is_found_by_the_manifest(tmp_path, data, capsys):
+def test_damage_within_the_data_is_found_by_the_manifest(tmp_path, data, capsys):
     assert main(["data", "check", "--config", "folder", *data[:1], "--hash"]) == 0
     manifest = tmp_path / "data" / "hrseg.sha256"
     assert len(manifest.read_text().splitlines()) == 46
@@ -100,7 +100,7 @@ def test_a_validation_of_which_nothing_can_be_read_is_an_error_and_no_score(tmp_
     damage(tmp_path, "images/val/00.png")
     few = ["data.on_error=skip", "trainer.limit_val_batches=1"]
     assert fit(data, *few) == 3
-    assert "none of the 1 validation images could be read" in capsys.readouterr().err
+    assert "None of the 1 validation images could be read" in capsys.readouterr().err
     assert not list(tmp_path.glob("runs/*/*/scores.json"))
 
 
@@ -111,7 +111,7 @@ def test_a_server_wants_every_image_so_that_a_test_split_is_not_skipped(tmp_path
     assert module.val_dataset.skips and not module.test_dataset.skips
 
 
-def test_a_resumed_run_goes_on_with_the_list():
+def test_a_resumed_run_continues_the_list():
     before, after = SkippedFiles(), SkippedFiles()
     before.faults["val"]["05"] = "cannot read 05.png"
     after.load_state_dict(before.state_dict())
@@ -120,7 +120,7 @@ def test_a_resumed_run_goes_on_with_the_list():
     assert before.faults["train"] == {}
 
 
-def test_a_cache_of_other_files_than_the_manifest_says_is_refused(tmp_path, data, capsys):
+def test_a_cache_of_files_outside_the_manifest_is_refused(tmp_path, data, capsys):
     check = ["data", "check", "--config", "folder", data[0], "--hash"]
     assert main(check) == 0
     path = tmp_path / "data" / "images" / "train" / "07.png"

@@ -11,7 +11,7 @@ from hrseg.training.preflight import batch, scaled_lr
         (1, 1, "batch 12, largest lr 0.01"),
     ],
 )
-def test_a_batch_is_said_as_what_it_consists_of(devices, accumulated, said):
+def test_the_parts_of_the_batch_size_are_printed(devices, accumulated, said):
     assert batch(load_config("cityscapes_w48"), devices, accumulated) == said
 
 
@@ -30,5 +30,5 @@ def test_another_batch_than_the_recipes_proposes_an_lr_and_changes_nothing():
         ["data.batch_size=24", "name=mine"],  # whose lr nobody knows
     ],
 )
-def test_no_lr_is_proposed_where_none_follows(overrides):
+def test_no_learning_rate_is_proposed_for_other_optimizers(overrides):
     assert scaled_lr(load_config("cityscapes_w48", overrides)) == ""

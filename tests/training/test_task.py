@@ -66,7 +66,7 @@ def test_scores_are_those_of_the_predictions_counted_by_hand(tmp_path):
     assert module.scores["protocol"] == Protocol().to_dict()
 
 
-def test_a_scale_report_scores_every_subset_as_it_would_score_alone(tmp_path):
+def test_a_scale_report_scores_every_subset_as_a_separate_evaluation(tmp_path):
     scales = (1.0, 1.5, 2.0)
     module = tiny_task(protocol=Protocol(scales=scales, average="exp_logits"), scale_report=True)
     silent_trainer(tmp_path).validate(module, loader(1), verbose=False)
@@ -93,7 +93,7 @@ def test_a_frozen_backbone_keeps_weights_and_statistics(tmp_path):
     assert all(name.startswith("head.") for name in changed)
 
 
-def test_a_checkpoint_alone_says_what_it_is_and_holds_only_data(tmp_path):
+def test_a_checkpoint_describes_itself_and_contains_only_data(tmp_path):
     module = tiny_task(palette=[(0, 0, 0), (255, 0, 0)], flip_pairs=[(0, 1)])
     runner = silent_trainer(tmp_path)
     runner.fit(module, loader())

@@ -5,7 +5,7 @@ import warnings
 import pytest
 
 from hrseg.cli import main
-from hrseg.utils.console import plain_output, say
+from hrseg.utils.console import echo, plain_output
 from hrseg.utils.text import printable
 
 EVIL = "a\x1b]52;c;aGk=\x07\x9b2J\u202egnp\udcff"
@@ -14,8 +14,8 @@ SHOWN = r"a\x1b]52;c;aGk=\x07\x9b2J\u202egnp\udcff"
 
 def test_a_message_shows_controls_instead_of_sending_them(capsys):
     with plain_output():
-        say(f"one {EVIL} [bold]two")
-        say(*("a" * 300, "b"))
+        echo(f"one {EVIL} [bold]two")
+        echo(*("a" * 300, "b"))
         print("na\udcffme")
     assert capsys.readouterr().out == f"one {SHOWN} [bold]two\n{'a' * 300}\nb\nna\\udcffme\n"
 
@@ -44,7 +44,7 @@ def test_a_command_shows_a_name_from_a_file_as_text(tmp_path, monkeypatch, capsy
 
 
 @pytest.mark.parametrize("how", ["print", "rich.get_console().print", "sys.stdout.write"])
-def test_output_that_nobody_reads_ends_the_command(how):
+def test_a_closed_output_ends_the_command(how):
     """As `hrseg ... | head` does: no traceback, neither then nor when Python ends."""
     script = (
         "import sys, rich\nfrom hrseg.utils.console import plain_output\n"

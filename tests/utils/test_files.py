@@ -54,7 +54,7 @@ def test_a_full_disk_is_one_clear_line(tmp_path, code):
         raise OSError(code, "No space left on device")
 
 
-def test_what_a_library_could_not_write_is_no_full_disk_while_there_is_room(tmp_path):
+def test_a_write_error_of_a_library_is_not_called_a_full_disk_with_free_space(tmp_path):
     error = cannot_write(tmp_path / "a.mp4", "no encoder.")
     assert str(error) == f"{tmp_path / 'a.mp4'} could not be written: no encoder."
 

@@ -36,7 +36,7 @@ def picture(height=70, width=90):
 
 
 @pytest.mark.parametrize("fits", [1, 2, 3])
-def test_evaluation_goes_on_with_fewer_windows_and_the_same_scores(fits):
+def test_evaluation_continues_with_fewer_windows_and_the_same_scores(fits):
     whole = evaluator(Limited(10**9))(picture(), keep_scores=True)
     small = evaluator(Limited(fits * 32 * 32))
     with pytest.warns(UserWarning, match=r"out of memory with 4 images of 32x32 at once"):
@@ -48,7 +48,7 @@ def test_evaluation_goes_on_with_fewer_windows_and_the_same_scores(fits):
     assert max(small.model.sizes) == small.batch
 
 
-def test_one_window_that_does_not_fit_is_an_error_that_says_what_to_change():
+def test_one_window_that_does_not_fit_is_an_error_with_the_fix():
     small = evaluator(Limited(10))
     with (
         pytest.warns(UserWarning),
@@ -64,13 +64,13 @@ class Narrowed(pl.Callback):
         pl_module.evaluator.batch = 1
 
 
-def test_the_next_validation_begins_with_what_the_memory_sufficed_for(tmp_path):
+def test_the_next_validation_begins_with_the_number_that_fitted(tmp_path):
     task, trainer = tiny_task(), silent_trainer(tmp_path, callbacks=[Narrowed()])
     trainer.validate(task, DataLoader(noise(1), 1), verbose=False)
     assert task.window_batch == 1
 
 
-def test_out_of_memory_in_training_says_how_much_was_asked_for_and_how_to_go_on(tmp_path):
+def test_out_of_memory_in_training_names_the_request_and_the_way_to_continue(tmp_path):
     last = tmp_path / "run" / "checkpoints" / "last.ckpt"
     said = str(of_training(8, (512, 1024), last))
     assert "8 crops of 512x1024 at once" in said and "data.batch_size" in said
@@ -93,7 +93,7 @@ def test_messages_of_libraries_are_recognised(message, expected):
 
 
 @pytest.mark.parametrize("make", [lambda: torch.empty(2**44), lambda: np.zeros(2**50)])
-def test_what_they_really_raise_is_recognised(make):
+def test_their_real_exceptions_are_recognised(make):
     with pytest.raises(Exception) as error:
         make()
     assert is_out_of_memory(error.value)

@@ -32,7 +32,7 @@ def test_it_counts(terminal):
     assert "3/3" in terminal.getvalue()
 
 
-def test_what_is_no_terminal_is_told_nothing(capsys):
+def test_an_output_without_a_terminal_gets_no_control_codes(capsys):
     assert list(track(range(3), 3, "images")) == [0, 1, 2]
     assert capsys.readouterr().out == ""
 

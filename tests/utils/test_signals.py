@@ -14,7 +14,7 @@ from hrseg.utils.signals import Stopped, stoppable
 @pytest.mark.parametrize(
     ("signum", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGHUP, 129)]
 )
-def test_a_command_that_is_told_to_stop_says_so_in_one_line(signum, code, monkeypatch, capsys):
+def test_a_stopped_command_prints_one_line(signum, code, monkeypatch, capsys):
     def command(arguments):
         os.kill(os.getpid(), signum)
         raise AssertionError("it went on")
@@ -36,10 +36,8 @@ def test_what_nohup_has_switched_off_stays_off(monkeypatch):
         signal.signal(signal.SIGHUP, before)
 
 
-def test_where_nobody_reads_on_whoever_listens_is_told_and_a_short_command_says_nothing(
-    monkeypatch, capsys
-):
-    monkeypatch.setattr(doctor, "run", lambda _: stop.tell(stop.SIGPIPE))
+def test_a_closed_output_stops_a_training_and_a_short_command_prints_nothing(monkeypatch, capsys):
+    monkeypatch.setattr(doctor, "run", lambda _: stop.raise_stopped(stop.SIGPIPE))
     assert cli.main(["doctor"]) == 141
     assert capsys.readouterr().err == ""
 

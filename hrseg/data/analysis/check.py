@@ -30,7 +30,7 @@ _OUTWARD = "links that lead out of data.root, followed"
 
 @dataclass(frozen=True)
 class Fault:
-    """A faulty file, with what is wrong and how to repair it."""
+    """A faulty file, with the fault and its repair."""
 
     file: Path
     message: str
@@ -83,7 +83,7 @@ class Split:
         self.odd.setdefault(note, []).extend(files)
 
     def remarks(self, names: Sequence[str]) -> list[str]:
-        """Return what is odd but no fault, a line each, with the first file as the example."""
+        """Return oddities that are not faults, a line each, with the first file as the example."""
         lines = list(self.notes)
         if never := [row["name"] for row in self.class_rows(names) if not row["pixels"]]:
             lines.append(f"never seen: {', '.join(never)}")
@@ -164,7 +164,7 @@ def look_through(
         if digest in first:
             other, twin = first[digest]
             if other is split:
-                split.note("images that are there twice", image)
+                split.note("duplicate images", image)
                 continue
             same = "file" if image.resolve() == twin.resolve() else "bytes"
             message = f"the same {same} as {named(twin)} of split {other.name}.\n{_FLATTERING}"

@@ -33,7 +33,9 @@ class Survey:
     palette: list[Color] = field(default_factory=list)  # of the first palette mask
     other_size: list[Path] = field(default_factory=list)  # masks that do not fit their image
     unreadable: dict[Path, str] = field(default_factory=dict)  # and why
-    inner: Counter[int] = field(default_factory=Counter)  # pixels of an id amid the same id
+    inner: Counter[int] = field(
+        default_factory=Counter
+    )  # pixels of an id surrounded by the same id
     exif: Counter[str] = field(default_factory=Counter)  # notes about orientations of images
 
 
@@ -47,7 +49,7 @@ class Classes:
     palette: list[Color] | None = None
     id_map: dict[int, int] | None = None
     ignore_ids: tuple[int, ...] = (IGNORE_INDEX,)
-    warnings: list[str] = field(default_factory=list)  # guesses that were made, a line each
+    warnings: list[str] = field(default_factory=list)  # guesses, a line each
 
 
 def take_survey(pairs: Iterable[tuple[Path, Path]]) -> Survey:
@@ -154,7 +156,7 @@ def _refuse_other_ids(survey: Survey, ids: list[int]) -> None:
         shown = f"[{some(ids, 5)}]" if len(ids) < 6 else "the list of these ids"
         raise DataError(
             f"the masks hold {len(ids)} ids of 16 bits, up to {ids[-1]}.\nExpected ids 0..254 of "
-            "classes, and 255 for ignored pixels, in PNGs of 8 bits.\nFix: number them anew and "
+            "classes, and 255 for ignored pixels, in PNGs of 8 bits.\nFix: renumber them and "
             f"write the masks again: np.searchsorted({shown}, mask).astype('uint8')"
         )
     total = sum(survey.pixels.values())
@@ -176,7 +178,8 @@ def _named(ids: list[int], names: Sequence[str]) -> tuple[dict[int, str], list[s
     """Return a name for each raw id, those given or else placeholders, and warnings."""
     if names and ids[0] == 0 and ids[-1] == len(names) and len(ids) > 2:
         warning = (
-            f"{len(names)} names for ids 0..{ids[-1]}: they name 1..{ids[-1]}, 0 is unlabelled"
+            f"{len(names)} names for ids 0..{ids[-1]}: they name 1..{ids[-1]}, 0 is unlabelled. If "
+            f"{ids[-1]} is unlabelled instead: data.id_map=null data.ignore_ids=[{ids[-1]},255]"
         )
         return dict(enumerate(["unlabelled", *names])), [warning]
     if len(names) == len(ids) and ids[-1] >= len(names):

@@ -31,7 +31,7 @@ class Layout:
     mask_folder: str
     mask_suffix: str
     splits: tuple[str, ...]  # to train and to validate on, folders or lists; empty: one folder
-    pairs: Mapping[str, list[tuple[Path, Path]]]  # by split; by "" if there are no splits
+    pairs: Mapping[str, list[tuple[Path, Path]]]  # by split; by "" without splits
     unpaired: tuple[Path, ...]
     masks_alone: tuple[Path, ...] = ()  # those of `unpaired` that are masks
     left_out: tuple[str, ...] = ()  # folders with images that no part of the layout has
@@ -191,9 +191,9 @@ def _pair(
         image_folder, mask_folder = (
             Path(folder).parent.as_posix() for folder in (image_folder, mask_folder)
         )
-    alone = tuple(masks_alone)
-    left = (*unpaired, *alone)
-    return Layout(image_folder, mask_folder, suffix or "", splits, pairs, left, alone)
+    unpaired_masks = tuple(masks_alone)
+    left = (*unpaired, *unpaired_masks)
+    return Layout(image_folder, mask_folder, suffix or "", splits, pairs, left, unpaired_masks)
 
 
 def _with_lists(root: Path, layout: Layout) -> Layout:

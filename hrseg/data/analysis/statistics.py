@@ -16,7 +16,7 @@ Floats = npt.NDArray[np.float64]
 def split_stats(split: Split, names: Sequence[str]) -> dict[str, Any]:
     """Return the figures of a split whose files were read, ready for JSON.
 
-    A class that is never seen has None for its weights; without masks there are no classes.
+    A class without a pixel has None for its weights; without masks the classes are empty.
     """
     pixels, surroundings = split.pixels[: len(names)], split.surroundings[: len(names)]
     weights = {

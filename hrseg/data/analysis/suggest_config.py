@@ -17,6 +17,8 @@ from hrseg.errors import DataError
 from hrseg.utils.text import one_line, some
 
 VAL_FRACTION = 0.2
+BACKBONE = "hrnet_w18_small_v1"
+INITIAL_WEIGHTS = "imagenet"  # of `model.weights`
 STEPS = 4000
 RARE = 0.001
 
@@ -182,7 +184,7 @@ def write_config(findings: Findings) -> str:
         *named,
         f"  palette: {json.dumps(classes.palette)}",
         f"  id_map: {classes.id_map or 'null'}  # id in the masks: position in class_names",
-        f"  ignore_ids: {list(classes.ignore_ids)}  # ids in the masks that are not scored",
+        f"  ignore_ids: {list(classes.ignore_ids)}  # unscored ids in the masks",
         *_other_reading(classes),
         f"  train_split: {_text(train)}",
         f"  val_split: {_text(val)}",
@@ -192,10 +194,10 @@ def write_config(findings: Findings) -> str:
         "  scales: [0.5, 2.0]  # every training image is resized by a factor drawn from here",
         "  workers: 2",
         "model:",
-        "  backbone: hrnet_w18_small_v1  # quick; hrnet_w18 and hrnet_w48 are better and slower",
+        f"  backbone: {BACKBONE}  # quick; hrnet_w18 and hrnet_w48 are better and slower",
         "  head: fcn",
         "  bn_momentum: 0.1",
-        "  weights: null  # a checkpoint to start from",
+        f"  weights: {INITIAL_WEIGHTS}  # downloaded once; null: random weights; or a checkpoint",
         "losses:",
         "  - {name: cross_entropy}",
         "optimizer: {name: adamw, lr: 0.001, weight_decay: 0.02}",
@@ -240,7 +242,7 @@ def _header(findings: Findings) -> list[str]:
 
 
 def _other_reading(classes: Classes) -> list[str]:
-    """Return the lines of a config that read id 0 as unlabelled, as comments, if that is likely."""
+    """Return commented lines of a config that read id 0 as unlabelled, if that is likely."""
     ids = classes.keys
     if classes.mask_format != "index" or classes.names[0] != "class_0" or len(ids) < 3:
         return []

@@ -87,7 +87,7 @@ def _last_number(path: Path) -> str:
 
 
 def _other_formats(root: Path) -> str:
-    """Return the message for files of formats that are not read."""
+    """Return the message for files of unsupported formats."""
     names = (name for _, _, files in os.walk(root, followlinks=False) for name in files)
     kinds = Counter(Path(name).suffix.lower() for name in names)
     if not (other := [f"{kinds[kind]} {kind}" for kind in _DATA if kinds[kind]]):
@@ -105,11 +105,11 @@ def _folder_above(root: Path) -> str:
     above = root.parent if root.name else root
     names = [path.name for path in above.glob("*/") if path != root and path.is_dir()]
     other = MASK if re.search(IMAGE, root.name, re.I) else IMAGE
-    alone = re.search(f"{IMAGE}|{MASK}", root.name, re.I)
-    if not alone or not any(re.search(other, name, re.I) for name in names):
+    one_kind = re.search(f"{IMAGE}|{MASK}", root.name, re.I)
+    if not one_kind or not any(re.search(other, name, re.I) for name in names):
         return ""
     return (
-        f"{root.absolute()} holds images or masks alone.\n"
+        f"{root.absolute()} contains only images or only masks.\n"
         "Expected the folder above, which holds both. "
         f"Fix: hrseg init {shlex.quote(str(above))}"
     )

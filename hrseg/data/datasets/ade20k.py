@@ -111,6 +111,6 @@ class ADE20K(SegmentationDataModule):
                 return path
         hint = suggest_root(self.root, lambda path: (path / "annotations").is_dir()) or _UNPACK
         raise DataError(
-            f"{self.root.absolute()} is no ADE20K: no annotations/training (nor train/label).\n"
+            f"{self.root.absolute()} is not ADE20K: no annotations/training (or train/label).\n"
             + hint
         )

@@ -89,7 +89,7 @@ class Cityscapes(SegmentationDataModule):
         by_id = id_table(self.num_classes, ids, [*range(34), IGNORE_INDEX])
         by_train_id = id_table(self.num_classes, ignore_ids=[IGNORE_INDEX])
         label_ids, train_ids = (
-            MaskReader(table, f"This is no {kind} file of Cityscapes: {_unpack('gtFine')}")
+            MaskReader(table, f"This is not a {kind} file of Cityscapes: {_unpack('gtFine')}")
             for kind, table in zip(LABEL_KINDS, (by_id, by_train_id), strict=True)
         )
         return MaskReaderBySuffix(LABEL_KINDS[1], train_ids, label_ids)

@@ -43,10 +43,10 @@ class Folder(SegmentationDataModule):
             "{split}/images". Without it the splits are folders below. "*" stands for any folder,
             as in "*/images".
         mask_folder: masks, below root, likewise.
-        mask_suffix: what a mask's stem has after the image's, for example "_mask".
+        mask_suffix: end of a mask's stem after the image's stem, for example "_mask".
         mask_format: "index" (grey or palette PNG) or "rgb" (colours of the palette).
         id_map: raw id -> train id, 255 = ignore; None: raw ids are train ids.
-        ignore_ids: raw ids that are ignored, unless `id_map` maps them.
+        ignore_ids: ignored raw ids, unless `id_map` maps them.
         val_fraction: share of the images to validate on, between 0 and 1.
         split_seed: chooses that share; runs with another `seed` hold out the same images.
         transform: own augmentation of the crops; see `SegmentationDataModule`.
@@ -104,7 +104,7 @@ class Folder(SegmentationDataModule):
         pairs = pair_files(self.images, self.masks, suffix, skip)
         if self.val_fraction is None or split not in _SHARES or self.train_split == self.val_split:
             raise DataError(
-                f"{self.images} has no folder {split}, and nothing else says which images it means"
+                f"{self.images} has no folder {split}, and no list or share defines its images"
                 f".\nExpected data.train_split=train and data.val_split=val with data.val_fraction="
                 f"{self.val_fraction or 0.2}, which makes these two splits.\n"
                 "Fix: use these names, or make images/train and images/val, or lists of names "
@@ -193,7 +193,7 @@ def _checked_names(class_names: Sequence[str]) -> tuple[str, ...]:
         if one_line(name) != name or len(name) > 200:
             raise ConfigError(
                 f"the name of class {train} is {one_line(name)!r}: expected a line without "
-                "controls, at most 200 letters.\nMend data.class_names, or classes.json."
+                "controls, at most 200 letters.\nFix: correct data.class_names or classes.json."
             )
     return tuple(class_names)
 

@@ -153,7 +153,7 @@ def test_an_image_twice_in_a_split_is_noted(root):
     shutil.copyfile(root / "train" / "002.png", root / "train" / "003.png")
     (train,) = looked(root, "train")
     assert train.faults == []
-    assert f"images that are there twice: {root / 'train' / '003.png'}" in train.remarks([])
+    assert f"duplicate images: {root / 'train' / '003.png'}" in train.remarks([])
 
 
 def test_a_count_other_than_the_official_one_is_noted(root, monkeypatch):

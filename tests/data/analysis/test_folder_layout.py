@@ -134,7 +134,7 @@ def test_linked_folders_are_followed_and_loops_end(tmp_path):
     assert words(find_layout(tmp_path / "set")) == ("images", "masks", "", (), [1])
 
 
-def test_what_is_left_out_is_listed(tmp_path):
+def test_omitted_files_are_listed(tmp_path):
     for split in ("train", "val", "test"):
         put(tmp_path, f"{split}/images/a.jpg", f"{split}/masks/a.png")
     put(tmp_path, "raw/b.jpg", "raw/c.jpg")
@@ -167,7 +167,7 @@ def test_near_pairs_and_masks_per_class_are_named(tmp_path, names, message):
     assert len(str(error.value).splitlines()) <= 4
 
 
-def test_other_formats_a_file_and_a_folder_of_images_alone_are_named(tmp_path):
+def test_other_formats_a_file_and_a_folder_without_masks_are_named(tmp_path):
     put(tmp_path, "images/a.jpg", "masks/a.png")
     for given, message in (
         ("images", f"Fix: hrseg init {tmp_path}"),

@@ -16,7 +16,7 @@ from tests.trees import (
 
 BENCHMARKS = {
     ADE20K: (make_ade20k, 150, "0..150, 255. ADE20K has ids"),
-    Cityscapes: (make_cityscapes, 19, "0..33, 255. This is no labelIds file"),
+    Cityscapes: (make_cityscapes, 19, "0..33, 255. This is not a labelIds file"),
     COCOStuff10K: (make_cocostuff10k, 171, r"0..171. .*has 0 \(ignored\) and 1..171"),
     LIP: (make_lip, 20, "0..19, 255. These are not LIP's"),
     PascalContext: (make_pascal_context, 59, "0..59, 255"),

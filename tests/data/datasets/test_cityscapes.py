@@ -65,7 +65,7 @@ def test_a_shortfall_and_val_within_trainval_are_warnings(tree):
         data(tree, train_split="trainval").check()
     messages = " ".join(str(warning.message) for warning in caught)
     assert "split val in" in messages and "2 images, the official data set has 500" in messages
-    assert "trainval contains val: its score says nothing" in messages
+    assert "trainval contains val: its score does not hold" in messages
 
 
 def break_tree(root, how):

@@ -36,7 +36,7 @@ def test_every_class_and_ignore_occur_in_a_dozen_scenes():
     assert counts[:9].min() / counts.sum() > 0.001  # the rarest can be learned
 
 
-def test_colour_alone_does_not_give_the_class_away():
+def test_colour_does_not_determine_the_class():
     grey = [np.concatenate([image[mask == label].mean(1) for image, mask in SCENES])
             for label in range(len(CLASS_NAMES))]  # fmt: skip
     low, high = (np.array([np.quantile(g, q) for g in grey]) for q in (0.01, 0.99))
@@ -73,7 +73,7 @@ def test_interrupted_drawing_leaves_nothing(tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_root_with_other_scenes_or_files_is_left_alone(tmp_path):
+def test_root_with_other_scenes_or_files_is_not_changed(tmp_path):
     Synthetic(str(tmp_path / "scenes"), **SMALL).prepare_data()
     with pytest.raises(DataError, match=r"scenes holds[\s\S]*'train': 4[\s\S]*another data\.root"):
         Synthetic(str(tmp_path / "scenes"), **{**SMALL, "num_train": 4}).check()

@@ -1,0 +1,182 @@
+"""Model folder for the Hugging Face Hub: weights, config, scores and model card of a run."""
+
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from hrseg.checkpoints.hub import FILE, is_remote
+from hrseg.checkpoints.loading import load_model
+from hrseg.checkpoints.metadata import read_metadata
+from hrseg.checkpoints.reading import write_safetensors
+from hrseg.checkpoints.runs import checkpoint_at
+from hrseg.config.loader import dump, unresolved
+from hrseg.config.protocols import Protocol
+from hrseg.config.schema import Config
+from hrseg.errors import ConfigError
+from hrseg.evaluation.results import Evaluation
+from hrseg.metrics.bootstrap import bootstrap
+from hrseg.models.segmenter import network_name
+from hrseg.utils.constants import __version__
+from hrseg.utils.files import write_bytes, write_json
+from hrseg.utils.text import percent
+
+PICTURES = 4  # of the validation, in a folder made with pictures
+
+
+def write_model_folder(
+    evaluation: Evaluation, folder: Path, repository: str, licence: str, pictures: bool = False
+) -> list[Path]:
+    """Write model.safetensors, config.yaml, scores.json, README.md and, if asked, pictures.
+
+    Paths of this machine are left out of the config and the scores.
+
+    Args:
+        evaluation: of a run folder, whose best checkpoint is published.
+        folder: to write; the files of an earlier call are replaced.
+        repository: "USER/NAME", for the card.
+        licence: identifier of the Hub, such as "apache-2.0".
+        pictures: whether to copy pictures of the validation, which contain images of the data set.
+
+    Returns:
+        The files.
+
+    Raises:
+        ConfigError: the checkpoint is damaged, or has parts that `create_model` does not build.
+    """
+    checkpoint = checkpoint_at(evaluation.folder)
+    model, raw = load_model(checkpoint)
+    metadata = read_metadata(raw, checkpoint).to_dict()
+    folder.mkdir(parents=True, exist_ok=True)
+    write_safetensors(folder / FILE, model.state_dict(), metadata)
+    config = dump(_portable(evaluation.config)).encode()
+    write_bytes(folder / "config.yaml", config)
+    scores = evaluation.scores | {"checkpoint": FILE}
+    write_json(folder / "scores.json", scores)
+    copied = _copy_pictures(evaluation.folder, folder) if pictures else []
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    network = f"{network_name(metadata['architecture'])}, {parameters / 1e6:.1f} M parameters"
+    card = _card(evaluation, repository, licence, network, [path.name for path in copied])
+    write_bytes(folder / "README.md", card.encode())
+    names = (FILE, "config.yaml", "scores.json", "README.md")
+    return [*(folder / name for name in names), *copied]
+
+
+def _portable(config: Config) -> dict[str, Any]:
+    """Return the values of a config without paths of this machine."""
+    values = unresolved(config)
+    values["data"] |= {"root": f"data/{values['data']['name']}", "cache": None, "manifest": None}
+    values["runs"] = "runs"
+    weights = values["model"]["weights"]
+    if weights is not None and not is_remote(weights):
+        values["model"]["weights"] = None
+    return values
+
+
+def _copy_pictures(run: Path, folder: Path) -> list[Path]:
+    found = sorted((run / "predictions").glob("*.png"))[:PICTURES]
+    if not found:
+        raise ConfigError(
+            f"{run / 'predictions'} has no pictures of the validation.\n"
+            "Fix: leave out --pictures, or train with trainer.limit_val_batches unset."
+        )
+    target = folder / "pictures"
+    target.mkdir(exist_ok=True)
+    return [Path(shutil.copyfile(path, target / path.name)) for path in found]
+
+
+def _card(
+    evaluation: Evaluation, repository: str, licence: str, network: str, pictures: Sequence[str]
+) -> str:
+    scores, config = evaluation.scores, evaluation.config
+    interval = bootstrap(evaluation.matrices(), evaluation.class_names, scores["absent_classes"])
+    protocol = Protocol(**scores["protocol"]) if scores.get("protocol") else "unknown"
+    data, split = config.data.name, config.data.val_split
+    low, high = interval["miou"] or (None, None)
+    images = "".join(f"\n![{name}](pictures/{name})\n" for name in pictures)
+    return f"""{_front_matter(evaluation, repository, licence)}
+# {repository.rpartition("/")[2]}
+
+Semantic segmentation into {len(evaluation.class_names)} classes: {network}. Trained with
+[hrseg](https://github.com/hrseg/hrseg) {__version__}.
+{images}
+## Use
+
+```bash
+pip install hrseg
+hrseg predict photos/ --out predictions/ --checkpoint hf:{repository}
+```
+
+```python
+import hrseg
+
+prediction = hrseg.load("hf:{repository}").predict("photo.jpg")
+```
+
+## Scores
+
+mIoU **{percent(scores["miou"])}** (95 % confidence interval {percent(low)} to {percent(high)},
+bootstrap over images), pixel accuracy {percent(scores["pixel_accuracy"])}, on
+{len(evaluation.records)} images of the split `{split}`.
+
+Protocol: {protocol}. Classes without a pixel in the truth are {scores["absent_classes"]}.
+
+| class | IoU | accuracy |
+|---|---|---|
+{_class_rows(scores["classes"])}
+
+The confusion matrix is in `scores.json`.
+
+## Training data
+
+Data set `{data}`, training split `{config.data.train_split}`. The data set's terms of use may
+restrict the use of this model; whoever published it chose the licence `{licence}`.
+
+## Reproduce
+
+`config.yaml` is the complete config of the training, without paths:
+
+```bash
+hrseg fit --config config.yaml data.root=/path/to/{data}
+hrseg validate --config config.yaml --checkpoint hf:{repository} data.root=/path/to/{data}
+```
+
+## Limits
+
+The scores hold for images like those of the data set. The interval covers the choice of images,
+not the choice of the random seed.
+"""
+
+
+def _front_matter(evaluation: Evaluation, repository: str, licence: str) -> str:
+    from huggingface_hub import EvalResult, ModelCardData
+
+    data, scores = evaluation.config.data, evaluation.scores
+    result = EvalResult(
+        task_type="image-segmentation",
+        dataset_type=data.name,
+        dataset_name=data.name,
+        dataset_split=data.val_split,
+        metric_type="mean_iou",
+        metric_name="mIoU",
+        metric_value=scores["miou"],
+    )
+    card = ModelCardData(
+        license=licence,
+        library_name="hrseg",
+        pipeline_tag="image-segmentation",
+        tags=["semantic-segmentation", "hrnet", "hrseg"],
+        model_name=repository.rpartition("/")[2],
+        eval_results=[result],
+    )
+    return f"---\n{card.to_yaml()}\n---\n"
+
+
+def _class_rows(classes: Sequence[dict[str, Any]]) -> str:
+    rows = ((row["name"], percent(row["iou"]), percent(row["accuracy"])) for row in classes)
+    return "\n".join(f"| {_cell(name)} | {iou} | {accuracy} |" for name, iou, accuracy in rows)
+
+
+def _cell(name: str) -> str:
+    """Return a class name as text of a Markdown table: no markup, no further cell."""
+    return "".join(f"\\{letter}" if letter in r"\`*_{}[]<>()#+!|$~" else letter for letter in name)

@@ -1,0 +1,54 @@
+"""ImageNet classifier on HRNet (arXiv 1908.07919, appendix), the network of pretrained weights."""
+
+from itertools import pairwise
+
+from torch import Tensor, nn
+
+from hrseg.models.blocks import Bottleneck
+from hrseg.models.hrnet import HRNet
+
+WIDTHS = (32, 64, 128, 256)  # bottleneck channels per stream; their outputs have four times as many
+FEATURES = 2048
+
+
+class ImageNetClassifier(nn.Module):
+    """HRNet with the authors' classification head: 1000 ImageNet classes.
+
+    Its state dict has the names of the published files, the authors' and timm's. It exists to
+    verify them; segmentation uses the backbone only. The authors' `cls_hrnet.py` upsamples by
+    nearest neighbour, thus `HRNet(variant, upsample="nearest")` reproduces their logits.
+
+    Args:
+        backbone: with four streams (output "v2").
+        num_classes: 1000 in the published files.
+        conv_bias: of the convolutions of the head; False in PaddlePaddle's SSLD files.
+    """
+
+    def __init__(self, backbone: HRNet, num_classes: int = 1000, conv_bias: bool = True) -> None:
+        super().__init__()
+        self.backbone = backbone
+        outputs = [width * Bottleneck.expansion for width in WIDTHS]
+        self.incre_modules = nn.ModuleList(
+            nn.Sequential(Bottleneck(channels, width))
+            for channels, width in zip(backbone.channels, WIDTHS, strict=True)
+        )
+        self.downsamp_modules = nn.ModuleList(
+            _conv_bn_relu(nn.Conv2d(fine, coarse, 3, stride=2, padding=1, bias=conv_bias))
+            for fine, coarse in pairwise(outputs)
+        )
+        self.final_layer = _conv_bn_relu(nn.Conv2d(outputs[-1], FEATURES, 1, bias=conv_bias))
+        self.classifier = nn.Linear(FEATURES, num_classes)
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Return logits (B, num_classes) of a normalised image (B, 3, H, W)."""
+        streams = zip(self.incre_modules, self.backbone(image), strict=True)
+        first, *others = (module(feature) for module, feature in streams)
+        total: Tensor = first
+        for downsample, feature in zip(self.downsamp_modules, others, strict=True):
+            total = feature + downsample(total)
+        pooled = self.final_layer(total).mean(dim=(-2, -1))
+        return self.classifier(pooled)  # type: ignore[no-any-return]
+
+
+def _conv_bn_relu(conv: nn.Conv2d) -> nn.Sequential:
+    return nn.Sequential(conv, nn.BatchNorm2d(conv.out_channels), nn.ReLU(inplace=True))

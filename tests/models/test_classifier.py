@@ -1,0 +1,58 @@
+"""The ImageNet classifier against timm's (scripts/maintenance/imagenet_golden.py)."""
+
+import numpy as np
+import pytest
+import torch
+
+from hrseg.errors import ConfigError
+from hrseg.models.classifier import ImageNetClassifier
+from hrseg.models.hrnet import HRNet
+from tests.golden_weights import GOLDEN, draw, image, relative_error
+
+GOLDEN_LOGITS = np.load(GOLDEN / "imagenet_logits.npz")
+
+
+def variant_of(name):
+    return {"hrnet_w18_small": "hrnet_w18_small_v1"}.get(name, name.removesuffix("_ssld"))
+
+
+def classifier(name, upsample="nearest"):
+    """Return the classifier of a model name of timm, with drawn weights under timm's names."""
+    backbone = HRNet(variant_of(name), upsample=upsample)
+    model = ImageNetClassifier(backbone, conv_bias=not name.endswith("_ssld")).eval()
+    names = {key: key.removeprefix("backbone.") for key in model.state_dict()}
+    state = {
+        key: draw(names[key], list(tensor.shape)) for key, tensor in model.state_dict().items()
+    }
+    model.load_state_dict(state)
+    return model
+
+
+@pytest.mark.parametrize("name", GOLDEN_LOGITS.files)
+def test_logits_of_nearest_upsampling_are_those_of_timm(name):
+    with torch.inference_mode():
+        logits = classifier(name)(image("64x96", 64, 96))
+    assert relative_error(logits, GOLDEN_LOGITS[name]) <= 1e-5
+
+
+def test_bilinear_upsampling_gives_other_logits():
+    with torch.inference_mode():
+        logits = classifier("hrnet_w18_small", "bilinear")(image("64x96", 64, 96))
+    assert relative_error(logits, GOLDEN_LOGITS["hrnet_w18_small"]) > 1e-3
+
+
+def test_an_unknown_upsampling_is_refused():
+    with pytest.raises(ConfigError, match="nearest"):
+        HRNet("hrnet_w18_small_v1", upsample="nearst")
+
+
+def test_logits_of_timm_s_own_network_are_equal_if_it_is_installed():
+    timm = pytest.importorskip("timm", reason="timm needs an environment of its own")
+    torch.manual_seed(0)
+    theirs = timm.create_model("hrnet_w18_small", pretrained=False).eval()
+    ours = ImageNetClassifier(HRNet("hrnet_w18_small_v1", upsample="nearest")).eval()
+    names = {key.removeprefix("backbone."): key for key in ours.state_dict()}
+    ours.load_state_dict({names[key]: tensor for key, tensor in theirs.state_dict().items()})
+    x = torch.randn(2, 3, 224, 224)
+    with torch.inference_mode():
+        torch.testing.assert_close(ours(x), theirs(x), rtol=1e-5, atol=1e-5)
