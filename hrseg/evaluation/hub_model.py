@@ -21,7 +21,7 @@ from hrseg.utils.constants import __version__
 from hrseg.utils.files import write_bytes, write_json
 from hrseg.utils.text import percent
 
-PICTURES = 4  # of the validation, in a folder made with pictures
+PICTURES = 4  # maximum of pictures of the validation in the folder
 
 
 def write_model_folder(
@@ -33,7 +33,7 @@ def write_model_folder(
 
     Args:
         evaluation: of a run folder, whose best checkpoint is published.
-        folder: to write; the files of an earlier call are replaced.
+        folder: to write to; the files of an earlier call are replaced.
         repository: "USER/NAME", for the card.
         licence: identifier of the Hub, such as "apache-2.0".
         pictures: whether to copy pictures of the validation, which contain images of the data set.
@@ -74,15 +74,16 @@ def _portable(config: Config) -> dict[str, Any]:
 
 
 def _copy_pictures(run: Path, folder: Path) -> list[Path]:
-    found = sorted((run / "predictions").glob("*.png"))[:PICTURES]
-    if not found:
+    pictures = sorted((run / "predictions").glob("*.png"))[:PICTURES]
+    if not pictures:
         raise ConfigError(
-            f"{run / 'predictions'} has no pictures of the validation.\n"
-            "Fix: leave out --pictures, or train with trainer.limit_val_batches unset."
+            f"{run / 'predictions'} contains no pictures of the validation.\n"
+            "Expected: PNG files. Fix: leave out --pictures, or train without "
+            "trainer.limit_val_batches."
         )
     target = folder / "pictures"
     target.mkdir(exist_ok=True)
-    return [Path(shutil.copyfile(path, target / path.name)) for path in found]
+    return [Path(shutil.copyfile(path, target / path.name)) for path in pictures]
 
 
 def _card(
@@ -143,8 +144,8 @@ hrseg validate --config config.yaml --checkpoint hf:{repository} data.root=/path
 
 ## Limits
 
-The scores hold for images like those of the data set. The interval covers the choice of images,
-not the choice of the random seed.
+The scores are valid only for images similar to the data set. The interval covers the choice of
+images, not of the random seed.
 """
 
 
@@ -178,5 +179,5 @@ def _class_rows(classes: Sequence[dict[str, Any]]) -> str:
 
 
 def _cell(name: str) -> str:
-    """Return a class name as text of a Markdown table: no markup, no further cell."""
+    """Return a class name with Markdown characters escaped, for a cell of a table."""
     return "".join(f"\\{letter}" if letter in r"\`*_{}[]<>()#+!|$~" else letter for letter in name)

@@ -53,7 +53,7 @@ def open_engine(path: str | Path, precision: str = "32") -> "Engine":
     onnx = runtime == "ONNX Runtime"
     if precision != "32" and (onnx or precision != "bf16"):
         raise ConfigError(
-            f"{path}: {runtime} has no precision {precision} on the CPU.\n"
+            f"{path}: {runtime} has no {precision} on the CPU.\n"
             "Expected: 32, or bf16 with OpenVINO. Fix: --precision 32, or "
             "hrseg export --format openvino"
         )

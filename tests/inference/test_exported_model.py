@@ -19,7 +19,7 @@ from tests.untrained import NAMES, PALETTE
 MEAN, STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
 
 
-def metadata(input_kind="uint8", output_kind="logits"):
+def metadata(taken="uint8", given="logits"):
     return {
         "architecture": {"backbone": "hrnet_w18_small_v1", "num_classes": 3},
         "class_names": NAMES,
@@ -28,7 +28,7 @@ def metadata(input_kind="uint8", output_kind="logits"):
         "mean": MEAN,
         "std": STD,
         "protocol": Protocol().to_dict(),
-        "export": {"input": input_kind, "output": output_kind, "int8": False},
+        "export": {"input": taken, "output": given, "int8": False},
     }
 
 
@@ -55,7 +55,7 @@ def test_uint8_input_is_the_original_image_and_resized_images_are_refused():
     ("arguments", "protocol", "tiles", "message"),
     [
         ({}, PROTOCOLS["official_cityscapes"], False, "scales by 0.5, 0.75"),
-        ({"output_kind": "ids"}, Protocol(flip=True), False, "returns class ids"),
+        ({"given": "ids"}, Protocol(flip=True), False, "returns class ids"),
         ({}, Protocol(), True, "export it with --head-resolution"),
     ],
 )
