@@ -1,4 +1,4 @@
-"""The layer table: a room imports rooms of lower layers only."""
+"""Layers of the package: a room imports only rooms of lower layers."""
 
 import ast
 
@@ -24,27 +24,29 @@ FILES = {
 
 
 def imported(path):
-    """Return the modules of hrseg that a file imports, also inside functions."""
+    """Return the imported modules of hrseg, including imports inside functions."""
     nodes = list(ast.walk(ast.parse(path.read_text())))
-    froms = [node for node in nodes if isinstance(node, ast.ImportFrom)]
-    assert not any(node.level for node in froms), f"{path}: a relative import"
-    names = {node.module or "" for node in froms}
+    imports_from = [node for node in nodes if isinstance(node, ast.ImportFrom)]
+    assert not any(node.level for node in imports_from), f"{path} has a relative import"
+    names = {node.module or "" for node in imports_from}
     names |= {a.name for node in nodes if isinstance(node, ast.Import) for a in node.names}
     return {name for name in names if name.split(".")[0] == "hrseg"}
 
 
 @pytest.mark.parametrize("module", sorted(set(FILES) - {"hrseg"}))
-def test_a_room_imports_lower_layers_only(module):
+def test_a_room_imports_only_lower_layers(module):
     room = module.split(".")[1]
     for name in imported(FILES[module]):
         other = name.split(".")[1] if "." in name else "hrseg"
         if other != room and (room, other) not in EXCEPTIONS:
-            assert other in LAYER, f"{module} imports {name}, which is in no layer"
-            assert LAYER[other] < LAYER[room], f"{module} imports {name}, of no lower layer"
+            assert other in LAYER, f"{module} imports {name}, which belongs to no layer"
+            assert LAYER[other] < LAYER[room], (
+                f"{module} imports {name} from the same or a higher layer"
+            )
 
 
-def test_there_is_no_import_cycle():
-    left = {name: imported(path) & set(FILES) - {name} for name, path in FILES.items()}
-    while leaves := {name for name, others in left.items() if not others}:
-        left = {name: others - leaves for name, others in left.items() if name not in leaves}
-    assert not left, f"these modules import each other: {', '.join(left)}"
+def test_modules_have_no_import_cycle():
+    graph = {name: imported(path) & set(FILES) - {name} for name, path in FILES.items()}
+    while leaves := {name for name, others in graph.items() if not others}:
+        graph = {name: others - leaves for name, others in graph.items() if name not in leaves}
+    assert not graph, f"these modules import each other: {', '.join(graph)}"

@@ -1,4 +1,4 @@
-"""A data set: dark blobs on noise, drawn below `data.root` when it is first used."""
+"""Data set plugin: dark blobs on noise, generated in `data.root` on first use."""
 
 import cv2
 import numpy as np
@@ -13,7 +13,9 @@ class Blobs(hrseg.data.SegmentationDataModule):
     """Images of 64x96 pixels with one blob each.
 
     Args:
-        count: images of each split; the other options are those of every data set.
+        root: folder of the generated files.
+        count: number of images per split.
+        options: the options of `SegmentationDataModule`.
     """
 
     class_names = ("background", "blob")
@@ -37,4 +39,4 @@ class Blobs(hrseg.data.SegmentationDataModule):
         return pair_files(self.root / split / "images", self.root / split / "masks")
 
     def mask_reader(self) -> MaskReader:
-        return MaskReader(id_table(2), "Remove the folder: the masks are drawn again.")
+        return MaskReader(id_table(2), "Remove the folder; the masks are generated again.")

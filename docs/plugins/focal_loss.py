@@ -1,4 +1,4 @@
-"""Focal loss (arXiv 1708.02002): hrseg fit --plugin docs/plugins/focal_loss.py losses=[focal]."""
+"""Loss plugin: focal loss (arXiv 1708.02002)."""
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -8,10 +8,10 @@ import hrseg
 
 @hrseg.losses.register("focal")
 class Focal(nn.Module):
-    """Cross-entropy in which pixels count less the better they are classified.
+    """Cross-entropy with a lower weight for well-classified pixels.
 
     Args:
-        gamma: 0 is cross-entropy; higher values leave more to the hard pixels.
+        gamma: 0 is cross-entropy; higher values increase the share of hard pixels.
     """
 
     def __init__(self, gamma: float = 2.0) -> None:
@@ -19,7 +19,7 @@ class Focal(nn.Module):
         self.gamma = gamma
 
     def forward(self, logits: Tensor, mask: Tensor) -> Tensor:
-        """Return the mean over labelled pixels of logits (B, K, H, W) and mask (B, H, W)."""
+        """Return the mean over labelled pixels, from logits (B, K, H, W) and mask (B, H, W)."""
         losses = F.cross_entropy(logits, mask, ignore_index=255, reduction="none")
-        hardness = (1 - (-losses).exp()) ** self.gamma
-        return (hardness * losses).sum() / (mask != 255).sum().clamp(min=1)
+        weights = (1 - (-losses).exp()) ** self.gamma
+        return (weights * losses).sum() / (mask != 255).sum().clamp(min=1)

@@ -1,4 +1,4 @@
-"""A backbone of plain convolutions: `model.backbone=tiny`, or `{name: tiny, width: 32}`."""
+"""Backbone plugin: plain convolutions, `model.backbone=tiny` or `{name: tiny, width: 32}`."""
 
 from itertools import pairwise
 
@@ -9,10 +9,10 @@ import hrseg
 
 @hrseg.models.register_backbone("tiny")
 class Tiny(nn.Module):
-    """Three stages at strides 2, 4 and 8; the features are those of the last two.
+    """Three stages at strides 2, 4 and 8. The last two give the features.
 
     Args:
-        width: channels of the first stage; each of the next has twice as many.
+        width: channels of the first stage; each later stage doubles them.
     """
 
     def __init__(self, width: int = 16) -> None:
@@ -21,15 +21,15 @@ class Tiny(nn.Module):
         sizes = (3, width, 2 * width, 4 * width)
         self.stages = nn.ModuleList(
             nn.Sequential(
-                nn.Conv2d(before, after, 3, stride=2, padding=1, bias=False),
-                nn.BatchNorm2d(after),
+                nn.Conv2d(inputs, outputs, 3, stride=2, padding=1, bias=False),
+                nn.BatchNorm2d(outputs),
                 nn.ReLU(inplace=True),
             )
-            for before, after in pairwise(sizes)
+            for inputs, outputs in pairwise(sizes)
         )
 
     def forward(self, image: Tensor) -> list[Tensor]:
-        """Return the features of a normalised image (B, 3, H, W), finest first."""
+        """Return the features of a normalised image (B, 3, H, W), highest resolution first."""
         features = [image]
         for stage in self.stages:
             features.append(stage(features[-1]))

@@ -1,10 +1,16 @@
 """Benchmark of the data pipeline: samples per second, and whether training waits for data.
 
-`--json` writes command, config, machine, precision, batch; in seconds of a sample in one process
-reading and augmentation (each {median, lowest, highest, mean, steps, first}), and reading_share of
-both (0..1); loader {"0": rate, "1": rate, ...} in samples per second by number of workers; workers
-(the config's) and recommended_workers; train_step in seconds (null with --no-model); wanted
-(samples per second that training takes), data_bound (whether fewer come), verdict.
+Keys of the file of `--json`:
+    command, config, machine, precision, batch: the measured setup.
+    reading, augmentation: seconds per sample in one process, each {median, lowest, highest, mean,
+        steps, first}.
+    reading_share: reading as a share of both, 0..1.
+    loader: samples per second by number of workers, {"0": rate, "1": rate, ...}.
+    workers, recommended_workers: the config's number of workers, and the recommended one.
+    train_step: seconds per training step; null with --no-model.
+    wanted: samples per second that training consumes.
+    data_bound: whether the loader delivers fewer.
+    verdict: the printed advice.
 """
 
 import statistics
@@ -30,19 +36,26 @@ from hrseg.utils.files import write_json
 from hrseg.utils.system import processors
 
 T = TypeVar("T")
-MARGIN = 1.2  # of the recommended workers' rate, over the rate that training takes
-SAME = 0.95  # this share of the best rate is as good
+MARGIN = 1.2  # required ratio of the recommended workers' rate to the rate of the training
+SAME = 0.95  # rates above this share of the best rate count as equal to it
 
 
 def benchmark_data(
     config: Config, seconds: float = 5.0, step: bool = True, out: Path | None = None
 ) -> dict[str, Any]:
-    """Measure training samples, about `seconds` for each number of workers; print the advice.
+    """Measure the loading of training samples, and print the advice.
 
-    With `step` measure a training step too. Return the content of the JSON file `out`.
+    Args:
+        config: the config with the data set.
+        seconds: approximate duration for each number of workers.
+        step: also measure a training step.
+        out: JSON file for the result.
+
+    Returns:
+        The content of the JSON file.
 
     Raises:
-        DataError: the data set is missing or faulty.
+        DataError: if the data set is missing or damaged.
     """
     quieten()
     config, device = measure.on_one_device(config), measure.device_of(config)
@@ -85,14 +98,14 @@ def benchmark_data(
 
 
 def sample_seconds(data: SegmentationDataModule, seconds: float) -> tuple[list[float], list[float]]:
-    """Return the times of reading and of augmenting samples, as one worker does it.
+    """Return the seconds of reading and of augmenting each sample, in one process.
 
-    In the order of the training, for that many seconds or 200 samples, but at least 8.
+    The samples are in training order. Measures for `seconds` or 200 samples, but at least 8.
     """
     sampler, dataset = data.train_dataloader().sampler, data.train_dataset
     assert dataset is not None and isinstance(sampler, EpochSampler)
     reading: list[float] = []
-    whole: list[float] = []
+    total: list[float] = []
     read = dataset.read
 
     def timed_read(*arguments: Any) -> Any:
@@ -104,21 +117,21 @@ def sample_seconds(data: SegmentationDataModule, seconds: float) -> tuple[list[f
     dataset.read = timed_read  # type: ignore[assignment, method-assign]
     try:
         for key in islice(_epochs(sampler, sampler), 200):
-            with timed(whole):
+            with timed(total):
                 dataset[key]
-            if sum(whole) > seconds and len(whole) >= 8:
+            if sum(total) > seconds and len(total) >= 8:
                 break
     finally:
         del dataset.read
         cv2.setNumThreads(threads)
-    return reading, [total - part for total, part in zip(whole, reading, strict=True)]
+    return reading, [sample - part for sample, part in zip(total, reading, strict=True)]
 
 
 def loading_rate(data: SegmentationDataModule, workers: int, seconds: float) -> float:
-    """Return the samples per second of the training loader with so many workers.
+    """Return the samples per second of the training loader with a number of workers.
 
-    Counted when the workers run and the prefetched batches are used up, across epochs. The median
-    of three thirds of the seconds is robust against a moment of other work.
+    Counting starts after the prefetched batches are consumed, and continues across epochs. The
+    result is the median of three intervals, which makes it robust to short interruptions.
     """
     data.workers = workers
     loader = data.train_dataloader()
@@ -128,30 +141,30 @@ def loading_rate(data: SegmentationDataModule, workers: int, seconds: float) -> 
         next(batches)
     rates = []
     for _ in range(3):
-        began, done = time.perf_counter(), 0
-        while done < 3 or time.perf_counter() - began < seconds / 3:
+        start, loaded = time.perf_counter(), 0
+        while loaded < 3 or time.perf_counter() - start < seconds / 3:
             next(batches)
-            done += 1
-        rates.append(done * (loader.batch_size or 1) / (time.perf_counter() - began))
+            loaded += 1
+        rates.append(loaded * (loader.batch_size or 1) / (time.perf_counter() - start))
     return statistics.median(rates)
 
 
 def worker_counts(processors: int) -> list[int]:
-    """Return the numbers of workers to try, for 16 processors 0, 1, 2, 3, 4, 6, 8, 12, 16."""
+    """Return the numbers of workers to measure: 0, 1, 2, 3, 4, 6, 8, 12, 16 for 16 processors."""
     powers = (2**power for power in range(1, processors.bit_length()))
     counts = {0, 1, processors, *(n for power in powers for n in (power, power + power // 2))}
     return sorted(number for number in counts if number <= processors)
 
 
 def recommended(rates: Mapping[int, float], wanted: float | None) -> int:
-    """Return the fewest workers that bring MARGIN more than training takes, else the best.
+    """Return the smallest number of workers with MARGIN times the wanted rate, or the best one.
 
-    Loading beside the steps is better than between them, so 0 only if nothing else was tried.
+    Workers load during the training steps. 0 is recommended only if it is the only measured number.
     """
-    beside = {number: rate for number, rate in sorted(rates.items()) if number > 0} or rates
-    best = SAME * max(beside.values())
+    parallel = {number: rate for number, rate in sorted(rates.items()) if number > 0} or rates
+    best = SAME * max(parallel.values())
     sufficient = best if wanted is None else min(best, MARGIN * wanted)
-    return next(number for number, rate in beside.items() if rate >= sufficient)
+    return next(number for number, rate in parallel.items() if rate >= sufficient)
 
 
 def verdict(
@@ -162,34 +175,35 @@ def verdict(
     Args:
         rates: samples per second by number of workers.
         workers: the config's number of workers.
-        wanted: samples per second that training takes; None: unknown.
-        reading_share: of a sample's time, 0..1; a cache saves this part.
+        wanted: samples per second that training consumes; None: unknown.
+        reading_share: share of a sample's time for reading, 0..1. A cache saves this part.
     """
-    come, best = rates[workers], recommended(rates, wanted)
+    rate, best = rates[workers], recommended(rates, wanted)
     if wanted is None:
-        return f"{three_digits(come)} samples/s come with data.workers={workers}"
+        return f"data.workers={workers} loads {three_digits(rate)} samples/s"
     if workers == 0:
-        share = wanted / (wanted + come)
+        share = wanted / (wanted + rate)
         return (
-            f"data.workers=0 loads between the steps, {100 * share:.0f} % of the time; "
-            f"data.workers={best} loads beside them"
+            f"data.workers=0 loads between the training steps, {100 * share:.0f} % of the time. "
+            f"Fix: data.workers={best} loads during the steps"
         )
-    if come >= wanted:
-        return f"not data-bound: data takes {100 * wanted / come:.0f} % of the step"
-    ways = []
+    if rate >= wanted:
+        return f"not data-bound: loading needs {100 * wanted / rate:.0f} % of a training step"
+    fixes = []
     if best != workers:
-        short = "" if rates[best] >= wanted else f", which brings {three_digits(rates[best])},"
-        ways.append(f"data.workers={best}{short}")
+        slow = "" if rates[best] >= wanted else f" ({three_digits(rates[best])} samples/s)"
+        fixes.append(f"data.workers={best}{slow}")
     if reading_share > 0.5:
-        ways.append("`hrseg data cache`")
-    advice = " or ".join(ways) or "most goes into augmentation, and more workers bring no more"
+        fixes.append("`hrseg data cache`")
+    advice = f"Fix: {' or '.join(fixes)}" if fixes else "Augmentation limits the rate"
     return (
-        f"data-bound: {three_digits(wanted)} samples/s wanted, {three_digits(come)} come; {advice}"
+        f"data-bound: training needs {three_digits(wanted)} samples/s, "
+        f"data.workers={workers} loads {three_digits(rate)}. {advice}"
     )
 
 
 def _epochs(sampler: EpochSampler, items: Iterable[T]) -> Iterator[T]:
-    """Yield the items of one epoch after the other."""
+    """Yield the items of consecutive epochs."""
     for epoch in count():
         sampler.set_epoch(epoch)
         yield from items
@@ -201,21 +215,22 @@ def _show(result: Mapping[str, Any]) -> None:
         f"{name} {milliseconds(result[name])[0]} ms ({100 * part:.0f} %)"
         for name, part in (("reading", share), ("augmentation", 1 - share))
     ]
-    echo(model.header(result), f"a sample in one process: {', '.join(parts)}")
+    echo(model.header(result), f"one sample in one process: {', '.join(parts)}")
     if step:
         echo(
-            f"a training step: {milliseconds(step)[0]} ms for {result['batch']} samples, "
+            f"one training step: {milliseconds(step)[0]} ms for {result['batch']} samples, "
             f"precision {result['precision']}"
         )
-    table = model.table_of("data.workers", "samples/s", "of what training takes")
+    table = model.table_of("data.workers", "samples/s", "share of the training's rate")
     for workers, rate in result["loader"].items():
-        of_wanted = f"{100 * rate / wanted:,.0f} %" if wanted else "-"
-        mark = " (the config's)" if int(workers) == result["workers"] else ""
-        table.add_row(f"{workers}{mark}", three_digits(rate), of_wanted)
+        share_of_wanted = f"{100 * rate / wanted:,.0f} %" if wanted else "-"
+        mark = " (config)" if int(workers) == result["workers"] else ""
+        table.add_row(f"{workers}{mark}", three_digits(rate), share_of_wanted)
     get_console().print(table)
-    note = "; on a CPU, step and workers share it" if result["machine"]["device"] == "cpu" else ""
+    on_cpu = result["machine"]["device"] == "cpu"
+    note = "; training steps on the CPU slow the workers down" if on_cpu else ""
     echo(
         result["verdict"],
-        f"rates of the loader without training{note}; recommended: "
-        f"data.workers={result['recommended_workers']}",
+        f"rates are measured without training steps{note}",
+        f"recommended: data.workers={result['recommended_workers']}",
     )

@@ -1,10 +1,12 @@
-"""Benchmark of the evaluation: seconds per validation image, by step.
+"""Benchmark of the evaluation: seconds per validation image, split into network and other parts.
 
-`--json` writes command, config, machine, precision, protocol, images (that were timed; the first
-one was evaluated once more beforehand), images_per_second (without reading), memory_mib,
-before_mib, peak_mib, and in seconds per image network, after_network (interpolating, fusing,
-argmax, counting) and reading (which workers do beside the evaluation), each {median, lowest,
-highest, mean, steps, first}.
+Keys of the file of `--json`:
+    command, config, machine, precision, protocol: the measured setup.
+    images: number of timed images, after a warm-up with the first one.
+    images_per_second: rate without reading, because workers read during the evaluation.
+    network, after_network, reading: seconds per image, each {median, lowest, highest, mean, steps,
+        first}. after_network is interpolation, fusion, argmax and counting.
+    memory_mib, before_mib, peak_mib: memory, see `PeakMemory`.
 """
 
 from contextlib import ExitStack
@@ -35,14 +37,20 @@ _PARTS = {"network": "network", "after_network": "after the network", "reading":
 def benchmark_evaluation(
     config: Config, images: int = 10, checkpoint: Path | None = None, out: Path | None = None
 ) -> dict[str, Any]:
-    """Measure the evaluation of the first validation images in a fresh process; print it.
+    """Measure the evaluation of validation images in a new process, and print the figures.
 
-    `checkpoint` may be an exported file; without one the weights are random. Return the content of
-    the JSON file `out`.
+    Args:
+        config: the config with the data set.
+        images: number of images, the first of the validation split.
+        checkpoint: a checkpoint or an exported file; None: random weights.
+        out: JSON file for the result.
+
+    Returns:
+        The content of the JSON file.
 
     Raises:
-        DataError: the data set is missing or faulty.
-        OutOfMemory: the memory did not suffice.
+        DataError: if the data set is missing or damaged.
+        OutOfMemory: if the process runs out of memory.
     """
     quieten()
     config, device = measure.on_one_device(config), measure.device_of(config)
@@ -68,13 +76,14 @@ def benchmark_evaluation(
 def evaluation(
     config: Config, precision: str, images: int, checkpoint: Path | None = None
 ) -> dict[str, Any]:
-    """Evaluate the first validation images as `hrseg validate` does.
+    """Evaluate the first validation images with the same code as `hrseg validate`.
 
-    Return "images", "network", "after_network" and "reading" (as `spread`), and the result of
-    `PeakMemory`.
+    Returns:
+        "images", "network", "after_network" and "reading" (results of `spread`), and the result of
+        `PeakMemory`.
     """
-    watch = _ImageTimes()
-    trainer = measure.trainer_for(config, precision, watch)
+    timer = _ImageTimer()
+    trainer = measure.trainer_for(config, precision, timer)
     memory = measure.PeakMemory(trainer.strategy.root_device)
     data = build_data(config)
     data.prepare_data()
@@ -88,18 +97,19 @@ def evaluation(
     elif checkpoint is not None:
         load_weights(task.model, read_checkpoint(checkpoint), origin=checkpoint)
     trainer.validate(task, DataLoader(items, 1), verbose=False)
-    network = [sum(parts) for parts in watch.network]  # of each scale and flip
-    after = [whole - inner for whole, inner in zip(watch.whole, network, strict=True)]
+    network = [sum(parts) for parts in timer.network]  # one part per scale and flip
+    after = [total - part for total, part in zip(timer.total, network, strict=True)]
     parts = {"network": network, "after_network": after, "reading": items.seconds}
     spreads = {name: measure.spread(seconds, warm_up=1) for name, seconds in parts.items()}
     return {"images": len(items) - 1, **spreads, **memory.read()}
 
 
-class _ImageTimes(Callback):
-    """Times each validated image, and the network's part in it."""
+class _ImageTimer(Callback):
+    """Measure the seconds of each validation image, in total and in the network."""
 
     def __init__(self) -> None:
-        self.whole, self.network, self.timer = list[float](), list[list[float]](), ExitStack()
+        self.total, self.network = list[float](), list[list[float]]()
+        self.stack = ExitStack()
 
     def on_validation_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any
@@ -115,14 +125,14 @@ class _ImageTimes(Callback):
 
             pl_module.evaluator.model = timed_network
         self.network.append([])
-        self.timer.enter_context(measure.timed(self.whole, device))
+        self.stack.enter_context(measure.timed(self.total, device))
 
     def on_validation_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
-        self.timer.close()
+        self.stack.close()
 
 
 class _TimedItems(Subset[dict[str, Any]]):
-    """Some items of a data set, and the seconds of reading each of them."""
+    """Subset of a data set that measures the seconds of reading each item."""
 
     def __init__(self, items: Dataset[dict[str, Any]], indices: list[int]) -> None:
         super().__init__(items, indices)
@@ -134,16 +144,16 @@ class _TimedItems(Subset[dict[str, Any]]):
 
 
 def _show(result: dict[str, Any], protocol: str) -> None:
-    table = model.table_of("part of an image", "ms, median", "lowest..highest", "share")
-    whole = sum(result[part]["median"] for part in _PARTS)
+    table = model.table_of("step per image", "ms, median", "lowest..highest", "share")
+    total = sum(result[part]["median"] for part in _PARTS)
     for part, name in _PARTS.items():
-        share = f"{100 * result[part]['median'] / whole:.0f} %"
+        share = f"{100 * result[part]['median'] / total:.0f} %"
         table.add_row(name, *model.milliseconds(result[part]), share)
     images = f"{result['images']} validation images, precision {result['precision']}"
     echo(model.header(result), images, protocol)
     get_console().print(table)
     echo(
-        f"{result['images_per_second']:.3g} images/s without reading; "
+        f"{result['images_per_second']:.3g} images/s without reading, "
         f"memory {model.memory_text(result)} MiB",
         model.MEMORY_NOTE,
     )

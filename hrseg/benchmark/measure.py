@@ -1,4 +1,4 @@
-"""Measurement for benchmarks: fresh processes, seconds, peak memory, multiply-adds."""
+"""Measurements for benchmarks: new processes, seconds, peak memory and multiply-adds."""
 
 import copy
 import os
@@ -30,31 +30,32 @@ from hrseg.utils.memory import OutOfMemory, is_out_of_memory
 from hrseg.utils.system import keep_memory, processor_name, processors
 
 T = TypeVar("T")
-WARM_UP = 2  # uncounted steps, which compile and allocate
+WARM_UP = 2  # uncounted first steps, which compile and allocate memory
 MIB = 2**20
 _CPU = torch.device("cpu")
-_OF_A_STEP = "accelerator benchmark deterministic gradient_clip_val gradient_clip_algorithm".split()
+# Keys of the config's `trainer` that affect a single step.
+_STEP_KEYS = "accelerator benchmark deterministic gradient_clip_val gradient_clip_algorithm".split()
 
 
 def in_process(work: Callable[..., T], *arguments: Any) -> T:
-    """Return `work(*arguments)`, called in a fresh process, whose peak memory is its own.
+    """Return `work(*arguments)`, called in a new process for an independent peak of memory.
 
     Raises:
-        OutOfMemory: the memory of the machine or the device did not suffice.
-        HrsegError: an error of `work`.
-        RuntimeError: the process ended otherwise; it has printed the reason.
+        OutOfMemory: if the process runs out of memory of the machine or the device.
+        HrsegError: if `work` raises it.
+        RuntimeError: if the process fails for another reason, which it prints.
     """
     context = get_context("spawn")
     receiver, sender = context.Pipe(duplex=False)
-    given = (sender, torch.get_num_threads(), work, arguments)
-    process = context.Process(target=_answer, args=given, daemon=True)
-    # The process ignores Ctrl-C from its start, and is ended by this one, without a traceback.
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    process_arguments = (sender, torch.get_num_threads(), work, arguments)
+    process = context.Process(target=_run_and_send, args=process_arguments, daemon=True)
+    # The child ignores Ctrl-C from its start. This process kills it, so it prints no traceback.
+    handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
     process.start()
-    signal.signal(signal.SIGINT, before)
+    signal.signal(signal.SIGINT, handler)
     sender.close()
     try:
-        answer = receiver.recv()
+        result = receiver.recv()
     except EOFError:
         process.join()
         if process.exitcode == -signal.SIGKILL:
@@ -63,16 +64,15 @@ def in_process(work: Callable[..., T], *arguments: Any) -> T:
     finally:
         process.kill()
         process.join()
-    if isinstance(answer, HrsegError):
-        raise answer
-    return cast(T, answer)
+    if isinstance(result, HrsegError):
+        raise result
+    return cast(T, result)
 
 
 def multiply_adds(model: nn.Module, size: Sequence[int]) -> int:
-    """Return the multiply-adds of one image (3, H, W): half of the operations that torch counts.
+    """Return the multiply-adds for one image (3, H, W): half of the FLOPs that torch counts.
 
-    Only convolutions and matrix products are counted, on tensors without content; shortcuts of a
-    device are not.
+    Counts convolutions and matrix products, on meta tensors, independently of the device.
     """
     meta = copy.deepcopy(model).to("meta").eval()
     with FlopCounterMode(display=False) as counter, torch.no_grad():
@@ -80,8 +80,8 @@ def multiply_adds(model: nn.Module, size: Sequence[int]) -> int:
     return int(counter.get_total_flops()) // 2
 
 
-def enough(seconds: Sequence[float], steps: int | None) -> bool:
-    """Return whether to stop: after so many steps, else after 10, or 3 that took 20 seconds."""
+def has_enough_steps(seconds: Sequence[float], steps: int | None) -> bool:
+    """Return whether to stop: after `steps`, or if None after 10 steps, or 3 steps and 20 s."""
     counted = seconds[WARM_UP:]
     if steps is not None:
         return len(counted) >= steps
@@ -90,35 +90,35 @@ def enough(seconds: Sequence[float], steps: int | None) -> bool:
 
 @contextmanager
 def timed(seconds: list[float], device: torch.device = _CPU) -> Iterator[None]:
-    """Append the seconds of the body, with the work that it gives the device."""
+    """Append the seconds of the body, including its asynchronous work on the device."""
     wait_for(device)
-    began = time.perf_counter()
+    start = time.perf_counter()
     yield
     wait_for(device)
-    seconds.append(time.perf_counter() - began)
+    seconds.append(time.perf_counter() - start)
 
 
-def by_turns(
-    ways: Mapping[str, Callable[[], T]], rounds: int
+def interleaved(
+    functions: Mapping[str, Callable[[], T]], rounds: int
 ) -> tuple[dict[str, list[float]], dict[str, list[T]]]:
-    """Return the seconds and the results of functions that take turns."""
-    seconds: dict[str, list[float]] = {name: [] for name in ways}
-    results: dict[str, list[T]] = {name: [] for name in ways}
+    """Call each function once per round, and return the seconds and the results by name."""
+    seconds: dict[str, list[float]] = {name: [] for name in functions}
+    results: dict[str, list[T]] = {name: [] for name in functions}
     for _ in range(rounds):
-        for name, way in ways.items():
+        for name, function in functions.items():
             with timed(seconds[name]):
-                results[name].append(way())
+                results[name].append(function())
     return seconds, results
 
 
 def ratio(slow: Sequence[float], fast: Sequence[float]) -> dict[str, Any]:
-    """Return the median "ratio" of the rounds, and its "spread" [lowest, highest]."""
+    """Return the median "ratio" of paired rounds, and its "spread" [lowest, highest]."""
     ratios = [a / b for a, b in zip(slow, fast, strict=True)]
     return {"ratio": statistics.median(ratios), "spread": [min(ratios), max(ratios)]}
 
 
 def spread(seconds: Sequence[float], warm_up: int = WARM_UP) -> dict[str, float]:
-    """Return median, lowest, highest and mean after the warm-up, and the first of all."""
+    """Return the statistics of the seconds after the warm-up, and the very first value."""
     counted = seconds[warm_up:]
     return {
         "median": statistics.median(counted),
@@ -131,7 +131,7 @@ def spread(seconds: Sequence[float], warm_up: int = WARM_UP) -> dict[str, float]
 
 
 class PeakMemory:
-    """Peak memory since creation: the allocator's on CUDA, else this process's resident memory."""
+    """Peak memory since creation: allocated on CUDA, otherwise resident memory of this process."""
 
     def __init__(self, device: torch.device) -> None:
         """Reset the peak."""
@@ -139,18 +139,18 @@ class PeakMemory:
         if device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(device)
         else:
-            with suppress(OSError):  # else the peak of the preparation would stay
+            with suppress(OSError):  # Linux: resets VmHWM, the peak of resident memory
                 Path("/proc/self/clear_refs").write_text("5")
-        self.before = self._now()[0]
+        self.before = self._usage()[0]
 
     def read(self) -> dict[str, float | None]:
-        """Return MiB: "memory_mib" above "before_mib"; "peak_mib". None: unknown."""
-        peak, before = self._now()[1], self.before
+        """Return "before_mib", "peak_mib" and their difference "memory_mib", None if unknown."""
+        peak, before = self._usage()[1], self.before
         added = None if peak is None or before is None else max(peak - before, 0.0)
         return {"memory_mib": added, "before_mib": before, "peak_mib": peak}
 
-    def _now(self) -> tuple[float | None, float | None]:
-        """Return the memory in use, and its peak."""
+    def _usage(self) -> tuple[float | None, float | None]:
+        """Return the memory in use and its peak, in MiB."""
         if self.device.type == "cuda":
             used = torch.cuda.memory_allocated(self.device)
             return used / MIB, torch.cuda.max_memory_allocated(self.device) / MIB
@@ -158,13 +158,13 @@ class PeakMemory:
             status = Path("/proc/self/status").read_text("utf-8")
         except OSError:
             return None, None
-        # psutil has no peak, and that of getrusage outlives exec: it is the parent process's.
+        # psutil has no peak. The peak of getrusage survives exec, so it includes the parent's.
         kib = dict(re.findall(r"(VmRSS|VmHWM):\s+(\d+)", status))
         return int(kib["VmRSS"]) / 1024, int(kib["VmHWM"]) / 1024
 
 
 def wait_for(device: torch.device) -> None:
-    """Wait until the device has finished its work."""
+    """Wait until the device has finished all queued work."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     elif device.type == "mps":
@@ -172,7 +172,7 @@ def wait_for(device: torch.device) -> None:
 
 
 def machine(device: torch.device) -> dict[str, Any]:
-    """Return the "processor", "threads", "device", "torch" and the like of a figure."""
+    """Return the hardware and software of a measurement."""
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
     return {
         "processor": processor_name(),
@@ -186,7 +186,7 @@ def machine(device: torch.device) -> dict[str, Any]:
 
 
 def on_one_device(config: Config) -> Config:
-    """Return a copy for one device, with its share of the batch and without accumulation."""
+    """Return a copy of the config for one device, with its share of the batch size."""
     config = copy.deepcopy(config)
     trainer = config.trainer
     accelerator = trainer.get("accelerator", "auto")
@@ -204,48 +204,48 @@ def device_of(config: Config) -> torch.device:
     """Return the first device of a config.
 
     Raises:
-        ConfigError: it is missing.
+        ConfigError: if the device does not exist.
     """
     return place({**config.trainer, "devices": 1, "num_nodes": 1}).devices[0]
 
 
-def trainer_for(config: Config, precision: str, watch: Callback, **more: Any) -> pl.Trainer:
-    """Return a silent Trainer on one device, with the config's settings of a single step."""
-    arguments = {key: config.trainer[key] for key in _OF_A_STEP if key in config.trainer}
+def trainer_for(config: Config, precision: str, callback: Callback, **options: Any) -> pl.Trainer:
+    """Return a silent Trainer on one device, with the config's settings for a single step."""
+    arguments = {key: config.trainer[key] for key in _STEP_KEYS if key in config.trainer}
     with trainer_refusals(arguments):
         return pl.Trainer(
             **arguments,
-            **more,
+            **options,
             precision=precision,  # type: ignore[arg-type]
             devices=1,
             logger=False,
-            callbacks=[watch],
+            callbacks=[callback],
             enable_checkpointing=False,
             enable_progress_bar=False,
             enable_model_summary=False,
         )
 
 
-def _answer(
+def _run_and_send(
     sender: Connection, threads: int, work: Callable[..., object], arguments: tuple[Any, ...]
 ) -> None:
-    """Do the work in the new process, and send its result or the user's error."""
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    """Run `work` in the new process, and send its result or its HrsegError."""
+    threading.Thread(target=_exit_with_parent, daemon=True).start()
     torch.set_num_threads(threads)
     keep_memory()
     quieten()
-    answer: object
+    result: object
     try:
-        answer = work(*arguments)
+        result = work(*arguments)
     except (HrsegError, MemoryError, RuntimeError) as error:  # torch raises RuntimeErrors
         if not isinstance(error, HrsegError) and not is_out_of_memory(error):
             raise
-        answer = error if isinstance(error, HrsegError) else _out_of_memory(work)
-    sender.send(answer)
+        result = error if isinstance(error, HrsegError) else _out_of_memory(work)
+    sender.send(result)
 
 
-def _end_with_parent() -> None:
-    """Exit when the parent ends, for example by `timeout` or a closed terminal."""
+def _exit_with_parent() -> None:
+    """Exit when the parent process ends, for example by `timeout` or a closed terminal."""
     parent = parent_process()
     assert parent is not None
     parent.join()
@@ -254,6 +254,7 @@ def _end_with_parent() -> None:
 
 def _out_of_memory(work: Callable[..., object]) -> OutOfMemory:
     return OutOfMemory(
-        f"{work.__name__.replace('_', ' ')}: out of memory.\nLess is taken by a smaller "
-        "data.batch_size, data.crop_size or image, or by model.activation_checkpointing=true."
+        f"{work.__name__.replace('_', ' ')}: out of memory.\n"
+        "Fix: a smaller data.batch_size, data.crop_size or image, or "
+        "model.activation_checkpointing=true"
     )

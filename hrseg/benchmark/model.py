@@ -1,10 +1,13 @@
 """Benchmark of the model: training step and inference on this machine.
 
-Every figure is of a fresh process. `--json` writes command, config, machine, size [H, W], classes,
-compile, parameters, macs and flops of one image (flops = 2 x macs), trained_in (the precision of
-`hrseg fit`), and as measurements {"train_step" | "inference": {"32" | "bf16" | "16": {batch,
-images_per_second, memory_mib, before_mib, peak_mib, seconds: {median, lowest, highest, mean,
-steps, first}}}}, or {batch, error} if the memory did not suffice.
+Each measurement runs in a new process. Keys of the file of `--json`:
+    command, config, machine, size [H, W], classes, compile: the measured setup.
+    parameters: number of parameters.
+    macs, flops: multiply-adds and operations for one image, flops = 2 x macs.
+    trained_in: the precision of `hrseg fit`.
+    measurements: {"train_step" | "inference": {"32" | "bf16" | "16": {batch, images_per_second,
+        memory_mib, before_mib, peak_mib, seconds: {median, lowest, highest, mean, steps, first}}}},
+        or {batch, error} after out of memory.
 """
 
 import copy
@@ -22,7 +25,7 @@ from rich.table import Column, Table
 from torch.utils.data import DataLoader
 
 from hrseg.benchmark import measure
-from hrseg.benchmark.measure import device_of, enough, timed, trainer_for
+from hrseg.benchmark.measure import device_of, has_enough_steps, timed, trainer_for
 from hrseg.checkpoints.loading import build_model
 from hrseg.config.schema import Config
 from hrseg.models.normalize import Normalize
@@ -35,9 +38,9 @@ from hrseg.utils.files import write_json
 from hrseg.utils.memory import OutOfMemory
 
 MEMORY_NOTE = (
-    "memory: added by the work, of the peak (CPU: resident in its process; CUDA: allocated)"
+    "memory: increase during the work, of the peak (CPU: resident memory, CUDA: allocated memory)"
 )
-_OF_TRAINER = {"32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed"}
+_TRAINER_PRECISIONS = {"32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed"}
 
 
 def benchmark_model(
@@ -47,10 +50,17 @@ def benchmark_model(
     steps: int | None = None,
     out: Path | None = None,
 ) -> dict[str, Any]:
-    """Measure training steps and inference in every precision of the device; print a table.
+    """Measure training steps and inference in each precision of the device, and print a table.
 
-    The config's data set may be missing; the other arguments are the options of the command, with
-    `size` (height, width). Return the content of the JSON file `out`.
+    Args:
+        config: a config; its data set may be missing.
+        size: (height, width) of the images; None: `data.crop_size`.
+        batch: batch size; None: `data.batch_size` for training, 1 for inference.
+        steps: number of measured steps; None: see `has_enough_steps`.
+        out: JSON file for the result.
+
+    Returns:
+        The content of the JSON file.
     """
     quieten()
     device, train = device_of(config), measure.on_one_device(config)
@@ -76,7 +86,7 @@ def benchmark_model(
         "flops": 2 * macs,
         "measurements": {
             "train_step": {
-                precision: _measured(train_step, train, _OF_TRAINER[precision], steps)
+                precision: _measured(train_step, train, _TRAINER_PRECISIONS[precision], steps)
                 for precision in precisions(device)
             },
             "inference": {
@@ -92,46 +102,57 @@ def benchmark_model(
 
 
 def train_step(config: Config, precision: str, steps: int | None = None) -> dict[str, Any]:
-    """Time optimiser steps of the config's task, on drawn crops, with random weights.
+    """Measure training steps of the config's task on random crops, with random weights.
 
-    `precision` is one of the Trainer; for `steps` see `enough`. Return "seconds" as `spread`, and
-    the result of `PeakMemory`.
+    Args:
+        config: the config.
+        precision: a precision of the Trainer.
+        steps: number of measured steps; None: see `has_enough_steps`.
+
+    Returns:
+        "seconds" (the result of `spread`), and the result of `PeakMemory`.
     """
     config = copy.deepcopy(config)
-    config.optimizer.lr = 1e-9  # noise must not diverge
-    watch = _StepTimes(steps)
-    longest = measure.WARM_UP + (steps or 10)
-    trainer = trainer_for(config, precision, watch, max_steps=longest, limit_val_batches=0)
+    config.optimizer.lr = 1e-9  # training on noise must not diverge
+    timer = _StepTimer(steps)
+    max_steps = measure.WARM_UP + (steps or 10)
+    trainer = trainer_for(config, precision, timer, max_steps=max_steps, limit_val_batches=0)
     memory = measure.PeakMemory(trainer.strategy.root_device)
     data = build_data(config)
-    batch = _drawn_batch(data.num_classes, config)
-    loader = DataLoader(cast(Any, [batch] * longest), batch_size=None)
+    batch = _random_batch(data.num_classes, config)
+    loader = DataLoader(cast(Any, [batch] * max_steps), batch_size=None)
     warnings.filterwarnings("ignore", ".*no `val_dataloader`.*")
     trainer.fit(build_task(config, data, weights=False), loader)
-    return {"seconds": measure.spread(watch.seconds), **memory.read()}
+    return {"seconds": measure.spread(timer.seconds), **memory.read()}
 
 
 def inference(config: Config, precision: str, steps: int | None = None) -> dict[str, Any]:
-    """Time uint8 images of `crop_size` -> logits at a quarter of it, by random weights.
+    """Measure inference with random weights: uint8 images -> logits at a quarter of the size.
 
-    `precision` is a key of `hrseg.models.optimize.PRECISIONS`; the result is as of `train_step`.
+    Args:
+        config: the config; `data.crop_size` is the size of the images.
+        precision: a key of `hrseg.models.optimize.PRECISIONS`.
+        steps: number of measured steps; None: see `has_enough_steps`.
+
+    Returns:
+        "seconds" (the result of `spread`), and the result of `PeakMemory`.
     """
     device = device_of(config)
     memory = measure.PeakMemory(device)
     model = build_model(config, build_data(config)).to(device)
     network = inference_network(model, precision, config.model.compile)
     normalize = Normalize().to(device)
-    image = _drawn_batch(2, config)["image"].to(device)
+    image = _random_batch(2, config)["image"].to(device)
     seconds: list[float] = []
     with torch.inference_mode():
-        while not enough(seconds, steps):
+        while not has_enough_steps(seconds, steps):
             with timed(seconds, device):
                 network(normalize(image))
     return {"seconds": measure.spread(seconds), **memory.read()}
 
 
 def precisions(device: torch.device) -> list[str]:
-    """Return the precisions that a device can compute in."""
+    """Return the precisions that a device supports."""
     if device.type == "cuda":
         bf16 = torch.cuda.is_bf16_supported(including_emulation=False)
         return ["32", "bf16", "16"] if bf16 else ["32", "16"]
@@ -139,53 +160,53 @@ def precisions(device: torch.device) -> list[str]:
 
 
 def trained_in(config: Config, device: torch.device) -> str:
-    """Return the precision that `hrseg fit` trains in on a device.
+    """Return the precision of `hrseg fit` on a device.
 
     Raises:
-        ConfigError: an unknown precision.
+        ConfigError: if the config's precision is unknown.
     """
-    chosen = str(config.trainer.get("precision") or choose_precision(device.type).precision)
-    trainer_for(config, chosen, Callback())
-    return chosen
+    precision = str(config.trainer.get("precision") or choose_precision(device.type).precision)
+    trainer_for(config, precision, Callback())
+    return precision
 
 
 def header(result: Mapping[str, Any]) -> str:
-    """Return the lines above a table: the command and the machine."""
-    of = result["machine"]
+    """Return the header of a table: the command and the machine."""
+    machine = result["machine"]
     return (
         f"hrseg {result['command']} {result['config']}\n"
-        f"{of['processor']}, {of['threads']} threads on {of['processors']} processors; "
-        f"device {of['device']}; torch {of['torch']}"
+        f"{machine['processor']}, {machine['threads']} threads on {machine['processors']} "
+        f"processors; device {machine['device']}; torch {machine['torch']}"
     )
 
 
 def table_of(rows: str, *columns: str) -> Table:
-    """Return an empty table of numbers."""
+    """Return an empty table with right-aligned columns of numbers."""
     return Table(rows, *(Column(column, justify="right") for column in columns))
 
 
 def milliseconds(seconds: Mapping[str, float]) -> tuple[str, str]:
-    """Return the median and the range of `spread`, in ms."""
+    """Return the median and the range of a result of `spread`, in ms."""
     median, low, high = (three_digits(1000 * seconds[k]) for k in ("median", "lowest", "highest"))
     return median, f"{low}..{high}"
 
 
 def memory_text(measured: Mapping[str, Any]) -> str:
-    """Return the memory of a measurement, as MEMORY_NOTE explains it."""
+    """Return the memory of a measurement as text; MEMORY_NOTE explains the figures."""
     if measured["memory_mib"] is None:
         return "-"
     return f"{measured['memory_mib']:,.0f} of {measured['peak_mib']:,.0f}"
 
 
 def three_digits(value: float) -> str:
-    """Return a number with three digits, or all those before the point."""
+    """Return a number with three significant digits, or as an integer from 100 on."""
     return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
 def _measured(
     work: Callable[..., dict[str, Any]], config: Config, precision: str, steps: int | None
 ) -> dict[str, Any]:
-    """Return a row of the table, measured in a fresh process."""
+    """Return a row of the table, measured in a new process."""
     batch = config.data.batch_size
     with get_console().status(f"{work.__name__}, precision {precision}"):
         try:
@@ -208,42 +229,42 @@ def _show(result: Mapping[str, Any]) -> None:
                 cells = [*milliseconds(row["seconds"]), rate, memory_text(row)]
                 if result["compile"]:
                     first = three_digits(row["seconds"]["first"])
-                    notes.append(f"{name}, {precision}: compiling took {first} s")
+                    notes.append(f"{name}, {precision}: compilation took {first} s")
             table.add_row(f"{name}, {precision}", *cells)
     height, width = result["size"]
     echo(
         header(result),
         f"{result['classes']} classes, {height}x{width}; {', '.join(batches)}; "
-        f"the config trains in {result['trained_in']}{', compiled' if result['compile'] else ''}",
-        f"{result['parameters'] / 1e6:.2f} M parameters; an image takes "
-        f"{result['macs'] / 1e9:.4g} GMACs = {result['flops'] / 1e9:.4g} GFLOPs "
+        f"`hrseg fit` trains in {result['trained_in']}{', compiled' if result['compile'] else ''}",
+        f"{result['parameters'] / 1e6:.2f} M parameters; "
+        f"{result['macs'] / 1e9:.4g} GMACs = {result['flops'] / 1e9:.4g} GFLOPs per image "
         f"({result['macs'] / 2**30:.4g} by the authors' count, MACs / 2^30)",
     )
     get_console().print(table)
     echo(*notes)
 
 
-class _StepTimes(Callback):
-    """Times each training step, and ends the training after `enough`."""
+class _StepTimer(Callback):
+    """Measure each training step, and stop the training after enough steps."""
 
     def __init__(self, steps: int | None) -> None:
-        self.steps, self.seconds, self.timer = steps, list[float](), ExitStack()
+        self.steps, self.seconds, self.stack = steps, list[float](), ExitStack()
 
     def on_train_batch_start(self, trainer: pl.Trainer, *_: Any) -> None:
-        self.timer.enter_context(timed(self.seconds, trainer.strategy.root_device))
+        self.stack.enter_context(timed(self.seconds, trainer.strategy.root_device))
 
     def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
-        self.timer.close()
-        trainer.should_stop = trainer.should_stop or enough(self.seconds, self.steps)
+        self.stack.close()
+        trainer.should_stop = trainer.should_stop or has_enough_steps(self.seconds, self.steps)
 
 
-def _drawn_batch(num_classes: int, config: Config) -> dict[str, Any]:
-    """Return noise, and masks of squares of 32 pixels, as a DataLoader gives them."""
+def _random_batch(num_classes: int, config: Config) -> dict[str, Any]:
+    """Return a batch of a DataLoader with noise images, and masks of 32x32 squares."""
     batch, (height, width) = config.data.batch_size, config.data.crop_size
     squares = torch.randint(num_classes, (batch, -(-height // 32), -(-width // 32)))
     mask = squares.repeat_interleave(32, 1).repeat_interleave(32, 2)[:, :height, :width]
     return {
         "image": torch.randint(256, (batch, 3, height, width), dtype=torch.uint8),
         "mask": mask.to(torch.uint8).contiguous(),
-        "name": ["drawn"] * batch,
+        "name": ["random"] * batch,
     }

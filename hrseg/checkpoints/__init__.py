@@ -1,6 +1,6 @@
 """Checkpoints: reading, loading, conversion, metadata, integrity, and run folders.
 
-The public names load on first use: finding a run folder needs no torch.
+The public names are imported on first use, so that finding a run folder does not import torch.
 """
 
 from importlib import import_module

@@ -1,4 +1,4 @@
-"""Download of weights by name: ImageNet starts, Hugging Face Hub models, authors' checkpoints."""
+"""Download of weights by name: ImageNet weights, Hugging Face Hub models, authors' checkpoints."""
 
 import hashlib
 import re
@@ -9,12 +9,12 @@ from hrseg.checkpoints.published import LICENCE, RELEASES, STARTS, WORDS, releas
 from hrseg.errors import ConfigError
 from hrseg.utils.console import note
 
-FILE = "model.safetensors"  # the only file that is read from the Hub: no pickle, no code
+FILE = "model.safetensors"  # the only file read from the Hub, because it contains no code
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 def is_remote(name: str | Path) -> bool:
-    """Return whether a name stands for weights to download; the path of a file comes first.
+    """Return whether a name refers to weights to download; existing files take precedence.
 
     Such names are "imagenet" and "ssld" (WORDS), "timm/NAME", "hf:USER/REPOSITORY" with an
     optional "@REVISION", and "hub:NAME" for a checkpoint of RELEASES.
@@ -26,23 +26,24 @@ def is_remote(name: str | Path) -> bool:
 
 
 def resolve(name: str, backbone: str | None) -> str:
-    """Return the name on the Hub that "imagenet" or "ssld" stands for; other names as they are.
+    """Return the repository for "imagenet" or "ssld"; other names are returned unchanged.
 
     Raises:
-        ConfigError: no such weights for this backbone.
+        ConfigError: if no such weights are published for this backbone.
     """
     return start_of(name, str(backbone)).repository if name in WORDS else name
 
 
 def fetch(name: str, backbone: str | None = None) -> Path:
-    """Return the file of a name, from the cache or downloaded once.
+    """Return the file for a name, from the cache or downloaded once.
 
     Args:
         name: as in `is_remote`.
         backbone: a key of VARIANTS, for the words "imagenet" and "ssld".
 
     Raises:
-        ConfigError: unknown or private, no connection and not in the cache, or a wrong checksum.
+        ConfigError: if the name is unknown or private, the checksum is wrong, or the file is not
+            in the cache and there is no connection.
     """
     name = resolve(name, backbone)
     if name.startswith("hub:"):
@@ -52,16 +53,16 @@ def fetch(name: str, backbone: str | None = None) -> Path:
 
 
 def describe_download(name: str, backbone: str | None = None) -> str:
-    """Return a line with name, size, licence and cache of weights that `fetch` returns."""
+    """Return a line with the name, size, licence and cache folder of weights."""
     name = resolve(name, backbone)
     size = {start.repository: start.megabytes for start in STARTS}
     size |= {f"hub:{release.name}": release.megabytes for release in RELEASES}
-    facts = f"{size[name]} MB, licence {LICENCE}" if name in size else "licence: see its page"
-    return f"weights {name} ({facts}; cache {cache_of(name)})"
+    details = f"{size[name]} MB, licence {LICENCE}" if name in size else "licence: see its page"
+    return f"weights {name} ({details}; cache {cache_of(name)})"
 
 
 def cache_of(name: str) -> Path:
-    """Return the folder of downloaded files for a name; HF_HOME and TORCH_HOME move it."""
+    """Return the cache folder for a name; the variables HF_HOME and TORCH_HOME change it."""
     if name.startswith("hub:"):
         import torch
 
@@ -83,19 +84,19 @@ def _fetch_from_hub(name: str, repository: str, revision: str | None) -> Path:
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", repository):
         raise ConfigError(
             f"{name!r} is not the name of a repository on the Hugging Face Hub.\n"
-            "Expected: USER/REPOSITORY, for example hf:somebody/street-scenes."
+            "Expected: hf:USER/REPOSITORY, for example hf:someone/street-scenes."
         )
     cached = None
     try:
         cached = try_to_load_from_cache(repository, FILE, revision=revision)
         if isinstance(cached, str) and name.startswith("timm/"):  # unchanged since 2023
             return _verified(Path(cached), name)
-        # One request without retries: a missing connection is reported at once.
+        # A single request without retries reports a missing connection immediately.
         get_hf_file_metadata(hf_hub_url(repository, FILE, revision=revision))
         path = hf_hub_download(repository, FILE, revision=revision, library_name="hrseg")
     except errors.HfHubHTTPError as error:
         raise _refused(error, name, repository, revision) from error
-    except Exception as error:  # of the HTTP client, whose classes differ between versions
+    except Exception as error:  # the HTTP client's classes differ between versions
         if not isinstance(cached, str):
             raise _unreachable(name, str(error)) from error
         note(f"no connection to the Hugging Face Hub: {name} is the cached revision")
@@ -104,19 +105,19 @@ def _fetch_from_hub(name: str, repository: str, revision: str | None) -> Path:
 
 
 def _refused(error: Exception, name: str, repository: str, revision: str | None) -> ConfigError:
-    """Return the error for an answer of the Hub other than the file."""
+    """Return the error for a refused request."""
     from huggingface_hub import errors
 
     if isinstance(error, errors.RepositoryNotFoundError):  # also for private and gated ones
         return ConfigError(
             f"The repository {repository} was not found on the Hugging Face Hub, or is private.\n"
-            "Expected: a public repository, or a token that may read it.\n"
-            "Fix: check the name; for a private one run `hf auth login`, or set HF_TOKEN."
+            "Expected: a public repository, or a token with read access.\n"
+            "Fix: check the name; for a private repository run `hf auth login`, or set HF_TOKEN."
         )
     if isinstance(error, errors.RevisionNotFoundError):
         return ConfigError(
             f"The repository {repository} has no revision {revision}.\n"
-            "Expected: a branch, tag or commit of it. Fix: leave out the part after @."
+            "Expected: one of its branches, tags or commits. Fix: leave out the part after @."
         )
     if isinstance(error, errors.EntryNotFoundError):
         return ConfigError(
@@ -142,7 +143,7 @@ def _fetch_release(name: str) -> Path:
         return target
     target.parent.mkdir(parents=True, exist_ok=True)
     try:
-        # Writes a temporary file beside the target, and moves it there if it is complete.
+        # Writes a temporary file, and moves it to the target when it is complete.
         torch.hub.download_url_to_file(release.url, str(target))
     except (URLError, OSError) as error:
         raise ConfigError(
@@ -154,25 +155,21 @@ def _fetch_release(name: str) -> Path:
 
 
 def _unreachable(name: str, reason: str = "") -> ConfigError:
-    """Return the error of four lines for weights that are neither cached nor reachable."""
-    first = reason.strip().partition("\n")[0][:120]
-    if "offline mode is enabled" in first:
-        first = "HF_HUB_OFFLINE is set"
+    """Return the error for weights neither cached nor reachable."""
+    first_line = reason.strip().partition("\n")[0][:120]
+    if "offline mode is enabled" in first_line:
+        first_line = "HF_HUB_OFFLINE is set"
     random = "" if name.startswith("hf:") else "model.weights=null trains from random weights. "
     return ConfigError(
-        f"The weights {name} ({FILE}) could not be downloaded: {first or 'no connection'}.\n"
+        f"The weights {name} ({FILE}) could not be downloaded: {first_line or 'no connection'}.\n"
         f"Expected: a connection to the Hugging Face Hub, or the file in {cache_of(name)}.\n"
         f"Fix: {random}Offline: run `hrseg weights get "
-        f"{name}`\non a connected machine, copy the file that it prints, and set "
-        "model.weights=PATH."
+        f"{name}`\non a connected machine, copy the printed file, and set model.weights=PATH."
     )
 
 
 def _verified(path: Path, name: str) -> Path:
-    """Return a cached file whose sha256 is the one that the Hub published.
-
-    The cache names the content of large files by that sha256.
-    """
+    """Return a cached file after a check of its sha256, which is the name of its cache blob."""
     blob = path.resolve()
     if not _SHA256.fullmatch(blob.name):
         return path
@@ -180,7 +177,7 @@ def _verified(path: Path, name: str) -> Path:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     if digest != blob.name:
         raise ConfigError(
-            f"{path} of {name} has the sha256 {digest}.\nExpected: {blob.name}, by the Hub.\n"
+            f"{path} of {name} has the sha256 {digest}.\nExpected: {blob.name}, from the Hub.\n"
             f"Fix: remove {blob}, and download it again."
         )
     return path

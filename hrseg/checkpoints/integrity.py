@@ -1,6 +1,6 @@
-"""Integrity of checkpoints: CRC32 checksums, and the previous file as a fallback.
+"""Integrity of checkpoints: CRC32 checksums, and the previous checkpoint as a fallback.
 
-`torch.save` writes a zip archive with a CRC32 of each record; `torch.load` does not compare them.
+`torch.save` writes a zip archive with a CRC32 for each record. `torch.load` does not check them.
 """
 
 import time
@@ -13,42 +13,44 @@ from typing import Any, Literal
 
 State = Literal["whole", "damaged", "unchecked"]
 
-_FOLDER = 0x10  # attribute of a zip entry for which torch reads no content
-_SETTLED = 2  # seconds: the coarsest clock of a file system
+_FOLDER = 0x10  # attribute of a directory entry; torch does not read the content of such an entry
+_SETTLED = 2  # seconds; the coarsest resolution of modification times among file systems
 _states: dict[tuple[Any, ...], State] = {}
 
 
 def state_of(path: Path) -> State:
-    """Return whether a checkpoint is as it was written, by reading all of it once per process.
+    """Return the integrity of a checkpoint. The whole file is read once per process.
 
-    A file of torch before 1.6 has no checksums; it is "unchecked".
+    The state is "unchecked" for files of torch before 1.6, which have no checksums.
     """
     status = path.stat()
     key = (path.absolute(), status.st_ino, status.st_size, status.st_mtime_ns)
     state = _states.get(key) or _read_state(path)
-    if time.time() - status.st_mtime > _SETTLED:  # a later write has a later time
+    if time.time() - status.st_mtime > _SETTLED:  # any later write changes the modification time
         _states[key] = state
     return state
 
 
 def previous_of(path: Path) -> Path:
-    """Return the path of the file before `path`: `last.ckpt` -> `last.previous.ckpt`."""
+    """Return the path of the previous checkpoint: `last.ckpt` -> `last.previous.ckpt`."""
     return path.with_name(f"{path.stem}.previous{path.suffix}")
 
 
 def whole_checkpoint(path: Path) -> Path:
-    """Return a checkpoint, or with a warning the previous one if it is damaged or missing.
+    """Return `path`, or the previous checkpoint with a warning if `path` is damaged or missing.
 
-    A path without an intact previous file is returned unchanged; its reader reports the damage.
+    Without an intact previous checkpoint the path is returned unchanged. Reading it then reports
+    the damage.
     """
     previous = previous_of(path)
     if not previous.is_file():
         return path
-    fault = state_of(path) if path.is_file() else "missing"
-    if fault in ("whole", "unchecked") or state_of(previous) == "damaged":
+    problem = state_of(path) if path.is_file() else "missing"
+    if problem in ("whole", "unchecked") or state_of(previous) == "damaged":
         return path
     warnings.warn(
-        f"{path} is {fault}. Using the previous checkpoint, {previous.name}{_moment(previous)}",
+        f"{path} is {problem}. "
+        f"Using the previous checkpoint, {previous.name}{_training_step(previous)}",
         stacklevel=3,
     )
     return previous
@@ -69,24 +71,25 @@ def _read_state(path: Path) -> State:
         with zipfile.ZipFile(path) as archive:
             entries = archive.infolist()
             plain = not any(e.compress_type or e.external_attr & _FOLDER for e in entries)
-            # No zip bomb: torch.save never compresses, and no two records share their bytes.
+            # Refuse zip bombs: torch.save never compresses, and its records never share bytes.
             plain = plain and sum(e.file_size for e in entries) <= path.stat().st_size
-            whole = plain and archive.testzip() is None and _opens(path)
+            whole = plain and archive.testzip() is None and _is_loadable(path)
     except (OSError, ValueError, RuntimeError, EOFError, zipfile.BadZipFile, zlib.error):
         whole = False
     return "whole" if whole else "damaged"
 
 
-def _opens(path: Path) -> bool:
-    """Return whether torch finds the records of an archive: no checksum covers its directory."""
+def _is_loadable(path: Path) -> bool:
+    """Return whether torch finds the records. The zip directory is not covered by checksums."""
     try:
         _load(path)
-    except Exception as error:  # nearly any: RuntimeError, KeyError, UnicodeDecodeError
-        return "GLOBAL" in str(error)  # intact, but with more than data; the reader refuses it
+    except Exception as error:  # RuntimeError, KeyError, UnicodeDecodeError and others
+        return "GLOBAL" in str(error)  # intact, but with code; `read_checkpoint` refuses it
     return True
 
 
-def _moment(path: Path) -> str:
+def _training_step(path: Path) -> str:
+    """Return " of epoch E, step S" for a readable checkpoint, otherwise an empty string."""
     with suppress(Exception):
         content = _load(path)
         return f" of epoch {int(content['epoch']) + 1}, step {int(content['global_step'])}"
@@ -94,6 +97,6 @@ def _moment(path: Path) -> str:
 
 
 def _load(path: Path) -> Any:
-    import torch  # slow to import, and only needed to read a file
+    import torch  # slow to import, and needed only to read a file
 
     return torch.load(path, map_location="cpu", weights_only=True, mmap=True)

@@ -1,4 +1,4 @@
-"""Loading of weights into a model, with a report of the tensors that did not fit."""
+"""Loading of weights into a model, with a report of missing and mismatched tensors."""
 
 import re
 from collections.abc import Mapping
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from hrseg.checkpoints.hub import fetch, is_remote, resolve
 from hrseg.checkpoints.integrity import whole_checkpoint
 from hrseg.checkpoints.metadata import read_metadata
-from hrseg.checkpoints.origins import FAMILIES, MARK, Found, State, foreign, recognise
+from hrseg.checkpoints.origins import FAMILIES, MARK, Found, State, read_other_network, recognise
 from hrseg.checkpoints.reading import read_checkpoint
 from hrseg.checkpoints.runs import checkpoint_at
 from hrseg.config.schema import Config
@@ -25,21 +25,21 @@ from hrseg.utils.text import some
 if TYPE_CHECKING:
     from hrseg.data.datamodule import SegmentationDataModule
 
-PURPOSES = {"evaluate": "", "initialise": "backbone."}  # start of the keys that must match
+PURPOSES = {"evaluate": "", "initialise": "backbone."}  # prefix of the keys that must match
 
 
 @dataclass(frozen=True)
 class Report:
-    """Tensors of a file that a model takes or lacks, under their names in the model.
+    """Comparison of a file's tensors with a model's, by their names in the model.
 
     Attributes:
-        matched: in both, with equal shapes.
-        missing: in the model only, without batch counters.
-        unexpected: in the file only.
-        mismatched: in both, with other shapes.
+        matched: tensors in both, with equal shapes.
+        missing: tensors only in the model, without batch counters.
+        unexpected: tensors only in the file.
+        mismatched: tensors in both, with different shapes.
         family: a key of FAMILIES.
-        network: of the file, for example "an official HRNetV2-W48 with 19 classes".
-        notes: changes and omissions during the conversion to the model's names, a line each.
+        network: the file's network, for example "an official HRNetV2-W48 with 19 classes".
+        notes: changes and omissions during the conversion of names, one line each.
     """
 
     matched: list[str]
@@ -51,15 +51,15 @@ class Report:
     notes: list[str]
 
     def __str__(self) -> str:
-        """Return a line for each kind of tensors."""
-        others = {
-            "not taken, other shape": self.mismatched,
-            "not in the file, left as they were": self.missing,
+        """Return one line per group of tensors."""
+        groups = {
+            "not loaded, different shape": self.mismatched,
+            "not in the file, unchanged": self.missing,
             "in the file, not used": self.unexpected,
         }
-        taken = f"{len(self.matched)} tensors taken from {self.network}"
-        rest = [f"{len(keys)} {kind}: {some(keys)}" for kind, keys in others.items() if keys]
-        return "\n".join([taken, *self.notes, *rest])
+        matched = f"{len(self.matched)} tensors loaded from {self.network}"
+        others = [f"{len(keys)} {group}: {some(keys)}" for group, keys in groups.items() if keys]
+        return "\n".join([matched, *self.notes, *others])
 
 
 def load_weights(
@@ -69,25 +69,36 @@ def load_weights(
     purpose: str = "evaluate",
     origin: str | Path | None = None,
 ) -> Report:
-    """Copy weights into `model`; a refused file leaves the model as it was.
+    """Copy weights into `model`. If the file is refused, the model stays unchanged.
 
     Args:
-        model: the model to fill.
+        model: the model that receives the weights.
         path_or_state_dict: a .pth of the authors' code or of mmseg, a .ckpt or .safetensors of
-            hrseg; a name of weights to download, "imagenet", "ssld", "timm/NAME", "hf:USER/NAME"
-            or "hub:NAME"; or the state dict itself, bare or as such a file wraps it.
-        source: a key of FAMILIES, or "auto" to choose by the keys.
-        purpose: "evaluate" requires every tensor; "initialise" requires the whole backbone, and
-            takes the tensors of the head that fit.
-        origin: the file of a given state dict; names of official files contain their torch.
+            hrseg; the name of weights to download, "imagenet", "ssld", "timm/NAME",
+            "hf:USER/NAME" or "hub:NAME"; or a state dict, bare or wrapped like such a file.
+        source: a key of FAMILIES, or "auto" to choose it by the keys of the state dict.
+        purpose: "evaluate" requires every tensor. "initialise" requires every tensor of the
+            backbone, and loads the matching tensors of the head.
+        origin: the file of a given state dict. Names of official files contain the torch version.
+
+    Returns:
+        The matched, missing, unexpected and mismatched tensors.
 
     Raises:
-        ConfigError: the file cannot be read, is of no known family, or does not fit.
+        ConfigError: if the file cannot be read, has an unknown family, or does not fit the model.
+
+    Example:
+        >>> import hrseg
+        >>> model = hrseg.create_model("hrnet_w18_small_v1", num_classes=11)
+        >>> trained = hrseg.create_model("hrnet_w18_small_v1", num_classes=19)
+        >>> report = hrseg.load_weights(model, trained.state_dict(), purpose="initialise")
+        >>> report.mismatched
+        ['head.last_layer.3.weight', 'head.last_layer.3.bias']
     """
     if not isinstance(model, nn.Module):
         raise ConfigError(
-            f"load_weights got a {type(model).__name__} in place of the model.\n"
-            "Expected: a model of hrseg. Fix: hrseg.load_weights(model, path)"
+            f"load_weights got a {type(model).__name__} as the model.\n"
+            "Expected: a model of hrseg. Fix: `hrseg.load_weights(model, path)`"
         )
     required = find(PURPOSES, purpose, "purpose")
     if isinstance(path_or_state_dict, Mapping):
@@ -104,7 +115,7 @@ def load_weights(
         raw = read_checkpoint(name)
     network, report = compare(model, raw, source, name, purpose)
     differing = [*report.mismatched, *report.missing, *report.unexpected]
-    # Tensors too many are refused as well: a W18 contains all of W18-small-v2.
+    # Unexpected tensors are refused as well: a W18 contains every tensor of a W18-small-v2.
     if any(key.startswith(required) for key in differing):
         raise ConfigError(_refusal(model.state_dict(), network.state, report, name, purpose))
     model.load_state_dict({key: network.state[key] for key in report.matched}, strict=False)
@@ -118,15 +129,15 @@ def compare(
     origin: str = "the state dict",
     purpose: str = "evaluate",
 ) -> tuple[Found, Report]:
-    """Return the network in a checkpoint, and which of its tensors the model would take.
+    """Return the weights in a checkpoint, and their comparison with the model.
 
-    Arguments and errors as of `load_weights`; the model stays as it is.
+    The model stays unchanged. Arguments and errors are those of `load_weights`.
     """
     expected = model.state_dict()
     if f"backbone.{MARK}" in expected:
         network = _without_unused(model, recognise(raw, source, origin))
     else:
-        network = foreign(raw, origin)
+        network = read_other_network(raw, origin)
     if purpose == "initialise" and "head.aux_head.0.weight" in expected:
         network = _regions_from_fcn(network)
     state = network.state
@@ -134,7 +145,7 @@ def compare(
     missing = [name for name in expected if name not in state]
     return network, Report(
         matched=[name for name, same in fits.items() if same],
-        # Files of torch 0.4 have no batch counters, and no computation needs them.
+        # Files of torch 0.4 have no batch counters. No computation uses the counters.
         missing=[name for name in missing if not name.endswith("num_batches_tracked")],
         unexpected=[name for name in state if name not in expected],
         mismatched=[name for name, same in fits.items() if not same],
@@ -145,7 +156,7 @@ def compare(
 
 
 def build_model(config: Config, data: "SegmentationDataModule") -> Segmenter:
-    """Return the network of a config for the classes of a data set, with random weights."""
+    """Return the network of a config with random weights, for the classes of a data set."""
     return create_model(
         config.model.backbone.model_dump(exclude_defaults=True),
         head=dict(config.model.head),
@@ -159,10 +170,14 @@ def build_model(config: Config, data: "SegmentationDataModule") -> Segmenter:
 def load_model(
     path: str | Path, model: Segmenter | None = None
 ) -> tuple[Segmenter, dict[str, Any]]:
-    """Return the network of a checkpoint or a run folder with its weights, and the metadata.
+    """Return the network of a checkpoint or a run folder with its weights, and its metadata.
 
-    `model` takes the weights instead of the network that the metadata describes. Errors as of
-    `load_weights`; ConfigError also for a file without metadata.
+    Args:
+        path: a checkpoint, or a run folder.
+        model: a model to load the weights into, instead of the network in the metadata.
+
+    Raises:
+        ConfigError: as for `load_weights`, and if the file has no metadata.
     """
     checkpoint = checkpoint_at(Path(path))
     content = read_checkpoint(checkpoint)
@@ -170,8 +185,9 @@ def load_model(
     if not isinstance(metadata, dict):
         recognise(content, "auto", str(checkpoint))  # raises if it contains no HRNet
         raise ConfigError(
-            f"{checkpoint} has no metadata (no 'hrseg' entry): its network is unknown.\n"
-            "Fix: hrseg predict --config NAME --checkpoint FILE; in Python "
+            f"{checkpoint} contains no metadata (no 'hrseg' entry).\n"
+            "Expected: a checkpoint written by hrseg, or a config that describes its network.\n"
+            "Fix: `hrseg predict --config NAME --checkpoint FILE`; in Python "
             "hrseg.create_model and hrseg.load_weights."
         )
     read_metadata(metadata, checkpoint)
@@ -181,16 +197,17 @@ def load_model(
 
 
 def described_model(metadata: Mapping[str, Any], path: Path) -> Segmenter:
-    """Return the network of a file's metadata, with random weights.
+    """Return the network in a file's metadata, with random weights.
 
     Raises:
-        ConfigError: an unknown part, with its plugin, or one that create_model does not build.
+        ConfigError: if a part is unknown (the message names its plugin), or if create_model cannot
+            build it.
     """
     if metadata.get("replaced"):
         raise ConfigError(
             f"{path} has parts that create_model does not build: {metadata['replaced']}.\n"
-            "Expected: the network as it was made for the training.\n"
-            "Fix: hrseg.SegmentationTask.load_from_checkpoint(path, model=...)"
+            "Expected: the same network that the training script built.\n"
+            "Fix: `hrseg.SegmentationTask.load_from_checkpoint(path, model=...)`"
         )
     try:
         return create_model(**metadata["architecture"])
@@ -198,31 +215,31 @@ def described_model(metadata: Mapping[str, Any], path: Path) -> Segmenter:
         if not metadata.get("plugin"):
             raise
         raise ConfigError(
-            f"{path} has a network with parts of a missing plugin.\n"
-            f"Fix: add --plugin {metadata['plugin']}; in Python import it before."
+            f"{path} has a network with parts from a plugin, and the plugin is not loaded.\n"
+            f"Fix: add --plugin {metadata['plugin']}; in Python, import the plugin first."
         ) from error
 
 
 def to_official(model: Segmenter) -> State:
-    """Return the state dict under the authors' names; its tensors are the model's own."""
-    # Attributes below `backbone` and `head` are named as the authors name them.
+    """Return the state dict under the authors' names. It shares its tensors with the model."""
+    # Attributes of `backbone` and `head` have the authors' names.
     return {name.partition(".")[2]: tensor for name, tensor in model.state_dict().items()}
 
 
 def _without_unused(model: Segmenter | FeaturePyramid, network: Found) -> Found:
-    """Leave out the last exchange of the other streams, for which output v1 has no layers."""
+    """Remove the last fusion of the lower-resolution streams, which output v1 does not have."""
     if len(model.backbone.channels) > 1:
         return network
-    others = re.compile(r"backbone\.stage4\.\d+\.fuse_layers\.[1-3]\.")
+    lower = re.compile(r"backbone\.stage4\.\d+\.fuse_layers\.[1-3]\.")
     expected = model.state_dict()
-    unused = {name for name in network.state if others.match(name) and name not in expected}
+    unused = {name for name in network.state if lower.match(name) and name not in expected}
     state = {name: tensor for name, tensor in network.state.items() if name not in unused}
     note = [f"output v1: {len(unused)} tensors of the other streams not used"] if unused else []
     return network._replace(state=state, notes=[*network.notes, *note])
 
 
 def _regions_from_fcn(network: Found) -> Found:
-    """Let an FCN head draw the regions of an OCR head, as the authors start one from the other."""
+    """Rename an FCN head to the auxiliary head of an OCR model, as the authors initialise it."""
     state = {
         re.sub(r"^head\.last_layer\.", "head.aux_head.", name): tensor
         for name, tensor in network.state.items()
@@ -230,35 +247,41 @@ def _regions_from_fcn(network: Found) -> Found:
     if state.keys() == network.state.keys():
         return network
     return network._replace(
-        state=state, notes=[*network.notes, "FCN head taken as the auxiliary head"]
+        state=state, notes=[*network.notes, "FCN head loaded as the auxiliary head"]
     )
 
 
 def _refusal(expected: State, state: State, report: Report, origin: str, purpose: str) -> str:
     if report.family in ("imagenet", "timm") and purpose == "evaluate":
         return (
-            f"{origin} is {FAMILIES[report.family].title} file ({describe(state)}): nothing to "
-            'evaluate.\nTrain from it: purpose="initialise", or `model.weights` in a config.'
+            f"{origin} is {FAMILIES[report.family].title} file ({describe(state)}).\n"
+            "Expected: a segmentation network, which can be evaluated.\n"
+            'Fix: train from it: purpose="initialise", or `model.weights` in a config.'
         )
     shapes = [
         f"{name} is {tuple(state[name].shape)} instead of {tuple(expected[name].shape)}"
         for name in report.mismatched
     ]
-    differing = {"other shape": shapes, "missing": report.missing, "too many": report.unexpected}
-    details = [f"{len(d)} {what} ({some(d, 1)})" for what, d in differing.items() if d]
-    repair = "Create the model that the file was made for, or give another file."
-    if purpose == "evaluate" and not any("backbone." in d for d in details):
-        repair += ' purpose="initialise" takes what fits.'
+    groups = {
+        "with another shape": shapes,
+        "missing": report.missing,
+        "unexpected": report.unexpected,
+    }
+    details = [f"{len(keys)} {group} ({some(keys, 1)})" for group, keys in groups.items() if keys]
+    fix = "Fix: create the matching model, or give another file."
+    if purpose == "evaluate" and not any("backbone." in detail for detail in details):
+        fix += ' purpose="initialise" loads the matching tensors.'
     return (
-        f"{origin} does not fit: it holds {report.network}, expected {describe(expected)}.\n"
-        f"Tensors: {'; '.join(details)}.\n{repair}"
+        f"{origin} does not fit the model: it contains {report.network}.\n"
+        f"Expected: {describe(expected)}.\n"
+        f"Tensors: {', '.join(details)}.\n{fix}"
     )
 
 
 def describe(state: State) -> str:
     """Return the name of a network, for example "HRNetV2-W48 with 19 classes"."""
     if f"backbone.{MARK}" not in state:
-        return f"network that is not an HRNet, with {len(state)} tensors"
+        return f"network other than an HRNet, with {len(state)} tensors"
     width = _rows(state[f"backbone.{MARK}"])
     blocks = sum(bool(re.fullmatch(r"backbone\.layer1\.\d\.conv1\.weight", key)) for key in state)
     name = f"W{width} of unknown depth"
@@ -271,7 +294,7 @@ def describe(state: State) -> str:
         head = f"with an OCR head of {_rows(state['head.cls_head.weight'])} classes"
     modules = {int(key.split(".")[2]) for key in state if key.startswith("backbone.stage4.")}
     last = f"backbone.stage4.{max(modules, default=0)}.fuse_layers.1."
-    # Output v1 has no layers towards the other streams at its end.
+    # Output v1 has no layers to the lower-resolution streams in its last module.
     version = 2 if any(key.startswith(last) for key in state) else 1
     return f"HRNetV{version}-{name} {head}"
 

@@ -29,12 +29,12 @@ from hrseg.visualize import default_palette
 if TYPE_CHECKING:
     from hrseg.data.datamodule import SegmentationDataModule
 
-FORMAT = 1  # of the metadata and the rest of the file: raise it if an older hrseg would misread
-_MAX_ITEMS = 20_000  # values in the metadata of a file, a hundred times the usual number
+FORMAT = 1  # file format version; increase it if an older hrseg would misread new files
+_MAX_ITEMS = 20_000  # maximum number of values in the metadata, a hundred times the usual number
 
 
 def first_problem(error: ValidationError) -> str:
-    """Return the first of a model's errors as "key: reason" on one line."""
+    """Return the first error of a validation as "key: reason" on one line."""
     problem = error.errors(include_url=False, include_context=False, include_input=False)[0]
     key = ".".join(map(str, problem["loc"]))
     reason = problem["msg"].removeprefix("Value error, ")
@@ -42,14 +42,14 @@ def first_problem(error: ValidationError) -> str:
 
 
 def _printable(value: str) -> str:
-    """Refuse a name with control characters or line breaks, which would steer a terminal."""
+    """Refuse a name with control characters or line breaks, which a terminal would interpret."""
     if one_line(value) != value:
         raise ValueError("control characters or line breaks in a name")
     return value
 
 
 def _evaluable(value: dict[str, Any]) -> dict[str, Any]:
-    """Refuse fields from which no `Protocol` can be made."""
+    """Refuse fields that `Protocol` does not accept."""
     try:
         Protocol(**value)
     except (TypeError, ConfigError) as error:
@@ -58,7 +58,7 @@ def _evaluable(value: dict[str, Any]) -> dict[str, Any]:
 
 
 def _buildable(value: dict[str, Any]) -> dict[str, Any]:
-    """Refuse arguments that `create_model` does not take."""
+    """Refuse arguments that `create_model` does not accept."""
     try:
         _architecture().model_validate(value)
     except ValidationError as error:
@@ -98,21 +98,21 @@ class ExportMetadata(BaseModel):
 
 
 class ModelMetadata(BaseModel):
-    """Everything that prediction with the weights of a file needs.
+    """Metadata for prediction with the weights of a file.
 
-    Unknown keys are kept: later versions only add optional ones.
+    Unknown keys are kept, because later versions only add optional keys.
 
     Attributes:
         architecture: arguments of `create_model`.
-        class_names: one per class.
-        palette: RGB colour of each class.
-        flip_pairs: ids that swap in a mirrored image.
-        mean: of the normalisation, per channel, for images in 0..1.
-        std: of the normalisation.
-        protocol: fields of the `Protocol` by which images are evaluated.
+        class_names: one name per class.
+        palette: RGB colour of each class, 0..255.
+        flip_pairs: pairs of class ids that swap in a mirrored image.
+        mean: mean of the normalisation, per channel, for images in 0..1.
+        std: standard deviation of the normalisation, per channel.
+        protocol: fields of the `Protocol` for evaluation and prediction.
         format: version of the file format.
-        version: of the hrseg that wrote the file.
-        plugin: modules or files that registered parts of the training, as `--plugin` expects them.
+        version: version of the hrseg that wrote the file.
+        plugin: modules or files that registered parts of the training, in the form of `--plugin`.
         replaced: parts of the network that `create_model` does not build, for example "head Own".
         export: interface of an exported file; None in a checkpoint.
     """
@@ -143,7 +143,7 @@ class ModelMetadata(BaseModel):
         return self
 
     def to_dict(self) -> dict[str, Any]:
-        """Return plain data, without unset optional parts."""
+        """Return plain data without unset optional attributes."""
         return {name: value for name, value in self.model_dump().items() if value is not None}
 
 
@@ -157,9 +157,10 @@ def build_metadata(
     protocol: Protocol,
     **optional: Any,
 ) -> dict[str, Any]:
-    """Return the metadata of a model as plain data, without validation: a save must not fail.
+    """Return the metadata of a model as plain data, without validation.
 
-    Arguments as the attributes of ModelMetadata; `optional` are its other attributes.
+    A checkpoint must be saved even if its metadata is invalid. The arguments are the attributes of
+    ModelMetadata; `optional` contains the remaining ones.
     """
     metadata = ModelMetadata.model_construct(
         architecture=dict(architecture),
@@ -177,7 +178,7 @@ def build_metadata(
 def metadata_from_config(
     config: Config, data: "SegmentationDataModule", architecture: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Return the metadata of a network that a config and its data set describe."""
+    """Return the metadata of a network for a config and its data set."""
     return build_metadata(
         architecture,
         data.class_names,
@@ -191,21 +192,26 @@ def metadata_from_config(
 
 
 def read_metadata(data: Any, path: str | Path) -> ModelMetadata:
-    """Validate the metadata of a checkpoint or an exported file; `path` is for the message.
+    """Validate the metadata of a checkpoint or an exported file.
+
+    Args:
+        data: the stored metadata.
+        path: the file, for error messages.
 
     Raises:
-        ConfigError: a newer format, or metadata missing, or of another type or range.
+        ConfigError: if the format is newer, or metadata is missing or has a wrong type or range.
     """
     if not _is_small(data):
         raise ConfigError(
-            f"{path}: its metadata is not plain data, or far too large.\n"
-            "Expected a file that hrseg wrote. Copy it again from its source."
+            f"{path}: The metadata is too large, or not plain data.\n"
+            "Expected: a file written by hrseg. Fix: copy it again from its source."
         )
     data = dict(data) if isinstance(data, Mapping) else {}
-    if isinstance(data.get("format"), int) and data["format"] > FORMAT:  # it may look damaged
+    if isinstance(data.get("format"), int) and data["format"] > FORMAT:  # could look damaged below
         raise ConfigError(
-            f"{path} was written by hrseg {one_line(str(data.get('version')))[:40]}, in a format "
-            f"that this hrseg, {__version__}, does not know.\nUpgrade: pip install --upgrade hrseg"
+            f"{path} was written by hrseg {one_line(str(data.get('version')))[:40]} in a newer "
+            f"format.\nExpected: a format of hrseg {__version__} or older.\n"
+            "Fix: `pip install --upgrade hrseg`"
         )
     try:
         return ModelMetadata.model_validate(data)
@@ -213,8 +219,8 @@ def read_metadata(data: Any, path: str | Path) -> ModelMetadata:
         missing = [str(p["loc"][0]) for p in error.errors() if p["type"] == "missing"]
         problem = f"incomplete: {', '.join(missing)}"
         raise ConfigError(
-            f"{path}: its metadata is {problem if missing else f'damaged: {first_problem(error)}'}"
-            ".\nExpected a file that hrseg wrote. Copy it again, or load its weights by "
+            f"{path}: The metadata is {problem if missing else f'invalid: {first_problem(error)}'}"
+            ".\nExpected: a file written by hrseg.\nFix: copy it again, or load its weights with "
             "hrseg.create_model and hrseg.load_weights."
         ) from error
 
@@ -226,7 +232,7 @@ def _architecture() -> type[BaseModel]:
         name: (parameter.annotation, ... if parameter.default is Parameter.empty else None)
         for name, parameter in signature(create_model, eval_str=True).parameters.items()
     }
-    fields["num_classes"] = (int, ...)  # stored even if it is the default
+    fields["num_classes"] = (int, ...)  # always stored, even if it has the default value
     config = ConfigDict(strict=True, extra="forbid")
     return create_schema("Architecture", __config__=config, **fields)
 
@@ -234,16 +240,16 @@ def _architecture() -> type[BaseModel]:
 def _is_small(data: Any) -> bool:
     """Return whether data is plain and small enough to validate.
 
-    A list that contains itself twice has no end when it is written out.
+    The count also stops at lists that contain themselves or share nested lists.
     """
-    waiting, count = [data], 0
-    while waiting and count <= _MAX_ITEMS:
-        value = waiting.pop()
+    pending, count = [data], 0
+    while pending and count <= _MAX_ITEMS:
+        value = pending.pop()
         count += 1 + (len(value) // 100 if isinstance(value, str) else 0)
         if isinstance(value, Mapping):
-            waiting += [*value, *value.values()]
+            pending += [*value, *value.values()]
         elif isinstance(value, list | tuple):
-            waiting += value
+            pending += value
         elif value is not None and not isinstance(value, str | int | float):
             return False
     return count <= _MAX_ITEMS

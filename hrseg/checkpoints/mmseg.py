@@ -1,4 +1,4 @@
-"""Conversion of parameter names from and to mmsegmentation: FCN and OCR heads."""
+"""Conversion of parameter names between hrseg and mmsegmentation, for FCN and OCR heads."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -10,7 +10,7 @@ from hrseg.errors import ConfigError
 
 State = dict[str, Tensor]
 
-# hrseg -> mmseg, by what names start with; below the backbone both have the authors' names.
+# Prefixes of names, hrseg -> mmseg. Names in the backbone are the authors' in both.
 FCN = {
     "head.last_layer.0.": "decode_head.convs.0.conv.",
     "head.last_layer.1.": "decode_head.convs.0.bn.",
@@ -40,26 +40,32 @@ OCR = {
     "head.ocr_distri_head.conv_bn_dropout.1.0.": f"{_THEIRS}bottleneck.bn.",
     "head.cls_head.": "decode_head.1.conv_seg.",
 }
-# Convolutions with a bias before a norm, unlike mmseg's: the norm's mean takes it over.
+# Biases of convolutions before a norm -> the norm's mean. mmseg has no such biases: they are
+# folded into the mean.
 BIASED = {
     f"head.{name}.0.bias": f"head.{name}.1.running_mean"
     for name in ("last_layer", "aux_head", "conv3x3_ocr")
 }
-RESTORE = "hrseg_restore"  # entry of a file that hrseg wrote: those biases and means, to the bit
+RESTORE = "hrseg_restore"  # file entry with the exact original biases and means, written by hrseg
 
 
-def from_mmseg(state: Mapping[str, Tensor], kept: Any = None) -> tuple[State, list[str]]:
-    """Return a network under hrseg's names, and notes; `kept` is the entry RESTORE of its file."""
+def from_mmseg(state: Mapping[str, Tensor], originals: Any = None) -> tuple[State, list[str]]:
+    """Return the tensors under hrseg's names, and notes on each change.
+
+    Args:
+        state: tensors under mmseg's names.
+        originals: the entry RESTORE of the same file, if any.
+    """
     names = {theirs: ours for ours, theirs in {**FCN, **OCR}.items()}
     renamed = {_renamed(name, names): tensor for name, tensor in state.items()}
-    kept = kept if isinstance(kept, Mapping) else {}
+    originals = originals if isinstance(originals, Mapping) else {}
     notes = []
     for bias, mean in BIASED.items():
         weight = renamed.get(bias.replace(".bias", ".weight"))
         if weight is None or bias in renamed:
             continue
-        if _are_originals(kept.get(bias), kept.get(mean), renamed.get(mean)):
-            renamed |= {bias: kept[bias], mean: kept[mean]}
+        if _are_originals(originals.get(bias), originals.get(mean), renamed.get(mean)):
+            renamed |= {bias: originals[bias], mean: originals[mean]}
             continue
         renamed[bias] = weight.new_zeros(weight.shape[:1])
         notes.append(f"{bias} set to 0: this convolution of an mmseg head has no bias")
@@ -67,22 +73,23 @@ def from_mmseg(state: Mapping[str, Tensor], kept: Any = None) -> tuple[State, li
 
 
 def to_mmseg(state: Mapping[str, Tensor]) -> tuple[State, State]:
-    """Return a network under mmseg's names, and the tensors that its biases were folded into.
+    """Return the tensors under mmseg's names, and the original biases and means (RESTORE).
 
-    mean - bias in the norm is the bias before it; the second result has both as they were.
+    mmseg has no bias before a norm. A norm's mean reduced by the bias has the same effect.
 
     Raises:
-        ConfigError: an incomplete head, or one other than FCN and OCR.
+        ConfigError: if the head is incomplete, or neither FCN nor OCR.
     """
     names = OCR if "head.cls_head.weight" in state else FCN
     head = [name for name in state if name.startswith("head.")]
-    problems = [f"{name} has no place" for name in head if not name.startswith(tuple(names))]
+    problems = [f"{name} has no equivalent" for name in head if not name.startswith(tuple(names))]
     pairs = {bias: mean for bias, mean in BIASED.items() if bias in state}
     problems += [f"{mean} is missing" for mean in pairs.values() if mean not in state]
     if problems:
         raise ConfigError(
-            f"not to be written as mmseg's: {problems[0]}.\nExpected a whole FCN or OCR head. "
-            "`hrseg weights inspect FILE --config NAME` lists the other differences."
+            f"The weights cannot be converted to mmseg: {problems[0]}.\n"
+            "Expected: a complete FCN or OCR head.\n"
+            "Fix: `hrseg weights inspect FILE --config NAME` lists the tensors that do not fit."
         )
     folded, originals = dict(state), State()
     for bias, mean in pairs.items():
@@ -92,24 +99,25 @@ def to_mmseg(state: Mapping[str, Tensor]) -> tuple[State, State]:
 
 
 def refuse_other_heads(state: Mapping[str, Tensor], origin: str) -> None:
-    """Raise ConfigError if the head is neither FCN nor OCR."""
-    known = (*FCN.values(), *OCR.values())
+    """Raise ConfigError if the mmseg head is neither FCN nor OCR."""
+    supported = (*FCN.values(), *OCR.values())
     for name in state:
-        if name.startswith("decode_head.") and not name.startswith(known):
+        if name.startswith("decode_head.") and not name.startswith(supported):
             raise ConfigError(
-                f"{origin} is an mmseg file with another head ({name}); hrseg reads FCN and OCR "
-                f"heads.\nExpected of decode_head {', '.join(part[:-1] for part in FCN.values())},"
-                "\nor decode_head.0 and decode_head.1 of an OCRHead. Give another file."
+                f"{origin} is an mmseg file with an unsupported head ({name}).\n"
+                f"Expected: an FCN head ({', '.join(part[:-1] for part in FCN.values())}),\n"
+                "or an OCR head (decode_head.0 and decode_head.1).\n"
+                "Fix: give a file with one of these heads."
             )
 
 
 def _are_originals(bias: Any, mean: Any, folded: Any) -> bool:
-    """Return whether `to_mmseg` folded these; a mean trained since then differs."""
+    """Return whether the mean is still `mean - bias`, as `to_mmseg` wrote it."""
     if not all(isinstance(tensor, Tensor) for tensor in (bias, mean, folded)):
         return False
     return bias.shape == mean.shape == folded.shape and torch.equal(mean - bias, folded)
 
 
 def _renamed(name: str, names: Mapping[str, str]) -> str:
-    start = next(filter(name.startswith, names), "")
-    return names.get(start, "") + name.removeprefix(start)
+    prefix = next(filter(name.startswith, names), "")
+    return names.get(prefix, "") + name.removeprefix(prefix)

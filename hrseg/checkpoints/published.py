@@ -1,4 +1,4 @@
-"""Published weights: ImageNet starts for training, and the authors' segmentation checkpoints."""
+"""Published weights: ImageNet weights of backbones, and the authors' segmentation checkpoints."""
 
 from typing import NamedTuple
 
@@ -6,7 +6,7 @@ from hrseg.errors import ConfigError
 from hrseg.utils.registry import find
 
 RELEASE_URL = "https://github.com/hsfzxjy/models.storage/releases/download/HRNet-OCR"
-LICENCE = "MIT"  # of the authors' repositories and of timm's model cards
+LICENCE = "MIT"  # licence in the authors' repositories and timm's model cards
 
 
 class Start(NamedTuple):
@@ -15,8 +15,8 @@ class Start(NamedTuple):
     Attributes:
         word: value of `model.weights`.
         backbone: a key of VARIANTS.
-        repository: on the Hub; its file is model.safetensors.
-        megabytes: size of the file.
+        repository: repository on the Hub, with the file model.safetensors.
+        megabytes: size of the file in MB.
     """
 
     word: str
@@ -25,7 +25,7 @@ class Start(NamedTuple):
     megabytes: int
 
 
-# Names from timm 1.0.31, timm/models/hrnet.py; sizes of its networks in float32.
+# Source of the names: timm 1.0.31, timm/models/hrnet.py. Sizes are in float32.
 STARTS = (
     Start("imagenet", "hrnet_w18_small_v1", "timm/hrnet_w18_small.ms_in1k", 53),
     Start("imagenet", "hrnet_w18_small_v2", "timm/hrnet_w18_small_v2.ms_in1k", 63),
@@ -38,7 +38,7 @@ STARTS = (
 )
 WORDS = {
     "imagenet": "the authors' ImageNet classifiers",
-    "ssld": "PaddlePaddle's ImageNet classifiers, trained by SSLD distillation",
+    "ssld": "PaddlePaddle's ImageNet classifiers, trained with SSLD distillation",
 }
 
 
@@ -46,12 +46,12 @@ class Release(NamedTuple):
     """A segmentation checkpoint of the authors.
 
     Attributes:
-        name: of the file, without .pth.
+        name: file name without .pth.
         data: data set and split of the score.
-        miou: published, in percent.
-        protocol: of the score.
-        config: shipped config, with overrides, that describes the network.
-        megabytes: size of the tensors of such a network.
+        miou: published mIoU in percent.
+        protocol: evaluation protocol of the score.
+        config: shipped config of the network, with overrides.
+        megabytes: size of the network's tensors in MB.
     """
 
     name: str
@@ -67,7 +67,7 @@ class Release(NamedTuple):
         return f"{RELEASE_URL}/{self.name}.pth"
 
 
-# README of HRNet/HRNet-Semantic-Segmentation, branch HRNet-OCR. It publishes no checksums.
+# Source: README of HRNet/HRNet-Semantic-Segmentation, branch HRNet-OCR, which has no checksums.
 RELEASES = (
     Release("hrnet_cs_8090_torch11", "Cityscapes val", 80.9, "single scale", "cityscapes_w48", 264),
     Release(
@@ -133,10 +133,10 @@ RELEASES = (
 
 
 def start_of(word: str, backbone: str) -> Start:
-    """Return the ImageNet start of a backbone for a word of `model.weights`.
+    """Return the ImageNet weights of a backbone for a word of `model.weights`.
 
     Raises:
-        ConfigError: no such weights are published for this backbone.
+        ConfigError: if no such weights are published for this backbone.
     """
     rows = {start.backbone: start for start in STARTS if start.word == word}
     if backbone not in rows:
@@ -154,6 +154,6 @@ def release_of(name: str) -> Release:
     """Return a segmentation checkpoint by its name.
 
     Raises:
-        ConfigError: unknown, with the nearest name.
+        ConfigError: if the name is unknown; the message contains the nearest name.
     """
     return find({release.name: release for release in RELEASES}, name, "published checkpoint")

@@ -1,4 +1,4 @@
-"""Reading of checkpoints without running code from them, and writing of safetensors."""
+"""Safe reading of checkpoints (no code from the file runs), and writing of safetensors."""
 
 import json
 import re
@@ -16,56 +16,65 @@ from hrseg.checkpoints.integrity import state_of, whole_ones_beside
 from hrseg.errors import ConfigError
 from hrseg.utils.files import cannot_write
 
-MAX_BYTES = 2**33  # of a file: ten times the largest that training writes
+MAX_BYTES = 2**33  # maximum file size: ten times the largest checkpoint of a training
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:
     """Read a checkpoint file onto the CPU without running code from it.
 
     Returns:
-        The content that `torch.save` wrote. A .safetensors file gives `{"state_dict": tensors,
-        "metadata": strings}`, and as "hrseg" the model metadata of a file that hrseg wrote.
+        The object written by `torch.save`. For .safetensors: `{"state_dict": tensors, "metadata":
+        strings}`, and the entry "hrseg" with the model metadata if hrseg wrote the file.
 
     Raises:
-        ConfigError: a URL, no such file, damaged, not a checkpoint, or with more than data in it.
+        ConfigError: if the path is a URL, or the file is missing, damaged, not a checkpoint, or
+            contains code.
     """
     if re.match(r"[a-z][a-z0-9+.-]+:/", str(path), re.IGNORECASE):
-        raise ConfigError(f"{path} is a URL.\nDownload the file, check its origin, give its path.")
+        raise ConfigError(
+            f"{path} is a URL.\nExpected: a local file.\n"
+            "Fix: download the file, check its origin, and give its path."
+        )
     path = Path(path).expanduser()
     try:
         if path.exists() and not (path.is_file() or path.is_dir()):
-            raise OSError(0, "it is a pipe or a device, not a file")
+            raise OSError(0, "It is a pipe or a device, not a file")
         path.open("rb").close()
     except OSError as error:
         raise ConfigError(
-            f"cannot read the weights file {path.absolute()}: {error.strerror}.\n"
-            "Expected a .pth, .ckpt or .safetensors file."
+            f"{path.absolute()} cannot be read. {error.strerror}.\n"
+            "Expected: a .pth, .ckpt or .safetensors file."
         ) from error
     if path.stat().st_size > MAX_BYTES:
         raise ConfigError(
-            f"{path} has {path.stat().st_size / 2**30:.1f} GiB; weights of an HRNet have less than "
-            "1.\nExpected a state dict or a checkpoint. Save only the network's state dict."
+            f"{path} has {path.stat().st_size / 2**30:.1f} GiB.\n"
+            "Expected: a state dict or a checkpoint. Weights of an HRNet have less than 1 GiB.\n"
+            "Fix: save only the state dict: `torch.save(model.state_dict(), path)`"
         )
     raw = _read_safetensors(path) if path.suffix == ".safetensors" else _read_torch(path)
     if not isinstance(raw, dict):
-        raise ConfigError(f"{path} contains a {type(raw).__name__}, expected a state dict.")
+        raise ConfigError(
+            f"{path} contains a {type(raw).__name__}.\n"
+            "Expected: a state dict. Fix: `torch.save(model.state_dict(), path)`"
+        )
     entries = raw.get("state_dict")
     for name, tensor in {**raw, **(entries if isinstance(entries, dict) else {})}.items():
         if isinstance(tensor, Tensor) and not _is_plain(tensor):
             raise ConfigError(
                 f"{path}: {name} is stored as {tensor.layout}, {tensor.dtype}, {tensor.device}.\n"
-                "Expected plain numbers: dense, not quantized, each stored. Save it so."
+                "Expected: a dense tensor, not quantized, with all its values in the file.\n"
+                "Fix: save the original weights: `torch.save(model.state_dict(), path)`"
             )
     return raw
 
 
 def write_safetensors(path: Path, state: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> None:
-    """Write tensors and, unless it is empty, the model metadata as JSON.
+    """Write tensors, and the model metadata as JSON unless it is empty.
 
     Raises:
-        ConfigError: it cannot be written, for example on a full disk.
+        ConfigError: if the file cannot be written, for example on a full disk.
     """
-    # Copies: the format supports neither strides nor tensors that share their memory.
+    # Copy the tensors: the format supports neither strides nor shared memory.
     plain = torch.contiguous_format
     tensors = {name: t.detach().cpu().clone(memory_format=plain) for name, t in state.items()}
     try:
@@ -79,12 +88,13 @@ def _read_safetensors(path: Path) -> dict[str, Any]:
         with safe_open(path, framework="pt") as file:
             state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
             metadata = file.metadata() or {}
-        own = {"hrseg": json.loads(metadata["hrseg"])} if "hrseg" in metadata else {}
+        model_metadata = {"hrseg": json.loads(metadata["hrseg"])} if "hrseg" in metadata else {}
     except (SafetensorError, ValueError, RecursionError) as error:
         raise ConfigError(
-            f"{path} is damaged or not a safetensors file: {error}.\nCopy or download it again."
+            f"{path} is damaged or not a safetensors file: {error}.\n"
+            "Expected: an intact .safetensors file. Fix: copy or download it again."
         ) from error
-    return {"state_dict": state, "metadata": metadata, **own}
+    return {"state_dict": state, "metadata": metadata, **model_metadata}
 
 
 def _read_torch(path: Path) -> Any:
@@ -92,18 +102,19 @@ def _read_torch(path: Path) -> Any:
         raise _damaged(path)
     # The mIoU in the authors' checkpoint.pth.tar is a numpy float.
     scalar = numpy.float64(0).__reduce__()[0]
-    modules = ("numpy.core", "numpy._core")  # before numpy 2, and since
-    known: list[Any] = [(scalar, f"{module}.multiarray.scalar") for module in modules]
-    known += [numpy.dtype, numpy.dtypes.Float64DType]
+    modules = ("numpy.core", "numpy._core")  # numpy 1, numpy 2
+    allowed: list[Any] = [(scalar, f"{module}.multiarray.scalar") for module in modules]
+    allowed += [numpy.dtype, numpy.dtypes.Float64DType]
     try:
-        with torch.serialization.safe_globals(known):
+        with torch.serialization.safe_globals(allowed):
             return torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # a damaged file raises nearly anything: KeyError, OSError, ...
+    except Exception as error:  # damaged files raise KeyError, OSError and others
         if code := re.search(r"GLOBAL (\S+)", str(error)):
             raise ConfigError(
                 f"{path} contains more than tensors and plain data: {code[1]}.\n"
-                "It was refused and nothing in it was run.\n"
-                "If you trust it, save only its state dict: torch.save(model.state_dict(), ...)."
+                "The file was refused, and no code from it was run.\n"
+                "Expected: tensors and plain data.\n"
+                "Fix: if you trust the file, save only its state dict with torch.save."
             ) from error
         raise _damaged(path) from error
 
@@ -112,13 +123,14 @@ def _damaged(path: Path) -> ConfigError:
     others = ", ".join(other.name for other in whole_ones_beside(path))
     return ConfigError(
         f"{path} is damaged, truncated, or not a checkpoint.\n"
-        "Expected a file written by torch.save. Copy or download it again, compare its size."
-        + (f"\nIntact files beside it: {others}" if others else "")
+        "Expected: a file written by torch.save.\n"
+        "Fix: copy or download it again, and compare its size."
+        + (f"\nIntact files in the same folder: {others}" if others else "")
     )
 
 
 def _is_plain(tensor: Tensor) -> bool:
-    """Return whether a tensor is dense and each of its values is stored."""
+    """Return whether a tensor is dense, not quantized, and stores each of its values."""
     unusual = tensor.is_nested or tensor.is_quantized or tensor.is_meta
     if unusual or tensor.layout is not torch.strided:
         return False

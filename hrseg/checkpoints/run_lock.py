@@ -1,4 +1,4 @@
-"""Lock of a run folder: only one training writes into it at a time."""
+"""Lock file of a run folder, so that only one training at a time writes into it."""
 
 import os
 import platform
@@ -19,14 +19,14 @@ _NAME = ".lock"
 
 @contextmanager
 def locked_run(run: Path) -> Iterator[None]:
-    """Lock a run folder for this process, the first of its training.
+    """Lock a run folder for this process, if it is the first process of the training.
 
-    The system releases the lock when the process ends, however it ends: a lock cannot be stale.
-    POSIX record locks are not inherited by data workers, and work on NFS. A file system without
-    locks, and Windows, train without one.
+    The system releases the lock when the process ends, even if it is killed. Locks are therefore
+    never stale. POSIX record locks are not inherited by data workers, and they work on NFS.
+    Windows and file systems without locks train without one.
 
     Raises:
-        ConfigError: another process trains in this folder.
+        ConfigError: if another process trains in this folder.
     """
     if fcntl is None or not is_first_process():
         yield
@@ -39,7 +39,8 @@ def locked_run(run: Path) -> Iterator[None]:
             owner = file.read().strip() or "unknown"
             raise ConfigError(
                 f"{run}: another process trains in this run folder ({owner}).\n"
-                "Fix: wait until it ends or stop it, then resume; or start a new run."
+                "Expected: one training per run folder.\n"
+                "Fix: wait until that process ends or stop it, then resume; or start a new run."
             ) from None
         except OSError:
             yield

@@ -1,4 +1,4 @@
-"""Run folders: `<runs>/<config name>/<date-time>/`, and the link `latest` beside them."""
+"""Run folders `<runs>/<config name>/<date-time>/`, and the link `latest` to the newest one."""
 
 import os
 import re
@@ -17,9 +17,10 @@ from hrseg.utils.files import write_bytes
 
 
 def dated_folder(home: Path) -> Path:
-    """Make `home/<date-time>`, or `<date-time>-2` if another was made in this second.
+    """Create `home/<date-time>`, or `<date-time>-2` if that name is taken in the same second.
 
-    For one process; `hrseg.training.distributed.new_folder` makes one for all processes of a run.
+    This is for a single process. `hrseg.training.distributed.new_folder` creates one folder for
+    all processes of a run.
     """
     started = datetime.now().strftime("%Y%m%d-%H%M%S") + _job()
     folder = home / started
@@ -33,7 +34,7 @@ def dated_folder(home: Path) -> Path:
 
 
 def write_config(config: Config, folder: Path, durable: bool = False) -> None:
-    """Write `config.yaml` with absolute paths, so that the run works from any folder."""
+    """Write `config.yaml` with absolute paths, so that it works from any working directory."""
     values = unresolved(config)
     paths = (("data", "root"), ("data", "cache"), ("data", "manifest"), ("model", "weights"))
     for section, key in paths:
@@ -45,7 +46,7 @@ def write_config(config: Config, folder: Path, durable: bool = False) -> None:
 
 
 def requeued_run(home: Path) -> Path | None:
-    """Return the run of this SLURM job before it was requeued, if the job was requeued."""
+    """Return the earlier run folder of this SLURM job step, if the job was requeued."""
     if int(os.environ.get("SLURM_RESTART_COUNT", "0")) < 1 or not _job():
         return None
     return max((run for run in home.glob(f"*{_job()}") if has_state(run)), default=None)
@@ -58,28 +59,28 @@ def has_state(run: Path) -> bool:
 
 
 def newest_state(run: Path) -> Path:
-    """Return `last.ckpt`; if it is damaged, the previous file with a warning."""
+    """Return `last.ckpt`, or the previous checkpoint with a warning if it is damaged."""
     return whole_checkpoint(run / "checkpoints" / "last.ckpt")
 
 
 def is_first_process() -> bool:
-    """Return whether this process prints, among those that one command has started."""
+    """Return whether this process is the first, which prints, of those started by one command."""
     ranks = [os.environ.get(name) for name in ("RANK", "SLURM_PROCID", "LOCAL_RANK")]
     return next((rank for rank in ranks if rank is not None), "0") == "0"
 
 
 def point_latest(run: Path) -> None:
-    """Point the link `latest` beside a run folder at it."""
+    """Point the link `latest`, in the parent folder, at a run folder."""
     partial = run.with_name(f".latest-{os.getpid()}")
     partial.symlink_to(run.name)
     os.replace(partial, run.with_name("latest"))
 
 
 def newest_run(runs: Path, name: str = "*") -> Path:
-    """Return the run folder with the latest date that contains a checkpoint.
+    """Return the run folder with the latest date among those with a checkpoint.
 
     Raises:
-        ConfigError: no run contains one.
+        ConfigError: if no run contains a checkpoint.
     """
     folder = f"{name}/*/checkpoints"
     files = [*runs.glob(f"{folder}/best.*ckpt"), *runs.glob(f"{folder}/last.*ckpt")]
@@ -87,17 +88,18 @@ def newest_run(runs: Path, name: str = "*") -> Path:
     if not homes:
         searched = runs if name == "*" else runs / name
         raise ConfigError(
-            f"no run with a checkpoint in {searched.absolute()}.\n"
-            "Start one with `hrseg fit --config ...`, or name a file with --checkpoint."
+            f"{searched.absolute()} contains no run with a checkpoint.\n"
+            "Expected: a run of `hrseg fit`, or the path of a file.\n"
+            "Fix: `hrseg fit --config NAME`, or add --checkpoint FILE"
         )
-    # A folder that somebody renamed has no date; it sorts before those that have one.
+    # Renamed folders have no date; they sort before dated ones.
     return max(homes, key=lambda run: (bool(re.match(r"\d{8}-\d{6}", run.name)), run.name))
 
 
 def best_checkpoint(run: Path) -> Path:
-    """Return `best.ckpt`, or `last.ckpt` of a run without a validation.
+    """Return `best.ckpt`, or `last.ckpt` if the run was never validated.
 
-    If it is damaged, the previous file with a warning.
+    If it is damaged, return the previous checkpoint with a warning.
     """
     best = whole_checkpoint(run / "checkpoints" / "best.ckpt")
     return best if best.is_file() else newest_state(run)
@@ -106,7 +108,8 @@ def best_checkpoint(run: Path) -> Path:
 def checkpoint_at(path: Path) -> Path:
     """Return the best checkpoint of a run folder, the checkpoint at a path, or a downloaded one.
 
-    If it is damaged, the previous file with a warning. For names to download see `is_remote`.
+    If it is damaged, return the previous checkpoint with a warning. `is_remote` lists the names of
+    weights to download.
     """
     if is_remote(path) and str(path) not in WORDS:
         return fetch(str(path))
@@ -114,10 +117,12 @@ def checkpoint_at(path: Path) -> Path:
 
 
 def refuse_links(run: Path) -> None:
-    """Refuse a run folder in which hrseg would write through a link out of it.
+    """Refuse a run folder with a symbolic link to a path outside of it.
+
+    hrseg writes into run folders, and would write through such a link.
 
     Raises:
-        ConfigError: a link in it leads out.
+        ConfigError: if the folder contains such a link.
     """
     home = run.resolve()
     for parent, folders, files in os.walk(home):
@@ -126,8 +131,9 @@ def refuse_links(run: Path) -> None:
             target = Path(os.path.realpath(link)) if link.is_symlink() else home
             if not target.is_relative_to(home):
                 raise ConfigError(
-                    f"{link} leads out of its run, to {target}: hrseg writes in there.\n"
-                    "Fix: replace the link by its target, or remove it."
+                    f"{link} leads out of its run folder, to {target}.\n"
+                    "Expected: files and folders inside the run, because hrseg writes into it.\n"
+                    "Fix: remove the link, or replace it with its target."
                 )
 
 
@@ -138,6 +144,6 @@ def run_of(checkpoint: Path) -> Path | None:
 
 
 def _job() -> str:
-    """Return the part of a folder's name that distinguishes steps of SLURM jobs, also requeued."""
+    """Return the part of a folder name that identifies a SLURM job step, even if requeued."""
     job, step = os.environ.get("SLURM_JOB_ID"), os.environ.get("SLURM_STEP_ID", "")
     return f"-job{job}.{step}" if job and step.isdigit() else ""

@@ -16,7 +16,7 @@ from hrseg.data.analysis.statistics import split_stats
 from hrseg.data.cache_writer import verify_cache, write_cache
 from hrseg.data.checksums import NAME, Manifest, write_manifest
 from hrseg.data.datamodule import SegmentationDataModule
-from hrseg.data.images import named
+from hrseg.data.images import printable_path
 from hrseg.errors import DataError
 from hrseg.training.factory import build_data
 from hrseg.utils.console import echo, note, track
@@ -251,7 +251,7 @@ def _size_text(sizes: Sequence[dict[str, int]]) -> str:
 
 
 def _sentence(item: Fault) -> str:
-    file = named(item.file)
+    file = printable_path(item.file)
     return item.message if file in item.message else f"{file}: {item.message}"
 
 

@@ -16,7 +16,7 @@ import numpy as np
 from pydantic import Field, TypeAdapter, ValidationError
 
 from hrseg.data.checksums import digest_of
-from hrseg.data.images import Array, decoding
+from hrseg.data.images import Array, decoder_errors
 from hrseg.data.masks import ReadMask
 from hrseg.errors import ConfigError, DataError
 from hrseg.utils.constants import IGNORE_INDEX
@@ -177,7 +177,7 @@ def stats_of(pair: Pair) -> tuple[tuple[int, int], ...]:
     """Return bytes and modification time in ns of each file."""
     stats = []
     for path in filter(None, pair):
-        with decoding(path):
+        with decoder_errors(path):
             stats.append(path.stat())
     return tuple((stat.st_size, stat.st_mtime_ns) for stat in stats)
 

@@ -1,4 +1,4 @@
-"""Manifest of sha256 checksums of a data set, which `sha256sum -c` reads as well."""
+"""Manifest of the sha256 checksums of a data set, in the format of `sha256sum -c`."""
 
 import hashlib
 import os
@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from hrseg.data.images import named, open_file
+from hrseg.data.images import open_file, printable_path
 from hrseg.errors import ConfigError, DataError
 from hrseg.utils.files import write_bytes
 
@@ -29,8 +29,8 @@ class Manifest:
             lines = path.read_bytes().decode("utf-8", "surrogateescape").split("\n")
         except OSError as error:
             raise ConfigError(
-                f"data.manifest: cannot read {path.absolute()}: {error.strerror}.\n"
-                "`hrseg data check --hash` writes it."
+                f"data.manifest: {path.absolute()} cannot be read: {error.strerror}.\n"
+                "Expected: a manifest of the data set. Fix: `hrseg data check --hash` writes it."
             ) from error
         digests = {}
         for number, line in enumerate(lines, 1):
@@ -39,50 +39,55 @@ class Manifest:
             match = re.fullmatch(r"\\?([0-9a-f]{64})  (.+)", line)
             if not match:
                 raise ConfigError(
-                    f"{path}, line {number}: expected a sha256, two blanks and a name.\n"
-                    "Remove the file and let `hrseg data check --hash` write it again."
+                    f"{path}, line {number} is invalid.\n"
+                    "Expected: a sha256, two spaces and a name.\n"
+                    "Fix: remove the file; `hrseg data check --hash` writes it again."
                 )
             name = _unescape(match[2]) if line.startswith("\\") else match[2]
             digests[os.path.normpath(name).replace(os.sep, "/")] = match[1]
         return cls(path, root, digests)
 
     def compare(self, file: Path, digest: str) -> None:
-        """Compare the sha256 of a file; raise DataError if it differs or has no line."""
+        """Compare the sha256 of a file; raise DataError if it differs or is missing."""
         expected = self.digests.get(_name(file, self.root))
         if expected is None:
             raise DataError(
-                f"{named(file)} is not in the manifest {self.path}: it came later.\n"
-                "If it is right, remove the manifest: `hrseg data check --hash` writes it again."
+                f"{printable_path(file)} is not in the manifest {self.path}.\n"
+                "Expected: the files of the time when the manifest was written.\n"
+                "Fix: if the file is right, remove the manifest; "
+                "`hrseg data check --hash` writes it again."
             )
         if digest != expected:
             raise DataError(
-                f"{named(file)} has changed: its bytes are not those in the manifest {self.path}.\n"
-                "Copy the file again. If the new one is right, remove the manifest and let "
-                "`hrseg data check --hash` write it again."
+                f"{printable_path(file)} has changed: "
+                f"its bytes differ from the manifest {self.path}.\n"
+                "Expected: the file of the time when the manifest was written.\n"
+                "Fix: copy the file again. If it is right, remove the manifest; "
+                "`hrseg data check --hash` writes it again."
             )
 
 
 def write_manifest(path: Path, root: Path, digests: Iterable[tuple[Path, str]]) -> None:
-    """Write the manifest of files with their sha256, sorted by name, each once."""
+    """Write the manifest of files and their sha256, each name once, sorted."""
     lines = {_name(file, root): digest for file, digest in digests}
     text = "".join(_line(name, lines[name]) for name in sorted(lines))
     try:
         write_bytes(path, text.encode("utf-8", "surrogateescape"))
     except OSError as error:
         raise ConfigError(
-            f"cannot write the manifest {path.absolute()}: {error.strerror}.\n"
-            "Choose another file: data.manifest=FILE"
+            f"The manifest {path.absolute()} cannot be written: {error.strerror}.\n"
+            "Expected: a file in a writable folder. Fix: data.manifest=FILE"
         ) from error
 
 
 def digest_of(file: Path) -> str:
     """Return the sha256 of a file in hexadecimal; DataError if it cannot be read."""
-    with open_file(file) as opened:
-        return hashlib.file_digest(opened, "sha256").hexdigest()
+    with open_file(file) as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def _line(name: str, digest: str) -> str:
-    # sha256sum escapes such names, and marks the line with a backslash.
+    # sha256sum escapes backslashes and newlines, and marks the line with a backslash.
     escaped = name.replace("\\", "\\\\").replace("\n", "\\n").replace("\r", "\\r")
     return f"{chr(92) * (escaped != name)}{digest}  {escaped}\n"
 

@@ -1,4 +1,4 @@
-"""Dataset of image and mask files, and the check of its files before training."""
+"""Dataset of image and mask files, and the check of the files before training."""
 
 import os
 import warnings
@@ -13,24 +13,25 @@ from torch.utils.data import Dataset
 
 from hrseg.data.cache import Cache
 from hrseg.data.checksums import Manifest, digest_of
-from hrseg.data.images import Array, header_of, header_size, named, read_image
+from hrseg.data.images import Array, header_of, header_size, printable_path, read_image
 from hrseg.data.masks import ReadMask
 from hrseg.data.workers import at
 from hrseg.errors import DataError
 from hrseg.utils.constants import IGNORE_INDEX
 from hrseg.utils.text import one_line
 
-MOST = 0.1  # share of a data set that may be skipped
+MAX_SKIPPED = 0.1  # share of the images of a split
 Files = Sequence[tuple[Path, Path | None]]
 Transform = Callable[[Array, Array, tuple[int, ...], int | None], tuple[Array, Array]]
 
 
 @dataclass(frozen=True)
 class Key:
-    """Request of a sampler for the image `index` with the random draws of `epoch`.
+    """Sample of an epoch: the image `index` with the random draws of `epoch`.
 
-    A `repeat` only evens out the processes; its mask is all ignore. The crop contains the class
-    `wanted`. As such an image may be drawn several times, `position` is its index in the epoch.
+    A `repeat` only evens out the processes; its mask is all ignored. If `wanted` is a class, the
+    crop contains it. Such an image may be drawn several times: `position` is its index in the
+    epoch.
     """
 
     index: int
@@ -42,16 +43,19 @@ class Key:
     def seeds(self, seed: int) -> tuple[int, ...]:
         """Return the seeds of the sample's random draws."""
         seeds = (seed, self.epoch, self.index)
-        # Plus 1: NumPy ignores a 0 at the end.
+        # NumPy ignores a 0 at the end.
         return seeds if self.wanted is None else (*seeds, self.position + 1)
 
 
 class SegmentationDataset(Dataset[dict[str, Any]]):
-    """Images and their masks as {"image": (3, h, w) RGB, "mask": (h, w), "name"}, both uint8.
+    """Images and masks as {"image": (3, h, w) RGB, "mask": (h, w), "name", "fault"}, uint8.
 
-    `files` are (image, mask) paths; the mask of an image without one is all ignore. `read_mask`
-    returns train ids (H, W), 255 = ignore. `transform` gets image (H, W, 3), mask (H, W), seeds and
-    the wanted class; None: whole images. `seed` and the key decide every random draw.
+    Args:
+        files: (image, mask) paths. If a mask is None, the item's mask is all ignored.
+        read_mask: path -> train ids (H, W), 255 = ignore.
+        transform: called with image (H, W, 3), mask (H, W), seeds and the wanted class, or None;
+            returns the crops of both. None: whole images.
+        seed: with the key it decides every random draw.
     """
 
     def __init__(
@@ -61,20 +65,20 @@ class SegmentationDataset(Dataset[dict[str, Any]]):
         transform: Transform | None = None,
         seed: int = 0,
     ) -> None:
-        """Keep the arguments; nothing is read yet."""
         self.files = list(files)
         self.names = _names([image for image, _ in self.files])
         self.read_mask, self.transform, self.seed = read_mask, transform, seed
-        self.cache: Cache | None = None  # instead of the files
-        self.manifest: Manifest | None = None  # checksums that the files must have
-        self.skips = False  # an unreadable pair is a black image, all ignored, with its "fault"
+        self.cache: Cache | None = None  # read instead of the files
+        self.manifest: Manifest | None = None  # expected checksums of the files
+        self.skips = (
+            False  # if true, an unreadable pair is a black image, all ignored, with a "fault"
+        )
 
     def __len__(self) -> int:
-        """Return the number of images."""
         return len(self.files)
 
     def __getitem__(self, key: int | Key) -> dict[str, Any]:
-        """Return the item; a bare index means epoch 0. Errors as `read`."""
+        """Return the item; a plain index means epoch 0. Errors as `read`."""
         key = key if isinstance(key, Key) else Key(key)
         fault = ""
         try:
@@ -90,7 +94,7 @@ class SegmentationDataset(Dataset[dict[str, Any]]):
         if self.transform is not None:
             image, mask = self.transform(image, mask, key.seeds(self.seed), key.wanted)
         elif self.cache is not None:
-            image, mask = image.copy(), mask.copy()  # tensors can be written to, the cache cannot
+            image, mask = image.copy(), mask.copy()  # the cache is read-only; tensors are writable
         return {
             "image": torch.from_numpy(image).permute(2, 0, 1),
             "mask": torch.from_numpy(mask),
@@ -99,7 +103,7 @@ class SegmentationDataset(Dataset[dict[str, Any]]):
         }
 
     def read(self, index: int) -> tuple[Array, Array]:
-        """Return image (H, W, 3) and mask (H, W) of a pair; DataError for unreadable files."""
+        """Return image (H, W, 3) and mask (H, W) of a pair; DataError: unreadable files."""
         at(index)
         if self.cache is not None:
             return self.cache.read(self.files[index][0])
@@ -109,17 +113,17 @@ class SegmentationDataset(Dataset[dict[str, Any]]):
         return read_pair(self.files[index], self.read_mask)
 
     def label(self, index: int) -> str:
-        """Return the name of an item in messages: its files."""
+        """Return the files of an item, for messages."""
         return pair_label(self.files[index])
 
     def check_header(self, index: int) -> str:
-        """Compare the sizes of image and mask by their headers; return a note on EXIF, or ""."""
+        """Compare the sizes of image and mask by their headers; return an EXIF note, or ""."""
         image, mask = self.files[index]
         if mask is None:
             return ""
         mask_size = header_size(mask)
         size, *orientations = header_of(image, mask_size)
-        _same_size(image, size, mask, mask_size)
+        _check_same_size(image, size, mask, mask_size)
         return exif_note(*orientations)
 
     def mask_ids(self, path: Path) -> Array:
@@ -133,31 +137,40 @@ class SegmentationDataset(Dataset[dict[str, Any]]):
 
 
 def pair_label(pair: tuple[Path, Path | None]) -> str:
-    """Return the files of a pair for a message."""
+    """Return the files of a pair, for messages."""
     return f"{pair[0]}, mask {pair[1]}" if pair[1] else str(pair[0])
 
 
 def read_pair(pair: tuple[Path, Path | None], read_mask: ReadMask) -> tuple[Array, Array]:
-    """Return image (H, W, 3) and mask (H, W), all ignored without a mask; errors as their readers.
+    """Return image (H, W, 3) and mask (H, W); without a mask file all is ignored.
 
-    A mask of another size than the image, stored or turned by its EXIF orientation, is a DataError.
+    Raises:
+        DataError: a file is unreadable, or the mask's size is neither the stored size of the image
+            nor the size after its EXIF orientation is applied.
     """
     if pair[1] is None:
         image = read_image(pair[0])
         return image, np.full(image.shape[:2], IGNORE_INDEX, np.uint8)
     mask = read_mask(pair[1])
     image = read_image(pair[0], (mask.shape[0], mask.shape[1]))
-    _same_size(pair[0], image.shape[:2], pair[1], mask.shape)
+    _check_same_size(pair[0], image.shape[:2], pair[1], mask.shape)
     return image, mask
 
 
 def check_files(dataset: SegmentationDataset, sample: int = 16) -> set[int]:
-    """Compare the sizes of every image and mask by their headers; read an even sample whole.
+    """Compare the sizes of every image and mask by their headers; decode an even sample.
 
-    Return the train ids of the sample.
+    Warn if the sample has fewer than two classes, since nothing can be learned from it.
 
-    DataError: the first unreadable pair; for a data set that skips: too many of them. A sample
-    without two classes is a warning: nothing can be learned from it.
+    Args:
+        dataset: dataset to check.
+        sample: number of decoded pairs.
+
+    Returns:
+        The train ids of the sample.
+
+    Raises:
+        DataError: the first unreadable pair; if the dataset skips them: too many of them.
     """
     faults: list[str] = []
     notes: dict[str, list[int]] = {}
@@ -176,10 +189,10 @@ def check_files(dataset: SegmentationDataset, sample: int = 16) -> set[int]:
             faults.append(str(error).partition("\n")[0])
     if faults:
         message = f"{len(faults)} of {count} images cannot be read, the first: {faults[0]}"
-        if len(faults) > MOST * count:
+        if len(faults) > MAX_SKIPPED * count:
             raise DataError(
-                f"{message}\nThat is more than data.on_error=skip passes over "
-                f"({100 * MOST:.0f} %). `hrseg data check` lists them all."
+                f"{message}\nExpected: at most {100 * MAX_SKIPPED:.0f} % with data.on_error=skip.\n"
+                "Fix: repair or remove the files; `hrseg data check` lists them."
             )
         warnings.warn(f"data.on_error=skip: {message}", stacklevel=2)
     for note, turned in notes.items():
@@ -187,7 +200,7 @@ def check_files(dataset: SegmentationDataset, sample: int = 16) -> set[int]:
         warnings.warn(f"{len(turned)} {note}, e.g. {example}", stacklevel=2)
     if any(mask for _, mask in dataset.files) and len(ids - {IGNORE_INDEX}) < 2:
         warnings.warn(
-            f"a sample of masks beside {dataset.files[0][1]} holds only the class ids "
+            f"a sample of the masks, such as {dataset.files[0][1]}, contains only the class ids "
             f"{sorted(ids - {IGNORE_INDEX})} ({IGNORE_INDEX} is ignored). "
             "Do the masks need an id_map?",
             stacklevel=2,
@@ -196,40 +209,41 @@ def check_files(dataset: SegmentationDataset, sample: int = 16) -> set[int]:
 
 
 def exif_note(orientation: int, applied: int) -> str:
-    """Return how the EXIF orientation of an image is treated; "" for an upright image."""
+    """Return the effect of an EXIF orientation, for a note; "" for an upright image."""
     if orientation == 1:
         return ""
     if applied == 1:
-        return "images used as stored, the size of their masks, without their EXIF orientation"
+        return "images used as stored, the size of their masks; EXIF orientation not applied"
     return "images turned upright by their EXIF orientation, as annotation tools do"
 
 
-def size_repair(image: Path) -> str:
-    """Return the expected size of a mask that differs from `image`, and the fix."""
+def size_fix(image: Path) -> str:
+    """Return the expected size of a mask of another size than `image`, and the fix."""
     _, orientation, _ = header_of(image)
     if orientation < 5:
-        return "Expected the same size; export the mask again at the image's size."
+        return "Expected: the same size. Fix: export the mask again at the image's size."
     return (
-        f"Expected the same size, or height and width exchanged (EXIF orientation {orientation}).\n"
-        "Fix: export the mask again from the photo in its full size."
+        f"Expected: the same size, or height and width swapped (EXIF orientation {orientation}).\n"
+        "Fix: export the mask again from the photo at its full size."
     )
 
 
-def _same_size(
+def _check_same_size(
     image: Path, image_size: tuple[int, ...], mask: Path, mask_size: tuple[int, ...]
 ) -> None:
     if image_size != mask_size:
         raise DataError(
-            f"{named(mask)} is {mask_size[1]}x{mask_size[0]}, its image {named(image)} "
-            f"{image_size[1]}x{image_size[0]} (width x height).\n{size_repair(image)}"
+            f"{printable_path(mask)} is {mask_size[1]}x{mask_size[0]}, "
+            f"its image {printable_path(image)} {image_size[1]}x{image_size[0]} (width x height).\n"
+            f"{size_fix(image)}"
         )
 
 
 def _names(images: Sequence[Path]) -> list[str]:
-    """Return the stems, with as many folders in front as unique names need."""
+    """Return unique names: the stems, after as many parent folders as needed."""
     parts = [path.relative_to(path.anchor).with_suffix("").parts for path in images]
     for depth in range(1, 21):
-        # images.json needs UTF-8, which a file name may lack.
+        # images.json needs UTF-8; a file name may be other bytes.
         names = [os.fsencode("_".join(part[-depth:])).decode(errors="replace") for part in parts]
         if len(set(names)) == len(set(images)):
             return names

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from hrseg.data.images import Array, named, opened, read_file, read_png
+from hrseg.data.images import Array, open_image, printable_path, read_file, read_png
 from hrseg.errors import ConfigError, DataError
 from hrseg.utils.constants import IGNORE_INDEX
 
@@ -20,9 +20,9 @@ Palette = tuple[tuple[int, int, int], ...]
 
 
 def wrong_ids(ids: npt.NDArray[Any], num_classes: int) -> list[int]:
-    """Return up to five ids of a mask, of any integer type, that are neither classes nor 255."""
+    """Return up to five invalid ids, neither classes nor 255, of a mask of any integer type."""
     fits = ids.dtype == np.uint8 or (ids.min() >= 0 and ids.max() <= IGNORE_INDEX)
-    # uint8 wraps 255 to 0, so that one maximum decides: 0.2 ms for 12 masks of 512x1024.
+    # uint8 wraps 255 to 0, so one maximum is enough: 0.2 ms for 12 masks of 512x1024.
     if fits and (ids.astype(np.uint8, copy=False) + np.uint8(1)).max() <= num_classes:
         return []
     wrong = (ids < 0) | (ids >= num_classes)
@@ -31,12 +31,12 @@ def wrong_ids(ids: npt.NDArray[Any], num_classes: int) -> list[int]:
 
 @dataclass(frozen=True)
 class MaskReader:
-    """Path -> (H, W) uint8 train ids, 255 = ignore."""
+    """Reader of a mask: path -> (H, W) uint8 train ids, 255 = ignore."""
 
     table: npt.NDArray[np.int16]  # 256 entries raw id -> train id; -1 for unknown raw ids
-    repair: str  # fix of an unknown id, the last line of that error
+    repair: str  # fix of an unknown id: the last line of the error
     palette: Palette | None = None  # colour of each raw id; None: masks contain ids
-    coloured: str = ""  # fix of a coloured mask in place of ids; "": `repair`
+    coloured: str = ""  # fix of a coloured mask if ids are expected; "": `repair`
 
     @property
     def identity(self) -> str:
@@ -44,7 +44,11 @@ class MaskReader:
         return f"{self.table.tolist()} {self.palette}"
 
     def __call__(self, path: Path) -> Array:
-        """Return the train ids; DataError: unreadable, of a wrong kind, or with an unknown id."""
+        """Return the train ids (H, W).
+
+        Raises:
+            DataError: the file is unreadable, of another kind, or has an unknown id.
+        """
         if self.palette is None:
             raw = read_index_mask(path, self.coloured or self.repair)
         else:
@@ -53,16 +57,17 @@ class MaskReader:
         if unknown.any():
             ids, counts = np.unique(raw[unknown > 0], return_counts=True)
             shown = [f"{i} ({n} pixels)" for i, n in zip(ids[:5], counts[:5], strict=True)]
+            more = ", ..." if len(ids) > 5 else ""
             raise DataError(
-                f"{named(path)}: unknown id {', '.join(shown)}{', ...' if len(ids) > 5 else ''}\n"
-                f"expected {_ranges(np.flatnonzero(self.table >= 0))}. {self.repair}"
+                f"{printable_path(path)}: unknown id {', '.join(shown)}{more}.\n"
+                f"Expected: {_ranges(np.flatnonzero(self.table >= 0))}.\n{self.repair}"
             )
         return np.asarray(cv2.LUT(raw, self.table.astype(np.uint8)), np.uint8)
 
 
 @dataclass(frozen=True)
 class MaskReaderBySuffix:
-    """Readers of two kinds of masks: `reader` if their stem ends with `suffix`, or `otherwise`."""
+    """Readers of two kinds of masks: `reader` for stems that end in `suffix`, else `otherwise`."""
 
     suffix: str
     reader: MaskReader
@@ -84,28 +89,42 @@ def id_table(
     """Return the 256 entries raw id -> train id, 255 = ignore, -1 = unknown.
 
     Without `id_map` raw ids are train ids, 0 to `num_classes` - 1. Raw ids in `ignore_ids` are
-    ignored unless `id_map` maps them. ConfigError: too many classes, or ids out of range.
+    ignored unless `id_map` maps them.
+
+    Raises:
+        ConfigError: too many classes, or ids out of range.
+
+    Example:
+        >>> table = id_table(2, {7: 0, 8: 1}, ignore_ids=[0])
+        >>> table[[7, 8, 0, 9]].tolist()
+        [0, 1, 255, -1]
     """
     if not 0 < num_classes <= 255:
-        raise ConfigError(f"{num_classes} classes: expected between 1 and 255.")
+        raise ConfigError(f"The data set has {num_classes} classes.\nExpected: 1 to 255.")
     ignored = dict.fromkeys(ignore_ids, IGNORE_INDEX)
     pairs = {i: i for i in range(num_classes)} | ignored if id_map is None else ignored | {**id_map}
     table = np.full(256, -1, np.int16)
     for raw, train in pairs.items():
         if not 0 <= raw <= 255 or not (0 <= train < num_classes or train == IGNORE_INDEX):
             raise ConfigError(
-                f"id map {raw} -> {train}: raw ids are 0..255, train ids 0..{num_classes - 1} "
-                f"for {num_classes} classes, or 255 to ignore."
+                f"The id map has {raw} -> {train}.\nExpected: raw ids 0..255; train ids "
+                f"0..{num_classes - 1} for {num_classes} classes, or {IGNORE_INDEX} to ignore."
             )
         table[raw] = train
     return table
 
 
-def read_index_mask(path: Path, coloured: str = "Save class ids, not colours.") -> Array:
+def read_index_mask(path: Path, coloured: str = "Fix: save class ids, not colours.") -> Array:
     """Return a mask's raw ids (H, W): grey values, or the indices of a palette image.
 
-    OpenCV is not used: it turns palette images into colours. DataError: unreadable, JPEG, coloured
-    (`coloured` is the fix), or with ids above 255.
+    OpenCV is unsuitable: it converts palette images to colours.
+
+    Args:
+        path: PNG file.
+        coloured: fix of a coloured mask, for the error.
+
+    Raises:
+        DataError: the file is unreadable, a JPEG, coloured, or has ids above 255.
     """
     data = read_file(path)
     if (ids := read_png(data, rgb=False)) is not None:
@@ -113,13 +132,14 @@ def read_index_mask(path: Path, coloured: str = "Save class ids, not colours.") 
     mode, mask = _decode(path, data)
     if mask.ndim != 2:
         raise DataError(
-            f"{named(path)} is a coloured image ({mode}); expected ids: a grey or palette image.\n"
-            f"{coloured}"
+            f"{printable_path(path)} is a coloured image ({mode}).\n"
+            f"Expected: class ids, as a grey or palette image.\n{coloured}"
         )
     if mask.dtype != np.uint8 and (mask.min() < 0 or mask.max() > 255):
         raise DataError(
-            f"{named(path)} holds ids up to {mask.max()} ({mode}); expected 0..255.\n"
-            "Save class ids with 8 bits: 16 often hold instances, or ids times 256."
+            f"{printable_path(path)} contains ids up to {mask.max()} ({mode}).\nExpected: 0..255. "
+            "Masks of 16 bits often contain instance ids, or ids times 256.\n"
+            "Fix: save class ids with 8 bits."
         )
     return np.asarray(mask, np.uint8)
 
@@ -133,44 +153,46 @@ def _read_rgb_mask(path: Path, palette: Palette) -> Array:
         code, count = np.unique(codes[ids < 0], return_counts=True)
         red, green, blue = (int(code[0]) >> shift & 255 for shift in (16, 8, 0))
         raise DataError(
-            f"{named(path)}: colour ({red}, {green}, {blue}) in {count[0]} pixels "
-            f"({len(code)} unknown colours) is not in the palette of {len(palette)}.\n"
-            "Add the colour to palette; if it is not a class, also its position to ignore_ids."
+            f"{printable_path(path)}: colour ({red}, {green}, {blue}) in {count[0]} pixels "
+            f"({len(code)} unknown colours) is not in the palette.\n"
+            f"Expected: one of its {len(palette)} colours.\n"
+            "Fix: add the colour to palette; if it is not a class, add its position to ignore_ids."
         )
     return np.asarray(ids, np.uint8)
 
 
 def _decode(path: Path, data: bytes, mode: str | None = None) -> tuple[str, npt.NDArray[Any]]:
-    with opened(path, data) as image:
+    with open_image(path, data) as image:
         if image.format != "PNG":
             raise DataError(
-                f"{named(path)}: a JPEG mask has wrong ids: its compression blends neighbouring "
-                "values.\nExport the masks as PNG from the annotation tool again."
+                f"{printable_path(path)}: a JPEG mask has wrong ids, as its compression blends "
+                "neighbouring values.\nExpected: a PNG file.\n"
+                "Fix: export the masks again from the annotation tool, as PNG."
             )
-        if mode and image.mode.startswith("I"):  # Pillow would turn all above 255 into 255
+        if mode and image.mode.startswith("I"):  # Pillow would clip values to 255
             raise DataError(
-                f"{named(path)} has 16 bits a pixel ({image.mode}); expected colours of 8 bits.\n"
-                "Export the masks as RGB or palette PNGs of 8 bits."
+                f"{printable_path(path)} has 16 bits per pixel ({image.mode}).\n"
+                "Expected: colours of 8 bits. Fix: export the masks as RGB or palette PNG, 8 bits."
             )
         return image.mode, np.asarray(image.convert(mode)) if mode else stored_values(image)
 
 
 def stored_values(image: Image.Image) -> npt.NDArray[Any]:
-    """Return the values in the file; Pillow stretches 2- and 4-bit grey to 0..255."""
+    """Return the values in the file (H, W): Pillow scales grey of 2 and 4 bits to 0..255."""
     tiles = getattr(image, "tile", None)
-    stretch = {"L;2": 85, "L;4": 17}.get(str(tiles[0][3]) if tiles else "")
-    return np.asarray(image) // stretch if stretch else np.asarray(image)
+    scale = {"L;2": 85, "L;4": 17}.get(str(tiles[0][3]) if tiles else "")
+    return np.asarray(image) // scale if scale else np.asarray(image)
 
 
 @lru_cache(maxsize=4)
 def _color_table(palette: Palette) -> npt.NDArray[np.int16]:
-    """Return 2^24 entries, colour -> index: 32 MB, and 10 times faster than a search."""
+    """Return 2^24 entries, colour -> index. This takes 32 MB; a search is 10 times slower."""
     table = np.full(1 << 24, -1, np.int16)
     for index, (red, green, blue) in enumerate(palette):
         table[red << 16 | green << 8 | blue] = index
     return table
 
 
-def _ranges(ids: npt.NDArray[Any]) -> str:  # "0..10, 255"
+def _ranges(ids: npt.NDArray[Any]) -> str:  # for example "0..10, 255"
     groups = np.split(ids, np.flatnonzero(np.diff(ids) > 1) + 1)
     return ", ".join(f"{g[0]}..{g[-1]}" if len(g) > 1 else str(g[0]) for g in groups if len(g))

@@ -1,1 +1,1 @@
-"""Export to other runtimes, with verification of every written file."""
+"""Export of models to other runtimes, with verification of each exported file."""

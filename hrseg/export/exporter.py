@@ -1,4 +1,4 @@
-"""Export of a model to a file, which is kept only if its verification passes."""
+"""Model export. The exported file is kept only if its verification passes."""
 
 import hashlib
 from collections.abc import Mapping, Sequence
@@ -15,7 +15,7 @@ from hrseg.checkpoints.reading import read_checkpoint
 from hrseg.config.schema import Config
 from hrseg.data.datamodule import SegmentationDataModule
 from hrseg.errors import ConfigError
-from hrseg.export.verification import Comparison, open_candidate, prove
+from hrseg.export.verification import Comparison, open_candidate, verify
 from hrseg.export.writers import Form, write
 from hrseg.inference.predictor import Predictor, build_predictor, load
 from hrseg.models import Segmenter
@@ -25,8 +25,8 @@ from hrseg.utils.constants import __version__
 from hrseg.utils.files import replacing, write_json
 
 Pixels = NDArray[np.uint8]
-CALIBRATION = 64  # images for the ranges of int8
-CROP = (512, 1024)  # of larger ones, the middle
+CALIBRATION = 64  # number of images for int8 calibration
+CROP = (512, 1024)  # height and width of the central crop of larger calibration images
 
 
 def export_checkpoint(
@@ -36,11 +36,22 @@ def export_checkpoint(
     config: Config | None = None,
     images: int | None = None,
 ) -> dict[str, Any]:
-    """Export a checkpoint, and compare mIoU if the data set of its config exists.
+    """Export a checkpoint, and compare mIoU if the data set of the config exists.
 
-    The config describes the data set, and the model of weights without metadata. `images` of the
-    validation split, evenly spaced, are compared; None: all. Errors are those of `export` and
-    `hrseg.load`, and DataError for a damaged data set.
+    Args:
+        checkpoint: the checkpoint to export.
+        target: the path of the exported file.
+        form: format and interface of the exported file.
+        config: describes the data set, and the model if the checkpoint has no metadata.
+        images: number of evenly spaced validation images for mIoU; None: all; 0: none.
+
+    Returns:
+        The content of `<target>.proof.json`.
+
+    Raises:
+        ConfigError: as for `export` and `hrseg.load`.
+        VerificationError: if the exported file differs from the model.
+        DataError: if the data set is damaged.
     """
     form.check(target)
     if config is not None and "hrseg" not in read_checkpoint(checkpoint):
@@ -51,10 +62,11 @@ def export_checkpoint(
     comparison, calibration = None, []
     if data is not None and images != 0:
         dataset = data.dataset(data.val_split)
-        comparison = Comparison(dataset.read, _even(len(dataset), images))
+        comparison = Comparison(dataset.read, _evenly_spaced(len(dataset), images))
     if data is not None and form.int8:
         dataset = data.dataset(data.train_split)
-        calibration = [_centre(dataset.read(i)[0]) for i in _even(len(dataset), CALIBRATION)]
+        indices = _evenly_spaced(len(dataset), CALIBRATION)
+        calibration = [_center_crop(dataset.read(index)[0]) for index in indices]
     with checkpoint.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     source = {"checkpoint": checkpoint.name, "sha256": digest, "hrseg": __version__}
@@ -73,20 +85,35 @@ def export(
     calibration: Sequence[Pixels] = (),
     source: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
-    """Write `target` and verify it; if it differs from the model, the old file stays.
+    """Export a model and verify the file. If verification fails, an older file is kept.
 
-    `comparison` is for mIoU, `calibration` are RGB images (H, W, 3) for the ranges of int8,
-    `source` is the origin of the weights, for the file's metadata. The figures of the verification
-    are the result, and are in `<file>.proof.json`. Errors are those of `Form.check` and `prove`.
+    Args:
+        predictor: the model with its metadata.
+        target: the path of the exported file.
+        form: format and interface of the exported file.
+        comparison: labelled images for mIoU.
+        calibration: RGB images (H, W, 3), uint8, for int8.
+        source: origin of the weights, for the file's metadata.
+
+    Returns:
+        The figures of the verification, which are also written to `<target>.proof.json`.
+
+    Raises:
+        ConfigError: as for `Form.check`, if the model is an exported file, or without `calibration`
+            for int8.
+        VerificationError: if the exported file differs from the model.
     """
     form.check(target)
     model = predictor.model
     if not isinstance(model, Segmenter):
-        raise ConfigError("this file was exported already: export its checkpoint.")
+        raise ConfigError(
+            "The file is an exported model.\nExpected: a checkpoint. Fix: export its checkpoint."
+        )
     if form.int8 and not len(calibration):
         raise ConfigError(
-            "--int8 is fitted to the training set, and its loss is measured: it needs the data.\n"
-            "Fix: data.root=/path, and --config NAME for a checkpoint outside of a run folder."
+            "--int8 needs the data set, for calibration and to measure the loss of mIoU.\n"
+            "Expected: an existing data set.\n"
+            "Fix: add data.root=/path, and --config NAME if the checkpoint is in no run folder."
         )
     metadata = build_metadata(
         model.architecture,
@@ -104,33 +131,34 @@ def export(
         if form.format == "openvino":
             stack.enter_context(replacing(target.with_suffix(".bin")))
         write(model, partial, form, metadata, calibration)
-        figures = prove(predictor, open_candidate(partial, metadata), form.int8, comparison)
+        figures = verify(predictor, open_candidate(partial, metadata), form.int8, comparison)
         proof = {"file": target.name, "export": metadata["export"], **figures}
         write_json(Path(f"{target}.proof.json"), proof)
     return proof
 
 
 def _data(config: Config, predictor: Predictor) -> SegmentationDataModule | None:
-    """Return the checked data set of a config; None, with a note, if it is missing."""
+    """Return the checked data set of a config. If it is missing, print a note and return None."""
     root = Path(config.data.root).expanduser()
     if config.data.name != "synthetic" and not root.is_dir():
-        print(f"note: no data set at {root.absolute()}: mIoU was not compared (data.root=/path)")
+        print(f"note: {root.absolute()} does not exist, mIoU was not compared (data.root=/path)")
         return None
     data = build_data(config)
     data.check("validate")
     if list(data.class_names) != predictor.class_names:
         raise ConfigError(
-            f"the model knows {', '.join(predictor.class_names)},\nthe data set has "
-            f"{', '.join(data.class_names)}: its images do not test this model."
+            f"The data set has other classes than the model: {', '.join(data.class_names)}.\n"
+            f"Expected: {', '.join(predictor.class_names)}.\n"
+            "Fix: give the config that the model was trained with."
         )
     return data
 
 
-def _even(count: int, wanted: int | None) -> list[int]:
-    wanted = count if wanted is None else min(count, wanted)
-    return [round(index) for index in np.linspace(0, count - 1, wanted).tolist()]
+def _evenly_spaced(count: int, limit: int | None) -> list[int]:
+    number = count if limit is None else min(count, limit)
+    return [round(index) for index in np.linspace(0, count - 1, number).tolist()]
 
 
-def _centre(image: Pixels) -> Pixels:
+def _center_crop(image: Pixels) -> Pixels:
     top, left = (max(0, (side - crop) // 2) for side, crop in zip(image.shape, CROP, strict=False))
     return image[top : top + CROP[0], left : left + CROP[1]]

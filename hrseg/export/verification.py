@@ -1,4 +1,4 @@
-"""Verification of an exported file: logits at many sizes, mIoU on a data set."""
+"""Verification of an exported file: logits at many image sizes, and mIoU on a data set."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -23,33 +23,44 @@ from hrseg.utils.console import echo, track
 
 Pixels = NDArray[np.uint8]
 
-# (batch, height, width): multiples of 32 and not, even and odd, high and wide.
+# (batch, height, width): multiples of 32 and other sizes, even and odd, portrait and landscape.
 SHAPES = (
     *((1, 33, 33), (1, 33, 65), (1, 47, 101), (1, 63, 62), (1, 64, 64), (1, 64, 96), (2, 65, 129)),
     *((1, 96, 33), (3, 97, 131), (1, 100, 100), (2, 111, 57), (1, 128, 256), (1, 129, 255)),
     *((4, 130, 70), (1, 160, 320), (1, 199, 203), (1, 256, 256), (1, 257, 383), (2, 320, 192)),
     (1, 512, 1024),
 )
-MAX_DIFFERENCE = 1e-4  # of the logits, relative to the largest
-MIN_AGREEMENT = 0.999  # of the classes of all pixels
-MAX_LOSS = {False: 0.001, True: 0.02}  # of mIoU: in float32, in int8
+MAX_DIFFERENCE = 1e-4  # maximum difference of the logits, relative to the largest logit
+MIN_AGREEMENT = 0.999  # minimum share of pixels with the same class
+MAX_LOSS = {False: 0.001, True: 0.02}  # maximum change of mIoU (0..1), by int8
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Images with truth."""
+    """Labelled images for mIoU.
 
-    read: Callable[[int], tuple[Pixels, Pixels]]  # index -> RGB (H, W, 3), train ids (H, W)
+    Attributes:
+        read: index -> RGB image (H, W, 3), train ids (H, W).
+        indices: indices of the images to compare.
+    """
+
+    read: Callable[[int], tuple[Pixels, Pixels]]
     indices: Sequence[int]
 
 
-def prove(
+def verify(
     predictor: Predictor, candidate: Predictor, int8: bool, comparison: Comparison | None
 ) -> dict[str, Any]:
     """Compare an exported file with its model, print the tables, and return the figures.
 
-    Differences beyond MAX_DIFFERENCE, MIN_AGREEMENT or MAX_LOSS raise VerificationError. Of a file
-    in 8 bits only mIoU decides.
+    Args:
+        predictor: the model.
+        candidate: the exported file.
+        int8: whether the file is quantised. Only MAX_LOSS applies to quantised files.
+        comparison: labelled images for mIoU.
+
+    Raises:
+        VerificationError: if a figure exceeds MAX_DIFFERENCE, MIN_AGREEMENT or MAX_LOSS.
     """
     rows = [_compare(predictor, candidate, shape) for shape in track(SHAPES, len(SHAPES), "shapes")]
     differences = [row["max_difference"] for row in rows if row["max_difference"] is not None]
@@ -60,17 +71,17 @@ def prove(
         "miou": _compare_miou(predictor, candidate, comparison) if comparison else None,
     }
     _show(proof)
-    _judge(proof, int8)
+    _check(proof, int8)
     return proof
 
 
 def open_candidate(path: Path, metadata: dict[str, Any]) -> Predictor:
-    """Return the predictor of the new file, in float32."""
+    """Return a float32 predictor for a newly exported file."""
     if is_exported(path):
         return Predictor(open_engine(path), metadata)
     if path.suffix == ".safetensors":
         return load(path)
-    # A .pt2 file is code: hrseg loads only one that it has just written.
+    # A .pt2 file contains code. It is loaded only here, directly after hrseg wrote it.
     program = torch.export.load(path).module()
     run = lambda image: program(torch.from_numpy(image)).numpy()  # noqa: E731
     return Predictor(Engine(path, metadata, run), metadata)
@@ -80,12 +91,12 @@ def open_candidate(path: Path, metadata: dict[str, Any]) -> Predictor:
 def _compare(
     predictor: Predictor, candidate: Predictor, shape: tuple[int, int, int]
 ) -> dict[str, Any]:
-    image = predictor.normalize(_picture(shape))
+    image = predictor.normalize(_random_image(shape))
     expected, logits = predictor.model(image), candidate.model(image)
     if expected.shape != logits.shape:
         raise VerificationError(
-            f"the exported file gives {tuple(logits.shape)} for {shape}, expected "
-            f"{tuple(expected.shape)}. It was not kept."
+            f"The exported file gives logits of shape {tuple(logits.shape)} for an input {shape}.\n"
+            f"Expected: {tuple(expected.shape)}. The file was not kept."
         )
     ids = isinstance(candidate.model, Engine) and candidate.model.interface["output"] == "ids"
     difference = float((expected - logits).abs().max() / expected.abs().max())
@@ -96,31 +107,31 @@ def _compare(
     }
 
 
-def _picture(shape: tuple[int, int, int]) -> Tensor:
-    """Return RGB bytes (B, 3, H, W): soft spots and noise, the same in each call."""
+def _random_image(shape: tuple[int, int, int]) -> Tensor:
+    """Return reproducible uint8 RGB images (B, 3, H, W) with smooth colours and noise."""
     batch, height, width = shape
     generator = torch.Generator().manual_seed(height * width)
     coarse = torch.rand(batch, 3, height // 16 + 2, width // 16 + 2, generator=generator)
-    soft = F.interpolate(coarse, (height, width), mode="bilinear")
+    smooth = F.interpolate(coarse, (height, width), mode="bilinear")
     noise = torch.rand(batch, 3, height, width, generator=generator)
-    return (255 * (0.8 * soft + 0.2 * noise)).to(torch.uint8)
+    return (255 * (0.8 * smooth + 0.2 * noise)).to(torch.uint8)
 
 
 def _compare_miou(
     predictor: Predictor, candidate: Predictor, comparison: Comparison
 ) -> dict[str, Any]:
-    protocol = _possible(candidate, predictor.protocol)
-    both = [each.with_protocol(**protocol.to_dict()) for each in (predictor, candidate)]
-    matrices = [ConfusionMatrix(len(predictor.class_names)) for _ in both]
+    protocol = _supported_protocol(candidate, predictor.protocol)
+    models = [model.with_protocol(**protocol.to_dict()) for model in (predictor, candidate)]
+    matrices = [ConfusionMatrix(len(predictor.class_names)) for _ in models]
     equal = total = 0
     seconds = [0.0, 0.0]
     for index in track(comparison.indices, len(comparison.indices), "images"):
         image, mask = comparison.read(index)
         preds = []
-        for i, each in enumerate(both):
-            began = time.perf_counter()
-            preds.append(torch.from_numpy(each.segment(image).mask))
-            seconds[i] += time.perf_counter() - began
+        for i, model in enumerate(models):
+            start = time.perf_counter()
+            preds.append(torch.from_numpy(model.segment(image).mask))
+            seconds[i] += time.perf_counter() - start
             matrices[i].update(preds[i], torch.from_numpy(mask))
         equal += int((preds[0] == preds[1]).sum())
         total += preds[0].numel()
@@ -142,8 +153,8 @@ def _compare_miou(
     }
 
 
-def _possible(candidate: Predictor, protocol: Protocol) -> Protocol:
-    """Return the protocol, reduced to one unscaled view if the file cannot do it."""
+def _supported_protocol(candidate: Predictor, protocol: Protocol) -> Protocol:
+    """Return the protocol, reduced to one unscaled view if the file does not support it."""
     try:
         candidate.with_protocol(**protocol.to_dict()).check()
     except ConfigError:
@@ -153,23 +164,24 @@ def _possible(candidate: Predictor, protocol: Protocol) -> Protocol:
     return protocol
 
 
-def _judge(proof: dict[str, Any], int8: bool) -> None:
-    faults = []
+def _check(proof: dict[str, Any], int8: bool) -> None:
+    problems, limits = [], []
     difference, miou = proof["max_difference"], proof["miou"]
     if not int8 and difference is not None and not difference <= MAX_DIFFERENCE:
-        faults.append(f"logits differ by {difference:.1e}, at most {MAX_DIFFERENCE:.0e} allowed")
+        problems.append(f"logits differ by {difference:.1e}")
+        limits.append(f"a difference of at most {MAX_DIFFERENCE:.0e}")
     if not int8 and not proof["agreement"] >= MIN_AGREEMENT:
-        agreement = f"{proof['agreement']:.2%} of the pixels of a shape"
-        faults.append(f"the class is the same on {agreement}, at least {MIN_AGREEMENT:.1%} needed")
+        problems.append(f"{proof['agreement']:.2%} of the pixels of a shape have the same class")
+        limits.append(f"at least {MIN_AGREEMENT:.1%} of the pixels")
     before, after = ((miou[key] or 0.0) for key in ("original", "exported")) if miou else (0, 0)
     if abs(before - after) > MAX_LOSS[int8]:
-        change = f"{100 * before:.2f} to {100 * after:.2f}"
-        faults.append(f"mIoU went from {change}, {100 * MAX_LOSS[int8]:g} points are allowed")
-    if faults:
+        problems.append(f"mIoU changed from {100 * before:.2f} to {100 * after:.2f}")
+        limits.append(f"a change of at most {100 * MAX_LOSS[int8]:g} points")
+    if problems:
+        fix = "export without --int8" if int8 else "try another --format, and report this error"
         raise VerificationError(
-            f"the exported file is not the model: {'; '.join(faults)}.\n"
-            "It was not kept. "
-            + ("Export without --int8." if int8 else "Try another --format; please report this.")
+            f"The exported file differs from the model and was not kept: {', '.join(problems)}.\n"
+            f"Expected: {', '.join(limits)}.\nFix: {fix}."
         )
 
 
@@ -179,13 +191,13 @@ def _show(proof: dict[str, Any]) -> None:
         shape, difference = "x".join(map(str, row["shape"])), row["max_difference"]
         digits = "-" if difference is None else f"{difference:.1e}"
         table.add_row(shape, digits, f"{row['agreement']:.4%}")
-    echo("exported file against the model:")
+    echo("exported file compared with the model:")
     get_console().print(table)
     miou = proof["miou"]
     if not miou:
         return
     agreement = f"same class on {miou['agreement']:.4%} of the pixels"
-    echo(f"{miou['images']} images, {agreement}; {Protocol(**miou['protocol'])}")
+    echo(f"{miou['images']} images, {agreement}, {Protocol(**miou['protocol'])}")
     table = _table("IoU", "original", "exported", "change")
     for row in miou["classes"]:
         table.add_row(row["name"], *_change(row))

@@ -1,4 +1,4 @@
-"""Writers of export formats: ONNX, OpenVINO, torch.export, safetensors."""
+"""Writers of the export formats ONNX, OpenVINO, torch.export and safetensors."""
 
 import json
 import logging
@@ -37,15 +37,22 @@ _RUNTIMES = {"onnx": "onnxruntime", "openvino": "openvino"}
 
 @dataclass(frozen=True)
 class Form:
-    """Format and interface of an exported file; `int8` is of weights and activations."""
+    """Format and interface of an exported file.
 
-    format: str  # a key of FORMATS
-    input: str = "uint8"  # RGB (B, 3, H, W), 0..255; or "normalized": the network's, float32
-    output: str = "logits"  # (B, K, H, W); or "head": a quarter of the size; "ids": (B, H, W)
+    Attributes:
+        format: a key of FORMATS.
+        input: RGB images (B, 3, H, W), as "uint8" in 0..255, or "normalized" in float32.
+        output: "logits" (B, K, H, W), "head" (logits at a quarter of the size) or "ids" (B, H, W).
+        int8: whether weights and activations are quantised.
+    """
+
+    format: str
+    input: str = "uint8"
+    output: str = "logits"
     int8: bool = False
 
     def default_path(self, checkpoint: Path, run: Path | None) -> Path:
-        """Return the default path of the file: below the run, else beside the checkpoint."""
+        """Return the default path: in the run folder, or without one, next to the checkpoint."""
         suffix = {"ids": "_ids", "head": "_head"}.get(self.output, "")
         suffix += "_normalized" * (self.input == "normalized") + "_int8" * self.int8
         suffix += FORMATS[self.format]
@@ -54,22 +61,30 @@ class Form:
         return run / "exported" / f"{run.resolve().parent.name}{suffix}"
 
     def check(self, target: Path) -> None:
-        """Raise ConfigError for options that exclude each other, or a missing package."""
+        """Raise ConfigError for conflicting options, a wrong file suffix or a missing package."""
         if self.int8 and self.format not in _RUNTIMES:
-            fitting = " and ".join(_RUNTIMES)
-            raise ConfigError(f"--int8 goes with {fitting}, not with {self.format}.")
+            raise ConfigError(
+                f"--int8 is not supported by the format {self.format}.\n"
+                f"Expected: {' or '.join(_RUNTIMES)}. Fix: --format onnx"
+            )
         if self.format == "safetensors" and self != Form("safetensors"):
-            raise ConfigError("safetensors holds weights: no --argmax, --normalized, ... with it.")
+            raise ConfigError(
+                "safetensors files contain only weights.\n"
+                "Expected: --format safetensors without --argmax, --head-resolution, --normalized."
+            )
         if target.suffix != FORMATS[self.format]:
             raise ConfigError(
-                f"--out {target}: a file of format {self.format} ends with {FORMATS[self.format]}."
+                f"--out {target} has a wrong suffix for the format {self.format}.\n"
+                f"Expected: a path that ends with {FORMATS[self.format]}."
             )
         runtime = _RUNTIMES.get(self.format)
-        needed = ["onnx", "onnxscript", runtime] if runtime else []
-        needed += ["nncf"] if self.int8 else []
-        missing = [name for name in needed if find_spec(name) is None]
+        packages = ["onnx", "onnxscript", runtime] if runtime else []
+        packages += ["nncf"] if self.int8 else []
+        missing = [name for name in packages if find_spec(name) is None]
         if missing:
-            raise ConfigError(f"--format {self.format} needs {', '.join(missing)}: {INSTALL}")
+            raise ConfigError(
+                f"--format {self.format} needs {', '.join(missing)}.\nFix: `{INSTALL}`"
+            )
 
 
 def write(
@@ -79,17 +94,20 @@ def write(
     metadata: dict[str, Any],
     calibration: Sequence[Pixels],
 ) -> None:
-    """Write a model and its metadata, as JSON, to a file; OpenVINO's `.bin` comes beside it."""
+    """Write a model and its metadata (as JSON) to a file.
+
+    OpenVINO also writes a `.bin` file with the weights in the same folder.
+    """
     if form.format == "safetensors":
         write_safetensors(path, model.state_dict(), metadata)
         return
     graph = _Graph(model, form, metadata).eval()
     text, images = json.dumps(metadata), list(calibration) if form.int8 else []
     example = torch.zeros(2, 3, 64, 96, dtype=torch.uint8 if form.input == "uint8" else None)
-    # From 33: the exporter takes the single coarsest position of a side of 32 for a constant.
+    # At least 33: at 32 the coarsest stream has size 1, which the exporter specialises.
     height, width = (torch.export.Dim(name, min=33) for name in ("height", "width"))
     sizes = ({0: torch.export.Dim("batch"), 2: height, 3: width},)
-    # The exporters' warnings are for their own authors.
+    # The exporters' warnings concern their developers, not the user.
     with warnings.catch_warnings(action="ignore"), ExitStack() as stack:
         stack.callback(logging.disable, logging.root.manager.disable)
         logging.disable(logging.WARNING)
@@ -103,7 +121,7 @@ def write(
 
 
 class _Graph(nn.Module):
-    """The computation of a file: normalisation, folded network, upsampling and argmax."""
+    """Exported computation: normalisation, folded network, upsampling and argmax."""
 
     def __init__(self, model: Segmenter, form: Form, metadata: dict[str, Any]) -> None:
         super().__init__()
@@ -120,7 +138,7 @@ class _Graph(nn.Module):
         return logits.argmax(1).to(torch.uint8) if self.form.output == "ids" else logits
 
     def _normalized(self, image: Tensor) -> Tensor:
-        # As plain operations: the layout in memory is the runtime's choice.
+        # Plain operations leave the memory layout to the runtime.
         return image.float() * self.normalize.scale + self.normalize.shift
 
     def input_of(self, image: Pixels) -> NDArray[Any]:
@@ -159,11 +177,11 @@ def _write_openvino(
     import openvino
 
     with tempfile.TemporaryDirectory() as folder:
-        # Through ONNX: one description of the network for both runtimes.
-        between = Path(folder) / "model.onnx"
-        _write_onnx(program, graph, between, text, [])
-        # Not convert_model, which sends telemetry.
-        model = openvino.Core().read_model(between)
+        # Convert through ONNX, so that both runtimes use the same graph.
+        onnx_file = Path(folder) / "model.onnx"
+        _write_onnx(program, graph, onnx_file, text, [])
+        # openvino.convert_model would send telemetry.
+        model = openvino.Core().read_model(onnx_file)
     if calibration:
         import nncf
 

@@ -1,7 +1,8 @@
-"""Losses by name, each from logits (B, K, H, W) and a mask (B, H, W) with 255 = ignore.
+"""Loss functions by name: logits (B, K, H, W) and mask (B, H, W), 255 = ignored, to a scalar.
 
-A loss is a float32 scalar, 0 if no pixel counts. `@hrseg.losses.register("name")` adds a class or
-function that returns such a module. Logits and mask, int64 in training, have the same size.
+The scalar is float32, and 0 if every pixel is ignored. Logits and mask have the same height and
+width; the mask is int64 in training. `@hrseg.losses.register("name")` adds a class or function that
+returns such a module.
 """
 
 from collections.abc import Callable

@@ -11,9 +11,15 @@ from hrseg.utils.constants import IGNORE_INDEX
 
 
 class CrossEntropy(nn.Module):
-    """Mean over the pixels without the ignored ones, weighted as `torch.nn.CrossEntropyLoss` does.
+    """Mean cross-entropy over all pixels except ignored ones.
 
-    `class_weights` has one weight per class, 0 or positive; None: equal ones.
+    Args:
+        class_weights: one weight per class, 0 or positive, used as by `torch.nn.CrossEntropyLoss`;
+            None: equal weights.
+
+    Raises:
+        ConfigError: a weight is negative, NaN or infinite; or, in a forward pass, the number of
+            weights differs from the number of classes.
 
     Examples:
         >>> import torch
@@ -32,31 +38,32 @@ class CrossEntropy(nn.Module):
             weights = torch.tensor([*class_weights], dtype=torch.float32)
             if not (weights.isfinite() & (weights >= 0)).all():
                 raise ConfigError(
-                    f"class_weights must be 0 or positive numbers, got {[*class_weights]}."
+                    f"class_weights is {[*class_weights]}.\n"
+                    "Expected: one number per class, 0 or positive."
                 )
         self.register_buffer("class_weights", weights, persistent=False)
 
     def forward(self, logits: Tensor, mask: Tensor) -> Tensor:
         target = mask.long()
-        counts = self.pixel_weights(target, logits.shape[1]) > 0
+        scored = self.pixel_weights(target, logits.shape[1]) > 0
         loss = F.cross_entropy(
             logits.float(),
-            # Also void: a class of weight 0, since PyTorch divides by the sum of weights.
-            target.masked_fill(~counts, IGNORE_INDEX),
+            # A class of weight 0 is ignored too, since PyTorch divides by the sum of weights.
+            target.masked_fill(~scored, IGNORE_INDEX),
             weight=self.class_weights,
             ignore_index=IGNORE_INDEX,
         )
-        # PyTorch's mean over no pixel is NaN; its gradient is 0.
-        return torch.where(counts.any(), loss, 0)
+        # PyTorch's mean over zero pixels is NaN, with the gradient 0.
+        return torch.where(scored.any(), loss, 0)
 
     def pixel_weights(self, target: Tensor, num_classes: int) -> Tensor:
-        """Return the weight of each pixel of `target` (B, H, W) int64; an ignored one has 0."""
+        """Return the weight of each pixel of `target` (B, H, W) int64; 0 for ignored pixels."""
         weights = (target != IGNORE_INDEX).float()
         if self.class_weights is None:
             return weights
         if len(self.class_weights) != num_classes:
             raise ConfigError(
                 f"{len(self.class_weights)} class weights for a model of {num_classes} classes.\n"
-                "Give one weight per class, or class_weights: null."
+                "Expected: one weight per class, or null. Fix: class_weights: null"
             )
         return weights * self.class_weights[target.clamp(max=num_classes - 1)]

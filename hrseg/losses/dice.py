@@ -7,11 +7,11 @@ from hrseg.utils.constants import IGNORE_INDEX
 
 
 class Dice(nn.Module):
-    """1 - soft Dice, mean over the classes that the batch shows.
+    """1 - soft Dice, mean over the classes with true pixels in the batch.
 
-    Sums run over the whole batch: sum(2 p g) / sum(p + g), p the softmax, g the truth (as in
-    V-Net, arXiv 1606.04797, without its squares). The false alarms of classes without a true pixel
-    count in the true classes of those pixels.
+    Dice is sum(2 p g) / sum(p + g) over the whole batch, with softmax p and truth g (as V-Net,
+    arXiv 1606.04797, but without squares). False positives of a class without true pixels lower
+    the Dice of the true classes of those pixels.
 
     Examples:
         >>> import torch
@@ -21,7 +21,7 @@ class Dice(nn.Module):
         0.0
     """
 
-    def __init__(self) -> None:  # without any arguments
+    def __init__(self) -> None:  # declares that the loss has no arguments
         super().__init__()
 
     def forward(self, logits: Tensor, mask: Tensor) -> Tensor:
@@ -33,14 +33,14 @@ class Dice(nn.Module):
 
 
 def regions(logits: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-    """Return softmax and truth, float32 (B, K, H, W) and 0 in every class of an ignored pixel."""
+    """Return softmax and one-hot truth, float32 (B, K, H, W); both are 0 at ignored pixels."""
     classes = torch.arange(logits.shape[1], device=mask.device).view(-1, 1, 1)
     truth = (mask.unsqueeze(1) == classes).float()
-    # A product, not a selection: a NaN logit must reach the loss.
+    # A product rather than a selection, so that a NaN logit reaches the loss.
     return logits.float().softmax(1) * (mask != IGNORE_INDEX).unsqueeze(1), truth
 
 
 def mean_over_present(losses: Tensor, size: Tensor) -> Tensor:
-    """Return the mean of the losses (K,) over the classes with true pixels, `size` (K,), or 0."""
+    """Return the mean of `losses` (K,) over the classes with true pixels (`size` > 0), or 0."""
     present = size > 0
     return (losses * present).sum() / present.sum().clamp(min=1)

@@ -1,4 +1,4 @@
-"""Online hard example mining: cross-entropy over the pixels that the network finds hard."""
+"""Online hard example mining (OHEM): cross-entropy over the hard pixels."""
 
 from collections.abc import Sequence
 
@@ -11,12 +11,22 @@ from hrseg.utils.constants import IGNORE_INDEX
 
 
 class OHEM(CrossEntropy):
-    """Cross-entropy over the pixels whose true class is predicted below a threshold.
+    """Cross-entropy over the pixels whose true class has a probability below a threshold.
 
-    The authors' definition (`lib/core/criterion.py`): the threshold is raised until about
-    `min_kept` pixels are below it, and the mean of the weighted pixel losses is a plain one.
+    As in the authors' `lib/core/criterion.py`, the threshold is raised until about `min_kept`
+    pixels are below it. The result is the unweighted mean of the weighted pixel losses.
 
-    `threshold` is a probability of the true class, `min_kept` counts pixels per device and step.
+    Args:
+        class_weights: see `CrossEntropy`.
+        threshold: probability of the true class, 0..1.
+        min_kept: pixels per device and step.
+
+    Examples:
+        >>> import torch
+        >>> logits = torch.tensor([[[[0.0, 9.0]], [[0.0, 0.0]]]])  # a hard and an easy pixel
+        >>> mask = torch.zeros(1, 1, 2, dtype=torch.int64)
+        >>> round(OHEM(min_kept=1)(logits, mask).item(), 4)  # the natural logarithm of 2
+        0.6931
     """
 
     def __init__(
@@ -34,15 +44,15 @@ class OHEM(CrossEntropy):
         losses = F.cross_entropy(
             logits.float(), target, ignore_index=IGNORE_INDEX, reduction="none"
         )
-        # An ignored pixel is never hard.
+        # Ignored pixels are not hard.
         probability = torch.exp(-losses.detach()).masked_fill(target == IGNORE_INDEX, torch.inf)
         hard = probability < self._raised_threshold(probability)
-        # A product, not a selection: a NaN logit must reach the loss.
+        # A product rather than a selection, so that a NaN logit reaches the loss.
         return (losses * weights * hard).sum() / hard.sum().clamp(min=1)
 
     def _raised_threshold(self, probability: Tensor) -> Tensor:
         """Return the probability at rank `min_kept` (from 0), or the highest of fewer pixels."""
         count = min(self.min_kept + 1, probability.numel())
-        # The few smallest, unsorted: exact, and never waits for the device.
+        # topk without sorting is exact, and does not synchronise with the device.
         smallest = probability.flatten().topk(count, largest=False, sorted=False).values
         return smallest.masked_fill(smallest.isinf(), 0).max().clamp(min=self.threshold)

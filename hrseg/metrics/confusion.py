@@ -1,7 +1,7 @@
-"""Confusion matrix of integer counts, and the scores computed from it.
+"""Confusion matrix of pixel counts, and the scores computed from it: IoU, mIoU, accuracy.
 
-The benchmark's mIoU is a ratio of pixel counts over the whole data set, not a mean over images, so
-that it does not depend on order, batch size or the number of processes.
+mIoU is a ratio of pixel counts over the whole data set, not a mean over images. Thus it does not
+depend on the order, the batch size or the number of processes.
 """
 
 from collections.abc import Sequence
@@ -35,22 +35,32 @@ class ConfusionMatrix(Metric):
         self.add_state("matrix", default=zeros, dist_reduce_fx="sum")
 
     def update(self, pred: Tensor, target: Tensor) -> None:
-        """Add the pixels of `pred` and `target`, integers of one shape, quickest as uint8."""
+        """Add the pixels of a batch or an image.
+
+        Args:
+            pred: class ids of any shape and integer type; uint8 is fastest.
+            target: class ids of the same shape; 255 is ignored.
+
+        Raises:
+            ValueError: other types or shapes, or an invalid class id.
+        """
         for ids in (pred, target):
             if not isinstance(ids, Tensor):
                 raise ValueError(
                     f"ConfusionMatrix got a {type(ids).__name__}.\n"
                     "Expected: tensors of class ids. Fix: torch.from_numpy(array)"
                 )
-        if pred.ndim == target.ndim + 1:
-            raise ValueError(
-                f"pred is {tuple(pred.shape)}, target is {tuple(target.shape)}.\n"
-                "Expected: class ids of one shape. Fix: logits.argmax(1)"
-            )
         if pred.shape != target.shape:
-            raise ValueError(f"pred is {tuple(pred.shape)}, target is {tuple(target.shape)}")
+            fix = " Fix: logits.argmax(1)" if pred.ndim == target.ndim + 1 else ""
+            raise ValueError(
+                f"pred is {tuple(pred.shape)}, but target is {tuple(target.shape)}.\n"
+                f"Expected: class ids of one shape.{fix}"
+            )
         if pred.is_floating_point() or target.is_floating_point():
-            raise ValueError(f"expected integer ids, got {pred.dtype} and {target.dtype}")
+            raise ValueError(
+                f"pred is {pred.dtype}, and target is {target.dtype}.\n"
+                "Expected: integer class ids. Fix: logits.argmax(1)"
+            )
         pred, target = pred.flatten(), target.flatten()
         if not pred.dtype == target.dtype == torch.uint8:
             pred, target = self._scored(pred, target)
@@ -66,34 +76,39 @@ class ConfusionMatrix(Metric):
         return self.matrix.clone()
 
     def iou(self) -> Tensor:
-        """Return intersection over union per class as `hrseg.metrics.confusion.iou`."""
+        """Return the IoU per class; see `hrseg.metrics.confusion.iou`."""
         return iou(self.compute())
 
     def _scored(self, pred: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
         scored = target != IGNORE_INDEX
         pred, target = pred[scored], target[scored]
-        for ids, which in ((pred, "predicted"), (target, "true")):
-            wrong = ids[(ids < 0) | (ids >= self.num_classes)]
-            if wrong.numel():
-                values = ", ".join(map(str, sorted(set(wrong.tolist()))[:5]))
+        for ids, name in ((pred, "pred"), (target, "target")):
+            invalid = ids[(ids < 0) | (ids >= self.num_classes)]
+            if invalid.numel():
+                values = ", ".join(map(str, sorted(set(invalid.tolist()))[:5]))
                 raise ValueError(
-                    f"{which} id {values} is out of range: expected 0..{self.num_classes - 1} "
-                    f"or {IGNORE_INDEX} (ignored, only in the truth)"
+                    f"{name} contains invalid class ids: {values}.\nExpected: "
+                    f"0..{self.num_classes - 1}, or {IGNORE_INDEX} for ignored pixels of target."
                 )
         return pred, target
 
 
 def iou(matrix: Tensor) -> Tensor:
-    """Return intersection over union per class, float64 (K,); nan without a pixel in either."""
-    hit, truth, pred = _marginals(matrix)
-    return hit / (truth + pred - hit)
+    """Return the IoU per class, float64 (K,); NaN for classes in neither truth nor prediction."""
+    correct, truth, pred = _marginals(matrix)
+    return correct / (truth + pred - correct)
 
 
 def mean_iou(matrix: Tensor, absent: str = "skipped") -> float:
-    """Return the mean IoU over classes, 0..1; nan if there is nothing to score.
+    """Return the mean IoU over classes, 0..1; NaN without scored pixels.
 
-    Classes without a pixel are left out of the mean if `absent` is "skipped" (cityscapesScripts,
-    mmsegmentation), and count as 0 if it is "zero" (the authors' code).
+    Args:
+        matrix: counts (K, K); rows are the truth.
+        absent: "skipped" excludes classes without pixels from the mean (cityscapesScripts,
+            mmsegmentation); "zero" counts them as 0 (the authors' code).
+
+    Raises:
+        ValueError: another value of `absent`.
     """
     return _mean(iou(matrix), absent)
 
@@ -101,48 +116,48 @@ def mean_iou(matrix: Tensor, absent: str = "skipped") -> float:
 def summarize(
     matrix: Tensor, class_names: Sequence[str], absent: str = "skipped"
 ) -> dict[str, Any]:
-    """Return every score as plain data, the layout of scores.json; undefined ones are None."""
+    """Return all scores as plain data in the layout of scores.json; undefined scores are None."""
     matrix = matrix.reshape(len(class_names), -1)  # torchmetrics squeezes one class
-    hit, truth, _ = _marginals(matrix)
-    total, class_iou, class_accuracy = truth.sum(), iou(matrix), hit / truth
+    correct, truth, _ = _marginals(matrix)
+    total, class_iou, class_accuracy = truth.sum(), iou(matrix), correct / truth
     rows = zip(class_names, class_iou, class_accuracy, matrix.sum(1), strict=True)
     return {
         "miou": number(_mean(class_iou, absent)),
-        "pixel_accuracy": number(hit.sum() / total),
+        "pixel_accuracy": number(correct.sum() / total),
         "mean_accuracy": number(_mean(class_accuracy, absent)),
         "frequency_weighted_iou": number((class_iou.nan_to_num() * truth).sum() / total),
         "absent_classes": absent,
         "classes": [
-            {"name": n, "iou": number(i), "accuracy": number(a), "pixels": int(pixels)}
-            for n, i, a, pixels in rows
+            {"name": name, "iou": number(x), "accuracy": number(accuracy), "pixels": int(pixels)}
+            for name, x, accuracy, pixels in rows
         ],
         "confusion_matrix": matrix.tolist(),
     }
 
 
 def count_pairs(pred: Tensor, target: Tensor) -> Tensor:
-    """Return how often each pair of ids 0..255 occurs, int64 (256, 256), rows `target`.
+    """Return the counts of all pairs of ids 0..255, int64 (256, 256); rows are `target`.
 
-    Invalid and ignored ids are found in these counts: four times as fast as masking the pixels.
+    Looking for invalid and ignored ids in these counts is four times as fast as masking pixels.
     """
     pairs = (target.int() * 256).add_(pred.int())
     return torch.bincount(pairs, minlength=65536).view(256, 256)
 
 
 def _marginals(matrix: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the right, true and predicted pixels of each class, float64 (K,)."""
+    """Return the correct, true and predicted pixels of each class, float64 (K,)."""
     counts = matrix.cpu().double().reshape(*(matrix.shape or (1, 1)))
     return counts.diagonal(), counts.sum(1), counts.sum(0)
 
 
 def _mean(values: Tensor, absent: str) -> float:
     if absent not in ("skipped", "zero"):
-        raise ValueError(f"absent is {absent!r}, expected 'skipped' or 'zero'")
+        raise ValueError(f"absent is {absent!r}.\nExpected: 'skipped' or 'zero'.")
     if absent == "zero" and not values.isnan().all():
         values = values.nan_to_num()
     return float(values.nanmean())
 
 
 def number(value: Any) -> float | None:
-    """Return a scalar of torch or NumPy as plain data; nan becomes None."""
+    """Return a torch or NumPy scalar as plain data; NaN becomes None."""
     return None if value != value else float(value)

@@ -1,8 +1,9 @@
-"""Networks: HRNet backbones, FCN and OCR heads, and the segmenter that joins them.
+"""Segmentation networks: HRNet backbones, FCN and OCR heads, and the segmenter that joins them.
 
-`@hrseg.models.register_backbone("name")` adds a class or function that returns a `Backbone`, and
-`@hrseg.models.register_head("name")` one (channels, num_classes, ...) -> module that maps the list
-of features to `{"out": logits}`. Both also get align_corners and bn_momentum if they take them.
+`@hrseg.models.register_backbone("name")` adds a class or function that returns a `Backbone`.
+`@hrseg.models.register_head("name")` adds a class or function (channels, num_classes, ...) that
+returns a module; the module maps the list of features to `{"out": logits}`. Both also receive
+`align_corners` and `bn_momentum` if they have these parameters.
 """
 
 from hrseg.models.pyramid import FeaturePyramid, create_backbone

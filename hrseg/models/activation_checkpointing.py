@@ -1,4 +1,4 @@
-"""Activation checkpointing of the stages of a backbone."""
+"""Activation checkpointing of network parts."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
@@ -11,14 +11,17 @@ from hrseg.models.blocks import BATCH_NORMS
 
 
 def recomputed(module: nn.Module, x: Any) -> Any:
-    """Return `module(x)` without keeping its activations; gradients and statistics are the same."""
-    contexts = lambda: (nullcontext(), _statistics_kept(module))  # noqa: E731
+    """Return `module(x)`, and compute its activations again in the backward pass.
+
+    Gradients and batch norm statistics are the same as without activation checkpointing.
+    """
+    contexts = lambda: (nullcontext(), _preserved_statistics(module))  # noqa: E731
     return checkpoint(module, x, use_reentrant=False, context_fn=contexts)
 
 
 @contextmanager
-def _statistics_kept(module: nn.Module) -> Iterator[None]:
-    """Let batch norms update copies of their statistics: the forward pass updated them already."""
+def _preserved_statistics(module: nn.Module) -> Iterator[None]:
+    """Preserve the batch norm statistics, which the forward pass updated already."""
     norms = (layer for layer in module.modules() if isinstance(layer, BATCH_NORMS))
     buffers = [(norm, *named) for norm in norms for named in norm.named_buffers()]
     for norm, name, buffer in buffers:

@@ -55,25 +55,25 @@ def resize(
     x: Tensor, like: Tensor, align_corners: bool = False, upsample: str = "bilinear"
 ) -> Tensor:
     """Interpolate `x` to the height and width of `like`; `upsample` is "bilinear" or "nearest"."""
-    # By size, never by factor: right for every input size, and exportable.
+    # A target size, unlike a scale factor, fits every input size and can be exported.
     if upsample == "nearest":
         return F.interpolate(x, size=like.shape[-2:], mode="nearest")
     return F.interpolate(x, size=like.shape[-2:], mode="bilinear", align_corners=align_corners)
 
 
 def initialise(module: nn.Module, bn_momentum: float) -> None:
-    """Draw the convolution weights of `module` and set the momentum of its batch norms."""
+    """Draw the convolution weights of `module` (He et al.) and set its batch norm momentum."""
     for layer in module.modules():
         if isinstance(layer, nn.Conv2d):
-            # The authors draw normal(std=0.001), and then load ImageNet weights over it. From
-            # scratch, weights that small make the first steps under batch norm enormous.
+            # The authors draw normal(std=0.001) and then load ImageNet weights. In training from
+            # scratch, such small weights before batch norm cause very large first steps.
             nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
         elif isinstance(layer, nn.BatchNorm2d):
             layer.momentum = bn_momentum
 
 
 def conv_bn_relu(channels_in: int, channels_out: int, stride: int) -> nn.Sequential:
-    """Return a 3x3 convolution, its norm, and a ReLU."""
+    """Return a 3x3 convolution, a batch norm and a ReLU."""
     return nn.Sequential(
         conv3x3(channels_in, channels_out, stride),
         nn.BatchNorm2d(channels_out),
@@ -82,5 +82,5 @@ def conv_bn_relu(channels_in: int, channels_out: int, stride: int) -> nn.Sequent
 
 
 def conv3x3(channels_in: int, channels_out: int, stride: int = 1) -> nn.Conv2d:
-    """Return a 3x3 convolution without a bias, since a norm follows."""
+    """Return a 3x3 convolution without a bias, because a batch norm follows."""
     return nn.Conv2d(channels_in, channels_out, 3, stride, padding=1, bias=False)

@@ -1,4 +1,4 @@
-"""ImageNet classifier on HRNet (arXiv 1908.07919, appendix), the network of pretrained weights."""
+"""ImageNet classifier on HRNet, the network of pretrained weights (arXiv 1908.07919, appendix)."""
 
 from itertools import pairwise
 
@@ -14,14 +14,15 @@ FEATURES = 2048
 class ImageNetClassifier(nn.Module):
     """HRNet with the authors' classification head: 1000 ImageNet classes.
 
-    Its state dict has the names of the published files, the authors' and timm's. It exists to
-    verify them; segmentation uses the backbone only. The authors' `cls_hrnet.py` upsamples by
-    nearest neighbour, thus `HRNet(variant, upsample="nearest")` reproduces their logits.
+    The names of its state dict are those of the published files (the authors', timm). The
+    classifier serves to verify these files; segmentation uses only the backbone. The authors'
+    `cls_hrnet.py` upsamples by nearest neighbour, so `HRNet(variant, upsample="nearest")`
+    reproduces their logits.
 
     Args:
-        backbone: with four streams (output "v2").
-        num_classes: 1000 in the published files.
-        conv_bias: of the convolutions of the head; False in PaddlePaddle's SSLD files.
+        backbone: an HRNet with four streams (output "v2").
+        num_classes: number of logits; 1000 in the published files.
+        conv_bias: bias in the convolutions of the head; False in PaddlePaddle's SSLD files.
     """
 
     def __init__(self, backbone: HRNet, num_classes: int = 1000, conv_bias: bool = True) -> None:

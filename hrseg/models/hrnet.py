@@ -1,4 +1,4 @@
-"""HRNetV2: streams at strides 4, 8, 16 and 32 that exchange features (arXiv 1908.07919)."""
+"""HRNet backbone: streams at strides 4, 8, 16 and 32 exchange features (arXiv 1908.07919)."""
 
 from itertools import pairwise
 from typing import Any, NamedTuple
@@ -30,17 +30,24 @@ VARIANTS = {
     "hrnet_w48": Variant(4, 64, (1, 4, 3), 4, 48),
 }
 
-# Number of streams that a representation keeps (section 3.1 of the paper).
+# Number of output streams of a representation (section 3.1 of the paper).
 OUTPUTS = {"v1": 1, "v2": 4}
-# Interpolation of coarse streams in the exchange; the authors' ImageNet network uses "nearest".
+# Interpolation of coarse streams in the exchange. The authors' ImageNet network uses "nearest".
 UPSAMPLES = {"bilinear": "bilinear", "nearest": "nearest"}
 
 
 class HRNet(nn.Module):
-    """The backbone. Attributes are named as in the authors' state dict.
+    """HRNet backbone, with the attribute names of the authors' state dict.
 
-    For the arguments see `create_model`; `variant` is a key of VARIANTS. With `recompute` training
-    keeps only the inputs of each part, and computes its activations again in the backward pass.
+    Set `recompute` for activation checkpointing: training keeps only the inputs of each part, and
+    computes the activations again in the backward pass.
+
+    Args:
+        variant: a key of VARIANTS.
+        align_corners: see `create_model`.
+        bn_momentum: see `create_model`.
+        output: a key of OUTPUTS: "v1", only the stream of stride 4, or "v2", all four.
+        upsample: interpolation of coarse streams in the exchange, "bilinear" or "nearest".
     """
 
     def __init__(
@@ -54,9 +61,9 @@ class HRNet(nn.Module):
         super().__init__()
         row = find(VARIANTS, variant, "backbone")
         self.variant, self.upsample = variant, find(UPSAMPLES, upsample, "upsample")
-        kept = find(OUTPUTS, output, "output")
+        num_outputs = find(OUTPUTS, output, "output")
         widths = [row.width * 2**i for i in range(4)]
-        self.channels, self.strides = widths[:kept], [4, 8, 16, 32][:kept]
+        self.channels, self.strides = widths[:num_outputs], [4, 8, 16, 32][:num_outputs]
         self.align_corners = align_corners
         self.recompute = False
 
@@ -75,29 +82,33 @@ class HRNet(nn.Module):
         self.transition2 = _transition(widths[:2], widths[:3])
         self.stage3 = self._stage(3, row)
         self.transition3 = _transition(widths[:3], widths)
-        self.stage4 = self._stage(4, row, kept)
+        self.stage4 = self._stage(4, row, num_outputs)
         initialise(self, bn_momentum)
 
-    def _stage(self, streams: int, row: Variant, kept: int | None = None) -> nn.Sequential:
+    def _stage(self, streams: int, row: Variant, num_outputs: int | None = None) -> nn.Sequential:
         channels = [row.width * 2**i for i in range(streams)]
-        targets = [streams] * (row.modules[streams - 2] - 1) + [kept or streams]
+        targets = [streams] * (row.modules[streams - 2] - 1) + [num_outputs or streams]
         return nn.Sequential(
             *(
-                ExchangeModule(channels, row.blocks, self.align_corners, n, self.upsample)
-                for n in targets
+                ExchangeModule(channels, row.blocks, self.align_corners, count, self.upsample)
+                for count in targets
             )
         )
 
     def forward(self, image: Tensor) -> list[Tensor]:
-        """Return feature i (B, channels[i], ceil(H / strides[i]), ceil(W / strides[i])).
+        """Return features i (B, channels[i], ceil(H / strides[i]), ceil(W / strides[i])).
 
-        The image is normalised, (B, 3, H, W) with any H and W from 32 up.
+        Args:
+            image: normalised RGB, (B, 3, H, W) with H and W at least 32.
+
+        Raises:
+            ConfigError: the image has another shape.
         """
         if image.dim() != 4 or image.shape[1] != 3 or min(image.shape[-2:]) < 32:
             raise ConfigError(
-                f"HRNet cannot take an image batch of shape {tuple(image.shape)}.\n"
-                f"Expected (B, 3, H, W) with H and W at least 32: a normalised RGB batch.\n"
-                "Add the batch dimension, convert to RGB, or enlarge the image or crop."
+                f"The image batch has the shape {tuple(image.shape)}.\n"
+                "Expected: a normalised RGB batch (B, 3, H, W) with H and W at least 32.\n"
+                "Fix: add the batch dimension, convert to RGB, or enlarge the image or crop."
             )
         x = self.relu(self.bn1(self.conv1(image)))
         x = self.relu(self.bn2(self.conv2(x)))
@@ -107,7 +118,7 @@ class HRNet(nn.Module):
             (self.transition2, self.stage3),
             (self.transition3, self.stage4),
         ):
-            # The last entry of a transition makes the new stream from the coarsest feature.
+            # The last entry of a transition derives the new stream from the coarsest feature.
             sources = [*features, features[-1]]
             features = [layer(x) for layer, x in zip(transition, sources, strict=True)]
             for module in stage:
@@ -119,9 +130,9 @@ class HRNet(nn.Module):
 
 
 class ExchangeModule(nn.Module):
-    """Residual blocks on every stream, then each stream receives the sum of all.
+    """Residual blocks on every stream; then each output stream is the sum over all streams.
 
-    Only the first `targets` streams are made: DDP stops at unused layers without a gradient.
+    Only the first `targets` output streams are built, because DDP fails at unused parameters.
     """
 
     def __init__(
@@ -150,7 +161,7 @@ class ExchangeModule(nn.Module):
     def _fuse(self, target: int, streams: list[Tensor]) -> Tensor:
         layers = self.fuse_layers[target]
         assert isinstance(layers, nn.ModuleList)
-        # Finest stream first, the authors' order of summation.
+        # The authors' order of summation: finest stream first.
         total = layers[0](streams[0])
         for source in range(1, len(streams)):
             x = layers[source](streams[source])
@@ -161,7 +172,7 @@ class ExchangeModule(nn.Module):
 
 
 def _exchange(channels: list[int], source: int, target: int) -> nn.Module:
-    """Return layers from stream `source` to the channels, and if finer to the size, of `target`."""
+    """Return layers from stream `source` to the channels and, if coarser, the size of `target`."""
     if source == target:
         return nn.Identity()
     if source > target:
@@ -171,16 +182,16 @@ def _exchange(channels: list[int], source: int, target: int) -> nn.Module:
         )
     halvings = [channels[source]] * (target - source) + [channels[target]]
     steps = [conv_bn_relu(c_in, c_out, stride=2) for c_in, c_out in pairwise(halvings)]
-    # The sum over streams passes one common ReLU, so that the last step has none.
+    # The last step has no ReLU, because one ReLU follows the sum over streams.
     return nn.Sequential(*steps[:-1], steps[-1][:2])
 
 
 def _transition(before: list[int], after: list[int]) -> nn.ModuleList:
-    """Return layers from the streams of a stage to the next: one more, at half the size."""
-    kept = [
+    """Return layers from the streams of a stage to the next stage, with one more at half size."""
+    existing = [
         nn.Identity() if c_in == c_out else conv_bn_relu(c_in, c_out, stride=1)
         for c_in, c_out in zip(before, after, strict=False)
     ]
-    # Nested only because the authors' key is `transition1.1.0.0.weight`.
+    # Nested to match the authors' key `transition1.1.0.0.weight`.
     new = nn.Sequential(conv_bn_relu(before[-1], after[-1], stride=2))
-    return nn.ModuleList([*kept, new])
+    return nn.ModuleList([*existing, new])

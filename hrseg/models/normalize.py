@@ -12,9 +12,16 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
 class Normalize(nn.Module):
-    """uint8 RGB (B, 3, H, W) -> float32, channels last; mean and std are of images in 0..1.
+    """Normalise uint8 RGB images (B, 3, H, W) to float32 in channels-last memory format.
 
-    Other types raise DataError: floats in 0..1 would be divided by 255 a second time.
+    Floats are refused, because images in 0..1 would be divided by 255 a second time.
+
+    Args:
+        mean: per channel, of images in 0..1.
+        std: per channel, of images in 0..1.
+
+    Raises:
+        DataError: the images are not uint8.
     """
 
     scale: Tensor

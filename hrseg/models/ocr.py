@@ -6,17 +6,17 @@ from torch import Tensor, nn
 from hrseg.models.blocks import initialise
 from hrseg.models.fcn import concatenate
 
-MIDDLE, KEY = 512, 256  # channels of the pixels' representation, and of the attention
+MIDDLE, KEY = 512, 256  # channels of the pixel representation, and of the attention
 DROPOUT = 0.05
 
 
 class OCRHead(nn.Module):
-    """Soft object regions, their representations, and attention of the pixels to them.
+    """OCR head: soft object regions, their representations, and attention of pixels to them.
 
-    Attributes are named as in the authors' state dict (`lib/models/seg_hrnet_ocr.py`).
+    The attribute names are those of the authors' state dict (`lib/models/seg_hrnet_ocr.py`).
     """
 
-    output_names = ("out", "aux")  # keys of the result, for losses
+    output_names = ("out", "aux")  # keys of the result; a loss refers to one of them
 
     def __init__(
         self,
@@ -38,12 +38,12 @@ class OCRHead(nn.Module):
         self.ocr_distri_head = _ObjectContext()
         self.cls_head = nn.Conv2d(MIDDLE, num_classes, 1)
         initialise(self, bn_momentum)
-        # As in the FCN head: the first loss is log(num_classes), and all regions are alike.
+        # As in the FCN head, the first loss is log(num_classes). All regions start equal.
         for classifier in (regions, self.cls_head):
             nn.init.normal_(classifier.weight, std=0.001)
 
     def forward(self, features: list[Tensor]) -> dict[str, Tensor]:
-        """Return logits (B, K, H_0, W_0): "out", and "aux", which defines the regions."""
+        """Return logits (B, K, H_0, W_0) named "out" and "aux"; "aux" defines the regions."""
         joined = concatenate(features, self.align_corners)
         aux = self.aux_head(joined)
         pixels = self.conv3x3_ocr(joined)
@@ -52,8 +52,8 @@ class OCRHead(nn.Module):
 
 
 def gather(pixels: Tensor, logits: Tensor) -> Tensor:
-    """Return the mean (B, C, K, 1) of pixels (B, C, H, W), weighed by logits (B, K, H, W)."""
-    # In float32: the sum runs over all pixels of the image.
+    """Return the mean (B, C, K, 1) of pixels (B, C, H, W), weighted by logits (B, K, H, W)."""
+    # In float32, because the sum runs over all pixels of the image.
     weights = logits.flatten(2).float().softmax(2).to(pixels.dtype)
     return (pixels.flatten(2) @ weights.transpose(1, 2)).unsqueeze(3)
 
@@ -85,13 +85,13 @@ class _ObjectAttention(nn.Module):
         query = self.f_pixel(pixels).flatten(2).transpose(1, 2)  # (B, HW, key)
         key = self.f_object(objects).flatten(2)  # (B, key, K)
         value = self.f_down(objects).flatten(2).transpose(1, 2)  # (B, K, key)
-        # Scaled by 1/16 before the product, which float16 could not hold; the same to the bit.
+        # The factor 1/16 precedes the product, which would overflow float16; the result is equal.
         attention = (query @ (KEY**-0.5 * key)).float().softmax(2).to(value.dtype)
         context = (attention @ value).transpose(1, 2).unflatten(2, pixels.shape[-2:])
         return self.f_up(context)  # type: ignore[no-any-return]
 
 
 def _conv(channels_in: int, channels_out: int) -> tuple[nn.Module, nn.Module]:
-    """Return a 1x1 convolution and its norm; nested as the authors' keys `f_pixel.1.0.weight`."""
+    """Return a 1x1 convolution and a norm, nested to match the authors' `f_pixel.1.0.weight`."""
     norm = nn.Sequential(nn.BatchNorm2d(channels_out), nn.ReLU(inplace=True))
     return nn.Conv2d(channels_in, channels_out, 1, bias=False), norm

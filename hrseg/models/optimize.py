@@ -1,4 +1,4 @@
-"""Optimised networks: folded batch norm for inference, and torch.compile."""
+"""Network optimisation: batch norm folding for inference, and torch.compile."""
 
 import copy
 import os
@@ -21,9 +21,10 @@ Model = TypeVar("Model", bound=nn.Module)
 
 
 def fold(model: Model) -> Model:
-    """Return a copy in eval mode without batch norms; logits differ only by rounding.
+    """Return a copy in eval mode with batch norms folded into convolutions.
 
-    Only `nn.Sequential` and the modules of hrseg are known to call their children in order.
+    The logits differ only by rounding. Folding covers `nn.Sequential` and the modules of hrseg,
+    which call their children in order.
     """
     folded = copy.deepcopy(model).eval()
     for module in folded.modules():
@@ -32,7 +33,7 @@ def fold(model: Model) -> Model:
             continue
         for (name, conv), (norm_name, norm) in pairwise(list(module.named_children())):
             if not isinstance(norm, BATCH_NORMS) or norm.running_mean is None:
-                continue  # without running statistics it uses those of each batch
+                continue  # without running statistics the norm uses those of each batch
             if isinstance(conv, nn.Conv2d):
                 setattr(module, name, fuse_conv_bn_eval(conv, norm))
                 setattr(module, norm_name, nn.Identity())
@@ -42,16 +43,19 @@ def fold(model: Model) -> Model:
 def inference_network(
     model: Segmenter, precision: str = "32", compile: bool = False
 ) -> Callable[[Tensor], Tensor]:
-    """Return a faster copy: normalised images (B, 3, H, W) -> logits at head resolution.
+    """Return a faster copy that maps normalised images (B, 3, H, W) to logits at head resolution.
 
-    `precision` is a key of PRECISIONS; `compile` compiles the copy at its first call.
+    Args:
+        model: the network; it stays unchanged.
+        precision: a key of PRECISIONS.
+        compile: compile the copy at its first call.
     """
     folded = fold(model).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     outputs = compiled_for_inference(folded) if compile else folded.outputs
-    kind = next(model.parameters()).device.type
+    device_type = next(model.parameters()).device.type
 
     def logits(image: Tensor) -> Tensor:
-        with torch.autocast(kind, PRECISIONS[precision], enabled=precision != "32"):
+        with torch.autocast(device_type, PRECISIONS[precision], enabled=precision != "32"):
             return outputs(image)["out"]
 
     return logits
@@ -71,15 +75,16 @@ def compiled_for_inference(model: Segmenter) -> Outputs:
 
 
 def check_compiler(model: Segmenter) -> None:
-    """Refuse to compile without a C++ compiler, or with activation checkpointing."""
+    """Raise ConfigError if a C++ compiler is missing, or activation checkpointing is enabled."""
     if model.recompute:
         raise ConfigError(
-            "model.compile and model.activation_checkpointing do not go together: leave one out.\n"
-            "Compiling saves memory as well; checkpointing saves more, and takes time."
+            "model.compile and model.activation_checkpointing cannot be combined.\n"
+            "Expected: at most one of them. Fix: model.activation_checkpointing=false\n"
+            "Compilation also saves memory. Activation checkpointing saves more, but is slower."
         )
     candidates = (os.environ.get("CXX"), "g++", "clang++", "cl")
     if not any(shutil.which(name) for name in candidates if name):
         raise ConfigError(
-            "model.compile needs a C++ compiler (g++ or clang++), and none was found.\n"
-            "Install one (Debian: apt install g++), or leave model.compile out."
+            "model.compile needs a C++ compiler, but g++ and clang++ are missing.\n"
+            "Fix: install one (Debian: `apt install g++`), or set model.compile=false"
         )

@@ -1,4 +1,4 @@
-"""Feature pyramid: HRNet as a backbone with named maps, as torchvision's detectors expect."""
+"""Feature pyramid: HRNet as a backbone for torchvision's detectors, with named maps."""
 
 from collections import OrderedDict
 
@@ -20,10 +20,14 @@ def create_backbone(
     align_corners: bool = False,
     bn_momentum: float = 0.1,
 ) -> "FeaturePyramid":
-    """Build an HRNet that returns named maps, with random weights.
+    """Build an HRNet with random weights that returns named maps.
 
-    `output` is "v1": the stream of stride 4; "v2": all four, concatenated at stride 4; or "v2p": a
-    pyramid of five maps with 256 channels, at strides 4 to 64. For the others see `create_model`.
+    Args:
+        backbone: a key of VARIANTS, for example "hrnet_w18".
+        output: "v1", the stream of stride 4; "v2", all four, concatenated at stride 4; or "v2p", a
+            pyramid of five maps with 256 channels, at strides 4 to 64.
+        align_corners: see `create_model`.
+        bn_momentum: see `create_model`.
 
     Examples:
         >>> import torch
@@ -52,13 +56,13 @@ class FeaturePyramid(nn.Module):
                 nn.Conv2d(PYRAMID_CHANNELS, PYRAMID_CHANNELS, 3, padding=1) for _ in PYRAMID
             )
             for conv in (self.reduction_conv, *self.fpn_convs):
-                # No ReLU follows: the authors' draw, which keeps the scale of the features.
+                # No ReLU follows. The authors' initialisation keeps the scale of the features.
                 nn.init.kaiming_uniform_(conv.weight, a=1)
                 nn.init.zeros_(conv.bias)
-        self.out_channels = self.channels[0]  # torchvision reads it
+        self.out_channels = self.channels[0]  # used by torchvision
 
     def forward(self, image: Tensor) -> OrderedDict[str, Tensor]:
-        """Return map i (B, channels[i], ceil(H / strides[i]), ceil(W / strides[i])) by name."""
+        """Return maps i (B, channels[i], ceil(H / strides[i]), ceil(W / strides[i])) by name."""
         joined = concatenate(self.backbone(image), self.backbone.align_corners)
         if self.output != "v2p":
             return OrderedDict({"0": joined})

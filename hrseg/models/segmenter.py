@@ -26,7 +26,7 @@ class Backbone(Protocol):
     def strides(self) -> Sequence[int]: ...
 
     def forward(self, image: Tensor) -> list[Tensor]:
-        """Return feature i (B, channels[i], ~H / strides[i], ~W / strides[i]), finest first."""
+        """Return features i (B, channels[i], ~H / strides[i], ~W / strides[i]), finest first."""
 
 
 _SETTINGS = ("align_corners", "bn_momentum")
@@ -57,10 +57,10 @@ def create_model(
     Args:
         backbone: "hrnet_w18_small_v1", "hrnet_w18_small_v2", "hrnet_w18", "hrnet_w32", "hrnet_w40",
             "hrnet_w48", or a registered name (BACKBONES); or `{"name": ..., argument: value}`.
-        head: "fcn", "ocr", or a registered name (HEADS); or likewise.
-        num_classes: 1 to 255.
-        align_corners: the rule of every bilinear interpolation in the model; a released checkpoint
-            reproduces its figures only under the rule that it was trained with.
+        head: "fcn", "ocr", or a registered name (HEADS); or a dict as for the backbone.
+        num_classes: number of output channels, 1 to 255.
+        align_corners: argument of every bilinear interpolation in the model. A released checkpoint
+            reproduces its published scores only with the value of its training.
         bn_momentum: weight of the newest batch in the running statistics, 0 to 1.
         output: input of the head: "v1", only the stream of stride 4, or "v2", all four.
 
@@ -72,17 +72,19 @@ def create_model(
         ((1, 4, 64, 96), (1, 4, 16, 24))
     """
     if not 1 <= num_classes <= 255:
-        raise ConfigError(f"num_classes is {num_classes}, expected 1 to 255 (255 marks void).")
-    settings = {"align_corners": align_corners, "bn_momentum": bn_momentum}
-    body = build(BACKBONES, backbone, "backbone", output=output, **settings)
-    if not isinstance(body, Backbone):
         raise ConfigError(
-            f"backbone {backbone!r} has no channels, strides or forward.\n"
-            "Expected an nn.Module with the attributes of hrseg.models.Backbone."
+            f"num_classes is {num_classes}.\nExpected: 1 to 255; the id 255 marks ignored pixels."
         )
-    channels = list(body.channels)
-    classify = build(HEADS, head, "head", channels=channels, num_classes=num_classes, **settings)
-    model = Segmenter(body, classify, align_corners)
+    settings = {"align_corners": align_corners, "bn_momentum": bn_momentum}
+    encoder = build(BACKBONES, backbone, "backbone", output=output, **settings)
+    if not isinstance(encoder, Backbone):
+        raise ConfigError(
+            f"The backbone {backbone!r} lacks channels, strides or forward.\n"
+            "Expected: an nn.Module with the attributes of hrseg.models.Backbone."
+        )
+    channels = list(encoder.channels)
+    decoder = build(HEADS, head, "head", channels=channels, num_classes=num_classes, **settings)
+    model = Segmenter(encoder, decoder, align_corners)
     model.architecture = {
         "backbone": _plain(backbone),
         "head": _plain(head),
@@ -102,7 +104,7 @@ def network_name(architecture: Mapping[str, Any]) -> str:
 
 
 def plugin_of(architecture: Mapping[str, Any]) -> str | None:
-    """Return the plugin of the backbone or the head, if one registered them."""
+    """Return the plugin that registered the backbone or the head, if any."""
     parts = {part: [architecture.get(part, "")] for part in ("backbone", "head")}
     return plugins_of({f"model.{part}": specs for part, specs in parts.items()})
 
@@ -114,10 +116,14 @@ def _plain(spec: Spec) -> str | dict[str, Any]:
 
 
 class Segmenter(nn.Module):
-    """Backbone and head, which takes the list of its features.
+    """Segmentation network: a backbone, and a head that maps its list of features to logits.
 
-    `align_corners` is the rule of the upsampling to image size; None: the rule of the head.
     `create_model(**architecture)` builds the same model; `architecture` is plain data.
+
+    Args:
+        backbone: maps images to features; see `Backbone`.
+        head: maps the list of features to `{"out": logits}`.
+        align_corners: argument of the upsampling to image size; None uses the head's value.
     """
 
     def __init__(
@@ -130,11 +136,11 @@ class Segmenter(nn.Module):
             align_corners = getattr(head, "align_corners", False)
         self.align_corners: bool = align_corners
         self.architecture: dict[str, Any] = {}
-        self.built: dict[str, tuple[int, ...]] = {}  # shapes of the tensors by create_model
+        self.built: dict[str, tuple[int, ...]] = {}  # tensor shapes after create_model
 
     @property
     def recompute(self) -> bool:
-        """Whether training computes activations twice to save memory; see `HRNet.recompute`."""
+        """Activation checkpointing in training; see `HRNet`."""
         return bool(getattr(self.backbone, "recompute", False))
 
     @recompute.setter
@@ -143,12 +149,12 @@ class Segmenter(nn.Module):
             self.backbone.recompute = value
         elif value:
             raise ConfigError(
-                f"the backbone {type(self.backbone).__name__} has no activation checkpointing "
-                "(an attribute `recompute`).\nFix: model.activation_checkpointing=false"
+                f"The backbone {type(self.backbone).__name__} has no activation checkpointing.\n"
+                "Expected: an attribute `recompute`. Fix: model.activation_checkpointing=false"
             )
 
     def changed_parts(self) -> list[str]:
-        """Return the parts with other tensors than `create_model(**architecture)`, with types."""
+        """Return the parts whose tensors differ from `create_model(**architecture)`, with types."""
         changed = {name.partition(".")[0] for name, _ in _shapes(self).items() ^ self.built.items()}
         return [f"{part} {type(getattr(self, part, None)).__name__}" for part in sorted(changed)]
 
@@ -159,7 +165,7 @@ class Segmenter(nn.Module):
     def outputs(self, image: Tensor) -> dict[str, Tensor]:
         """Return logits at head resolution, `{"out": (B, K, ceil(H / 4), ceil(W / 4))}`.
 
-        An OCR head adds "aux", of the same shape. The 4 is the first stride of the backbone.
+        An OCR head adds "aux", of the same shape. The divisor 4 is the backbone's first stride.
         """
         features = self.backbone(image)
         if self.recompute and self.training:
@@ -168,7 +174,7 @@ class Segmenter(nn.Module):
 
     def upsample(self, logits: Tensor, size: Sequence[int]) -> Tensor:
         """Interpolate logits (B, K, h, w) bilinearly to `size` (height, width), in float32."""
-        # Reduced precision ends here: argmax, softmax and losses need float32.
+        # Argmax, softmax and losses need float32.
         x = logits.float().contiguous()
         return F.interpolate(x, tuple(size), mode="bilinear", align_corners=self.align_corners)
 

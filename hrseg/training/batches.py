@@ -1,4 +1,4 @@
-"""Batch contract of SegmentationTask, checked before the batch goes to the device."""
+"""Batch validation for SegmentationTask, before the batch is moved to the device."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -18,12 +18,15 @@ CONTRACT = (
 
 
 def checked_batch(batch: Any, num_classes: int, training: bool) -> dict[str, Any]:
-    """Return a batch that fulfils the contract, with names.
+    """Return a valid batch, with default names if it has none.
 
-    Masks of a training batch have the size of the images; evaluation scores at the mask's size.
+    Args:
+        batch: see CONTRACT.
+        num_classes: number of valid class ids.
+        training: require masks of the images' size; evaluation scores at the size of the masks.
 
     Raises:
-        DataError: another type, key, shape or dtype, or a class id out of range.
+        DataError: the batch has an invalid type, key, shape, dtype or class id.
     """
     if not isinstance(batch, Mapping) or not {"image", "mask"} <= batch.keys():
         keys = f" with the keys {', '.join(map(str, batch))}" if isinstance(batch, Mapping) else ""
@@ -32,16 +35,16 @@ def checked_batch(batch: Any, num_classes: int, training: bool) -> dict[str, Any
     check_images(image)
     if not isinstance(mask, Tensor) or mask.is_floating_point():
         raise DataError(f"The mask is {_described(mask)}.\n{CONTRACT}")
-    same = mask.shape[-2:] == image.shape[-2:] or not training
-    if mask.ndim != 3 or len(mask) != len(image) or not same:
+    same_size = mask.shape[-2:] == image.shape[-2:] or not training
+    if mask.ndim != 3 or len(mask) != len(image) or not same_size:
         raise DataError(
-            f"The mask is {_described(mask)}, the image {_described(image)}.\n{CONTRACT}"
+            f"The mask is {_described(mask)}, but the image is {_described(image)}.\n{CONTRACT}"
         )
-    # Elsewhere the host would wait for the device.
-    if mask.is_cpu and (wrong := wrong_ids(mask.numpy(), num_classes)):
+    # Only on the CPU: on other devices this check would wait for the device.
+    if mask.is_cpu and (invalid := wrong_ids(mask.numpy(), num_classes)):
         raise DataError(
-            f"A mask has the ids {', '.join(map(str, wrong))}.\n"
-            f"Expected: 0..{num_classes - 1}, one per class name, or {IGNORE_INDEX} = ignored.\n"
+            f"A mask contains the invalid ids {', '.join(map(str, invalid))}.\n"
+            f"Expected: 0..{num_classes - 1}, one id per class name, or {IGNORE_INDEX} = ignored.\n"
             "Fix: map the ids in the dataset, or add the missing class names."
         )
     return {"name": [f"image {index}" for index in range(len(image))], **batch}
@@ -50,13 +53,13 @@ def checked_batch(batch: Any, num_classes: int, training: bool) -> dict[str, Any
 def check_images(image: Any) -> None:
     """Raise DataError for images other than uint8 (B, 3, H, W)."""
     if not isinstance(image, Tensor) or image.ndim != 4 or image.shape[1] != 3:
-        last = isinstance(image, Tensor) and image.shape[-1] == 3
-        hint = " (channels last: use image.permute(0, 3, 1, 2))" if last else ""
+        channels_last = isinstance(image, Tensor) and image.shape[-1] == 3
+        hint = " (channels last: use image.permute(0, 3, 1, 2))" if channels_last else ""
         raise DataError(f"The image is {_described(image)}{hint}.\n{CONTRACT}")
     if image.dtype != torch.uint8:
         raise DataError(
             f"The image is {_described(image)}.\n{CONTRACT}\n"
-            "Leave out ToTensor and Normalize: hrseg normalises the images itself."
+            "Remove ToTensor and Normalize, because hrseg normalises the images itself."
         )
 
 

@@ -1,4 +1,4 @@
-"""Callbacks for scores: the per-class table, scores.json, and pictures of predictions."""
+"""Callbacks for scores (per-class table, scores.json) and for pictures of predictions."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -25,10 +25,17 @@ from hrseg.visualize import colorize, error_map, legend, side_by_side
 class ClassScores(Callback):
     """Print the scores of each validation, and write `scores.json`.
 
-    The per-class table follows the first and the last validation of a training, and every other.
+    During training, the per-class table is printed only after the first and the last validation,
+    and `scores.json` is written only if `val/miou` rises; it belongs to the best checkpoint.
 
-    During training the file belongs to the best checkpoint: it is written when `val/miou` rises.
-    The default `folder` is the trainer's `default_root_dir`.
+    Args:
+        folder: folder of `scores.json`; by default the trainer's `default_root_dir`.
+
+    Examples:
+        >>> import pytorch_lightning as pl
+        >>> trainer = pl.Trainer(max_epochs=1, logger=False, callbacks=[ClassScores("runs/a")])
+        >>> [c.folder for c in trainer.callbacks if isinstance(c, ClassScores)]
+        ['runs/a']
     """
 
     def __init__(self, folder: str | Path | None = None) -> None:
@@ -53,7 +60,7 @@ class ClassScores(Callback):
         last = trainer.current_epoch + 1 == trainer.max_epochs
         show_scores(scores, table=not fitting or last or not self.table_shown)
         self.table_shown = True
-        # In float32, as the checkpoint callback compares.
+        # In float32, as in the comparison of the checkpoint callback.
         miou = float(np.float32(scores["miou"] or 0.0))
         if not fitting or miou > self.best:
             self.write(Path(self.folder or trainer.default_root_dir), scores)
@@ -78,19 +85,21 @@ def show_scores(scores: Mapping[str, Any], table: bool = True) -> None:
     echo("   ".join(parts))
     if not table:
         return
-    console, shown = get_console(), _table(scores)
-    wanted = Measurement.get(console, console.options.update(max_width=10_000), shown).maximum
-    if console.is_terminal and wanted > console.width:
-        shown = _table(scores, narrow=True)
-    console.print(shown)
+    console, class_table = get_console(), _table(scores)
+    options = console.options.update(max_width=10_000)
+    width = Measurement.get(console, options, class_table).maximum
+    if console.is_terminal and width > console.width:
+        class_table = _table(scores, narrow=True)
+    console.print(class_table)
     if "scale_report" in scores:
-        get_console().print(_scale_table(scores["scale_report"]))
+        console.print(_scale_table(scores["scale_report"]))
 
 
 def _table(scores: Mapping[str, Any], narrow: bool = False) -> Table:
-    """Return IoU and accuracy per class, fused and of each scale; of many scales only the IoU.
+    """Return a table of IoU and accuracy per class, fused and per scale.
 
-    A `narrow` table has the fused IoU only, which 40 columns can show.
+    For four scales or more, the columns per scale contain only the IoU. A `narrow` table contains
+    only the fused IoU and fits into 40 columns.
     """
     per_scale = scores.get("per_scale", {})
     blocks = [("", scores), *(per_scale.items() if len(per_scale) > 1 else ())]
@@ -120,7 +129,7 @@ def _table(scores: Mapping[str, Any], narrow: bool = False) -> Table:
 
 
 def _scale_table(report: Mapping[str, Any]) -> Table:
-    table = Table("scales", title="which scales are enough", title_justify="left")
+    table = Table("scales", title="scale selection", title_justify="left")
     table.add_column("mIoU", justify="right")
     table.add_column("cost", justify="right")
     notes = ["" for _ in report["prefixes"]] + ["  (cheapest within 0.1 point)"]
@@ -134,9 +143,11 @@ def _scale_table(report: Mapping[str, Any]) -> Table:
 
 
 class PredictionImages(Callback):
-    """Write image | truth | prediction | errors of `count` images into `predictions/`.
+    """Write pictures of image, truth, prediction and errors to `predictions/` and TensorBoard.
 
-    The default `folder` is the trainer's `default_root_dir`. TensorBoard gets the pictures too.
+    Args:
+        count: number of validation images.
+        folder: parent of `predictions/`; by default the trainer's `default_root_dir`.
     """
 
     def __init__(self, count: int = 4, folder: str | Path | None = None) -> None:
@@ -149,8 +160,8 @@ class PredictionImages(Callback):
         if trainer.sanity_checking or not trainer.is_global_zero:
             return
         total = int(sum(trainer.num_val_batches))
-        wanted = {round(i * (total - 1) / max(1, self.count - 1)) for i in range(self.count)}
-        if batch_idx not in wanted or any(batch.get("fault", ())):
+        selected = {round(i * (total - 1) / max(1, self.count - 1)) for i in range(self.count)}
+        if batch_idx not in selected or any(batch.get("fault", ())):
             return
         image = batch["image"][0].permute(1, 2, 0).cpu().numpy()
         truth = batch["mask"][0].cpu().numpy().astype(np.uint8)

@@ -1,6 +1,6 @@
-"""Distributed training: devices and processes of a run, its folder, DDP, and its end.
+"""Distributed training: devices and processes of a run, its folder, DDP, and shutdown.
 
-The processes are started by Lightning (one machine), torchrun, or SLURM's srun.
+Lightning (on one machine), torchrun, or SLURM's srun starts the processes.
 """
 
 import atexit
@@ -30,18 +30,18 @@ from torch.nn.parallel import DistributedDataParallel
 from hrseg.checkpoints.runs import dated_folder
 from hrseg.errors import ConfigError, HrsegError
 
-_RUN_FOLDER = "HRSEG_RUN"  # variable that processes started by Lightning inherit
-_PATIENCE = 2.0  # seconds
-_PLACES = ("accelerator", "devices")  # arguments that depend on the machine
+_RUN_FOLDER = "HRSEG_RUN"  # environment variable, inherited by processes that Lightning starts
+_TIMEOUT = 2.0  # seconds
+_DEVICE_ARGUMENTS = ("accelerator", "devices")  # depend on the machine
 
 
 @dataclass(frozen=True)
 class Placement:
-    """Devices and processes of a run, decided once from the config's section `trainer`."""
+    """Devices and processes of a run, from the config's section `trainer`."""
 
-    devices: Sequence[torch.device]  # of one machine, one per process
+    devices: Sequence[torch.device]  # of one machine; one device per process
     nodes: int
-    environment: ClusterEnvironment  # torchrun, SLURM, or Lightning, which started the processes
+    environment: ClusterEnvironment  # torchrun, SLURM or Lightning
 
     @property
     def kind(self) -> str:
@@ -53,13 +53,18 @@ class Placement:
 
 
 def place(arguments: Mapping[str, Any]) -> Placement:
-    """Return the placement for the config's section `trainer`; refuse missing processes."""
+    """Return the placement for the config's section `trainer`.
+
+    Raises:
+        ConfigError: a device is not available, or processes on other machines are missing.
+    """
     with trainer_refusals(arguments):
         accelerator = _accelerator(arguments.get("accelerator") or "auto")
-        asked = arguments.get("devices", "auto")
-        count = accelerator.auto_device_count() if asked in (None, "auto") else asked
+        requested = arguments.get("devices", "auto")
+        automatic = requested in (None, "auto")
+        count = accelerator.auto_device_count() if automatic else requested
         devices = accelerator.get_parallel_devices(accelerator.parse_devices(count))
-        environment: ClusterEnvironment = LightningEnvironment()  # by the same rule as the Trainer
+        environment: ClusterEnvironment = LightningEnvironment()  # chosen as by the Trainer
         if TorchElasticEnvironment.detect():
             environment = TorchElasticEnvironment()
         elif SLURMEnvironment.detect():
@@ -73,7 +78,7 @@ def place(arguments: Mapping[str, Any]) -> Placement:
 
 @contextmanager
 def trainer_refusals(arguments: Mapping[str, Any]) -> Iterator[None]:
-    """Turn Lightning's complaints about arguments into a ConfigError with the values to change."""
+    """Convert Lightning's errors about arguments to a ConfigError with the values to change."""
     try:
         yield
     except (MisconfigurationException, ValueError, TypeError, RuntimeError) as error:
@@ -81,16 +86,16 @@ def trainer_refusals(arguments: Mapping[str, Any]) -> Iterator[None]:
         key = next((f".{key}" for key in arguments if re.search(rf"\b{key}\b", text, re.I)), "")
         fix = f"correct trainer{key}, or remove it."
         if key in ("", ".accelerator", ".devices"):
-            asked = [f"trainer.{k}={arguments[k]}" for k in _PLACES if k in arguments]
-            text = f"{text} ({' '.join(asked)})" if asked else text
-            fix = "trainer.accelerator=cpu trainer.devices=1 runs on any machine."
+            requested = [f"trainer.{k}={arguments[k]}" for k in _DEVICE_ARGUMENTS if k in arguments]
+            text = f"{text} ({' '.join(requested)})" if requested else text
+            fix = "trainer.accelerator=cpu trainer.devices=1, which runs on any machine."
         raise ConfigError(f"trainer{key}: {text}\nFix: {fix}") from error
 
 
 def new_folder(placement: Placement, home: Path) -> Path:
-    """Create `home/<date-time>`, one folder for all processes.
+    """Create the folder `home/<date-time>` for all processes.
 
-    The first process sends the name to the others, or Lightning's later processes inherit it.
+    The first process broadcasts the name. Processes that Lightning starts later inherit it.
     """
     if placement.processes == 1:
         return dated_folder(home)
@@ -99,7 +104,7 @@ def new_folder(placement: Placement, home: Path) -> Path:
         if environment.local_rank() == 0:
             os.environ[_RUN_FOLDER] = str(dated_folder(home))
         return Path(os.environ[_RUN_FOLDER])
-    if not torch.distributed.is_initialized():  # the Trainer then uses this process group
+    if not torch.distributed.is_initialized():  # the Trainer uses this process group
         os.environ["MASTER_ADDR"] = environment.main_address
         os.environ["MASTER_PORT"] = str(environment.main_port)
         if placement.kind == "cuda":
@@ -115,21 +120,21 @@ def new_folder(placement: Placement, home: Path) -> Path:
 
 
 def ddp_strategy(placement: Placement, arguments: Mapping[str, Any]) -> str | Strategy:
-    """Return `Trainer(strategy=...)`: DDP for hrseg's models, or another strategy of the config."""
-    asked: str = arguments.get("strategy") or "auto"
-    if placement.processes == 1 or asked not in ("auto", "ddp"):
-        return asked
+    """Return the Trainer's `strategy`: DDP for hrseg's models, or the config's strategy."""
+    strategy: str = arguments.get("strategy") or "auto"
+    if placement.processes == 1 or strategy not in ("auto", "ddp"):
+        return strategy
     options: dict[str, Any] = {"gradient_as_bucket_view": True}  # saves a copy of all gradients
     if arguments.get("sync_batchnorm"):
-        # The statistics are the same everywhere: no need to send them at each step.
-        known = signature(DistributedDataParallel).parameters
+        # All processes have the same statistics, so a broadcast at each step is unnecessary.
+        parameters = signature(DistributedDataParallel).parameters
         newer = "forward_sync_buffers"  # since torch 2.13
-        options[newer if newer in known else "broadcast_buffers"] = False
+        options[newer if newer in parameters else "broadcast_buffers"] = False
     return DDPStrategy(**options)
 
 
 class SameStatistics(Callback):
-    """Let all processes evaluate the running statistics of the first one, whose model is saved."""
+    """Broadcast the running statistics of the first process, which saves the model."""
 
     def on_validation_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if trainer.world_size > 1 and torch.distributed.is_initialized():
@@ -138,7 +143,7 @@ class SameStatistics(Callback):
 
 
 def gather(trainer: pl.Trainer, item: Any) -> list[Any]:
-    """Return the items of all processes in the order of their ranks; a collective call."""
+    """Return the items of all processes by rank; every process must call this."""
     items = [item] * trainer.world_size
     if trainer.world_size > 1:
         torch.distributed.all_gather_object(items, item)
@@ -146,12 +151,12 @@ def gather(trainer: pl.Trainer, item: Any) -> list[Any]:
 
 
 def end_others(trainer: pl.Trainer) -> None:
-    """Terminate the processes that Lightning started beside this one, and kill what remains."""
+    """Terminate the other processes that Lightning started, and kill them after a timeout."""
     started = getattr(trainer.strategy.launcher, "procs", [])
     others = list(started)
-    started.clear()  # Lightning's watch would take their exit codes for a crash, and kill this one
+    started.clear()  # at their exit codes Lightning would kill this process
     for end in (lambda other: None, Popen.terminate, Popen.kill):
-        deadline = time.monotonic() + _PATIENCE
+        deadline = time.monotonic() + _TIMEOUT
         for other in others:
             end(other)
         for other in others:
@@ -159,16 +164,16 @@ def end_others(trainer: pl.Trainer) -> None:
                 other.wait(max(0.0, deadline - time.monotonic()))
 
 
-def another_ended(trainer: pl.Trainer, error: Exception) -> HrsegError | None:
-    """Return the error if the end of another process, whose exit code it has, caused `error`."""
+def peer_failure(trainer: pl.Trainer, error: Exception) -> HrsegError | None:
+    """Return an error with the exit code of another process whose failure caused `error`."""
     if trainer.world_size == 1 or not re.search("by peer|remote process", str(error)):
         return None
-    ended = HrsegError("another process of this run failed; see its output.")
+    failure = HrsegError("Another process of this run failed; see its output.")
     for process in getattr(trainer.strategy.launcher, "procs", ()):
         with suppress(TimeoutExpired):
             if code := process.wait(5):
-                ended.exit_code = code if code > 0 else 128 - code
-    return ended
+                failure.exit_code = code if code > 0 else 128 - code
+    return failure
 
 
 def _accelerator(name: str) -> Accelerator:
@@ -179,7 +184,7 @@ def _accelerator(name: str) -> Accelerator:
     elif name == "gpu":
         name = next((kind for kind in available if kind != "cpu"), "gpu")
     if name not in available:
-        raise ValueError(f"accelerator {name!r} is not available. Expected: {', '.join(available)}")
+        raise ValueError(f"{name!r} is not available. Expected: {', '.join(available)}")
     accelerator: Accelerator = AcceleratorRegistry.get(name)
     return accelerator
 
@@ -188,15 +193,15 @@ def _check_started(placement: Placement) -> None:
     environment, nodes = placement.environment, placement.nodes
     if nodes > 1 and isinstance(environment, LightningEnvironment):
         raise ConfigError(
-            f"trainer.num_nodes is {nodes}, but nothing has started processes on the other "
-            "machines.\nStart it there too: `torchrun --nnodes ... -m hrseg`, or `srun` "
-            "(scripts/maintenance/slurm.sbatch)."
+            f"trainer.num_nodes is {nodes}, but no processes run on the other machines.\n"
+            f"Expected: a start with torchrun or srun. Fix: `torchrun --nnodes {nodes} -m hrseg "
+            "...` on each machine, or scripts/maintenance/slurm.sbatch."
         )
     environment.set_world_size(placement.processes)
     try:
         environment.validate_settings(num_devices=len(placement.devices), num_nodes=nodes)
     except ValueError as error:
         raise ConfigError(
-            f"trainer: {error}\nGive trainer.devices (of a machine) and trainer.num_nodes the "
-            "values of torchrun or srun."
+            f"trainer: {error}\nExpected: the values of torchrun or srun. "
+            "Fix: set trainer.devices (per machine) and trainer.num_nodes"
         ) from error

@@ -1,4 +1,4 @@
-"""Validation, test and prediction steps of SegmentationTask, and the scores that they make."""
+"""Validation, test and prediction steps of SegmentationTask, and their scores."""
 
 from collections import Counter
 from collections.abc import Mapping
@@ -22,10 +22,10 @@ from hrseg.training.batches import check_images
 
 
 class EvaluationSteps(pl.LightningModule):
-    """Score images by a protocol; `scores` has the last evaluation in the layout of scores.json.
+    """Evaluation of images by a protocol.
 
-    A subclass sets `model`, `normalize`, `class_names`, `flip_pairs`, `window_batch` and
-    `compiles`, and calls `score_by`.
+    `scores` contains the last evaluation in the layout of scores.json. A subclass sets `model`,
+    `normalize`, `class_names`, `flip_pairs`, `window_batch` and `compiles`, and calls `score_by`.
     """
 
     model: Any  # a Segmenter, or the Engine of an exported file
@@ -35,11 +35,11 @@ class EvaluationSteps(pl.LightningModule):
     window_batch: int
     compiles: bool
     evaluator: Evaluator | None = None
-    seen = 0  # images of the evaluation, skipped ones included
-    unread = 0  # skipped images
+    num_images = 0  # of the current evaluation, including skipped images
+    num_skipped = 0  # unreadable images
 
     def score_by(self, protocol: Protocol, every_subset: bool, num_classes: int) -> None:
-        """Count by a protocol; `every_subset` of its scales, at most 8, is scored as well."""
+        """Set the protocol; with `every_subset`, score all subsets of its scales (at most 8)."""
         self.protocol, self.scale_report = protocol, every_subset
         self.scored_scales = _scored_scales(protocol, every_subset)
         self.matrices = nn.ModuleList(ConfusionMatrix(num_classes) for _ in self.scored_scales)
@@ -49,14 +49,15 @@ class EvaluationSteps(pl.LightningModule):
     def on_validation_epoch_start(self) -> None:
         self.evaluator = self._make_evaluator()
         self.seen_pixels.clear()
-        self.seen = self.unread = 0
+        self.num_images = self.num_skipped = 0
         for matrix in self._matrices.values():
             matrix.reset()
 
     def validation_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, Any]:
-        """Score a batch; return the fused predictions (H, W) for callbacks that draw them.
+        """Score a batch of images (B, 3, H, W) with masks.
 
-        `preds` are those of all images, `pred` is the first.
+        Returns:
+            "preds", the fused predictions (H, W) of all images, and "pred", the first of them.
         """
         images, masks = batch["image"].split(1), batch["mask"]
         faults = batch.get("fault") or [""] * len(masks)
@@ -64,10 +65,10 @@ class EvaluationSteps(pl.LightningModule):
         return {"pred": preds[0], "preds": preds}
 
     def _score(self, image: Tensor, mask: Tensor, fault: str) -> Tensor:
-        """Count an image (1, 3, H, W) by its mask; return the fused prediction, as the mask."""
-        self.seen += 1
+        """Score an image (1, 3, H, W); return the fused prediction in the size of the mask."""
+        self.num_images += 1
         if fault:
-            self.unread += 1
+            self.num_skipped += 1
             return torch.zeros_like(mask)
         assert self.evaluator is not None
         if self.scale_report:
@@ -84,9 +85,9 @@ class EvaluationSteps(pl.LightningModule):
         self._summarize("val")
 
     def _summarize(self, stage: str) -> None:
-        """Make `scores` of the counted images, and log the main ones."""
+        """Compute `scores` from the pixel counts, and log the main ones."""
         assert self.evaluator is not None
-        self.window_batch = self.evaluator.batch  # reduced if the memory was short
+        self.window_batch = self.evaluator.batch  # reduced after out of memory
         self.evaluator = None  # frees its copy of the model
         summaries = {
             scales: summarize(matrix.compute(), self.class_names, self.protocol.absent_classes)
@@ -107,24 +108,24 @@ class EvaluationSteps(pl.LightningModule):
             self.scores["skipped"] = skipped
             if not self.scores["images"] and not self.trainer.sanity_checking:
                 raise DataError(
-                    f"None of the {skipped} validation images could be read: there is no score.\n"
-                    "`hrseg data check` lists the fault of each."
+                    f"None of the {skipped} validation images could be read.\n"
+                    "Expected: at least one readable image. Fix: `hrseg data check` lists errors."
                 )
         if stage == "val" or self.scores["miou"] is not None:  # a test split may have no masks
             self.log(f"{stage}/miou", self.scores["miou"] or 0.0)
             self.log(f"{stage}/pixel_accuracy", self.scores["pixel_accuracy"] or 0.0)
 
     def _images(self) -> tuple[int, int]:
-        """Return how many images were scored and skipped by all processes, without repeats."""
-        counts = torch.tensor([float(self.seen), float(self.unread)], device=self.device)
-        seen, skipped = map(int, self.trainer.strategy.reduce(counts, reduce_op="sum"))
+        """Return the numbers of scored and skipped images of all processes, without repeats."""
+        counts = torch.tensor([float(self.num_images), float(self.num_skipped)], device=self.device)
+        images, skipped = map(int, self.trainer.strategy.reduce(counts, reduce_op="sum"))
         testing = self.trainer.testing
         loaders = self.trainer.test_dataloaders if testing else self.trainer.val_dataloaders
         loaders = loaders if isinstance(loaders, list | tuple) else [loaders]
         datasets = [loader.dataset for loader in loaders]
         if all(hasattr(dataset, "__len__") for dataset in datasets):
-            seen = min(seen, sum(map(len, datasets)))
-        return seen - skipped, skipped
+            images = min(images, sum(map(len, datasets)))
+        return images - skipped, skipped
 
     @property
     def _matrices(self) -> dict[tuple[float, ...], ConfusionMatrix]:
@@ -134,7 +135,7 @@ class EvaluationSteps(pl.LightningModule):
     def _make_evaluator(self) -> Evaluator:
         model = fold(self.model)
         outputs = model.outputs
-        # During training each evaluation has other weights: no time to compile them in.
+        # During training the weights change between evaluations, so compilation does not pay off.
         if self.compiles and self.trainer.state.fn != TrainerFn.FITTING:
             outputs = compiled_for_inference(model)
         return Evaluator(
@@ -150,7 +151,7 @@ class EvaluationSteps(pl.LightningModule):
         self.on_validation_epoch_start()
 
     def test_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, Any]:
-        """Score a batch and return its fused predictions, as a validation does."""
+        """Score a batch and return its fused predictions, as in validation."""
         return self.validation_step(batch, batch_idx)
 
     def on_test_epoch_end(self) -> None:
@@ -162,24 +163,27 @@ class EvaluationSteps(pl.LightningModule):
     def predict_step(self, batch: Any, batch_idx: int) -> Tensor:
         """Return class ids (B, H, W), uint8 on the CPU, of uint8 images (B, 3, H, W).
 
-        A batch is a tensor, a dict with the key "image", or a tuple that begins with the images.
+        Args:
+            batch: the images, a dict with the key "image", or a tuple that begins with the images.
+            batch_idx: not used.
         """
         image = batch["image"] if isinstance(batch, Mapping) else batch
         image = image[0] if isinstance(image, list | tuple) else image
         check_images(image)
         assert self.evaluator is not None
-        preds = [self.evaluator(each).pred for each in image.split(1)]
+        preds = [self.evaluator(part).pred for part in image.split(1)]
         return torch.stack(preds).to(torch.uint8).cpu()
 
 
 def _scored_scales(protocol: Protocol, every_subset: bool) -> list[tuple[float, ...]]:
-    """Return the scored subsets of the scales: all of them and each single one, or every subset."""
+    """Return the scored subsets of the scales: the full set and single scales, or every subset."""
     scales = protocol.scales
     if not every_subset:
         return list(dict.fromkeys([scales, *((scale,) for scale in scales)]))
     if len(scales) > 8:
         raise ConfigError(
             f"inference.scale_report scores every subset: {len(scales)} scales have "
-            f"{2 ** len(scales) - 1}.\nExpected at most 8 scales."
+            f"{2 ** len(scales) - 1}.\n"
+            "Expected: at most 8 scales. Fix: inference.scale_report=false"
         )
     return [subset for count in range(len(scales)) for subset in combinations(scales, count + 1)]

@@ -1,4 +1,4 @@
-"""Exact resume: the state that Lightning's checkpoints lack, and errors of an invalid state."""
+"""Exact resume: training state beyond Lightning's checkpoints, and errors for invalid states."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -21,12 +21,17 @@ from hrseg.utils.text import one_line
 
 
 class ExactState(Callback):
-    """Add the state to each checkpoint that makes a resumed run equal to an uninterrupted one.
+    """Save additional state in checkpoints, so that a resumed run equals an uninterrupted run.
 
-    This covers Lightning's progress counters, and in the key `resume` of a checkpoint the random
-    numbers (`random`, per process), the `rows` of metrics.csv in the folder `run`, the first `step`
-    that is logged again, and the number of batches up to the last validation (`validated`). The
-    DataModule keeps the position in the data. The config and the number of processes must stay.
+    The callback corrects Lightning's progress counters. It adds the key `resume` to a checkpoint:
+
+    - `random`: random states, one per process;
+    - `rows`: number of rows of metrics.csv in the folder `run`;
+    - `step`: the first step that a resumed run logs;
+    - `validated`: number of batches up to the last validation.
+
+    The DataModule saves the position in the data. The config and the number of processes must
+    stay the same.
     """
 
     def __init__(self, run: Path) -> None:
@@ -38,7 +43,7 @@ class ExactState(Callback):
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         self.loading = True  # until training starts
         for callback in trainer.early_stopping_callbacks:
-            self.patience = callback.patience  # a higher one than before continues the run
+            self.patience = callback.patience  # a higher value continues a stopped run
 
     def on_save_checkpoint(self, trainer: pl.Trainer, pl_module: Any, checkpoint: Any) -> None:
         loops = checkpoint["loops"]["fit_loop"]
@@ -56,21 +61,21 @@ class ExactState(Callback):
         }
 
     def on_load_checkpoint(self, trainer: pl.Trainer, pl_module: Any, checkpoint: Any) -> None:
-        trainer.num_sanity_val_steps = 0  # it would reset the counters of the last validation
+        trainer.num_sanity_val_steps = 0  # would reset the counters of the last validation
         self.resumed = True
         state = checkpoint.get("resume")
-        if state is None:  # a checkpoint of a plain Trainer
+        if state is None:  # the checkpoint of a plain Trainer
             return
         self.validated, states = state["validated"], state["random"]
         if len(states) == trainer.world_size:
             self.random = states[trainer.global_rank]
         else:
             rank_zero_only(note)(
-                f"{len(states)} processes wrote the state, {trainer.world_size} resume it: "
-                "dropout draws other numbers than without the interruption"
+                f"{len(states)} processes saved the state, but {trainer.world_size} resume it; "
+                "dropout differs from an uninterrupted run"
             )
         if trainer.is_global_zero and state["rows"] < _rows(self.metrics):
-            # The other rows belong to repeated steps.
+            # The later rows belong to repeated steps.
             lines = self.metrics.read_bytes().splitlines(keepends=True)
             write_bytes(self.metrics, b"".join(lines[: state["rows"] + 1]))
 
@@ -82,7 +87,7 @@ class ExactState(Callback):
     def _resume(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         begin_next_epoch(trainer)
         for callback in trainer.early_stopping_callbacks:
-            callback.patience = self.patience  # the state has replaced it
+            callback.patience = self.patience  # replaced by the state
             if callback.wait_count >= callback.patience:
                 trainer.should_stop = True
                 rank_zero_only(echo)("nothing is left to train: early stopping has ended this run.")
@@ -90,7 +95,7 @@ class ExactState(Callback):
             set_random_state(self.random, pl_module.device)
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        if not trainer.sanity_checking:  # an interrupted validation starts again
+        if not trainer.sanity_checking:  # an interrupted validation restarts
             trainer.fit_loop.epoch_loop.val_loop.batch_progress.total.reset_on_restart()
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -99,7 +104,11 @@ class ExactState(Callback):
 
 
 def progress_of(content: Mapping[str, Any], path: Path) -> tuple[int, int | None]:
-    """Return the number of finished epochs, and the first step that a resumed run logs again."""
+    """Return the number of finished epochs, and the first step that a resumed run logs.
+
+    Raises:
+        ConfigError: `content`, the checkpoint at `path`, has no training state.
+    """
     try:
         for key in ("optimizer_states", "callbacks"):
             content[key]
@@ -114,7 +123,7 @@ def progress_of(content: Mapping[str, Any], path: Path) -> tuple[int, int | None
 
 @contextmanager
 def restoring(path: Path | None, trainer: pl.Trainer) -> Iterator[None]:
-    """Turn an error during the load of a state into a ConfigError."""
+    """Convert errors while a training state is loaded to a ConfigError."""
     try:
         yield
     except HrsegError:
@@ -128,13 +137,13 @@ def restoring(path: Path | None, trainer: pl.Trainer) -> Iterator[None]:
 
 
 def random_state(device: torch.device) -> dict[str, Any]:
-    """Return the state of torch's generators; training uses no other global ones."""
+    """Return the state of torch's generators, the only global generators used in training."""
     cuda = torch.cuda.get_rng_state(device) if device.type == "cuda" else None
     return {"torch": torch.get_rng_state(), "cuda": cuda}
 
 
 def set_random_state(state: Mapping[str, Any], device: torch.device) -> None:
-    """Restore the generators of this process from a state of `random_state`."""
+    """Restore the generators of this process from the result of `random_state`."""
     torch.set_rng_state(state["torch"].cpu())
     if state["cuda"] is not None and device.type == "cuda":
         torch.cuda.set_rng_state(state["cuda"].cpu(), device)
@@ -142,7 +151,7 @@ def set_random_state(state: Mapping[str, Any], device: torch.device) -> None:
 
 @rank_zero_only
 def purge_events(trainer: pl.Trainer, step: int) -> None:
-    """Let TensorBoard drop the events from `step` on; call it before `fit` opens the next file."""
+    """Make TensorBoard ignore events from `step` on; call this before `fit` opens a new file."""
     for logger in trainer.loggers:
         if isinstance(logger, TensorBoardLogger):
             from torch.utils.tensorboard import SummaryWriter
@@ -151,7 +160,7 @@ def purge_events(trainer: pl.Trainer, step: int) -> None:
 
 
 def _rows(metrics: Path) -> int:
-    """Return the number of rows without the header."""
+    """Return the number of rows of a CSV file without the header."""
     return max(metrics.read_bytes().count(b"\n") - 1, 0) if metrics.is_file() else 0
 
 
@@ -159,5 +168,5 @@ def _no_state(path: Path, error: Exception) -> ConfigError:
     return ConfigError(
         f"{path} has no training state to resume "
         f"({one_line(f'{type(error).__name__}: {error}')[:200]}).\n"
-        f"Start a new run from its weights: model.weights={path}"
+        f"Fix: start a new run from its weights with model.weights={path}"
     )

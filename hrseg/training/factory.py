@@ -17,7 +17,7 @@ from hrseg.utils.registry import build
 
 
 def build_data(config: Config) -> SegmentationDataModule:
-    """Return the DataModule that the config's `data` section describes."""
+    """Return the DataModule of the config's section `data`."""
     return build(DATASETS, to_dict(config.data), "data set", seed=config.seed)
 
 
@@ -27,16 +27,23 @@ def build_task(
     weights: bool = True,
     engine: Engine | None = None,
 ) -> SegmentationTask:
-    """Return the task for a data set, started from `model.weights` if asked.
+    """Return the task for a data set.
 
-    An `engine`, an exported file, replaces the network: to be scored, not trained.
+    Args:
+        config: the config.
+        data: its DataModule, with class names, palette and class weights.
+        weights: load `model.weights`.
+        engine: an exported file, which replaces the network; it can be scored, but not trained.
+
+    Raises:
+        ConfigError: a frozen backbone without weights, or invalid class weights.
     """
     options = config.model
     model = engine or build_model(config, data)
     if weights and options.freeze_backbone and options.weights is None:
         raise ConfigError(
-            "model.freeze_backbone keeps the backbone as it is, but model.weights is null: "
-            "its features would be random.\nName a checkpoint in model.weights."
+            "model.freeze_backbone is true, but model.weights is null: the features would be "
+            "random.\nExpected: pretrained weights. Fix: set model.weights to a checkpoint"
         )
     if weights and isinstance(model, Segmenter) and options.weights is not None:
         echo(str(load_weights(model, options.weights, purpose="initialise")))
@@ -65,11 +72,11 @@ def _loss(spec: dict[str, Any], data: SegmentationDataModule) -> dict[str, Any]:
         if weights is None:
             raise ConfigError(
                 f"losses: class_weights is 'dataset', but {type(data).__name__} has none.\n"
-                "Give a list of one number per class, or null."
+                "Expected: one number per class, or null. Fix: class_weights: null"
             )
     if weights is not None and len(weights) != data.num_classes:
         raise ConfigError(
-            f"losses: class_weights is {weights!r}; expected null, 'dataset', or "
+            f"losses: class_weights is {weights!r}.\nExpected: null, 'dataset', or "
             f"{data.num_classes} numbers, for {', '.join(data.class_names)}."
         )
     return spec

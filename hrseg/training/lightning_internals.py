@@ -1,7 +1,7 @@
-"""Private parts of Lightning that hrseg depends on, read from pytorch-lightning 2.6.6.
+"""Private parts of Lightning that hrseg uses, as of pytorch-lightning 2.6.6.
 
-Each function states its reason. tests/training/test_lightning_internals.py has a contract test for
-each, which names the change of a new version. No other module of hrseg uses a private part.
+No other module of hrseg uses private parts. tests/training/test_lightning_internals.py has a
+contract test for each function, whose failure names the part that a new version changes.
 """
 
 from collections.abc import Mapping
@@ -14,9 +14,9 @@ VERSION = "2.6.6"
 
 
 def skip_sigterm_broadcast(trainer: pl.Trainer) -> None:
-    """Skip the broadcast with which each training step asks process 0 for a SIGTERM.
+    """Skip the broadcast of SIGTERM by process 0 in each training step.
 
-    Reason: it waits for the device in every step, and `Interruption` asks without waiting.
+    Reason: the broadcast waits for the device in each step. `Interruption` does not wait.
     """
     trainer.fit_loop.epoch_loop._broadcast_sigterm_tensor = lambda: None  # type: ignore[method-assign]
 
@@ -24,17 +24,21 @@ def skip_sigterm_broadcast(trainer: pl.Trainer) -> None:
 def settled_loops(
     loops: Mapping[str, Any], validating: bool = False, validated: bool = False
 ) -> dict[str, Any]:
-    """Return the counters of the fit loop in a form from which Lightning resumes exactly.
+    """Return corrected counters of the fit loop, from which Lightning resumes exactly.
 
-    Reason: Lightning counts a batch fetched, but not begun, as done, and restarts a
-    validation only if it was stopped in its first batch. The layout of `loops` is that of
-    `fit_loop.state_dict()`, saved between two batches, at the start of a validation
-    (`validating`), or at the end of an epoch. `validated`: a validation followed the last batch.
+    Reason: Lightning counts a fetched batch as done before its step starts. It also restarts a
+    validation only if the interruption was in its first batch.
+
+    Args:
+        loops: `fit_loop.state_dict()` between two batches, at the start of a validation, or at the
+            end of an epoch.
+        validating: the state is from the start of a validation.
+        validated: a validation followed the last batch.
     """
     settled = deepcopy(dict(loops))
     batches, epochs = settled["epoch_loop.batch_progress"], settled["epoch_progress"]
     between = batches["current"]["ready"] > batches["current"]["started"]
-    if between:  # the fetched batch counts as not fetched
+    if between:  # count the fetched batch as not fetched
         for progress in (batches["total"], batches["current"]):
             progress["ready"] = progress["started"]
         batches["is_last_batch"] = False
@@ -43,7 +47,7 @@ def settled_loops(
         for progress in (epochs["total"], epochs["current"]):
             progress["ready"] = progress["started"] = progress["processed"]
     elif between and validated:
-        # A restart passes over this validation and counts the step before it again.
+        # A restart skips this validation, and counts the step before it a second time.
         settled["epoch_loop.state_dict"]["_batches_that_stepped"] -= 1
     validation = settled["epoch_loop.val_loop.batch_progress"]
     if validating and not validation["current"]["ready"]:
@@ -56,7 +60,7 @@ def settled_loops(
 def begin_next_epoch(trainer: pl.Trainer) -> None:
     """Begin the next epoch if the restored state lies between two epochs.
 
-    Reason: with `max_steps` Lightning would finish the finished epoch again.
+    Reason: with `max_steps`, Lightning would end the finished epoch a second time.
     """
     loop = trainer.fit_loop
     current = loop.epoch_progress.state_dict()["current"]

@@ -1,4 +1,4 @@
-"""Loggers by name, and filters for Lightning's messages and warnings."""
+"""Loggers by name, and filters for log messages and warnings of Lightning."""
 
 import csv
 import logging
@@ -24,46 +24,54 @@ from hrseg.utils.registry import find
 
 
 def build_loggers(config: Config, run: Path) -> list[Logger]:
-    """Return the CSV logger, which is always used, and those that the config names."""
+    """Return the CSV logger and the config's loggers.
+
+    Raises:
+        ConfigError: an unknown logger, or one whose package is missing.
+    """
     loggers: list[Logger] = [metrics_csv(run)]
     for name in config.loggers:
         make = find(LOGGERS, name, "logger")
         if find_spec(name) is not None:
             loggers.append(make(config.name, run))
         elif name == "tensorboard":
-            get_console().print("tensorboard is not installed; metrics go to metrics.csv only")
+            get_console().print(
+                "tensorboard is not installed; metrics are written only to metrics.csv"
+            )
         else:
             raise ConfigError(
-                f"loggers: {name} is not installed. `pip install {name}`, or drop it."
+                f"loggers: the package {name} is not installed.\n"
+                f"Fix: `pip install {name}`, or remove {name} from loggers."
             )
     return loggers
 
 
 def metrics_csv(run: Path) -> CSVLogger:
-    """Return a logger that writes `run/metrics.csv`, or appends to that of a resumed run."""
-    path, kept = run / "metrics.csv", run / ".metrics.csv"
+    """Return a logger that writes `run/metrics.csv`, and appends to it in a resumed run."""
+    path, backup = run / "metrics.csv", run / ".metrics.csv"
     logger = CSVLogger(run, name="", version="", flush_logs_every_n_steps=50)
     if not is_first_process():
         return logger
     if path.is_file():
-        os.replace(path, kept)  # Lightning deletes the file when it opens it
+        os.replace(path, backup)  # Lightning deletes an existing file
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # "directory exists": it does, it is the run folder
+        warnings.simplefilter("ignore")  # Lightning warns that the run folder exists
         writer = logger.experiment
-    if kept.is_file():
-        os.replace(kept, path)
+    if backup.is_file():
+        os.replace(backup, path)
         try:
             rows = [*csv.reader(path.read_text("utf-8").splitlines()), []]
         except (csv.Error, UnicodeDecodeError) as error:
             raise ConfigError(
-                f"{path} is damaged: {error}.\nRemove it: training continues without these metrics."
+                f"{path} is damaged: {error}.\n"
+                "Fix: remove it; training continues without the earlier metrics."
             ) from error
         writer.metrics_keys = rows[0]
     return logger
 
 
 def quieten() -> None:
-    """Keep only warnings that a user can act on; only the first process of a run prints."""
+    """Hide output of processes other than the first, and warnings without use for the user."""
     if not is_first_process():
         get_console().quiet = True
         warnings.simplefilter("ignore")
@@ -74,14 +82,14 @@ def quieten() -> None:
         ".*exists and is not empty.*",
         ".*number of training batches.*smaller than the logging interval.*",
         ".*LeafSpec.*",
-        ".*your dataloader is not resumable.*",  # the DataModule is
+        ".*your dataloader is not resumable.*",  # the DataModule is resumable
         ".*in eval mode at the start of training.*",
         ".*lr_scheduler.step.*before.*optimizer.step.*",
         ".*DataLoader will create .* worker processes.*",
-        ".*recommended to use .*sync_dist=True.*",  # scores of the sums of all processes
+        ".*recommended to use .*sync_dist=True.*",  # scores use sums over all processes
     ):
         warnings.filterwarnings("ignore", message)
-    # Without the line of code that caused it.
+    # Without the line of code that caused the warning.
     warnings.formatwarning = lambda message, *_: f"note: {message}\n"
 
 

@@ -1,4 +1,4 @@
-"""Guard against NaN and infinite losses: skip the step or stop, and save the batch."""
+"""NaN and infinite losses: skip the step or stop, and save the batch."""
 
 from itertools import chain
 from pathlib import Path
@@ -20,26 +20,36 @@ from hrseg.utils.files import replacing
 
 Policy = Literal["stop", "skip"]
 POLICIES: dict[str, Policy] = {"stop": "stop", "skip": "skip"}
-IN_A_ROW = 10  # skipped steps that end the training
-KEPT_BATCHES = 3
-NAMED = 8  # images in a message
-REPAIR = "Lower optimizer.lr, or add schedule.warmup_steps or trainer.gradient_clip_val."
+MAX_SKIPS = 10  # consecutive skipped steps that stop the training
+SAVED_BATCHES = 3
+MAX_NAMES = 8  # images named in a message
+FIX = (
+    "Expected: a finite loss and finite gradients. "
+    "Fix: lower optimizer.lr, or add schedule.warmup_steps or trainer.gradient_clip_val"
+)
 
 
 class LossGuard(Callback):
-    """Keep NaN and infinite losses from the weights, and from the checkpoints.
+    """Protect weights and checkpoints from NaN and infinite losses and gradients.
 
-    The optimiser takes no step with such a loss, nor with such gradients. The policy "stop" ends
-    the run; "skip" continues with the next batch and the earlier batch norm statistics. The first
-    bad batches are saved in `bad_batches/` of `folder`, if there is one: the tensors, and pictures.
-    Batches of only ignored pixels, whose loss is 0, are counted.
+    With such a loss or gradient the optimizer makes no step. The callback also counts batches
+    that contain only ignored pixels, whose loss is 0. A float16 scaler handles infinite gradients
+    itself by lowering its scale.
 
-    A scaler of float16 handles infinite gradients itself: it lowers its scale.
+    Args:
+        policy: "stop" ends the run; "skip" restores the batch norm statistics and continues with
+            the next batch.
+        folder: the first bad batches are saved in its subfolder `bad_batches/` as tensors and
+            pictures; None: they are not saved.
+
+    Raises:
+        VerificationError: by "stop", after MAX_SKIPS consecutive skips, or at a checkpoint with NaN
+            or infinite weights.
     """
 
     def __init__(self, policy: Policy = "stop", folder: Path | None = None) -> None:
         self.policy, self.folder = policy, folder
-        self.skipped = self._in_a_row = self._kept = 0
+        self.skipped = self._consecutive = self._saved = 0
         self._losses: list[Tensor] = []
         self._batches: list[dict[str, Any]] = []
         self._statistics = torch.empty(0)
@@ -49,7 +59,7 @@ class LossGuard(Callback):
         self, trainer: pl.Trainer, pl_module: nn.Module, batch: Any, *_: Any, **__: Any
     ) -> None:
         if not self._batches and self.policy == "skip":
-            # One tensor: a copy of each of the hundreds of buffers would take as many kernels.
+            # One tensor, because copies of hundreds of buffers need as many kernels.
             self._statistics = torch.cat([b.flatten() for b in _statistics(pl_module)])
         self._batches.append(batch)
         mask = batch["mask"]
@@ -72,46 +82,46 @@ class LossGuard(Callback):
         if trainer.world_size > 1:
             torch.distributed.all_reduce(bad)
         if not bad:
-            self._in_a_row = 0
+            self._consecutive = 0
             return
-        optimizer.zero_grad()  # a parameter without a gradient is left as it is
-        problem, own = _blame(losses, batches, trainer)
-        kept = self._keep(own, trainer)
-        self.skipped, self._in_a_row = self.skipped + 1, self._in_a_row + 1
-        if self.policy == "stop" or self._in_a_row >= IN_A_ROW:
-            steps = "" if self.policy == "stop" else f", the {IN_A_ROW}th in a row"
+        optimizer.zero_grad()  # the optimizer skips parameters without a gradient
+        problem, own = _problem(losses, batches, trainer)
+        saved = self._save(own, trainer)
+        self.skipped, self._consecutive = self.skipped + 1, self._consecutive + 1
+        if self.policy == "stop" or self._consecutive >= MAX_SKIPS:
+            count = "" if self.policy == "stop" else f", the {MAX_SKIPS}th consecutive step"
             raise VerificationError(
-                f"{problem}{steps}.\nThe weights are those of before it{kept}.\n{REPAIR}"
+                f"The {problem}{count}.\nThis step did not change the weights{saved}.\n{FIX}"
             )
         buffers = _statistics(pl_module)
         parts = torch.split(self._statistics, [buffer.numel() for buffer in buffers])
         for buffer, part in zip(buffers, parts, strict=True):
             buffer.copy_(part.view_as(buffer))
-        note(f"{problem}: skipped{kept}")
+        note(f"the {problem}: step skipped{saved}")
 
     def on_save_checkpoint(self, trainer: pl.Trainer, pl_module: Any, checkpoint: Any) -> None:
         floats = (t for t in pl_module.state_dict().values() if t.is_floating_point())
         if not all(bool(tensor.isfinite().all()) for tensor in floats):
             raise VerificationError(
-                f"the weights are not finite at step {trainer.global_step}: they were not saved, "
-                f"the checkpoint before stays.\n{REPAIR}"
+                f"The weights are NaN or infinite at step {trainer.global_step}: they were not "
+                f"saved.\nThe previous checkpoint is unchanged.\n{FIX}"
             )
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         empty = self._empty.to(pl_module.device)
         if count := int(trainer.strategy.reduce(empty, reduce_op="sum")):
-            note(f"{count} of this epoch's batches held only ignored pixels: their loss is 0")
+            note(f"{count} of this epoch's batches contain only ignored pixels; their loss is 0")
         if self.skipped:
-            note(f"skipped steps of this epoch, without a finite loss: {self.skipped}")
+            note(f"steps of this epoch skipped for NaN or infinite losses: {self.skipped}")
         self._empty, self.skipped = torch.zeros(()), 0
 
-    def _keep(self, batches: list[dict[str, Any]], trainer: pl.Trainer) -> str:
+    def _save(self, batches: list[dict[str, Any]], trainer: pl.Trainer) -> str:
         if self.folder is None or not batches:
             return ""
         folder = self.folder / "bad_batches"
-        for batch in batches[: KEPT_BATCHES - self._kept]:
-            self._kept += 1
-            stem = f"step{trainer.global_step}-{trainer.global_rank}-{self._kept}"
+        for batch in batches[: SAVED_BATCHES - self._saved]:
+            self._saved += 1
+            stem = f"step{trainer.global_step}-{trainer.global_rank}-{self._saved}"
             tensors = {key: batch[key].cpu() for key in ("image", "mask")}
             position = {"epoch": trainer.current_epoch, "step": trainer.global_step}
             with replacing(folder / f"{stem}.pt") as partial:
@@ -120,7 +130,7 @@ class LossGuard(Callback):
                 array = image.permute(1, 2, 0).numpy()
                 Image.fromarray(array).save(folder / f"{stem}-image{index}.png")
                 Image.fromarray(mask.byte().numpy()).save(folder / f"{stem}-mask{index}.png")
-        return f"; the batch is kept in {folder}"
+        return f"; the batch is saved in {folder}"
 
 
 def _statistics(module: nn.Module) -> list[Tensor]:
@@ -128,17 +138,17 @@ def _statistics(module: nn.Module) -> list[Tensor]:
     return [buffer for norm in norms for buffer in norm.buffers()]
 
 
-def _blame(
+def _problem(
     losses: Tensor, batches: list[dict[str, Any]], trainer: pl.Trainer
 ) -> tuple[str, list[dict[str, Any]]]:
-    """Return the problem with the names of its images, and the bad batches of this process."""
+    """Return a message with the names of the images, and the bad batches of this process."""
     bad = ~losses.isfinite()
     own = [batch for batch, is_bad in zip(batches, bad.tolist(), strict=True) if is_bad]
     values = list(chain.from_iterable(gather(trainer, losses[bad].tolist())))
-    problem = f"the loss is {values[0]}" if values else "the loss is finite, but not its gradients,"
-    own = own if values else batches  # gradients are of all batches of the step
-    named = [name for batch in own for name in batch["name"]]
-    names = list(chain.from_iterable(gather(trainer, named)))
-    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
-    images = ", ".join(names[:NAMED]) + more
+    problem = f"loss is {values[0]}" if values else "loss is finite, but a gradient is not,"
+    own = own if values else batches  # gradients belong to all batches of the step
+    own_names = [name for batch in own for name in batch["name"]]
+    names = list(chain.from_iterable(gather(trainer, own_names)))
+    more = f" and {len(names) - MAX_NAMES} more" if len(names) > MAX_NAMES else ""
+    images = ", ".join(names[:MAX_NAMES]) + more
     return f"{problem} at step {trainer.global_step} (images: {images})", own

@@ -1,4 +1,4 @@
-"""Loss terms: losses by name or as objects, with the output that they act on and a weight."""
+"""Loss terms of a task: a loss by name or as an object, its model output and its weight."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -19,8 +19,13 @@ class LossTerm(nn.Module):
 
     Args:
         spec: a name, `{"name": ..., argument: value}`, or a function or module (logits, mask) ->
-            scalar, also as `{"loss": module}`. A dict may have `on`, an output, and `weight`.
-        model: the network, which names its outputs.
+            scalar, also as `{"loss": module}`. Optional keys are `on`, the name of a model output
+            ("out"), and `weight` (1.0).
+        model: the network, whose head names its outputs.
+
+    Raises:
+        ConfigError: an unknown loss or output, another `ignore_index` than 255, or, in a forward
+            pass, a non-scalar loss.
     """
 
     def __init__(self, spec: Loss, model: nn.Module) -> None:

@@ -1,8 +1,8 @@
 """Optimizers and learning rate schedules by name: `hrseg.optimizers` and `hrseg.schedules`.
 
-`@hrseg.optimizers.register("name")` adds a function (model, ...) -> Optimizer, and
-`@hrseg.schedules.register("name")` one (optimizer, steps, ...) -> scheduler, stepped per
-optimiser step.
+`@hrseg.optimizers.register("name")` adds a function (model, ...) -> Optimizer.
+`@hrseg.schedules.register("name")` adds a function (optimizer, steps, ...) -> scheduler, which is
+stepped once per optimizer step.
 """
 
 import inspect
@@ -26,7 +26,7 @@ def sgd(
     head_lr_multiplier: float = 1.0,
     momentum: float = 0.9,
 ) -> Optimizer:
-    """Return SGD; weight decay acts on every parameter, as in the authors' recipe."""
+    """Return SGD. Weight decay acts on every parameter, as in the authors' recipe."""
     groups = _groups(model, lr, head_lr_multiplier)
     return SGD(groups, lr=lr, weight_decay=weight_decay, momentum=momentum, fused=_fused(model))
 
@@ -37,36 +37,46 @@ def adamw(
     weight_decay: float = 0.01,
     head_lr_multiplier: float = 1.0,
 ) -> Optimizer:
-    """Return AdamW."""
+    """Return AdamW. Weight decay acts on every parameter."""
     groups = _groups(model, lr, head_lr_multiplier)
     return AdamW(groups, lr=lr, weight_decay=weight_decay, fused=_fused(model))
 
 
 def poly(optimizer: Optimizer, steps: float, warmup_steps: int = 0, power: float = 0.9) -> LambdaLR:
-    """Return lr x (1 - step / steps) ^ power per optimiser step, after a linear warm-up.
+    """Return the schedule lr x (1 - step / steps) ^ power with a linear warm-up.
 
-    The authors' loop sets the rate after the step, so that its first two steps share one rate
-    (HRNet-Semantic-Segmentation, lib/core/function.py); here step t has the rate of step t.
+    Step t uses the rate of step t. The authors' loop (HRNet-Semantic-Segmentation,
+    lib/core/function.py) sets the rate after the step, so its first two steps have the same rate.
+
+    Args:
+        optimizer: its learning rates are the base rates.
+        steps: optimizer steps of the whole training.
+        warmup_steps: optimizer steps with a rising rate.
+        power: exponent of the decay.
+
+    Raises:
+        ConfigError: the number of steps is infinite.
     """
     if not 0 < steps < float("inf"):
         raise ConfigError(
-            "the poly schedule needs an end of training: set trainer.max_epochs or max_steps."
+            "The poly schedule needs a finite training.\n"
+            "Expected: trainer.max_epochs or trainer.max_steps above 0."
         )
 
     def factor(step: int) -> float:
-        rise = min(1.0, (step + 1) / (warmup_steps + 1))
-        return float(rise * max(0.0, 1 - step / steps) ** power)
+        warmup = min(1.0, (step + 1) / (warmup_steps + 1))
+        return float(warmup * max(0.0, 1 - step / steps) ** power)
 
     return LambdaLR(optimizer, factor)
 
 
 def _fused(model: nn.Module) -> bool | None:
-    """Return True on a CPU: a half to a third of the time. On GPUs PyTorch's choice is as fast."""
+    """Return True on a CPU, where fused steps need a third to a half of the time; else None."""
     return True if all(p.device.type == "cpu" for p in model.parameters()) else None
 
 
 def _groups(model: nn.Module, lr: float, head_lr_multiplier: float) -> list[dict[str, Any]]:
-    """Return backbone and head as two groups, without frozen parameters."""
+    """Return the trained parameters of backbone and head as parameter groups."""
     trained = [item for item in model.named_parameters() if item[1].requires_grad]
     head = [parameter for name, parameter in trained if name.startswith("head.")]
     backbone = [parameter for name, parameter in trained if not name.startswith("head.")]
@@ -87,39 +97,39 @@ ScheduleFunction = Callable[..., LRScheduler]
 Spec = str | Mapping[str, Any]
 
 
-def check_part(table: Registry[Callable[..., Any]], part: Any, what: str) -> None:
-    """Refuse an unknown name, and an object other than a function or an Optimizer."""
+def check_part(table: Registry[Callable[..., Any]], part: Any, kind: str) -> None:
+    """Raise ConfigError for an unknown name, and for an object of an invalid type."""
     if isinstance(part, str | Mapping):
-        find(table, part if isinstance(part, str) else str(part.get("name")), what)
+        find(table, part if isinstance(part, str) else str(part.get("name")), kind)
     elif not callable(part) and not isinstance(part, Optimizer):
         raise ConfigError(
-            f"The {what} is a {type(part).__name__}.\n"
+            f"The {kind} is a {type(part).__name__}.\n"
             f"Expected: a name ({', '.join(table)}), or a function that returns one."
         )
 
 
 def make_optimizer(part: Spec | Optimizer | OptimizerFunction, model: nn.Module) -> Optimizer:
-    """Return the optimizer of a name, or of a function of the trained parameters."""
+    """Return the optimizer for a name, a function of the trained parameters, or an optimizer."""
     if isinstance(part, Optimizer):
         return part
     if isinstance(part, str | Mapping):
         return build(OPTIMIZERS, part, "optimizer", model=model)
-    return _made(part, Optimizer, [p for p in model.parameters() if p.requires_grad])
+    return _call(part, Optimizer, [p for p in model.parameters() if p.requires_grad])
 
 
 def make_schedule(part: Spec | ScheduleFunction, optimizer: Optimizer, steps: float) -> LRScheduler:
-    """Return the schedule of a name, or of a function (optimizer) or (optimizer, steps)."""
+    """Return the schedule for a name, or a function (optimizer) or (optimizer, steps)."""
     if isinstance(part, str | Mapping):
         return build(SCHEDULES, part, "schedule", optimizer=optimizer, steps=steps)
-    takes_steps = "steps" in inspect.signature(part).parameters
-    return _made(part, LRScheduler, optimizer, **({"steps": steps} if takes_steps else {}))
+    needs_steps = "steps" in inspect.signature(part).parameters
+    return _call(part, LRScheduler, optimizer, **({"steps": steps} if needs_steps else {}))
 
 
-def _made(function: Callable[..., T], kind: type[T], *arguments: Any, **named: Any) -> T:
-    made = function(*arguments, **named)
-    if not isinstance(made, kind):
+def _call(function: Callable[..., T], kind: type[T], *arguments: Any, **named: Any) -> T:
+    result = function(*arguments, **named)
+    if not isinstance(result, kind):
         raise ConfigError(
-            f"{getattr(function, '__name__', function)} returned a {type(made).__name__}.\n"
+            f"{getattr(function, '__name__', function)} returned a {type(result).__name__}.\n"
             f"Expected: a torch {kind.__name__}."
         )
-    return made
+    return result

@@ -1,4 +1,4 @@
-"""Preemption: save and stop at a signal, requeue under SLURM, save at intervals."""
+"""Preemption: save and stop at a signal, requeue under SLURM, and save at intervals."""
 
 import os
 import signal
@@ -22,17 +22,21 @@ from hrseg.checkpoints.runs import is_first_process
 from hrseg.training.lightning_internals import skip_sigterm_broadcast
 from hrseg.utils.signals import AGAIN, Stopped, stop_signals
 
-_STOP, _REQUEUE, _DUE = range(3)  # requests: number of the signal, and two flags
+_STOP, _REQUEUE, _DUE = range(3)  # requests: a signal number, and two flags
 
 
 class Interruption(Callback):
-    """Save the state and end the training at a signal, and save at intervals.
+    """Save the state and stop training at a signal, and save at intervals.
 
-    SIGTERM, SIGINT, SIGHUP and a closed output end the training after the current batch, in all
-    processes after the same one, whichever process received the signal. During a validation they
-    end it at once, because the state was saved before it. SLURM's SIGUSR1 saves the state between
-    two batches and requeues the job. The state is saved in the `run` folder, if `save` is set.
-    Without `every_minutes` it is saved at signals, before validations, and at the ends of epochs.
+    SIGTERM, SIGINT, SIGHUP and a closed output stop training after the current batch. All
+    processes stop after the same batch, even if only one receives the signal. During a validation
+    they stop at once, because the state was saved before it. SLURM's SIGUSR1 saves the state
+    between two batches and requeues the job.
+
+    Args:
+        run: run folder, which receives `checkpoints/last.ckpt`.
+        save: save the state at signals, before validations, and at the ends of epochs.
+        every_minutes: save also at this interval.
     """
 
     def __init__(self, run: Path, save: bool = True, every_minutes: float | None = None) -> None:
@@ -40,9 +44,9 @@ class Interruption(Callback):
         self.path = run / "checkpoints" / "last.ckpt" if save else None
         self.every = 60 * every_minutes if every_minutes and save else float("inf")
         self.requeue = save and SLURMEnvironment.detect()
-        self.requested = [0, 0, 0]  # in this process
-        self.agreed = [0, 0, 0]  # in all processes
-        self.validating = False  # and the state before it is saved
+        self.requested = [0, 0, 0]  # requests of this process
+        self.agreed = [0, 0, 0]  # requests of all processes
+        self.validating = False  # True only if the state before the validation was saved
         self._first = self._saved = 0.0
         self._group: Any = None
         self._pending: tuple[Any, torch.Tensor] | None = None
@@ -56,7 +60,7 @@ class Interruption(Callback):
             _handle(signal.SIGUSR1, self._on_requeue_signal)
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        # Lightning restores all handlers when `fit` ends.
+        # Lightning restores the previous handlers at the end of `fit`.
         self.on_sanity_check_start(trainer, pl_module)
         self._saved = time.monotonic()
         if trainer.world_size > 1:
@@ -78,7 +82,7 @@ class Interruption(Callback):
             return
         self._receive()
         accumulated = (trainer.fit_loop.batch_idx + 1) % trainer.accumulate_grad_batches
-        if not accumulated or trainer.is_last_batch:  # a step of the optimizer is complete
+        if not accumulated or trainer.is_last_batch:  # an optimizer step is complete
             self._save_and_answer()
             self.validating = self.path is not None
 
@@ -98,9 +102,9 @@ class Interruption(Callback):
         self._receive()
 
     def finish(self) -> None:
-        """Raise Stopped if a signal came too late to stop the training before its end."""
+        """Raise Stopped if a signal came too late to stop training before its end."""
         if signum := self.agreed[_STOP] or self.requested[_STOP]:
-            end = f"the training has ended, its report is not written: hrseg report {self.run}"
+            end = f"training is complete, its report is missing. Fix: hrseg report {self.run}"
             raise Stopped(signum, f"stopped {_by(signum)}; {end}")
 
     def _on_stop_signal(self, signum: int, frame: FrameType | None) -> None:
@@ -114,7 +118,7 @@ class Interruption(Callback):
             raise self._stopped(signum)
         if is_first_process():
             with suppress(OSError):  # the terminal may be closed
-                os.write(2, b"hrseg: stopping after this batch; once more stops at once\n")
+                os.write(2, b"hrseg: stopping after this batch; a second signal stops at once\n")
 
     def _on_requeue_signal(self, signum: int, frame: FrameType | None) -> None:
         if self.validating and self._trainer.world_size == 1:
@@ -130,27 +134,27 @@ class Interruption(Callback):
             try:
                 subprocess.run(["scontrol", "requeue", job], check=True)
             except (OSError, subprocess.CalledProcessError) as error:
-                warnings.warn(f"the job is not requeued: {error}", stacklevel=2)
+                warnings.warn(f"the job was not requeued: {error}", stacklevel=2)
         self.requeue = False  # each process may receive the signal
 
     def _exchange(self) -> None:
-        """Receive the requests of all processes, and send those of this one without waiting."""
+        """Receive the requests of all processes, and send own requests without waiting."""
         self._receive()
         if self._group is not None:
-            own = torch.tensor(self.requested)
+            requests = torch.tensor(self.requested)
             work = torch.distributed.all_reduce(
-                own, torch.distributed.ReduceOp.MAX, self._group, async_op=True
+                requests, torch.distributed.ReduceOp.MAX, self._group, async_op=True
             )
-            self._pending = work, own
+            self._pending = work, requests
 
     def _receive(self) -> None:
         if self._group is None:
             self.agreed = self.requested
         elif self._pending is not None:
-            work, answer = self._pending
+            work, requests = self._pending
             self._pending = None
             work.wait()
-            self.agreed = [max(pair) for pair in zip(self.agreed, answer.tolist(), strict=True)]
+            self.agreed = [max(pair) for pair in zip(self.agreed, requests.tolist(), strict=True)]
 
     def _save_and_answer(self) -> None:
         if self.path is not None:
@@ -159,7 +163,7 @@ class Interruption(Callback):
         self._answer()
 
     def _answer(self) -> None:
-        self._receive()  # requests that have just come are answered too
+        self._receive()  # includes requests since the last exchange
         stop, requeue, due = self.agreed
         self.agreed = [stop, 0, 0]
         if due:
@@ -176,14 +180,14 @@ class Interruption(Callback):
 
     def _how_to_resume(self) -> str:
         if self.path is None:
-            return "nothing was saved, as trainer.enable_checkpointing=false asks"
+            return "nothing was saved, because trainer.enable_checkpointing is false"
         return f"to continue: hrseg fit --resume {self.run}"
 
 
 class KeptHandler(Callback):
-    """Restore the handler of SIGTERM that Lightning replaces.
+    """Restore the SIGTERM handler that Lightning replaces.
 
-    Lightning's waits inside the handler for all processes, which may be in another collective call.
+    Lightning's handler waits for all processes, which may be in another collective call.
     """
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
@@ -200,7 +204,7 @@ class KeptHandler(Callback):
 
 
 def _handle(signum: int, handler: Callable[..., Any] | int | None) -> None:
-    """Set a signal's handler; other threads than the main one cannot, and a None cannot be set."""
+    """Set the handler of a signal, if it is not None and this is the main thread."""
     if handler is not None and current_thread() is main_thread():
         signal.signal(signum, handler)
 

@@ -1,4 +1,4 @@
-"""Checks before training, the startup summary, and the memory forecast."""
+"""Checks before training, startup summary, and memory forecast."""
 
 from collections.abc import Sequence
 from copy import deepcopy
@@ -25,11 +25,11 @@ from hrseg.training.exact_resume import progress_of, purge_events
 from hrseg.training.task import SegmentationTask
 from hrseg.utils.console import echo, note
 
-_LOOKED_AT = 100  # images whose sizes are compared with the crop
+_SAMPLE = 100  # images whose sizes are compared with the crop
 
 
 def check_settings(task: SegmentationTask, metadata: Any, checkpoint: Path) -> None:
-    """Refuse to score a checkpoint under other settings than its metadata, if it has any."""
+    """Raise ConfigError if the task's settings differ from the metadata of its checkpoint."""
     if metadata is None:
         return
     read_metadata(metadata, checkpoint)
@@ -43,12 +43,16 @@ def check_settings(task: SegmentationTask, metadata: Any, checkpoint: Path) -> N
         if trained is not None and trained != configured:
             raise ConfigError(
                 f"{checkpoint} was trained with {name} {trained}, the config has {configured}.\n"
-                "The result would mean nothing: keep to the config of the checkpoint's own run."
+                "Expected: the same value. Fix: use config.yaml in the run folder of the checkpoint"
             )
 
 
 def checked_last(config: Config, task: SegmentationTask, trainer: pl.Trainer, run: Path) -> Path:
-    """Return the newest state of a run that fits the config; drop TensorBoard's later events."""
+    """Return the newest training state of a run, and drop TensorBoard's later events.
+
+    Raises:
+        ConfigError: the state does not fit the config, or is damaged.
+    """
     last = newest_state(run)
     content = read_checkpoint(last)
     check_settings(task, content.get("hrseg"), last)
@@ -56,14 +60,14 @@ def checked_last(config: Config, task: SegmentationTask, trainer: pl.Trainer, ru
     started = to_dict(load_config(run / "config.yaml").optimizer)
     if to_dict(config.optimizer) != started:
         raise ConfigError(
-            f"optimizer: {run} was started with {started}, which its state needs.\n"
-            f"For other settings start a new run, from model.weights={last}"
+            f"{run} was started with the optimizer {started}.\nExpected: the same optimizer on "
+            f"resume. Fix: remove the change, or start a new run with model.weights={last}"
         )
     epochs, step = progress_of(content, last)
     if 0 < (trainer.max_epochs or -1) < epochs:
         raise ConfigError(
-            f"trainer.max_epochs: {trainer.max_epochs} is less than the {epochs} epochs that {run} "
-            f"has finished.\nExpected more than {epochs}. Fix: trainer.max_epochs={epochs + 1}"
+            f"trainer.max_epochs is {trainer.max_epochs}, but {run} has finished {epochs} epochs.\n"
+            f"Expected: more than {epochs}. Fix: trainer.max_epochs={epochs + 1}"
         )
     if trainer.max_epochs == epochs:
         echo(
@@ -76,7 +80,7 @@ def checked_last(config: Config, task: SegmentationTask, trainer: pl.Trainer, ru
 
 
 def check_norms(config: Config, trainer: pl.Trainer) -> None:
-    """Refuse crops and batches that give batch norm a single value per channel."""
+    """Raise ConfigError if batch norm would receive a single value per channel."""
     if config.model.freeze_backbone:
         return
     shares = trainer.accumulate_grad_batches
@@ -85,20 +89,20 @@ def check_norms(config: Config, trainer: pl.Trainer) -> None:
     height, width = config.data.crop_size
     if config.data.batch_size // shares * -(-height // 32) * -(-width // 32) == 1:
         raise ConfigError(
-            "batch norm cannot normalise a single value: the smallest feature map of this crop has "
-            "one pixel, and the batch of a device one image.\n"
-            "Enlarge data.crop_size beyond 32 pixels, or the batch of a device to 2 or more."
+            "Batch norm cannot normalise a single value per channel.\n"
+            "The smallest feature map of this crop has one pixel, and a device has one image.\n"
+            "Expected: a data.crop_size above 32, or at least 2 images per device."
         )
 
 
 def check_interval(trainer: pl.Trainer, steps_per_epoch: int) -> None:
-    """Refuse a validation interval that no training of this length reaches."""
+    """Raise ConfigError if the validation interval is longer than the training."""
     interval = trainer.val_check_interval
     batches = steps_per_epoch * trainer.accumulate_grad_batches * (trainer.max_epochs or -1)
     if isinstance(interval, int) and 0 < batches < interval:
         raise ConfigError(
-            f"trainer.val_check_interval: {interval} batches are more than the {batches} of this "
-            "training, which would end without a score."
+            f"trainer.val_check_interval is {interval} batches, but the training has {batches}.\n"
+            f"Expected: at most {batches}; otherwise the training has no score."
         )
 
 
@@ -110,8 +114,17 @@ def announce_fit(
     chosen: str = "",
     last: Path | None = None,
 ) -> None:
-    """Print the startup summary; `chosen` is the reason for the precision, `last` is resumed."""
-    assert isinstance(task.model, Segmenter), "an exported file is not trained"
+    """Print the startup summary.
+
+    Args:
+        config: the config.
+        data: its DataModule.
+        task: its task, with a Segmenter.
+        trainer: its Trainer.
+        chosen: reason for an automatic precision.
+        last: training state to resume from.
+    """
+    assert isinstance(task.model, Segmenter), "an exported file cannot be trained"
     start = last.name if last else config.model.weights or "scratch"
     parameters = sum(parameter.numel() for parameter in task.model.parameters())
     train, val = len(data.train_dataset or ()), len(data.val_dataset or ())
@@ -133,8 +146,8 @@ def announce_fit(
     every = trainer.check_val_every_n_epoch or 1
     if left := (trainer.max_epochs or 0) % every:
         note(
-            f"validation every {every} epochs leaves the last {left} unscored; "
-            "choose trainer.max_epochs as a multiple of check_val_every_n_epoch"
+            f"the last {left} epochs have no validation. Expected: trainer.max_epochs a multiple "
+            f"of trainer.check_val_every_n_epoch={every}"
         )
     for remark in (scaled_lr(config), _padding(config, data), _without_scores(config)):
         if remark:
@@ -144,7 +157,7 @@ def announce_fit(
 
 
 def _steps(trainer: pl.Trainer, steps: int) -> int:
-    """Return the steps of an epoch under `limit_train_batches`."""
+    """Return the steps per epoch, limited by `limit_train_batches`."""
     limit = trainer.limit_train_batches
     if isinstance(limit, float):
         return int(steps * limit)
@@ -152,19 +165,19 @@ def _steps(trainer: pl.Trainer, steps: int) -> int:
 
 
 def _padding(config: Config, data: SegmentationDataModule) -> str:
-    """Return a note if the crop is larger than the first images at their largest scale."""
+    """Return a note if the crop is larger than the first images at the largest scale."""
     options = config.data
     if options.base_size or options.squash or data.train_dataset is None:
         return ""
-    sizes = [header_size(image) for image, _ in data.train_dataset.files[:_LOOKED_AT]]
+    sizes = [header_size(image) for image, _ in data.train_dataset.files[:_SAMPLE]]
     height, width = max(h for h, _ in sizes), max(w for _, w in sizes)
     scale = options.scales[1]
     crop = options.crop_size
     if crop[0] <= height * scale or crop[1] <= width * scale:
         return ""
     return (
-        f"crop {crop[0]}x{crop[1]} is larger than the images ({height}x{width}, at most "
-        f"{scale:g} times enlarged): the rest is padding. Fix: a smaller data.crop_size"
+        f"crop {crop[0]}x{crop[1]} is larger than the images ({height}x{width}, enlarged "
+        f"by at most {scale:g}); the rest is padding. Fix: reduce data.crop_size"
     )
 
 
@@ -175,15 +188,15 @@ def _without_scores(config: Config) -> str:
 
 
 def device(trainer: pl.Trainer, chosen: str = "") -> str:
-    """Return the devices and the precision, with the reason for it."""
+    """Return the line of the startup summary about devices and precision."""
     kind = trainer.strategy.root_device.type
     threads = f" ({torch.get_num_threads()} threads)" if kind == "cpu" else ""
-    why = f" (chosen: {chosen})" if chosen else ""
-    return f"{trainer.world_size} x {kind}{threads}, precision {trainer.precision}{why}"
+    reason = f" (chosen: {chosen})" if chosen else ""
+    return f"{trainer.world_size} x {kind}{threads}, precision {trainer.precision}{reason}"
 
 
 def batch(config: Config, devices: int, accumulated: int) -> str:
-    """Return the parts of the global batch, and its learning rate."""
+    """Return the line of the startup summary about batch size and learning rate."""
     size = config.data.batch_size
     parts = [f"{devices} devices"] * (devices > 1) + [f"{size // (devices * accumulated)} images"]
     parts += [f"{accumulated} accumulated"] * (accumulated > 1)
@@ -192,7 +205,7 @@ def batch(config: Config, devices: int, accumulated: int) -> str:
 
 
 def scaled_lr(config: Config) -> str:
-    """Return a note if a shipped recipe is used with its own lr and another batch size."""
+    """Return a note if a shipped recipe is used with its own lr, but another batch size."""
     path = shipped_configs().get(config.name)
     recipe = load_config(path) if path else config
     same_rate = (config.optimizer.name, config.optimizer.lr) == ("sgd", recipe.optimizer.lr)
@@ -200,46 +213,55 @@ def scaled_lr(config: Config) -> str:
         return ""
     scaled = recipe.optimizer.lr * config.data.batch_size / recipe.data.batch_size
     return (
-        f"lr {recipe.optimizer.lr:g} is {config.name}'s for a batch of {recipe.data.batch_size}; "
-        f"scaled linearly to {config.data.batch_size}: optimizer.lr={scaled:g}"
+        f"lr {recipe.optimizer.lr:g} of {config.name} is for batch size {recipe.data.batch_size}; "
+        f"linear scaling to {config.data.batch_size} gives optimizer.lr={scaled:g}"
     )
 
 
 GIB = 2**30
-# Fitted to measurements on a CPU: bytes at the peak of the backward pass for each byte that the
-# forward pass keeps, full-size maps of logits around the loss, the working memory of libraries, and
-# the share of the activations that stays with activation checkpointing.
+# Fitted to measurements on a CPU:
+# BACKWARD: bytes at the peak of the backward pass per byte that the forward pass saves;
+# LOSS_MAPS: number of full-size logit maps in the loss;
+# WORKSPACE: working memory of libraries, in bytes;
+# RECOMPUTED: share of the activations that activation checkpointing saves.
 BACKWARD, LOSS_MAPS, WORKSPACE, RECOMPUTED = 1.25, 5, 80 * 2**20, 0.45
-_STATES = {"sgd": 1, "adamw": 2}  # values per parameter in the optimiser's state
+_STATES = {"sgd": 1, "adamw": 2}  # values per parameter in the optimizer's state
 
 
 def training_bytes(
     model: Segmenter, images: int, crop_size: Sequence[int], precision: str, optimizer: str
 ) -> int:
-    """Return the bytes that a batch of a device needs at its peak, within a fifth as measured."""
+    """Return the peak memory of a training step on one device, in bytes, within about 20 %.
+
+    Args:
+        model: the network.
+        images: images per device and step.
+        crop_size: (height, width) of the images.
+        precision: precision of the Trainer, for example "bf16-mixed".
+        optimizer: name of the optimizer.
+    """
     trained = [p for p in model.parameters() if p.requires_grad]
     parameters = sum(p.numel() * p.element_size() for p in model.parameters())
     states = sum(p.numel() * p.element_size() for p in trained) * (1 + _STATES.get(optimizer, 2))
-    kept, logits = _kept_for_backward(model)
+    activations, logits = _saved_for_backward(model)
     if precision.startswith(("16", "bf16")):
-        kept /= 2
-        parameters += parameters // 2  # a copy in this precision
+        activations /= 2
+        parameters += parameters // 2  # a copy of the weights in this precision
     if model.recompute:
-        kept *= RECOMPUTED
-    pixel = BACKWARD * kept + LOSS_MAPS * 4 * logits
+        activations *= RECOMPUTED
+    pixel = BACKWARD * activations + LOSS_MAPS * 4 * logits
     return int(parameters + states + WORKSPACE + pixel * images * crop_size[0] * crop_size[1])
 
 
 def forecast(needed: int, free: int | None) -> str:
-    """Return the needed and the free memory, with the settings that take less if it is short."""
+    """Return the needed and the free memory (bytes) as text, with a fix if it is too little."""
     text = f"about {needed / GIB:.1f} GiB needed"
     text += "" if free is None else f", {free / GIB:.1f} GiB free"
     if free is None or needed <= free:
         return text
     return (
-        f"{text}: too little, if the forecast is right. Less is taken by a smaller data.batch_size "
-        "or data.crop_size, by trainer.precision=bf16-mixed, or by "
-        "model.activation_checkpointing=true"
+        f"{text}: probably too little. Fix: reduce data.batch_size or data.crop_size, or set "
+        "trainer.precision=bf16-mixed or model.activation_checkpointing=true"
     )
 
 
@@ -249,14 +271,14 @@ def _free_bytes(device: torch.device) -> int | None:
     return int(psutil.virtual_memory().available) if device.type == "cpu" else None
 
 
-def _kept_for_backward(model: Segmenter) -> tuple[float, int]:
-    """Return the bytes that a float32 forward pass keeps per pixel, and the logits per pixel."""
+def _saved_for_backward(model: Segmenter) -> tuple[float, int]:
+    """Return the bytes that a float32 forward pass saves per pixel, and the logits per pixel."""
     copy = deepcopy(model).train()
     copy.recompute = False
     own = {t.untyped_storage().data_ptr() for t in (*copy.parameters(), *copy.buffers())}
-    storages: dict[int, Any] = {}  # kept alive: the address of a freed one could be used again
+    storages: dict[int, Any] = {}  # references, so that no address is reused
 
-    def keep(tensor: Tensor) -> Tensor:
+    def record(tensor: Tensor) -> Tensor:
         storage = tensor.untyped_storage()
         if storage.data_ptr() not in own:
             storages[storage.data_ptr()] = storage
@@ -264,8 +286,8 @@ def _kept_for_backward(model: Segmenter) -> tuple[float, int]:
 
     image = torch.zeros(2, 3, 32, 64, device=next(copy.parameters()).device)
     with (
-        torch.random.fork_rng(devices=[]),  # dropout draws
-        torch.autograd.graph.saved_tensors_hooks(keep, lambda kept: kept),
+        torch.random.fork_rng(devices=[]),  # dropout uses random numbers
+        torch.autograd.graph.saved_tensors_hooks(record, lambda tensor: tensor),
     ):
         outputs = copy.outputs(image)
     logits = sum(output.shape[1] for output in outputs.values())

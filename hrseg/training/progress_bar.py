@@ -1,4 +1,4 @@
-"""Progress bar of a training: loss, learning rate, data wait, time left."""
+"""Progress bar of training: loss, learning rate, data wait, time left."""
 
 import time
 from datetime import timedelta
@@ -19,15 +19,18 @@ class _Stage(ProgressColumn):
 
 
 class Progress(RichProgressBar):
-    """Lightning's bar with data wait and time left; plain lines if the output is not a terminal.
+    """Lightning's progress bar with data wait and time left, or plain lines without a terminal.
 
-    A plain line is printed at most every `every_seconds`; a bar is refreshed 5 times a second. The
-    share of the time spent waiting for data excludes validation, the time left includes it.
+    The bar is refreshed 5 times per second. The data wait is a share of the training time without
+    validation; the time left includes validation.
+
+    Args:
+        every_seconds: minimum interval between plain lines.
     """
 
     def __init__(self, every_seconds: float = 15.0) -> None:
         console = get_console()
-        # Lightning configures the global console anew: the stream stays.
+        # Lightning reconfigures the global console; keep its stream.
         super().__init__(5 if console.is_terminal else 0, console_kwargs={"file": console.file})
         self.every_seconds = 0.2 if self.refresh_rate else every_seconds
         self.train_seconds = self.wait_seconds = self.validate_seconds = 0.0
@@ -37,7 +40,9 @@ class Progress(RichProgressBar):
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         super().on_train_start(trainer, pl_module)
         self._first_step = trainer.global_step
-        self._started = self._mark = time.monotonic()  # a resumed epoch does not start again
+        self._started = self._mark = (
+            time.monotonic()
+        )  # on resume, on_train_epoch_start is not called
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         super().on_train_epoch_start(trainer, pl_module)
@@ -93,7 +98,7 @@ class Progress(RichProgressBar):
         return seconds
 
     def _current(self, trainer: pl.Trainer) -> dict[str, str]:
-        """Return the values to show; reading them waits for the device."""
+        """Return the displayed values. Reading them waits for the device."""
         steps = trainer.estimated_stepping_batches
         done = max(1, trainer.global_step - self._first_step)
         left = (time.monotonic() - self._started) / done * (steps - trainer.global_step)

@@ -1,4 +1,4 @@
-"""Callback that counts and lists unreadable images that training skips."""
+"""Unreadable images that training skips: count and list."""
 
 import csv
 from pathlib import Path
@@ -7,7 +7,7 @@ from typing import Any
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Callback
 
-from hrseg.data.dataset import MOST
+from hrseg.data.dataset import MAX_SKIPPED
 from hrseg.errors import DataError
 from hrseg.training.distributed import gather
 from hrseg.utils.console import note
@@ -16,9 +16,13 @@ from hrseg.utils.text import one_line
 
 
 class SkippedFiles(Callback):
-    """Count the images that `data.on_error: skip` skips; too many are an error.
+    """Count the unreadable images that `data.on_error: skip` skips.
 
-    `skipped.csv` in the `folder`, if there is one, lists a row per image: split, name and error.
+    Args:
+        folder: folder of `skipped.csv` with one row per image (split, name, error); None: no file.
+
+    Raises:
+        DataError: too many images are unreadable.
     """
 
     def __init__(self, folder: Path | None = None) -> None:
@@ -58,7 +62,7 @@ class SkippedFiles(Callback):
                 writer = csv.writer(file, lineterminator="\n")
                 writer.writerows([("split", "image", "fault"), *lines])
             hint = f", see {path}"
-        note(f"images that could not be read and were left out: {len(rows)}{hint}")
+        note(f"unreadable images skipped: {len(rows)}{hint}")
 
     on_validation_end = on_train_epoch_end
 
@@ -77,10 +81,10 @@ class SkippedFiles(Callback):
             faults[name] = fault
             loaders = loader if isinstance(loader, list | tuple) else [loader]
             total = sum(len(part.dataset) for part in loaders)
-            if len(faults) > MOST * total:
+            if len(faults) > MAX_SKIPPED * total:
                 raise DataError(
-                    f"{len(faults)} of {total} images could not be read, the last: "
-                    f"{one_line(fault.partition(chr(10))[0])}\nThat is more than "
-                    f"data.on_error=skip passes over ({100 * MOST:.0f} %). `hrseg data check` "
-                    "lists them all."
+                    f"{len(faults)} of {total} images could not be read; the last error: "
+                    f"{one_line(fault.partition(chr(10))[0])}\n"
+                    f"Expected: at most {100 * MAX_SKIPPED:.0f} % with data.on_error=skip. "
+                    "Fix: `hrseg data check` lists all errors."
                 )

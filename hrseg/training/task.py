@@ -44,43 +44,44 @@ from hrseg.visualize import default_palette
 
 
 class SegmentationTask(EvaluationSteps):
-    """Train and score a Segmenter. Wiring only: every step is owned by another module.
+    """Training and evaluation of a Segmenter as a LightningModule.
 
     Batches are `{"image": uint8 RGB (B, 3, H, W), "mask": integer ids (B, H, W), 255 = ignored}`;
-    "name", a list of strings, is optional. `hrseg.data.from_datasets` makes such batches of other
-    datasets. Images are normalised here. Evaluation batches may have masks of another size, at
-    which they are scored. Other batches raise DataError.
+    "name", a list of strings, is optional. `hrseg.data.from_datasets` makes such batches from other
+    datasets. The task normalises the images. Masks of evaluation batches may have another size
+    than the images; they are scored at their own size. Invalid batches raise DataError.
 
     Logs `train/loss`, `train/lr`, `val/miou`, `val/pixel_accuracy`, and `test/...` likewise;
     `scores` contains the last evaluation in the layout of scores.json. `trainer.predict` returns
     class ids (B, H, W), uint8, of batches or images.
 
-    Losses, optimizer and schedule are names, `{"name": ..., argument: value}`, or objects.
+    Losses, optimizer and schedule can be names, `{"name": ..., argument: value}`, or objects.
 
     Args:
-        model: the network; an exported file can be scored, not trained.
-        class_names: a different name per output channel.
-        palette: an RGB colour per class; empty: easily distinguished colours.
-        flip_pairs: ids that swap in a mirrored image (left arm, right arm).
+        model: the network; an exported file can be scored, but not trained.
+        class_names: one unique name per output channel.
+        palette: an RGB colour per class; if empty, easily distinguished colours.
+        flip_pairs: pairs of ids that a mirrored image swaps, for example left arm and right arm.
         losses: entries of `hrseg.losses.LOSSES`, with optional `on` (an output) and `weight`; or
             modules or functions (logits (B, K, H, W), mask (B, H, W) int64) -> scalar.
         optimizer: an entry of `hrseg.optimizers`, a function of the trained parameters such as
             `torch.optim.Adam`, or an optimizer.
         schedule: an entry of `hrseg.schedules`, or a function (optimizer) or (optimizer, steps)
-            that returns a scheduler, stepped per optimiser step.
+            that returns a scheduler, which is stepped once per optimizer step.
         protocol: the evaluation protocol.
-        scale_report: score every subset of the protocol's scales as well, at most 8 scales.
-        window_batch: maximum of windows and mirror images that go through the model together.
-        freeze_backbone: train only the head; the batch norm statistics stay as they are.
-        activation_checkpointing: the same training in less memory, with more time.
-        compile: compile the network, for training and for evaluation without training.
+        scale_report: score also every subset of the protocol's scales, at most 8.
+        window_batch: maximum number of windows and mirror images per forward pass.
+        freeze_backbone: train only the head, with fixed batch norm statistics of the backbone.
+        activation_checkpointing: compute activations twice; training is equal, needs less memory
+            and more time.
+        compile: compile the network for training, and for evaluation outside training.
         on_bad_loss: "stop", or "skip" the step, if the loss of a training step is NaN or infinite.
-        mean: of the normalisation, per channel, of images in 0..1.
-        std: of the normalisation, likewise.
+        mean: of the normalisation, per channel, for images in 0..1.
+        std: of the normalisation, per channel, for images in 0..1.
     """
 
     compiled: Outputs | None = None
-    warned = False  # of parts that create_model does not build
+    warned = False  # about parts that create_model does not build
 
     def __init__(
         self,
@@ -106,19 +107,19 @@ class SegmentationTask(EvaluationSteps):
         num_classes = int(model.architecture["num_classes"])
         if len(class_names) != num_classes:
             raise ConfigError(
-                f"the model has {num_classes} classes, "
-                f"class_names has {len(class_names)}: {', '.join(class_names)}"
+                f"The model has {num_classes} classes, but class_names has {len(class_names)}: "
+                f"{', '.join(class_names)}.\nExpected: one name per output channel."
             )
         self.model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.normalize = Normalize(mean, std)
-        # Plain numbers and strings: a checkpoint with others would be refused when it is loaded.
+        # Plain numbers and strings, because loading refuses checkpoints with other types.
         self.class_names = [str(name) for name in class_names]
         check_different(self.class_names)
         colors = palette if len(palette) else default_palette(num_classes)
         self.palette = [[int(value) for value in color] for color in colors]
         self.flip_pairs = [(int(a), int(b)) for a, b in flip_pairs]
-        several = isinstance(losses, Sequence) and not isinstance(losses, str)
-        self.loss_specs = list(cast(Sequence[Loss], losses if several else [losses]))
+        is_list = isinstance(losses, Sequence) and not isinstance(losses, str)
+        self.loss_specs = list(cast(Sequence[Loss], losses if is_list else [losses]))
         self.loss_terms = nn.ModuleList(LossTerm(spec, model) for spec in self.loss_specs)
         check_part(OPTIMIZERS, optimizer, "optimizer")
         check_part(SCHEDULES, schedule, "schedule")
@@ -144,9 +145,9 @@ class SegmentationTask(EvaluationSteps):
         return logits
 
     def setup(self, stage: str) -> None:
-        # Lightning warns of a hook of the module next to any DataModule; here it is intended.
-        hook = "You have overridden `on_before_batch_transfer` in `LightningModule` but"
-        warnings.filterwarnings("ignore", hook)
+        # Lightning warns about this hook if there is a DataModule; here it is intended.
+        message = "You have overridden `on_before_batch_transfer` in `LightningModule` but"
+        warnings.filterwarnings("ignore", message)
 
     def on_fit_start(self) -> None:
         data = getattr(self.trainer, "datamodule", None)
@@ -184,8 +185,8 @@ class SegmentationTask(EvaluationSteps):
         optimizer = make_optimizer(self.optimizer_spec, self.model)
         steps = self.trainer.estimated_stepping_batches
         schedule = make_schedule(self.schedule_spec, optimizer, steps)
-        per_step: Any = {"scheduler": schedule, "interval": "step"}
-        return {"optimizer": optimizer, "lr_scheduler": per_step}
+        step_schedule: Any = {"scheduler": schedule, "interval": "step"}
+        return {"optimizer": optimizer, "lr_scheduler": step_schedule}
 
     def train(self, mode: bool = True) -> "SegmentationTask":
         super().train(mode)
@@ -194,7 +195,7 @@ class SegmentationTask(EvaluationSteps):
         return self
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add the metadata that prediction with this file needs, as plain data."""
+        """Add the metadata for prediction to the checkpoint, as plain data."""
         architecture = self.model.architecture
         parts = {
             "data": self.data_names,
@@ -221,7 +222,7 @@ class SegmentationTask(EvaluationSteps):
         )
 
     def _replaced_parts(self) -> str | None:
-        """Return the parts that create_model does not build, and warn of them once."""
+        """Return the parts that create_model does not build, and warn about them once."""
         changed = self.model.changed_parts() if isinstance(self.model, Segmenter) else []
         if changed and not self.warned:
             self.warned = True
@@ -246,16 +247,16 @@ class SegmentationTask(EvaluationSteps):
         """Return the task of a checkpoint: network, weights, names, colours and protocol.
 
         Args:
-            checkpoint_path: a checkpoint of hrseg, or a run folder: its best one.
+            checkpoint_path: a checkpoint of hrseg, or a run folder, whose best checkpoint is used.
             map_location: device of the task.
-            hparams_file: of Lightning, not used.
-            strict: of Lightning, not used; every tensor has to fit.
-            weights_only: of Lightning, not used; only plain data is ever read.
-            kwargs: other arguments of the task, such as losses and optimizer, which no checkpoint
-                contains; `model` is a network that create_model does not build.
+            hparams_file: argument of Lightning; not used.
+            strict: argument of Lightning; not used, because all tensors must match.
+            weights_only: argument of Lightning; not used, because only plain data is read.
+            kwargs: other arguments of the task, such as losses and optimizer, which checkpoints do
+                not contain; `model` is a network that create_model does not build.
 
         Raises:
-            ConfigError: a missing file, a file that hrseg did not write, or other weights.
+            ConfigError: a missing file, a file of other software, or weights of another network.
         """
         model, metadata = load_model(checkpoint_path, kwargs.pop("model", None))
         names = ("class_names", "palette", "flip_pairs", "mean", "std")
@@ -265,7 +266,7 @@ class SegmentationTask(EvaluationSteps):
 
 
 def _check_model(model: Any, num_classes: int) -> None:
-    """Refuse other networks than Segmenters; describe one that create_model did not make."""
+    """Raise ConfigError for other networks than Segmenters; set a missing `architecture`."""
     if missing := [name for name in ("outputs", "upsample") if not hasattr(model, name)]:
         raise ConfigError(
             f"The model {type(model).__name__} has no {' and no '.join(missing)}.\n"

@@ -1,4 +1,4 @@
-"""The Trainer of a command, and the default precision of a device."""
+"""Construction of the Trainer, and automatic precision of a device."""
 
 import time
 from collections.abc import Iterator
@@ -20,9 +20,9 @@ from hrseg.errors import ConfigError
 from hrseg.training.checkpointing import DurableCheckpointIO
 from hrseg.training.distributed import (
     Placement,
-    another_ended,
     ddp_strategy,
     end_others,
+    peer_failure,
     trainer_refusals,
 )
 from hrseg.training.loggers import build_loggers
@@ -30,9 +30,9 @@ from hrseg.training.preemption import KeptHandler
 from hrseg.utils.memory import OutOfMemory, is_out_of_memory, of_evaluation, of_training
 from hrseg.utils.signals import Stopped
 
-# Convolutions take most of a step, not all of it: they must be faster by this factor.
-WORTHWHILE = 1.3
-# They log their table by default, and hrseg keeps Lightning's log quiet.
+# Minimum speedup of convolutions for bf16, because other operations do not become faster.
+MIN_SPEEDUP = 1.3
+# By default profilers write to Lightning's log, which hrseg hides.
 _PROFILERS = {"simple": SimpleProfiler, "advanced": AdvancedProfiler}
 
 
@@ -50,7 +50,15 @@ def build_trainer(
     callbacks: list[Callback],
     train: bool = True,
 ) -> pl.Trainer:
-    """Return the Trainer of a run folder, with the config's arguments; `train` enables the logs."""
+    """Return the Trainer of a run folder.
+
+    Args:
+        config: the config, whose section `trainer` contains the arguments.
+        placement: devices and processes.
+        folder: the run folder.
+        callbacks: callbacks of the command.
+        train: enable the loggers.
+    """
     arguments = {"enable_model_summary": False, **config.trainer}
     arguments["accumulate_grad_batches"] = accumulated_batches(config)
     epochs, every = arguments.get("max_epochs"), arguments.get("check_val_every_n_epoch")
@@ -58,9 +66,9 @@ def build_trainer(
         arguments["check_val_every_n_epoch"] = epochs
     interval = arguments.get("val_check_interval")
     if isinstance(interval, int) and interval > 1:
-        arguments["check_val_every_n_epoch"] = None  # every so many steps, across epochs
+        arguments["check_val_every_n_epoch"] = None  # count batches across epochs
     if placement.kind == "cpu":
-        arguments.pop("sync_batchnorm", None)  # it exists for GPUs only
+        arguments.pop("sync_batchnorm", None)  # supported only on GPUs
     arguments["strategy"] = ddp_strategy(placement, arguments)
     plugins: list[Any] = [DurableCheckpointIO()]
     if isinstance(placement.environment, SLURMEnvironment):
@@ -79,44 +87,44 @@ def build_trainer(
 
 
 def accumulated_batches(config: Config) -> int:
-    """Return the number of batches per optimizer step; a fast_dev_run takes single batches."""
+    """Return the number of batches per optimizer step, 1 for `fast_dev_run`."""
     trainer = config.trainer
     return 1 if trainer.get("fast_dev_run") else int(trainer.get("accumulate_grad_batches", 1))
 
 
 def settle_precision(config: Config, placement: Placement, resume: Path | None = None) -> str:
-    """Write the precision, of a resumed run the earlier one, into a config; return the reason."""
+    """Set an automatic precision in a config, or that of the resumed run; return the reason."""
     if config.trainer.get("precision") is not None:
         return ""
     started = load_config(resume / "config.yaml").trainer.get("precision") if resume else None
     choice = choose_precision(placement.kind, placement.processes)
     config.trainer["precision"] = started or choice.precision
-    return "as the run was started" if started else choice.reason
+    return "as in the resumed run" if started else choice.reason
 
 
 def choose_precision(kind: str, processes: int = 1) -> Choice:
-    """Return the fastest precision of a device ("cuda", "cpu", "mps"), whatever its load."""
+    """Return the fastest precision of a device type: "cuda", "cpu" or "mps"."""
     if kind == "cuda":
-        # The oldest visible GPU decides, so that all processes of a machine agree.
+        # Use the oldest visible GPU, so that all processes of a machine agree.
         devices = range(torch.cuda.device_count())
         if min(torch.cuda.get_device_capability(device) for device in devices) >= (8, 0):
             return Choice("bf16-mixed", "this GPU has bf16")
         return Choice("16-mixed", "this GPU has no bf16")
     if kind != "cpu":
-        return Choice("32", f"mixed precision is not proven on {kind}")
+        return Choice("32", f"mixed precision is untested on {kind}")
     if processes > 1:
-        return Choice("32", "several processes on CPUs")  # their probes could differ
+        return Choice("32", "several processes on CPUs")  # their measurements could differ
     ratio = bf16_speedup()
     reason = f"convolves {ratio:.1f}x as fast in bf16 as in float32"
-    return Choice("bf16-mixed" if ratio >= WORTHWHILE else "32", reason)
+    return Choice("bf16-mixed" if ratio >= MIN_SPEEDUP else "32", reason)
 
 
 @torch.inference_mode()
 def bf16_speedup(rounds: int = 7) -> float:
     """Return the speed of bf16 convolutions on one thread of this CPU, relative to float32.
 
-    CPU flags do not decide: of two processors with avx512_bf16 one is faster, the other slower. The
-    fastest of several alternating rounds (50 ms in all) does not depend on other work.
+    CPU flags are not sufficient: bf16 is faster on some processors with avx512_bf16, and slower on
+    others. The fastest of several alternating rounds (50 ms in total) is robust to other load.
     """
     image = torch.randn(1, 64, 64, 64).to(memory_format=torch.channels_last)
     kernel = torch.randn(64, 64, 3, 3).to(memory_format=torch.channels_last)
@@ -139,7 +147,7 @@ def _seconds(image: torch.Tensor, kernel: torch.Tensor) -> float:
 
 @contextmanager
 def user_errors(config: Config, trainer: pl.Trainer) -> Iterator[None]:
-    """Turn signals, refused arguments, and a lack of memory into errors for the user."""
+    """Convert signals, refused arguments and out of memory to errors for the user."""
     try:
         yield
     except Stopped:
@@ -150,8 +158,8 @@ def user_errors(config: Config, trainer: pl.Trainer) -> Iterator[None]:
     except (MemoryError, RuntimeError) as error:
         if is_out_of_memory(error):
             raise _out_of_memory(config, trainer) from error
-        if ended := another_ended(trainer, error):
-            raise ended from error
+        if failure := peer_failure(trainer, error):
+            raise failure from error
         raise
     except SystemExit:
         if trainer.interrupted:

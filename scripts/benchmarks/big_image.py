@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
-"""Time and memory of predicting huge images in tiles, and the agreement at their seams.
+"""Time and memory of tiled prediction of large images, and agreement at the seams.
 
-    big_image.py --sizes 5000 10000 20000       a generated TIFF of each size, squared
-    big_image.py --agreement RUN --images DIR   tiles against the whole image, 2048x1024
+    big_image.py --sizes 5000 10000 20000       a generated square TIFF of each size
+    big_image.py --agreement RUN --images DIR   tiles compared with the whole image, 2048x1024
 
-Each size runs in a process of its own, so that the peak of its memory is its own.
+Each size runs in a new process, so that its peak of memory is independent.
 """
 
 import argparse
@@ -20,11 +20,11 @@ from numpy.typing import NDArray
 
 from hrseg.benchmark.measure import PeakMemory, in_process, timed
 
-SEAM = 16  # pixels to either side
+SEAM = 16  # pixels on each side of a seam
 
 
 def main() -> None:
-    """Run the measurement and print it."""
+    """Run the measurement, and print and write the figures."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--sizes", nargs="+", metavar="SIDE or HxW", default=[])
     parser.add_argument("--agreement", type=Path, metavar="RUN")
@@ -32,7 +32,7 @@ def main() -> None:
     parser.add_argument("--tile", type=int)
     parser.add_argument("--overlap", type=int)
     parser.add_argument("--classes", type=int, default=12)
-    parser.add_argument("--folder", type=Path, help="where the TIFFs are made; default: a new one")
+    parser.add_argument("--folder", type=Path, help="folder for the TIFFs; default: a new one")
     parser.add_argument("--json", type=Path, help="file for the figures")
     arguments = parser.parse_args()
     if arguments.agreement:
@@ -45,11 +45,11 @@ def main() -> None:
 
 
 def cost(arguments: argparse.Namespace) -> list[dict[str, float]]:
-    """Predict a generated image of each size in a process of its own."""
+    """Predict a generated image of each size, each in a new process."""
     rows = []
     with tempfile.TemporaryDirectory(dir=arguments.folder) as folder:
-        for word in arguments.sizes:
-            height, _, width = word.partition("x")
+        for text in arguments.sizes:
+            height, _, width = text.partition("x")
             size = int(height), int(width or height)
             source, target = Path(folder, "image.tif"), Path(folder, "mask.tif")
             write_image(source, size)
@@ -68,7 +68,7 @@ def cost(arguments: argparse.Namespace) -> list[dict[str, float]]:
 
 
 def write_image(path: Path, size: tuple[int, int]) -> None:
-    """Write smooth noise as a tiled TIFF, band by band."""
+    """Write smooth noise as a tiled TIFF, in bands of rows."""
     import rasterio
     from rasterio.errors import NotGeoreferencedWarning
     from rasterio.windows import Window
@@ -92,7 +92,7 @@ def write_image(path: Path, size: tuple[int, int]) -> None:
 def predict(
     source: Path, target: Path, classes: int, tile: int, overlap: int
 ) -> dict[str, float | None]:
-    """Predict one image with a small HRNet; return seconds, peak memory, and the mask's size."""
+    """Predict one image with a small HRNet, and return seconds, peak memory and the mask's size."""
     import torch
 
     import hrseg
@@ -103,7 +103,7 @@ def predict(
 
     memory = PeakMemory(torch.device("cpu"))
     torch.manual_seed(0)
-    facts = {
+    metadata = {
         "class_names": [str(index) for index in range(classes)],
         "palette": [list(color) for color in default_palette(classes)],
         "flip_pairs": [],
@@ -113,7 +113,7 @@ def predict(
     }
     model = hrseg.create_model("hrnet_w18_small_v1", num_classes=classes)
     torch.nn.init.normal_(model.head.last_layer[-1].weight)
-    predictor = Predictor(model, facts)
+    predictor = Predictor(model, metadata)
     seconds: list[float] = []
     with timed(seconds):
         predict_big(predictor, source, target, tile, overlap)
@@ -122,7 +122,7 @@ def predict(
 
 
 def agreement(run: Path, photos: Path, tile: int, overlap: int) -> list[dict[str, float]]:
-    """Compare tiles with the whole image on mosaics and enlargements of photos."""
+    """Compare tiled with whole prediction on mosaics and enlargements of photos."""
     import hrseg
     from hrseg.inference.tiling import predict_bands
 
@@ -149,14 +149,14 @@ def agreement(run: Path, photos: Path, tile: int, overlap: int) -> list[dict[str
 def pictures(paths: Sequence[Path]) -> list[tuple[str, NDArray[np.uint8]]]:
     """Return two mosaics and three enlargements, 2048x1024 RGB."""
     photos = [cv2.imread(str(path))[..., ::-1] for path in paths]
-    made = []
+    images = []
     for first in (0, len(photos) // 2):
         rows = [np.hstack(photos[first + i : first + i + 5]) for i in (0, 5, 10)]
-        made.append((f"mosaic from {paths[first].name}", np.vstack(rows)[:1024, :2048]))
+        images.append((f"mosaic from {paths[first].name}", np.vstack(rows)[:1024, :2048]))
     for index in np.linspace(0, len(photos) - 1, 3).astype(int):
         large = cv2.resize(photos[index], (2048, 1536), interpolation=cv2.INTER_CUBIC)
-        made.append((f"enlarged {paths[index].name}", large[256:1280]))
-    return [(name, np.ascontiguousarray(image)) for name, image in made]
+        images.append((f"enlarged {paths[index].name}", large[256:1280]))
+    return [(name, np.ascontiguousarray(image)) for name, image in images]
 
 
 if __name__ == "__main__":

@@ -1,8 +1,10 @@
 #!/usr/bin/env python3
 """Memory and time of a training step with and without activation checkpointing.
 
-HRNetV2-W48 at 512x1024, batch 1, float32: `checkpointing_memory.py`; another backbone and head:
-`checkpointing_memory.py hrnet_w18 ocr`. Each figure is of a fresh process.
+    checkpointing_memory.py                     HRNetV2-W48 at 512x1024, batch 1, float32
+    checkpointing_memory.py hrnet_w18 ocr       another backbone and head
+
+Each measurement runs in a new process.
 """
 
 import sys
@@ -29,13 +31,13 @@ def measure(backbone: str, head: str, recompute: bool) -> tuple[float, float]:
 
 
 def main() -> None:
-    """Measure both ways in fresh processes, and compare."""
+    """Measure with and without checkpointing in new processes, and print the comparison."""
     backbone, head = (sys.argv[1:] + ["hrnet_w48", "fcn"][len(sys.argv) - 1 :])[:2]
-    before, slow = in_process(measure, backbone, head, False)
-    after, slower = in_process(measure, backbone, head, True)
-    print(f"without    peak {before:,.0f} MiB, {slow:.1f} s per step")
-    print(f"recompute  peak {after:,.0f} MiB, {slower:.1f} s per step")
-    print(f"{before / after:.2f} times less memory, {slower / slow:.2f} times the time")
+    peak, seconds = in_process(measure, backbone, head, False)
+    reduced_peak, longer_seconds = in_process(measure, backbone, head, True)
+    print(f"without checkpointing: peak {peak:,.0f} MiB, {seconds:.1f} s per step")
+    print(f"with checkpointing: peak {reduced_peak:,.0f} MiB, {longer_seconds:.1f} s per step")
+    print(f"memory / {peak / reduced_peak:.2f}, time x {longer_seconds / seconds:.2f}")
 
 
 if __name__ == "__main__":

@@ -1,18 +1,19 @@
 #!/usr/bin/env python3
-"""hrseg against the authors' way: the same work, in turns; ratios with spread.
+"""Comparison of hrseg with the authors' implementation: ratios of time and memory, with spread.
 
     compare.py                                  all rows, as a table
-    compare.py --json F --pairs 7               and {key: {"ratio", "spread", "ours", ...}}
+    compare.py --json F --pairs 7               also a file {key: {"ratio", "spread", "ours", ...}}
     compare.py --only after_network sample_png
     compare.py --only evaluation_bf16 --run RUN --pairs 101     trained weights and images
 
-Each way has a process of its own, since how memory is kept is a process's affair; one works while
-the other waits. A ratio is the median, over alternating pairs, of the authors' seconds by ours;
-"ours" and "authors_way" are medians in seconds. "memory" is the peak on top of what a process
-holds before the work: {"ratio", "ours_mib", "authors_way_mib"}. What is compiled is compiled before
-the clock starts; "first_seconds" says how long the first time took. Where both ways give ids,
-"agreement" is the share of pixels on which they are the same; with a run "miou" is that of each
-way, [ours, the authors'].
+Each implementation runs in its own process, because the allocator's state belongs to a process.
+One works while the other waits. Keys of a row:
+    ratio, spread: the authors' seconds divided by hrseg's, median and range over alternating pairs.
+    ours, authors_way: median seconds.
+    first_seconds: hrseg's seconds of the first, unmeasured call, which includes compilation.
+    memory: increase of peak memory during the work, {"ratio", "ours_mib", "authors_way_mib"}.
+    agreement: share of pixels with the same class, for work that returns ids.
+    miou: mIoU of each implementation, [hrseg's, the authors'], with --run.
 """
 
 import argparse
@@ -66,11 +67,11 @@ Work = Callable[[], Any]
 Pair = tuple[Work, Work]  # ours, the authors' way
 
 CROP, FULL = (512, 1024), (1024, 2048)
-SAMPLES = 4  # in each measurement, since a crop's cost depends on its scale
+SAMPLES = 4  # samples per measurement, because the cost of a crop depends on its scale
 
 
 def main() -> None:
-    """Measure the rows that are asked for; print a table, write JSON."""
+    """Measure the selected rows, print a table and write JSON."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--json", type=Path, help="file for the figures")
     parser.add_argument("--only", nargs="+", choices=ROWS, metavar="ROW", help=", ".join(ROWS))
@@ -82,23 +83,23 @@ def main() -> None:
         run = arguments.run if key.startswith("evaluation") else None
         report[key] = measure(key, arguments.pairs, run)
         print(f"{key}: {json.dumps(report[key])}", flush=True)
-        if arguments.json:  # after each row: a run that is stopped keeps what it measured
+        if arguments.json:  # after each row, so that an interrupted run keeps its figures
             arguments.json.write_text(json.dumps(report, indent=1))
     show(report)
 
 
 def measure(key: str, pairs: int, run: Path | None = None) -> dict[str, Any]:
-    """Let both ways work in turns, once to warm up."""
-    ways = [Way(key, way, run) for way in (0, 1)]
-    first = [way.work()[0] for way in ways]
+    """Measure both implementations in turn, after one call each as warm-up."""
+    workers = [Worker(key, index, run) for index in (0, 1)]
+    first = [worker.work()[0] for worker in workers]
     seconds: tuple[list[float], list[float]] = ([], [])
     results: tuple[list[Any], list[Any]] = ([], [])
     for _ in range(pairs):
         for number in (1, 0):
-            took, result = ways[number].work()
-            seconds[number].append(took)
+            duration, result = workers[number].work()
+            seconds[number].append(duration)
             results[number].append(result)
-    ours_mib, theirs_mib = (way.peak() for way in ways)
+    ours_mib, theirs_mib = (worker.peak() for worker in workers)
     return {
         **ratio(seconds[1], seconds[0]),
         "ours": statistics.median(seconds[0]),
@@ -113,36 +114,36 @@ def measure(key: str, pairs: int, run: Path | None = None) -> dict[str, Any]:
     }  # fmt: skip
 
 
-class Way:
-    """A process that does the work of a row in one way (0 ours, 1 the authors') when it is told."""
+class Worker:
+    """A process that runs the work of a row on request, by hrseg (0) or the authors' code (1)."""
 
-    def __init__(self, key: str, way: int, run: Path | None) -> None:
-        """Start it."""
+    def __init__(self, key: str, index: int, run: Path | None) -> None:
+        """Start the process."""
         context = get_context("spawn")
-        self.pipe, there = context.Pipe()
-        arguments = (there, key, way, run)
+        self.pipe, remote = context.Pipe()
+        arguments = (remote, key, index, run)
         self.process = context.Process(target=serve, args=arguments, daemon=True)
         self.process.start()
 
     def work(self) -> tuple[float, Any]:
-        """Return the seconds that the work took, and the ids that came of it, if any."""
+        """Return the seconds of the work, and the ids that it returns, if any."""
         self.pipe.send("work")
         seconds, result = self.pipe.recv()
         return seconds, result
 
     def peak(self) -> float:
-        """Return the MiB that the work took, and end the process."""
+        """Return the increase of peak memory in MiB, and end the process."""
         self.pipe.send("end")
         peak: float = self.pipe.recv()
         self.process.join()
         return peak
 
 
-def serve(pipe: Connection, key: str, way: int, run: Path | None) -> None:
-    """Do the work as often as the other end asks for it."""
-    if way == 0:
-        keep_memory()  # as hrseg's commands do
-    work = (trained(run, key) if run else ROWS[key]())[way]
+def serve(pipe: Connection, key: str, index: int, run: Path | None) -> None:
+    """Run the work for each request of the main process."""
+    if index == 0:
+        keep_memory()  # like hrseg's commands
+    work = (trained(run, key) if run else ROWS[key]())[index]
     memory = PeakMemory(torch.device("cpu"))
     while pipe.recv() == "work":
         seconds: list[float] = []
@@ -160,7 +161,7 @@ def agreement(ours: Sequence[Any], theirs: Sequence[Any]) -> dict[str, float]:
 
 
 def miou_of(run: Path, *results: Sequence[Any]) -> dict[str, list[float]]:
-    """Return the mIoU of each way on the images of a run; the first one warmed up."""
+    """Return the mIoU of each implementation on a run's images, from the second image on."""
     data = build_data(load_config(run / "config.yaml"))
     dataset = data.dataset(data.val_split)
     scores = []
@@ -173,7 +174,7 @@ def miou_of(run: Path, *results: Sequence[Any]) -> dict[str, list[float]]:
 
 
 def training(precision: str, compile: bool = False) -> Pair:
-    """One step on two crops of 256x512: forward, loss at full size, backward, SGD."""
+    """Training step on two crops of 256x512: forward, loss at full size, backward, SGD."""
     ours = hrseg.create_model("hrnet_w18").train()
     theirs = copy.deepcopy(ours)
     ours = ours.to(memory_format=torch.channels_last)
@@ -197,8 +198,8 @@ def training(precision: str, compile: bool = False) -> Pair:
 
 
 def inference(precision: str, compile: bool = False) -> Pair:
-    """Logits at head resolution of one image of 512x1024."""
-    model = drawn_weights(hrseg.create_model("hrnet_w18").eval())
+    """Inference: logits at head resolution for one image of 512x1024."""
+    model = with_random_weights(hrseg.create_model("hrnet_w18").eval())
     network = inference_network(model, precision, compile)
     image = torch.randn(1, 3, *CROP)
     last = image.to(memory_format=torch.channels_last)
@@ -207,21 +208,21 @@ def inference(precision: str, compile: bool = False) -> Pair:
 
 
 def sampling(cached: bool) -> Pair:
-    """A training crop of 512x1024 from a PNG of 2048x1024, or from the cache of it."""
+    """Training samples: crops of 512x1024 from PNG files of 2048x1024, or from their cache."""
     root = Path(tempfile.mkdtemp(prefix="hrseg-compare-"))
     atexit.register(shutil.rmtree, root, ignore_errors=True)
-    files = [drawn_pair(root, index) for index in range(4)]
+    files = [write_pair(root, index) for index in range(4)]
     reader = MaskReader(id_table(19, ignore_ids=[255]), "")
     dataset = SegmentationDataset(files, reader, TrainTransform(CROP, (0.5, 2.1, 0.1), 2048))
     if cached:
         write_cache(root / "cache", root, files, reader)
         dataset.cache = Cache(root / "cache", root, reader)
-    cv2.setNumThreads(0)  # as in a worker
-    turn = itertools.count()
+    cv2.setNumThreads(0)  # as in a data worker
+    numbers = itertools.count()
 
     def ours() -> None:
         for _ in range(SAMPLES):
-            number = next(turn)
+            number = next(numbers)
             dataset[Key(number % len(files), epoch=number)]
 
     def theirs() -> None:
@@ -232,9 +233,9 @@ def sampling(cached: bool) -> Pair:
 
 
 def after_network() -> Pair:
-    """From logits of a 2048x1024 image to counts: interpolation, argmax, confusion matrix."""
+    """Evaluation after the network: interpolation, argmax and counts of a 2048x1024 image."""
     logits = 4 * torch.randn(1, 19, FULL[0] // 4, FULL[1] // 4)
-    last = logits.to(memory_format=torch.channels_last)  # as the network leaves them
+    last = logits.to(memory_format=torch.channels_last)  # as the network returns them
     image = torch.zeros(1, 3, *FULL)
     truth = torch.randint(0, 19, FULL, dtype=torch.uint8)
     ids = truth.numpy().astype(np.int64)
@@ -249,8 +250,8 @@ def after_network() -> Pair:
 
 
 def evaluation(precision: str) -> Pair:
-    """Six scales and flips of a drawn 2048x1024 scene, W18-small-v1."""
-    model = drawn_weights(hrseg.create_model("hrnet_w18_small_v1").eval())
+    """Evaluation of a synthetic 2048x1024 scene with six scales and flips, by W18-small-v1."""
+    model = with_random_weights(hrseg.create_model("hrnet_w18_small_v1").eval())
     protocol = PROTOCOLS["official_cityscapes"]
     evaluate = Evaluator(inference_network(model, precision), Normalize(), protocol)
     scene = torch.from_numpy(generate_scene(0, 0, FULL)[0]).permute(2, 0, 1)[None]
@@ -261,7 +262,7 @@ def evaluation(precision: str) -> Pair:
 
 
 def trained(run: Path, key: str) -> Pair:
-    """Six scales and flips of one validation image of a run after the other, by its weights."""
+    """Evaluation of a run's validation images with its weights, six scales and flips."""
     precision = key.removeprefix("evaluation_").removeprefix("fp")
     predictor = hrseg.load(run)
     data = build_data(load_config(run / "config.yaml"))
@@ -278,8 +279,8 @@ def trained(run: Path, key: str) -> Pair:
     )
 
 
-def drawn_pair(root: Path, index: int) -> tuple[Path, Path]:
-    """Write a drawn scene of 2048x1024 with the noise of a camera: a PNG of 4 MB, and its mask."""
+def write_pair(root: Path, index: int) -> tuple[Path, Path]:
+    """Write a synthetic 2048x1024 scene with camera noise as a PNG of 4 MB, and its mask."""
     image, mask = root / f"{index}.png", root / f"{index}_mask.png"
     pixels, ids = generate_scene(0, index, FULL)
     noise = np.random.default_rng(index).normal(0, 4, pixels.shape)
@@ -288,8 +289,8 @@ def drawn_pair(root: Path, index: int) -> tuple[Path, Path]:
     return image, mask
 
 
-def drawn_weights(model: Segmenter) -> Segmenter:
-    """Fill a model with weights that keep activations in range, and classes apart."""
+def with_random_weights(model: Segmenter) -> Segmenter:
+    """Fill a model with random weights that keep activations bounded and predict all classes."""
     random = torch.Generator().manual_seed(0)
     for module in model.modules():
         if isinstance(module, nn.Conv2d):
@@ -303,7 +304,7 @@ def drawn_weights(model: Segmenter) -> Segmenter:
 
 
 def show(report: dict[str, dict[str, Any]]) -> None:
-    """Print a row for each figure."""
+    """Print the table of results."""
     table = Table("work", "ratio", "spread", "ours", "authors' way", "memory")
     for key, row in report.items():
         low, high = row["spread"]
@@ -325,13 +326,12 @@ ROWS: dict[str, Callable[[], Pair]] = {
     "sample_cache": partial(sampling, cached=True),
     "after_network": after_network,
     "evaluation_bf16": partial(evaluation, "bf16"),
-    # What is no row of the issue's table: the precision that hrseg chooses on a processor whose
-    # bf16 is slower, and the network compiled.
+    # Additional rows: float32, which hrseg chooses on processors with slow bf16, and compilation.
     "evaluation_fp32": partial(evaluation, "32"),
     "inference_fp32_compiled": partial(inference, "32", compile=True),
     "train_step_fp32_compiled": partial(training, "32", compile=True),
 }
-COMPILED = ("train_step_fp32_compiled",)  # minutes to compile: only where it is asked for
+COMPILED = ("train_step_fp32_compiled",)  # compiles for minutes, so measured only with --only
 
 if __name__ == "__main__":
     main()

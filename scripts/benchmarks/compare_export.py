@@ -1,9 +1,11 @@
 #!/usr/bin/env python3
-"""Speed and agreement of exported files against the network run the authors' way.
+"""Speed and agreement of exported files, compared with the network in eager mode.
 
-`compare_export.py [hrnet_w18] [512x1024]`: one image, alternating runs in one process. The authors'
-way: NCHW, eager, float32, batch norms apart. int8 is fitted to drawn scenes and its
-agreement says little of a trained network: `hrseg export --int8` measures its mIoU.
+    compare_export.py [hrnet_w18] [512x1024]        one image, alternating runs in one process
+
+The reference is the authors' setup: NCHW, eager, float32, unfolded batch norms. int8 is calibrated
+on synthetic scenes, so its agreement is not that of a trained network; `hrseg export --int8`
+measures mIoU.
 """
 
 import sys
@@ -17,7 +19,7 @@ import torch
 import torch.nn.functional as F
 
 import hrseg
-from hrseg.benchmark.measure import by_turns, ratio
+from hrseg.benchmark.measure import interleaved, ratio
 from hrseg.config.protocols import Protocol
 from hrseg.data.synthetic.scene import generate_scene
 from hrseg.export.writers import Form, write
@@ -35,14 +37,14 @@ FILES = {
 
 
 def main() -> None:
-    """Write the files, run them by turns, print medians of the ratios."""
+    """Export the model, run all files in turn, and print medians of the ratios."""
     backbone = sys.argv[1] if len(sys.argv) > 1 else "hrnet_w18"
     size = sys.argv[2] if len(sys.argv) > 2 else "512x1024"
     height, width = (int(side) for side in size.split("x"))
     torch.manual_seed(0)
     model = hrseg.create_model(backbone, num_classes=19).eval()
     torch.nn.init.normal_(model.head.last_layer[-1].weight, std=1.0)
-    settle(model, scenes(height, width, 4))
+    calibrate_norms(model, scenes(height, width, 4))
     image = scenes(height, width, 1, first=100)
     runs: dict[str, Callable[[], torch.Tensor]] = {}
     normalized = Normalize()(image).contiguous()
@@ -56,9 +58,9 @@ def main() -> None:
 
 @torch.inference_mode()
 def compare(runs: dict[str, Callable[[], torch.Tensor]]) -> None:
-    """Run everything by turns, and print seconds, ratios and agreement."""
+    """Run all functions in turn, and print seconds, ratios and agreement."""
     first, *_ = results = [run() for run in runs.values()]
-    seconds, _ = by_turns(runs, ROUNDS)
+    seconds, _ = interleaved(runs, ROUNDS)
     reference = next(iter(seconds.values()))
     for (name, times), result in zip(seconds.items(), results, strict=True):
         faster = ratio(reference, times)
@@ -80,8 +82,8 @@ def exported(
     height: int,
     width: int,
 ) -> hrseg.inference.exported_model.Engine:
-    """Write the model as a file, and open it."""
-    facts = {
+    """Export the model to a file, and open it."""
+    metadata = {
         "architecture": model.architecture,
         "mean": list(IMAGENET_MEAN),
         "std": list(IMAGENET_STD),
@@ -90,21 +92,21 @@ def exported(
     }
     path = folder / f"{form.format}{form.int8}{'.onnx' if form.format == 'onnx' else '.xml'}"
     if not path.is_file():
-        drawn = scenes(height, width, 8) if form.int8 else []
-        write(model, path, form, facts, [np.moveaxis(x.numpy(), 0, 2) for x in drawn])
+        images = scenes(height, width, 8) if form.int8 else []
+        write(model, path, form, metadata, [np.moveaxis(x.numpy(), 0, 2) for x in images])
     return open_engine(path, precision=precision)
 
 
 def scenes(height: int, width: int, count: int, first: int = 0) -> torch.Tensor:
-    """Return drawn street scenes, uint8 (count, 3, H, W)."""
-    drawn = [generate_scene(first, i, (192, 384))[0] for i in range(count)]
-    small = torch.from_numpy(np.stack(drawn)).permute(0, 3, 1, 2).float()
+    """Return synthetic street scenes, uint8 (count, 3, H, W)."""
+    images = [generate_scene(first, i, (192, 384))[0] for i in range(count)]
+    small = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).float()
     return F.interpolate(small, (height, width), mode="bilinear").round().to(torch.uint8)
 
 
 @torch.inference_mode()
-def settle(model: torch.nn.Module, images: torch.Tensor) -> None:
-    """Give the batch norms the statistics of images: at random ones activations vanish or grow."""
+def calibrate_norms(model: torch.nn.Module, images: torch.Tensor) -> None:
+    """Set the batch norms' statistics from images, to keep activations bounded."""
     norms = [m for m in model.modules() if isinstance(m, torch.nn.BatchNorm2d)]
     for norm in norms:
         norm.momentum = None

@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
-"""Growth of cost: evaluation and training by pixels, evaluation and memory by images.
+"""Growth of time and memory with the number of pixels and images.
 
     scripts/benchmarks/growth.py --out growth.png --json growth.json
 
-Draws its own street scenes. Every point is of a fresh process, the points take turns, and each is
-the median of its rounds. Time should be a straight line, memory a level one.
+The images are synthetic street scenes. Each measurement runs in a new process, and each point is
+the median of several rounds over all points. Time should grow linearly, memory should be constant.
 """
 
 import argparse
@@ -20,7 +20,7 @@ import matplotlib
 import numpy as np
 
 from hrseg.benchmark.evaluation import evaluation
-from hrseg.benchmark.measure import by_turns, in_process, machine
+from hrseg.benchmark.measure import in_process, interleaved, machine
 from hrseg.benchmark.model import train_step
 from hrseg.config.loader import load_config
 from hrseg.config.schema import Config
@@ -37,7 +37,7 @@ IMAGES = (1, 5, 10, 20, 30, 40)
 
 
 def main() -> None:
-    """Measure the four curves, print their fits, draw them."""
+    """Measure the four curves, print their linear fits, and plot them."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--backbone", default="hrnet_w18_small_v1")
     parser.add_argument("--precision", default="32-true", help="as trainer.precision")
@@ -60,23 +60,23 @@ def main() -> None:
 
 
 def measure(folder: Path, arguments: argparse.Namespace) -> dict[str, Points]:
-    """Return the points of each curve, by its title."""
+    """Return the points of each curve by title."""
 
     def run(work: Work, height: int, images: int, count: int) -> dict[str, Any]:
         config = scenes(folder, arguments.backbone, height, images)
         return in_process(work, config, arguments.precision, count)
 
-    ways = {f"height {height}": partial(run, evaluation, height, 5, 5) for height in HEIGHTS}
-    ways |= {f"crop {crop}": partial(run, train_step, crop, 5, 7) for crop in CROPS}
-    ways |= {f"images {n}": partial(run, evaluation, 320, max(IMAGES), n) for n in IMAGES}
-    _, found = by_turns(ways, arguments.rounds)
+    functions = {f"height {height}": partial(run, evaluation, height, 5, 5) for height in HEIGHTS}
+    functions |= {f"crop {crop}": partial(run, train_step, crop, 5, 7) for crop in CROPS}
+    functions |= {f"images {n}": partial(run, evaluation, 320, max(IMAGES), n) for n in IMAGES}
+    _, results = interleaved(functions, arguments.rounds)
 
-    def median(way: str, *parts: str, of: str = "median") -> float:
-        return statistics.median(sum(seen[part][of] for part in parts) for seen in found[way])
+    def median(name: str, *parts: str, of: str = "median") -> float:
+        return statistics.median(sum(row[part][of] for part in parts) for row in results[name])
 
     parts = ("network", "after_network")
     peaks = {
-        n: statistics.median(seen["peak_mib"] for seen in found[f"images {n}"]) for n in IMAGES
+        n: statistics.median(row["peak_mib"] for row in results[f"images {n}"]) for n in IMAGES
     }
     return {
         "evaluation: seconds by megapixels": [
@@ -93,7 +93,7 @@ def measure(folder: Path, arguments: argparse.Namespace) -> dict[str, Points]:
 
 
 def scenes(folder: Path, backbone: str, height: int, images: int) -> Config:
-    """Draw scenes, twice as wide as high, and return their config."""
+    """Generate scenes with a width of twice the height, and return their config."""
     size = f"[{height},{2 * height}]"
     config = load_config(
         "synthetic_tiny",
@@ -101,26 +101,26 @@ def scenes(folder: Path, backbone: str, height: int, images: int) -> Config:
          f"data.image_size={size}", f"data.crop_size={size}", "data.batch_size=1",
          f"model.backbone={backbone}"],
     )  # fmt: skip
-    build_data(config).prepare_data()  # here, since drawing takes memory too
+    build_data(config).prepare_data()  # in this process, because generation needs memory too
     return config
 
 
 def line(points: Points) -> dict[str, float]:
-    """Return the least-squares line through the points, and how well it fits."""
+    """Return the least-squares line through the points, and its coefficient of determination."""
     x, y = np.array(points).T
     slope, intercept = np.polyfit(x, y, 1)
-    rest = y - (slope * x + intercept)
-    whole = ((y - y.mean()) ** 2).sum()
+    residuals = y - (slope * x + intercept)
+    total = ((y - y.mean()) ** 2).sum()
     return {
         "slope": float(slope),
         "intercept": float(intercept),
-        "r2": float(1 - (rest**2).sum() / whole) if whole else 1.0,
+        "r2": float(1 - (residuals**2).sum() / total) if total else 1.0,
         "ratio": float(y.max() / y.min()),
     }
 
 
 def draw(report: dict[str, Any], out: Path) -> None:
-    """Draw each curve with its line."""
+    """Plot each curve with its line."""
     figure, axes = plt.subplots(2, 2, figsize=(10, 8))
     for axis, (name, fit) in zip(axes.flat, report.items(), strict=True):
         label(axis, name, fit["points"])
@@ -131,15 +131,15 @@ def draw(report: dict[str, Any], out: Path) -> None:
         axis.legend()
     figure.tight_layout()
     figure.savefig(out, dpi=110)
-    print(f"picture: {out}")
+    print(f"plot: {out}")
 
 
 def label(axis: Any, name: str, points: Sequence[tuple[float, float]]) -> None:
-    """Draw the points, and say what they are."""
-    what, _, units = name.partition(": ")
+    """Plot the points with a title and labelled axes."""
+    title, _, units = name.partition(": ")
     y, _, x = units.partition(" by ")
     axis.plot(*zip(*points, strict=True), "o", color="tab:blue")
-    axis.set(title=what, xlabel=x, ylabel=y)
+    axis.set(title=title, xlabel=x, ylabel=y)
 
 
 if __name__ == "__main__":

@@ -1,13 +1,13 @@
 #!/usr/bin/env python3
-"""Seconds of training until a mIoU on CamVid val: hrseg, and then the authors' way.
+"""Training time until a target mIoU on CamVid val, of hrseg and of the authors' implementation.
 
     scripts/benchmarks/time_to_miou.py --root CAMVID [--target 0.45] [--json F]
 
-Both train the config's network from the same weights with its optimiser, schedule, losses, crops
-and batch, in float32, and are scored every four epochs; the clock runs from the first epoch's start
-to the score that arrives, evaluations included. The authors' way is NCHW and eager, resizes every
-image whole and counts by NumPy (tests/oracles/authors_way.py); hrseg is what `hrseg fit` does, from
-the cache (the seconds of making it are printed apart).
+Both train the same network from the same weights in float32, with the config's optimizer, schedule,
+losses, crop and batch size, and are evaluated every four epochs. The time includes evaluations.
+hrseg runs the code of `hrseg fit` with a cache, whose seconds are reported separately. The authors'
+implementation is NCHW and eager, resizes whole images and counts with NumPy
+(tests/oracles/authors_way.py).
 """
 
 import argparse
@@ -27,7 +27,7 @@ import pytorch_lightning as pl
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from hrseg.benchmark.measure import by_turns, ratio, timed
+from hrseg.benchmark.measure import interleaved, ratio, timed
 from hrseg.config.loader import load_config
 from hrseg.config.schema import Config
 from hrseg.data.cache_writer import write_cache
@@ -40,14 +40,14 @@ from hrseg.training.task import SegmentationTask
 from hrseg.utils.constants import IGNORE_INDEX
 from tests.oracles import authors_way
 
-EVERY = 4  # epochs between two scores
-BOUND = 60 * 60  # seconds after which a way is given up
+EVERY = 4  # epochs between two evaluations
+BOUND = 60 * 60  # maximum seconds of a training
 
 
 def main() -> None:
-    """Train both ways, one after the other."""
+    """Train with both implementations, one after the other."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--root", required=True, help="CamVid, as README describes it")
+    parser.add_argument("--root", required=True, help="CamVid in the layout of the README")
     parser.add_argument("--target", type=float, default=0.45)
     parser.add_argument("--config", default="camvid_w18_small")
     parser.add_argument("--seed", type=int, default=304)
@@ -62,17 +62,17 @@ def main() -> None:
         config = load_config(arguments.config, overrides)
         cache_seconds: list[float] = []
         with timed(cache_seconds):
-            make_cache(config)
+            fill_cache(config)
         pl.seed_everything(config.seed, workers=True, verbose=False)
         data = build_data(config)
         data.setup("fit")
         task = build_task(config, data)
         network = copy.deepcopy(task.model)
-        ways = {
+        functions = {
             "ours": lambda: train(config, data, task, arguments.target),
             "authors_way": lambda: train_authors_way(config, data, network, arguments.target),
         }
-        seconds, curves = by_turns(ways, 1)
+        seconds, curves = interleaved(functions, 1)
     figures = ratio(seconds["authors_way"], seconds["ours"])
     report = {
         "cache_seconds": cache_seconds[0],
@@ -85,8 +85,8 @@ def main() -> None:
         arguments.json.write_text(json.dumps(report, indent=1))
 
 
-def make_cache(config: Config) -> None:
-    """Decode the images once."""
+def fill_cache(config: Config) -> None:
+    """Write the decoded images into the cache of the config."""
     plain = copy.deepcopy(config)
     plain.data.cache = None
     data = build_data(plain)
@@ -102,31 +102,31 @@ Curve = list[dict[str, float]]
 def train(
     config: Config, data: SegmentationDataModule, task: SegmentationTask, target: float
 ) -> Curve:
-    """Train as `hrseg fit` does; return seconds and mIoU of each score."""
+    """Train with the code of `hrseg fit`, and return seconds and mIoU of each evaluation."""
     curve: Curve = []
 
-    class Watch(pl.Callback):
+    class Recorder(pl.Callback):
         def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
             if trainer.sanity_checking:
                 return
-            note(curve, began, trainer.current_epoch + 1, task.scores["miou"], "hrseg")
+            record(curve, start, trainer.current_epoch + 1, task.scores["miou"], "hrseg")
             trainer.should_stop = curve[-1]["miou"] >= target or curve[-1]["seconds"] > BOUND
 
     trainer = pl.Trainer(
-        **{**config.trainer, "num_sanity_val_steps": 0}, logger=False, callbacks=[Watch()],
+        **{**config.trainer, "num_sanity_val_steps": 0}, logger=False, callbacks=[Recorder()],
         enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,
         use_distributed_sampler=False,
     )  # fmt: skip
-    began = time.perf_counter()
+    start = time.perf_counter()
     trainer.fit(task, data)
     return curve
 
 
 class WholeImages(Dataset[tuple[Array, Array]]):
-    """Training samples, each made of its whole image."""
+    """Training samples of the authors' implementation, which resizes whole images."""
 
     def __init__(self, data: SegmentationDataModule) -> None:
-        """Take the images that hrseg trains on."""
+        """Use the training images of hrseg."""
         assert data.train_dataset is not None
         self.files, self.crop = data.train_dataset.files, data.transform.crop_size
         self.scales, self.void = data.transform.scales, 11
@@ -146,7 +146,7 @@ class WholeImages(Dataset[tuple[Array, Array]]):
 
 
 def start_worker(worker: int) -> None:
-    """Give each worker draws of its own."""
+    """Seed each data worker differently."""
     cv2.setNumThreads(0)
     random.seed(worker + torch.initial_seed() % 2**31)
     np.random.seed((worker + torch.initial_seed()) % 2**31)
@@ -155,7 +155,7 @@ def start_worker(worker: int) -> None:
 def train_authors_way(
     config: Config, data: SegmentationDataModule, model: torch.nn.Module, target: float
 ) -> Curve:
-    """Train by a bare loop."""
+    """Train in a plain loop, and return seconds and mIoU of each evaluation."""
     model = model.to(memory_format=torch.contiguous_format).train()  # type: ignore[call-overload]
     settings = config.optimizer
     optimizer = torch.optim.AdamW(
@@ -169,19 +169,19 @@ def train_authors_way(
     )  # fmt: skip
     epochs, warmup = config.trainer["max_epochs"], config.schedule.warmup_steps
     steps, step, curve = epochs * len(loader), 0, Curve()
-    began = time.perf_counter()
+    start = time.perf_counter()
     for epoch in range(epochs):
         for image, mask in loader:
-            rise = min(1.0, (step + 1) / (warmup + 1))
+            factor = min(1.0, (step + 1) / (warmup + 1))
             for group in optimizer.param_groups:
-                group["lr"] = settings.lr * rise * (1 - step / steps) ** 0.9
+                group["lr"] = settings.lr * factor * (1 - step / steps) ** 0.9
             logits = authors_way.bilinear(model.outputs(image)["out"], mask.shape[-2:])
             optimizer.zero_grad()
             criterion(logits, mask).backward()
             optimizer.step()
             step += 1
         if (epoch + 1) % EVERY == 0:
-            note(curve, began, epoch + 1, score(model, data), "the authors' way")
+            record(curve, start, epoch + 1, score(model, data), "authors' implementation")
             if curve[-1]["miou"] >= target or curve[-1]["seconds"] > BOUND:
                 break
     return curve
@@ -189,7 +189,7 @@ def train_authors_way(
 
 @torch.inference_mode()
 def score(model: torch.nn.Module, data: SegmentationDataModule) -> float:
-    """Return the mIoU of the validation images, one by one, NCHW."""
+    """Return the mIoU on the validation images, evaluated one by one in NCHW."""
     assert data.val_dataset is not None
     model.eval()
     total = np.zeros((data.num_classes, data.num_classes))
@@ -202,10 +202,10 @@ def score(model: torch.nn.Module, data: SegmentationDataModule) -> float:
     return mean_iou(torch.from_numpy(total).long())
 
 
-def note(curve: Curve, began: float, epoch: int, miou: float, who: str) -> None:
-    """Record a score, and print it."""
-    curve.append({"epoch": epoch, "seconds": time.perf_counter() - began, "miou": miou})
-    print(f"{who}: epoch {epoch}, {curve[-1]['seconds']:.0f} s, mIoU {miou:.4f}", flush=True)
+def record(curve: Curve, start: float, epoch: int, miou: float, name: str) -> None:
+    """Append an evaluation to the curve, and print it."""
+    curve.append({"epoch": epoch, "seconds": time.perf_counter() - start, "miou": miou})
+    print(f"{name}: epoch {epoch}, {curve[-1]['seconds']:.0f} s, mIoU {miou:.4f}", flush=True)
 
 
 if __name__ == "__main__":

@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
-"""Write tests/compat/<version>.tar.xz: files as this hrseg writes them, which later ones must read.
+"""Compatibility corpus tests/compat/<version>.tar.xz: files of this version for later versions.
 
-    scripts/maintenance/compat_corpus.py            a minute; then commit the archive
+    scripts/maintenance/compat_corpus.py            takes a minute; then commit the archive
 
-Run it before a release. An archive of an earlier version stays as it is: test_compatibility.py
-reads them all. What a training has learned matters to no test, so validation begins with weights
-by a formula: they compress to nothing, and classes still differ from place to place.
+Run it before a release. Archives of earlier versions stay unchanged; test_compatibility.py reads
+all of them. Validation starts with weights from a formula. They compress well, and the predicted
+classes still vary across an image.
 """
 
 import lzma
@@ -75,7 +75,7 @@ on_bad_loss: skip
 save_every_minutes: 10
 trainer: {max_epochs: 1, accelerator: cpu, precision: 32, accumulate_grad_batches: 2}
 """,
-    # Stopped amid its second epoch, with settings under which the weights stay by their formula.
+    # Stopped during the second epoch. These settings keep the weights of the formula.
     "stopped": """\
 name: stopped
 data: {name: folder, root: data, batch_size: 2, crop_size: [64, 64], workers: 0}
@@ -85,12 +85,12 @@ loggers: []
 trainer: {max_epochs: 3, accelerator: cpu, precision: 32}
 """,
 }
-# What hrseg writes and never reads, and what another run has as well.
-LEFT_OUT = ("report.html", "predictions", "events.out.tfevents", ".proof.json", ".previous.")
+# Files that hrseg never reads, and duplicates.
+EXCLUDED = ("report.html", "predictions", "events.out.tfevents", ".proof.json", ".previous.")
 
 
 def main() -> None:
-    """Make the files in a folder for the moment, and the archive of it."""
+    """Write the corpus into a temporary folder, and pack the archive."""
     torch.set_num_threads(1)
     SegmentationTask.on_validation_epoch_start = _filled_validation  # type: ignore[method-assign]
     SegmentationTask.training_step = _stopped_step  # type: ignore[method-assign]
@@ -102,14 +102,14 @@ def main() -> None:
 
 
 def write_corpus() -> None:
-    """Write every kind of file into the current folder, by the commands that users give."""
+    """Write each kind of file into the current folder, with the commands of users."""
     Synthetic("data", num_train=4, num_val=2, image_size=(48, 64)).prepare_data()
     Path("configs").mkdir()
     for name in shipped_configs():
         Path("configs", f"{name}.yaml").write_text(to_yaml(load_config(name)), encoding="utf-8")
     for name, text in CONFIGS.items():
         Path("configs", f"{name}.yaml").write_text(text, encoding="utf-8")
-        run("fit", "--config", f"configs/{name}.yaml", ends_with=130 if name == "stopped" else 0)
+        run("fit", "--config", f"configs/{name}.yaml", exit_code=130 if name == "stopped" else 0)
     run("data", "check", "--config", "configs/minimal.yaml", "--hash")
     run("data", "cache", "--config", "configs/minimal.yaml", "data.cache=cache")
     best = "runs/minimal/latest/checkpoints/best.ckpt"
@@ -119,14 +119,14 @@ def write_corpus() -> None:
     run("export", best, "--images", "0", "--out", "weights/exported.onnx")
 
 
-def run(*words: str, ends_with: int = 0) -> None:
-    """Give a command to hrseg; stop where it does not end as it should."""
-    if (code := hrseg_main(words)) != ends_with:
-        sys.exit(f"hrseg {' '.join(words)} ended with {code}")
+def run(*words: str, exit_code: int = 0) -> None:
+    """Run an hrseg command, and exit if its exit code is unexpected."""
+    if (code := hrseg_main(words)) != exit_code:
+        sys.exit(f"hrseg {' '.join(words)} ended with exit code {code}. Expected: {exit_code}.")
 
 
 def pack(folder: Path, archive: Path) -> None:
-    """Compress a folder; equal bytes in several files of it are stored once."""
+    """Compress a folder. The large dictionary stores equal bytes of several files once."""
     archive.parent.mkdir(exist_ok=True)
     partial = archive.with_suffix(".partial")
     filters = [{"id": lzma.FILTER_LZMA2, "preset": 6, "dict_size": 2**27}]
@@ -135,8 +135,8 @@ def pack(folder: Path, archive: Path) -> None:
         tarfile.open(fileobj=compressed, mode="w", format=tarfile.PAX_FORMAT) as tar,
     ):
         for path in sorted(folder.rglob("*")):
-            doubled = "minimal" not in path.parts and path.name == "best.ckpt"
-            if not doubled and not any(word in str(path) for word in LEFT_OUT):
+            duplicate = "minimal" not in path.parts and path.name == "best.ckpt"
+            if not duplicate and not any(word in str(path) for word in EXCLUDED):
                 tar.add(path, recursive=False)
     shutil.move(partial, archive)
 
@@ -146,13 +146,13 @@ _training_step = SegmentationTask.training_step
 
 
 def _filled_validation(task: SegmentationTask) -> None:
-    """Begin a validation of `fit` with weights, and a state of the optimiser, by a formula."""
+    """Fill the weights and the optimizer state by a formula before a validation of `fit`."""
     if task.trainer.state.fn == TrainerFn.FITTING:
         fill(task.model, 0)
         for callback in task.trainer.callbacks:  # type: ignore[attr-defined]
-            # Weight averaging: the task holds the averages now, and this the weights proper.
-            if (other := getattr(callback, "_average_model", None)) is not None:
-                fill(other.module.model, 1)
+            # With weight averaging the task contains the averages, and this model the weights.
+            if (average_model := getattr(callback, "_average_model", None)) is not None:
+                fill(average_model.module.model, 1)
         for state in task.trainer.optimizers[0].state.values():
             for value in state.values():
                 if isinstance(value, Tensor) and value.dim():
@@ -161,7 +161,7 @@ def _filled_validation(task: SegmentationTask) -> None:
 
 
 def _stopped_step(task: SegmentationTask, batch: dict[str, Any], batch_idx: int) -> Tensor:
-    """Press Ctrl-C in the second epoch; only one of the trainings has one."""
+    """Send Ctrl-C in the second epoch, which only one of the trainings reaches."""
     if (task.current_epoch, batch_idx) == (1, 0):
         os.kill(os.getpid(), signal.SIGINT)
     return _training_step(task, batch, batch_idx)
@@ -180,18 +180,18 @@ def fill(model: nn.Module, seed: int) -> None:
             tensor.copy_(values.expand(tensor.shape))
         else:
             values = _wave(tensor.numel(), draw) * (2 * len(tensor) / tensor.numel()) ** 0.5
-            # In the order of the memory, as it is saved.
+            # Fill in memory order, the order of the saved bytes.
             order = sorted(range(tensor.dim()), key=lambda dim: -tensor.stride(dim))
             ordered = tensor.permute(order)
             ordered.copy_(values.view(ordered.shape))
 
 
 def _wave(count: int, draw: int) -> Tensor:
-    """Return `count` values of mean 0 and variance 1, other ones for each `draw`."""
-    place = torch.arange(count) * (1 + draw % 60) + draw // 60
+    """Return `count` values with mean 0 and variance 1, different for each `draw`."""
+    index = torch.arange(count) * (1 + draw % 60) + draw // 60
     squares = torch.arange(61.0).square() % 61
     table = (squares - squares.mean()) / squares.std()
-    return table[place % 61]
+    return table[index % 61]
 
 
 if __name__ == "__main__":

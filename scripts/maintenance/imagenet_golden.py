@@ -1,6 +1,6 @@
-"""Golden logits of timm's HRNet classifiers on drawn weights, for tests/golden/imagenet_logits.npz.
+"""Golden logits of timm's HRNet classifiers with random weights: tests/golden/imagenet_logits.npz.
 
-Runs from the root of the repository in an environment of its own, since timm needs torchvision:
+Run it from the root of the repository in a separate environment, because timm needs torchvision:
 `pip install timm==1.0.31 torch==2.14.1 torchvision==0.29.1`, then
 `PYTHONPATH=. python scripts/maintenance/imagenet_golden.py`.
 """

@@ -1,10 +1,10 @@
-"""Replay of the user trials: generate data and configs, run each command, judge each answer.
+"""Replay of the user trials: generated data and configs, commands, and checks of their output.
 
     python scripts/maintenance/replay_trials.py [--hrseg "python -m hrseg"] [--only ROW] [--keep FOLDER]
 
-An answer is good if the exit code is right, no traceback is printed, an error has at most four
-lines, and every expected part (what happened, where, what was expected, how to fix it) is there.
-Files that are the user's own must keep their sha256.
+A row passes if the exit code is correct, no traceback is printed, an error has at most four lines,
+and the output contains every expected part (event, place, expectation, fix). Files of the user must
+keep their sha256.
 """
 
 import argparse
@@ -34,14 +34,14 @@ FIT = f"hrseg fit --config base.yaml {SHORT}"
 
 @dataclass(frozen=True)
 class Row:
-    """A command and what its answer has to contain.
+    """A command and its expected output.
 
     Attributes:
         name: name of the row in the tables of the trials.
         command: command line, run in the folder with the generated files.
-        exit_code: the right exit code.
-        parts: regular expressions; each has to occur in the output.
-        absent: regular expressions that must not occur.
+        exit_code: expected exit code.
+        parts: regular expressions that must match the output.
+        absent: regular expressions that must not match the output.
     """
 
     name: str
@@ -626,7 +626,7 @@ def write_pairs(
 
 
 def exif(path: Path, orientation: int) -> None:
-    """Give the stored pixels an EXIF orientation: JPEG beside, PNG removed."""
+    """Replace a PNG with a JPEG that has an EXIF orientation."""
     from PIL import Image
 
     image = Image.open(path)
@@ -637,7 +637,7 @@ def exif(path: Path, orientation: int) -> None:
 
 
 def build(run: Callable[[str], subprocess.CompletedProcess[str]], root: Path) -> None:
-    """Write every folder and file that the rows name."""
+    """Write the folders and files of the rows."""
     (root / "o").mkdir()
     (root / "emptydir").mkdir()
     write_pairs(root / "d01")
@@ -731,7 +731,7 @@ def build(run: Callable[[str], subprocess.CompletedProcess[str]], root: Path) ->
     lines = [f"d01/images/{index}.png,d01/masks/{index}.png" for index in range(12)]
     (root / "pairs.csv").write_text("\n".join(["image,mask", *lines]) + "\n")
     (root / "utf16.yaml").write_bytes(base.encode("utf-16"))
-    if run("hrseg init d34 --out d34.yaml").returncode:  # the size of the masks alone differs
+    if run("hrseg init d34 --out d34.yaml").returncode:  # only the size of the masks differs
         (root / "d34.yaml").write_text(base.replace("d01", "d34"))
     for name, closed in (("locked", "masks/3.png"), ("closed", "masks")):
         write_pairs(root / name)
@@ -757,13 +757,13 @@ def build(run: Callable[[str], subprocess.CompletedProcess[str]], root: Path) ->
 
 
 def blend(mask: np.ndarray) -> np.ndarray:
-    """Resize as a tool does that interpolates masks."""
+    """Resize a mask with interpolation, like a wrongly used tool."""
     small = cv2.resize(mask, None, fx=0.4, fy=0.4, interpolation=cv2.INTER_AREA)
     return cv2.resize(small, SIZE[::-1], interpolation=cv2.INTER_CUBIC)
 
 
 def sums(root: Path) -> dict[str, str]:
-    """Return the sha256 of each file of the user."""
+    """Return the sha256 of each file in OWN_FILES."""
     paths: Iterator[Path] = (
         path for name in OWN_FILES for path in [root / name, *(root / name).rglob("*")]
     )
@@ -773,7 +773,7 @@ def sums(root: Path) -> dict[str, str]:
 
 
 def copy_own(source: Path, target: Path) -> None:
-    """Copy the files of the user."""
+    """Copy the files in OWN_FILES."""
     target.mkdir(exist_ok=True)
     for name in OWN_FILES:
         if (target / name).is_dir():
@@ -782,28 +782,30 @@ def copy_own(source: Path, target: Path) -> None:
         copy(source / name, target / name)
 
 
-def faults(row: Row, done: subprocess.CompletedProcess[str]) -> list[str]:
-    """Return what is not good about an answer."""
-    output = done.stdout + done.stderr
-    bad = []
-    if done.returncode != row.exit_code:
-        bad.append(f"exit {done.returncode}, not {row.exit_code}")
+def problems_of(row: Row, process: subprocess.CompletedProcess[str]) -> list[str]:
+    """Return the deviations of a command's output from its row."""
+    output = process.stdout + process.stderr
+    problems = []
+    if process.returncode != row.exit_code:
+        problems.append(f"exit code {process.returncode}, expected {row.exit_code}")
     if "Traceback" in output:
-        bad.append("traceback")
-    if done.returncode and len(done.stderr.strip().splitlines()) > 4:
-        bad.append(f"{len(done.stderr.strip().splitlines())} lines of errors")
-    bad += [
+        problems.append("traceback")
+    if process.returncode and len(process.stderr.strip().splitlines()) > 4:
+        problems.append(f"{len(process.stderr.strip().splitlines())} lines of errors")
+    problems += [
         f"missing: {part}" for part in row.parts if not re.search(part, output, re.I | re.M | re.S)
     ]
-    bad += [f"has: {part}" for part in row.absent if re.search(part, output, re.M)]
-    return bad
+    problems += [f"present: {part}" for part in row.absent if re.search(part, output, re.M)]
+    return problems
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--hrseg", default=f"{sys.executable} -m hrseg", help="command under trial")
+    parser.add_argument(
+        "--hrseg", default=f"{sys.executable} -m hrseg", help="the hrseg command to test"
+    )
     parser.add_argument("--only", nargs="*", help="names of rows")
-    parser.add_argument("--keep", type=Path, help="folder to build in, and to keep")
+    parser.add_argument("--keep", type=Path, help="folder for the generated files, which is kept")
     arguments = parser.parse_args()
     root = arguments.keep or Path(tempfile.mkdtemp(prefix="trials"))
     programs = root / ".bin"
@@ -829,26 +831,24 @@ def main() -> int:
     if not own.exists():
         copy_own(root, own)
     for table, rows in TABLES.items():
-        good = total = 0
+        passed = total = 0
         for row in rows:
             if arguments.only and row.name not in arguments.only:
                 continue
             before, start = sums(root), time.perf_counter()
-            done = run(row.command)
-            bad = faults(row, done)
+            process = run(row.command)
+            problems = problems_of(row, process)
             if sums(root) != before:
-                bad.append("files of the user changed")
+                problems.append("files of the user changed")
                 copy_own(own, root)
             total += 1
-            good += not bad
-            if bad or arguments.only:
+            passed += not problems
+            if problems or arguments.only:
                 print(f"{row.name}: {row.command}  ({time.perf_counter() - start:.1f} s)")
-                print("   ", "; ".join(bad) or "good")
-                print(
-                    "    | "
-                    + "\n    | ".join((done.stdout + done.stderr).strip().splitlines()[-6:])
-                )
-        print(f"{table}: {good} of {total} answers are good", flush=True)
+                print("   ", "; ".join(problems) or "passed")
+                lines = (process.stdout + process.stderr).strip().splitlines()
+                print("    | " + "\n    | ".join(lines[-6:]))
+        print(f"{table}: {passed} of {total} rows passed", flush=True)
     return 0
 
 

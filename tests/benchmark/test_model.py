@@ -1,4 +1,4 @@
-"""`hrseg benchmark model`, and the errors of all three benchmarks."""
+"""`hrseg benchmark model`, and argument errors of all three benchmarks."""
 
 import json
 
@@ -35,10 +35,10 @@ def test_a_model_is_measured_without_its_data_set(here, tmp_path, capsys):
     assert "GFLOPs" in output_with_table(capsys, lines=8)
 
 
-def test_out_of_memory_costs_only_its_own_row(here, monkeypatch, capsys):
+def test_out_of_memory_affects_only_one_row(here, monkeypatch, capsys):
     def in_process(work, *arguments):
         if work is train_step:
-            raise OutOfMemory("no room")
+            raise OutOfMemory("out of memory")
         return work(*arguments)
 
     monkeypatch.setattr(measure, "in_process", in_process)
@@ -58,7 +58,7 @@ def test_out_of_memory_costs_only_its_own_row(here, monkeypatch, capsys):
         (["evaluation", *CONFIG, "data.root=.", "--checkpoint", "no.ckpt"], 2, "no.ckpt"),
     ],
 )
-def test_a_wrong_argument_is_answered_before_anything_is_measured(words, code, message, capsys):
+def test_wrong_arguments_are_refused_before_any_measurement(words, code, message, capsys):
     assert main(["benchmark", *words]) == code
     printed = capsys.readouterr().err
     assert message in printed and len(printed.strip().splitlines()) <= 4

@@ -24,7 +24,7 @@ SMALL = "timm/hrnet_w18_small.ms_in1k"
 
 @pytest.fixture
 def timm(hub):
-    """The server with the ImageNet file of W18-small-v1."""
+    """Return a local Hub server with the ImageNet file of W18-small-v1."""
     hub.repos[SMALL] = {"model.safetensors": save(TIMM)}
     return hub
 
@@ -34,14 +34,14 @@ def gets(server):
 
 
 @pytest.mark.parametrize("name", ["imagenet", SMALL])
-def test_a_model_starts_from_imagenet_by_name(timm, name):
+def test_a_model_is_initialised_from_imagenet_by_name(timm, name):
     model = create_model("hrnet_w18_small_v1")
     report = load_weights(model, name, purpose="initialise")
     assert report.family == "timm" and not any("nearest" in note for note in report.notes)
     assert torch.equal(model.backbone.conv1.weight, OFFICIAL["conv1.weight"])
 
 
-def test_a_second_start_needs_no_request(timm):
+def test_a_cached_file_needs_no_request(timm):
     first = fetch("imagenet", "hrnet_w18_small_v1")
     count = len(timm.requests)
     assert fetch("imagenet", "hrnet_w18_small_v1") == first and len(timm.requests) == count
@@ -92,7 +92,7 @@ def test_a_missing_revision_or_file_is_named(timm):
 
 
 @pytest.mark.parametrize("name", ["hf:", "hf:one", "hf:a/b/c", "hf:../x/y", "hf:a b/c"])
-def test_other_names_are_refused_without_a_request(timm, name):
+def test_invalid_names_are_refused_without_a_request(timm, name):
     with pytest.raises(ConfigError, match="is not the name of a repository"):
         fetch(name)
     assert timm.requests == []
@@ -112,7 +112,7 @@ def test_pickle_files_of_a_repository_are_never_read(timm):
     assert all("pytorch_model.bin" not in path for path in gets(timm))
 
 
-def test_without_a_connection_the_error_has_the_way_out(timm, monkeypatch):
+def test_the_error_without_a_connection_contains_the_fix(timm, monkeypatch):
     timm.close()
     with pytest.raises(ConfigError) as error:
         fetch("imagenet", "hrnet_w18_small_v1")
@@ -162,7 +162,7 @@ def test_a_released_checkpoint_is_downloaded_once(timm, tmp_path, monkeypatch):
         fetch("hub:hrnet_lip_5583_torch04")
 
 
-def test_the_path_of_a_file_comes_before_a_name(tmp_path, monkeypatch):
+def test_a_local_file_takes_precedence_over_a_name(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "timm").mkdir()
     (tmp_path / "timm" / "w.pth").write_bytes(b"")
@@ -171,14 +171,14 @@ def test_the_path_of_a_file_comes_before_a_name(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("source", ["auto", "timm"])
-def test_a_downloaded_file_is_recognised_as_timms(tmp_path, source):
+def test_a_downloaded_file_is_recognised_as_a_timm_file(tmp_path, source):
     save_file(TIMM, tmp_path / "model.safetensors")
     model = create_model("hrnet_w18_small_v1")
     report = load_weights(model, tmp_path / "model.safetensors", source, purpose="initialise")
     assert report.family == "timm"
 
 
-def test_timms_own_table_of_tensors_is_the_one_that_is_read():
+def test_the_backbone_matches_timms_list_of_tensors():
     models = json.loads((GOLDEN / "timm_keys.json").read_text())["models"]
     for name, expected in models.items():
         variant = {"hrnet_w18_small": "w18_small_v1"}.get(name, name.removeprefix("hrnet_"))

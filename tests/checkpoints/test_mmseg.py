@@ -1,4 +1,7 @@
-"""mmsegmentation's names: ocr_head.py, self_attention_block.py, and mmcv's ConvModule."""
+"""Conversion to and from mmsegmentation's names.
+
+Source: mmsegmentation's ocr_head.py and self_attention_block.py, and mmcv's ConvModule.
+"""
 
 import pytest
 import torch
@@ -14,37 +17,37 @@ NAMES = {"fcn": "w18_small_v2", "ocr": "w18_small_v2+ocr"}
 
 
 def network(head):
-    """An official file under hrseg's names."""
+    """Return the weights of an official file under hrseg's names."""
     return recognise(official_weights(NAMES[head]), "auto", "w.pth").state
 
 
 @pytest.mark.parametrize("head", NAMES)
-def test_mmseg_computes_the_same_without_the_biases(head):
+def test_logits_are_equal_after_the_biases_are_folded_into_the_norms(head):
     state = network(head)
     renamed, _ = to_mmseg(state)
-    x, found = image("mmseg", 64, 96), []
+    x, logits = image("mmseg", 64, 96), []
     for weights in (state, {"state_dict": renamed, "meta": {}}):
         model = create_model("hrnet_w18_small_v2", head=head).eval()
         report = load_weights(model, weights)
         assert report.missing == report.unexpected == report.mismatched == []
         with torch.no_grad():
-            found.append(model(x))
-    assert relative_error(found[1], found[0].numpy()) < 1e-5
+            logits.append(model(x))
+    assert relative_error(logits[1], logits[0].numpy()) < 1e-5
     assert report.family == "mmseg" and len(report.notes) == len(
         [name for name in state if name.endswith(("_layer.0.bias", "_head.0.bias", "_ocr.0.bias"))]
     )
 
 
-def test_biases_of_weights_that_were_trained_on_are_not_brought_back():
+def test_original_biases_are_not_restored_after_further_training():
     state = network("fcn")
     renamed, originals = to_mmseg(state)
     renamed["decode_head.convs.0.bn.running_mean"] += 1
-    again, notes = from_mmseg(renamed, originals)
-    assert not again["head.last_layer.0.bias"].any() and len(notes) == 1
+    restored, notes = from_mmseg(renamed, originals)
+    assert not restored["head.last_layer.0.bias"].any() and len(notes) == 1
 
 
-def test_every_name_of_an_ocr_head_has_its_counterpart():
-    # ConvModule: `conv` and `bn`; one convolution stands alone, two in a row are numbered.
+def test_every_layer_of_an_mmseg_ocr_head_has_a_counterpart():
+    # ConvModule contains `conv` and `bn`. Sequences of two convolutions are numbered.
     assert set(OCR.values()) == {
         f"decode_head.{name}."
         for name in (
@@ -60,7 +63,7 @@ def test_every_name_of_an_ocr_head_has_its_counterpart():
     }
 
 
-def test_a_head_that_mmseg_does_not_have_is_not_written():
+def test_a_head_unknown_to_mmseg_is_refused():
     state = network("fcn") | {"head.last_layer.9.weight": torch.ones(1)}
-    with pytest.raises(ConfigError, match=r"head.last_layer.9.weight has no place"):
+    with pytest.raises(ConfigError, match=r"head.last_layer.9.weight has no equivalent"):
         to_mmseg(state)

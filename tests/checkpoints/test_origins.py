@@ -36,7 +36,7 @@ def refusal(state, **arguments):
 
 
 class Torch04BatchNorm(nn.BatchNorm2d):
-    """The authors' InPlaceABNSync(activation="none") in evaluation, by hand."""
+    """Reference for the authors' InPlaceABNSync(activation="none") in evaluation mode."""
 
     def forward(self, x):
         gamma, beta, mean, var = (
@@ -46,21 +46,21 @@ class Torch04BatchNorm(nn.BatchNorm2d):
         return ((gamma.abs() + 1e-5) * (x - mean) / (var + 1e-5).sqrt() + beta).float()
 
 
-def test_a_torch04_file_gives_the_logits_of_a_network_with_such_norms(model):
+def test_a_torch04_file_gives_the_logits_of_a_network_with_inplace_abn(model):
     assert load_weights(model, TORCH04).family == "official_torch04"
-    by_hand = create_model(VARIANT)
-    load_weights(by_hand, TORCH04, source="official")
-    as_batch_norm = logits(by_hand)
-    for layer in by_hand.modules():
+    reference = create_model(VARIANT)
+    load_weights(reference, TORCH04, source="official")
+    with_batch_norm = logits(reference)
+    for layer in reference.modules():
         if isinstance(layer, nn.BatchNorm2d):
             layer.__class__ = Torch04BatchNorm
-    truth = logits(by_hand).numpy()
-    assert relative_error(logits(model), truth) < 1e-5
-    assert relative_error(as_batch_norm, truth) > 0.1
+    expected = logits(reference).numpy()
+    assert relative_error(logits(model), expected) < 1e-5
+    assert relative_error(with_batch_norm, expected) > 0.1
 
 
-@pytest.mark.filterwarnings("ignore:.*is a no-op")  # No numbers are needed for this count.
-def test_a_published_torch04_file_has_1534_keys_and_loads_whole():
+@pytest.mark.filterwarnings("ignore:.*is a no-op")  # meta tensors are sufficient to count keys
+def test_all_1534_keys_of_a_published_torch04_file_load():
     with torch.device("meta"):
         state = {name: torch.empty(shape) for name, shape in official_keys("w48").items()}
         file = weight_files.prefixed("model.", weight_files.without_counters(state))
@@ -73,38 +73,37 @@ def test_a_published_torch04_file_has_1534_keys_and_loads_whole():
     assert "an official torch 0.4 HRNetV2-W48 with 19 classes" in str(report)
 
 
-AS_THEY_ARE, ABSOLUTE = "norm weights taken as they are", "norm weights read as |weight| + 1e-5"
+UNCHANGED, ABSOLUTE = "norm weights unchanged", "norm weights read as |weight| + 1e-5"
+IN_NAME = "the file name contains"
 NEGATIVE = sum(int((TORCH04[key] < 0).sum()) for key in weight_files.norm_weights(TORCH04))
-UNSIGNED = f"it has no batch counters and {NEGATIVE} of them are negative"
+HAS_NEGATIVE = f"the file has no batch counters, and {NEGATIVE} norm weights are negative"
 
 
 @pytest.mark.parametrize(
     ("state", "name", "note"),
     [
-        (TORCH04, "w.pth", f"{ABSOLUTE}: {UNSIGNED}"),
-        (TORCH04, "hrnet_cs_8090_torch11.pth", f"{AS_THEY_ARE}: it is named torch11"),
-        (UNCOUNTED, "hrnet_lip_TORCH04.pth", f"{ABSOLUTE}: it is named torch04"),
-        (UNCOUNTED, "w.pth", f"{AS_THEY_ARE}: none of them is negative"),
-        (OFFICIAL, "w.pth", f"{AS_THEY_ARE}: it has batch counters"),
-        (OFFICIAL, "w_torch04.pth", f"{ABSOLUTE}: it is named torch04, but has batch counters"),
+        (TORCH04, "w.pth", f"{ABSOLUTE}: {HAS_NEGATIVE}"),
+        (TORCH04, "hrnet_cs_8090_torch11.pth", f"{UNCHANGED}: {IN_NAME} torch11"),
+        (UNCOUNTED, "hrnet_lip_TORCH04.pth", f"{ABSOLUTE}: {IN_NAME} torch04"),
+        (UNCOUNTED, "w.pth", f"{UNCHANGED}: none is negative"),
+        (OFFICIAL, "w.pth", f"{UNCHANGED}: the file has batch counters"),
+        (OFFICIAL, "w_torch04.pth", f"{ABSOLUTE}: {IN_NAME} torch04, but it has batch counters"),
     ],
 )
-def test_the_rule_of_the_norms_follows_from_name_and_keys_and_is_reported(
-    state, name, note, model, tmp_path
-):
+def test_file_name_and_keys_decide_how_norm_weights_are_read(state, name, note, model, tmp_path):
     torch.save(state, tmp_path / name)
     report = load_weights(model, tmp_path / name)
     assert report.notes == [note]
     assert report.family == ("official_torch04" if ABSOLUTE in note else "official")
     assert note in str(report).splitlines()
-    # A state dict that was read before is treated as its file.
+    # A state dict is treated like the file in `origin`.
     assert load_weights(model, state, origin=tmp_path / name).notes == [note]
 
 
-def test_a_source_that_is_named_decides_and_the_report_warns(model):
+def test_an_explicit_source_overrides_the_recognised_one_with_a_warning(model):
     assert load_weights(model, TORCH04, source="official").notes == [
-        f'warning: {AS_THEY_ARE}, as asked; source="auto" has them read as |weight| + 1e-5: '
-        + UNSIGNED
+        f'warning: {UNCHANGED}, as requested; with source="auto" they are '
+        f"read as |weight| + 1e-5: {HAS_NEGATIVE}"
     ]
     assert load_weights(model, OFFICIAL, source="official_torch04").family == "official_torch04"
     loaded = to_official(model)
@@ -159,23 +158,23 @@ def test_an_mmseg_file_gives_the_logits_of_the_official_one(source, model, tmp_p
     assert np.abs(OFFICIAL["last_layer.0.bias"].numpy()).max() > 0.1
 
 
-def test_an_auxiliary_head_of_mmseg_is_named_and_not_used(model):
+def test_an_auxiliary_head_of_mmseg_is_ignored_with_a_note(model):
     auxiliary = {"auxiliary_head.conv_seg.weight": torch.ones(1)}
     assert load_weights(model, MMSEG | auxiliary).notes[0] == "auxiliary head, 1 tensors not used"
 
 
-def test_an_mmseg_file_with_another_head_is_refused_by_name():
+def test_an_mmseg_file_with_an_unsupported_head_is_refused():
     deeper = MMSEG | {"decode_head.convs.1.conv.weight": torch.zeros(1)}
     message = refusal(deeper, origin="deep.pth")
-    assert "deep.pth is an mmseg file with another head (decode_head.convs.1" in message
-    assert "hrseg reads FCN and OCR heads" in message
+    assert "deep.pth is an mmseg file with an unsupported head (decode_head.convs.1" in message
+    assert "Expected: an FCN head (decode_head.convs.0.conv, " in message
 
 
 @pytest.mark.parametrize(
     ("state", "source", "title"),
     [(TORCH04, "hrseg", "an official torch 0.4"), (MMSEG, "official", "an mmseg")],
 )
-def test_another_family_than_asked_for_is_refused_and_named(state, source, title):
+def test_a_family_other_than_the_requested_one_is_refused(state, source, title):
     message = refusal(state, source=source, origin="w.pth")
     assert message.startswith(f"w.pth is {title}")
     assert f"file, but source is '{source}'" in message
@@ -185,17 +184,17 @@ def test_another_family_than_asked_for_is_refused_and_named(state, source, title
 @pytest.mark.parametrize(
     ("prefix", "state"), [("ema_model.module.", OFFICIAL), ("backbone.", MMSEG)]
 )
-def test_an_unknown_prefix_is_named_and_its_repair_works(prefix, state, model):
+def test_the_suggested_fix_for_an_unknown_prefix_works(prefix, state, model):
     state_dict = weight_files.prefixed(prefix, state) | {"loss.weight": torch.ones(19)}
     message = refusal(state_dict)
-    assert f"its keys start with '{prefix}': remove this prefix" in message
-    repair = message.partition("For example ")[2].removesuffix(".")
-    assert load_weights(model, eval(repair, {"state_dict": state_dict})).missing == []
+    assert f"weights whose keys start with '{prefix}'.\nExpected: keys without" in message
+    fix = message.partition("Fix: ")[2].strip("`")
+    assert load_weights(model, eval(fix, {"state_dict": state_dict})).missing == []
 
 
-def test_weights_under_another_entry_are_found_and_named():
+def test_the_error_names_the_entry_with_the_weights():
     message = refusal({"model": OFFICIAL, "epoch": 3}, origin="w.pth")
-    assert "w.pth holds its HRNet weights in the entry 'model'" in message
+    assert "w.pth contains HRNet weights in the entry 'model'" in message
     assert "torch.load(file, weights_only=True)['model']" in message
 
 
@@ -204,10 +203,10 @@ def test_weights_under_another_entry_are_found_and_named():
 )
 def test_unrelated_tensors_are_refused(state):
     message = refusal(state, origin="w.pth")
-    assert "w.pth holds no HRNet weights: " in message
-    assert "Expected a key stage2.0" in message
+    assert "w.pth contains no HRNet weights: " in message
+    assert "Expected: a key stage2.0" in message
 
 
 def test_integer_weights_are_refused():
     state = OFFICIAL | {"conv1.weight": OFFICIAL["conv1.weight"].to(torch.int8)}
-    assert "conv1.weight is torch.int8, expected floating point" in refusal(state)
+    assert "conv1.weight is torch.int8.\nExpected: floating point" in refusal(state)

@@ -1,4 +1,4 @@
-"""The table of published weights."""
+"""Table of published weights."""
 
 import json
 
@@ -20,12 +20,12 @@ def megabytes(model):
     return sum(t.numel() * t.element_size() for t in model.state_dict().values()) / 1e6
 
 
-def test_every_backbone_has_an_imagenet_start():
+def test_every_backbone_has_imagenet_weights():
     assert {start.backbone for start in STARTS if start.word == "imagenet"} == set(VARIANTS)
 
 
 @pytest.mark.parametrize("start", STARTS, ids=lambda start: start.repository)
-def test_a_start_has_a_name_of_timm_and_the_size_of_its_network(start):
+def test_imagenet_weights_have_a_timm_name_and_the_size_of_the_network(start):
     owner, _, name = start.repository.partition("/")
     network, _, training = name.partition(".")
     assert owner == "timm" and network.removesuffix("_ssld") in TIMM
@@ -36,7 +36,7 @@ def test_a_start_has_a_name_of_timm_and_the_size_of_its_network(start):
 
 
 @pytest.mark.parametrize("release", RELEASES, ids=lambda release: release.name)
-def test_a_release_has_a_shipped_config_and_the_size_of_its_network(release):
+def test_a_release_has_a_shipped_config_and_the_size_of_the_network(release):
     name, *overrides = release.config.split()
     assert name in shipped_configs()
     config = load_config(name, overrides)
@@ -49,12 +49,12 @@ def test_a_release_has_a_shipped_config_and_the_size_of_its_network(release):
     assert release.url.startswith("https://github.com/") and release.url.endswith(".pth")
 
 
-def test_a_word_without_weights_for_a_backbone_names_the_other_word():
+def test_the_error_for_missing_weights_of_a_backbone_names_the_other_word():
     message = r"(?s)ssld: no such weights.*hrnet_w32.*hrnet_w18, hrnet_w48.*model.weights=imagenet"
     with pytest.raises(ConfigError, match=message):
         start_of("ssld", "hrnet_w32")
 
 
-def test_a_misspelt_release_gets_the_nearest_name():
+def test_the_error_for_a_misspelt_release_contains_the_nearest_name():
     with pytest.raises(ConfigError, match="hrnet_cs_8090_torch11"):
         release_of("hrnet_cs_8090")

@@ -7,7 +7,7 @@ import pytest
 from hrseg.checkpoints.run_lock import locked_run
 from hrseg.errors import ConfigError
 
-HOLD = """
+HOLD_LOCK = """
 import sys, time
 from pathlib import Path
 from hrseg.checkpoints.run_lock import locked_run
@@ -19,7 +19,7 @@ with locked_run(Path(sys.argv[1])):
 
 @pytest.fixture
 def other_training(tmp_path):
-    process = subprocess.Popen([sys.executable, "-c", HOLD, tmp_path], stdout=subprocess.PIPE)
+    process = subprocess.Popen([sys.executable, "-c", HOLD_LOCK, tmp_path], stdout=subprocess.PIPE)
     assert process.stdout.readline() == b"locked\n"
     yield process
     process.kill()
@@ -40,7 +40,7 @@ def test_a_killed_training_leaves_no_lock(tmp_path, other_training):
     assert not (tmp_path / ".lock").exists()
 
 
-def test_the_other_processes_of_a_training_share_its_lock(tmp_path, other_training, monkeypatch):
+def test_other_processes_of_the_same_training_share_its_lock(tmp_path, other_training, monkeypatch):
     monkeypatch.setenv("LOCAL_RANK", "1")
     with locked_run(tmp_path):
         owner = (tmp_path / ".lock").read_text()

@@ -17,7 +17,7 @@ from hrseg.checkpoints.runs import (
 from hrseg.errors import ConfigError
 
 
-def finished(home, name, date):
+def create_run(home, name, date):
     run = home / name / date
     (run / "checkpoints").mkdir(parents=True)
     (run / "checkpoints" / "last.ckpt").touch()
@@ -32,11 +32,11 @@ def test_latest_points_to_the_newest_run(tmp_path):
 
 
 def test_the_newest_run_with_a_checkpoint_is_found_across_configs(tmp_path):
-    finished(tmp_path, "a", "20260101-000000")
-    newer = finished(tmp_path, "b", "20260102-000000")
+    create_run(tmp_path, "a", "20260101-000000")
+    newer = create_run(tmp_path, "b", "20260102-000000")
     (tmp_path / "b" / "20260103-000000").mkdir()
     (tmp_path / "b" / "latest").symlink_to("20260103-000000")
-    finished(tmp_path, "a", "renamed")
+    create_run(tmp_path, "a", "renamed")
     assert newest_run(tmp_path) == newer
     assert newest_run(tmp_path, "a").parent.name == "a"
 
@@ -47,8 +47,8 @@ def test_a_missing_run_is_an_error_with_its_folder_and_the_fix(tmp_path):
     assert str(tmp_path / "a") in str(error.value)
 
 
-def test_best_goes_before_last_and_a_checkpoint_knows_its_run(tmp_path):
-    run = finished(tmp_path, "a", "20260101-000000")
+def test_best_takes_precedence_over_last_and_run_of_returns_the_run(tmp_path):
+    run = create_run(tmp_path, "a", "20260101-000000")
     assert best_checkpoint(run).name == "last.ckpt"
     (run / "checkpoints" / "best.ckpt").touch()
     assert best_checkpoint(run).name == "best.ckpt"
@@ -58,8 +58,8 @@ def test_best_goes_before_last_and_a_checkpoint_knows_its_run(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["LOCAL_RANK", "RANK", "SLURM_PROCID"])
-def test_one_process_of_a_run_prints(monkeypatch, name):
-    monkeypatch.setenv("LOCAL_RANK", "0")  # RANK is that of torchrun's second machine
+def test_only_the_first_process_of_a_run_prints(monkeypatch, name):
+    monkeypatch.setenv("LOCAL_RANK", "0")  # as on the second machine of torchrun, with RANK 1
     monkeypatch.setenv(name, "1")
     assert not is_first_process()
     monkeypatch.setenv(name, "0")
@@ -72,18 +72,18 @@ def test_a_requeued_job_resumes_its_own_run(tmp_path, monkeypatch):
     run = dated_folder(tmp_path / "a")
     assert requeued_run(tmp_path / "a") is None
     monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
-    assert requeued_run(tmp_path / "a") is None  # it has no checkpoint to resume from
+    assert requeued_run(tmp_path / "a") is None  # the run has no checkpoint
     (run / "checkpoints").mkdir()
     (run / "checkpoints" / "last.ckpt").touch()
     assert requeued_run(tmp_path / "a") == run
-    monkeypatch.setenv("SLURM_STEP_ID", "1")  # the next command of the batch file
+    monkeypatch.setenv("SLURM_STEP_ID", "1")  # the next command of the batch script
     assert requeued_run(tmp_path / "a") is None
     monkeypatch.setenv("SLURM_STEP_ID", "0")
     assert requeued_run(tmp_path / "b") is None
 
 
-def test_a_run_whose_newest_checkpoint_is_gone_is_found_and_gone_on_in(tmp_path):
-    run = finished(tmp_path, "a", "20260101-000000")
+def test_a_run_with_only_a_previous_checkpoint_can_be_resumed(tmp_path):
+    run = create_run(tmp_path, "a", "20260101-000000")
     last = run / "checkpoints" / "last.ckpt"
     assert has_state(run)
     last.unlink()
@@ -97,7 +97,7 @@ def test_a_run_whose_newest_checkpoint_is_gone_is_found_and_gone_on_in(tmp_path)
             assert choose(run).name == "last.previous.ckpt"
 
 
-def test_a_link_out_of_a_run_is_refused_and_one_within_is_not(tmp_path):
+def test_links_out_of_a_run_are_refused_and_links_inside_are_accepted(tmp_path):
     run = tmp_path / "runs" / "a"
     (run / "checkpoints").mkdir(parents=True)
     (run / "checkpoints" / "best.ckpt").write_bytes(b"x")
@@ -105,8 +105,8 @@ def test_a_link_out_of_a_run_is_refused_and_one_within_is_not(tmp_path):
     (tmp_path / "other").symlink_to(run)
     refuse_links(run)
     refuse_links(tmp_path / "other")
-    for name, goal in (("report.html", "/etc/passwd"), ("masks", tmp_path), ("x", "../../y")):
-        (run / name).symlink_to(goal)
-        with pytest.raises(ConfigError, match=f"{name} leads out of its run"):
+    for name, target in (("report.html", "/etc/passwd"), ("masks", tmp_path), ("x", "../../y")):
+        (run / name).symlink_to(target)
+        with pytest.raises(ConfigError, match=f"{name} leads out of its run folder"):
             refuse_links(run)
         (run / name).unlink()

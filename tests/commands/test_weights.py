@@ -39,7 +39,7 @@ def test_inspect_describes_an_official_file(official, capsys):
     assert hashlib.sha256(official.read_bytes()).hexdigest() in text.replace(" ", "")
     assert "426 tensors" in text and "9 tensors" in text
     assert "align_corners False, by the authors' configs for hrnet_cs*" in text
-    assert "norm weights taken as they are: it is named torch11" in text
+    assert "norm weights unchanged: the file name contains torch11" in text
 
 
 @pytest.mark.parametrize(
@@ -62,7 +62,7 @@ def test_inspect_compares_with_the_model_of_a_config(official, capsys):
     assert "every tensor fits" in said(capsys)
     assert main(["weights", "inspect", str(official), "--config", "cityscapes_w48"]) == 2
     text = said(capsys)
-    assert "other shape" in text and "expected HRNetV2-W48 with 19 classes" in text
+    assert "with another shape" in text and "Expected: HRNetV2-W48 with 19 classes" in text
 
 
 @pytest.mark.parametrize("variant", ["w18_small_v1", "w18_small_v2+ocr"])
@@ -130,7 +130,7 @@ def test_what_torch_04_wrote_is_not_read_by_its_rule_twice(tmp_path, capsys):
     assert main(command) == 0
     twice = hrseg.create_model("hrnet_w18_small_v1")
     assert hrseg.load_weights(twice, tmp_path / "hrnet_lip_torch11_official.pth").notes == [
-        "norm weights taken as they are: it is named torch11"
+        "norm weights unchanged: the file name contains torch11"
     ]
     once = hrseg.create_model("hrnet_w18_small_v1")
     hrseg.load_weights(once, file)

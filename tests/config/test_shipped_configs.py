@@ -163,7 +163,7 @@ def test_a_recipe_of_each_data_set_trains_and_validates(name, hub, tmp_path, cap
     assert fast_dev_run(name, tmp_path, SMALL_BACKBONE) == 0
     out = capsys.readouterr().out
     assert "weights timm/hrnet_w18_small.ms_in1k (53 MB, licence MIT; cache" in out
-    assert "taken from a timm classification" in out and "mIoU" in out
+    assert "tensors loaded from a timm classification" in out and "mIoU" in out
 
 
 @pytest.mark.slow

@@ -1,4 +1,4 @@
-"""Items and the look at them before training."""
+"""Dataset items, and the check of the files before training."""
 
 from pathlib import Path
 
@@ -30,7 +30,7 @@ def test_item_is_uint8_channels_first_at_the_original_size(tmp_path):
     np.testing.assert_array_equal(item["mask"].numpy(), MASK)
 
 
-def test_repeat_and_image_without_mask_are_all_ignore(tmp_path):
+def test_repeats_and_images_without_a_mask_are_all_ignored(tmp_path):
     image, mask = make_pairs(tmp_path, 1)[0]
     dataset = SegmentationDataset([(image, mask), (image, None)], READ_3)
     assert (dataset[Key(0, repeat=True)]["mask"] == 255).all()
@@ -38,12 +38,12 @@ def test_repeat_and_image_without_mask_are_all_ignore(tmp_path):
     assert (dataset[Key(0)]["mask"] != 255).all()
 
 
-def test_names_stay_different_for_the_same_stem_in_two_folders():
+def test_equal_stems_in_two_folders_get_unique_names():
     files = [(Path("x/1.png"), None), (Path("y/1.png"), None)]
     assert SegmentationDataset(files, READ_3).names == ["x_1", "y_1"]
 
 
-def test_mask_of_another_size_is_found_by_check_and_by_reading(tmp_path):
+def test_check_and_reading_refuse_a_mask_of_another_size(tmp_path):
     pairs = make_pairs(tmp_path, 40)
     save_image(pairs[17][1], MASK[:-1])
     dataset = SegmentationDataset(pairs, READ_3)
@@ -54,7 +54,7 @@ def test_mask_of_another_size_is_found_by_check_and_by_reading(tmp_path):
         dataset[17]
 
 
-def test_check_decodes_a_sample_with_first_and_last(tmp_path):
+def test_check_decodes_a_sample_with_the_first_and_last_pair(tmp_path):
     pairs = make_pairs(tmp_path, 30)
     check_files(SegmentationDataset(pairs, READ_3))
     save_image(pairs[-1][1], MASK + 9)
@@ -62,15 +62,15 @@ def test_check_decodes_a_sample_with_first_and_last(tmp_path):
         check_files(SegmentationDataset(pairs, READ_3))
 
 
-def test_masks_of_0_and_255_without_an_id_map_are_warned_about(tmp_path):
+def test_masks_of_0_and_255_without_an_id_map_are_a_warning(tmp_path):
     image, mask = make_pairs(tmp_path, 1)[0]
     save_image(mask, (MASK > 0).astype(np.uint8) * 255)
     with pytest.warns(UserWarning, match="only the class ids.*id_map"):
         check_files(SegmentationDataset([(image, mask)], MaskReader(id_table(2, None, [255]), "")))
 
 
-def test_a_bad_pair_is_counted_once_before_training(tmp_path):
-    """One of ten, whose header is missing as well, is a tenth, and that may be skipped."""
+def test_check_counts_an_unreadable_pair_once(tmp_path):
+    """One of ten pairs, unreadable by header and by pixels, is within the limit of a tenth."""
     pairs = make_pairs(tmp_path, 10)
     pairs[0][0].write_bytes(b"")
     dataset = SegmentationDataset(pairs, READ_3)

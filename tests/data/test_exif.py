@@ -1,4 +1,4 @@
-"""One rule for EXIF orientations in reading, checks, evaluation and the cache."""
+"""EXIF orientations: one rule for reading, checks, evaluation and the cache."""
 
 import numpy as np
 import pytest
@@ -14,7 +14,7 @@ from tests.conftest import save_image
 
 READ = MaskReader(id_table(3), "Repair it.")
 STORED = np.random.default_rng(0).integers(0, 256, (32, 48, 3), np.uint8)
-# What a viewer shows, by hand from the table of the EXIF standard.
+# The picture in a viewer, by hand from the table of the EXIF standard.
 UPRIGHT = {
     1: lambda a: a,
     2: np.fliplr,
@@ -36,7 +36,7 @@ def tagged(path, orientation, image=STORED):
 @pytest.mark.parametrize("mask_is", ["stored", "turned"])
 @pytest.mark.parametrize("orientation", UPRIGHT)
 def test_image_and_mask_agree_in_training_evaluation_and_cache(tmp_path, orientation, mask_is):
-    """If the mask has the stored size alone the image stays; else it is upright, as its mask."""
+    """The image stays as stored if the mask fits the stored size only; else it is upright."""
     path = tagged(tmp_path / "i/a.png", orientation)
     upright = UPRIGHT[orientation](STORED)
     due = upright if mask_is == "turned" or orientation < 5 else STORED
@@ -75,15 +75,17 @@ def test_jpegs_and_16_bit_images_are_turned_too(tmp_path):
     [(3, STORED, "1 images turned upright"), (6, STORED, "1 images used as stored"),
      (6, np.rot90(STORED), "1 images turned upright"), (1, STORED, "")],
 )  # fmt: skip
-def test_the_check_before_training_is_printed_once(tmp_path, orientation, mask, words, recwarn):
+def test_the_check_before_training_warns_once_of_orientations(
+    tmp_path, orientation, mask, words, recwarn
+):
     ids = (mask[..., 0] % 3).astype(np.uint8)
     pair = tagged(tmp_path / "i.png", orientation), save_image(tmp_path / "m.png", ids)
     check_files(SegmentationDataset([pair], READ))
-    said = [str(warning.message) for warning in recwarn if "EXIF" in str(warning.message)]
-    assert len(said) == bool(words) and all(words in line for line in said)
+    notes = [str(warning.message) for warning in recwarn if "EXIF" in str(warning.message)]
+    assert len(notes) == bool(words) and all(words in note for note in notes)
 
 
-def test_a_mask_of_neither_size_is_refused_and_the_error_names_exif(tmp_path):
+def test_a_mask_of_another_size_is_an_error_that_names_the_orientation(tmp_path):
     pair = tagged(tmp_path / "i.jpg", 6), save_image(tmp_path / "m.png", np.eye(30, dtype=np.uint8))
     message = r"m\.png is 30x30.*32x48[\s\S]*EXIF orientation 6[\s\S]*Fix: "
     with pytest.raises(DataError, match=message):

@@ -1,6 +1,6 @@
-"""Files that are no image are refused before a decoder sees them; nothing waits for a pipe.
+"""Invalid image files are refused before decoding; pipes and devices do not block.
 
-The fault kind `tests/faults/test_dirty.py` reads all of these as training does.
+`tests/faults/test_dirty.py` reads all of these files as training does.
 """
 
 import os
@@ -31,15 +31,15 @@ def other(kind, tail=b""):
     return write
 
 
-NO_IMAGES = {
+INVALID_IMAGES = {
     "folder": (os.mkdir, "is a folder"),
     "pipe": (os.mkfifo, "a pipe or a device"),
     "device": (lambda path: os.symlink("/dev/zero", path), "a pipe or a device"),
     "loop": (lambda path: os.symlink(path.name, path), "symbolic links"),
-    "dead link": (lambda path: os.symlink("nowhere", path), "no file"),
-    "nothing": (lambda path: None, "no file"),
-    "1 TiB": (size(2**40), r"1,024.0 GiB are more than an image has"),
-    "too large": (size(LARGEST + 1), "are more than an image has"),
+    "dead link": (lambda path: os.symlink("nowhere", path), "does not exist"),
+    "nothing": (lambda path: None, "does not exist"),
+    "1 TiB": (size(2**40), r"1,024.0 GiB exceed the limit"),
+    "too large": (size(LARGEST + 1), "GiB exceed the limit"),
     "claims": (lambda path: path.write_bytes(png((14_000, 14_000))),
                "196000000 pixels. exceeds limit"),
     **{kind: (other(kind), "not an image") for kind in ("GIF", "BMP", "TIFF", "WEBP", "JPEG2000")},
@@ -48,9 +48,9 @@ NO_IMAGES = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("kind", NO_IMAGES)
+@pytest.mark.parametrize("kind", INVALID_IMAGES)
 def test_files_that_are_not_images_are_named_with_the_fault(tmp_path, kind):
-    write, words = NO_IMAGES[kind]
+    write, words = INVALID_IMAGES[kind]
     write(tmp_path / "a.png")
     for reader in DECODERS:
         with pytest.raises(DataError, match=words) as error:
@@ -60,17 +60,17 @@ def test_files_that_are_not_images_are_named_with_the_fault(tmp_path, kind):
 
 @pytest.mark.parametrize("first", [True, False], ids=["still first", "all frames"])
 @pytest.mark.parametrize("mode", ["RGB", "RGBA", "L", "P"])
-def test_an_animation_is_refused_as_decoders_take_different_pictures_of_it(tmp_path, mode, first):
+def test_an_animation_is_refused_because_decoders_return_different_pictures(tmp_path, mode, first):
     frames = [Image.fromarray(np.roll(PIXELS, i, 1)).convert("RGB") for i in range(3)]
     frames = [f.quantize(16) if mode == "P" else f.convert(mode) for f in frames]
     path = tmp_path / "a.png"
     frames[0].save(path, save_all=True, append_images=frames[1:], default_image=first)
     for reader in (read_image, read_index_mask):
-        with pytest.raises(DataError, match="an animation, not a single picture"):
+        with pytest.raises(DataError, match="is an animation, not a single picture"):
             reader(path)
 
 
-def test_names_stay_in_one_line_and_command_no_terminal(tmp_path):
+def test_names_in_messages_are_printable_and_on_one_line(tmp_path):
     path = tmp_path / "line\nbreak\x1b]0;title\x07.png"
     path.write_bytes(b"")
     for reader in DECODERS:
@@ -80,7 +80,7 @@ def test_names_stay_in_one_line_and_command_no_terminal(tmp_path):
         assert len(lines) == 2 and r"line\nbreak\x1b]0;title\x07.png" in lines[0]
 
 
-def test_a_file_without_permission_is_answered_with_chmod_not_with_a_copy(tmp_path, monkeypatch):
+def test_the_fix_of_a_file_without_permission_is_chmod(tmp_path, monkeypatch):
     path = tmp_path / "my mask.png"
     path.touch()
 

@@ -1,4 +1,4 @@
-"""Reading of files: every fault is a DataError that names the file and the repair."""
+"""Mask and image reading: every fault is a DataError with the file and the fix."""
 
 import struct
 import zlib
@@ -39,7 +39,7 @@ def test_grey_palette_and_alpha_images_become_rgb(tmp_path):
     assert read_image(palette)[0, 0].tolist() == [200, 10, 10]
 
 
-def test_a_16_bit_image_is_scaled_with_a_note(tmp_path):
+def test_a_16_bit_image_is_scaled_with_a_warning(tmp_path):
     deep = np.array([[0, 257, 65535]], np.uint16)
     cv2.imwrite(str(tmp_path / "a.png"), deep)
     with pytest.warns(UserWarning, match="16-bit"):
@@ -50,16 +50,16 @@ def test_a_16_bit_image_is_scaled_with_a_note(tmp_path):
 
 @pytest.mark.parametrize("suffix", [".png", ".jpg"])
 @pytest.mark.parametrize("share", [0.0, 0.5, 0.999])
-def test_truncated_image_is_an_error_that_names_the_file(tmp_path, suffix, share):
+def test_a_truncated_image_is_an_error_with_the_file_name(tmp_path, suffix, share):
     data = save_image(tmp_path / f"whole{suffix}", IMAGE).read_bytes()
     path = tmp_path / f"cut{suffix}"
     path.write_bytes(data[: int(len(data) * share)])
-    with pytest.raises(DataError, match=rf"cannot read .*cut{suffix}") as error:
+    with pytest.raises(DataError, match=rf"cut{suffix} cannot be read: ") as error:
         read_image(path)
     assert len(str(error.value).splitlines()) <= 4
 
 
-def test_bytes_after_the_end_of_a_jpeg_are_no_error(tmp_path):
+def test_bytes_after_the_end_of_a_jpeg_are_ignored(tmp_path):
     path = save_image(tmp_path / "a.jpg", IMAGE)
     path.write_bytes(path.read_bytes() + b"maker's trailer")
     assert read_image(path).shape == IMAGE.shape
@@ -76,27 +76,27 @@ BLACK_WHITE = MaskReader(id_table(2), "", ((0, 0, 0), (255, 255, 255)))
 @pytest.mark.parametrize(
     ("name", "pixels", "read", "message"),
     [
-        ("a.png", MASK.astype(np.uint16) + 26000, READ_3, "holds ids up to 26002.*expected 0..255"),
+        ("a.png", MASK.astype(np.uint16) + 26000, READ_3, r"contains ids up to 26002.*\n.*0..255"),
         ("a.png", IMAGE, READ_3, r"is a coloured image[\s\S]*Repair"),
         ("a.jpg", MASK, READ_3, r"a JPEG mask has wrong ids[\s\S]*PNG"),
-        ("a.png", np.full((4, 5), 4000, np.uint16), BLACK_WHITE, "has 16 bits a pixel"),
+        ("a.png", np.full((4, 5), 4000, np.uint16), BLACK_WHITE, "has 16 bits per pixel"),
         ("a.png", np.full((1, 3, 3), 7, np.uint8), BLACK_WHITE,
          r"colour \(7, 7, 7\) in 3 pixels[\s\S]*ignore_ids"),
     ],
 )  # fmt: skip
-def test_mask_of_a_wrong_kind_is_named_with_its_repair(tmp_path, name, pixels, read, message):
+def test_a_mask_of_another_kind_is_an_error_with_the_fix(tmp_path, name, pixels, read, message):
     with pytest.raises(DataError, match=rf"{name}:? {message}"):
         read(save_image(tmp_path / name, pixels))
 
 
-def test_unknown_id_names_file_id_pixels_and_repair(tmp_path):
+def test_an_unknown_id_is_an_error_with_file_id_pixels_and_fix(tmp_path):
     mask = MASK.copy()
     mask[:2, :5] = 77
     read = MaskReader(id_table(3, ignore_ids=[255]), "Repair it.")
     with pytest.raises(DataError) as error:
         read(save_image(tmp_path / "a.png", mask))
     assert str(error.value) == (
-        f"{tmp_path / 'a.png'}: unknown id 77 (10 pixels)\nexpected 0..2, 255. Repair it."
+        f"{tmp_path / 'a.png'}: unknown id 77 (10 pixels).\nExpected: 0..2, 255.\nRepair it."
     )
 
 
@@ -107,13 +107,13 @@ def test_rgb_mask_becomes_positions_in_the_palette(tmp_path):
     np.testing.assert_array_equal(read(path), MASK)
 
 
-def test_id_map_has_the_last_word_over_ignore_ids():
+def test_id_map_overrides_ignore_ids():
     table = id_table(2, {0: 0, 255: 1}, ignore_ids=[255, 7])
     assert (table[0], table[255], table[7], table[1]) == (0, 1, 255, -1)
 
 
 @pytest.mark.parametrize("id_map", [{0: 3}, {256: 0}])
-def test_id_map_out_of_range_is_refused(id_map):
+def test_an_id_map_out_of_range_is_refused(id_map):
     with pytest.raises(ConfigError, match=r"train ids 0\.\.2 for 3 classes"):
         id_table(3, id_map)
 
@@ -125,7 +125,7 @@ def test_the_table_maps_exactly_the_ids_of_the_id_map(id_map):
 
 
 @pytest.mark.parametrize("depth", [1, 2, 4, 8])
-def test_ids_of_any_grey_depth_are_the_stored_ones(tmp_path, depth):
+def test_grey_masks_of_any_depth_keep_the_stored_ids(tmp_path, depth):
     ids = np.array([[0, 1, 1, 0], [1, 0, 2**depth - 1, 1]], np.uint8)
     path = tmp_path / "mask.png"
     path.write_bytes(_grey_png(ids, depth))

@@ -1,4 +1,4 @@
-"""Export: real files in the real runtimes."""
+"""Export of real files, read with the real runtimes."""
 
 import json
 
@@ -11,7 +11,7 @@ import hrseg
 from hrseg.checkpoints.reading import read_checkpoint
 from hrseg.cli import main
 from hrseg.errors import ConfigError, VerificationError
-from hrseg.export import verification as proof
+from hrseg.export import verification
 from hrseg.export.exporter import export
 from hrseg.export.verification import Comparison
 from hrseg.export.writers import Form
@@ -32,7 +32,7 @@ def images():
 
 @pytest.fixture(scope="module")
 def exported(checkpoint, tmp_path_factory):
-    """Two files for all tests: writing one takes seconds."""
+    """Return a folder with two exported files, shared because each export takes seconds."""
     for module in ("onnxscript", "onnxruntime", "openvino"):
         pytest.importorskip(module)
     folder = tmp_path_factory.mktemp("files")
@@ -42,38 +42,36 @@ def exported(checkpoint, tmp_path_factory):
 
 
 @pytest.mark.parametrize("name", ["w.onnx", "w.xml"])
-def test_a_file_predicts_as_its_checkpoint(name, exported, checkpoint, images):
-    theirs, ours = hrseg.load(exported / name), hrseg.load(checkpoint)
-    assert theirs.class_names == NAMES and theirs.palette == ours.palette
-    pairs = [(ours, theirs)]
-    if name == "w.xml":  # of normalised images, which follow every protocol
-        pairs.append((ours.with_protocol("mmseg"), theirs.with_protocol("mmseg")))
-    for model, file in pairs:
-        expected, got = (p.predict(images[0], scores=True) for p in (model, file))
-        assert (got.mask == expected.mask).mean() > 0.999
-        np.testing.assert_allclose(got.scores, expected.scores, rtol=1e-3, atol=1e-4)
+def test_an_exported_file_predicts_like_its_checkpoint(name, exported, checkpoint, images):
+    file, original = hrseg.load(exported / name), hrseg.load(checkpoint)
+    assert file.class_names == NAMES and file.palette == original.palette
+    pairs = [(original, file)]
+    if name == "w.xml":  # normalised input supports every protocol
+        pairs.append((original.with_protocol("mmseg"), file.with_protocol("mmseg")))
+    for pair in pairs:
+        expected, actual = (predictor.predict(images[0], scores=True) for predictor in pair)
+        assert (actual.mask == expected.mask).mean() > 0.999
+        np.testing.assert_allclose(actual.scores, expected.scores, rtol=1e-3, atol=1e-4)
 
 
-def test_openvino_computes_in_bf16_and_unsupported_settings_are_refused(
-    exported, checkpoint, images
-):
-    close = hrseg.load(exported / "w.xml", precision="bf16").predict(images[0])
+def test_openvino_supports_bf16_and_unsupported_requests_are_refused(exported, checkpoint, images):
+    bf16 = hrseg.load(exported / "w.xml", precision="bf16").predict(images[0])
     exact = hrseg.load(checkpoint).predict(images[0])
-    assert (close.mask == exact.mask).mean() > 0.95
+    assert (bf16.mask == exact.mask).mean() > 0.95
     with pytest.raises(ConfigError, match="ONNX Runtime has no bf16 on the CPU"):
         hrseg.load(exported / "w.onnx", precision="bf16")
     with pytest.raises(ConfigError, match="runs only on the CPU, not on 'cuda'"):
         hrseg.load(exported / "w.onnx", device="cuda")
-    with pytest.raises(ConfigError, match="exported already"):
+    with pytest.raises(ConfigError, match="is an exported model"):
         export(hrseg.load(exported / "w.onnx"), exported / "x.onnx", Form("onnx"))
 
 
-def test_the_proof_lies_beside_the_file(exported):
+def test_the_proof_is_written_next_to_the_file(exported):
     for name in ("w.onnx", "w.xml"):
         figures = json.loads((exported / f"{name}.proof.json").read_text())
         assert figures["file"] == name and len(figures["shapes"]) == 20
         assert figures["max_difference"] < 1e-4 and figures["agreement"] > 0.999
-    assert len(list(exported.iterdir())) == 5  # and w.bin
+    assert len(list(exported.iterdir())) == 5  # two files, two proofs and w.bin
 
 
 def test_onnx_runtime_without_hrseg_predicts_the_same(exported, checkpoint, images):
@@ -99,43 +97,45 @@ def test_hrseg_predict_accepts_a_file(exported, images, tmp_path, capsys):
     assert "export it with --normalized" in capsys.readouterr().err
 
 
-def test_ids_of_torch_export_and_weights_of_safetensors(checkpoint, tmp_path, images):
+def test_torch_export_writes_ids_and_safetensors_writes_weights(checkpoint, tmp_path, images):
     predictor = hrseg.load(checkpoint)
     figures = export(predictor, tmp_path / "w.pt2", Form("torch-export", output="ids"))
     assert figures["max_difference"] is None and figures["agreement"] > 0.9999
     export(predictor, tmp_path / "w.safetensors", Form("safetensors"))
-    again = hrseg.load(tmp_path / "w.safetensors")
-    assert np.array_equal(again.predict(images[0]).mask, predictor.predict(images[0]).mask)
+    file = hrseg.load(tmp_path / "w.safetensors")
+    assert np.array_equal(file.predict(images[0]).mask, predictor.predict(images[0]).mask)
 
 
 @pytest.mark.parametrize(
     ("format", "suffix"),
     [("torch-export", ".pt2"), pytest.param("openvino", ".xml", marks=pytest.mark.slow)],
 )
-def test_ocr_on_only_the_high_resolution_stream(format, suffix, checkpoint, tmp_path):
+def test_an_ocr_head_with_output_v1_can_be_exported(format, suffix, checkpoint, tmp_path):
     torch.manual_seed(0)
     model = hrseg.create_model("hrnet_w18_small_v1", "ocr", num_classes=3, output="v1")
     torch.nn.init.normal_(model.head.cls_head.weight, std=1.0)
-    facts = {**read_checkpoint(checkpoint)["hrseg"], "architecture": model.architecture}
-    figures = export(Predictor(model, facts), tmp_path / f"w{suffix}", Form(format))
+    metadata = {**read_checkpoint(checkpoint)["hrseg"], "architecture": model.architecture}
+    figures = export(Predictor(model, metadata), tmp_path / f"w{suffix}", Form(format))
     assert figures["max_difference"] < 1e-4 and figures["agreement"] > 0.999
 
 
-def test_a_failed_proof_leaves_what_stood_there(checkpoint, tmp_path, monkeypatch):
-    monkeypatch.setattr(proof, "MAX_DIFFERENCE", -1.0)
-    (tmp_path / "w.safetensors").write_bytes(b"the good one")
-    with pytest.raises(VerificationError, match="It was not kept"):
+def test_a_failed_verification_keeps_the_older_file(checkpoint, tmp_path, monkeypatch):
+    monkeypatch.setattr(verification, "MAX_DIFFERENCE", -1.0)
+    (tmp_path / "w.safetensors").write_bytes(b"older file")
+    with pytest.raises(VerificationError, match="was not kept"):
         export(hrseg.load(checkpoint), tmp_path / "w.safetensors", Form("safetensors"))
-    assert (tmp_path / "w.safetensors").read_bytes() == b"the good one"
+    assert (tmp_path / "w.safetensors").read_bytes() == b"older file"
     assert [path.name for path in tmp_path.iterdir()] == ["w.safetensors"]
 
 
-def test_the_command_names_mistakes_and_its_files(checkpoint, tmp_path, capsys, monkeypatch):
+def test_the_command_reports_wrong_options_and_the_written_file(
+    checkpoint, tmp_path, capsys, monkeypatch
+):
     monkeypatch.chdir(tmp_path)
     for words, message in (
         ("--format safetensors --out w.pt", "ends with .safetensors"),
         ("--format safetensors --argmax", ""),
-        ("--int8", "needs the data"),
+        ("--int8", "needs the data set"),
         ("--argmax --head-resolution", ""),
         ("data.root=/data", "is not in a run folder"),
     ):
@@ -145,19 +145,19 @@ def test_the_command_names_mistakes_and_its_files(checkpoint, tmp_path, capsys, 
     assert main(command) == 0
     assert "exported: w.safetensors" in capsys.readouterr().out
     assert main([*command, "--config", "synthetic_tiny", f"data.root={tmp_path / 'scenes'}"]) == 2
-    assert "its images do not test this model" in capsys.readouterr().err
+    assert "The data set has other classes than the model" in capsys.readouterr().err
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("name", "format"), [("w.xml", "openvino"), ("w.onnx", "onnx")])
-def test_int8_is_fitted_and_scored(checkpoint, images, tmp_path, name, format):
+def test_int8_is_calibrated_and_evaluated(checkpoint, images, tmp_path, name, format):
     pytest.importorskip("nncf")
     predictor = hrseg.load(checkpoint)
-    truth = [predictor.predict(image).mask for image in images]
-    comparison = Comparison(lambda index: (images[index], truth[index]), range(2))
-    # The limit is for trained weights, these are random.
+    masks = [predictor.predict(image).mask for image in images]
+    comparison = Comparison(lambda index: (images[index], masks[index]), range(2))
+    # The usual limit is for trained weights; these weights are random.
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(proof.MAX_LOSS, True, 1.0)
+        patch.setitem(verification.MAX_LOSS, True, 1.0)
         figures = export(
             predictor, tmp_path / name, Form(format, int8=True), comparison, calibration=images
         )
@@ -165,7 +165,8 @@ def test_int8_is_fitted_and_scored(checkpoint, images, tmp_path, name, format):
     assert hrseg.load(tmp_path / name).predict(images[0]).mask.shape == (65, 97)
 
 
-def test_a_missing_package_is_named_with_its_repair(monkeypatch, tmp_path):
+def test_the_error_for_missing_packages_contains_the_install_command(monkeypatch, tmp_path):
     monkeypatch.setattr("hrseg.export.writers.find_spec", lambda name: None)
-    with pytest.raises(ConfigError, match=r'needs onnx, onnxscript, openvino: pip install "hrseg'):
+    message = r'needs onnx, onnxscript, openvino\.\nFix: `pip install "hrseg'
+    with pytest.raises(ConfigError, match=message):
         Form("openvino").check(tmp_path / "w.xml")

@@ -1,7 +1,7 @@
-"""Fault injection, one module per kind of fault.
+"""Fault injection tests, one module per kind of fault.
 
-By default each test injects a few faults. `pytest -m faults` injects the full counts, in 40 minutes
-on two cores.
+By default each test injects a few faults. `pytest -m faults` injects the full counts, which takes
+40 minutes on two cores.
 """
 
 import functools
@@ -10,9 +10,10 @@ import pytest
 
 
 def inject(few, full):
-    """Run a test with a `count` of faults: a few by default, the full count with `-m faults`.
+    """Run a test with a `count` of faults: `few` by default, `full` with `-m faults`.
 
-    The test yields for each fault None, or a message: the fault, what was expected, what came.
+    The test yields once per fault: None, or a message with the fault, the expectation and the
+    result.
     """
 
     def decorate(test):

@@ -1,4 +1,4 @@
-"""Harms that happen to image and mask files; each changes one pair."""
+"""Kinds of damage to image and mask files. Each changes one pair."""
 
 import os
 import random
@@ -12,7 +12,8 @@ from PIL import Image
 
 SIZE = (40, 56)
 CLASSES = 5
-# Results: read as expected, an error with the file's name, either, or found by a manifest only.
+# Expected results: read correctly, an error with the file's name, either of these, or detected only
+# by a manifest.
 RIGHT, NAMED, EITHER, ROT = "right", "named", "either", "rot"
 
 
@@ -24,8 +25,8 @@ class Pair:
     ids: np.ndarray  # (H, W), expected
     draw: random.Random
     how: str  # a key of HARMS
-    due: str = NAMED
-    listed: bool = True  # the manifest has the sums of the harmed files, not of those before
+    due: str = NAMED  # expected result
+    listed: bool = True  # whether the manifest contains the checksums of the damaged files
 
     def either(self):
         return self.draw.choice([self.image, self.mask])
@@ -67,7 +68,7 @@ def block_of_zeros(data, draw):
 
 
 def _header(data, draw):
-    """Change a field of a PNG's header, and its checksum."""
+    """Change a field of a PNG header, and update its checksum."""
     data[draw.randrange(16, 29)] = draw.randrange(256)
     data[29:33] = struct.pack(">I", zlib.crc32(bytes(data[12:29])))
 
@@ -90,7 +91,7 @@ def _jpeg(pair):
 
 
 def rotten(pair):
-    """Change bytes of a JPEG, which is often decoded all the same."""
+    """Change bytes of a JPEG, which often still decodes."""
     pair.edit(pair.image, pair.draw.choice([flipped_bit, block_of_zeros]))
 
 
@@ -110,7 +111,7 @@ def _coloured_mask(pair):
 
 
 def _other_format(pair):
-    """Save a file in another format under its old name."""
+    """Save a file in another format with an unchanged name."""
     kind = pair.draw.choice(["GIF", "BMP", "TIFF", "WEBP", "PPM", "JPEG2000"])
     Image.fromarray(pair.rgb).save(pair.either(), kind)
 
@@ -119,7 +120,7 @@ OTHERS = [b"", bytes(500), b"<html>\x1b]0;404\x07</html>", os.urandom(900), b"\x
 
 
 def _not_a_file(pair):
-    """Put a pipe, a folder or a link in the place of a file; the last kind links to itself."""
+    """Replace a file with a pipe, a folder or a link. The last kind is a link to itself."""
     path = pair.either()
     path.unlink()
     kind = pair.draw.choice(["pipe", "folder", "/dev/zero", "nowhere", path.name])
@@ -144,7 +145,7 @@ def _appended(pair):
 
 
 def _name(pair):
-    """Newlines or terminal commands; half the time the file is damaged too."""
+    """Add newlines or terminal commands to a file name, and damage half of the files."""
     part = pair.draw.choice(["two\nlines", "\x1b]0;title\x07", "a, b 'c\"", "\u202egnp.", "%s{0}"])
     pair.image = pair.image.rename(pair.image.with_name(f"{pair.image.stem}{part}.png"))
     if pair.draw.random() < 0.5:

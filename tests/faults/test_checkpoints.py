@@ -21,25 +21,25 @@ from tests.faults import inject
 from tests.faults.harms import block_of_zeros, flipped_bit, truncated
 
 NAMES = ("last", "best")
-VALUES = 250_000  # a megabyte
-PARTS = (slice(None), slice(None), slice(900), slice(-300, None))  # of a file to damage
-LARGE = 40  # times as much: a small network with its optimizer
+VALUES = 250_000  # one megabyte
+PARTS = (slice(None), slice(None), slice(900), slice(-300, None))  # damaged parts of a file
+LARGE = 40  # size factor of a small network with its optimizer
 
 
 @inject(20, 500)
 def test_a_kill_during_a_write_leaves_the_last_saved_checkpoint_whole(count, tmp_path):
-    """With two sizes, and in a quarter of the processes a file system without links."""
-    draw, injected, known = random.Random(0), 0, dict.fromkeys(NAMES, 0)
+    """Use two sizes, and in a quarter of the cases a file system without hard links."""
+    draw, injected, epochs = random.Random(0), 0, dict.fromkeys(NAMES, 0)
     folder, log = tmp_path / "checkpoints", tmp_path / "saved.txt"
     for name in NAMES:
         save(folder, name, 0)
     while injected < count:
         size, linked = draw.choice((1, 1, 1, LARGE)), draw.random() < 0.75
         log.write_text("")
-        arguments = (folder, log, max(known.values()), size, linked)
-        writer = multiprocessing.get_context("fork").Process(target=save_on, args=arguments)
+        arguments = (folder, log, max(epochs.values()), size, linked)
+        writer = multiprocessing.get_context("fork").Process(target=save_forever, args=arguments)
         writer.start()
-        while not log.stat().st_size:  # until the second save, also on a busy machine
+        while not log.stat().st_size:  # wait for the second save
             assert writer.is_alive()
             time.sleep(0.001)
         time.sleep(draw.uniform(0, 0.05 if size == 1 else 0.5))
@@ -47,14 +47,15 @@ def test_a_kill_during_a_write_leaves_the_last_saved_checkpoint_whole(count, tmp
         writer.join()
         for line in log.read_text().splitlines():
             name, epoch = line.split()
-            known[name] = int(epoch)
-        fault = lost(folder, known)
-        # A kill between two writes leaves no partial file and is not counted.
+            epochs[name] = int(epoch)
+        fault = lost(folder, epochs)
+        # A kill between two writes leaves no partial file, and is not counted.
         injected += bool(fault) or any(folder.glob(".*"))
         yield fault
 
 
-def save_on(folder, log, epoch, size, linked):
+def save_forever(folder, log, epoch, size, linked):
+    """Save checkpoints until the process is killed, and log completed saves."""
     if not linked:
         os.link = Mock(side_effect=PermissionError)
     while True:
@@ -66,16 +67,16 @@ def save_on(folder, log, epoch, size, linked):
 
 
 @inject(15, 60)
-def test_a_full_disk_is_an_error_and_spares_the_checkpoints_that_are_there(count, tmp_path):
-    draw, known = random.Random(0), dict.fromkeys(NAMES, 0)
+def test_a_full_disk_is_an_error_and_existing_checkpoints_stay_intact(count, tmp_path):
+    draw, epochs = random.Random(0), dict.fromkeys(NAMES, 0)
     mount = ["mount", "-t", "tmpfs", "-o", "size=7m", "hrseg-faults", str(tmp_path)]
     if os.geteuid() or subprocess.run(mount, capture_output=True).returncode:
-        pytest.skip("mounting a small file system takes root")
+        pytest.skip("root is required to mount a small file system")
     try:
         for name in NAMES:
             save(tmp_path, name, 0)
         for epoch in range(1, count + 1):
-            # Less than a checkpoint, and sometimes nothing.
+            # Free bytes: fewer than a checkpoint, sometimes none.
             left = draw.choice([0, draw.randrange(4096), draw.randrange(4 * VALUES)])
             free = shutil.disk_usage(tmp_path).free
             (tmp_path / "others").write_bytes(bytes(max(free - left, 0)))
@@ -85,16 +86,16 @@ def test_a_full_disk_is_an_error_and_spares_the_checkpoints_that_are_there(count
                 fault = f"epoch {epoch} was saved into {left} bytes"
             except ConfigError as error:
                 fault = "" if "no space left" in str(error) else str(error)
-            yield fault or lost(tmp_path, known) or " ".join(map(str, tmp_path.glob(".*")))
+            yield fault or lost(tmp_path, epochs) or " ".join(map(str, tmp_path.glob(".*")))
             (tmp_path / "others").unlink()
             save(tmp_path, name, epoch)  # with enough space
-            known[name] = epoch
+            epochs[name] = epoch
     finally:
         subprocess.run(["umount", str(tmp_path)], check=True)
 
 
 @inject(25, 300)
-def test_instead_of_a_damaged_checkpoint_the_one_before_it_is_read_with_a_warning(count, tmp_path):
+def test_the_previous_checkpoint_replaces_a_damaged_one_with_a_warning(count, tmp_path):
     draw = random.Random(0)
     for number in range(count):
         run = tmp_path / str(number)
@@ -110,7 +111,7 @@ def test_instead_of_a_damaged_checkpoint_the_one_before_it_is_read_with_a_warnin
 
 
 def damage(path, draw):
-    """Damage a file, a third of the time near its start or end; return how."""
+    """Damage a file, often near its start or end, and return a description."""
     harm, part = draw.choice([truncated, flipped_bit, block_of_zeros, None]), draw.choice(PARTS)
     data = path.read_bytes()
     start, stop, _ = part.indices(len(data))
@@ -124,20 +125,21 @@ def damage(path, draw):
 
 
 def wrong_choice(run, name, both, draw):
-    """Return what hrseg made of a damaged `name`, unless it is the epoch before with a warning.
+    """Read a damaged checkpoint, and return the error unless the previous epoch is read.
 
-    If both epochs are damaged, an error is right. Damage to bytes that nothing reads is harmless.
+    A warning must accompany the previous epoch. If both epochs are damaged, a ConfigError is
+    correct. Damage to unused bytes is harmless.
     """
     path = run / "checkpoints" / f"{name}.ckpt"
     newest = newest_state if name == "last" else best_checkpoint
-    ways = [
+    readers = [
         lambda: read_checkpoint(newest(run)),
         lambda: read_checkpoint(checkpoint_at(path)),
         lambda: DurableCheckpointIO().load_checkpoint(path, weights_only=True),
     ]
     with warnings.catch_warnings(record=True, action="always") as messages:
         try:
-            content = draw.choice(ways[:2] if both else ways)()
+            content = draw.choice(readers[:2] if both else readers)()
         except ConfigError as error:
             return None if both else str(error)
     if both and name == "best" and content["name"] == "last":
@@ -153,12 +155,12 @@ def save(folder, name, epoch, size=1):
     DurableCheckpointIO().save_checkpoint(content, folder / f"{name}.ckpt")
 
 
-def lost(folder, known):
-    """Compare the files, read by torch alone and by hrseg, with the saves that were completed.
+def lost(folder, epochs):
+    """Return the first checkpoint older than its last completed save, read by torch and hrseg.
 
-    Without links, a checkpoint may be missing while the one before it exists.
+    Without hard links, a checkpoint may be missing if the previous one exists.
     """
-    for name, epoch in known.items():
+    for name, epoch in epochs.items():
         files = [folder / f"{name}{kind}.ckpt" for kind in ("", ".previous")]
         try:
             first = torch.load(next(file for file in files if file.exists()), weights_only=True)
@@ -168,11 +170,11 @@ def lost(folder, known):
             return f"{name}.ckpt cannot be read: {error}"
         for content in (first, second):
             if content["epoch"] < epoch or other_values(content):
-                return f"{name}.ckpt: epoch {content['epoch']}, {epoch} had been saved"
+                return f"{name}.ckpt contains epoch {content['epoch']}, expected {epoch}"
     return None
 
 
 def other_values(content):
     weights = content["state_dict"].values()
     whole = all(len(part) == VALUES and part.eq(content["epoch"]).all() for part in weights)
-    return None if whole and weights else f"other values than those of epoch {content['epoch']}"
+    return None if whole and weights else f"wrong values for epoch {content['epoch']}"

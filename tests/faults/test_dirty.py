@@ -1,4 +1,4 @@
-"""Pairs of images and masks, each harmed in one way, read as training reads them."""
+"""Damaged pairs of images and masks, read by the code of the training and by `data check`."""
 
 import hashlib
 import json
@@ -22,18 +22,18 @@ from tests.faults import inject
 from tests.faults.harms import CLASSES, HARMS, NAMED, RIGHT, ROT, make, rotten
 from tests.faults.training import forked
 
-PATIENCE = 20.0  # seconds for a pair
-MEMORY = 2 * 2**30  # bytes that reading may allocate
+PATIENCE = 20.0  # maximum seconds per pair
+MEMORY = 2 * 2**30  # maximum bytes allocated by reading
 
 
 @inject(60, 1200)
-def test_a_harmed_image_or_mask_is_read_right_or_named_with_its_fault(count, tmp_path):
-    """Read pairs with `data.on_error: skip`, with a manifest and without, and by `data check`."""
+def test_a_damaged_image_or_mask_is_read_correctly_or_reported_with_its_name(count, tmp_path):
+    """Read pairs with `data.on_error: skip`, with and without a manifest, and by `data check`."""
     draw = random.Random(0)
     kinds = [*HARMS] * (count // len(HARMS)) + draw.sample([*HARMS], count % len(HARMS))
     pairs = [make(tmp_path / "data", number, draw, how) for number, how in enumerate(kinds)]
     spoil(pairs, tmp_path / "data")
-    process = forked(_read, pairs, tmp_path)  # with little memory
+    process = forked(_read, pairs, tmp_path)  # with limited memory
     process.join(60 + count / 4)
     process.kill()
     process.join()
@@ -70,15 +70,15 @@ def digest(path):
 def judge(pair, item):
     if item["fault"]:
         if not any(one_line(str(path)) in item["fault"] for path in (pair.image, pair.mask)):
-            return f"not named: {item['fault']}"
+            return f"reported without its name: {item['fault']}"
         if item["image"].any() or (item["mask"] != 255).any():
-            return "named, but its pixels are in the batch"
+            return "reported, but its pixels are in the batch"
         known = pair.due != ROT or "has changed" in item["fault"]
         return f"refused: {item['fault']}" if pair.due == RIGHT or not known else None
     if pair.due in (NAMED, ROT):
-        return "was read without an error"
+        return "read without an error"
     same = np.array_equal(item["image"], pair.rgb) and np.array_equal(item["mask"], pair.ids)
-    return None if same else "other pixels were read"
+    return None if same else "read with wrong pixels"
 
 
 def _read(pairs, folder):

@@ -1,4 +1,4 @@
-"""The confusion matrix is the same to the pixel in every layout of an evaluation."""
+"""Exact confusion matrix in evaluations with different processes, workers, order and windows."""
 
 import json
 import multiprocessing
@@ -21,11 +21,11 @@ from tests.faults.test_signals import free_port, torchrun
 
 NAMES = ["a", "b", "c", "d", "e"]
 SIZES = [(33, 70), (64, 64), (41, 57), (70, 33), (48, 96), (80, 37), (57, 58)]
-SECONDS = 120  # that processes may take
+SECONDS = 120  # maximum seconds of a process
 
 
-class Looked(nn.Module):
-    """A model with a table of logits for the red byte of a pixel; equal logits occur."""
+class TableModel(nn.Module):
+    """Model that maps the red byte of a pixel to logits by a table, with some equal logits."""
 
     align_corners = False
 
@@ -44,7 +44,7 @@ class Looked(nn.Module):
 
 @inject(6, 240)
 def test_processes_workers_order_and_windows_do_not_change_the_confusion_matrix(count, tmp_path):
-    """Evaluate drawn layouts in real processes; compare each with NumPy's count."""
+    """Evaluate random layouts in real processes, and compare each with a count by NumPy."""
     draw, values = random.Random(0), np.random.default_rng(0)
     images, masks = [], []
     for index, size in enumerate(SIZES):
@@ -54,14 +54,14 @@ def test_processes_workers_order_and_windows_do_not_change_the_confusion_matrix(
         save_image(tmp_path / f"images/{index}.png", images[-1])
         save_image(tmp_path / f"masks/{index}.png", masks[-1])
     for number in range(count):
-        layout = drawn(draw, number)
+        layout = random_layout(draw, number)
         (tmp_path / "list.txt").write_text("".join(f"{i}\n" for i in layout.order))
         expected = [oracle(layout, images, masks), len(layout.order)]
         for result in run(tmp_path, layout):
             yield None if result == expected else f"{layout}: expected {expected}, got {result}"
 
 
-def drawn(draw, number):
+def random_layout(draw, number):
     window = (draw.randint(32, 80), draw.randint(32, 80)) if draw.random() < 0.75 else ()
     stride = tuple(draw.randint(side // 5, side) for side in window) if draw.random() < 0.8 else ()
     return SimpleNamespace(
@@ -81,9 +81,9 @@ def drawn(draw, number):
 
 
 def oracle(layout, images, masks):
-    """Count with NumPy, without hrseg."""
+    """Return the confusion matrix, counted by NumPy without hrseg."""
     matrix = np.zeros((5, 5), np.int64)
-    table = Looked(layout.seed).table.numpy()
+    table = TableModel(layout.seed).table.numpy()
     for index in layout.order:
         classes = table[images[index][..., 0]].argmax(-1)
         labelled = masks[index] != 255
@@ -92,7 +92,7 @@ def oracle(layout, images, masks):
 
 
 def run(folder, layout):
-    """Return the matrix and the count of images of each process, or its error."""
+    """Return the confusion matrix and the number of images of each process, or its error."""
     context, port = multiprocessing.get_context("fork"), free_port()
     ranks = range(layout.processes)
     processes = [context.Process(target=child, args=(folder, layout, r, port)) for r in ranks]
@@ -106,8 +106,8 @@ def run(folder, layout):
 
 
 def child(folder, layout, rank, port):
-    answer, options = folder / f"{rank}.json", {}
-    answer.write_text("")
+    result_file, options = folder / f"{rank}.json", {}
+    result_file.write_text("")
     for number in (1, 2):
         os.dup2(os.open(os.devnull, os.O_WRONLY), number)
     if layout.processes > 1:
@@ -115,7 +115,7 @@ def child(folder, layout, rank, port):
         os.environ.update(torchrun(rank, port, layout.processes), GLOO_SOCKET_IFNAME="lo")
     try:
         data = Folder(str(folder), class_names=NAMES, val_split="list.txt", workers=layout.workers)
-        task = SegmentationTask(Looked(layout.seed), NAMES, protocol=layout.protocol,
+        task = SegmentationTask(TableModel(layout.seed), NAMES, protocol=layout.protocol,
                                 window_batch=layout.window_batch)  # fmt: skip
         trainer = silent_trainer(folder, precision=layout.precision, use_distributed_sampler=False,
                                  **options)  # fmt: skip
@@ -123,5 +123,5 @@ def child(folder, layout, rank, port):
         result = [task.scores["confusion_matrix"], task.scores["images"]]
     except BaseException:
         result = [traceback.format_exc()]
-    answer.write_text(json.dumps(result))
+    result_file.write_text(json.dumps(result))
     os._exit(0)

@@ -1,4 +1,4 @@
-"""No import and no command opens a network socket, in Python or in C libraries."""
+"""Absence of network sockets in imports and commands, in Python and in C libraries."""
 
 import json
 import os
@@ -11,19 +11,19 @@ from tests.faults import inject
 from tests.hostile.configs import TINY
 from tests.paths import ROOT
 
-# The hook comes first, so that it sees imports too.
+# The hook is installed first, so that it also records imports.
 CHILD = r"""
 import importlib, json, pkgutil, socket, sys
-seen, results = [], []
+events, results = [], []
 def hook(event, arguments):
     if event.startswith(("socket.", "urllib.", "http.")) and event != "socket.gethostname":
         new = event == "socket.__new__"
         family = arguments[1] if new else getattr(arguments[0], "family", None)
         if family != socket.AF_UNIX:  # data workers pass file descriptors through such sockets
-            seen.append(f"{event} {arguments[1:]}"[:300])
+            events.append(f"{event} {arguments[1:]}"[:300])
 sys.addaudithook(hook)
 for words in json.loads(sys.argv[2]):
-    seen.clear()
+    events.clear()
     try:
         if words == ["import"]:
             import hrseg
@@ -35,7 +35,7 @@ for words in json.loads(sys.argv[2]):
             code = importlib.import_module("hrseg.cli").main(words)
     except BaseException as error:
         code = repr(error)
-    results.append([words, code, list(seen)])
+    results.append([words, code, list(events)])
 with open(sys.argv[1], "w") as file:
     json.dump(results, file)
 """
@@ -67,25 +67,25 @@ configs""".splitlines()
 
 @inject(3, len(COMMANDS))
 def test_no_import_and_no_command_opens_a_socket(count, tmp_path):
-    """All in one process; an offline training is among the first commands."""
+    """Run the commands in one process. The first ones include a training."""
     config = TINY.replace("workers: 0", "workers: 2").replace("out/runs", "runs")
     (tmp_path / "tiny.yaml").write_text(config.replace("loggers: []", "loggers: [tensorboard]"))
-    answer, calls = tmp_path / "answer.json", tmp_path / "calls.txt"
+    report, calls = tmp_path / "report.json", tmp_path / "calls.txt"
     words = json.dumps([command.split() for command in COMMANDS[:count]])
-    python = [sys.executable, "-P", "-c", CHILD, str(answer), words]
-    strace = shutil.which("strace")  # sees C libraries as well
+    python = [sys.executable, "-P", "-c", CHILD, str(report), words]
+    strace = shutil.which("strace")  # also records calls of C libraries
     if strace:
         python = [strace, "-f", "--seccomp-bpf", "-e", "trace=%network", "-o", str(calls), *python]
     environment = os.environ | {
         "HOME": str(tmp_path), "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1",
     }  # fmt: skip
-    ended = subprocess.run(
+    process = subprocess.run(
         python, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=1200
     )
-    assert answer.is_file(), f"not completed: {ended.stderr[-500:]}"
-    for command, code, seen in json.loads(answer.read_text()):
-        if seen or code != 0:
-            yield f"{command}: exit code {code}, {seen}: {ended.stderr[-500:]}"
+    assert report.is_file(), f"not completed: {process.stderr[-500:]}"
+    for command, code, events in json.loads(report.read_text()):
+        if events or code != 0:
+            yield f"{command}: exit code {code}, {events}: {process.stderr[-500:]}"
     for line in calls.read_text().splitlines() if strace else []:
         if re.search(r"AF_INET|AF_NETLINK|AF_PACKET", line):
             yield line

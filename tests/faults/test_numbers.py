@@ -1,4 +1,4 @@
-"""NaN and infinity during training, and evaluation out of memory."""
+"""NaN and infinite values during training, and out of memory during evaluation."""
 
 import copy
 import random
@@ -22,13 +22,13 @@ from tests.conftest import noise, silent_trainer, tiny_task
 from tests.faults import inject
 
 STEPS = 4
-# The image, features, logits, the loss, a gradient, the weights.
+# Places: image, features, logits, loss, gradient, weights, and a batch without labelled pixels.
 SITES = ["normalize", "model.backbone.bn1", "model.backbone.layer1", "model.head.last_layer",
          "loss_terms.0", "gradient", "weights", "only ignored pixels"]  # fmt: skip
 
 
 class Harm(pl.Callback):
-    """Puts NaN or infinity into the network at a step, after saving a checkpoint."""
+    """Inject NaN or infinity into the network at a step, after saving a checkpoint."""
 
     def __init__(self, step, value, site, last):
         self.step, self.value, self.site, self.last = step, value, site, last
@@ -55,8 +55,8 @@ class Harm(pl.Callback):
 
 
 @inject(8, 96)
-def test_nan_and_infinity_never_reach_weights_and_their_batch_is_kept(count, tmp_path):
-    """At a random step and site, under both policies, in float32 and bf16."""
+def test_nan_and_infinity_never_change_the_weights_and_their_batch_is_saved(count, tmp_path):
+    """Inject values at random steps and sites, with both policies, in float32 and bf16."""
     draw = random.Random(0)
     for number in range(count):
         value = draw.choice([torch.nan, torch.inf, -torch.inf])
@@ -89,7 +89,7 @@ def train(harm, policy, precision):
     kept = [torch.load(path, weights_only=True)["image"][0]
             for path in (folder / "bad_batches").glob(f"step{harm.step}-*.pt")]  # fmt: skip
     image, stop = items[harm.step]["image"], policy == "stop"
-    counted = "1 of this epoch's batches held only ignored pixels" in message and not error
+    counted = "1 of this epoch's batches contain only ignored pixels" in message and not error
     named = f"(images: {harm.step}.png)" in message and kept and kept[0].equal(image)
     holds = {
         "the saved checkpoint has only finite values": whole,
@@ -101,13 +101,11 @@ def train(harm, policy, precision):
         weights = task.model.named_parameters()
         same = all(value.equal(harm.before[name]) for name, value in weights)
         holds["the policy is followed"] = bool(error) == stop and (same or not stop)
-    return next(
-        (f"not true: {claim}; {message}" for claim, true in holds.items() if not true), None
-    )
+    return next((f"failed: {claim}; {message}" for claim, true in holds.items() if not true), None)
 
 
-class Narrow:
-    """A model that runs out of memory at random: the more images at once, the more often."""
+class LimitedMemory:
+    """Model with random out-of-memory errors, more frequent for larger batches."""
 
     def __init__(self, draw):
         self.draw, self.failed = draw, 0
@@ -117,13 +115,13 @@ class Narrow:
             self.failed += 1
             if self.draw.random() < 0.5:
                 raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
-            torch.empty(2**44)  # the error of the processor's allocator
+            torch.empty(2**44)  # raises the error of the CPU allocator
         return torch.cat([image, image.roll(1, -1), image.roll(1, -2)], 1)[..., ::2, ::2]
 
 
 @inject(20, 1000)
 def test_an_evaluation_that_runs_out_of_memory_gives_the_same_scores(count):
-    """At random points of an evaluation by windows, scales and flips."""
+    """Raise errors at random points of evaluations with windows, scales and flips."""
     draw, injected = random.Random(0), 0
     while injected < count:
         protocol = Protocol(
@@ -132,12 +130,12 @@ def test_an_evaluation_that_runs_out_of_memory_gives_the_same_scores(count):
         )  # fmt: skip
         size = (draw.randrange(40, 90), draw.randrange(40, 90))
         image = torch.randint(0, 256, (1, 3, *size), dtype=torch.uint8)
-        plenty = Evaluator(Narrow(random.Random(1)), Normalize(), protocol, batch=1)
-        narrow = Evaluator(Narrow(draw), Normalize(), protocol, batch=draw.randrange(2, 9))
-        expected = plenty(image, keep_scores=True)
+        reference = Evaluator(LimitedMemory(random.Random(1)), Normalize(), protocol, batch=1)
+        limited = Evaluator(LimitedMemory(draw), Normalize(), protocol, batch=draw.randrange(2, 9))
+        expected = reference(image, keep_scores=True)
         with warnings.catch_warnings(record=True, action="always") as messages:
-            result = narrow(image, keep_scores=True)
-        failed = narrow.model.failed
+            result = limited(image, keep_scores=True)
+        failed = limited.model.failed
         same = result.pred.equal(expected.pred) and result.scores.equal(expected.scores)
         injected += failed
-        yield None if same and len(messages) == failed else f"{size}, {protocol}: other scores"
+        yield None if same and len(messages) == failed else f"{size}, {protocol}: scores differ"

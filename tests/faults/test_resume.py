@@ -1,4 +1,4 @@
-"""Trainings that are killed or stopped and resumed equal uninterrupted ones, bit by bit."""
+"""Bitwise equality of interrupted, resumed trainings and uninterrupted ones."""
 
 import json
 import os
@@ -15,7 +15,7 @@ from tests.faults import inject
 from tests.faults import training as train
 from tests.faults.training import Blow
 
-# Together: both heads, every callback that has a state, both times of validation.
+# The kinds cover both heads, each callback with state, and validation by epochs and steps.
 LEARNS = ("optimizer.lr=0.02", "data.scales=[1,1]")
 LARGE = (*LEARNS, "data.crop_size=[48,64]")
 OCR = "model.head={name: ocr}"
@@ -40,7 +40,7 @@ CODES = {signum: 128 + signum for signum in SIGNALS} | {KILL: -9, REQUEUE: 143}
 
 
 class Failed(Exception):
-    """A command ended in another way than expected."""
+    """Unexpected exit of a command."""
 
 
 @inject(2, 36)
@@ -72,7 +72,7 @@ def test_an_interrupted_and_resumed_training_equals_an_uninterrupted_one(count, 
 
 
 def interrupted(words, runs, blow, again):
-    """Return the record of a training that is struck, and perhaps struck again when resumed."""
+    """Return the record of a training interrupted by `blow`, and after the resume by `again`."""
     log = runs.with_suffix(".log")
     environment = slurm(runs.parent) if blow.signum == REQUEUE else {}
     ended = train.run(words, log, blow, environment)
@@ -80,7 +80,7 @@ def interrupted(words, runs, blow, again):
         return finished(ended, runs)
     expect(ended, CODES[blow.signum])
     if not list(runs.glob("*/*/checkpoints/last*.ckpt")):
-        again, environment = None, {}  # the kill came before the first checkpoint
+        again, environment = None, {}  # killed before the first checkpoint
     elif environment:
         calls = (runs.parent / "scontrol.log").read_text().splitlines()
         if calls[-1] != "requeue 77":
@@ -96,7 +96,7 @@ def interrupted(words, runs, blow, again):
 
 
 def unstopped(ended, blow):
-    """Return whether a training ended before the signal, or at it with nothing left to requeue."""
+    """Return whether a training ended before the signal, or needed no requeue."""
     return ended.seconds is None or (blow.signum == REQUEUE and ended.code == 0)
 
 
@@ -113,7 +113,7 @@ def finished(ended, runs):
 
 
 def slurm(folder):
-    """Return the environment of a SLURM job, whose scontrol stops the job that it requeues."""
+    """Return the environment of a SLURM job, with a scontrol that stops the requeued job."""
     tool, calls = folder / "bin" / "scontrol", folder / "scontrol.log"
     tool.parent.mkdir(exist_ok=True)
     tool.write_text(f'#!/bin/sh\necho "$@" >> "{calls}"\n(sleep 0.1; kill -TERM $PPID) &\n')
@@ -126,8 +126,8 @@ def slurm(folder):
 
 
 @inject(1, 48)
-def test_a_kill_between_any_two_files_leaves_best_and_scores_that_agree(count, tmp_path):
-    """Kill trainings just before and just after a file replaces another; resume them."""
+def test_a_kill_between_two_file_writes_leaves_consistent_best_and_scores(count, tmp_path):
+    """Kill trainings directly before and after the replacement of a file, and resume them."""
     train.prepare(tmp_path)
     names, runs = tmp_path / "replacements.txt", tmp_path / "reference"
     reference = finished(fit(tmp_path, runs, names), runs)
@@ -149,7 +149,7 @@ def test_a_kill_between_any_two_files_leaves_best_and_scores_that_agree(count, t
 
 
 def fit(folder, runs, names, kill=None):
-    """Train in a process of its own that lists its replacements, and dies at one."""
+    """Train in a new process, which logs the names of replaced files and is killed at `kill`."""
     words, log = train.command(folder, runs, *LEARNS, "ema_decay=0.3"), runs.with_suffix(".log")
     return train.wait(train.forked(_watched, words, log, names, kill), log)
 
@@ -172,7 +172,7 @@ def _watched(words, log, names, kill):
 
 
 def disagreement(run):
-    """Compare best.ckpt with scores.json, which may be one write ahead."""
+    """Return an inconsistency of best.ckpt and scores.json, which may be one write newer."""
     best = []
     for path in (run / "checkpoints" / name for name in ("best.ckpt", "best.previous.ckpt")):
         if path.is_file():
@@ -182,14 +182,14 @@ def disagreement(run):
     path = run / "scores.json"
     scores = json.loads(path.read_text()) if path.is_file() else None
     if not (run / "checkpoints" / "best.ckpt").is_file():  # written after the first scores
-        return None if scores is None or scores["epoch"] == 0 else "scores without a best"
+        return None if scores is None or scores["epoch"] == 0 else "scores without best.ckpt"
     if scores is None or scores["miou"] < max(best) - 1e-6:
-        return f"the best has mIoU {best}, scores.json has {scores and scores['miou']}"
+        return f"best.ckpt has mIoU {best}, scores.json has {scores and scores['miou']}"
     return None
 
 
 def resumed(folder, runs):
-    """Return the record of a resumed run, or of a new one if nothing was saved."""
+    """Return the record of a resumed run, or of a new run if no checkpoint exists."""
     run = train.only_run(runs)
     if not any((run / "checkpoints").glob("last*.ckpt")):
         again = runs.with_name(f"{runs.name}-again")

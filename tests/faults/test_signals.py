@@ -1,4 +1,4 @@
-"""SIGTERM, SIGINT and SIGHUP to commands: one line, an exit code, in time, nothing half-written."""
+"""SIGTERM, SIGINT and SIGHUP to commands: message, exit code, time limit and complete files."""
 
 import random
 import signal
@@ -47,10 +47,10 @@ class Case:
             "a traceback": "Traceback" in ended.output,
             "another message": not last.startswith("hrseg: stopped") or message not in last,
         }
-        return next((f"{fault}; {last}" for fault, holds in wrong.items() if holds), None)
+        return next((f"{fault}; {last}" for fault, present in wrong.items() if present), None)
 
     def unsaved(self, step):
-        """Return what is wrong with the state of a stopped training, at `step` or later."""
+        """Return the error in the saved state of a training stopped at `step` or later."""
         path = newest_state(train.only_run(self.folder / "runs"))
         saved = int(torch.load(path, weights_only=True)["global_step"])
         if state_of(path) != "whole" or path.name != "last.ckpt" or saved < step:
@@ -62,7 +62,7 @@ class Case:
 
 @inject(2, 32)
 def test_a_signal_stops_a_command_within_ten_seconds_with_its_state_saved(count, tmp_path):
-    """At drawn moments of `fit`, `validate` and `predict`."""
+    """Send signals at random moments of `fit`, `validate` and `predict`."""
     draw = random.Random(0)
     train.prepare(tmp_path)
     first = train.command(tmp_path, tmp_path / "trained", "trainer.max_epochs=1")
@@ -80,28 +80,28 @@ def test_a_signal_stops_a_command_within_ten_seconds_with_its_state_saved(count,
 
 
 def training(case):
-    """The batch is finished and saved; some signals go to the workers too, as from a terminal."""
+    """Stop `fit` after the current batch. Half of the signals also go to the data workers."""
     words = case.fit(f"data.workers={case.draw.choice([0, 2])}")
     step, delay = case.draw.randint(1, 9), case.draw.uniform(0, 0.2)
-    everyone = case.draw.random() < 0.5
-    return case.wrong(words, RESUME, step, delay=delay, all=everyone) or case.unsaved(step)
+    to_all = case.draw.random() < 0.5
+    return case.wrong(words, RESUME, step, delay=delay, all=to_all) or case.unsaved(step)
 
 
 def validating(case):
-    """The state before the validation is saved already."""
+    """Stop a validation of `fit`. The state before the validation is already saved."""
     step = case.draw.randint(1, 3)
     return case.wrong(case.fit(), RESUME, step, at="validation_step") or case.unsaved(4)
 
 
 def twice(case):
-    """The second signal ends a long batch at once."""
+    """Stop `fit` twice. The second signal ends a long batch immediately."""
     ended = train.run(case.fit(), case.log, Blow(case.signum, 6, again=1.5, linger=8.0))
     slow = ended.seconds and ended.seconds > 6 and f"it took {ended.seconds:.1f} s"
     return slow or case.misbehaved(ended, f"at once; {RESUME}") or case.unsaved(4)
 
 
 def checking(case):
-    """A stop before the training leaves no run folder."""
+    """Stop `fit` before the training, which leaves no run folder."""
     words, delay = train.command(case.folder.parent, case.runs), case.draw.uniform(0, 0.2)
     fault = case.wrong(words, "stopped", 1, delay=delay, at="check", linger=0.3)
     left = list(case.folder.glob("runs/*/*"))
@@ -109,7 +109,7 @@ def checking(case):
 
 
 def scoring(case):
-    """A stop of `validate` leaves no folder of scores."""
+    """Stop `validate`, which leaves no folder with scores."""
     checkpoint = str(case.trained / "checkpoints" / "best.ckpt")
     words = ["validate", "--checkpoint", checkpoint, f"data.workers={case.draw.choice([0, 2])}"]
     fault = case.wrong(words, "stopped", case.draw.randint(1, 3), at="validation_step")
@@ -118,7 +118,7 @@ def scoring(case):
 
 
 def predicting(case):
-    """The masks of a stopped `predict` are whole, and `--resume` writes the others."""
+    """Stop `predict`. The written masks are complete, and `--resume` writes the others."""
     out, images = case.folder / "out", case.folder.parent / "camvid" / "train"
     words = ["predict", str(images), "--checkpoint", str(case.trained), "--out", str(out)]
     step, delay = case.draw.randint(1, 8), case.draw.uniform(0, 0.03)
@@ -129,7 +129,7 @@ def predicting(case):
 
 
 def two(case):
-    """If one of two processes gets the signal, both save and end after the same batch."""
+    """Stop one of two processes. Both save and end after the same batch."""
     words = case.fit("trainer.devices=2", "data.batch_size=4")
     at = case.draw.choice(["training_step", "training_step", "validation_step"])
     step = case.draw.randint(3, 9) if at == "training_step" else case.draw.randint(1, 2)
@@ -165,6 +165,6 @@ def torchrun(rank, port, processes=2):
 
 
 def free_port():
-    """Return a port without a listener."""
+    """Return a free port."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         return listener.getsockname()[1]

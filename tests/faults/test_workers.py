@@ -1,4 +1,4 @@
-"""Data workers of a training that are killed, crash, are stopped or hang in a read."""
+"""Killed, crashed, stopped and hanging data workers of a training."""
 
 import os
 import random
@@ -13,12 +13,12 @@ from hrseg.data import dataset
 from tests.faults import inject, training
 
 TIMEOUT = 2  # data.worker_timeout
-SLACK = 20.0  # further seconds, on a busy machine
-ORPHANED = 10.0  # seconds that workers may outlive their parent
+SLACK = 20.0  # additional seconds, for a busy machine
+ORPHANED = 10.0  # maximum seconds of a worker after the end of its parent
 
 
 @inject(3, 60)
-def test_a_worker_that_dies_or_hangs_is_named_with_its_file_and_leaves_no_process(count, tmp_path):
+def test_a_dead_or_hanging_worker_is_reported_with_its_file_and_all_processes_end(count, tmp_path):
     draw = random.Random(0)
     training.prepare(tmp_path)
     for number in range(count):
@@ -35,7 +35,7 @@ def test_a_worker_that_dies_or_hangs_is_named_with_its_file_and_leaves_no_proces
 
 
 class Run:
-    """A training with two workers, and slow storage that logs the reads."""
+    """Training with two workers and slow storage, which logs reads."""
 
     def __init__(self, folder, number, draw):
         self.folder, self.log, self.draw = folder, folder / f"{number}.log", draw
@@ -56,7 +56,7 @@ class Run:
         self.since = time.monotonic()
 
     def strike(self, signum):
-        """Send a signal to a worker; return a pattern for its last samples, or its start."""
+        """Send a signal to a worker, and return a pattern for its last samples or its start."""
         path = self.draw.choice(sorted(self.reads.glob("[0-9]*")))
         os.kill(int(path.name), signum)
         samples = path.read_text().splitlines()[-2:]
@@ -64,7 +64,7 @@ class Run:
         return rf"process {path.name}\)({'|'.join([*patterns, '.* starting'][:2])})"
 
     def hang(self):
-        """Let reads of one training image wait for ever; return its path."""
+        """Block reads of one training image, and return its path."""
         path = str(self.folder / f"camvid/train/{self.draw.randrange(training.TRAIN):03}.png")
         os.mkfifo(self.reads / "dead")
         (self.reads / "hang.tmp").write_text(path)
@@ -72,7 +72,7 @@ class Run:
         return path
 
     def wrong(self, codes, *patterns):
-        """Return what is wrong with the time, the exit code or the message of the end."""
+        """Return the deviation of the exit code or the output, or None."""
         self.process.join(max(0.0, self.since + TIMEOUT + SLACK - time.monotonic()))
         output = self.output()
         missing = [pattern for pattern in patterns if not re.search(pattern, output)]
@@ -91,7 +91,7 @@ class Run:
 
 
 def _logged(words, log, reads):
-    """Train with storage that is slow, logs the reads of workers, and can hang at one file."""
+    """Train with slow storage, which logs the workers' reads and can block at one file."""
     read, read_image = dataset.SegmentationDataset.read, dataset.read_image
 
     def logged(self, index):
@@ -118,7 +118,7 @@ def killed(run):
 
 
 def parent_killed(run):
-    """Half the time while a worker hangs."""
+    """Kill the main process, in half of the cases during a blocked read."""
     if run.draw.random() < 0.5:
         run.hang()
         time.sleep(run.draw.uniform(0, 1))
@@ -137,11 +137,11 @@ def stopped(run):
 
 
 def interrupted(run):
-    """Ctrl-C twice, to all processes as from a terminal, while a worker hangs."""
+    """Send Ctrl-C twice to all processes, as from a terminal, during a blocked read."""
     run.hang()
     time.sleep(run.draw.uniform(0, 1))
     for _ in range(2):
-        with suppress(ProcessLookupError):  # the second may come too late
+        with suppress(ProcessLookupError):  # the process may end before the second signal
             os.killpg(run.process.pid, signal.SIGINT)
         time.sleep(1.2)
     return run.wrong([130, 3])

@@ -1,4 +1,4 @@
-"""Trainings of seconds, each in a process that is forked from one with all imports done."""
+"""Short trainings in processes forked from a server process with all imports."""
 
 import atexit
 import json
@@ -20,7 +20,7 @@ from hrseg.training.task import SegmentationTask
 from tests.camvid_tree import make_camvid
 
 TRAIN, VAL = 8, 3
-LIMIT = 120.0  # seconds that a command may take
+LIMIT = 120.0  # maximum seconds of a command
 OWNERS = {
     "training_step": SegmentationTask,
     "validation_step": SegmentationTask,
@@ -31,21 +31,42 @@ OWNERS = {
 
 @dataclass(frozen=True)
 class Blow:
+    """A signal to a command at a certain call.
+
+    Attributes:
+        signum: number of the signal.
+        step: number of the interrupted call of `at`, from 1 on.
+        delay: seconds after the start of that call.
+        at: a key of OWNERS.
+        again: seconds until a second signal; None: no second signal.
+        all: whether data workers also receive the signal, as from a terminal.
+        linger: additional seconds of the call.
+    """
+
     signum: int
-    step: int  # the call of `at` that it interrupts, from 1 on
-    delay: float = 0.0  # seconds after the start of that call
-    at: str = "training_step"  # a key of OWNERS
-    again: float | None = None  # seconds until a second signal
-    all: bool = False  # whether the data workers get it too, as from a terminal
-    linger: float = 0.0  # seconds that the call takes longer
+    step: int
+    delay: float = 0.0
+    at: str = "training_step"
+    again: float | None = None
+    all: bool = False
+    linger: float = 0.0
 
 
 @dataclass
 class Ended:
-    code: int  # negative: ended by that signal
+    """Result of a command.
+
+    Attributes:
+        code: exit code; negative: number of the signal that ended it.
+        output: stdout and stderr.
+        seconds: time from the signal to the end; None: no signal was sent.
+        left: ids of processes still running after it.
+    """
+
+    code: int
     output: str
-    seconds: float | None  # from the blow to the end; None: no blow
-    left: list[int]  # processes that outlive it
+    seconds: float | None
+    left: list[int]
 
 
 def prepare(folder):
@@ -53,7 +74,7 @@ def prepare(folder):
 
 
 def command(folder, runs, *more):
-    """Return the words of a fit of some seconds, with 4 steps an epoch."""
+    """Return the command line of a training of some seconds, with 4 steps per epoch."""
     return [
         "fit", "--config", "camvid_w18_small", f"data.root={folder / 'camvid'}", f"runs={runs}",
         "data.batch_size=2", "data.crop_size=[32,32]", "data.workers=0", "model.bn_momentum=0.5",
@@ -72,20 +93,20 @@ def start(words, log, blow=None, environment=None):
 
 
 def wait(process, log):
-    """Return the end of a process; kill one that hangs."""
+    """Return the result of a process, and kill it after LIMIT seconds."""
     process.join(LIMIT)
-    hangs = "\nIT HANGS" * process.is_alive()
+    timeout = "\nTIMEOUT" * process.is_alive()
     process.kill()
     process.join()
-    ended, struck = time.time(), log.with_suffix(".struck")
-    seconds = ended - float(struck.read_text()) if struck.is_file() else None
-    struck.unlink(missing_ok=True)
-    output = log.read_text(errors="replace") + hangs
+    end, signal_file = time.time(), log.with_suffix(".signal")
+    seconds = end - float(signal_file.read_text()) if signal_file.is_file() else None
+    signal_file.unlink(missing_ok=True)
+    output = log.read_text(errors="replace") + timeout
     return Ended(process.exitcode, output, seconds, survivors(process.pid))
 
 
 def forked(target, *arguments):
-    """Start a process, forked from one that has imported all that commands need."""
+    """Start a process, forked from a server process with all imports of the commands."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([__name__])
     process = context.Process(target=target, args=arguments)
@@ -94,21 +115,21 @@ def forked(target, *arguments):
 
 
 def survivors(session, patience=8.0):
-    """Return the processes of a session that still live some seconds after their leader."""
+    """Return the processes of a session still running `patience` seconds after their leader."""
     deadline = time.monotonic() + patience
     while True:
-        living = []
+        alive = []
         for process in psutil.process_iter(["status"]):
             with suppress(OSError):
                 if os.getsid(process.pid) == session and process.info["status"] != "zombie":
-                    living.append(process.pid)
-        if not living or time.monotonic() > deadline:
-            return living
+                    alive.append(process.pid)
+        if not alive or time.monotonic() > deadline:
+            return alive
         time.sleep(0.05)
 
 
 def run_command(words, log, blow=None, environment=None):
-    """Run a command as a program does, in this process, and exit."""
+    """Run a command in this process like a program, and exit."""
     os.setsid()
     target = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     os.dup2(target, 1)
@@ -118,20 +139,21 @@ def run_command(words, log, blow=None, environment=None):
     multiprocessing.set_start_method("fork", force=True)
     torch.set_num_threads(1)
     if blow is not None:
-        _expect(blow, log.with_suffix(".struck"))
+        _schedule(blow, log.with_suffix(".signal"))
     code = main(list(words))
     atexit._run_exitfuncs()  # multiprocessing.Process skips them
     sys.stdout.flush()
     os._exit(code)
 
 
-def _expect(blow, struck):
+def _schedule(blow, signal_file):
+    """Send the signal of `blow` at its call, and write the time to `signal_file`."""
     owner, calls = OWNERS[blow.at], 0
     original = getattr(owner, blow.at)
 
-    def strike():
+    def send():
         time.sleep(blow.delay)
-        struck.write_text(repr(time.time()))
+        signal_file.write_text(repr(time.time()))
         for pause in (0, blow.again):
             if pause is not None:
                 time.sleep(pause)
@@ -143,7 +165,7 @@ def _expect(blow, struck):
         if trainer is None or not trainer.sanity_checking:
             calls += 1
             if calls == blow.step:
-                threading.Thread(target=strike, daemon=True).start()
+                threading.Thread(target=send, daemon=True).start()
                 time.sleep(blow.linger)
         return original(self, *arguments, **options)
 
@@ -156,7 +178,7 @@ def only_run(runs):
 
 
 def record_of(run):
-    """Return the values of a finished run's files by file and key, without the run's path."""
+    """Return the values in a finished run's files by file and key, without the run's path."""
     files = {"metrics.csv": (run / "metrics.csv").read_text().splitlines()}
     for name in ("last", "best"):
         files[name] = torch.load(run / f"checkpoints/{name}.ckpt", weights_only=True)
@@ -176,7 +198,7 @@ def _leaves(value, run, key=""):
 
 
 def difference(first, second):
-    """Return the first value in which two records differ by a bit; None: they are equal."""
+    """Return the first different value of two records, or None if they are equal bit by bit."""
     for key in first | second:
         a, b = first.get(key, "missing"), second.get(key, "missing")
         tensors = isinstance(a, torch.Tensor)

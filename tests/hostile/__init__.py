@@ -1,4 +1,4 @@
-"""Hostile artefacts for tests/faults/test_strangers.py, each with the commands that read it."""
+"""Hostile files for tests/faults/test_strangers.py, with the commands that read them."""
 
 import os
 from collections.abc import Callable
@@ -9,16 +9,27 @@ import torch
 
 
 @dataclass(frozen=True)
-class Place:
-    given: Path  # the stranger's folder
-    outside: Path  # the folder of the canaries
-    port: int  # the port of the canaries on 127.0.0.1
-    checkpoint: Path  # an intact one of hrseg with three classes
-    run: Path  # the folder of a finished training, to be copied
-    photo: Path  # an image of the user
+class Paths:
+    """Paths and the port for the creation of hostile files.
+
+    Attributes:
+        given: folder with the hostile files.
+        outside: folder with the canary files.
+        port: port of the canaries on 127.0.0.1.
+        checkpoint: an intact checkpoint with three classes.
+        run: the folder of a finished training, to be copied.
+        photo: an image of the user.
+    """
+
+    given: Path
+    outside: Path
+    port: int
+    checkpoint: Path
+    run: Path
+    photo: Path
 
     def fill(self, text):
-        """Return `text` with the paths for RAN, OUTSIDE and URL."""
+        """Return `text` after replacing RAN, OUTSIDE and URL."""
         url = f"http://127.0.0.1:{self.port}/hostile"
         text = text.replace("RAN", f"{self.outside}/hostile_code_ran")
         return text.replace("OUTSIDE", str(self.outside)).replace("URL", url)
@@ -27,10 +38,10 @@ class Place:
 @dataclass(frozen=True)
 class Artefact:
     name: str
-    make: Callable[[Place], object]
-    # Command lines, or `load FILE`, `load_weights FILE`; {given} and others stand for paths.
+    make: Callable[[Paths], object]
+    # Command lines, `load FILE` or `load_weights FILE`. {given} and others are replaced by paths.
     commands: tuple[tuple[str, ...], ...]
-    follows: bool = False  # reading through a link is allowed, as in data sets and model caches
+    follows: bool = False  # whether reading through links is allowed, as in data sets
 
 
 def table(kind, makers, commands, follows=False):
@@ -38,23 +49,23 @@ def table(kind, makers, commands, follows=False):
 
 
 def write(name, data):
-    """Return a maker of one file; `data` is a text, bytes, or a function of the place."""
+    """Return a function that writes a file; `data` is text, bytes, or a function of the paths."""
 
-    def make(place):
-        content = data(place) if callable(data) else data
-        raw = place.fill(content).encode() if isinstance(content, str) else content
-        (place.given / name).write_bytes(raw)
+    def make(paths):
+        content = data(paths) if callable(data) else data
+        raw = paths.fill(content).encode() if isinstance(content, str) else content
+        (paths.given / name).write_bytes(raw)
 
     return make
 
 
 def save(change, **options):
-    """Return a maker of w.pth: the checkpoint after `change`."""
+    """Return a function that writes w.pth, the checkpoint after `change`."""
 
-    def make(place):
-        content = torch.load(place.checkpoint, map_location="cpu", weights_only=True)
-        change(content, place)
-        torch.save(content, place.given / "w.pth", **options)
+    def make(paths):
+        content = torch.load(paths.checkpoint, map_location="cpu", weights_only=True)
+        change(content, paths)
+        torch.save(content, paths.given / "w.pth", **options)
 
     return make
 
@@ -67,14 +78,14 @@ def artefacts():
 
 
 def laughs(depth=60):
-    """Return nested lists that are small in a file and have 2^depth leaves when printed."""
+    """Return nested lists with shared parts: small in a file, 2^depth items when printed."""
     nested = ["ha"] * 2
     for _ in range(depth):
         nested = [nested, nested]
     return nested
 
 
-CONTROL = "\x1b[2J\x1b]52;c;aGk=\x07\x9b31m\u202egnp.\r"  # clears, writes the clipboard, turns text
+CONTROL = "\x1b[2J\x1b]52;c;aGk=\x07\x9b31m\u202egnp.\r"  # clear, clipboard, text direction
 MARKUP = "[red][link=http://x.invalid]a[/link][/nothing]"
 SCRIPT = "</script><script>alert(1)</script><img src=x onerror=alert(1)>"
 FILE_NAMES = {

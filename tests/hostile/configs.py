@@ -1,4 +1,4 @@
-"""Configs that read secrets, run code or never end."""
+"""Hostile configs: secrets, code and unbounded structures."""
 
 from tests.hostile import MARKUP, table, write
 

@@ -1,4 +1,4 @@
-"""Data sets with hostile classes, lists, links and file names."""
+"""Hostile data sets: classes, lists, links and file names."""
 
 import json
 import os
@@ -17,33 +17,33 @@ DATA = (CHECK, ("init", "{given}", "--out", "out/c.yaml"), FIT)
 SPLITS = ("data.train_split=list.txt", "data.val_split=list.txt")
 
 
-def _data(change=lambda place: None, last="d"):
-    """Return a maker of four pairs, of which the last has a given name."""
+def _data(change=lambda paths: None, last="d"):
+    """Return a function that writes four pairs, the last one with a given name."""
 
-    def make(place):
+    def make(paths):
         rng = np.random.default_rng(0)
         for kind, shape, ids in (("images", (40, 40, 3), 256), ("masks", (40, 40), 2)):
-            (place.given / kind).mkdir()
+            (paths.given / kind).mkdir()
             for name in ("a", "b", "c", last):
                 picture = Image.fromarray(rng.integers(0, ids, shape, np.uint8))
-                picture.save(os.fsencode(place.given / kind / f"{name}.png"), "PNG")
-        (place.given / "classes.txt").write_text("one\ntwo\n")
-        change(place)
+                picture.save(os.fsencode(paths.given / kind / f"{name}.png"), "PNG")
+        (paths.given / "classes.txt").write_text("one\ntwo\n")
+        change(paths)
 
     return make
 
 
 def _linked(target):
-    def change(place):
-        (place.given / "images/b.png").unlink()
-        (place.given / "images/b.png").symlink_to(place.fill(target))
+    def change(paths):
+        (paths.given / "images/b.png").unlink()
+        (paths.given / "images/b.png").symlink_to(paths.fill(target))
 
     return _data(change)
 
 
-def _circle(place):
-    (place.given / "images/again").symlink_to(place.given / "images")
-    (place.given / "images/x.png").symlink_to(place.given / "images/x.png")
+def _circle(paths):
+    (paths.given / "images/again").symlink_to(paths.given / "images")
+    (paths.given / "images/x.png").symlink_to(paths.given / "images/x.png")
 
 
 CLASSES = {

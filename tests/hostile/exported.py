@@ -1,4 +1,4 @@
-"""ONNX and OpenVINO files that read other files, call code or grow."""
+"""Hostile ONNX and OpenVINO files: external data, code and huge constants."""
 
 import json
 
@@ -12,16 +12,16 @@ def _commands(file):
     return predict, ("weights", "inspect", file)
 
 
-def metadata(place, **changed):
-    stored = torch.load(place.checkpoint, map_location="cpu", weights_only=True)["hrseg"]
+def metadata(paths, **changed):
+    stored = torch.load(paths.checkpoint, map_location="cpu", weights_only=True)["hrseg"]
     export = {"input": "normalized", "output": "logits", "int8": False}
     return json.dumps({**stored, "export": export, **changed})
 
 
 def _onnx(nodes, tensors="", domain="", **changed):
-    """A graph from `image` to `logits`, in ONNX's text format, with changed metadata."""
+    """Return a function that writes an ONNX graph from its text, with changed metadata."""
 
-    def make(place):
+    def make(paths):
         import onnx
 
         domains = '"" : 18' + f', "{domain}" : 1' * bool(domain)
@@ -29,8 +29,8 @@ def _onnx(nodes, tensors="", domain="", **changed):
             f"<ir_version: 10, opset_import: [{domains}]>"
             f"g (float[b, 3, h, w] image) => (float[] logits) {tensors} {{ {nodes} }}"
         )
-        onnx.helper.set_model_props(model, {"hrseg": metadata(place, **changed)})
-        onnx.save(model, str(place.given / "m.onnx"))
+        onnx.helper.set_model_props(model, {"hrseg": metadata(paths, **changed)})
+        onnx.save(model, str(paths.given / "m.onnx"))
 
     return make
 
@@ -66,10 +66,10 @@ CONSTANT = """<layer id="1" name="x" type="Const" version="opset1"><data element
 
 
 def _ir(layers="", head=""):
-    def make(place):
-        stored = metadata(place).replace("&", "&amp;").replace('"', "&quot;")
-        write("m.xml", IR.format(head=head, layers=layers, facts=stored))(place)
-        write("m.bin", bytes(64))(place)
+    def make(paths):
+        stored = metadata(paths).replace("&", "&amp;").replace('"', "&quot;")
+        write("m.xml", IR.format(head=head, layers=layers, facts=stored))(paths)
+        write("m.bin", bytes(64))(paths)
 
     return make
 

@@ -1,4 +1,4 @@
-"""Images and videos with false formats, sizes, neighbours and names."""
+"""Hostile images and videos: formats, sizes, sidecar files and names."""
 
 import os
 import struct
@@ -16,21 +16,21 @@ def chunk(kind, data):
 
 
 def png(size=(64, 64), before=b"", kind=2, pixels=64 * 193):
-    """A PNG of (width, height) with extra chunks, and with fewer bytes of pixels than it claims."""
+    """Return a PNG of (width, height) with extra chunks, and with `pixels` bytes of pixel data."""
     head = chunk(b"IHDR", struct.pack(">IIBBBBB", *size, 8, kind, 0, 0, 0))
     body = chunk(b"IDAT", zlib.compress(bytes(pixels))) + chunk(b"IEND", b"")
     return b"\x89PNG\r\n\x1a\n" + head + before + body
 
 
 def profile(name):
-    """A broken colour profile, whose name libpng prints."""
+    """Return a broken colour profile, whose name libpng prints."""
     head = struct.pack(">I", 3000) + bytes(4) + struct.pack(">I", 0x02000000) + b"mntrRGB XYZ "
     data = head + bytes(12) + b"acsp" + bytes(20) + struct.pack(">I", 9999) + bytes(range(250)) * 16
     return chunk(b"iCCP", name + b"\0\0" + zlib.compress(data[:3000]))
 
 
 def _tiff(width, height, following=0):
-    """A little-endian TIFF with nearly no pixels."""
+    """Return a little-endian TIFF with 16 bytes of pixel data."""
     tags = [(256, 4, width), (257, 4, height), (258, 3, 8), (259, 3, 1), (262, 3, 1), (273, 4, 8),
             (277, 3, 1), (278, 4, height), (279, 4, 16)]  # fmt: skip
     entries = b"".join(struct.pack("<HHII", tag, kind, 1, value) for tag, kind, value in tags)
@@ -51,16 +51,16 @@ PYTHON = VRT.format(BAND.format(
 ))  # fmt: skip
 
 
-def _sidecars(place):
-    Image.new("RGB", (64, 64)).save(place.given / "a.tif")
-    write("a.tif.ovr", OUTSIDE)(place)
-    write("a.tif.msk", ADDRESS)(place)
+def _sidecars(paths):
+    Image.new("RGB", (64, 64)).save(paths.given / "a.tif")
+    write("a.tif.ovr", OUTSIDE)(paths)
+    write("a.tif.msk", ADDRESS)(paths)
 
 
-def _others(place):
-    os.mkfifo(place.given / "a.png")
-    (place.given / "c.png").symlink_to("/dev/zero")
-    (place.given / "e").symlink_to(place.given)
+def _others(paths):
+    os.mkfifo(paths.given / "a.png")
+    (paths.given / "c.png").symlink_to("/dev/zero")
+    (paths.given / "e").symlink_to(paths.given)
 
 
 LARGE_TEXT = chunk(b"zTXt", b"a\0\0" + zlib.compress(bytes(2**28)))

@@ -1,4 +1,4 @@
-"""Run folders with hostile configs, checkpoints, scores, masks and links."""
+"""Hostile run folders: configs, checkpoints, scores, masks and links."""
 
 import json
 import os
@@ -17,82 +17,82 @@ PREDICT = ("predict", "{photo}", "--checkpoint", RUN, "--out", "out")
 
 
 def _copied(change):
-    def make(place):
-        shutil.copytree(place.run, place.given / "run")
-        change(place.given / "run", place)
+    def make(paths):
+        shutil.copytree(paths.run, paths.given / "run")
+        change(paths.given / "run", paths)
 
     return make
 
 
 def _changed(name, change):
-    """Return a maker of a run with a changed file: JSON, or a checkpoint."""
+    """Return a function that writes a run with a changed JSON file or checkpoint."""
 
-    def edit(run, place):
+    def edit(run, paths):
         path = run / name
         if path.suffix == ".json":
             content = json.loads(path.read_text())
-            change(content, place)
+            change(content, paths)
             path.write_text(json.dumps(content))
         else:
             content = torch.load(path, map_location="cpu", weights_only=True)
-            change(content, place)
+            change(content, paths)
             torch.save(content, path)
 
     return _copied(edit)
 
 
 def _set(**values):
-    return _changed("checkpoints/last.ckpt", lambda content, place: content.update(values))
+    return _changed("checkpoints/last.ckpt", lambda content, paths: content.update(values))
 
 
 def _score(**values):
-    return _changed("scores.json", lambda content, place: content.update(values))
+    return _changed("scores.json", lambda content, paths: content.update(values))
 
 
 def _image(**values):
-    return _changed("images.json", lambda content, place: content[0].update(values))
+    return _changed("images.json", lambda content, paths: content[0].update(values))
 
 
 def _text(name, text):
-    return _copied(lambda run, place: (run / name).write_text(text))
+    return _copied(lambda run, paths: (run / name).write_text(text))
 
 
 def _config(old, new):
-    def edit(run, place):
+    def edit(run, paths):
         path = run / "config.yaml"
         path.write_text(path.read_text().replace(old, new))
 
     return _copied(edit)
 
 
-def _kept_above(content, place):
-    """Name a file outside as the one that each callback keeps, and would remove."""
+def _kept_above(content, paths):
+    """Let each callback keep a file outside of the run, which it would remove later."""
     for state in content["callbacks"].values():
         if isinstance(state, dict) and "best_model_path" in state:
             path = f"{state['dirpath']}/../../../outside/victim.txt"
-            paths = ("best_model_path", "kth_best_model_path", "last_model_path")
-            state.update(dict.fromkeys(paths, path), kth_value=torch.tensor(-1.0))
+            keys = ("best_model_path", "kth_best_model_path", "last_model_path")
+            state.update(dict.fromkeys(keys, path), kth_value=torch.tensor(-1.0))
             state["best_k_models"] = {path: torch.tensor(-1.0)}
 
 
 def _link(name, target="OUTSIDE/victim.txt"):
-    """Let a path that hrseg reads or writes lead out of the run."""
+    """Replace a path in the run with a link to a path outside of it."""
 
-    def edit(run, place):
+    def edit(run, paths):
         if (run / name).is_dir():
             shutil.rmtree(run / name)
         (run / name).unlink(missing_ok=True)
-        (run / name).symlink_to(place.fill(target))
+        (run / name).symlink_to(paths.fill(target))
 
     return _copied(edit)
 
 
-def _large_masks(run, place):
+def _large_masks(run, paths):
     for mask in run.glob("masks/*"):
         mask.write_bytes(png((40000, 40000), kind=3, before=chunk(b"PLTE", bytes(9))))
 
 
-def _pipes(run, place):
+def _pipes(run, paths):
     for name in ("scores.json", "metrics.csv", "checkpoints/best.ckpt"):
         (run / name).unlink(missing_ok=True)
         os.mkfifo(run / name)
@@ -130,7 +130,7 @@ CONFIGS = {
 ARTEFACTS = [
     *table("run: state with", STATES, (RESUME,)),
     *table("run", REPORTED, (REPORT, RESUME)),
-    *table("run: a link in place of", LINKS, (REPORT, RESUME, VALIDATE)),
+    *table("run: a link instead of", LINKS, (REPORT, RESUME, VALIDATE)),
     *table("run: a config with", CONFIGS, (VALIDATE, REPORT, RESUME)),
     *table("run", {"pipes": _copied(_pipes)}, (REPORT, VALIDATE, PREDICT, ("load", RUN))),
 ]

@@ -1,4 +1,4 @@
-"""Weight files without code, with false headers, metadata and shapes."""
+"""Hostile weight files without code: headers, metadata and shapes."""
 
 import json
 import struct
@@ -38,9 +38,9 @@ SAFETENSORS = {
 
 
 def _changed(metadata):
-    """Replace entries of the metadata, or keys of entries that are dicts."""
+    """Replace entries of the metadata; dict entries are merged."""
 
-    def change(content, place):
+    def change(content, paths):
         for key, value in metadata.items():
             nested = isinstance(value, dict)
             content["hrseg"][key] = {**content["hrseg"][key], **value} if nested else value
@@ -59,7 +59,7 @@ METADATA = {
 
 
 def _weights(new):
-    return save(lambda content, place: content["state_dict"].update(new))
+    return save(lambda content, paths: content["state_dict"].update(new))
 
 
 BIAS = "model.head.last_layer.3.bias"

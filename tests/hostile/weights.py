@@ -1,4 +1,4 @@
-"""Weight files that would run code if they were unpickled."""
+"""Hostile weight files with code, which unpickling would run."""
 
 import importlib
 import os
@@ -15,7 +15,7 @@ VALIDATE = ("validate", "--config", "synthetic_tiny", "--checkpoint", FILE, "dat
 
 
 class Call:
-    """Pickles as a call, and optionally a state for its result."""
+    """Object whose pickle is a function call, with an optional state for the result."""
 
     def __init__(self, function, *arguments, state=None):
         self.reduced = (function, arguments, state)
@@ -24,16 +24,16 @@ class Call:
         return self.reduced
 
 
-def _system(place):
-    return Call(os.system, place.fill("touch RAN"))
+def _system(paths):
+    return Call(os.system, paths.fill("touch RAN"))
 
 
 PAYLOADS = {
     "system": _system,
-    "exec": lambda place: Call(exec, place.fill("hostile_code = open('RAN', 'w')")),
-    "getattr": lambda place: Call(getattr, Call(importlib.import_module, "os"), "system"),
-    "bytes": lambda place: Call(torch.storage._load_from_bytes, pickle.dumps(_system(place))),
-    "state": lambda place: Call(torch.nn.Identity, state={"__class__": _system(place)}),
+    "exec": lambda paths: Call(exec, paths.fill("hostile_code = open('RAN', 'w')")),
+    "getattr": lambda paths: Call(getattr, Call(importlib.import_module, "os"), "system"),
+    "bytes": lambda paths: Call(torch.storage._load_from_bytes, pickle.dumps(_system(paths))),
+    "state": lambda paths: Call(torch.nn.Identity, state={"__class__": _system(paths)}),
 }
 OPCODES = {
     "inst": "(S'touch RAN'\nios\nsystem\n.",
@@ -46,19 +46,19 @@ OPCODES = {
 
 
 def _in_optimizer(payload, legacy=False):
-    def change(content, place):
-        content["optimizer_states"] = [{"state": {0: payload(place)}}]
+    def change(content, paths):
+        content["optimizer_states"] = [{"state": {0: payload(paths)}}]
 
     return save(change, _use_new_zipfile_serialization=not legacy)
 
 
 def _archive(name, records):
-    """A zip archive as torch writes one."""
+    """Return a function that writes a zip archive in torch's format."""
 
-    def make(place):
-        writer = torch._C.PyTorchFileWriter(str(place.given / name))
+    def make(paths):
+        writer = torch._C.PyTorchFileWriter(str(paths.given / name))
         for key, data in records.items():
-            raw = place.fill(data).encode("latin-1") if isinstance(data, str) else data
+            raw = paths.fill(data).encode("latin-1") if isinstance(data, str) else data
             writer.write_record(key, raw, len(raw))
         writer.write_end_of_file()
 
@@ -81,8 +81,8 @@ PICKLED = {
 FILES = {
     **{f"opcode {name}": _archive("w.pth", {"data.pkl": text}) for name, text in OPCODES.items()},
     "pickle": write("w.pth", OPCODES["global"]),
-    "pipe": lambda place: os.mkfifo(place.given / "w.pth"),
-    "device": lambda place: (place.given / "w.pth").symlink_to("/dev/zero"),
+    "pipe": lambda paths: os.mkfifo(paths.given / "w.pth"),
+    "device": lambda paths: (paths.given / "w.pth").symlink_to("/dev/zero"),
 }
 NAMED = {
     "w.pt": ("torchscript archive", _archive("w.pt", TORCHSCRIPT)),
@@ -94,5 +94,5 @@ ARTEFACTS = [
     *table("weights", FILES, LOADED),
     *(Artefact(f"weights: {attack}", make, (("load", f"{{given}}/{name}"),))
       for name, (attack, make) in NAMED.items()),
-    *table("weights", {"url": lambda place: None}, (("load", "http://127.0.0.1:{port}/w.pth"),)),
+    *table("weights", {"url": lambda paths: None}, (("load", "http://127.0.0.1:{port}/w.pth"),)),
 ]  # fmt: skip

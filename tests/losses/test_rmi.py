@@ -1,4 +1,4 @@
-"""Against numpy: the covariance of explicit 3x3 squares, and its determinant by slogdet."""
+"""RMI loss, compared with NumPy: covariance of explicit 3x3 squares, determinant by slogdet."""
 
 import numpy as np
 import pytest
@@ -10,7 +10,7 @@ from hrseg.losses.rmi import REGULARIZER
 
 
 def columns(plane):
-    """Every 3x3 square of (H, W), (9, squares), centred."""
+    """Return the 3x3 squares of (H, W) as centred columns (9, squares)."""
     height, width = plane.shape
     squares = [
         plane[y : y + 3, x : x + 3].ravel() for y in range(height - 2) for x in range(width - 2)
@@ -31,7 +31,7 @@ def by_definition(probability, truth):
 
 
 @pytest.mark.parametrize("stride", [1, 3])
-def test_the_value_is_that_of_its_definition(stride):
+def test_the_value_equals_its_definition(stride):
     generator = torch.Generator().manual_seed(0)
     logits = torch.randn(2, 3, 24, 30, generator=generator)
     mask = torch.randint(0, 3, (2, 8, 10), generator=generator).repeat_interleave(3, 1)
@@ -43,6 +43,6 @@ def test_the_value_is_that_of_its_definition(stride):
     assert loss.item() == pytest.approx(by_definition(p, t), rel=1e-4)
 
 
-def test_a_crop_that_is_too_small_is_refused():
-    with pytest.raises(ConfigError, match=r"crop of \(8, 32\) is too small; expected at least 9"):
+def test_too_small_crops_are_refused():
+    with pytest.raises(ConfigError, match=r"crop \(8, 32\) is too small.*\nExpected: at least 9"):
         RMI()(torch.randn(1, 3, 8, 32), torch.zeros(1, 8, 32))

@@ -1,4 +1,4 @@
-"""Scores at contours: worked by hand, and against a class-by-class implementation with SciPy."""
+"""Boundary metrics, compared with manual calculations and a class-by-class SciPy version."""
 
 import itertools
 
@@ -17,18 +17,17 @@ def square(size, top, left, side):
 
 
 def blobs(seed, shape=(60, 47), num_classes=4, void=True):
-    """Ids in smooth regions; some are ignored."""
+    """Return ids in smooth regions; with `void`, some are ignored."""
     noise = np.random.default_rng(seed).normal(size=(num_classes + void, *shape))
     ids = ndimage.gaussian_filter(noise, (0, 4, 4)).argmax(0).astype(np.uint8)
     return np.where(ids == num_classes, IGNORE_INDEX, ids).astype(np.uint8)
 
 
-def test_boundary_iou_worked_by_hand():
-    """A square of 8 against the same one moved by 1 to the right, width 1.
+def test_boundary_iou_equals_a_manual_calculation():
+    """The prediction is the true square of side 8, shifted to the right by 1; the width is 1.
 
-    Each band of class 1 is the square's rim: 8 * 8 - 6 * 6 = 28 pixels. The rims share their upper
-    and lower rows but for one pixel at either end: 2 * 7 = 14; the right rim of one lies on the
-    inside of the other. 14 / (28 + 28 - 14) = 1 / 3.
+    Each band of class 1 is the square's outline: 8 * 8 - 6 * 6 = 28 pixels. The outlines share 7
+    pixels of the upper and of the lower row, 14 in all. IoU = 14 / (28 + 28 - 14) = 1 / 3.
     """
     counts = BoundaryCounts(2, widths=(1,))
     counts.update(square(20, 6, 7, 8), square(20, 6, 6, 8))
@@ -36,10 +35,10 @@ def test_boundary_iou_worked_by_hand():
     assert counts.iou()[0, 1] == pytest.approx(1 / 3)
 
 
-def test_boundary_f_score_worked_by_hand():
-    """The same squares: at width 1 every pixel of one rim is a neighbour of the other's.
+def test_boundary_f_score_equals_a_manual_calculation():
+    """The same squares: at width 1, each pixel of an outline has a neighbour on the other.
 
-    At width 0 the 14 shared pixels alone are matched, of 28 each: precision = recall = F = 1 / 2.
+    At width 0, only the 14 shared pixels of 28 are matched: precision = recall = F = 1 / 2.
     """
     counts = BoundaryCounts(2, widths=(0, 1))
     counts.update(square(20, 6, 7, 8), square(20, 6, 6, 8))
@@ -48,10 +47,10 @@ def test_boundary_f_score_worked_by_hand():
     assert counts.f_score()[:, 1].tolist() == [0.5, 1.0]
 
 
-def test_errors_near_contours_and_inside_worked_by_hand():
-    """Truth: a square of 10. A hole of 2x2 in its middle is predicted as 0, and one corner pixel.
+def test_errors_near_contours_equal_a_manual_calculation():
+    """In a true square of side 10, 2x2 pixels in the middle and one corner are predicted as 0.
 
-    The hole lies 4 pixels inside, the corner in the band of width 3: 1 of 5 errors.
+    The middle is 4 pixels inside, the corner in the band of width 3: 1 of 5 errors is near.
     """
     truth = square(30, 10, 10, 10)
     pred = truth.copy()
@@ -64,7 +63,7 @@ def test_errors_near_contours_and_inside_worked_by_hand():
     assert counts.summary(["a", "b"])["5"]["share_of_errors"] == 1.0
 
 
-def test_the_border_of_the_image_counts_only_in_the_bands_of_the_paper():
+def test_the_image_border_counts_only_in_boundary_iou():
     ids = np.zeros((9, 9), np.uint8)
     counts = BoundaryCounts(1, widths=(2,))
     counts.update(ids, ids)
@@ -72,7 +71,7 @@ def test_the_border_of_the_image_counts_only_in_the_bands_of_the_paper():
     assert counts.pixels_near.sum() == counts.contours.sum() == 0
 
 
-def test_an_edge_to_ignored_pixels_does_not_count_as_contour():
+def test_an_edge_to_ignored_pixels_is_not_a_contour():
     ids = np.zeros((9, 9), np.uint8)
     ids[:, 5:] = IGNORE_INDEX
     assert not band(ids, 2).any()
@@ -81,7 +80,7 @@ def test_an_edge_to_ignored_pixels_does_not_count_as_contour():
 
 
 def eroded_away(ids, label, width, border):
-    """Which pixels of a class erosion takes, as if every ignored one were of the class."""
+    """Return the pixels of a class that erosion removes; ignored pixels count as the class."""
     allowed = (ids == label) | (ids == IGNORE_INDEX)
     inside = ndimage.binary_erosion(
         allowed, np.ones((3, 3)), iterations=width, border_value=not border
@@ -90,7 +89,7 @@ def eroded_away(ids, label, width, border):
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_every_count_is_that_of_erosions_and_distances_class_by_class(seed):
+def test_counts_equal_erosions_and_distances_class_by_class(seed):
     pred, truth = blobs(seed, void=False), blobs(seed + 100)
     counts = BoundaryCounts(4)
     counts.update(pred, truth)
@@ -113,7 +112,7 @@ def test_every_count_is_that_of_erosions_and_distances_class_by_class(seed):
                 assert counts.near[index, label, side] == near
 
 
-def test_a_perfect_prediction_scores_1_and_an_absent_class_nothing():
+def test_a_perfect_prediction_scores_1_and_an_absent_class_has_no_score():
     truth = blobs(1, num_classes=3)
     counts = BoundaryCounts(4)
     counts.update(np.where(truth == IGNORE_INDEX, 0, truth).astype(np.uint8), truth)
@@ -123,10 +122,10 @@ def test_a_perfect_prediction_scores_1_and_an_absent_class_nothing():
 
 
 @pytest.mark.parametrize("label", [2, IGNORE_INDEX])
-def test_an_unknown_id_is_refused_unless_the_truth_is_ignored(label):
+def test_an_invalid_id_is_refused_unless_the_truth_is_ignored(label):
     pred, truth = np.full((3, 4), label, np.uint8), np.zeros((3, 4), np.uint8)
     counts = BoundaryCounts(2)
-    with pytest.raises(ValueError, match=rf"id {label}: expected 0\.\.1"):
+    with pytest.raises(ValueError, match=rf"invalid class id {label}: expected 0\.\.1"):
         counts.update(pred, truth)
     counts.update(pred, np.full((3, 4), IGNORE_INDEX, np.uint8))
     assert counts.pixels.sum() == 0

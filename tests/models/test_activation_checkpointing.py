@@ -6,7 +6,7 @@ from tests.golden_weights import image, labels
 
 
 def trained(recompute, head, precision):
-    """Losses, gradients and statistics of three steps."""
+    """Return losses, gradients and state dict after three steps."""
     torch.manual_seed(0)
     model = create_model("hrnet_w18_small_v1", head=head, bn_momentum=0.1).train()
     model.backbone.recompute = recompute
@@ -26,16 +26,16 @@ def trained(recompute, head, precision):
 
 @pytest.mark.parametrize("head", ["fcn", "ocr"])
 @pytest.mark.parametrize("precision", ["32", "bf16"])
-def test_losses_gradients_and_statistics_are_the_same_to_the_bit(head, precision):
-    kept, again = trained(False, head, precision), trained(True, head, precision)
-    assert kept[0] == again[0]
-    for expected, found in zip(kept[1:], again[1:], strict=True):
-        assert list(expected) == list(found)
-        assert [name for name in expected if not torch.equal(expected[name], found[name])] == []
+def test_losses_gradients_and_statistics_are_bitwise_equal(head, precision):
+    plain, checkpointed = trained(False, head, precision), trained(True, head, precision)
+    assert plain[0] == checkpointed[0]
+    for expected, tensors in zip(plain[1:], checkpointed[1:], strict=True):
+        assert list(expected) == list(tensors)
+        assert [name for name in expected if not torch.equal(expected[name], tensors[name])] == []
 
 
-def test_less_is_kept_for_the_backward_pass():
-    def kept(recompute):
+def test_fewer_activations_are_saved_for_the_backward_pass():
+    def saved_values(recompute):
         model = create_model("hrnet_w18_small_v1").train()
         model.backbone.recompute = recompute
         total = 0
@@ -49,4 +49,4 @@ def test_less_is_kept_for_the_backward_pass():
             model(torch.randn(1, 3, 64, 96))
         return total
 
-    assert kept(True) < 0.5 * kept(False)
+    assert saved_values(True) < 0.5 * saved_values(False)

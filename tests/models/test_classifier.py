@@ -1,4 +1,4 @@
-"""The ImageNet classifier against timm's (scripts/maintenance/imagenet_golden.py)."""
+"""ImageNet classifier, compared with timm (scripts/maintenance/imagenet_golden.py)."""
 
 import numpy as np
 import pytest
@@ -17,7 +17,7 @@ def variant_of(name):
 
 
 def classifier(name, upsample="nearest"):
-    """Return the classifier of a model name of timm, with drawn weights under timm's names."""
+    """Return the classifier for a timm model name, with random weights drawn per timm name."""
     backbone = HRNet(variant_of(name), upsample=upsample)
     model = ImageNetClassifier(backbone, conv_bias=not name.endswith("_ssld")).eval()
     names = {key: key.removeprefix("backbone.") for key in model.state_dict()}
@@ -29,13 +29,13 @@ def classifier(name, upsample="nearest"):
 
 
 @pytest.mark.parametrize("name", GOLDEN_LOGITS.files)
-def test_logits_of_nearest_upsampling_are_those_of_timm(name):
+def test_logits_with_nearest_upsampling_equal_timm(name):
     with torch.inference_mode():
         logits = classifier(name)(image("64x96", 64, 96))
     assert relative_error(logits, GOLDEN_LOGITS[name]) <= 1e-5
 
 
-def test_bilinear_upsampling_gives_other_logits():
+def test_logits_with_bilinear_upsampling_differ():
     with torch.inference_mode():
         logits = classifier("hrnet_w18_small", "bilinear")(image("64x96", 64, 96))
     assert relative_error(logits, GOLDEN_LOGITS["hrnet_w18_small"]) > 1e-3
@@ -46,7 +46,7 @@ def test_an_unknown_upsampling_is_refused():
         HRNet("hrnet_w18_small_v1", upsample="nearst")
 
 
-def test_logits_of_timm_s_own_network_are_equal_if_it_is_installed():
+def test_logits_equal_an_installed_timm():
     timm = pytest.importorskip("timm", reason="timm needs an environment of its own")
     torch.manual_seed(0)
     theirs = timm.create_model("hrnet_w18_small", pretrained=False).eval()

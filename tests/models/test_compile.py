@@ -29,26 +29,26 @@ def test_a_missing_compiler_is_an_error_before_training(monkeypatch):
         SegmentationTask(model(), ["a", "b", "c"], compile=True)
 
 
-def test_activations_are_not_computed_twice_in_a_compiled_network():
+def test_compilation_with_activation_checkpointing_is_refused():
     network = model()
     network.backbone.recompute = True
-    with pytest.raises(ConfigError, match="do not go together"):
+    with pytest.raises(ConfigError, match="cannot be combined"):
         check_compiler(network)
 
 
 @needs_compiler
-def test_fit_compiles_the_network_once_and_its_evaluations_run_without(tmp_path, monkeypatch):
-    made = []
+def test_fit_compiles_the_network_once_and_its_evaluations_do_not(tmp_path, monkeypatch):
+    compilations = []
     for name, file in (("training", "task"), ("inference", "evaluation_steps")):
-        record = lambda network, name=name: made.append(name) or network.outputs  # noqa: E731
+        record = lambda network, name=name: compilations.append(name) or network.outputs  # noqa: E731
         monkeypatch.setattr(f"hrseg.training.{file}.compiled_for_{name}", record)
     loader = torch.utils.data.DataLoader(noise(2), batch_size=1)
     task = SegmentationTask(model(), ["a", "b", "c"], compile=True)
     trainer = silent_trainer(tmp_path, max_epochs=2)
     trainer.fit(task, loader, loader)
-    assert made == ["training"]
+    assert compilations == ["training"]
     trainer.validate(task, loader, verbose=False)
-    assert made == ["training", "inference"]
+    assert compilations == ["training", "inference"]
 
 
 @needs_compiler

@@ -6,7 +6,7 @@ from hrseg.models.fcn import FCNHead, concatenate
 
 @pytest.mark.parametrize("align_corners", [False, True])
 @pytest.mark.parametrize("channels", [[18, 36, 72, 144], [18]])
-def test_convolving_before_upsampling_gives_the_logits_of_convolving_after(channels, align_corners):
+def test_convolution_before_and_after_upsampling_gives_the_same_logits(channels, align_corners):
     head = FCNHead(channels, 7, align_corners).eval()
     maps = [torch.randn(2, c, 33 >> i, 47 >> i) for i, c in enumerate(channels)]
     with torch.no_grad():

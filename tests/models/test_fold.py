@@ -20,7 +20,7 @@ def test_a_folded_model_gives_the_same_logits(variant):
     assert all(torch.equal(before[key], tensor) for key, tensor in model.state_dict().items())
 
 
-def test_a_model_in_training_is_folded_by_its_running_statistics():
+def test_a_model_in_training_is_folded_with_its_running_statistics():
     model = create_model("hrnet_w18_small_v1", num_classes=3, bn_momentum=0.5).train()
     model(torch.randn(2, 3, 64, 64))
     folded, x = fold(model), torch.randn(1, 3, 40, 40)

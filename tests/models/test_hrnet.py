@@ -20,7 +20,7 @@ PARAMETERS = {
 
 
 @pytest.mark.parametrize("entry", LOGITS.files)
-def test_logits_are_those_of_the_authors_code(entry):
+def test_logits_equal_those_of_the_authors_code(entry):
     variant, align, size = entry.split("/")
     height, width = map(int, size.split("x"))
     model = create_model(f"hrnet_{variant}", align_corners=align == "align_True").eval()
@@ -32,7 +32,7 @@ def test_logits_are_those_of_the_authors_code(entry):
 
 
 @pytest.mark.parametrize(("backbone", "count"), PARAMETERS.items())
-def test_parameters_and_state_dict_are_the_authors(backbone, count):
+def test_parameters_and_state_dict_equal_the_authors(backbone, count):
     with torch.device("meta"):
         model = create_model(backbone)
     assert sum(p.numel() for p in model.parameters()) == count
@@ -41,7 +41,7 @@ def test_parameters_and_state_dict_are_the_authors(backbone, count):
 
 
 @pytest.mark.parametrize("shape", [(1, 3, 31, 64), (1, 1, 64, 64), (3, 64, 64)])
-def test_the_error_of_a_wrong_image_names_the_expected_shape(shape):
+def test_the_error_for_an_invalid_image_names_the_expected_shape(shape):
     with pytest.raises(ConfigError, match=r"(?s)shape \(.*\(B, 3, H, W\) with H and W at least 32"):
         HRNet("hrnet_w18_small_v1")(torch.zeros(shape))
 

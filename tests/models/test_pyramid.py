@@ -18,7 +18,7 @@ SMALL = "hrnet_w18_small_v1"  # streams of 16, 32, 64 and 128 channels
     ],
 )
 @pytest.mark.parametrize(("height", "width"), [(32, 32), (64, 96), (47, 101)])
-def test_maps_have_the_channels_and_strides_that_they_claim(
+def test_maps_have_the_declared_channels_and_strides(
     output, channels, strides, names, height, width
 ):
     backbone = create_backbone(SMALL, output).eval()
@@ -27,11 +27,11 @@ def test_maps_have_the_channels_and_strides_that_they_claim(
     with torch.no_grad():
         maps = backbone(torch.randn(2, 3, height, width))
     assert list(maps) == names
-    for found, channel, stride in zip(maps.values(), channels, strides, strict=True):
-        assert found.shape == (2, channel, -(-height // stride), -(-width // stride))
+    for feature, channel, stride in zip(maps.values(), channels, strides, strict=True):
+        assert feature.shape == (2, channel, -(-height // stride), -(-width // stride))
 
 
-def test_a_level_is_the_average_of_squares_of_the_finest():
+def test_a_level_is_the_average_of_squares_of_the_finest_level():
     backbone = create_backbone(SMALL).eval()
     for conv in backbone.fpn_convs:
         torch.nn.init.dirac_(conv.weight)
@@ -44,7 +44,7 @@ def test_a_level_is_the_average_of_squares_of_the_finest():
 
 
 @pytest.mark.parametrize("output", ["v1", "v2", "v2p"])
-def test_every_representation_starts_from_imagenet(output):
+def test_every_representation_loads_imagenet_weights(output):
     backbone = create_backbone(SMALL, output)
     state = official_weights("w18_small_v1")
     report = load_weights(backbone, imagenet(state), purpose="initialise")
@@ -56,14 +56,14 @@ def test_every_representation_starts_from_imagenet(output):
 
 @pytest.mark.parametrize("output", ["v1", "v2", "v2p"])
 def test_every_parameter_has_a_gradient(output):
-    # DistributedDataParallel stops at one that has none.
+    # DistributedDataParallel fails at a parameter without a gradient.
     backbone = create_backbone(SMALL, output)
     sum(x.mean() for x in backbone(torch.randn(2, 3, 64, 64)).values()).backward()
     assert [name for name, p in backbone.named_parameters() if p.grad is None] == []
 
 
 def test_torchvision_trains_on_the_pyramid():
-    try:  # it imports only beside the torch that it was built for
+    try:  # the import fails if it was built for another torch
         from torchvision.models import detection
     except (ImportError, RuntimeError) as error:
         pytest.skip(f"torchvision: {error}")
@@ -78,5 +78,5 @@ def test_torchvision_trains_on_the_pyramid():
     sum(losses.values()).backward()
     assert all(loss.isfinite() for loss in losses.values())
     with torch.no_grad():
-        found = model.eval()([image])[0]
-    assert found["boxes"].shape[1:] == (4,)
+        detections = model.eval()([image])[0]
+    assert detections["boxes"].shape[1:] == (4,)

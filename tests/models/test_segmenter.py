@@ -26,7 +26,7 @@ def two_threads():
 
 
 def train(loss, steps):
-    """Train as the golden figures were: returns the losses and the norms of the state dict."""
+    """Train as for the golden file; return the losses and the norms of the state dict."""
     model = create_model("hrnet_w18_small_v2", bn_momentum=0.1).train()
     load_weights(model, official_weights("w18_small_v2"))
     optimizer = torch.optim.SGD(model.parameters(), 0.01, momentum=0.9, weight_decay=5e-4)
@@ -41,14 +41,14 @@ def train(loss, steps):
     return losses, [t.double().norm().item() for t in tensors]
 
 
-# Batch norm over the 2x3 maps of the coarsest stream multiplies a rounding error by about 50 a
-# step: float64 itself is 1e-3 off at step 4. Five steps agree only where the sums are made in the
-# same order, that is with two threads and the same oneDNN kernels; then they agree to the bit.
+# Batch norm over the 2x3 maps of the coarsest stream multiplies a rounding error by about 50 per
+# step; even float64 differs by 1e-3 at step 4. Five steps agree only if the order of summation is
+# the same, with two threads and the same oneDNN kernels. Then they agree bitwise.
 @pytest.mark.skipif(
     torch.backends.cpu.get_cpu_capability() != "AVX512", reason="other kernels, other rounding"
 )
 @pytest.mark.parametrize("name", LOSSES)
-def test_five_training_steps_are_those_of_the_authors_code(name, two_threads):
+def test_five_training_steps_equal_those_of_the_authors_code(name, two_threads):
     losses, norms = train(LOSSES[name], steps=5)
     np.testing.assert_allclose(losses, TRAIN[f"{name}/losses"], rtol=1e-4)
     np.testing.assert_allclose(norms, TRAIN[f"{name}/param_norms"], rtol=1e-4)
@@ -60,7 +60,7 @@ def test_two_training_steps_agree_on_every_machine(name):
     np.testing.assert_allclose(losses, TRAIN[f"{name}/losses"][:2], rtol=1e-4)
 
 
-def test_upsampling_follows_align_corners_by_hand():
+def test_upsampling_uses_align_corners():
     logits = torch.tensor([[[[0.0, 1.0]]]])
     aligned = create_model("hrnet_w18_small_v1", align_corners=True).upsample(logits, (1, 4))
     centred = create_model("hrnet_w18_small_v1").upsample(logits, (1, 4))
@@ -69,7 +69,7 @@ def test_upsampling_follows_align_corners_by_hand():
 
 
 @pytest.mark.parametrize("head", ["", "+ocr"])
-def test_bf16_autocast_is_close_and_ends_in_float32(head):
+def test_bf16_autocast_gives_close_float32_logits(head):
     model = create_model("hrnet_w18_small_v2", head=head[1:] or "fcn").eval()
     load_weights(model, official_weights(f"w18_small_v2{head}"))
     x = image("64x96", 64, 96)
@@ -86,18 +86,20 @@ def test_bf16_autocast_is_close_and_ends_in_float32(head):
     [
         ({"backbone": "hrnet_w18", "output": "v3"}, "unknown output 'v3'"),
         ({"backbone": "hrnet_w18", "head": "fnc"}, "unknown head 'fnc'. Did you mean: fcn"),
-        ({"backbone": "hrnet_w18", "num_classes": 256}, "num_classes is 256, expected 1 to 255"),
+        ({"backbone": "hrnet_w18", "num_classes": 256}, r"num_classes is 256.\nExpected: 1 to 255"),
     ],
 )
-def test_wrong_arguments_are_refused(arguments, message):
+def test_invalid_arguments_are_refused(arguments, message):
     with pytest.raises(ConfigError, match=message):
         create_model(**arguments)
 
 
-def test_help_names_every_backbone_and_head():
+def test_the_docstring_names_every_backbone_and_head():
     assert all(f'"{name}"' in str(create_model.__doc__) for name in [*BACKBONES, *HEADS])
 
 
-def test_swapped_arguments_of_load_weights_are_named():
-    with pytest.raises(ConfigError, match=r"got a str in place of(.|\n)*load_weights\(model, path"):
+def test_swapped_arguments_of_load_weights_are_reported():
+    with pytest.raises(
+        ConfigError, match=r"got a str as the model(.|\n)*load_weights\(model, path"
+    ):
         load_weights("a.pth", create_model("hrnet_w18_small_v1"))

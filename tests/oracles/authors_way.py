@@ -1,9 +1,9 @@
-"""The authors' way of training and evaluation, as a reference for tests and benchmarks.
+"""Reference implementation of the authors' training and evaluation, for tests and benchmarks.
 
-NCHW, eager, float32; each training sample resized whole and normalised on the processor; windows
-one by one, an image and its mirror image apart, brought to full size with all classes; a confusion
-matrix by NumPy. After HRNet-Semantic-Segmentation, lib/datasets/base_dataset.py, lib/core/ and
-lib/utils/utils.py (`get_confusion_matrix`).
+It is NCHW, eager and float32. Training samples are resized as whole images and normalised on the
+CPU. Windows and mirrored images run one by one, all classes are interpolated to full size, and
+NumPy counts the confusion matrix. Source: HRNet-Semantic-Segmentation,
+lib/datasets/base_dataset.py, lib/core/ and lib/utils/utils.py (`get_confusion_matrix`).
 """
 
 import random
@@ -19,7 +19,7 @@ from hrseg.utils.constants import IGNORE_INDEX
 
 
 def training_step(model, optimizer, image, mask):
-    """Return the loss of a step on normalised images (B, 3, H, W) and masks (B, H, W)."""
+    """Train on normalised images (B, 3, H, W) and masks (B, H, W), and return the loss."""
     logits = bilinear(model.outputs(image)["out"], mask.shape[-2:])
     loss = F.cross_entropy(logits, mask, ignore_index=IGNORE_INDEX)
     optimizer.zero_grad()
@@ -29,10 +29,17 @@ def training_step(model, optimizer, image, mask):
 
 
 def sample(image_path, mask_path, crop_size, base_size=2048, scales=None):
-    """Return a training sample: the whole image is resized, then padded, cropped, flipped.
+    """Return a training sample: the whole image resized, padded, cropped and flipped.
 
-    `crop_size` is (height, width). `base_size` is the long side at scale 1; None: the image's own.
-    `scales` are drawn between two; None: the authors' 0.5 to 2.1 in steps of 0.1.
+    Args:
+        image_path: an RGB image.
+        mask_path: its mask.
+        crop_size: (height, width).
+        base_size: the long side at scale 1, in pixels; None: the long side of the image.
+        scales: (lowest, highest) scale; None: the authors' 0.5 to 2.1 in steps of 0.1.
+
+    Returns:
+        The normalised image (3, H, W) and its ids (H, W).
     """
     image, mask = cv2.imread(str(image_path)), cv2.imread(str(mask_path), cv2.IMREAD_GRAYSCALE)
     scale = random.uniform(*scales) if scales else 0.5 + random.randint(0, 16) / 10.0
@@ -65,15 +72,15 @@ def confusion(logits, mask):
 
 
 def count(pred, mask, classes):
-    scored = mask != IGNORE_INDEX
-    index = (mask[scored] * classes + pred[scored]).astype("int32")
+    valid = mask != IGNORE_INDEX
+    index = (mask[valid] * classes + pred[valid]).astype("int32")
     counts = np.bincount(index, minlength=classes**2)
     return counts.reshape(classes, classes).astype(np.float64)
 
 
 @torch.inference_mode()
 def evaluate(model, scene, protocol):
-    """Return ids (H, W) of a uint8 image (1, 3, H, W) by the protocol's scales, windows, flips."""
+    """Return ids (H, W) of a uint8 image (1, 3, H, W), with the scales, windows and flips."""
     prepared, content = prepare(scene, protocol)
     image = Normalize()(prepared).contiguous()
     shape, size = image.shape[-2:], scene.shape[-2:]
@@ -83,20 +90,20 @@ def evaluate(model, scene, protocol):
         height, width = scaled.shape[-2:]
         windows = find_windows((height, width), scale, protocol)
         scores = torch.zeros(1, final.shape[1], height, width)
-        seen = torch.zeros(1, 1, height, width)
+        counts = torch.zeros(1, 1, height, width)
         for y in windows.rows:
             for x in windows.columns:
                 window = scaled[..., y : y + windows.height, x : x + windows.width].contiguous()
-                inside = (..., slice(y, y + windows.height), slice(x, x + windows.width))
-                scores[inside] += _window_scores(model, window, protocol.flip)
-                seen[inside] += 1
-        final += bilinear(scores / seen, shape)
+                area = (..., slice(y, y + windows.height), slice(x, x + windows.width))
+                scores[area] += _window_scores(model, window, protocol.flip)
+                counts[area] += 1
+        final += bilinear(scores / counts, shape)
     final = final[..., : content[0], : content[1]]
     return bilinear(final, size).argmax(1)[0].to(torch.uint8)
 
 
 def _window_scores(model, window, flip):
-    """Return exp(logits) of one window, the mirror image run after the image."""
+    """Return exp(logits) of one window, averaged with those of its mirror image."""
     logits = bilinear(model.outputs(window)["out"], window.shape[-2:])
     if flip:
         mirrored = bilinear(model.outputs(window.flip(-1))["out"], window.shape[-2:])
@@ -105,5 +112,5 @@ def _window_scores(model, window, flip):
 
 
 def bilinear(x, size):
-    """Interpolate as the authors do, corners not aligned."""
+    """Interpolate bilinearly without aligned corners, like the authors."""
     return F.interpolate(x, size=tuple(size), mode="bilinear", align_corners=False)

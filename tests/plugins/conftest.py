@@ -9,7 +9,7 @@ from hrseg.utils import registry
 
 @pytest.fixture
 def forget():
-    """Return a function that forgets all plugins, as a new process; it runs at the end too."""
+    """Return a function that unloads all plugins. It also runs after the test."""
     built_in = [(table, dict(table)) for table in registry.REGISTRIES.values()]
     parts = {section: dict(names) for section, names in PARTS.items()}
     modules, path = set(sys.modules), list(sys.path)
@@ -22,7 +22,7 @@ def forget():
         for section, names in parts.items():
             PARTS[section] = dict(names)
         for name in set(sys.modules) - modules:
-            # Not parts of other packages, such as pytorch_lightning.plugins.
+            # Keep submodules of other packages, such as pytorch_lightning.plugins.
             if "." not in name and "plugins" in (getattr(sys.modules[name], "__file__", "") or ""):
                 del sys.modules[name]
         sys.path[:] = path

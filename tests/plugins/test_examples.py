@@ -1,4 +1,4 @@
-"""The examples of docs/plugins, from the command line as the docs show them."""
+"""Example plugins of docs/plugins, used from the command line."""
 
 import pytest
 import torch
@@ -12,7 +12,7 @@ from tests.paths import ROOT
 
 DOCS = ROOT / "docs" / "plugins"
 BLOBS = "data={name: blobs, root: blobs, count: 4, batch_size: 2, crop_size: [48, 64]}"
-# The tiny backbone makes the others quick, and two plugins are one more case.
+# The tiny backbone makes the other examples fast, and tests two plugins at once.
 EXAMPLES = {
     "tiny_backbone": ["model.backbone={name: tiny, width: 8}"],
     "focal_loss": ["model.backbone=tiny", "losses=[{name: focal, gamma: 1.5}]"],
@@ -26,7 +26,7 @@ def working_directory(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("example", EXAMPLES)
-def test_an_example_trains_and_is_validated_exported_and_predicted_with(
+def test_an_example_works_in_fit_validate_export_and_predict(
     example, camvid, tmp_path, forget, capsys
 ):
     (tmp_path / "blobs").mkdir()
@@ -61,16 +61,16 @@ def test_an_example_trains_and_is_validated_exported_and_predicted_with(
         ("focal_loss", ["losses=[{name: focal, gama: 1}]"], "losses[0].gama: unknown key. Did you "
          "mean: gamma?"),
         ("tiny_backbone", ["model.backbone=tiny", "model.activation_checkpointing=true"],
-         "the backbone Tiny has no activation checkpointing"),
+         "The backbone Tiny has no activation checkpointing"),
     ],
 )  # fmt: skip
-def test_a_mistake_in_a_part_of_a_plugin_is_named(plugin, pairs, message, camvid, forget, capsys):
+def test_a_wrong_option_for_a_plugin_is_named(plugin, pairs, message, camvid, forget, capsys):
     command = ["fit", "--config", "camvid_w18_small", *fit_overrides(camvid), *pairs]
     assert main([*command, "--plugin", str(DOCS / f"{plugin}.py")]) == 2
     assert message in capsys.readouterr().err
 
 
-def test_the_focal_loss_without_gamma_is_cross_entropy(forget):
+def test_the_focal_loss_with_gamma_0_is_cross_entropy(forget):
     load_plugin(str(DOCS / "focal_loss.py"))
     logits, mask = torch.randn(2, 3, 8, 8), torch.randint(3, (2, 8, 8))
     mask[0] = 255

@@ -1,4 +1,4 @@
-"""Registration of parts, from files, modules and installed packages."""
+"""Registration of plugin parts from files, modules and installed packages."""
 
 import importlib.metadata
 import pickle
@@ -19,7 +19,7 @@ from hrseg.models.optimize import fold
 from hrseg.utils.registry import load_plugin
 from tests.conftest import batch_of, noise, silent_trainer, tiny_task
 
-LION = """
+PLUGIN = """
 import hrseg, torch
 @hrseg.optimizers.register("lion")
 def lion(model, lr: float, beta: float = 0.9):
@@ -42,12 +42,12 @@ PAIRS = ["optimizer={name: lion, lr: 0.1}", "schedule=constant", "model.head=lin
 def parts(tmp_path, forget):
     path = tmp_path / "plugins" / "my_parts.py"
     path.parent.mkdir()
-    path.write_text(LION)
+    path.write_text(PLUGIN)
     return path
 
 
 class Crossed(nn.Module):
-    """Children in another order than their calls, without align_corners and checkpointing."""
+    """Backbone whose layers are defined in another order than they are called."""
 
     channels, strides = (8, 8), (8, 16)
 
@@ -94,12 +94,12 @@ def test_a_plugin_registers_heads_optimizers_and_schedules(parts, tmp_path):
 def test_another_process_loads_a_config_with_parts_of_a_plugin(parts, forget):
     load_plugin(str(parts))
     config = load_config("camvid_w18_small", PAIRS)
-    sent = pickle.dumps(config)
+    pickled = pickle.dumps(config)
     forget()
-    assert to_yaml(pickle.loads(sent)) == to_yaml(config)
+    assert to_yaml(pickle.loads(pickled)) == to_yaml(config)
 
 
-def test_a_name_that_exists_is_refused(parts):
+def test_an_existing_name_is_refused(parts):
     load_plugin(str(parts))
     for name, owner in (("fcn", "hrseg itself"), ("linear", "my_parts")):
         with pytest.raises(ConfigError, match=f"{name!r} is registered already, by .*{owner}"):
@@ -117,7 +117,9 @@ def test_a_name_that_exists_is_refused(parts):
          "the part 'bad' has no parameter 'lr'"),
     ],
 )  # fmt: skip
-def test_an_invalid_plugin_is_named_with_the_reason(name, text, message, tmp_path, forget):
+def test_the_error_for_an_invalid_plugin_names_the_file_and_the_reason(
+    name, text, message, tmp_path, forget
+):
     (tmp_path / "plugins").mkdir()
     if text is not None:
         (tmp_path / "plugins" / name).write_text(text)
@@ -141,7 +143,7 @@ def test_installed_packages_are_imported_only_for_an_unknown_name(parts, monkeyp
     assert groups == ["hrseg.plugins"]
 
 
-def test_a_foreign_backbone_is_folded_only_if_the_order_of_its_layers_is_certain(crossed):
+def test_a_plugin_backbone_is_folded_only_if_the_order_of_its_layers_is_certain(crossed):
     image = torch.randn(1, 3, 64, 96)
     folded = fold(crossed)
     norms = [name for name, m in folded.named_modules() if isinstance(m, nn.BatchNorm2d)]
@@ -149,7 +151,7 @@ def test_a_foreign_backbone_is_folded_only_if_the_order_of_its_layers_is_certain
     torch.testing.assert_close(folded(image), crossed(image), rtol=1e-4, atol=1e-4)
 
 
-def test_a_foreign_backbone_predicts_large_images_in_tiles(crossed):
+def test_a_plugin_backbone_predicts_large_images_in_tiles(crossed):
     rows = np.random.default_rng(0).integers(0, 255, (200, 168, 3), np.uint8)
     evaluate = Evaluator(crossed, Normalize(), hrseg.Protocol(), align_corners=True)
     bands = predict_bands(evaluate, lambda first, end: rows[first:end], (200, 168), 128, 64)
@@ -157,7 +159,7 @@ def test_a_foreign_backbone_predicts_large_images_in_tiles(crossed):
     assert (tiled == evaluate(batch_of(rows)).pred.numpy()).mean() > 0.9
 
 
-def test_weights_of_a_foreign_backbone_are_loaded_under_its_own_names(crossed):
+def test_weights_of_a_plugin_backbone_are_loaded_with_unchanged_names(crossed):
     other = hrseg.create_model("crossed", num_classes=4).eval()
     state = {f"model.{name}": tensor for name, tensor in crossed.state_dict().items()}
     hrseg.load_weights(other, {"state_dict": state})
@@ -165,11 +167,11 @@ def test_weights_of_a_foreign_backbone_are_loaded_under_its_own_names(crossed):
     third = hrseg.create_model("crossed", num_classes=7)
     hrseg.load_weights(third, crossed.backbone.state_dict(), purpose="initialise")
     assert torch.equal(third.backbone.stem[0].weight, crossed.backbone.stem[0].weight)
-    with pytest.raises(ConfigError, match="holds no HRNet weights"):
+    with pytest.raises(ConfigError, match="contains no HRNet weights"):
         hrseg.load_weights(hrseg.create_model("hrnet_w18_small_v1"), state)
 
 
 def test_a_backbone_without_channels_is_refused(forget):
     hrseg.models.register_backbone("bare")(nn.Identity)
-    with pytest.raises(ConfigError, match="backbone 'bare' has no channels, strides or forward"):
+    with pytest.raises(ConfigError, match="backbone 'bare' lacks channels, strides or forward"):
         hrseg.create_model("bare")

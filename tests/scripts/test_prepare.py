@@ -1,4 +1,4 @@
-"""The two scripts that make masks: from generated downloads to a data set that loads."""
+"""Conversion scripts of data sets: from generated downloads to a data set that loads."""
 
 import io
 import json
@@ -22,12 +22,12 @@ from tests.paths import ROOT
 from tests.trees import blocks
 
 SCRIPTS = ROOT / "scripts"
-# sky, grass, person, wood and aeroplane among the 459 labels, and what they are in the masks.
+# Label among the 459 -> id in the masks: sky, grass, person, wood and aeroplane.
 RAW = {360: 47, 187: 29, 284: 37, 458: 59, 2: 1, 0: 0}
 
 
 def run(script, *arguments):
-    """Run a script in this process, which has imported torch already."""
+    """Run a script in this process, because torch is already imported in it."""
     loader = SourceFileLoader(script, str(SCRIPTS / script))
     module = module_from_spec(spec_from_loader(script, loader))
     loader.exec_module(module)
@@ -39,7 +39,7 @@ def run(script, *arguments):
 
 @pytest.fixture
 def voc(tmp_path):
-    """Three photographs, the lists of VOC2010, and labels (one image has an unknown one)."""
+    """Return a VOC2010 folder with three images and lists, and labels of the images."""
     root, labels = tmp_path / "VOC2010", {}
     for index, stem in enumerate(("2008_000001", "2008_000002", "2008_000003")):
         raw = blocks((40, 60), range(6), [index]).astype(np.int64)
@@ -60,7 +60,7 @@ def write_mats(folder, labels):
 
 
 def write_detail(path, labels, compressed=True):
-    """Write Detail's JSON; the regions in COCO's run lengths, compressed or as a list."""
+    """Write Detail's JSON, with regions as COCO run lengths, compressed or as lists."""
     images, regions = [], []
     for number, (stem, label) in enumerate(labels.items()):
         phase = "val" if stem.endswith("3") else "train"
@@ -88,7 +88,7 @@ def check_masks(root, labels):
 
 
 @pytest.mark.parametrize("source", ["mat", "detail", "detail as lists"])
-def test_both_sources_give_the_masks_and_the_lists(voc, tmp_path, source):
+def test_each_source_gives_the_masks_and_the_lists(voc, tmp_path, source):
     root, labels = voc
     if source == "mat":
         arguments = ["--mat", write_mats(tmp_path / "trainval", labels)]
@@ -112,12 +112,12 @@ def test_labels_outside_the_59_classes_are_background_and_counted(voc, tmp_path)
     labels["2008_000001"][:2, :5] = 7
     mats = write_mats(tmp_path / "trainval", labels)
     done = run("prepare_pascal_context", "--voc", root, "--mat", mats)
-    assert "10 pixels have labels outside the 59 classes (1 labels): background" in done.stdout
+    assert "10 pixels with 1 labels outside the 59 classes are background" in done.stdout
     mask = np.asarray(Image.open(root / "SegmentationClassContext/2008_000001.png"))
     assert (mask[:2, :5] == 0).all()
 
 
-def test_an_interrupted_run_continues_and_mends_damaged_masks(voc, tmp_path):
+def test_an_interrupted_run_can_be_continued_and_replaces_damaged_masks(voc, tmp_path):
     root, labels = voc
     arguments = ["--voc", root, "--mat", write_mats(tmp_path / "trainval", labels)]
     replaced = []
@@ -130,7 +130,7 @@ def test_an_interrupted_run_continues_and_mends_damaged_masks(voc, tmp_path):
 
     with patch("os.replace", stop_at_the_second):
         done = run("prepare_pascal_context", *arguments)
-    assert done.returncode == 130 and "the same command goes on" in done.stderr
+    assert done.returncode == 130 and "run the same command again to continue" in done.stderr
     (root / "SegmentationClassContext/2008_000002.png").write_bytes(b"half a file")
     done = run("prepare_pascal_context", *arguments)
     assert "train: 2 masks, 1 of them new" in done.stdout
@@ -142,7 +142,7 @@ def test_two_sources_are_compared_and_nothing_is_written(voc, tmp_path):
     root, labels = voc
     detail = write_detail(tmp_path / "merged.json", labels)
     labels["2008_000001"][:2, :5] = np.where(labels["2008_000001"][:2, :5] == 2, 9, 2)
-    # 7 is None of the 59 classes and background in the masks, as 0 is.
+    # Label 7 is outside the 59 classes, so it is background like 0.
     labels["2008_000003"][labels["2008_000003"] == 0] = 7
     mats = write_mats(tmp_path / "trainval", labels)
     (root / "ImageSets/Main/val.txt").write_text("2008_000003\n2008_000004\n")
@@ -157,21 +157,23 @@ def test_two_sources_are_compared_and_nothing_is_written(voc, tmp_path):
 
 
 INSTANCES = np.full((40, 60), 1000, np.uint16)
-WRONG = [
+INVALID = [
     ("mat", Path.unlink, "1 .mat files are missing in"),
     ("mat", lambda path: path.write_bytes(b"MATLAB 5.0 MAT-file" + bytes(200)),
      "2008_000003.mat is damaged or has no LabelMap"),
     ("mat", lambda path: savemat(path, {"LabelMap": INSTANCES}),
-     "2008_000003.mat has labels up to 1000; expected 0..459"),
+     "2008_000003.mat has labels from 1000 to 1000.\nExpected: labels 0..459"),
     ("detail", lambda path: path.write_text('{"images": [], "annotations": []}'),
      "'annos_segmentation' is missing"),
     ("detail", lambda path: path.write_text(path.read_text().replace("[40, 60]", "[40, 61]")),
-     "no COCO RLE: its size is [40, 61], that of the image [40, 60]"),
+     "has an invalid region: its size is [40, 61], the image is [40, 60]"),
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("kind", "spoil", "message"), WRONG)
-def test_a_wrong_source_is_named_and_nothing_is_half_written(voc, tmp_path, kind, spoil, message):
+@pytest.mark.parametrize(("kind", "spoil", "message"), INVALID)
+def test_an_invalid_source_is_named_and_no_partial_files_remain(
+    voc, tmp_path, kind, spoil, message
+):
     root, labels = voc
     mats = write_mats(tmp_path / "mat", labels)
     detail = write_detail(tmp_path / "detail", labels)
@@ -182,7 +184,7 @@ def test_a_wrong_source_is_named_and_nothing_is_half_written(voc, tmp_path, kind
     assert not list(root.rglob("*.partial"))
     assert not (root / "ImageSets/SegmentationContext/val.txt").exists()
     done = run("prepare_pascal_context", "--voc", tmp_path, "--mat", mats)
-    assert done.returncode == 3 and "Unpack VOCtrainval_03-May-2010.tar" in done.stderr
+    assert done.returncode == 3 and "unpack VOCtrainval_03-May-2010.tar" in done.stderr
 
 
 @pytest.fixture
@@ -199,24 +201,24 @@ def download(tmp_path):
     return root
 
 
-def test_cocostuff_is_made_from_its_download(download, tmp_path):
+def test_cocostuff_is_converted_from_its_download(download, tmp_path):
     out = tmp_path / "out"
     done = run("prepare_cocostuff10k", download, "--out", out)
     assert done.returncode == 0, done.stderr
     assert "test: 1 masks, 1 of them new" in done.stdout
     data = COCOStuff10K(str(out), workers=0)
     [(_, path)] = data.files("val")
-    found = {data.class_names[i] for i in np.unique(data.mask_reader()(path)) if i != 255}
-    assert found == {"person", "fire hydrant", "stop sign", "wood"}
+    present = {data.class_names[i] for i in np.unique(data.mask_reader()(path)) if i != 255}
+    assert present == {"person", "fire hydrant", "stop sign", "wood"}
     assert "0 of them new" in run("prepare_cocostuff10k", download, "--out", out).stdout
 
 
-def test_a_wrong_download_is_named(download, tmp_path):
+def test_an_invalid_download_is_named(download, tmp_path):
     mat = download / "annotations/COCO_train2014_train.mat"
     for spoil, message in (
-        (lambda: savemat(mat, {"S": np.full((40, 60), 12, np.uint8)}), "[12] are no categories"),
-        (mat.unlink, "is missing, damaged or has no S"),
-        ((download / "imageLists/train.txt").unlink, "Unpack cocostuff-10k-v1.1.zip"),
+        (lambda: savemat(mat, {"S": np.full((40, 60), 12, np.uint8)}), "unknown categories [12]"),
+        (mat.unlink, "is missing, damaged or has no entry S"),
+        ((download / "imageLists/train.txt").unlink, "train.txt does not exist"),
     ):
         spoil()
         done = run("prepare_cocostuff10k", download, "--out", tmp_path / "out")

@@ -1,4 +1,4 @@
-"""An editable install as scripts/setup makes it: for mypy, and for the shipped configs."""
+"""Editable install with the options of scripts/setup: mypy and shipped configs."""
 
 import re
 import shutil
@@ -26,9 +26,9 @@ def run(*words, **options):
 
 
 @pytest.mark.slow
-def test_mypy_and_the_configs_see_an_editable_install(tmp_path):
+def test_mypy_and_the_configs_work_with_an_editable_install(tmp_path):
     (option,) = re.findall(
-        r'^visible="--config-settings (\S+)"', (ROOT / "scripts/setup").read_text(), re.M
+        r'^editable="--config-settings (\S+)"', (ROOT / "scripts/setup").read_text(), re.M
     )
     source = tmp_path / "source"
     ignored = shutil.ignore_patterns("configs", "__pycache__")
@@ -38,7 +38,7 @@ def test_mypy_and_the_configs_see_an_editable_install(tmp_path):
         shutil.copy(ROOT / name, source)
     venv.create(tmp_path / "venv", with_pip=False)
     python = tmp_path / "venv" / "bin" / "python"
-    # The other packages are those of this environment, without its own hrseg.
+    # Link the packages of this environment except hrseg.
     (site,) = (tmp_path / "venv" / "lib").glob("python*/site-packages")
     packages = next(path for path in sys.path if path.endswith("site-packages"))
     for package in Path(packages).iterdir():
@@ -49,10 +49,10 @@ def test_mypy_and_the_configs_see_an_editable_install(tmp_path):
     assert done.returncode == 0, done.stderr
     (tmp_path / "project.py").write_text(PROJECT)
     clean = {"cwd": tmp_path, "env": {"PATH": "/usr/bin:/bin"}}
-    checked = run(python, "-m", "mypy", "--strict", "project.py", **clean).stdout
-    assert "error" not in checked, checked
-    kinds = re.findall(r'Revealed type is "(.*)"', checked)
-    assert kinds[1:] == ["list[str]", "hrseg.training.task.SegmentationTask"], checked
-    assert "ndarray" in kinds[0]
-    listed = run(python, "-m", "hrseg", "configs", **clean)
-    assert "camvid_w18_small" in listed.stdout, listed.stderr
+    output = run(python, "-m", "mypy", "--strict", "project.py", **clean).stdout
+    assert "error" not in output, output
+    types = re.findall(r'Revealed type is "(.*)"', output)
+    assert types[1:] == ["list[str]", "hrseg.training.task.SegmentationTask"], output
+    assert "ndarray" in types[0]
+    configs = run(python, "-m", "hrseg", "configs", **clean)
+    assert "camvid_w18_small" in configs.stdout, configs.stderr

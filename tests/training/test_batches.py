@@ -1,4 +1,4 @@
-"""The batch contract: what SegmentationTask takes and refuses, in training and evaluation."""
+"""Batch validation of SegmentationTask in training and evaluation."""
 
 import numpy as np
 import pytest
@@ -10,7 +10,7 @@ from tests.conftest import noise, silent_trainer, tiny_task
 
 ITEM = noise(1)[0]
 IMAGE, MASK = ITEM["image"], ITEM["mask"]
-WRONG = {
+INVALID = {
     "tuple": ((IMAGE, MASK), "The batch is a list"),
     "keys": ({"pixel_values": IMAGE, "labels": MASK}, "with the keys pixel_values, labels"),
     "float image": ({"image": IMAGE / 255, "mask": MASK}, r"image is float32 \(2, 3, 64, 64\)"),
@@ -22,26 +22,26 @@ WRONG = {
 }
 
 
-@pytest.mark.parametrize(("item", "message"), WRONG.values(), ids=WRONG)
+@pytest.mark.parametrize(("item", "message"), INVALID.values(), ids=INVALID)
 @pytest.mark.parametrize("stage", ["fit", "validate", "test"])
-def test_other_batches_are_refused_with_the_contract(item, message, stage, tmp_path):
+def test_the_error_for_an_invalid_batch_names_the_contract(item, message, stage, tmp_path):
     with pytest.raises(DataError, match=message) as error:
         getattr(silent_trainer(tmp_path), stage)(tiny_task(), DataLoader([item] * 2, 2))
     assert "Expected: " in str(error.value)
-    assert "Fix: " in str(error.value) or "Leave out" in str(error.value)
+    assert "Fix: " in str(error.value)
     assert str(error.value).count("\n") < 4
 
 
 def test_a_mask_of_another_size_is_refused_in_training_only(tmp_path):
     items = [{"image": IMAGE, "mask": MASK[:32]}] * 2
-    with pytest.raises(DataError, match=r"mask is uint8 \(2, 32, 64\), the image uint8 \(2, 3, 64"):
+    with pytest.raises(DataError, match=r"mask is uint8 \(2, 32, 64\), but the image is"):
         silent_trainer(tmp_path).fit(tiny_task(), DataLoader(items, 2))
     task = tiny_task()
     silent_trainer(tmp_path).validate(task, DataLoader(items, 2), verbose=False)
     assert task.scores["images"] == 2
 
 
-def test_float_images_are_refused_by_a_step_and_by_forward_too():
+def test_float_images_are_refused_by_training_step_and_forward():
     batch = {"image": IMAGE[None] / 255, "mask": MASK[None]}
     for call in (lambda task: task.training_step(batch, 0), lambda task: task(batch["image"])):
         with pytest.raises(DataError, match=r"The images are float32.\nExpected: uint8 RGB"):
@@ -49,14 +49,14 @@ def test_float_images_are_refused_by_a_step_and_by_forward_too():
 
 
 @pytest.mark.parametrize("kind", [torch.uint8, torch.int16, torch.int64])
-def test_names_are_optional_and_integer_types_do_not_matter(kind, tmp_path):
+def test_names_are_optional_and_all_integer_types_are_accepted(kind, tmp_path):
     items = [{"image": item["image"], "mask": item["mask"].to(kind)} for item in noise()]
     task = tiny_task()
     silent_trainer(tmp_path).fit(task, DataLoader(items, 2), DataLoader(items))
     assert task.scores["images"] == 4
 
 
-def test_a_batch_of_several_images_has_the_scores_of_single_images(tmp_path):
+def test_a_batch_of_several_images_gives_the_scores_of_single_images(tmp_path):
     task, results = tiny_task(), []
     for size in (1, 3):
         silent_trainer(tmp_path).validate(task, DataLoader(noise(5), size), verbose=False)
@@ -65,7 +65,7 @@ def test_a_batch_of_several_images_has_the_scores_of_single_images(tmp_path):
     assert results[0]["images"] == 5
 
 
-def test_a_test_has_the_scores_of_a_validation(tmp_path):
+def test_a_test_gives_the_scores_of_a_validation(tmp_path):
     task, loader = tiny_task(), DataLoader(noise(3))
     (validated,) = silent_trainer(tmp_path).validate(task, loader, verbose=False)
     scores = task.scores
@@ -80,7 +80,7 @@ def test_a_test_without_masks_has_no_scores(tmp_path):
     assert silent_trainer(tmp_path).test(task, DataLoader(items), verbose=False) == [{}]
 
 
-def test_predict_returns_the_ids_of_images_in_every_form(tmp_path):
+def test_predict_accepts_all_batch_forms(tmp_path):
     task, items = tiny_task(), noise(3)
     task.eval()
     with torch.inference_mode():

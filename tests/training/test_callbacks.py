@@ -30,7 +30,7 @@ def rendered(capsys):
     return render
 
 
-def test_the_table_shows_percent_per_class_and_a_dash_where_nothing_is_defined(rendered):
+def test_the_table_shows_percent_per_class_and_a_dash_for_undefined_scores(rendered):
     text = rendered(SCORES)
     road = next(line for line in text.splitlines() if "road" in line)
     assert "50.00" in road
@@ -42,7 +42,7 @@ def test_the_table_shows_percent_per_class_and_a_dash_where_nothing_is_defined(r
     assert "[red]sky[/red]" in text
 
 
-def test_each_scale_has_a_column_when_there_are_several(rendered):
+def test_each_of_several_scales_has_columns(rendered):
     row = {
         "miou": 0.4,
         "mean_accuracy": 0.45,
@@ -55,7 +55,7 @@ def test_each_scale_has_a_column_when_there_are_several(rendered):
     assert "x1.0" not in rendered({**SCORES, "per_scale": {"1.0": row}})
 
 
-def test_a_terminal_of_40_columns_has_the_fused_iou_in_whole_cells(rendered):
+def test_a_terminal_of_40_columns_shows_only_the_fused_iou_without_truncation(rendered):
     row = {"miou": 0.4, "mean_accuracy": 0.45, "pixel_accuracy": 0.8765}
     row["classes"] = [{"iou": 0.4321, "accuracy": 0.5432}, {"iou": None, "accuracy": None}]
     reconfigure(width=40, force_terminal=True, color_system=None)
@@ -65,13 +65,13 @@ def test_a_terminal_of_40_columns_has_the_fused_iou_in_whole_cells(rendered):
     assert "50.00" in text and "43.21" not in text and "[red]sky[/red]" in text
 
 
-def test_the_rule_for_absent_classes_stands_beside_the_miou(rendered):
+def test_the_rule_for_absent_classes_is_on_the_line_of_the_miou(rendered):
     scores = {key: value for key, value in SCORES.items() if key != "protocol"}
     first = rendered({**scores, "absent_classes": "zero"}).splitlines()[0]
     assert first.endswith("mean with absent classes as 0")
 
 
-def test_scores_json_belongs_to_the_best_checkpoint_also_after_a_resume(tmp_path, capsys):
+def test_scores_json_belongs_to_the_best_checkpoint_even_after_resume(tmp_path, capsys):
     def validate(callback, miou):
         state = SimpleNamespace(fn=TrainerFn.FITTING)
         trainer = SimpleNamespace(
@@ -86,8 +86,8 @@ def test_scores_json_belongs_to_the_best_checkpoint_also_after_a_resume(tmp_path
     printed = capsys.readouterr().out
     assert printed.count("mIoU") == 3 and printed.count("all pixels") == 1  # one table
     resumed = ClassScores(tmp_path)
-    for known, then in ((0.58, 0.59), (None, 0.5)):
+    for stored, miou in ((0.58, 0.59), (None, 0.5)):
         best = ModelCheckpoint(monitor="val/miou", mode="max")
-        best.best_model_score = known if known is None else torch.tensor(known)
+        best.best_model_score = stored if stored is None else torch.tensor(stored)
         resumed.on_train_start(SimpleNamespace(checkpoint_callbacks=[best]), SimpleNamespace())
-        assert validate(resumed, then) == then
+        assert validate(resumed, miou) == miou

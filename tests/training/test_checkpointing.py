@@ -21,10 +21,10 @@ def checkpoint(folder, score=None):
     return callback
 
 
-def save_best(folder, score, says=None):
-    """Write best.ckpt into `folder`; by default as the callback does, with the score in it."""
+def save_best(folder, score):
+    """Write best.ckpt with the score in the state of the callback, as in training."""
     callback = checkpoint(folder, score)
-    callbacks = {callback.state_key: callback.state_dict()} if says is None else says
+    callbacks = {callback.state_key: callback.state_dict()}
     DurableCheckpointIO().save_checkpoint(
         {"state_dict": {}, "epoch": 4, "global_step": 70, "callbacks": callbacks},
         folder / "best.ckpt",
@@ -37,7 +37,7 @@ def resumed(folder, state):
     return callback
 
 
-def test_a_moved_run_remembers_its_best_score_and_where_it_lies_now(tmp_path):
+def test_a_moved_run_keeps_its_best_score_and_updates_the_path(tmp_path):
     save_best(tmp_path / "new", 0.5)
     after = resumed(tmp_path / "new", checkpoint(tmp_path / "old", 0.5))
     assert after.best_model_score == 0.5
@@ -46,15 +46,15 @@ def test_a_moved_run_remembers_its_best_score_and_where_it_lies_now(tmp_path):
 
 
 @pytest.mark.parametrize("known", [None, 0.5])
-def test_a_best_that_is_newer_than_the_state_is_not_overwritten_by_a_worse(tmp_path, known):
-    # Killed after best.ckpt was saved and before last.ckpt was.
+def test_a_best_checkpoint_newer_than_the_state_is_not_overwritten_by_a_worse_one(tmp_path, known):
+    # The process was killed between saving best.ckpt and last.ckpt.
     save_best(tmp_path, 0.6)
     after = resumed(tmp_path, checkpoint(tmp_path, known))
     assert after.best_model_score == after.current_score == torch.tensor(0.6)
     assert after.best_k_models == {str(tmp_path / "best.ckpt"): torch.tensor(0.6)}
 
 
-def test_of_a_damaged_best_the_score_of_the_one_before_is_to_beat(tmp_path):
+def test_with_a_damaged_best_checkpoint_the_previous_score_is_used(tmp_path):
     save_best(tmp_path, 0.4)
     save_best(tmp_path, 0.6)
     cut(tmp_path / "best.ckpt")
@@ -63,14 +63,14 @@ def test_of_a_damaged_best_the_score_of_the_one_before_is_to_beat(tmp_path):
     assert after.best_model_score == torch.tensor(0.4)
 
 
-@pytest.mark.parametrize("gone", [True, False])
-def test_without_a_sound_best_the_next_validation_is_the_best(tmp_path, gone):
+@pytest.mark.parametrize("missing", [True, False])
+def test_without_an_intact_best_checkpoint_the_next_validation_is_best(tmp_path, missing):
     save_best(tmp_path, 0.6)
-    if gone:
+    if missing:
         (tmp_path / "best.ckpt").unlink()
     else:
         cut(tmp_path / "best.ckpt")
-    with pytest.warns(UserWarning, match=r"no intact .*best.ckpt"):
+    with pytest.warns(UserWarning, match=r"best.ckpt is missing or damaged"):
         after = resumed(tmp_path, checkpoint(tmp_path, 0.6))
     assert after.best_k_models == {}
     assert after.best_model_score is None
@@ -89,7 +89,7 @@ def epoch_of(path):
     return DurableCheckpointIO().load_checkpoint(path, weights_only=True)["epoch"]
 
 
-def test_the_file_before_is_kept_and_read_where_the_new_one_is_damaged(tmp_path):
+def test_the_previous_file_is_kept_and_read_if_the_new_one_is_damaged(tmp_path):
     path = tmp_path / "checkpoints" / "last.ckpt"
     for epoch in range(3):
         saved(path, epoch)
@@ -103,7 +103,7 @@ def test_the_file_before_is_kept_and_read_where_the_new_one_is_damaged(tmp_path)
         assert epoch_of(path) == 1
 
 
-def test_a_damaged_file_never_takes_the_place_of_the_sound_one_before_it(tmp_path):
+def test_a_damaged_file_does_not_replace_the_intact_previous_file(tmp_path):
     path = tmp_path / "last.ckpt"
     for epoch in range(2):
         saved(path, epoch)
@@ -112,10 +112,10 @@ def test_a_damaged_file_never_takes_the_place_of_the_sound_one_before_it(tmp_pat
     assert (epoch_of(path), epoch_of(previous_of(path))) == (2, 0)
 
 
-def test_the_new_file_is_on_the_disk_before_a_name_changes_and_the_old_one_goes_last(
+def test_the_new_file_is_synced_before_names_change_and_the_old_file_is_replaced_last(
     tmp_path, monkeypatch
 ):
-    path, done = tmp_path / "last.ckpt", []
+    path, events = tmp_path / "last.ckpt", []
     writer = DurableCheckpointIO()
     for epoch in range(2):
         saved(path, epoch, writer)
@@ -123,38 +123,38 @@ def test_the_new_file_is_on_the_disk_before_a_name_changes_and_the_old_one_goes_
 
     def synced(handle):
         folder = stat.S_ISDIR(os.fstat(handle).st_mode)
-        done.append("sync folder" if folder else "sync file")
+        events.append("sync folder" if folder else "sync file")
         fsync(handle)
 
     def replaced(source, target):
-        done.append(Path(target).name)
+        events.append(Path(target).name)
         replace(source, target)
 
     monkeypatch.setattr(os, "fsync", synced)
     monkeypatch.setattr(os, "replace", replaced)
     saved(path, 2, writer)
-    order = [step for step, before in zip(done, [None, *done], strict=False) if step != before]
+    order = [event for event, last in zip(events, [None, *events], strict=False) if event != last]
     assert order == ["sync file", "last.ckpt", "last.previous.ckpt", "sync folder"]
 
 
 def test_files_of_a_killed_process_are_removed(tmp_path):
-    left = tmp_path / f"{PARTIAL}best.ckpt"
-    left.write_bytes(b"half")
+    partial = tmp_path / f"{PARTIAL}best.ckpt"
+    partial.write_bytes(b"half")
     saved(tmp_path / "last.ckpt", 0)
-    assert not left.exists()
+    assert not partial.exists()
 
 
-def test_a_disk_that_returns_other_bytes_is_noticed_before_the_old_file_goes(tmp_path, monkeypatch):
+def test_a_disk_that_returns_other_bytes_does_not_replace_the_old_file(tmp_path, monkeypatch):
     path = tmp_path / "last.ckpt"
     saved(path, 0)
     before = os.fsync
 
-    def rot(handle):
+    def corrupt(handle):
         before(handle)
         if os.fstat(handle).st_size > 200:
             os.pwrite(handle, b"?", 99)  # in the first record
 
-    monkeypatch.setattr(os, "fsync", rot)
+    monkeypatch.setattr(os, "fsync", corrupt)
     with pytest.raises(ConfigError, match="returned other bytes than were written"):
         saved(path, 1)
     assert epoch_of(path) == 0

@@ -1,4 +1,4 @@
-"""Several processes on one machine, over gloo: what they must agree on, and how they end."""
+"""Distributed training with several processes on one machine over gloo."""
 
 import json
 import os
@@ -13,7 +13,7 @@ import torch
 import hrseg
 from hrseg.cli import main
 from hrseg.errors import ConfigError
-from hrseg.training.distributed import another_ended, ddp_strategy, place
+from hrseg.training.distributed import ddp_strategy, peer_failure, place
 from tests.camvid_tree import make_camvid
 from tests.paths import ROOT
 
@@ -25,15 +25,15 @@ def ddp_options(arguments):
     return strategy if isinstance(strategy, str) else strategy._ddp_kwargs
 
 
-@pytest.mark.parametrize("asked", [{}, {"strategy": "auto"}, {"strategy": "ddp"}])
-def test_several_devices_exchange_gradients_without_copies(asked):
-    options = ddp_options({**CPU, "devices": 2, **asked})
+@pytest.mark.parametrize("requested", [{}, {"strategy": "auto"}, {"strategy": "ddp"}])
+def test_several_devices_exchange_gradients_without_copies(requested):
+    options = ddp_options({**CPU, "devices": 2, **requested})
     assert options == {"gradient_as_bucket_view": True}
-    synchronised = ddp_options({**CPU, "devices": 2, "sync_batchnorm": True, **asked})
+    synchronised = ddp_options({**CPU, "devices": 2, "sync_batchnorm": True, **requested})
     assert False in [value for name, value in synchronised.items() if "buffers" in name]
 
 
-def test_one_device_and_other_strategies_are_passed_on_as_they_are():
+def test_the_strategy_is_unchanged_for_one_device_and_for_other_strategies():
     assert ddp_options({**CPU, "devices": 1}) == "auto"
     assert ddp_options({**CPU, "devices": 1, "strategy": "ddp"}) == "ddp"
     for name in ("ddp_spawn", "ddp_find_unused_parameters_true"):
@@ -48,12 +48,12 @@ def test_every_parameter_gets_a_gradient(head, output):
     assert [name for name, weight in model.named_parameters() if weight.grad is None] == []
 
 
-def test_several_machines_want_somebody_who_starts_the_processes():
-    with pytest.raises(ConfigError, match=r"torchrun.*srun"):
+def test_several_machines_need_a_launcher():
+    with pytest.raises(ConfigError, match=r"torchrun or srun"):
         place({**CPU, "devices": 1, "num_nodes": 2})
 
 
-def test_other_processes_than_torchrun_has_started_are_refused(monkeypatch):
+def test_another_number_of_processes_than_torchrun_started_is_refused(monkeypatch):
     started = {"WORLD_SIZE": 2, "RANK": 0, "LOCAL_RANK": 0, "GROUP_RANK": 0, "LOCAL_WORLD_SIZE": 2,
                "TORCHELASTIC_RUN_ID": "x", "MASTER_ADDR": "::1", "MASTER_PORT": 1}  # fmt: skip
     for name, value in started.items():
@@ -63,7 +63,7 @@ def test_other_processes_than_torchrun_has_started_are_refused(monkeypatch):
         place({**CPU, "devices": 3})
 
 
-def test_a_batch_that_processes_cannot_share_is_refused_before_anything_starts(tmp_path, capsys):
+def test_a_batch_size_that_processes_cannot_divide_is_refused_before_training(tmp_path, capsys):
     make_camvid(tmp_path / "camvid")
     pairs = tiny(tmp_path, "data.batch_size=3", "trainer.devices=2")
     assert main(["fit", "--config", "camvid_w18_small", *pairs]) == 2
@@ -106,26 +106,26 @@ def check_run_of_two(folder, capsys, printed):
     assert "batch 4 = 2 devices x 2 images" in printed
     assert "precision 32-true (chosen: several processes on CPUs)" in printed
     [run] = folder.glob("runs/camvid_w18_small/2*")
-    told = [path.read_text() for path in sorted((folder / "digests").iterdir())]
-    assert len(told) == 2 and told[0] == told[1]
-    assert told[0].startswith(str(run))
+    digests = [path.read_text() for path in sorted((folder / "digests").iterdir())]
+    assert len(digests) == 2 and digests[0] == digests[1]
+    assert digests[0].startswith(str(run))
     assert sorted(path.name for path in (run / "masks").iterdir()) == [
         "000.png", "001.png", "002.png",
     ]  # fmt: skip
     assert main(["validate", f"runs={folder}/runs"]) == 0
     [again] = run.glob("validate/*/scores.json")
-    scores, alone = (json.loads(path.read_text()) for path in (run / "scores.json", again))
-    assert scores["confusion_matrix"] == alone["confusion_matrix"]
+    scores, single = (json.loads(path.read_text()) for path in (run / "scores.json", again))
+    assert scores["confusion_matrix"] == single["confusion_matrix"]
     assert sum(map(sum, scores["confusion_matrix"])) == 3 * 48 * 63
     predicted = [any(column) for column in zip(*scores["confusion_matrix"], strict=True)]
-    assert sum(predicted) > 1  # a model that says one thing is evaluated well by anyone
+    assert sum(predicted) > 1  # a constant prediction would not test the evaluation
     assert scores["images"] == 3
 
 
 @pytest.mark.parametrize(
     "launcher", [pytest.param("lightning", marks=pytest.mark.slow), "torchrun"]
 )
-def test_two_processes_keep_one_run_and_score_as_one_process_does(launcher, tmp_path, capsys):
+def test_two_processes_write_one_run_and_score_as_one_process(launcher, tmp_path, capsys):
     make_camvid(tmp_path / "camvid", train=8, val=3)
     done = subprocess.run(
         command(launcher, tmp_path), env=environment(tmp_path), capture_output=True, text=True,
@@ -136,12 +136,12 @@ def test_two_processes_keep_one_run_and_score_as_one_process_does(launcher, tmp_
 
 
 @pytest.mark.parametrize(("end", "code"), [("exit 3", 3), ("kill -9 $$", 137), ("exit 0", 1)])
-def test_an_error_that_comes_of_another_process_s_end_has_its_exit_code(end, code):
+def test_an_error_caused_by_another_process_has_its_exit_code(end, code):
     launcher = SimpleNamespace(procs=[subprocess.Popen(["sh", "-c", end])])
     run = SimpleNamespace(world_size=2, strategy=SimpleNamespace(launcher=launcher))
     closed = RuntimeError("[gloo/transport/tcp/pair.cc:553] Connection closed by peer [127.0.0.1]")
-    ended = another_ended(run, closed)
-    assert ended.exit_code == code and "another process" in str(ended)
-    assert another_ended(run, RuntimeError("size mismatch")) is None
+    failure = peer_failure(run, closed)
+    assert failure.exit_code == code and "Another process" in str(failure)
+    assert peer_failure(run, RuntimeError("size mismatch")) is None
     run.world_size = 1
-    assert another_ended(run, closed) is None
+    assert peer_failure(run, closed) is None

@@ -1,4 +1,4 @@
-"""Going on exactly. The long proof is tests/faults/test_resume.py; here is each part by itself."""
+"""Exact resume, part by part; tests/faults/test_resume.py tests the whole."""
 
 import signal
 from pathlib import Path
@@ -29,7 +29,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
 
 
 class Drawing(pl.LightningModule):
-    """Draws in each training step, and logs it."""
+    """Draws a random number in each training step, and logs it."""
 
     def __init__(self):
         super().__init__()
@@ -58,7 +58,7 @@ def root(tmp_path_factory) -> Path:
 
 
 def drawn(root, folder, save_at=None, state=None, workers=0, callbacks=(), **arguments):
-    """Train two epochs of four steps; return what was drawn."""
+    """Train two epochs of four steps; return the random numbers."""
     pl.seed_everything(5, verbose=False)
     module = Drawing()
     module.save_at = save_at
@@ -73,7 +73,7 @@ def drawn(root, folder, save_at=None, state=None, workers=0, callbacks=(), **arg
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_neither_validation_nor_workers_nor_loaders_change_what_training_draws(
+def test_validation_and_workers_do_not_change_the_random_numbers_of_training(
     workers, root, tmp_path
 ):
     without = drawn(root, tmp_path, limit_val_batches=0)
@@ -84,14 +84,14 @@ def test_neither_validation_nor_workers_nor_loaders_change_what_training_draws(
 
 
 @pytest.mark.parametrize("save_at", [0, 1, 4, 6])
-def test_a_resumed_training_draws_on(save_at, root, tmp_path):
+def test_a_resumed_training_continues_the_random_numbers(save_at, root, tmp_path):
     whole = drawn(root, tmp_path, save_at)
     torch.rand(7)
     assert drawn(root, tmp_path, state=tmp_path / "state.ckpt") == whole[save_at:]
 
 
 def test_a_resume_keeps_the_counters_of_the_last_validation(root, tmp_path):
-    """The next checkpoint without a validation of its own contains them."""
+    """They are in the next checkpoint if no validation precedes it."""
     keep = {"enable_checkpointing": True, "max_epochs": 3, "check_val_every_n_epoch": 2}
 
     def counters(name, **state):
@@ -105,7 +105,7 @@ def test_a_resume_keeps_the_counters_of_the_last_validation(root, tmp_path):
     assert counters("resumed", state=tmp_path / "state.ckpt") == whole
 
 
-def test_metrics_of_steps_that_are_done_again_are_dropped(root, tmp_path):
+def test_metrics_of_repeated_steps_are_removed(root, tmp_path):
     rows = [f"{step},{step}.5" for step in range(9)]
     metrics = tmp_path / "metrics.csv"
     metrics.write_text("\n".join(["step,drawn", *rows[:3]]) + "\n")
@@ -115,7 +115,7 @@ def test_metrics_of_steps_that_are_done_again_are_dropped(root, tmp_path):
     assert metrics.read_text().splitlines() == ["step,drawn", *rows[:3]]
 
 
-def test_tensorboard_shows_each_step_once(root, tmp_path):
+def test_tensorboard_shows_repeated_steps_once(root, tmp_path):
     def board():
         return TensorBoardLogger(tmp_path, name="", version="")
 
@@ -124,13 +124,13 @@ def test_tensorboard_shows_each_step_once(root, tmp_path):
     events = EventAccumulator(str(tmp_path))
     events.Reload()
     shown = events.Scalars("drawn")
-    # The first step that is done again is there twice, with one value: a picture of a validation
-    # before it has the same number.
+    # The first repeated step occurs twice with the same value, because a picture of the validation
+    # before it has the same step.
     assert [event.step for event in shown] == [0, 1, 2, 3, 3, 4, 5, 6, 7]
     assert [event.value for event in shown][-5:] == [pytest.approx(value) for value in whole]
 
 
-def test_a_run_that_early_stopping_has_ended_trains_no_more_but_with_more_patience(root, tmp_path):
+def test_a_run_ended_by_early_stopping_resumes_only_with_more_patience(root, tmp_path):
     def stopping(patience):
         return [EarlyStopping("val/miou", mode="max", patience=patience)]
 
@@ -152,7 +152,7 @@ def test_a_run_that_early_stopping_has_ended_trains_no_more_but_with_more_patien
         ("resume", {"random": [{}], "rows": 0, "step": 3, "validated": 0}, "KeyError"),
     ],
 )
-def test_a_state_that_cannot_be_loaded_is_one_clear_error(key, value, error, root, tmp_path):
+def test_an_invalid_state_gives_a_config_error(key, value, error, root, tmp_path):
     drawn(root, tmp_path, save_at=3)
     content = torch.load(tmp_path / "state.ckpt", weights_only=True)
     torch.save({**content, key: value}, tmp_path / "state.ckpt")
@@ -160,18 +160,18 @@ def test_a_state_that_cannot_be_loaded_is_one_clear_error(key, value, error, roo
         drawn(root, tmp_path, state=tmp_path / "state.ckpt")
 
 
-def test_a_checkpoint_of_weights_cannot_be_resumed(tmp_path):
+def test_a_checkpoint_with_only_weights_cannot_be_resumed(tmp_path):
     with pytest.raises(ConfigError, match=r"last\.ckpt has no training state .*optimizer_states"):
         progress_of({"state_dict": {}}, tmp_path / "last.ckpt")
 
 
-def test_another_number_of_processes_is_noted(root, tmp_path, capsys):
+def test_another_number_of_processes_gives_a_note(root, tmp_path, capsys):
     drawn(root, tmp_path, save_at=3)
     content = torch.load(tmp_path / "state.ckpt", weights_only=True)
     content["resume"]["random"] *= 2
     torch.save(content, tmp_path / "state.ckpt")
     assert len(drawn(root, tmp_path, state=tmp_path / "state.ckpt")) == 5
-    assert "2 processes wrote the state, 1 resume it" in capsys.readouterr().out
+    assert "2 processes saved the state, but 1 resume it" in capsys.readouterr().out
 
 
 @pytest.mark.slow

@@ -1,4 +1,4 @@
-"""Contracts with private parts of Lightning: a failure names what a new version has changed."""
+"""Contract tests of private parts of Lightning; a failure names the part that changed."""
 
 import inspect
 
@@ -24,7 +24,7 @@ def changed(part):
     )
 
 
-def test_lightning_asks_for_a_sigterm_by_a_method_of_the_epoch_loop(tmp_path):
+def test_lightning_broadcasts_sigterm_in_a_method_of_the_epoch_loop(tmp_path):
     trainer = silent_trainer(tmp_path)
     loop = type(trainer.fit_loop.epoch_loop)
     part = "_TrainingEpochLoop._broadcast_sigterm_tensor"
@@ -34,7 +34,7 @@ def test_lightning_asks_for_a_sigterm_by_a_method_of_the_epoch_loop(tmp_path):
     assert trainer.fit_loop.epoch_loop._broadcast_sigterm_tensor() is None
 
 
-def test_the_state_of_the_fit_loop_has_the_layout_that_is_settled(tmp_path):
+def test_the_state_of_the_fit_loop_has_the_expected_layout(tmp_path):
     trainer = silent_trainer(tmp_path, max_epochs=1)
     trainer.fit(Plain(), *loaders())
     loops = trainer.fit_loop.state_dict()
@@ -63,5 +63,5 @@ def test_a_state_between_two_epochs_is_followed_by_the_next_epoch(more, tmp_path
     more = {**more, "num_sanity_val_steps": 0, "callbacks": [Begin()]}
     module, trainer = Plain(), silent_trainer(tmp_path, **more)
     trainer.fit(module, *loaders(), ckpt_path=tmp_path / "end.ckpt", weights_only=True)
-    part = "how a fit loop is restarted"
+    part = "the restart of a fit loop"
     assert (module.trained, module.validated, trainer.global_step) == (6, 3, 12), changed(part)

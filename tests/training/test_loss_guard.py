@@ -1,4 +1,4 @@
-"""Losses that are no number."""
+"""NaN and infinite losses."""
 
 import copy
 
@@ -10,19 +10,19 @@ from PIL import Image
 from torch.utils.data import DataLoader
 
 from hrseg.errors import VerificationError
-from hrseg.training.loss_guard import IN_A_ROW, LossGuard
+from hrseg.training.loss_guard import MAX_SKIPS, LossGuard
 from tests.conftest import noise, silent_trainer, tiny_task
 
 
 def images_of(count=4):
-    """Noise; the mask of the first image is ignored everywhere."""
+    """Return noise images; all pixels of the first are ignored."""
     items = noise(count)
     items[0]["mask"].fill_(255)
     return items
 
 
 class Harm(pl.Callback):
-    """Makes the loss of some steps NaN by way of the head's bias, and notes the weights."""
+    """Makes the loss of some steps NaN, and records the weights before each step."""
 
     def __init__(self, *steps):
         self.steps, self.before = steps, {}
@@ -54,38 +54,39 @@ def same(a, b):
     return all(torch.equal(a[key], b[key]) for key in a)
 
 
-def test_stop_leaves_the_weights_of_the_step_before_and_keeps_the_batch(tmp_path):
+def test_stop_does_not_change_the_weights_and_saves_the_batch(tmp_path):
     module, harm = tiny_task(), Harm(2)
-    with pytest.raises(VerificationError, match=r"the loss is nan at step 2 \(images: 2.png\)"):
+    with pytest.raises(VerificationError, match=r"The loss is nan at step 2 \(images: 2.png\)"):
         fit(module, tmp_path, harm)
     parameters = dict(module.model.named_parameters())
     assert all(torch.equal(harm.before[2][name], p) for name, p in parameters.items())
-    kept = torch.load(tmp_path / "bad_batches" / "step2-0-1.pt", weights_only=True)
-    assert kept["name"] == ["2.png"] and (kept["epoch"], kept["step"]) == (0, 2)
-    assert kept["image"].equal(images_of()[2]["image"][None])
+    saved = torch.load(tmp_path / "bad_batches" / "step2-0-1.pt", weights_only=True)
+    assert saved["name"] == ["2.png"] and (saved["epoch"], saved["step"]) == (0, 2)
+    assert saved["image"].equal(images_of()[2]["image"][None])
     picture = np.asarray(Image.open(tmp_path / "bad_batches" / "step2-0-1-image0.png"))
     assert np.array_equal(picture, images_of()[2]["image"].permute(1, 2, 0))
 
 
-def test_skip_continues_as_without_the_batch(tmp_path, capsys):
+def test_skip_continues_with_unchanged_weights(tmp_path, capsys):
     module, harm = tiny_task(on_bad_loss="skip", schedule={"name": "poly", "power": 0.0}), Harm(1)
     fit(module, tmp_path, harm)
-    # Weights and batch norm statistics alike.
+    # Both weights and batch norm statistics are unchanged.
     assert same(harm.before[1], harm.before[2])
     assert not same(harm.before[2], harm.before[3])
-    said = capsys.readouterr().out
-    assert "the loss is nan at step 1 (images: 1.png): skipped; the batch is kept" in said
-    assert "skipped steps of this epoch, without a finite loss: 1\n" in said
+    printed = capsys.readouterr().out
+    message = "the loss is nan at step 1 (images: 1.png): step skipped; the batch is saved"
+    assert message in printed
+    assert "steps of this epoch skipped for NaN or infinite losses: 1\n" in printed
 
 
-def test_with_accumulation_the_step_of_a_bad_batch_is_left_out(tmp_path):
+def test_with_accumulation_the_whole_step_of_a_bad_batch_is_skipped(tmp_path):
     module, harm = tiny_task(on_bad_loss="skip"), Harm(1)
     fit(module, tmp_path, harm, accumulate_grad_batches=2)
     assert same(harm.before[0], harm.before[2])
 
 
 class BadGradient(Harm):
-    """Leaves the loss as it is and makes a gradient infinite."""
+    """Makes a gradient infinite, with a finite loss."""
 
     def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
         super().on_train_batch_start(trainer, pl_module, batch, batch_idx)
@@ -96,18 +97,18 @@ class BadGradient(Harm):
 
 
 @pytest.mark.parametrize("clip", [None, 1.0])
-def test_gradients_that_are_no_numbers_are_no_step_either(tmp_path, clip, capsys):
+def test_infinite_gradients_skip_the_step(tmp_path, clip, capsys):
     module, harm = tiny_task(on_bad_loss="skip"), BadGradient(2)
     fit(module, tmp_path, harm, gradient_clip_val=clip)
     assert same(harm.before[2], harm.before[3])
-    said = capsys.readouterr().out
-    assert "the loss is finite, but not its gradients, at step 2 (images: 2.png): skipped" in said
-    with pytest.raises(VerificationError, match="not its gradients"):
+    message = "the loss is finite, but a gradient is not, at step 2 (images: 2.png): step skipped"
+    assert message in capsys.readouterr().out
+    with pytest.raises(VerificationError, match="a gradient is not"):
         fit(tiny_task(), tmp_path, BadGradient(2))
 
 
 class InSecondProcess(Harm):
-    """NaN in the second process alone."""
+    """Makes the loss NaN only in the second process."""
 
     def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
         self.hook = None
@@ -116,27 +117,27 @@ class InSecondProcess(Harm):
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_a_loss_of_one_process_is_skipped_by_all_and_named_by_the_first(tmp_path, capfd):
+def test_all_processes_skip_a_nan_loss_of_one_process(tmp_path, capfd):
     module, loader = tiny_task(on_bad_loss="skip"), DataLoader(images_of(6), 1)
     arguments = {"devices": 2, "strategy": "ddp_fork", "use_distributed_sampler": False}
     fit(module, tmp_path, InSecondProcess(1), loader, **arguments)  # both see the same images
-    assert "at step 1 (images: 1.png): skipped" in capfd.readouterr().out
+    assert "at step 1 (images: 1.png): step skipped" in capfd.readouterr().out
     assert [path.name for path in tmp_path.glob("bad_batches/*.pt")] == ["step1-1-1.pt"]
 
 
-def test_skipping_for_ever_is_an_end(tmp_path):
-    module, loader = tiny_task(on_bad_loss="skip"), DataLoader(images_of(IN_A_ROW), 1)
-    with pytest.raises(VerificationError, match=f"the {IN_A_ROW}th in a row"):
-        fit(module, tmp_path, Harm(*range(IN_A_ROW)), loader)
+def test_too_many_consecutive_skips_stop_the_training(tmp_path):
+    module, loader = tiny_task(on_bad_loss="skip"), DataLoader(images_of(MAX_SKIPS), 1)
+    with pytest.raises(VerificationError, match=f"the {MAX_SKIPS}th consecutive"):
+        fit(module, tmp_path, Harm(*range(MAX_SKIPS)), loader)
 
 
-def test_weights_that_are_no_numbers_are_not_saved(tmp_path):
+def test_infinite_weights_are_not_saved(tmp_path):
     module = tiny_task()
     trainer = fit(module, tmp_path, Harm())
     trainer.save_checkpoint(tmp_path / "last.ckpt")
     before = (tmp_path / "last.ckpt").read_bytes()
     with torch.no_grad():
         module.model.backbone.conv1.weight[0] = torch.inf
-    with pytest.raises(VerificationError, match="not finite at step 4: they were not saved"):
+    with pytest.raises(VerificationError, match="infinite at step 4: they were not saved"):
         trainer.save_checkpoint(tmp_path / "last.ckpt")
     assert (tmp_path / "last.ckpt").read_bytes() == before

@@ -1,4 +1,4 @@
-"""Own losses, optimizers, schedules, networks and heads in SegmentationTask."""
+"""User-defined losses, optimizers, schedules, networks and heads in SegmentationTask."""
 
 import warnings
 
@@ -16,7 +16,7 @@ from tests.conftest import noise, silent_trainer, tiny_task
 
 
 class Stride4(nn.Module):
-    """The least backbone: one convolution."""
+    """Minimal backbone: one convolution."""
 
     channels, strides = (8,), (4,)
 
@@ -53,7 +53,7 @@ def fit(task, folder, **arguments):
     ],
     ids=["module", "list", "function", "dict"],
 )
-def test_a_loss_object_is_trained_as_the_loss_of_that_name(loss, tmp_path):
+def test_a_loss_object_gives_the_value_of_the_named_loss(loss, tmp_path):
     own = fit(tiny_task(losses=loss), tmp_path).callback_metrics["train/loss"]
     named = fit(tiny_task(losses="cross_entropy"), tmp_path).callback_metrics["train/loss"]
     assert own.item() == pytest.approx(named.item(), rel=1e-5)
@@ -70,7 +70,7 @@ def test_a_loss_object_is_trained_as_the_loss_of_that_name(loss, tmp_path):
         ({"class_names": ["a", "a"]}, "class_names has 'a' twice"),
     ],
 )
-def test_objects_of_another_kind_are_refused_when_the_task_is_made(arguments, message):
+def test_invalid_objects_are_refused_by_the_constructor(arguments, message):
     names = arguments.pop("class_names", ["a", "b"])
     with pytest.raises(ConfigError, match=message):
         tiny_task(names, **arguments)
@@ -87,7 +87,7 @@ def test_objects_of_another_kind_are_refused_when_the_task_is_made(arguments, me
         ({"schedule": lambda optimizer: 3}, r"returned a int.\nExpected: a torch LRScheduler"),
     ],
 )
-def test_objects_that_return_something_else_are_refused(arguments, message, tmp_path):
+def test_objects_with_invalid_results_are_refused(arguments, message, tmp_path):
     with pytest.raises(ConfigError, match=message):
         fit(tiny_task(**arguments), tmp_path)
 
@@ -112,7 +112,7 @@ def test_optimizers_and_schedules_are_functions_or_objects(tmp_path):
     assert fit(task, tmp_path).optimizers == [task.optimizer_spec]
 
 
-def test_a_task_is_loaded_from_only_its_checkpoint(tmp_path):
+def test_a_task_can_be_loaded_from_its_checkpoint(tmp_path):
     protocol = hrseg.Protocol(flip=True)
     task = tiny_task(["a", "b"], palette=[(1, 2, 3), (4, 5, 6)], protocol=protocol, std=(1, 1, 1))
     fit(task, tmp_path).save_checkpoint(tmp_path / "a.ckpt")
@@ -123,7 +123,7 @@ def test_a_task_is_loaded_from_only_its_checkpoint(tmp_path):
     for name, tensor in task.model.state_dict().items():
         assert torch.equal(tensor, loaded.model.state_dict()[name])
     with pytest.raises(ConfigError):
-        hrseg.SegmentationTask.load_from_checkpoint(tmp_path / "none.ckpt")
+        hrseg.SegmentationTask.load_from_checkpoint(tmp_path / "missing.ckpt")
 
 
 def own_segmenter():
@@ -142,13 +142,13 @@ def other_head():
     ("make", "parts"),
     [(own_segmenter, "backbone Stride4, head Head"), (other_head, "head Head")],
 )
-def test_own_parts_are_trained_and_recorded_in_the_checkpoint(make, parts, tmp_path):
+def test_user_defined_parts_are_trained_and_recorded_in_the_checkpoint(make, parts, tmp_path):
     trainer = fit(hrseg.SegmentationTask(make(), ["a", "b"]), tmp_path)
     path = tmp_path / "a.ckpt"
     with pytest.warns(UserWarning, match=f"create_model does not build this network .{parts}"):
         trainer.save_checkpoint(path)
     with warnings.catch_warnings(action="error", category=UserWarning):
-        trainer.save_checkpoint(path)  # the warning comes once
+        trainer.save_checkpoint(path)  # the warning is issued once
     with pytest.raises(ConfigError, match=f"does not build: {parts}(.|\\n)*model="):
         hrseg.load(path)
     loaded = hrseg.SegmentationTask.load_from_checkpoint(path, model=make())
@@ -156,13 +156,13 @@ def test_own_parts_are_trained_and_recorded_in_the_checkpoint(make, parts, tmp_p
     assert all(torch.equal(t, loaded.model.state_dict()[name]) for name, t in trained.items())
 
 
-def test_a_built_network_has_no_replaced_parts(tmp_path):
+def test_a_network_of_create_model_has_no_replaced_parts(tmp_path):
     trainer = fit(tiny_task(freeze_backbone=True), tmp_path)
     with warnings.catch_warnings(action="error", category=UserWarning):
         trainer.save_checkpoint(tmp_path / "a.ckpt")
     assert "replaced" not in torch.load(tmp_path / "a.ckpt", weights_only=True)["hrseg"]
 
 
-def test_a_plain_network_is_refused_with_its_missing_parts():
+def test_the_error_for_another_network_names_the_missing_methods():
     with pytest.raises(ConfigError, match=r"Conv2d has no outputs and no upsample.\nExpected: hrs"):
         hrseg.SegmentationTask(nn.Conv2d(3, 2, 1), ["a", "b"])

@@ -1,4 +1,4 @@
-"""hrseg's task and data with a plain Trainer: what is guarded, and which files are written."""
+"""SegmentationTask and DataModule with a plain Trainer: guards and written files."""
 
 import pytest
 import torch
@@ -25,7 +25,7 @@ def train(folder, **options):
     return trainer, written
 
 
-def test_nothing_but_scores_json_is_written(tmp_path, capsys):
+def test_only_scores_json_is_written(tmp_path, capsys):
     trainer, written = train(tmp_path)
     assert written == ["scores.json"]
     assert [type(callback).__name__ for callback in trainer.callbacks] == [
@@ -33,12 +33,12 @@ def test_nothing_but_scores_json_is_written(tmp_path, capsys):
         "LossGuard",
         "SkippedFiles",
     ]
-    assert "could not be read and were left out: 1\n" in capsys.readouterr().out
+    assert "unreadable images skipped: 1\n" in capsys.readouterr().out
 
 
 def test_the_guard_against_nan_losses_is_active_and_writes_no_files(tmp_path, monkeypatch):
     nan = lambda self, batch, index: self.model.head.last_layer[0].weight.sum() * torch.nan  # noqa: E731
     monkeypatch.setattr(hrseg.SegmentationTask, "training_step", nan)
-    with pytest.raises(VerificationError, match="the loss is nan"):
+    with pytest.raises(VerificationError, match="The loss is nan"):
         train(tmp_path)
     assert not (tmp_path / "home" / "bad_batches").exists()

@@ -1,4 +1,4 @@
-"""A training that is told to stop: what is finished first, what is saved, when it ends."""
+"""Preemption: stop at signals, save the state, requeue under SLURM."""
 
 import os
 import signal
@@ -29,21 +29,21 @@ def handlers():
 
 
 class Plain(pl.LightningModule):
-    """Calls `struck` in each step with its name and how many there were."""
+    """Calls `on_step` in each step with the step's name and count."""
 
-    def __init__(self, struck=lambda name, count: None):
+    def __init__(self, on_step=lambda name, count: None):
         super().__init__()
-        self.layer, self.struck = torch.nn.Linear(2, 1), struck
+        self.layer, self.on_step = torch.nn.Linear(2, 1), on_step
         self.trained = self.validated = 0
 
     def training_step(self, batch, batch_idx):
         self.trained += 1
-        self.struck("train", self.trained)
+        self.on_step("train", self.trained)
         return self.layer(batch).sum()
 
     def validation_step(self, batch, batch_idx):
         self.validated += 1
-        self.struck("validate", self.validated)
+        self.on_step("validate", self.validated)
 
     def configure_optimizers(self):
         return torch.optim.SGD(self.parameters(), 0.01)
@@ -60,12 +60,12 @@ def fit(run, module, every_minutes=None, save=True, **arguments):
     return trainer
 
 
-def strike(where, when, signum=signal.SIGTERM):
-    def struck(name, count):
-        if (name, count) == (where, when):
+def signal_at(stage, step, signum=signal.SIGTERM):
+    def on_step(name, count):
+        if (name, count) == (stage, step):
             os.kill(os.getpid(), signum)
 
-    return struck
+    return on_step
 
 
 def saved(run):
@@ -75,8 +75,8 @@ def saved(run):
 
 @pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP, SIGPIPE])
 @pytest.mark.parametrize("step", [1, 6, 8])
-def test_the_batch_is_finished_and_saved(step, signum, tmp_path):
-    """After the last batch of an epoch without its validation."""
+def test_a_signal_stops_after_the_batch_and_saves(step, signum, tmp_path):
+    """After the last batch of an epoch, the validation is omitted."""
     before = [signal.getsignal(number) for number in stop_signals()]
     send = raise_stopped if signum == SIGPIPE else partial(os.kill, os.getpid())
     module = Plain(lambda name, count: send(signum) if (name, count) == ("train", step) else None)
@@ -92,17 +92,17 @@ def test_the_batch_is_finished_and_saved(step, signum, tmp_path):
     assert [signal.getsignal(number) for number in stop_signals()] == before
 
 
-@pytest.mark.parametrize(("struck", "batches"), [(1, 3), (3, 3), (4, 6)])
-def test_accumulated_batches_are_finished_together(struck, batches, tmp_path):
-    module = Plain(strike("train", struck))
+@pytest.mark.parametrize(("step", "batches"), [(1, 3), (3, 3), (4, 6)])
+def test_a_signal_stops_after_all_accumulated_batches(step, batches, tmp_path):
+    module = Plain(signal_at("train", step))
     with pytest.raises(Stopped):
         fit(tmp_path, module, accumulate_grad_batches=3, limit_val_batches=0)
     assert module.trained == batches
     assert saved(tmp_path) == batches // 3
 
 
-def test_a_validation_ends_at_once_since_the_state_of_before_is_saved(tmp_path):
-    module = Plain(strike("validate", 2))
+def test_a_validation_stops_at_once_with_the_state_before_it(tmp_path):
+    module = Plain(signal_at("validate", 2))
     with pytest.raises(Stopped, match="after step 6"):
         fit(tmp_path, module)
     assert (module.validated, saved(tmp_path)) == (2, 6)
@@ -111,43 +111,43 @@ def test_a_validation_ends_at_once_since_the_state_of_before_is_saved(tmp_path):
 @pytest.mark.parametrize(
     ("minutes", "steps"), [(1e-9, [0, 1, 2, 3]), (5, [None] * 4), (0, [None] * 4)]
 )
-def test_it_saves_within_an_epoch_after_some_minutes(minutes, steps, tmp_path):
+def test_the_state_is_saved_at_intervals_within_an_epoch(minutes, steps, tmp_path):
     seen = []
     module = Plain(lambda name, count: seen.append(saved(tmp_path)))
     fit(tmp_path, module, minutes, limit_train_batches=4, max_epochs=1, limit_val_batches=0)
     assert seen == steps
 
 
-def test_a_second_signal_ends_the_batch_too(tmp_path, monkeypatch):
+def test_a_second_signal_stops_within_the_batch(tmp_path, monkeypatch):
     monkeypatch.setattr(preemption, "AGAIN", 0.2)
 
-    def struck(name, count):
+    def on_step(name, count):
         if count == 3:
             os.kill(os.getpid(), signal.SIGTERM)
-            os.kill(os.getpid(), signal.SIGTERM)  # as passed on by a launcher
+            os.kill(os.getpid(), signal.SIGTERM)  # as forwarded by a launcher
             time.sleep(0.3)
             os.kill(os.getpid(), signal.SIGINT)
 
-    module = Plain(struck)
+    module = Plain(on_step)
     with pytest.raises(Stopped, match="stopped by SIGINT at once") as stop:
         fit(tmp_path, module)
     assert (module.trained, saved(tmp_path), stop.value.exit_code) == (3, None, 130)
 
 
-def test_a_training_without_checkpoints_notes_that_nothing_was_saved(tmp_path):
+def test_without_checkpoints_the_message_states_that_nothing_was_saved(tmp_path):
     with pytest.raises(Stopped, match="nothing was saved"):
-        fit(tmp_path, Plain(strike("train", 2)), save=False)
+        fit(tmp_path, Plain(signal_at("train", 2)), save=False)
     assert not list(tmp_path.iterdir())
 
 
-def test_a_signal_in_the_last_batch_is_not_forgotten(tmp_path):
-    trainer = fit(tmp_path, Plain(strike("train", 12)), limit_val_batches=0)
-    [told] = [callback for callback in trainer.callbacks if isinstance(callback, Interruption)]
-    with pytest.raises(Stopped, match="has ended, its report is not written"):
-        told.finish()
+def test_a_signal_in_the_last_batch_stops_before_the_report(tmp_path):
+    trainer = fit(tmp_path, Plain(signal_at("train", 12)), limit_val_batches=0)
+    [interruption] = [c for c in trainer.callbacks if isinstance(c, Interruption)]
+    with pytest.raises(Stopped, match="training is complete, its report is missing"):
+        interruption.finish()
 
 
-def test_sigterm_keeps_its_handler_when_lightning_sets_one(tmp_path):
+def test_the_sigterm_handler_is_kept(tmp_path):
     def before(signum, frame):
         raise Stopped(signum)
 
@@ -161,24 +161,24 @@ def test_sigterm_keeps_its_handler_when_lightning_sets_one(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("where", "code"), [("train", 0), ("validate", 0), ("train", 1), ("train", None)]
+    ("stage", "code"), [("train", 0), ("validate", 0), ("train", 1), ("train", None)]
 )
-def test_slurm_requeues_the_job_when_the_state_is_saved(where, code, tmp_path, monkeypatch):
-    """A scontrol that fails, or is missing, is a warning."""
+def test_slurm_requeues_the_job_after_the_state_is_saved(stage, code, tmp_path, monkeypatch):
+    """A failing or missing scontrol causes a warning."""
     run, tool = tmp_path / "run", tmp_path / "bin" / "scontrol"
     tool.parent.mkdir()
     if code is not None:
-        said = f"{tmp_path}/said"
-        tool.write_text(f'#!/bin/sh\necho "$@" $(ls {run}/checkpoints) > {said}\nexit {code}\n')
+        log = f"{tmp_path}/log"
+        tool.write_text(f'#!/bin/sh\necho "$@" $(ls {run}/checkpoints) > {log}\nexit {code}\n')
         tool.chmod(0o755)
     job = {"PATH": f"{tool.parent}:/usr/bin:/bin", "SLURM_NTASKS": "1", "SLURM_JOB_NAME": "a",
            "SLURM_JOB_ID": "77", "SLURM_PROCID": "0", "SLURM_LOCALID": "0", "SLURM_NODEID": "0",
            "SLURM_NTASKS_PER_NODE": "1"}  # fmt: skip
     for name, value in job.items():
         monkeypatch.setenv(name, value)
-    module = Plain(strike(where, 2, signal.SIGUSR1))
-    with warnings.catch_warnings(record=True, action="always") as warned:
+    module = Plain(signal_at(stage, 2, signal.SIGUSR1))
+    with warnings.catch_warnings(record=True, action="always") as caught:
         fit(run, module, plugins=[SLURMEnvironment(auto_requeue=False)])
-    assert any("the job is not requeued" in str(w.message) for w in warned) == (code != 0)
-    assert code is None or (tmp_path / "said").read_text() == "requeue 77 last.ckpt\n"
-    assert saved(run) == module.trained == 12  # it continued, and saved later
+    assert any("the job was not requeued" in str(w.message) for w in caught) == (code != 0)
+    assert code is None or (tmp_path / "log").read_text() == "requeue 77 last.ckpt\n"
+    assert saved(run) == module.trained == 12  # training continued and saved again

@@ -1,4 +1,4 @@
-"""What is refused before a training or an evaluation begins."""
+"""Checks before training and evaluation."""
 
 from types import SimpleNamespace
 
@@ -17,7 +17,7 @@ from tests.conftest import tiny_task
         ("mean", [0.5, 0.5, 0.5], r"mean \[0\.5, 0\.5, 0\.5\]"),
     ],
 )
-def test_other_settings_than_the_checkpoints_are_refused(tmp_path, key, value, words):
+def test_other_settings_than_those_of_the_checkpoint_are_refused(tmp_path, key, value, words):
     task, content = tiny_task(["road", "sky"]), {}
     task.on_save_checkpoint(content)
     check_settings(task, content["hrseg"], tmp_path / "a.ckpt")
@@ -26,9 +26,9 @@ def test_other_settings_than_the_checkpoints_are_refused(tmp_path, key, value, w
 
 
 @pytest.mark.parametrize(("processes", "accumulated"), [(1, 2), (2, 1)])
-def test_a_batch_of_one_pixel_is_refused(processes, accumulated):
+def test_a_single_value_per_batch_norm_channel_is_refused(processes, accumulated):
     words = ["data.batch_size=2", "data.crop_size=[32,32]"]
     trainer = SimpleNamespace(accumulate_grad_batches=accumulated, world_size=processes)
-    with pytest.raises(ConfigError, match="batch norm cannot normalise a single value"):
+    with pytest.raises(ConfigError, match="Batch norm cannot normalise a single value"):
         check_norms(load_config("synthetic_tiny", words), trainer)
     check_norms(load_config("synthetic_tiny", [*words, "model.freeze_backbone=true"]), trainer)

@@ -13,7 +13,7 @@ from tests.training.test_preemption import Plain, loaders
 @pytest.fixture
 def clock(monkeypatch):
     now = SimpleNamespace(time=100.0)
-    # In this module alone: the collector may end another test's workers, which needs real time.
+    # Only in this module: garbage collection may stop workers of another test in real time.
     monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: now.time))
     return now
 
@@ -32,7 +32,7 @@ def trainer(step, first=True):
 
 
 @pytest.mark.parametrize("first", [True, False])
-def test_waiting_training_and_validation_are_timed_separately(first, clock, capsys):
+def test_data_wait_training_and_validation_are_timed_separately(first, clock, capsys):
     progress = Progress(every_seconds=0)
     progress.on_train_start(trainer(0), None)
     progress.on_train_epoch_start(trainer(0), None)
@@ -46,7 +46,7 @@ def test_waiting_training_and_validation_are_timed_separately(first, clock, caps
     progress.on_validation_end(trainer(2), None)
     progress.on_train_end(trainer(2, first), None)
     printed = capsys.readouterr().out
-    if not first:  # other processes stay silent
+    if not first:  # other processes print nothing
         assert printed == ""
         return
     # Two of ten steps took eight seconds.
@@ -61,10 +61,10 @@ class Terminal(io.StringIO):
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")
-def test_a_terminal_shows_lightnings_bar_with_our_values_until_the_end(tmp_path, monkeypatch):
+def test_a_terminal_shows_the_progress_bar_until_the_end(tmp_path, monkeypatch):
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setenv("COLUMNS", "160")
-    rich.reconfigure(file=Terminal())  # the fixture `console` replaces it
+    rich.reconfigure(file=Terminal())  # the fixture `console` restores it
     options = {"max_epochs": 2, "enable_progress_bar": True, "callbacks": [Progress()]}
     silent_trainer(tmp_path, **options).fit(Plain(), *loaders())
     printed = rich.get_console().file.getvalue()

@@ -1,4 +1,4 @@
-"""`data.on_error: skip`: what cannot be read is left out, counted and listed."""
+"""Unreadable images with `data.on_error: skip`: skip, count and list."""
 
 import csv
 import json
@@ -16,11 +16,11 @@ from tests.conftest import save_image
 
 @pytest.fixture
 def data(tmp_path):
-    """12 training and 11 validation images of two classes; returns the config's overrides."""
-    draw = np.random.default_rng(0)
+    """Create 12 training and 11 validation images of two classes; return config overrides."""
+    generator = np.random.default_rng(0)
     for split, count in (("train", 12), ("val", 11)):
         for index in range(count):
-            image = draw.integers(0, 256, (48, 64, 3), dtype=np.uint8)
+            image = generator.integers(0, 256, (48, 64, 3), dtype=np.uint8)
             mask = (image[..., 0] > 127).astype(np.uint8)
             for kind, array in (("images", image), ("masks", mask)):
                 save_image(tmp_path / "data" / kind / split / f"{index:02}.png", array)
@@ -43,43 +43,45 @@ def fit(data, *more):
     return main(["fit", "--config", "folder", "model.weights=null", *data, *more])
 
 
-def test_skip_trains_and_scores_the_rest_and_lists_what_was_left_out(tmp_path, data, capsys):
+def test_skip_trains_and_scores_the_rest_and_lists_the_skipped_images(tmp_path, data, capsys):
     damage(tmp_path, "images/train/03.png", "masks/val/05.png")
     assert fit(data, "data.on_error=skip") == 0
     run = next(tmp_path.glob("runs/folder/2*"))
     scores = json.loads((run / "scores.json").read_text())
     assert (scores["images"], scores["skipped"]) == (10, 1)
-    # No pixel of the image that was left out is counted, and no other is missing.
+    # Exactly the pixels of the other images are counted.
     assert sum(map(sum, scores["confusion_matrix"])) == 10 * 48 * 64
     with (run / "skipped.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert [(row["split"], row["image"]) for row in rows] == [("train", "03"), ("val", "05")]
     assert "03.png" in rows[0]["fault"] and "masks" in rows[1]["fault"]
     assert len(json.loads((run / "images.json").read_text())) == 10
-    assert "could not be read and were left out: 2, see" in capsys.readouterr().out
+    assert "unreadable images skipped: 2, see" in capsys.readouterr().out
 
 
 def test_more_than_a_tenth_is_an_error_before_training(tmp_path, data, capsys):
     damage(tmp_path, *(f"images/val/{index:02}.png" for index in range(2)))
     assert fit(data, "data.on_error=skip") == 3
-    assert "more than data.on_error=skip passes over" in capsys.readouterr().err
+    assert "data.on_error=skip" in capsys.readouterr().err
 
 
-def test_damage_within_the_data_is_found_by_the_manifest(tmp_path, data, capsys):
+def test_the_manifest_detects_changed_image_content(tmp_path, data, capsys):
     assert main(["data", "check", "--config", "folder", *data[:1], "--hash"]) == 0
     manifest = tmp_path / "data" / "hrseg.sha256"
     assert len(manifest.read_text().splitlines()) == 46
     path = tmp_path / "data" / "images" / "train" / "07.png"
-    Image.fromarray(255 - np.asarray(Image.open(path))).save(path)  # a right file, but another
+    Image.fromarray(255 - np.asarray(Image.open(path))).save(
+        path
+    )  # a valid file with other content
     assert main(["data", "check", "--config", "folder", *data[:1], "--hash"]) == 3
     assert "07.png has changed" in capsys.readouterr().out
     assert fit(data, f"data.manifest={manifest}", "trainer.max_epochs=1") == 3
     assert "07.png has changed" in capsys.readouterr().err
     assert fit(data, f"data.manifest={manifest}", "data.on_error=skip") == 0
-    assert "could not be read and were left out: 1, see" in capsys.readouterr().out
+    assert "unreadable images skipped: 1, see" in capsys.readouterr().out
 
 
-def test_files_that_are_gone_and_a_manifest_of_faulty_data(tmp_path, data, capsys):
+def test_missing_files_and_a_manifest_of_damaged_data(tmp_path, data, capsys):
     damage(tmp_path, "images/train/00.png")
     check = ["data", "check", "--config", "folder", *data[:1], "--hash"]
     assert main(check) == 3
@@ -91,12 +93,12 @@ def test_files_that_are_gone_and_a_manifest_of_faulty_data(tmp_path, data, capsy
         (tmp_path / "data" / kind / "train" / "01.png").unlink()
     assert main(check) == 3
     printed = capsys.readouterr().out
-    for kind in ("images", "masks"):  # each by its name
+    for kind in ("images", "masks"):
         assert f"{kind}/train/01.png: is gone: the manifest" in printed
 
 
-def test_a_validation_of_which_nothing_can_be_read_is_an_error_and_no_score(tmp_path, data, capsys):
-    """One image is less than a tenth of 11, and all that is validated on."""
+def test_a_validation_without_readable_images_is_an_error_without_scores(tmp_path, data, capsys):
+    """The one damaged image is less than a tenth of 11, but the only one in the validation."""
     damage(tmp_path, "images/val/00.png")
     few = ["data.on_error=skip", "trainer.limit_val_batches=1"]
     assert fit(data, *few) == 3
@@ -104,7 +106,7 @@ def test_a_validation_of_which_nothing_can_be_read_is_an_error_and_no_score(tmp_
     assert not list(tmp_path.glob("runs/*/*/scores.json"))
 
 
-def test_a_server_wants_every_image_so_that_a_test_split_is_not_skipped(tmp_path, data):
+def test_images_of_the_test_split_are_not_skipped(tmp_path, data):
     module = build_data(load_config("folder", [*data, "data.on_error=skip", "data.test_split=val"]))
     module.setup("test")
     module.setup("validate")

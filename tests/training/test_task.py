@@ -10,7 +10,7 @@ from tests.conftest import silent_trainer, tiny_task
 
 
 class Halves:
-    """Dark left half, bright right half; the mask follows."""
+    """Images with a dark left half and a bright right half, and matching masks."""
 
     def __len__(self):
         return 2
@@ -41,7 +41,7 @@ def test_the_loss_is_the_weighted_sum_of_its_terms(tmp_path):
     ]
     runner = silent_trainer(tmp_path)
     runner.fit(tiny_task(losses=terms), loader())
-    # Equal class weights cancel in the weighted mean, so both terms are the same number.
+    # Equal class weights cancel in the weighted mean, so both terms are equal.
     total = runner.callback_metrics["train/loss"]
     runner = silent_trainer(tmp_path)
     runner.fit(tiny_task(losses=["cross_entropy"]), loader())
@@ -49,7 +49,7 @@ def test_the_loss_is_the_weighted_sum_of_its_terms(tmp_path):
     assert total.item() == pytest.approx(1.4 * alone.item(), rel=1e-5)
 
 
-def test_scores_are_those_of_the_predictions_counted_by_hand(tmp_path):
+def test_scores_equal_a_manual_count_of_the_predictions(tmp_path):
     module = tiny_task(protocol=Protocol(scales=(1.0, 1.5), flip=True))
     silent_trainer(tmp_path).validate(module, loader(1), verbose=False)
     assert list(module.scores["per_scale"]) == ["1.0", "1.5"]
@@ -66,7 +66,7 @@ def test_scores_are_those_of_the_predictions_counted_by_hand(tmp_path):
     assert module.scores["protocol"] == Protocol().to_dict()
 
 
-def test_a_scale_report_scores_every_subset_as_a_separate_evaluation(tmp_path):
+def test_a_scale_report_scores_each_subset_as_a_separate_evaluation(tmp_path):
     scales = (1.0, 1.5, 2.0)
     module = tiny_task(protocol=Protocol(scales=scales, average="exp_logits"), scale_report=True)
     silent_trainer(tmp_path).validate(module, loader(1), verbose=False)
@@ -93,17 +93,17 @@ def test_a_frozen_backbone_keeps_weights_and_statistics(tmp_path):
     assert all(name.startswith("head.") for name in changed)
 
 
-def test_a_checkpoint_describes_itself_and_contains_only_data(tmp_path):
+def test_a_checkpoint_contains_its_metadata_as_plain_data(tmp_path):
     module = tiny_task(palette=[(0, 0, 0), (255, 0, 0)], flip_pairs=[(0, 1)])
     runner = silent_trainer(tmp_path)
     runner.fit(module, loader())
     runner.save_checkpoint(tmp_path / "a.ckpt")
-    facts = torch.load(tmp_path / "a.ckpt", weights_only=True)["hrseg"]
-    assert facts["class_names"] == ["left", "right"]
-    assert facts["palette"] == [[0, 0, 0], [255, 0, 0]]
-    assert facts["flip_pairs"] == [[0, 1]]
-    assert facts["architecture"]["backbone"] == "hrnet_w18_small_v1"
-    assert Protocol(**facts["protocol"]) == Protocol()
+    metadata = torch.load(tmp_path / "a.ckpt", weights_only=True)["hrseg"]
+    assert metadata["class_names"] == ["left", "right"]
+    assert metadata["palette"] == [[0, 0, 0], [255, 0, 0]]
+    assert metadata["flip_pairs"] == [[0, 1]]
+    assert metadata["architecture"]["backbone"] == "hrnet_w18_small_v1"
+    assert Protocol(**metadata["protocol"]) == Protocol()
 
 
 @pytest.mark.parametrize(
@@ -117,20 +117,20 @@ def test_a_checkpoint_describes_itself_and_contains_only_data(tmp_path):
         ({"protocol": Protocol(scales=tuple(range(1, 10))), "scale_report": True}, "9 scales"),
     ],
 )
-def test_unknown_names_are_answered_when_the_task_is_made(arguments, expected):
+def test_unknown_names_are_refused_by_the_constructor(arguments, expected):
     with pytest.raises(ConfigError, match=expected):
         tiny_task(**arguments)
 
 
-def test_class_names_must_fit_the_model():
+def test_the_number_of_class_names_must_match_the_model():
     model = hrseg.create_model("hrnet_w18_small_v1", num_classes=3)
     with pytest.raises(
-        ConfigError, match="the model has 3 classes, class_names has 2: left, right"
+        ConfigError, match="The model has 3 classes, but class_names has 2: left, right"
     ):
         hrseg.SegmentationTask(model, ["left", "right"])
 
 
-def test_numpy_colours_and_a_bare_loss_name_are_taken(tmp_path):
+def test_numpy_palettes_and_a_single_loss_name_are_accepted(tmp_path):
     module = tiny_task(palette=np.array([[1, 2, 3], [4, 5, 6]]), losses="cross_entropy")
     runner = silent_trainer(tmp_path)
     runner.fit(module, loader())

@@ -15,8 +15,8 @@ import numpy.typing as npt
 from torch.utils.data import Dataset
 
 from hrseg.data.datamodule import SegmentationDataModule
-from hrseg.data.dataset import Files, exif_note, pair_label, size_repair
-from hrseg.data.images import header_of, header_size, named, read_image
+from hrseg.data.dataset import Files, exif_note, pair_label, size_fix
+from hrseg.data.images import header_of, header_size, printable_path, read_image
 from hrseg.data.masks import ReadMask
 from hrseg.data.workers import WatchedLoader, at
 from hrseg.errors import DataError
@@ -88,7 +88,9 @@ class Split:
         if never := [row["name"] for row in self.class_rows(names) if not row["pixels"]]:
             lines.append(f"never seen: {', '.join(never)}")
         for note, files in self.odd.items():
-            lines.append(f"{note}: {f'{len(files):,}, e.g. ' * (len(files) > 1)}{named(files[0])}")
+            lines.append(
+                f"{note}: {f'{len(files):,}, e.g. ' * (len(files) > 1)}{printable_path(files[0])}"
+            )
         return lines
 
     def size_rows(self) -> list[dict[str, int]]:
@@ -167,7 +169,9 @@ def look_through(
                 split.note("duplicate images", image)
                 continue
             same = "file" if image.resolve() == twin.resolve() else "bytes"
-            message = f"the same {same} as {named(twin)} of split {other.name}.\n{_FLATTERING}"
+            message = (
+                f"the same {same} as {printable_path(twin)} of split {other.name}.\n{_FLATTERING}"
+            )
             split.faults.append(Fault(image, message))
         elif digest:
             first[digest] = split, image
@@ -234,6 +238,6 @@ def _add_mask(pair: Split, image: Path, path: Path, ids: npt.NDArray[np.uint8]) 
     if pair.sizes and (rows, columns) not in pair.sizes:
         [(height, width)] = pair.sizes
         wrong = f"{columns}x{rows}, its image {width}x{height} (width x height)."
-        pair.faults.append(Fault(path, f"{wrong}\n{size_repair(image)}"))
+        pair.faults.append(Fault(path, f"{wrong}\n{size_fix(image)}"))
     if not pair.pixels[:IGNORE_INDEX].any():
         pair.note("masks all ignored", path)

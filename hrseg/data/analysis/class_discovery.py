@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 
 from hrseg.data.dataset import exif_note
-from hrseg.data.images import FORMATS, decoding, header_of
+from hrseg.data.images import FORMATS, decoder_errors, header_of
 from hrseg.data.masks import stored_values
 from hrseg.errors import DataError
 from hrseg.utils.constants import IGNORE_INDEX
@@ -58,7 +58,7 @@ def take_survey(pairs: Iterable[tuple[Path, Path]]) -> Survey:
     for image_path, mask_path in pairs:
         path = mask_path
         try:
-            with decoding(mask_path), Image.open(mask_path, formats=FORMATS) as mask:
+            with decoder_errors(mask_path), Image.open(mask_path, formats=FORMATS) as mask:
                 path, mask_size = image_path, (mask.height, mask.width)
                 size, *orientations = header_of(image_path, mask_size)
                 survey.sizes.append(size)

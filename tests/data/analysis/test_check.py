@@ -75,7 +75,7 @@ def test_workers_find_what_one_process_finds(root):
         (np.zeros((*SIZE, 3), np.uint8), ["coloured image (RGB)", "SegNet's CamVid"]),
         (np.full(SIZE, 254, np.uint8), ["unknown id 254 (3072 pixels)", "0..11", "get them again"]),
         (np.zeros((20, 64), np.uint8), ["64x20", "image 64x48", "export the mask again"]),
-        (None, ["cannot read", "copy it again"]),
+        (None, ["cannot be read", "copy it again"]),
     ],
 )
 def test_a_faulty_mask_is_named_with_its_repair(root, mask, words):
@@ -97,7 +97,7 @@ def test_the_mask_of_an_unreadable_image_is_still_counted(root):
     train, val = looked(root)
     for split in (train, val):  # and they are no duplicates of each other
         (fault,) = split.faults
-        assert fault.file.name == "000.png" and "cannot read" in fault.message
+        assert fault.file.name == "000.png" and "cannot be read" in fault.message
     assert train.pixels.sum() == 4 * 48 * 64
 
 
@@ -107,7 +107,7 @@ def test_masks_without_a_class_are_noted(root):
     assert (split.faults, split.odd) == ([], {"masks all ignored": [path]})
 
 
-STORED = "images used as stored, the size of their masks, without their EXIF orientation"
+STORED = "images used as stored, the size of their masks; EXIF orientation not applied"
 UPRIGHT = "images turned upright by their EXIF orientation, as annotation tools do"
 
 

@@ -180,7 +180,10 @@ def test_exif_and_a_mask_without_permission_are_in_the_header(tmp_path, monkeypa
 
     monkeypatch.setattr("PIL.Image.open", denied)
     text = write_config(inspect_folder(root))
-    assert "1 files that cannot be read" in text and "masks/1.png: Permission denied" in text
+    assert (
+        "1 files that cannot be read" in text
+        and "masks/1.png cannot be read: Permission denied" in text
+    )
 
 
 def test_a_name_that_the_locale_cannot_read_is_answered_with_the_locale(tmp_path):

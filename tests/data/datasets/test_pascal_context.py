@@ -115,7 +115,7 @@ def break_tree(root, how):
         ("no masks", "no folder .*SegmentationClassContext\nexpected JPEGImages and .*scripts/"),
         ("no list", r"empty list .*/val.txt; expected a stem per line.\nThe splits here are train"),
         ("one missing", "1 of 2 names in .*val.txt have no mask in .*2008_300000.*\n.*scripts/"),
-        ("16 bit", "holds ids up to 459"),
+        ("16 bit", "contains ids up to 459"),
     ],
 )
 def test_a_wrong_tree_is_answered_with_its_repair(tree, how, message):
