@@ -89,10 +89,9 @@ def _copy_pictures(run: Path, folder: Path) -> list[Path]:
 def _card(
     evaluation: Evaluation, repository: str, licence: str, network: str, pictures: Sequence[str]
 ) -> str:
-    scores, config = evaluation.scores, evaluation.config
+    scores, config, data = evaluation.scores, evaluation.config, evaluation.config.data.name
     interval = bootstrap(evaluation.matrices(), evaluation.class_names, scores["absent_classes"])
     protocol = Protocol(**scores["protocol"]) if scores.get("protocol") else "unknown"
-    data, split = config.data.name, config.data.val_split
     low, high = interval["miou"] or (None, None)
     images = "".join(f"\n![{name}](pictures/{name})\n" for name in pictures)
     return f"""{_front_matter(evaluation, repository, licence)}
@@ -118,7 +117,7 @@ prediction = hrseg.load("hf:{repository}").predict("photo.jpg")
 
 mIoU **{percent(scores["miou"])}** (95 % confidence interval {percent(low)} to {percent(high)},
 bootstrap over images), pixel accuracy {percent(scores["pixel_accuracy"])}, on
-{len(evaluation.records)} images of the split `{split}`.
+{len(evaluation.records)} images of the split `{config.data.val_split}`.
 
 Protocol: {protocol}. Classes without a pixel in the truth are {scores["absent_classes"]}.
 

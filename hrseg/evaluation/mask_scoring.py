@@ -74,19 +74,9 @@ def score_folders(
         )
     matrix = ConfusionMatrix(data.num_classes)
     for name, path in track(truths.items(), len(truths), "scoring"):
-        true, pred = (
-            torch.from_numpy(ids) for ids in (read(path), read_prediction(predictions[name]))
-        )
-        if true.shape != pred.shape:
-            raise DataError(
-                f"{predictions[name]} has {pred.shape[1]}x{pred.shape[0]} pixels (width x height), "
-                f"its true mask {path} {true.shape[1]}x{true.shape[0]}.\n"
-                "Expected: the same size. Fix: predict at the size of the images."
-            )
-        ignored = (pred == IGNORE_INDEX) & (true != IGNORE_INDEX)
-        if ignored.any():
-            raise _ignored_ids(predictions[name], ignored.numpy())
-        matrix.update(pred, true)
+        true, pred = read(path), read_prediction(predictions[name])
+        _check_prediction(pred, true, predictions[name], path)
+        matrix.update(torch.from_numpy(pred), torch.from_numpy(true))
     protocol = make_protocol(config.inference.protocol, dict(config.inference))
     scores = summarize(matrix.compute(), data.class_names, protocol.absent_classes)
     scores["images"] = len(truths)
@@ -130,6 +120,19 @@ def _prediction_reader(
             ) from error
 
     return read_raw
+
+
+def _check_prediction(pred: Array, true: Array, path: Path, true_path: Path) -> None:
+    """Raise DataError if predicted and true ids (H, W) do not fit each other."""
+    if true.shape != pred.shape:
+        raise DataError(
+            f"{path} has {pred.shape[1]}x{pred.shape[0]} pixels (width x height), "
+            f"its true mask {true_path} {true.shape[1]}x{true.shape[0]}.\n"
+            "Expected: the same size. Fix: predict at the size of the images."
+        )
+    ignored = (pred == IGNORE_INDEX) & (true != IGNORE_INDEX)
+    if ignored.any():
+        raise _ignored_ids(path, ignored)
 
 
 def _ignored_ids(path: Path, ignored: Array) -> DataError:

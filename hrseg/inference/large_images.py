@@ -141,14 +141,10 @@ def predict_big(
     overlay: Path | None = None,
     progress: Callable[[int, int], object] | None = None,
 ) -> list[str]:
-    """Predict a TIFF, PNG or JPEG in tiles.
+    """Predict a TIFF, PNG or JPEG in tiles; see `predict_bands` for `tile` and `overlap`.
 
     Args:
-        predictor: the model.
-        source: the image.
         target: a tiled TIFF of the ids to write, with the palette and the image's georeference.
-        tile: side of a tile, in pixels; see `check_tiles`.
-        overlap: width that neighbouring tiles share, in pixels.
         overlay: a JPEG to write, at most 2048 pixels a side.
         progress: called with the number of finished rows and of all rows.
 
@@ -194,10 +190,13 @@ def predict_big(
             except RasterioIOError as error:
                 raise cannot_write(target, _cause(error)) from error
         if overlay:
-            picture = draw_overlay(preview, preview_mask, predictor.palette)
-            encoded = cv2.imencode(".jpg", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))[1]
-            write_bytes(overlay, encoded.tobytes())
+            _write_jpeg(overlay, draw_overlay(preview, preview_mask, predictor.palette))
         return image.notes
+
+
+def _write_jpeg(path: Path, picture: Array) -> None:
+    encoded = cv2.imencode(".jpg", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))[1]
+    write_bytes(path, encoded.tobytes())
 
 
 def _whole_blocks(bands: Iterable[tuple[int, Array]]) -> Iterator[tuple[int, Array]]:
