@@ -5,6 +5,7 @@ import logging
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -141,10 +142,14 @@ def predict_big(
     overlay: Path | None = None,
     progress: Callable[[int, int], object] | None = None,
 ) -> list[str]:
-    """Predict a TIFF, PNG or JPEG in tiles; see `predict_bands` for `tile` and `overlap`.
+    """Predict a TIFF, PNG or JPEG in tiles.
 
     Args:
+        predictor: the model.
+        source: the image.
         target: a tiled TIFF of the ids to write, with the palette and the image's georeference.
+        tile: side of a tile, in pixels; see `check_tiles`.
+        overlap: width that neighbouring tiles share, in pixels.
         overlay: a JPEG to write, at most 2048 pixels a side.
         progress: called with the number of finished rows and of all rows.
 
@@ -176,12 +181,8 @@ def predict_big(
         )
         with replacing(target) as partial:
             try:
-                layout = {**_LAYOUT, "height": height, "width": width, "crs": image.file.crs}
-                if not image.file.transform.is_identity and image.upright is None:
-                    layout["transform"] = image.file.transform
-                with rasterio.open(partial, "w", **layout) as file:
-                    colors = {i: (*color, 255) for i, color in enumerate(predictor.palette)}
-                    file.write_colormap(1, colors)
+                with rasterio.open(partial, "w", **_layout(image)) as file:
+                    file.write_colormap(1, {i: (*c, 255) for i, c in enumerate(predictor.palette)})
                     for start, ids in _whole_blocks(bands):
                         file.write(ids, 1, window=Window(0, start, width, len(ids)))
                         _sample(preview_mask, start, ids, step)
@@ -192,6 +193,15 @@ def predict_big(
         if overlay:
             _write_jpeg(overlay, draw_overlay(preview, preview_mask, predictor.palette))
         return image.notes
+
+
+def _layout(image: BigImage) -> dict[str, Any]:
+    """Return rasterio's options for the mask of an image."""
+    height, width = image.size
+    layout = {**_LAYOUT, "height": height, "width": width, "crs": image.file.crs}
+    if not image.file.transform.is_identity and image.upright is None:
+        layout["transform"] = image.file.transform
+    return layout
 
 
 def _write_jpeg(path: Path, picture: Array) -> None:
