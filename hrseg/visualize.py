@@ -1,4 +1,4 @@
-"""Pictures of masks as numpy arrays: colours, overlays, legends, error maps."""
+"""Visualisation of masks as numpy arrays: colours, overlays, legends, error maps."""
 
 from collections.abc import Sequence
 from functools import lru_cache
@@ -22,39 +22,50 @@ _GAP = 4
 
 
 def colorize(mask: Array, palette: Palette) -> Array:
-    """Return the ids (H, W) in their colours, RGB uint8 (H, W, 3); ids without one are black.
+    """Return ids (H, W) in the colours of a palette, RGB uint8 (H, W, 3).
 
-    An empty palette means `default_palette`, here and below.
+    Ids beyond the palette are black. In all functions of this module an empty palette stands for
+    `default_palette`.
+
+    Examples:
+        >>> colorize(np.array([[0, 1, 255]], np.uint8), [[128, 64, 128], [0, 0, 142]]).tolist()
+        [[[128, 64, 128], [0, 0, 142], [0, 0, 0]]]
     """
     return _color_table(palette)[mask]
 
 
 def indexed(mask: Array, palette: Palette) -> Image.Image:
-    """Return ids (H, W) as a palette image: any viewer shows them in the class colours."""
+    """Return ids (H, W) as a palette image, which viewers show in the class colours."""
     picture = Image.fromarray(mask, mode="P")
     picture.putpalette(_color_table(palette).tobytes())
     return picture
 
 
 def overlay(image: Array, mask: Array, palette: Palette, alpha: float = 0.5) -> Array:
-    """Return an RGB image (H, W, 3) with the classes of a mask (H, W) laid over it.
+    """Return an RGB image (H, W, 3) blended with the colours of a mask (H, W).
 
-    Ignored pixels stay as they are; alpha is the opacity of the classes, 0..1.
+    Ignored pixels are unchanged. `alpha` is the opacity of the colours, 0..1.
     """
-    mixed = cv2.addWeighted(image, 1 - alpha, colorize(mask, palette), alpha, 0)
+    blended = cv2.addWeighted(image, 1 - alpha, colorize(mask, palette), alpha, 0)
     void = mask >= (len(palette) or IGNORE_INDEX)
-    mixed[void] = image[void]
-    return np.asarray(mixed, np.uint8)
+    blended[void] = image[void]
+    return np.asarray(blended, np.uint8)
 
 
 def error_map(truth: Array, pred: Array) -> Array:
-    """Return a picture of right (light grey), wrong (red) and ignored (black) pixels."""
+    """Return a picture of the errors, RGB uint8 (H, W, 3), from ids (H, W).
+
+    Correct pixels are light grey, wrong pixels red, ignored pixels black.
+    """
     colors = np.asarray((RIGHT_COLOR, WRONG_COLOR, VOID_COLOR), np.uint8)
     return colors[np.where(truth == IGNORE_INDEX, 2, truth != pred)]
 
 
 def side_by_side(images: Sequence[Array], titles: Sequence[str] | None = None) -> Array:
-    """Return RGB images in a row, aligned at the top, with white gaps and titles above."""
+    """Return RGB images (H, W, 3) in one row, aligned at the top, with white gaps.
+
+    `titles` are written above the images, one each.
+    """
     if titles is not None:
         images = [
             np.vstack([_line_of_text(title, image.shape[1]), image])
@@ -69,7 +80,7 @@ def side_by_side(images: Sequence[Array], titles: Sequence[str] | None = None) -
 
 
 def legend(class_names: Sequence[str], palette: Palette, width: int = 640) -> Array:
-    """Return a strip, RGB (h, width, 3): a patch of colour and a name per class, in lines."""
+    """Return a legend of the classes, RGB uint8 (h, width, 3); lines wrap at `width` pixels."""
     font = ImageFont.load_default(_FONT_SIZE)
     table = _color_table(palette)
     corners, x, y = [], 0, 0
@@ -90,10 +101,9 @@ def legend(class_names: Sequence[str], palette: Palette, width: int = 640) -> Ar
 
 @lru_cache
 def default_palette(count: int) -> tuple[tuple[int, int, int], ...]:
-    """Return up to 255 RGB colours, each as far as possible from those before it.
+    """Return `count` RGB colours, at most 255, each as far as possible from the earlier ones.
 
-    Distances are taken in CIELAB, which approximates human vision; black, white and grey are
-    kept free for void and background.
+    Distances are Euclidean in CIELAB. Black, white and grey are reserved for void and background.
     """
     levels = np.arange(0, 256, 17, dtype=np.uint8)
     colors = np.stack(np.meshgrid(levels, levels, levels, indexing="ij"), -1).reshape(-1, 3)
@@ -102,9 +112,10 @@ def default_palette(count: int) -> tuple[tuple[int, int, int], ...]:
     nearest = np.linalg.norm(lab[:, None] - neutral, axis=-1).min(1)
     palette = []
     for _ in range(count):
-        best = int(nearest.argmax())
-        palette.append((int(colors[best, 0]), int(colors[best, 1]), int(colors[best, 2])))
-        nearest = np.minimum(nearest, np.linalg.norm(lab - lab[best], axis=-1))
+        farthest = int(nearest.argmax())
+        red, green, blue = colors[farthest].tolist()
+        palette.append((red, green, blue))
+        nearest = np.minimum(nearest, np.linalg.norm(lab - lab[farthest], axis=-1))
     return tuple(palette)
 
 

@@ -53,13 +53,13 @@ def run(arguments: argparse.Namespace) -> int:
     sources = find_sources(arguments.inputs, leave_out=out)
     check_out(out)
     checkpoint = find_checkpoint(Path(arguments.checkpoint or newest_run(Path("runs"))))
-    from hrseg.inference.outputs import Wanted
+    from hrseg.inference.outputs import OutputOptions
     from hrseg.inference.predict_files import predict_files
     from hrseg.inference.tiling import GRID, check_tiles
 
     set_threads(arguments)
     quarter = arguments.tile // 4 // GRID * GRID
-    wanted = Wanted(
+    wanted = OutputOptions(
         overlays=not arguments.no_overlays,
         probabilities=arguments.probabilities,
         polygons=arguments.polygons,

@@ -1,1 +1,1 @@
-"""Evaluation of results: stored scores, analysis, the HTML report, and submissions."""
+"""Evaluation results: stored scores, analysis, HTML report and submissions."""

@@ -21,7 +21,7 @@ from hrseg.utils.constants import __version__
 from hrseg.utils.files import write_bytes, write_json
 from hrseg.utils.text import percent
 
-PICTURES = 4  # of the validation, in a folder made with pictures
+PICTURES = 4  # maximum of pictures of the validation in the folder
 
 
 def write_model_folder(
@@ -33,7 +33,7 @@ def write_model_folder(
 
     Args:
         evaluation: of a run folder, whose best checkpoint is published.
-        folder: to write; the files of an earlier call are replaced.
+        folder: to write to; the files of an earlier call are replaced.
         repository: "USER/NAME", for the card.
         licence: identifier of the Hub, such as "apache-2.0".
         pictures: whether to copy pictures of the validation, which contain images of the data set.
@@ -74,24 +74,24 @@ def _portable(config: Config) -> dict[str, Any]:
 
 
 def _copy_pictures(run: Path, folder: Path) -> list[Path]:
-    found = sorted((run / "predictions").glob("*.png"))[:PICTURES]
-    if not found:
+    pictures = sorted((run / "predictions").glob("*.png"))[:PICTURES]
+    if not pictures:
         raise ConfigError(
-            f"{run / 'predictions'} has no pictures of the validation.\n"
-            "Fix: leave out --pictures, or train with trainer.limit_val_batches unset."
+            f"{run / 'predictions'} contains no pictures of the validation.\n"
+            "Expected: PNG files. Fix: leave out --pictures, or train without "
+            "trainer.limit_val_batches."
         )
     target = folder / "pictures"
     target.mkdir(exist_ok=True)
-    return [Path(shutil.copyfile(path, target / path.name)) for path in found]
+    return [Path(shutil.copyfile(path, target / path.name)) for path in pictures]
 
 
 def _card(
     evaluation: Evaluation, repository: str, licence: str, network: str, pictures: Sequence[str]
 ) -> str:
-    scores, config = evaluation.scores, evaluation.config
+    scores, config, data = evaluation.scores, evaluation.config, evaluation.config.data.name
     interval = bootstrap(evaluation.matrices(), evaluation.class_names, scores["absent_classes"])
     protocol = Protocol(**scores["protocol"]) if scores.get("protocol") else "unknown"
-    data, split = config.data.name, config.data.val_split
     low, high = interval["miou"] or (None, None)
     images = "".join(f"\n![{name}](pictures/{name})\n" for name in pictures)
     return f"""{_front_matter(evaluation, repository, licence)}
@@ -117,7 +117,7 @@ prediction = hrseg.load("hf:{repository}").predict("photo.jpg")
 
 mIoU **{percent(scores["miou"])}** (95 % confidence interval {percent(low)} to {percent(high)},
 bootstrap over images), pixel accuracy {percent(scores["pixel_accuracy"])}, on
-{len(evaluation.records)} images of the split `{split}`.
+{len(evaluation.records)} images of the split `{config.data.val_split}`.
 
 Protocol: {protocol}. Classes without a pixel in the truth are {scores["absent_classes"]}.
 
@@ -143,8 +143,8 @@ hrseg validate --config config.yaml --checkpoint hf:{repository} data.root=/path
 
 ## Limits
 
-The scores hold for images like those of the data set. The interval covers the choice of images,
-not the choice of the random seed.
+The scores are valid only for images similar to the data set. The interval covers the choice of
+images, not of the random seed.
 """
 
 
@@ -178,5 +178,5 @@ def _class_rows(classes: Sequence[dict[str, Any]]) -> str:
 
 
 def _cell(name: str) -> str:
-    """Return a class name as text of a Markdown table: no markup, no further cell."""
+    """Return a class name with Markdown characters escaped, for a cell of a table."""
     return "".join(f"\\{letter}" if letter in r"\`*_{}[]<>()#+!|$~" else letter for letter in name)

@@ -1,4 +1,4 @@
-"""Scoring of mask files that exist already."""
+"""Scoring of existing mask files against true masks."""
 
 from collections.abc import Collection, Iterable
 from pathlib import Path, PurePosixPath
@@ -32,51 +32,51 @@ def score_folders(
     out: Path | None = None,
     prediction_ids: str | None = None,
 ) -> dict[str, Any]:
-    """Compare the masks in two folders, paired by their relative path without extension.
+    """Score the masks of one folder against those of another, and print the per-class table.
 
-    Names may have the suffixes of the data set's images and masks (Cityscapes: `_leftImg8bit`,
-    `_gtFine_labelIds`). Predictions may lie in one folder if no name occurs twice. The truth is
-    read as the config's data set reads its masks. Predictions contain "raw" ids as the truth does,
-    or "train" ids, 0..K-1, as hrseg predicts them; None: "train" if the predict.json of
-    `hrseg predict` lies beside their folder, else "raw". Print the per-class table; write it to
-    `out` as JSON if given.
+    Masks are paired by their relative path without extension. The suffixes of the data set's images
+    and masks are ignored (Cityscapes: `_leftImg8bit`, `_gtFine_labelIds`). Predictions may be in a
+    single folder if no name occurs twice.
+
+    Args:
+        config: of the data set; true masks are read as it reads them.
+        truth: folder of the true masks.
+        prediction: folder of the predicted masks.
+        out: JSON file to write the scores to.
+        prediction_ids: ids in the predicted masks: "raw" as in the true masks, or "train", 0..K-1,
+            as hrseg predicts them. Default: "train" if the predict.json of `hrseg predict` is next
+            to their folder, otherwise "raw".
 
     Returns:
         The scores in the layout of scores.json.
 
     Raises:
-        DataError: a prediction is missing, has another size or other classes, or lacks a
-            class in pixels that the truth labels.
+        DataError: a prediction is missing, has another size or other classes, or ignores a pixel
+            that has a true class.
     """
     data = build_data(config)
     read = data.mask_reader()
     read_prediction = _prediction_reader(data, prediction, prediction_ids)
     truths = find_files(truth, data.mask_suffix)
     if not truths:
-        raise DataError(f"no masks in {truth.absolute()}: expected *{data.mask_suffix}.png files.")
+        raise DataError(
+            f"{truth.absolute()} contains no masks.\n"
+            f"Expected: *{data.mask_suffix}.png files. Fix: --truth FOLDER"
+        )
     suffixes = dict.fromkeys((data.mask_suffix, data.image_suffix, ""))
     predictions = _find_predictions(prediction, truths, suffixes)
     if missing := [name for name in truths if name not in predictions]:
         raise DataError(
             f"{len(missing)} of {len(truths)} masks in {truth} have no prediction in "
             f"{prediction}: {some(missing)}\n"
-            f"Expected the same name for both, apart from {', '.join(filter(None, suffixes))}"
-            f"{' and ' * any(suffixes)}the extension."
+            f"Expected: the same names, apart from {', '.join(filter(None, suffixes))}"
+            f"{' and ' * any(suffixes)}the extension. Fix: --prediction FOLDER"
         )
     matrix = ConfusionMatrix(data.num_classes)
     for name, path in track(truths.items(), len(truths), "scoring"):
-        true, pred = (
-            torch.from_numpy(ids) for ids in (read(path), read_prediction(predictions[name]))
-        )
-        if true.shape != pred.shape:
-            raise DataError(
-                f"{predictions[name]} is {pred.shape[1]}x{pred.shape[0]}, its truth {path} "
-                f"{true.shape[1]}x{true.shape[0]} (width x height).\nExpected the same size."
-            )
-        unnamed = (pred == IGNORE_INDEX) & (true != IGNORE_INDEX)
-        if unnamed.any():
-            raise _unnamed(predictions[name], unnamed.numpy())
-        matrix.update(pred, true)
+        true, pred = read(path), read_prediction(predictions[name])
+        _check_prediction(pred, true, predictions[name], path)
+        matrix.update(torch.from_numpy(pred), torch.from_numpy(true))
     protocol = make_protocol(config.inference.protocol, dict(config.inference))
     scores = summarize(matrix.compute(), data.class_names, protocol.absent_classes)
     scores["images"] = len(truths)
@@ -89,21 +89,21 @@ def score_folders(
 def _prediction_reader(
     data: SegmentationDataModule, folder: Path, prediction_ids: str | None
 ) -> ReadMask:
-    """Return the reader of the predictions in a folder by the ids that they contain."""
-    manifest = folder.absolute().parent / MANIFEST
-    written = read_object(manifest) if prediction_ids is None else {}
-    if "sha256" in written:
-        names = written.get("class_names") or []
+    """Return the reader of the predicted masks in a folder, for their kind of ids."""
+    path = folder.absolute().parent / MANIFEST
+    manifest = read_object(path) if prediction_ids is None else {}
+    if "sha256" in manifest:
+        names = manifest.get("class_names") or []
         if names != list(data.class_names):
             raise DataError(
-                f"{manifest}: the predictions have the classes {some(names)}, "
+                f"{path}: the predictions have the classes {some(names)}, "
                 f"the config {some(data.class_names)}.\n"
-                "Expected: the same names in the same order. Fix: name their config with --config"
+                "Expected: the same names in the same order. Fix: --config with their config"
             )
-        note(f"predictions are read as ids 0..{data.num_classes - 1}, as {manifest} records")
+        note(f"predictions are read as ids 0..{data.num_classes - 1}, according to {path}")
         prediction_ids = "train"
     if prediction_ids == "train":
-        repair = "Fix for ids as the truth has them: --prediction-ids raw"
+        repair = "Fix: --prediction-ids raw, if the ids are those of the true masks"
         return MaskReader(id_table(data.num_classes), repair)
     read = data.mask_reader()
 
@@ -115,27 +115,41 @@ def _prediction_reader(
             if "unknown id" not in lines[0]:
                 raise
             raise DataError(
-                f"{lines[0]}\nExpected: ids as the truth has them.\n"
-                "Fix for positions in class_names: --prediction-ids train"
+                f"{lines[0]}\nExpected: the ids of the true masks.\n"
+                "Fix: --prediction-ids train, if the ids are positions in class_names"
             ) from error
 
     return read_raw
 
 
-def _unnamed(path: Path, unnamed: Array) -> DataError:
-    """Return the error of ignored ids in a prediction, where `unnamed` (H, W) is true."""
+def _check_prediction(pred: Array, true: Array, path: Path, true_path: Path) -> None:
+    """Raise DataError if predicted and true ids (H, W) do not fit each other."""
+    if true.shape != pred.shape:
+        raise DataError(
+            f"{path} has {pred.shape[1]}x{pred.shape[0]} pixels (width x height), "
+            f"its true mask {true_path} {true.shape[1]}x{true.shape[0]}.\n"
+            "Expected: the same size. Fix: predict at the size of the images."
+        )
+    ignored = (pred == IGNORE_INDEX) & (true != IGNORE_INDEX)
+    if ignored.any():
+        raise _ignored_ids(path, ignored)
+
+
+def _ignored_ids(path: Path, ignored: Array) -> DataError:
+    """Return the error of ignored ids in a prediction, at the pixels of a boolean (H, W) array."""
     with Image.open(path) as image:
-        ids = np.unique(stored_values(image)[unnamed], axis=0).tolist()
+        ids = np.unique(stored_values(image)[ignored], axis=0).tolist()
     return DataError(
-        f"{path} contains {some(ids)}, which the config ignores, in {unnamed.sum()} pixels where "
-        "the truth names a class.\nExpected: a class wherever the truth names one."
+        f"{path} contains {some(ids)}, which the config ignores, in {ignored.sum()} pixels with a "
+        "true class.\nExpected: a class for every such pixel. "
+        "Fix: predict without an ignored class, or change data.id_map."
     )
 
 
 def _find_predictions(
     folder: Path, truths: Collection[str], suffixes: Iterable[str]
 ) -> dict[str, Path]:
-    """Return predictions by their names without a suffix, and by those of their truths."""
+    """Return the predictions by name without suffix, and by the names of their true masks."""
     predictions: dict[str, Path] = {}
     for suffix in suffixes:
         predictions.update(find_files(folder, suffix))

@@ -1,4 +1,4 @@
-"""HTML report of an evaluation, in one self-contained file."""
+"""HTML report of an evaluation as a single self-contained file."""
 
 import base64
 import csv
@@ -32,18 +32,22 @@ PANEL_WIDTH = 480  # pixels of a picture in the page
 
 
 def write_report(folder: str | Path, overrides: Sequence[str] = (), images: int = 60) -> Path:
-    """Write `report.html` into a folder with an evaluation, and return its path.
+    """Write `report.html` into the folder of an evaluation, and return its path.
 
-    The page loads nothing. Without the data set it has no pictures, and states the reason. It
-    shows at most so many `images`; the numbers are of all. `overrides` as of `open_evaluation`.
+    The page loads no other file. Without the data set it contains no pictures but the reason.
+
+    Args:
+        folder: as in `open_evaluation`.
+        overrides: as in `open_evaluation`.
+        images: maximum of images with pictures; the scores are those of all images.
 
     Raises:
-        ConfigError: no evaluation in the folder, or the disk is full.
+        ConfigError: the folder has no evaluation, or the disk is full.
     """
     evaluation = open_evaluation(folder, overrides)
-    panels, faults = draw_panels(evaluation, choose_images(evaluation, images))
+    panels, errors = draw_panels(evaluation, choose_images(evaluation, images))
     protocol = evaluation.scores.get("protocol")
-    count = f"{len(faults)} image{'s' * (len(faults) > 1)}"
+    count = f"{len(errors)} image{'s' * (len(errors) > 1)}"
     data = {
         "name": evaluation.config.name,
         "folder": str(evaluation.folder),
@@ -52,26 +56,26 @@ def write_report(folder: str | Path, overrides: Sequence[str] = (), images: int 
         "scores": evaluation.scores,
         "palette": _colors(evaluation),
         "records": [
-            [seen.name, *seen.size, [number for row in seen.counts for number in row]]
-            for seen in evaluation.records
+            [record.name, *record.size, [number for row in record.counts for number in row]]
+            for record in evaluation.records
         ],
         "panels": panels,
         "embedded": len(panels),
-        "fault": f"{count} could not be shown. {faults[0]}" if faults else None,
+        "fault": f"{count} could not be shown. {errors[0]}" if errors else None,
         "metrics": _metrics(evaluation.folder),
         "config": (evaluation.folder / "config.yaml").read_text(encoding="utf-8"),
         "versions": f"report by hrseg {__version__}, torch {version('torch')}",
     }
     path = evaluation.folder / "report.html"
-    # A lone surrogate, from a name outside UTF-8, is escaped as in JSON.
+    # Lone surrogates, from names that are not UTF-8, are written as JSON escapes.
     write_bytes(path, _page(data).encode("utf-8", "backslashreplace"))
     return path
 
 
 def report_run(folder: Path, details: bool) -> None:
-    """Write the report, and with `details` the analysis, of an evaluation that has just ended.
+    """Write the report of a finished evaluation, with `details` after its analysis.
 
-    A folder without images.json gets none; an error is printed as a note.
+    A folder without images.json gets no report. Errors are printed as notes.
     """
     if not (folder / "images.json").is_file():
         return
@@ -84,15 +88,17 @@ def report_run(folder: Path, details: bool) -> None:
 
 
 def choose_images(evaluation: Evaluation, limit: int) -> list[int]:
-    """Return the indices of the images to show, the most informative first.
+    """Return the indices of at most `limit` images to show, the most informative first.
 
-    The image with the lowest mIoU; the worst image of every class, the worst class first; the
-    image with most pixels of each of the 30 largest confusions; the second worst and the best of
-    every class; then the images with the lowest mIoU.
+    1. The image with the lowest mIoU.
+    2. The worst image of every class, the worst class first.
+    3. The image with the most pixels of each of the 30 largest confusions.
+    4. The second worst image of every class, then the best.
+    5. The other images by increasing mIoU.
     """
-    hit, truth, pred = np.moveaxis(evaluation.matrices(), -1, 0)
-    union = truth + pred - hit
-    iou = np.divide(hit, union, out=np.full(hit.shape, np.nan), where=union > 0)
+    correct, truth, pred = np.moveaxis(evaluation.matrices(), -1, 0)
+    union = truth + pred - correct
+    iou = np.divide(correct, union, out=np.full(correct.shape, np.nan), where=union > 0)
     scored = [index for index, row in enumerate(union) if row.any()]
     by_miou = sorted(scored, key=lambda index: float(np.nanmean(iou[index])))
     scores = [row["iou"] for row in evaluation.scores["classes"]]
@@ -100,31 +106,32 @@ def choose_images(evaluation: Evaluation, limit: int) -> list[int]:
     ranked = [_from_worst(iou[:, k], union[:, k]) for k in classes if union[:, k].any()]
     first, second = [rank[0] for rank in ranked], [rank[1] for rank in ranked if rank[1:]]
     best = [rank[-1] for rank in ranked]
-    wanted = by_miou[:1] + first + _carriers(evaluation, 30) + second + best + by_miou
-    return list(dict.fromkeys(wanted))[: max(0, limit)]
+    confused = _confusion_images(evaluation, 30)
+    order = by_miou[:1] + first + confused + second + best + by_miou
+    return list(dict.fromkeys(order))[: max(0, limit)]
 
 
 def draw_panels(
-    evaluation: Evaluation, chosen: Sequence[int]
+    evaluation: Evaluation, indices: Sequence[int]
 ) -> tuple[dict[int, dict[str, str]], list[HrsegError]]:
-    """Return data URIs of each image, and the errors of the others."""
-    panels, faults = {}, []
-    for index in chosen:
+    """Return the pictures of images as data URIs, by index, and the errors of the others."""
+    panels, errors = {}, []
+    for index in indices:
         try:
             panels[index] = _panel(evaluation, evaluation.records[index].name)
         except HrsegError as error:
-            faults.append(error)
-    return panels, faults
+            errors.append(error)
+    return panels, errors
 
 
 def script_json(data: Any) -> str:
-    """Return JSON for use inside <script>: nothing in it can end the element."""
+    """Return JSON that is safe inside <script>: it cannot end the element."""
     text = json.dumps(data, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     return re.sub("[<>&\u2028\u2029]", lambda match: f"\\u{ord(match[0]):04x}", text)
 
 
 def _page(data: Mapping[str, Any]) -> str:
-    """Return the page that shows `data`, under a policy that lets nothing else run or load."""
+    """Return the page for `data`, with a policy that forbids other scripts and any loading."""
     template = files("hrseg.evaluation").joinpath("page.html").read_text(encoding="utf-8")
     name, scores = escape(str(data["name"])), data["scores"]
     title = f"{name}: mIoU {_percent(scores['miou'])}"
@@ -142,7 +149,7 @@ def _page(data: Mapping[str, Any]) -> str:
         f"<th>accuracy</th><th>true pixels</th></tr>{rows}</table>",
         "data": script_json(data),
     }
-    # In one pass: a value that looks like a mark stays a value.
+    # Substituted in one pass, so that placeholders inside values are not replaced.
     return re.sub(r"\{\{(\w+)\}\}", lambda match: parts[match[1]], template)
 
 
@@ -153,7 +160,7 @@ def _hash(template: str, tag: str) -> str:
 
 
 def _metrics(folder: Path) -> dict[str, list[float | None]] | None:
-    """Return the columns of metrics.csv, of this folder or of the run it belongs to."""
+    """Return the columns of the metrics.csv of this folder or of its run."""
     run = folder.parents[1] if folder.parent.name == "validate" else folder
     path = next((f / "metrics.csv" for f in (folder, run) if (f / "metrics.csv").is_file()), None)
     if path is None:
@@ -176,7 +183,7 @@ def _finite(text: str | None) -> float | None:
 
 
 def _date(folder: Path) -> str:
-    """Return the date of the evaluation: its folder's, else that of scores.json."""
+    """Return the date in the folder's name, or else the date of scores.json."""
     try:
         moment = datetime.strptime(folder.name[:15], "%Y%m%d-%H%M%S")
     except ValueError:
@@ -189,7 +196,7 @@ def _percent(ratio: float | None) -> str:
 
 
 def _colors(evaluation: Evaluation) -> list[list[int]]:
-    """Return the colours of the masks; without masks, distinct colours."""
+    """Return the colours of the masks, or distinct colours if there are no masks."""
     try:
         return evaluation.palette
     except DataError:
@@ -197,33 +204,34 @@ def _colors(evaluation: Evaluation) -> list[list[int]]:
 
 
 def _from_worst(iou: NDArray[np.float64], union: NDArray[np.int64]) -> list[int]:
-    """Return the images by rising IoU of a class, without those that contain little of it.
+    """Return the indices of images by increasing IoU of a class, IoU and union both (N,).
 
-    An image with a few pixels of a class has an IoU of chance; below the median is little.
+    Images with a union below the median are left out, because their IoU is mostly chance.
     """
     enough = np.flatnonzero(union >= max(1, np.median(union[union > 0])))
     return sorted(enough.tolist(), key=lambda i: (float(iou[i]), -int(union[i])))
 
 
-def _carriers(evaluation: Evaluation, count: int) -> list[int]:
-    """Return the image with most pixels of each of the `count` largest confusions."""
-    carriers: dict[tuple[int, int], tuple[int, int]] = {}
-    for index, seen in enumerate(evaluation.records):
-        for truth, pred, pixels in seen.counts:
-            if truth != pred and pixels > carriers.get((truth, pred), (0, 0))[0]:
-                carriers[truth, pred] = (pixels, index)
+def _confusion_images(evaluation: Evaluation, count: int) -> list[int]:
+    """Return the image with the most pixels of each of the `count` largest confusions."""
+    images: dict[tuple[int, int], tuple[int, int]] = {}
+    for index, record in enumerate(evaluation.records):
+        for truth, pred, pixels in record.counts:
+            if truth != pred and pixels > images.get((truth, pred), (0, 0))[0]:
+                images[truth, pred] = (pixels, index)
     matrix = evaluation.scores["confusion_matrix"]
-    largest = sorted(carriers, key=lambda pair: -matrix[pair[0]][pair[1]])[:count]
-    return [carriers[pair][1] for pair in largest]
+    largest = sorted(images, key=lambda pair: -matrix[pair[0]][pair[1]])[:count]
+    return [images[pair][1] for pair in largest]
 
 
 def _panel(evaluation: Evaluation, name: str) -> dict[str, str]:
+    """Return the pictures of an image as data URIs, by kind."""
     truth, pred = evaluation.truth(name), evaluation.pred(name)
     if truth.shape != pred.shape:
         raise DataError(
-            f"{evaluation.mask_path(name)} is {pred.shape[1]}x{pred.shape[0]}, the truth "
-            f"{truth.shape[1]}x{truth.shape[0]} (width x height).\n"
-            "It was scored on another version of the data set; evaluate again."
+            f"{evaluation.mask_path(name)} has {pred.shape[1]}x{pred.shape[0]} pixels, its true "
+            f"mask {truth.shape[1]}x{truth.shape[0]} (width x height).\n"
+            "Expected: the data set of the evaluation, unchanged. Fix: hrseg validate"
         )
     photo = Image.fromarray(evaluation.image(name))
     photo.thumbnail((PANEL_WIDTH, 4 * PANEL_WIDTH))

@@ -24,19 +24,20 @@ from hrseg.metrics.confusion import count_pairs
 from hrseg.training.factory import build_data
 from hrseg.utils.constants import IGNORE_INDEX
 from hrseg.utils.files import write_json
+from hrseg.utils.text import some
 
 T = TypeVar("T")
-_Count = Annotated[Integer, Field(ge=0, lt=2**53)]  # pixels: the integers of a page's script
+_Count = Annotated[Integer, Field(ge=0, lt=2**53)]  # exact integers in JavaScript
 _Ratio = Annotated[Number, Field(ge=0, le=1)] | None
 
 
 @dataclass(frozen=True, config=ConfigDict(extra="ignore"))
 class ImageRecord:
-    """The counts of one image.
+    """The pixel counts of one image.
 
     Attributes:
         name: of the image, unique in the data set.
-        size: (height, width) of its truth.
+        size: (height, width) of its true mask.
         counts: (true id, predicted id, pixels) of each pair that occurs, without ignored pixels.
     """
 
@@ -45,15 +46,15 @@ class ImageRecord:
     counts: tuple[tuple[_Count, _Count, _Count], ...]
 
     def matrix(self, num_classes: int) -> NDArray[np.int64]:
-        """Return the confusion matrix (K, K), rows are the truth."""
+        """Return the confusion matrix (K, K), with true classes as rows."""
         matrix = np.zeros((num_classes, num_classes), np.int64)
         for truth, pred, count in self.counts:
             matrix[truth, pred] = count
         return matrix
 
 
-def record(name: str, pred: Array, truth: Array) -> ImageRecord:
-    """Return the counts of a prediction (H, W) and its truth, both ids 0..255."""
+def make_record(name: str, pred: Array, truth: Array) -> ImageRecord:
+    """Return the pixel counts of predicted and true ids, both uint8 (H, W)."""
     pairs = count_pairs(*(torch.from_numpy(ids).flatten() for ids in (pred, truth))).numpy()
     pairs[IGNORE_INDEX] = 0
     counts = tuple((t, p, int(pairs[t, p])) for t, p in np.argwhere(pairs).tolist())
@@ -61,26 +62,25 @@ def record(name: str, pred: Array, truth: Array) -> ImageRecord:
 
 
 def write_records(folder: Path, records: Sequence[ImageRecord]) -> None:
-    """Write `images.json`."""
-    rows = [{"name": seen.name, "size": seen.size, "counts": seen.counts} for seen in records]
+    """Write `images.json` into a folder."""
+    rows = [{"name": r.name, "size": r.size, "counts": r.counts} for r in records]
     write_json(folder / "images.json", sorted(rows, key=itemgetter("name")), indent=None)
 
 
 class Evaluation:
-    """An evaluation stored in a folder.
+    """An evaluation stored in a folder. Images and masks are read on demand.
 
     Attributes:
-        folder: of config.yaml, scores.json, images.json and masks/.
-        config: of the run, with its data set.
+        folder: contains config.yaml, scores.json, images.json and masks/.
+        config: of the run.
         scores: the content of scores.json.
         class_names: a name per id.
         palette: an RGB colour per id.
-        records: the counts of each image, by name.
+        records: the pixel counts of each image, sorted by name.
         checkpoint: the evaluated file.
     """
 
     def __init__(self, folder: Path, config: Config) -> None:
-        """Read the numbers; images and masks are read on demand."""
         self.folder, self.config = folder, config
         self.scores = read_scores(folder / "scores.json")
         self.class_names: list[str] = [row["name"] for row in self.scores["classes"]]
@@ -89,7 +89,7 @@ class Evaluation:
 
     @cached_property
     def palette(self) -> list[list[int]]:
-        """An RGB colour per id, as the masks have them.
+        """An RGB colour per id, from the first mask.
 
         Raises:
             DataError: the first mask is missing or damaged.
@@ -99,27 +99,27 @@ class Evaluation:
         return [flat[i : i + 3] for i in range(0, 3 * len(self.class_names), 3)]
 
     def matrices(self) -> NDArray[np.int64]:
-        """Return (N, K, 3): the found, the true and the predicted pixels of each class."""
+        """Return the correct, the true and the predicted pixels per image and class, (N, K, 3)."""
         totals = np.zeros((len(self.records), len(self.class_names), 3), np.int64)
-        for index, seen in enumerate(self.records):
-            matrix = seen.matrix(len(self.class_names))
+        for index, record in enumerate(self.records):
+            matrix = record.matrix(len(self.class_names))
             totals[index] = np.stack([matrix.diagonal(), matrix.sum(1), matrix.sum(0)], 1)
         return totals
 
     def image(self, name: str) -> Array:
-        """Return the image, RGB uint8 (H, W, 3), as the data set reads it.
+        """Return the image from the data set, RGB uint8 (H, W, 3).
 
         Raises:
-            DataError: it is missing.
+            DataError: the image or the data set is missing.
         """
         return self._dataset.read(self._dataset.names.index(name))[0]
 
     def truth(self, name: str) -> Array:
-        """Return the true ids (H, W), 255 = ignored; errors as `image`."""
+        """Return the true ids, uint8 (H, W), 255 if ignored; errors as in `image`."""
         return self._dataset.read(self._dataset.names.index(name))[1]
 
     def pred(self, name: str) -> Array:
-        """Return the predicted ids (H, W).
+        """Return the predicted ids, uint8 (H, W).
 
         Raises:
             DataError: the mask is missing or damaged.
@@ -131,12 +131,13 @@ class Evaluation:
         """Return the path of the predicted mask of an image.
 
         Raises:
-            DataError: the name leads to another folder.
+            DataError: the name contains a path.
         """
         path = self.folder / "masks" / f"{name}.png"
         if path.name != f"{name}.png" or "\0" in name:
             raise DataError(
-                f"{self.folder}: {name!r} is not the name of an image. Fix: `hrseg validate`"
+                f"{self.folder}: the image name {name!r} is invalid.\n"
+                "Expected: a name without folders. Fix: hrseg validate"
             )
         return path
 
@@ -148,50 +149,58 @@ class Evaluation:
                 yield mask
         except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
             raise DataError(
-                f"{path}: no readable mask ({error}).\n"
-                "`hrseg validate` writes the masks of an evaluation."
+                f"{path} is missing or not a readable mask ({error}).\n"
+                "Expected: a PNG of the evaluation. Fix: hrseg validate"
             ) from error
 
     @cached_property
     def _dataset(self) -> SegmentationDataset:
         root, split = Path(self.config.data.root).expanduser(), self.config.data.val_split
-        if not root.is_dir():  # `build_data` would draw the built-in scenes
-            raise DataError(f"data.root: no folder {root}.\nFix: data.root=/path")
+        if not root.is_dir():  # or `build_data` would create the synthetic data set
+            raise DataError(
+                f"data.root={root} does not exist.\n"
+                "Expected: the folder of the data set. Fix: data.root=/path"
+            )
         dataset = build_data(self.config).dataset(split)
-        missing = {seen.name for seen in self.records} - set(dataset.names)
+        missing = {record.name for record in self.records} - set(dataset.names)
         if missing:
             raise DataError(
                 f"{len(missing)} images of {self.folder} are not in split {split} of "
-                f"{self.config.data.root}, e.g. {min(missing)}\n"
-                "Fix: data.root=/path of the data set"
+                f"{self.config.data.root}: {some(sorted(missing))}.\n"
+                "Expected: the data set of the evaluation. Fix: data.root=/path"
             )
         return dataset
 
 
 def open_evaluation(folder: str | Path, overrides: Sequence[str] = ()) -> Evaluation:
-    """Return the evaluation in the folder of a run, or of one of its validations.
+    """Return the evaluation stored in a folder.
 
-    `overrides` are `key=value` pairs that change its config, such as `data.root=/elsewhere`.
+    Args:
+        folder: a run folder, or one of its validate/ folders.
+        overrides: `key=value` pairs that change its config, such as `data.root=/elsewhere`.
 
     Raises:
-        ConfigError: no evaluation in the folder.
+        ConfigError: the folder has no evaluation, or its files are damaged.
     """
     folder = Path(folder).resolve()
     files = ("config.yaml", "scores.json", "images.json")
     if missing := [name for name in files if not (folder / name).is_file()]:
         raise ConfigError(
-            f"{folder} holds no evaluation: no {', '.join(missing)}.\n"
-            "Expected a run folder or one of its validate/ folders; "
-            "`hrseg validate --checkpoint FILE` makes one."
+            f"{folder} contains no evaluation: {', '.join(missing)} missing.\n"
+            "Expected: a run folder or one of its validate/ folders. "
+            "Fix: hrseg validate --checkpoint FILE"
         )
     evaluation = Evaluation(folder, load_config(folder / "config.yaml", overrides))
     if not evaluation.records:
-        raise ConfigError(f"{folder / 'images.json'} holds no image: nothing was scored.")
+        raise ConfigError(
+            f"{folder / 'images.json'} contains no image.\n"
+            "Expected: at least one evaluated image. Fix: hrseg validate"
+        )
     return evaluation
 
 
 class ClassScore(BaseModel):
-    """A row of scores.json: one class, with its number of true pixels."""
+    """Scores of one class in scores.json; `pixels` is its number of true pixels."""
 
     model_config = ConfigDict(extra="allow")
 
@@ -202,7 +211,7 @@ class ClassScore(BaseModel):
 
 
 class Scores(BaseModel):
-    """The content of scores.json. Unknown keys are kept: later versions add optional ones."""
+    """Schema of scores.json. Unknown keys are kept, because later versions add optional keys."""
 
     model_config = ConfigDict(extra="allow")
 
@@ -220,25 +229,25 @@ def read_scores(path: Path) -> dict[str, Any]:
     """Return the validated content of a scores.json.
 
     Raises:
-        ConfigError: damaged, or not written by hrseg.
+        ConfigError: the file is damaged, or hrseg did not write it.
     """
     scores = _read(path, TypeAdapter(Scores))
     sizes = [len(row) for row in scores.confusion_matrix]
     if sizes != [len(scores.classes)] * len(scores.classes):
-        raise _damaged(path, "confusion_matrix: expected a row and a column per class")
+        raise _damaged(path, "confusion_matrix: not one row and one column per class")
     return scores.model_dump(exclude_unset=True)
 
 
 def read_records(path: Path, classes: int) -> list[ImageRecord]:
-    """Return the content of an images.json, whose ids are below `classes`.
+    """Return the validated content of an images.json with ids below `classes`.
 
     Raises:
-        ConfigError: damaged, or not written by hrseg.
+        ConfigError: the file is damaged, or hrseg did not write it.
     """
     records = _read(path, TypeAdapter(list[ImageRecord]))
-    for number, seen in enumerate(records):
-        if any(truth >= classes or pred >= classes for truth, pred, _ in seen.counts):
-            raise _damaged(path, f"{number}.counts: expected ids below {classes}")
+    for number, record in enumerate(records):
+        if any(truth >= classes or pred >= classes for truth, pred, _ in record.counts):
+            raise _damaged(path, f"{number}.counts: ids are not below {classes}")
     return records
 
 
@@ -250,4 +259,6 @@ def _read(path: Path, schema: TypeAdapter[T]) -> T:
 
 
 def _damaged(path: Path, problem: str) -> ConfigError:
-    return ConfigError(f"{path} is damaged: {problem}.\nEvaluate again: hrseg validate.")
+    return ConfigError(
+        f"{path} is damaged: {problem}.\nExpected: a file written by hrseg. Fix: hrseg validate"
+    )

@@ -1,4 +1,4 @@
-"""Submission for a benchmark server: masks written, checked and zipped."""
+"""Submission for a benchmark server: masks of raw ids, their verification, and the zip file."""
 
 import os
 import zipfile
@@ -10,22 +10,28 @@ import numpy as np
 import pytorch_lightning as pl
 from PIL import Image
 from pytorch_lightning.callbacks import Callback
-from rich import get_console
 
 from hrseg.errors import VerificationError
+from hrseg.utils.console import note
 from hrseg.utils.files import replacing
+from hrseg.utils.text import some
 
 
 class Submission(Callback):
-    """Write each prediction of a test as a mask of raw ids; at the end check all and zip them.
+    """Callback that writes the predictions of a test as masks of raw ids, checks and zips them.
 
-    Files are `<folder>/masks/<stem of the image>.png`, 8-bit grey, and `<folder>/submission.zip`.
+    It writes `<folder>/masks/<name>.png`, 8-bit greyscale, and `<folder>/submission.zip`.
+
+    Args:
+        folder: to write to.
+        images: the images of the test.
+        names: their names, the stems of the masks.
+        raw_ids: the raw id of each class.
     """
 
     def __init__(
         self, folder: Path, images: Sequence[Path], names: Sequence[str], raw_ids: Sequence[int]
     ) -> None:
-        """Take the images of the test, their names, and the raw id of each class."""
         self.folder, self.images, self.names = folder, images, names
         self.raw_ids = np.array(raw_ids, np.uint8)
         self.masks = folder / "masks"
@@ -45,7 +51,7 @@ class Submission(Callback):
     ) -> None:
         mask = Image.fromarray(self.raw_ids[outputs["pred"].cpu().numpy()])
         path = self.masks / f"{batch['name'][0]}.png"
-        # Two processes may predict the same image, to even out their shares.
+        # The sampler of several processes repeats images, so two may write the same file.
         partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
         mask.save(partial, format="PNG")
         os.replace(partial, path)
@@ -55,7 +61,7 @@ class Submission(Callback):
         if not trainer.is_global_zero:
             return
         if sum(trainer.num_test_batches) * trainer.world_size < len(self.images):
-            get_console().print("note: not all images were predicted, so nothing is zipped")
+            note("not all images were predicted; submission.zip was not written")
             return
         check_submission(self.masks, self.images, self.names, self.raw_ids.tolist())
         write_zip(self.masks, self.folder / "submission.zip")
@@ -64,38 +70,45 @@ class Submission(Callback):
 def check_submission(
     masks: Path, images: Sequence[Path], names: Sequence[str], raw_ids: Sequence[int]
 ) -> None:
-    """Verify that a folder has the mask `<name>.png` of each image, with known ids.
+    """Check that a folder contains exactly the mask `<name>.png` of each image, with valid ids.
+
+    Args:
+        masks: the folder.
+        images: the images of the test.
+        names: their names.
+        raw_ids: the valid ids.
 
     Raises:
-        VerificationError: a mask is missing or superfluous, or has another size, type or id.
+        VerificationError: a mask is missing or superfluous, or has an invalid size, type or id.
     """
     expected = {f"{name}.png": image for name, image in zip(names, images, strict=True)}
     present = {path.name for path in masks.iterdir()}
-    faults = [f"{name}: missing" for name in sorted(expected.keys() - present)]
-    faults += [
-        f"{name}: not the name of a test image" for name in sorted(present - expected.keys())
-    ]
+    faults = [f"{name} is missing" for name in sorted(expected.keys() - present)]
+    faults += [f"{name} is not a test image" for name in sorted(present - expected.keys())]
     for name, image in expected.items():
         if name in present:
-            faults += _faults(masks / name, image, raw_ids)
+            faults += _mask_faults(masks / name, image, raw_ids)
     if faults:
         raise VerificationError(
-            f"the submission in {masks} does not suit the server, {len(faults)} faults:\n"
-            + "\n".join(faults[:3])
+            f"{masks} is not a valid submission: {some(faults, 2)}.\n"
+            "Expected: a greyscale mask of valid ids for every test image. Fix: hrseg test"
         )
 
 
 def write_zip(masks: Path, path: Path) -> None:
-    """Zip the PNG files of a folder, atomically; PNGs are compressed already."""
+    """Zip the PNG files of a folder atomically, without further compression."""
     with replacing(path) as partial, zipfile.ZipFile(partial, "w", zipfile.ZIP_STORED) as archive:
         for mask in sorted(masks.glob("*.png")):
             archive.write(mask, mask.name)
 
 
-def _faults(mask: Path, image: Path, raw_ids: Sequence[int]) -> list[str]:
-    with Image.open(mask) as opened, Image.open(image) as truth:
-        if opened.mode != "L" or opened.size != truth.size:
-            wrong = f"{opened.mode} of {opened.size}, expected L of {truth.size} (width, height)"
-            return [f"{mask.name}: {wrong}"]
-        others = np.setdiff1d(np.asarray(opened), raw_ids)
-    return [f"{mask.name}: ids {others[:5].tolist()} are not classes"] if len(others) else []
+def _mask_faults(path: Path, image_path: Path, raw_ids: Sequence[int]) -> list[str]:
+    with Image.open(path) as mask, Image.open(image_path) as image:
+        if mask.mode != "L" or mask.size != image.size:
+            return [f"{path.name} is {_format(mask)}, expected {_format(image, 'L')}"]
+        invalid = np.setdiff1d(np.asarray(mask), raw_ids)
+    return [f"{path.name} has the invalid ids {invalid[:5].tolist()}"] if len(invalid) else []
+
+
+def _format(image: Image.Image, mode: str | None = None) -> str:
+    return f"{mode or image.mode} {image.width}x{image.height}"

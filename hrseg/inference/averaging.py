@@ -10,7 +10,8 @@ from hrseg.config.protocols import Protocol
 from hrseg.errors import VerificationError
 
 Rule = Callable[[Tensor], Tensor]
-EXPONENTS = 80.0  # in float32 exp(89) is infinite, with the scales' sum before that; exp(-104) is 0
+# In float32 exp(89) is infinite and exp(-104) is 0; the sum over scales overflows earlier.
+EXPONENT_LIMIT = 80.0
 
 AVERAGES: dict[str, Rule] = {
     "softmax": lambda logits: logits.softmax(1),
@@ -19,41 +20,47 @@ AVERAGES: dict[str, Rule] = {
 }
 
 
-def rule_of(protocol: Protocol, everything: Sequence[Tensor], ranks_suffice: bool = False) -> Rule:
-    """Return the protocol's function from logits to scores; `everything` is all logits of an image.
+def averaging_rule(
+    protocol: Protocol, image_logits: Sequence[Tensor], ranks_suffice: bool = False
+) -> Rule:
+    """Return the protocol's function from logits to scores.
 
-    With `ranks_suffice` only the order of the scores matters, and they are averaged over mirror
-    images at most.
+    `image_logits` are all logits of one image. They decide if exp would overflow in float32. Set
+    `ranks_suffice` only if the scores are used for argmax and averaged at most over mirror images.
     """
-    # Every rule rises with the logit, so the order is the same unless scores are averaged.
+    # Every rule is increasing, so argmax of the logits suffices unless scores are averaged.
     if ranks_suffice and not (protocol.flip and protocol.flip_average == "scores"):
         return AVERAGES["logits"]
     if protocol.average == "exp_logits":
-        peak = max(float(logits.max()) for logits in everything)
-        if max(peak, *(-float(logits.min()) for logits in everything)) > EXPONENTS:
+        peak = max(float(logits.max()) for logits in image_logits)
+        if max(peak, *(-float(logits.min()) for logits in image_logits)) > EXPONENT_LIMIT:
             return lambda logits: _exponential(logits.double() - peak)
     return AVERAGES[protocol.average]
 
 
 def class_ids(scores: Tensor) -> Tensor:
-    """Return the class of the largest score (1, K, H, W), the first of equals, as (H, W) uint8."""
+    """Return the argmax of scores (1, K, H, W) as uint8 (H, W); ties go to the lowest id.
+
+    Raises:
+        VerificationError: NaN or infinite scores.
+    """
     _, classes, height, width = scores.shape
     if scores.is_cpu:
-        # max(1) takes six times as long as pooling over a column of classes, pixels as channels.
+        # Max pooling over the classes is six times as fast as max(1) on the CPU.
         columns = scores.reshape(1, classes, 1, height * width).permute(0, 3, 1, 2)
         best, ids = F.max_pool2d(columns, (classes, 1), return_indices=True)
     else:
         best, ids = scores.max(1)
     if not best.isfinite().all():
         raise VerificationError(
-            "the model's scores are not finite: its weights are damaged, or float16 overflowed "
-            "(try trainer.precision=32)."
+            "The model's scores are NaN or infinite: float16 overflowed, or the weights are "
+            "damaged.\nExpected: finite scores. Fix: trainer.precision=32, or another checkpoint."
         )
     return ids.view(height, width).to(torch.uint8)
 
 
 def in_float32(scores: Tensor) -> Tensor:
-    """Return scores in float32; float64 ones are divided by the pixel's largest before."""
+    """Return scores (1, K, H, W) in float32; float64 scores are divided by the pixel's maximum."""
     if scores.dtype == torch.float64:
         scores = scores / scores.amax(1, keepdim=True)
     return scores.float()
@@ -63,7 +70,9 @@ def _exponential(logits: Tensor) -> Tensor:
     scores = logits.exp()
     if not scores.amax(1).all():
         raise VerificationError(
-            "the model's logits differ by more than exp can hold: its weights are damaged,\n"
-            "or it was trained for another rule. Fix: inference.average=softmax"
+            "The model's logits differ by more than the range of exp: the averaging rule does not "
+            "fit, or the weights are damaged.\n"
+            "Expected: each pixel's largest logit within 700 of the image's largest.\n"
+            "Fix: inference.average=softmax"
         )
     return scores

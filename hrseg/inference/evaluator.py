@@ -1,7 +1,7 @@
-"""Evaluator: an image to class ids by a protocol, with windows, scales and flips.
+"""Multi-scale, flip and sliding-window inference of one image by a protocol.
 
 The order of the steps is the authors' (HRNet-Semantic-Segmentation, lib/datasets/base_dataset.py).
-Everything after the logits of the windows is made for a band of rows at a time.
+All steps after the network run on one band of rows at a time.
 """
 
 import warnings
@@ -14,22 +14,32 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from hrseg.config.protocols import Protocol
-from hrseg.inference.averaging import Rule, class_ids, in_float32, rule_of
-from hrseg.inference.score_maps import Rows, cropped, held, joined, mapped, resized
+from hrseg.inference.averaging import Rule, averaging_rule, class_ids, in_float32
+from hrseg.inference.score_maps import (
+    Rows,
+    cropped,
+    mapped,
+    mean_of_windows,
+    resized,
+    tensor_rows,
+)
 from hrseg.inference.windows import Size, Windows, find_windows, prepare, size_at
 from hrseg.utils.memory import OutOfMemory, give_back, is_out_of_memory
 
 Model = Callable[[Tensor], Tensor]
 Scales = tuple[float, ...]
-BAND_BYTES = 2**22  # of one scale's scores: the size of a processor's cache
+BAND_BYTES = 2**22  # of one scale's scores per band: the size of a processor's cache
 
 
 @dataclass
 class Result:
-    """Ids (H, W) of one image, uint8: `pred` fused, `preds` of each scale and of all.
+    """Class ids and scores of one image.
 
-    `scores` are the fused ones (1, K, H, W), float32, on request. Exponentials beyond float32 are
-    relative to the pixel's largest.
+    Attributes:
+        pred: ids of all scales fused, uint8 (H, W).
+        preds: ids of each single scale and of all scales fused, uint8 (H, W).
+        scores: fused scores, float32 (1, K, H, W), on request. If exp would overflow, they are
+            divided by the pixel's maximum.
     """
 
     pred: Tensor
@@ -39,82 +49,107 @@ class Result:
 
 @dataclass
 class Evaluator:
-    """Evaluate one image at a time by a protocol; NaN in the scores raises VerificationError.
+    """Evaluates one image at a time by a protocol.
+
+    Attributes:
+        model: normalised images (B, 3, h, w) -> logits (B, K, any size), K up to 256.
+        normalize: uint8 images (1, 3, h, w) -> normalised images.
+        protocol: scales, flip, windows, averaging.
+        flip_pairs: pairs of classes (left, right) that are swapped in a mirrored image.
+        align_corners: of the interpolation of logits; images never align corners.
+        batch: maximum of windows and mirror images in one call of the model.
+
+    Raises:
+        VerificationError: NaN or infinite scores.
+        OutOfMemory: not even one window fits.
 
     Examples:
+        >>> import hrseg, torch
         >>> from hrseg.models.normalize import Normalize
-        >>> def model(images):  # three classes; the first has the highest logits
-        ...     return torch.tensor([2.0, 1.0, 0.0]).view(1, 3, 1, 1).expand(len(images), 3, 16, 16)
-        >>> evaluate = Evaluator(model, Normalize(), Protocol(scales=(1.0,), flip=True))
-        >>> result = evaluate(torch.zeros(1, 3, 64, 64, dtype=torch.uint8))
-        >>> tuple(result.pred.shape), result.pred.unique().tolist()
-        ((64, 64), [0])
+        >>> def red_or_green(image):  # logits: the first two channels
+        ...     return image[:, :2]
+        >>> protocol = hrseg.Protocol(scales=(0.5, 1.0), flip=True)
+        >>> evaluate = Evaluator(red_or_green, Normalize(), protocol)
+        >>> image = torch.zeros(1, 3, 40, 60, dtype=torch.uint8)
+        >>> image[:, 0, :, :30] = 255
+        >>> result = evaluate(image)
+        >>> result.pred.shape, result.pred[0, 0].item(), result.pred[0, -1].item()
+        (torch.Size([40, 60]), 0, 1)
+        >>> list(result.preds)
+        [(0.5,), (1.0,), (0.5, 1.0)]
     """
 
-    model: Model  # normalised images (B, 3, h, w) -> logits (B, K, any size), K up to 256
-    normalize: Callable[[Tensor], Tensor]  # uint8 images (1, 3, h, w) -> normalised ones
+    model: Model
+    normalize: Callable[[Tensor], Tensor]
     protocol: Protocol
-    flip_pairs: Sequence[Sequence[int]] = ()  # channels that trade places in a mirrored image
-    align_corners: bool = False  # rule for interpolating logits; images never align corners
-    batch: int = 4  # limit of windows and mirror images in one call of the model
+    flip_pairs: Sequence[Sequence[int]] = ()
+    align_corners: bool = False
+    batch: int = 4
 
     @torch.inference_mode()
     def __call__(
         self, image: Tensor, size: Sequence[int] | None = None, keep_scores: bool = False
     ) -> Result:
-        """Evaluate an image, uint8 RGB (1, 3, H, W); `size` (height, width) is the result's."""
+        """Return the result for an image, uint8 RGB (1, 3, H, W).
+
+        `size` is the (height, width) of the result, by default that of the image.
+        """
         parts: dict[Scales, list[Tensor]] = defaultdict(list)
         sums: list[Tensor] = []
         for band in _bands(self.scores(image, size, ranks_suffice=not keep_scores)):
             first, *others = band.values()
             fused = sum(others, first)
-            totals: dict[Scales, Tensor] = {(scale,): scores for scale, scores in band.items()}
-            totals[self.protocol.scales] = fused
-            for scales, total in totals.items():
-                parts[scales].append(class_ids(total))
+            by_scales: dict[Scales, Tensor] = {(scale,): scores for scale, scores in band.items()}
+            by_scales[self.protocol.scales] = fused
+            for scales, scores in by_scales.items():
+                parts[scales].append(class_ids(scores))
             if keep_scores:
                 sums.append(in_float32(fused))
         preds = {scales: torch.cat(ids) for scales, ids in parts.items()}
-        kept = torch.cat(sums, 2) if keep_scores else None
-        return Result(preds[self.protocol.scales], preds, kept)
+        fused_scores = torch.cat(sums, 2) if keep_scores else None
+        return Result(preds[self.protocol.scales], preds, fused_scores)
 
     @torch.inference_mode()
     def subsets(self, image: Tensor, size: Sequence[int] | None = None) -> dict[Scales, Tensor]:
-        """Return the ids (H, W) of each subset of the scales; arguments and errors as in a call."""
+        """Return the ids (H, W) of each subset of the scales; arguments as in `__call__`."""
         parts: dict[Scales, list[Tensor]] = defaultdict(list)
         for band in _bands(self.scores(image, size)):
-            for scales, total in _sums(list(band.items())):
-                parts[scales].append(class_ids(total))
+            for scales, scores in _subset_sums(list(band.items())):
+                parts[scales].append(class_ids(scores))
         return {scales: torch.cat(ids) for scales, ids in parts.items()}
 
     def scores(
         self, image: Tensor, size: Sequence[int] | None = None, ranks_suffice: bool = False
     ) -> dict[float, Rows]:
-        """Return the scores (1, K, *size) of each scale; `image` and `size` as in a call.
+        """Return the scores (1, K, *size) of each scale; `image` and `size` as in `__call__`.
 
-        If exp would overflow, or classes vanish, they are in float64 and relative to the image's
-        peak, a factor that all scales share. With `ranks_suffice` only their order is right.
+        If exp would overflow or underflow, the scores are float64 and divided by exp of the image's
+        largest logit, for all scales alike. With `ranks_suffice` only their order is right.
         """
         size = (int(size[0]), int(size[1])) if size else _size(image)
         prepared, content = prepare(image, self.protocol)
         normalised = self.normalize(prepared)
         shape = _size(normalised)
-        seen: dict[float, tuple[Size, Windows, list[Tensor]]] = {}
+        by_scale: dict[float, tuple[Size, Windows, list[Tensor]]] = {}
         for scale in self.protocol.scales:
             scaled_shape = size_at(shape, scale, self.protocol)
             windows = find_windows(scaled_shape, scale, self.protocol)
-            # No antialiasing, as the authors; images never align corners.
+            # As in the authors' code: no antialiasing, and images never align corners.
             scaled = normalised
             if scaled_shape != shape:
                 scaled = F.interpolate(normalised, scaled_shape, mode="bilinear")
             crops = self._crops(scaled, windows)
-            seen[scale] = scaled_shape, windows, [v.contiguous() for v in self.logits(crops)]
-        direct = [s == content == size and len(views) == 1 for s, _, views in seen.values()]
-        everything = [logits for *_, views in seen.values() for logits in views]
-        rule = rule_of(self.protocol, everything, ranks_suffice and direct == [True])
+            logits = [views.contiguous() for views in self.logits(crops)]
+            by_scale[scale] = scaled_shape, windows, logits
+        direct = [
+            scaled_shape == content == size and len(logits) == 1
+            for scaled_shape, _, logits in by_scale.values()
+        ]
+        image_logits = [views for *_, logits in by_scale.values() for views in logits]
+        rule = averaging_rule(self.protocol, image_logits, ranks_suffice and direct == [True])
         maps = {}
-        for scale, (scaled_shape, windows, views) in seen.items():
-            rows = self._joined(views, windows, scaled_shape, rule)
+        for scale, (scaled_shape, windows, logits) in by_scale.items():
+            rows = self._window_mean(logits, windows, scaled_shape, rule)
             rows = cropped(resized(rows, shape, self.align_corners), content)
             rows = resized(rows, size, self.align_corners)
             if self.protocol.scores_at == "image":
@@ -123,7 +158,7 @@ class Evaluator:
         return maps
 
     def _crops(self, image: Tensor, windows: Windows) -> list[Tensor]:
-        """Cut a normalised image, padded at the bottom and right so that the last windows fit."""
+        """Return the windows of a normalised image, padded at the bottom and right to fit them."""
         height, width = windows.rows[-1] + windows.height, windows.columns[-1] + windows.width
         if (height, width) != _size(image):
             color = torch.tensor(self.protocol.window_color, dtype=torch.uint8, device=image.device)
@@ -136,77 +171,87 @@ class Evaluator:
             for x in windows.columns
         ]
 
-    def _joined(self, views: Sequence[Tensor], windows: Windows, size: Size, rule: Rule) -> Rows:
-        """Return the scores (V, K, *size) of a scaled image, or logits for a later rule."""
+    def _window_mean(
+        self, logits: Sequence[Tensor], windows: Windows, size: Size, rule: Rule
+    ) -> Rows:
+        """Return the mean of the windows of a scaled image, (V, K, *size).
+
+        It contains scores, or logits if the protocol applies the rule to the image.
+        """
         side = windows.height, windows.width
-        parts = [resized(held(logits), side, self.align_corners) for logits in views]
+        parts = [resized(tensor_rows(views), side, self.align_corners) for views in logits]
         if self.protocol.scores_at == "window":
             parts = [mapped(mapped(part, rule), _mean_of_views) for part in parts]
-        return joined(windows, parts, size)
+        return mean_of_windows(windows, parts, size)
 
     def logits(self, crops: Sequence[Tensor]) -> Iterator[Tensor]:
-        """Yield each crop's float32 logits (V, K, h, w) at head resolution, mirroring undone.
+        """Yield each crop's float32 logits (V, K, h, w) at head resolution.
 
-        An image and its mirror image are two views until they are averaged. When memory is short,
-        `batch` is halved for this and all later images; OutOfMemory if not even one crop fits.
+        V is 2 for a crop and its mirror image (mirrored back), 1 without flip or after averaging.
+        If the memory does not suffice, `batch` is halved for this and all later images.
+
+        Raises:
+            OutOfMemory: not even one crop fits.
         """
         sides = (False, True) if self.protocol.flip else (False,)
-        views = [(crop, mirrored) for crop in crops for mirrored in sides]
-        done: list[Tensor] = []
-        while views:
-            together = views[: self.batch]
+        waiting = [(crop, mirrored) for crop in crops for mirrored in sides]
+        finished: list[Tensor] = []
+        while waiting:
+            views = waiting[: self.batch]
             try:
-                logits = self._through_model(together)
+                logits = self._run_model(views)
             except Exception as error:  # each runtime has its own class for this
                 if not is_out_of_memory(error):
                     raise
                 logits = None
-            if logits is None:  # only now is the error gone, which kept tensors alive
-                self._take_fewer(together)
+            if logits is None:  # outside of `except`: the error keeps tensors alive
+                self._halve_batch(views)
                 continue
-            done += logits
-            del views[: len(together)], logits
-            while len(done) >= len(sides):
-                pair = torch.stack(done[: len(sides)])
-                del done[: len(sides)]
-                # Averaged before the interpolation, which is linear, and so costs half.
+            finished += logits
+            del waiting[: len(views)], logits
+            while len(finished) >= len(sides):
+                pair = torch.stack(finished[: len(sides)])
+                del finished[: len(sides)]
+                # Interpolation is linear, so averaging before it halves its cost.
                 yield _mean_of_views(pair) if self.protocol.flip_average == "logits" else pair
 
-    def _through_model(self, views: Sequence[tuple[Tensor, bool]]) -> list[Tensor]:
+    def _run_model(self, views: Sequence[tuple[Tensor, bool]]) -> list[Tensor]:
+        """Return the float32 logits (K, h, w) of each view, a crop and whether to mirror it."""
         batch = torch.cat([crop.flip(-1) if mirrored else crop for crop, mirrored in views])
-        # Reduced precision ends here: interpolation, exp and argmax need float32.
+        # Interpolation, exp and argmax need float32.
         logits = self.model(batch).float()
         swapped = list(range(logits.shape[1]))
         for left, right in self.flip_pairs:
             swapped[left], swapped[right] = right, left
         return [
-            each[swapped].flip(-1) if mirrored else each
-            for each, (_, mirrored) in zip(logits, views, strict=True)
+            view_logits[swapped].flip(-1) if mirrored else view_logits
+            for view_logits, (_, mirrored) in zip(logits, views, strict=True)
         ]
 
-    def _take_fewer(self, views: Sequence[tuple[Tensor, bool]]) -> None:
+    def _halve_batch(self, views: Sequence[tuple[Tensor, bool]]) -> None:
         give_back()
         crop, count = views[0][0], len(views)
         size = f"{crop.shape[-1]}x{crop.shape[-2]}"
         if count == 1:
             raise OutOfMemory(
-                f"out of memory: not even one image of {size} (width x height) fits into that of "
-                f"{crop.device}.\nTake a device with more, a lower precision (bf16), or smaller "
-                "windows or tiles (inference.window, --tile), which give other scores."
+                f"Out of memory on {crop.device}: not even one image of {size} (width x height) "
+                "fits.\nExpected: memory for at least one window or tile. Fix: a device with more "
+                "memory, a lower precision (bf16), or smaller windows or tiles (inference.window, "
+                "--tile). Smaller ones change the scores."
             )
         self.batch = count // 2
         warnings.warn(
-            f"out of memory with {count} images of {size} at once: continuing with {self.batch}; "
-            f"the scores are the same (inference.window_batch={self.batch})",
+            f"out of memory with {count} images of {size} at once: evaluation continues with "
+            f"{self.batch}, with the same scores (inference.window_batch={self.batch})",
             stacklevel=2,
         )
 
 
 def _bands(maps: Mapping[float, Rows]) -> Iterator[dict[float, Tensor]]:
-    """Yield the scores of all scales, a band of rows at a time, from top to bottom."""
+    """Yield the scores (1, K, rows, W) of all scales, one band of rows at a time, top to bottom."""
     first_map = next(iter(maps.values()))
     height, row = first_map.size[0], first_map.read(0, 1)
-    # A GPU has its own cache and needs few, large steps.
+    # A GPU needs few, large steps.
     budget = BAND_BYTES if row.is_cpu else 32 * BAND_BYTES
     step = max(8, budget // (row.numel() * row.element_size()))
     for first in range(0, height, step):
@@ -218,15 +263,15 @@ def _mean_of_views(views: Tensor) -> Tensor:
     return views.mean(0, keepdim=True) if len(views) > 1 else views
 
 
-def _sums(
+def _subset_sums(
     terms: Sequence[tuple[float, Tensor]], scales: Scales = (), total: Tensor | None = None
 ) -> Iterator[tuple[Scales, Tensor]]:
-    """Yield the sum of each non-empty subset, each made of a smaller one by one addition."""
+    """Yield the sum of each non-empty subset, by one addition each."""
     for index, (scale, scores) in enumerate(terms):
-        longer = (*scales, scale)
-        summed = scores if total is None else total + scores
-        yield longer, summed
-        yield from _sums(terms[index + 1 :], longer, summed)
+        subset = (*scales, scale)
+        subset_sum = scores if total is None else total + scores
+        yield subset, subset_sum
+        yield from _subset_sums(terms[index + 1 :], subset, subset_sum)
 
 
 def _size(image: Tensor) -> Size:

@@ -1,4 +1,4 @@
-"""Exported model in place of a network: `.onnx` in ONNX Runtime, `.xml` in OpenVINO, on the CPU."""
+"""Inference of exported models on the CPU: `.onnx` in ONNX Runtime, `.xml` in OpenVINO."""
 
 import json
 import os
@@ -19,13 +19,13 @@ from hrseg.errors import ConfigError, VerificationError
 from hrseg.models.normalize import Normalize
 from hrseg.utils.memory import is_out_of_memory
 
-# ONNX Runtime, OpenVINO and NNCF report their use over the network unless this is set.
+# Turns off the telemetry of ONNX Runtime, OpenVINO and NNCF.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]  # cannot be imported
 
 Array = NDArray[Any]
 Run = Callable[[Array], Array]
-METADATA = "hrseg"  # the entry of a file with its model metadata as JSON
+METADATA = "hrseg"  # entry of a file that contains its model metadata as JSON
 SUFFIXES = {".onnx": "ONNX Runtime", ".xml": "OpenVINO"}
 INSTALL = 'pip install "hrseg[export]"'
 
@@ -36,37 +36,53 @@ def is_exported(path: str | Path) -> bool:
 
 
 def open_engine(path: str | Path, precision: str = "32") -> "Engine":
-    """Open an `.onnx` or `.xml` file of `hrseg export`, with as many threads as torch uses.
+    """Return the model of an `.onnx` or `.xml` file of `hrseg export`.
 
-    The precision is "32", or "bf16" with OpenVINO; every fault of the file is a ConfigError.
+    It uses as many threads as torch. `precision` is "32", or "bf16" with OpenVINO.
+
+    Raises:
+        ConfigError: a missing, damaged or foreign file, a missing runtime, another precision.
     """
     path = Path(path).expanduser()
     if not path.is_file():
-        raise ConfigError(f"no such exported file: {path.absolute()}")
+        raise ConfigError(
+            f"{path.absolute()}: no such exported file.\n"
+            "Expected: an .onnx or .xml file. Fix: hrseg export --checkpoint FILE"
+        )
     runtime = SUFFIXES[path.suffix.lower()]
     onnx = runtime == "ONNX Runtime"
     if precision != "32" and (onnx or precision != "bf16"):
         raise ConfigError(
-            f"{path}: {runtime} has no {precision} on the CPU; expected precision 32.\n"
-            "OpenVINO has 32 and bf16: hrseg export --format openvino."
+            f"{path}: {runtime} has no {precision} on the CPU.\n"
+            "Expected: 32, or bf16 with OpenVINO. Fix: --precision 32, or "
+            "hrseg export --format openvino"
         )
     try:
         text, run = _open_onnx(path) if onnx else _open_openvino(path, precision)
     except ImportError as error:
-        raise ConfigError(f"{path} needs {error.name}: {INSTALL}") from error
+        raise ConfigError(
+            f"{path} needs {error.name}, which is not installed.\nFix: {INSTALL}"
+        ) from error
     except Exception as error:  # the runtimes' own classes
         raise ConfigError(
             f"{runtime} cannot read {path}: {_reason(error)}\n"
-            f"Copy the file{'' if onnx else ' and its .bin file'} again, or export it again: "
-            "hrseg export."
+            f"Expected: a file of `hrseg export`{'' if onnx else ', with its .bin file'}. "
+            "Fix: copy or export it again."
         ) from error
     return Engine(path, _metadata(path, text), run)
 
 
 class Engine(nn.Module):
-    """An exported file in place of a Segmenter.
+    """Exported model with the interface of a Segmenter.
 
-    In `interface` the `input` is "uint8" or "normalized", the `output` "logits", "head" or "ids".
+    Attributes:
+        path: of the exported file.
+        metadata: the model metadata of the file.
+        interface: `input`: "uint8" or "normalized"; `output`: "logits", "head" (logits at head
+            resolution) or "ids".
+        architecture: arguments of `create_model`.
+        align_corners: of the interpolation of logits.
+        normalize: uint8 images -> normalised images.
     """
 
     def __init__(self, path: Path, metadata: dict[str, Any], run: Run) -> None:
@@ -80,8 +96,11 @@ class Engine(nn.Module):
     def outputs(self, image: Tensor) -> dict[str, Tensor]:
         """Return `{"out": logits}` of a normalised image (B, 3, H, W), as a Segmenter does.
 
-        (B, K, H, W), or at head resolution; a file of ids gives 1 for the class and 0 for others.
-        Output of another shape than in the metadata raises VerificationError.
+        Logits are (B, K, H, W), or (B, K, h, w) at head resolution. Ids become one-hot logits.
+
+        Raises:
+            ConfigError: the runtime fails on the image.
+            VerificationError: the shape of the output contradicts the metadata.
         """
         array = self._bytes(image) if self.interface["input"] == "uint8" else image.float()
         classes, (height, width) = int(self.architecture["num_classes"]), image.shape[-2:]
@@ -91,16 +110,16 @@ class Engine(nn.Module):
             if is_out_of_memory(error):
                 raise
             raise ConfigError(
-                f"{self.path} does not run on an image of {height}x{width}: {_reason(error)}\n"
-                "Expected a file of `hrseg export`. Fix: export it again."
+                f"{self.path} does not run on an image of {width}x{height} (width x height): "
+                f"{_reason(error)}\nExpected: a file of `hrseg export`. Fix: export it again."
             ) from error
         if self.interface["output"] == "ids" and out.ndim == 3 and 0 <= int(out.max()) < classes:
             return {"out": F.one_hot(out.long(), classes).permute(0, 3, 1, 2).float()}
         if out.ndim != 4 or out.shape[:2] != (len(image), classes):
             raise VerificationError(
-                f"{self.path} gives {tuple(out.shape)} for an image of {(height, width)}, "
-                f"expected {(len(image), classes, height, width)}.\nIts output does not match its "
-                "metadata. Fix: export it again."
+                f"{self.path} returned an output of shape {tuple(out.shape)}, which contradicts "
+                f"its metadata.\nExpected: {(len(image), classes, height, width)}, or the same at "
+                "head resolution. Fix: export it again."
             )
         return {"out": out}
 
@@ -112,43 +131,46 @@ class Engine(nn.Module):
         return F.interpolate(logits, size, mode="bilinear", align_corners=self.align_corners)
 
     def check(self, protocol: Protocol, tiles: bool = False) -> None:
-        """Raise ConfigError for a protocol, or tiles of large images, that this file cannot do."""
+        """Raise ConfigError if this file does not support a protocol, or tiles of large images."""
         if self.interface["input"] == "uint8" and protocol.scales != (1.0,):
             raise ConfigError(
-                f"{self.path} takes bytes (uint8) and so images as they are; the protocol "
-                f"{protocol.name} scales them by {', '.join(f'{s:g}' for s in protocol.scales)}.\n"
-                'Say "inference.scales=[1.0]", or export it with --normalized.'
+                f"{self.path} has uint8 input, which cannot be scaled; the protocol "
+                f"{protocol.name} scales by {', '.join(f'{s:g}' for s in protocol.scales)}.\n"
+                'Expected: scale 1. Fix: "inference.scales=[1.0]", or export it with --normalized.'
             )
         output = self.interface["output"]
         if output == "ids" and (protocol.flip or len(protocol.scales) > 1):
             raise ConfigError(
-                f"{self.path} holds the argmax, which cannot be averaged over mirror images or "
-                "scales.\nSay inference.flip=false, or export it without --argmax."
+                f"{self.path} returns class ids, which cannot be averaged over mirror images or "
+                "scales.\nExpected: one scale without flip. Fix: inference.flip=false, or export "
+                "it without --argmax."
             )
         if tiles and output != "head":
             raise ConfigError(
-                f"{self.path} gives {output} at the size of the image; tiles of large images are "
-                "blended at head resolution.\nExport it with --head-resolution."
+                f"{self.path} returns {output} at the size of the image; tiles of large images "
+                "are blended at head resolution.\n"
+                "Expected: logits at head resolution. Fix: export it with --head-resolution."
             )
 
     def _bytes(self, image: Tensor) -> Tensor:
-        """Return the uint8 image that a normalised one was made of."""
+        """Return the uint8 image (B, 3, H, W) of a normalised image: the inverse of `normalize`."""
         values = (image - self.normalize.shift) / self.normalize.scale
         rounded = values.round()
         if not ((values - rounded).abs() < 0.05).all():
             raise ConfigError(
-                f"{self.path} takes bytes (uint8), but the protocol resizes this image.\n"
-                "Fix: inference.base_size=0, or export it with --normalized."
+                f"{self.path} has uint8 input, but the protocol resizes this image.\n"
+                "Expected: images of their own size. Fix: inference.base_size=0, or export it "
+                "with --normalized."
             )
         return rounded.clamp(0, 255).to(torch.uint8)
 
     def extra_repr(self) -> str:
-        """Return the runtime, the input and the output."""
+        """Return the runtime, the input and the output, for `repr`."""
         runtime = SUFFIXES.get(self.path.suffix.lower(), "torch")
         return f"{runtime}, input {self.interface['input']}, output {self.interface['output']}"
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "Engine":
-        """Return itself: an exported file has no weights to fold."""
+        """Return itself: it has no weights that a caller could change."""
         return self
 
 
@@ -157,10 +179,10 @@ def _open_onnx(path: Path) -> tuple[str | None, Run]:
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
-    # A thread that waits by spinning takes the core from torch between two images.
+    # Spinning threads would occupy the cores that torch needs between two images.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    options.log_severity_level = 4  # errors come as exceptions
-    # It refuses weights in files outside of the folder.
+    options.log_severity_level = 4  # errors are raised as exceptions
+    # InferenceSession refuses weights in files outside the folder.
     session = onnxruntime.InferenceSession(path, options, ["CPUExecutionProvider"])
     text = session.get_modelmeta().custom_metadata_map.get(METADATA)
     return text, lambda image: np.asarray(session.run(None, {"image": image})[0])
@@ -169,7 +191,7 @@ def _open_onnx(path: Path) -> tuple[str | None, Run]:
 def _open_openvino(path: Path, precision: str) -> tuple[str | None, Run]:
     import openvino
 
-    # Without the hint it chooses bf16 by itself if the processor has it.
+    # Without the hint OpenVINO uses bf16 if the processor supports it.
     settings = {
         "INFERENCE_PRECISION_HINT": "f32" if precision == "32" else "bf16",
         "INFERENCE_NUM_THREADS": torch.get_num_threads(),
@@ -189,13 +211,13 @@ def _metadata(path: Path, text: str | None) -> dict[str, Any]:
     if metadata is None or metadata.export is None:
         raise ConfigError(
             f"{path} has no metadata of an exported file: hrseg did not export it.\n"
-            "Expected a file of `hrseg export`, which carries classes, colours and protocol."
+            "Expected: a file with classes, colours and protocol. Fix: hrseg export"
         )
     return metadata.to_dict()
 
 
 def _reason(error: Exception) -> str:
-    # OpenVINO begins with the places in its sources.
+    # OpenVINO's messages begin with lines about its source files.
     lines = [line for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
     reasons = [line for line in lines if not line.startswith(("Exception", "Check "))] or lines
     return reasons[0].strip()[:200]

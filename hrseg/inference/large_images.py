@@ -1,10 +1,11 @@
-"""Prediction of images larger than memory with GDAL: bands in, tiled TIFF out."""
+"""Prediction of images larger than memory: GDAL reads bands of rows and writes tiled TIFF."""
 
 import contextlib
 import logging
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -16,15 +17,15 @@ from rasterio.errors import NotGeoreferencedWarning, RasterioError, RasterioIOEr
 from rasterio.windows import Window
 
 from hrseg.errors import DataError
-from hrseg.inference.inputs import FORMATS, read_pixels
+from hrseg.inference.inputs import FORMATS, SCALED, read_pixels
 from hrseg.inference.predictor import Predictor
 from hrseg.inference.tiling import predict_bands
 from hrseg.utils.files import cannot_write, replacing, write_bytes
-from hrseg.visualize import overlay as lay_over
+from hrseg.visualize import overlay as draw_overlay
 
 Array = NDArray[np.uint8]
 
-# By their first bytes: no virtual formats, which may name other files.
+# Chosen by the first bytes of a file: GDAL's virtual formats could open other files.
 _DRIVERS = {b"II": "GTiff", b"MM": "GTiff", b"\x89P": "PNG", b"\xff\xd8": "JPEG"}
 _CACHE = 2**26  # bytes of GDAL's own cache of blocks
 _BLOCK = 512
@@ -39,18 +40,28 @@ _LAYOUT = {
     "blockysize": _BLOCK,
     "BIGTIFF": "IF_SAFER",
 }
-_WIDEST = 2**18  # pixels; bands of wider images do not fit into the memory
+_MAX_WIDTH = 2**18  # pixels; bands of wider images do not fit into memory
 _PREVIEW = 2048  # longest side of the overlay, in pixels
 
-# GDAL's log messages come as errors of hrseg.
+# GDAL's log messages are already part of the errors that hrseg raises.
 logging.getLogger("rasterio").addHandler(logging.NullHandler())
 
 
 class BigImage:
-    """A TIFF, PNG or JPEG, read in bands of rows; if its EXIF turns it, whole and upright.
+    """TIFF, PNG or JPEG that is read in bands of rows.
 
-    `size` is (height, width), `notes` are conversions of its pixels. A file that cannot be read, or
-    of a kind that has no RGB bytes, raises DataError.
+    An image with an EXIF orientation is read at once and rotated, unless it is too large.
+
+    Attributes:
+        path: of the file.
+        file: the open GDAL dataset.
+        size: (height, width) of the upright image, in pixels.
+        upright: the rotated image, RGB uint8 (H, W, 3), if it has an EXIF orientation.
+        colors: the palette, RGB uint8 (256, 3), of an image that has one.
+        notes: conversions of its pixels.
+
+    Raises:
+        DataError: the file is unreadable, too wide, or has no RGB or greyscale pixels.
     """
 
     def __init__(self, path: Path) -> None:
@@ -61,47 +72,56 @@ class BigImage:
             self.file = rasterio.open(path.absolute(), driver=driver)
         except (KeyError, OSError, RasterioError) as error:
             reason = "" if isinstance(error, KeyError) else f": {_cause(error)}"
-            raise DataError(f"{path} cannot be read as TIFF, PNG or JPEG{reason}") from error
-        self.size = self.file.height, self.file.width
-        if self.size[1] > _WIDEST:
             raise DataError(
-                f"{path} is {self.size[1]:,} pixels wide; expected at most {_WIDEST:,}.\n"
-                "Cut it: gdal_translate -srcwin 0 0 100000 HEIGHT in.tif part.tif"
+                f"{path} cannot be read as TIFF, PNG or JPEG{reason}\n"
+                "Fix: copy the file again, or convert it: gdal_translate in.img out.tif"
+            ) from error
+        self.size = self.file.height, self.file.width
+        if self.size[1] > _MAX_WIDTH:
+            raise DataError(
+                f"{path} is {self.size[1]:,} pixels wide.\nExpected: at most {_MAX_WIDTH:,}. "
+                "Fix: gdal_translate -srcwin 0 0 100000 HEIGHT in.tif part.tif"
             )
         self.upright: Array | None = None
-        if _is_turned(path):
+        if _is_rotated(path):
             self.upright, self.notes = read_pixels(path)
             self.size = self.upright.shape[0], self.upright.shape[1]
             return
         bands, kinds = self.file.count, set(self.file.dtypes)
         if not kinds <= {"uint8", "uint16"} or bands > 4:
             raise DataError(
-                f"{path} has {bands} bands of {', '.join(sorted(kinds))}; expected 1 to 4 (grey, "
-                "RGB, alpha) of 8 or 16 bits.\n"
-                "Choose bands: gdal_translate -b 1 -b 2 -b 3 in.tif out.tif"
+                f"{path} has {bands} bands of {', '.join(sorted(kinds))}.\n"
+                "Expected: 1 to 4 bands (greyscale or RGB, alpha) of uint8 or uint16.\n"
+                "Fix: gdal_translate -b 1 -b 2 -b 3 in.tif out.tif"
             )
         self.colors: Array | None = None
         if self.file.colorinterp[0] == ColorInterp.palette:
             table = self.file.colormap(1)
             self.colors = np.array([table.get(i, (0, 0, 0))[:3] for i in range(256)], np.uint8)
         grey = bands < 3 and self.colors is None
-        notes = {"grey": grey, "16 bits scaled to 8": "uint16" in kinds}
+        notes = {"greyscale converted to RGB": grey, SCALED: "uint16" in kinds}
         alpha = ColorInterp.alpha in self.file.colorinterp
-        notes["its transparency left out"] = alpha or bands in (2, 4)
-        turned = self.file.tags().get("EXIF_Orientation", "1") not in ("0", "1")
-        notes["too large to be turned by its EXIF orientation, used as stored"] = turned
+        notes["transparency ignored"] = alpha or bands in (2, 4)
+        rotated = self.file.tags().get("EXIF_Orientation", "1") not in ("0", "1")
+        notes["too large for rotation by EXIF orientation, used as stored"] = rotated
         self.notes = [note for note, applies in notes.items() if applies]
 
     def read_rows(self, start: int, stop: int) -> Array:
-        """Return rows as RGB uint8 (stop - start, W, 3); raise DataError for a damaged file."""
+        """Return rows as RGB uint8 (stop - start, W, 3).
+
+        Raises:
+            DataError: the file is damaged.
+        """
         if self.upright is not None:
             return self.upright[start:stop]
         bands = [1] if self.file.count < 3 else [1, 2, 3]
         try:
             pixels = self.file.read(bands, window=Window(0, start, self.size[1], stop - start))
         except RasterioError as error:
-            reason = f"is damaged in rows {start} to {stop}: {_cause(error)}"
-            raise DataError(f"{self.path} {reason}") from error
+            raise DataError(
+                f"{self.path} is damaged in rows {start} to {stop}: {_cause(error)}\n"
+                "Fix: copy the file again."
+            ) from error
         if pixels.dtype == np.uint16:
             pixels = (pixels // 257).astype(np.uint8)  # as training reads 16 bits
         if self.colors is not None:
@@ -122,11 +142,23 @@ def predict_big(
     overlay: Path | None = None,
     progress: Callable[[int, int], object] | None = None,
 ) -> list[str]:
-    """Predict a TIFF, PNG or JPEG in tiles; return notes on the conversion of its pixels.
+    """Predict a TIFF, PNG or JPEG in tiles.
 
-    `target` becomes a tiled TIFF of the ids, with the palette and the georeference of the image,
-    and `overlay` a JPEG of at most 2048 pixels a side. `progress` is called with the number of
-    finished rows, and of all. For the other arguments and errors see `predict_bands`, `BigImage`.
+    Args:
+        predictor: the model.
+        source: the image.
+        target: a tiled TIFF of the ids to write, with the palette and the image's georeference.
+        tile: side of a tile, in pixels; see `check_tiles`.
+        overlap: width that neighbouring tiles share, in pixels.
+        overlay: a JPEG to write, at most 2048 pixels a side.
+        progress: called with the number of finished rows and of all rows.
+
+    Returns:
+        Notes on the conversion of its pixels.
+
+    Raises:
+        DataError: see `BigImage`, or the image is smaller than 32x32.
+        ConfigError: invalid tiles, or `target` cannot be written.
     """
     with (
         warnings.catch_warnings(action="ignore", category=NotGeoreferencedWarning),
@@ -136,12 +168,12 @@ def predict_big(
     ):
         height, width = image.size
         step = -(-max(height, width) // _PREVIEW)
-        small = np.zeros((-(-height // step), -(-width // step), 3), np.uint8)
-        small_mask = np.zeros(small.shape[:2], np.uint8)
+        preview = np.zeros((-(-height // step), -(-width // step), 3), np.uint8)
+        preview_mask = np.zeros(preview.shape[:2], np.uint8)
 
         def read_rows(start: int, stop: int) -> Array:
             rows = image.read_rows(start, stop)
-            _sample(small, start, rows, step)
+            _sample(preview, start, rows, step)
             return rows
 
         bands = predict_bands(
@@ -149,28 +181,36 @@ def predict_big(
         )
         with replacing(target) as partial:
             try:
-                layout = {**_LAYOUT, "height": height, "width": width, "crs": image.file.crs}
-                if not image.file.transform.is_identity and image.upright is None:
-                    layout["transform"] = image.file.transform
-                with rasterio.open(partial, "w", **layout) as file:
-                    colors = {i: (*color, 255) for i, color in enumerate(predictor.palette)}
-                    file.write_colormap(1, colors)
+                with rasterio.open(partial, "w", **_layout(image)) as file:
+                    file.write_colormap(1, {i: (*c, 255) for i, c in enumerate(predictor.palette)})
                     for start, ids in _whole_blocks(bands):
                         file.write(ids, 1, window=Window(0, start, width, len(ids)))
-                        _sample(small_mask, start, ids, step)
+                        _sample(preview_mask, start, ids, step)
                         if progress:
                             progress(start + len(ids), height)
             except RasterioIOError as error:
                 raise cannot_write(target, _cause(error)) from error
         if overlay:
-            drawn = lay_over(small, small_mask, predictor.palette)
-            encoded = cv2.imencode(".jpg", cv2.cvtColor(drawn, cv2.COLOR_RGB2BGR))[1]
-            write_bytes(overlay, encoded.tobytes())
+            _write_jpeg(overlay, draw_overlay(preview, preview_mask, predictor.palette))
         return image.notes
 
 
+def _layout(image: BigImage) -> dict[str, Any]:
+    """Return rasterio's options for the mask of an image."""
+    height, width = image.size
+    layout = {**_LAYOUT, "height": height, "width": width, "crs": image.file.crs}
+    if not image.file.transform.is_identity and image.upright is None:
+        layout["transform"] = image.file.transform
+    return layout
+
+
+def _write_jpeg(path: Path, picture: Array) -> None:
+    encoded = cv2.imencode(".jpg", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))[1]
+    write_bytes(path, encoded.tobytes())
+
+
 def _whole_blocks(bands: Iterable[tuple[int, Array]]) -> Iterator[tuple[int, Array]]:
-    """Yield bands joined to whole rows of the TIFF's blocks, each of which is compressed once."""
+    """Yield bands joined to whole rows of TIFF blocks, so that each block is compressed once."""
     waiting: list[Array] = []
     first = 0
     for start, ids in bands:
@@ -186,22 +226,22 @@ def _whole_blocks(bands: Iterable[tuple[int, Array]]) -> Iterator[tuple[int, Arr
 
 
 def _sample(target: Array, start: int, rows: Array, step: int) -> None:
-    """Copy every `step`-th pixel of rows into a small picture of the image."""
-    taken = rows[-start % step :: step, ::step]
+    """Copy every `step`-th pixel of rows, the first being row `start`, into a preview."""
+    sampled = rows[-start % step :: step, ::step]
     line = -(-start // step)
-    target[line : line + len(taken)] = taken
+    target[line : line + len(sampled)] = sampled
 
 
-def _is_turned(path: Path) -> bool:
-    """Return whether a viewer would turn the image, as Pillow reads its header."""
+def _is_rotated(path: Path) -> bool:
+    """Return whether the file has an EXIF orientation by which viewers rotate it."""
     try:
         with Image.open(path, formats=FORMATS) as opened:
-            # Asked for EXIF that it has not met, Pillow decodes a whole PNG to look behind it.
+            # For a PNG without EXIF in its header, getexif() would decode the whole image.
             exif = opened.getexif() if opened.format != "PNG" or "exif" in opened.info else {}
             return int(exif.get(ExifTags.Base.Orientation, 1)) not in (0, 1)
-    except Exception:  # damaged EXIF, or larger than Pillow opens: read as it is stored
+    except Exception:  # damaged EXIF, or larger than Pillow opens
         return False
 
 
 def _cause(error: BaseException) -> str:
-    return str(error.__cause__ or error).partition("\n")[0]  # the cause has GDAL's own words
+    return str(error.__cause__ or error).partition("\n")[0]  # the cause is GDAL's own message

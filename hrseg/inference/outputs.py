@@ -1,4 +1,4 @@
-"""Outputs of a prediction: files per input, and their encoding."""
+"""Output files of a prediction: their options, paths and encoding."""
 
 import io
 import json
@@ -18,8 +18,17 @@ from hrseg.inference.predictor import Prediction
 
 
 @dataclass(frozen=True)
-class Wanted:
-    """Options of the outputs: files to write, masks of a video's `frames`, and tiles in pixels."""
+class OutputOptions:
+    """Options of a prediction's outputs.
+
+    Attributes:
+        overlays: write overlays of images.
+        probabilities: write probabilities of images.
+        polygons: write polygons of images.
+        frames: write a mask of each frame of a video.
+        tile: side of a tile of large images, in pixels.
+        overlap: width that neighbouring tiles share, in pixels.
+    """
 
     overlays: bool = True
     probabilities: bool = False
@@ -29,7 +38,7 @@ class Wanted:
     overlap: int = 256
 
     def paths(self, out: Path, source: Source) -> dict[str, Path]:
-        """Return the files to write for an input, by kind of output; the mask is the last."""
+        """Return the files to write for an input, by kind of output; the mask is written last."""
         if source.kind == "video":
             return {"overlays": out / "overlays" / f"{source.name}.mp4"}
         tiles = source.kind == "tiles"
@@ -43,26 +52,26 @@ class Wanted:
 
 
 def encoded(picture: Image.Image, kind: str, **options: Any) -> bytes:
-    """Return a picture as the bytes of a file of a kind of Pillow, such as "PNG"."""
-    stored = io.BytesIO()
-    picture.save(stored, kind, **options)
-    return stored.getvalue()
+    """Return a picture encoded in a format of Pillow, such as "PNG", with options of `save`."""
+    buffer = io.BytesIO()
+    picture.save(buffer, kind, **options)
+    return buffer.getvalue()
 
 
 def _probabilities_npz(prediction: Prediction) -> bytes:
-    stored = io.BytesIO()
-    shares = prediction.probabilities().astype(np.float16)
-    np.savez(stored, probabilities=shares, class_names=np.array(prediction.class_names))
-    return stored.getvalue()
+    buffer = io.BytesIO()
+    probabilities = prediction.probabilities().astype(np.float16)
+    np.savez(buffer, probabilities=probabilities, class_names=np.array(prediction.class_names))
+    return buffer.getvalue()
 
 
 def polygons(mask: NDArray[np.uint8], class_names: Sequence[str]) -> dict[str, Any]:
-    """Return a GeoJSON FeatureCollection: a polygon, holes included, per connected region.
+    """Return a GeoJSON FeatureCollection with one polygon, holes included, per connected region.
 
-    `mask` are ids (H, W). Regions are joined over edges, not over corners. Coordinates are pixels,
-    x to the right, y down, (0, 0) the upper left corner of the first pixel.
+    `mask` contains ids (H, W). Regions are 4-connected. Coordinates are in pixels: x to the right,
+    y down, from the upper left corner of the first pixel.
     """
-    # Imported late: GDAL takes time.
+    # Imported here because GDAL is slow to import.
     from rasterio.errors import NotGeoreferencedWarning
     from rasterio.features import shapes
 

@@ -13,10 +13,10 @@ from PIL import Image
 
 from hrseg.errors import ConfigError, DataError, HrsegError
 from hrseg.inference.inputs import MANIFEST, Source, check_out, read_pixels
-from hrseg.inference.outputs import ENCODERS, Wanted, encoded
+from hrseg.inference.outputs import ENCODERS, OutputOptions, encoded
 from hrseg.inference.predictor import Prediction, Predictor
-from hrseg.inference.prefetch import map_ahead
-from hrseg.inference.tiling import not_applied
+from hrseg.inference.prefetch import prefetch_map
+from hrseg.inference.tiling import skipped_steps
 from hrseg.inference.video import predict_video
 from hrseg.utils.console import echo, note, progress_bar
 from hrseg.utils.files import PARTIAL, read_object, write_bytes, write_json
@@ -31,18 +31,26 @@ def predict_files(
     predictor: Predictor,
     sources: Sequence[Source],
     out: Path,
-    wanted: Wanted,
+    options: OutputOptions,
     checkpoint: Path,
     resume: bool = False,
 ) -> dict[str, str]:
-    """Predict files into `out` and print a summary; return the reason for each without an output.
+    """Predict files into `out` and print a summary.
 
-    `checkpoint` is the file of the predictor, for predict.json. `resume` skips inputs whose outputs
-    exist and are newer.
+    Args:
+        predictor: the model.
+        sources: the inputs.
+        out: the folder of the outputs.
+        options: of the outputs.
+        checkpoint: the file of the model, recorded in predict.json.
+        resume: skip inputs whose outputs exist and are newer.
+
+    Returns:
+        The error message of each failed input.
 
     Raises:
-        ConfigError: a full disk, tiles that the model cannot do, or a folder `out` with files of
-            others or with predictions of another checkpoint or protocol.
+        ConfigError: a full disk, tiles with a model that does not support them, or a folder `out`
+            with other files or with predictions of another checkpoint or protocol.
     """
     check_out(out)
     predictor.check(tiles=any(source.kind == "tiles" for source in sources))
@@ -52,33 +60,33 @@ def predict_files(
     )
     device = predictor.device
     device += f", {torch.get_num_threads()} threads" if device == "cpu" else ""
-    echo(f"predict {counts} by {checkpoint}; {device}, precision {predictor.precision}")
+    echo(f"predicting {counts} with {checkpoint}; {device}, precision {predictor.precision}")
     echo(str(predictor.protocol))
-    settings = _settings(predictor, wanted, checkpoint)
-    left = list(sources)
+    settings = _settings(predictor, options, checkpoint)
+    remaining = list(sources)
     _check_settings(out / MANIFEST, settings, resume)
     if resume:
         for partial in out.rglob(f"{PARTIAL}*"):
             partial.unlink()
-        left = [source for source in sources if not _is_finished(source, out, wanted)]
-        echo(f"{len(sources) - len(left)} of {len(sources)} inputs are finished already")
+        remaining = [source for source in sources if not _is_finished(source, out, options)]
+        echo(f"{len(sources) - len(remaining)} of {len(sources)} inputs are already finished")
     write_json(out / MANIFEST, settings)
     picture = Image.fromarray(legend(predictor.class_names, predictor.palette))
     write_bytes(out / "legend.png", encoded(picture, "PNG"))
-    began = time.monotonic()
-    run = _Run(predictor, out, wanted)
-    run.predict(left)
+    start = time.monotonic()
+    run = _Run(predictor, out, options)
+    run.predict(remaining)
     results = {"inputs": len(sources), "faults": run.faults, "notes": run.notes}
     write_json(out / MANIFEST, {**settings, **results})
-    run.show(time.monotonic() - began)
+    run.show(time.monotonic() - start)
     echo(f"predictions: {out}")
     return run.faults
 
 
-def _is_finished(source: Source, out: Path, wanted: Wanted) -> bool:
-    changed = source.path.stat().st_mtime
-    paths = wanted.paths(out, source).values()
-    return all(path.is_file() and path.stat().st_mtime >= changed for path in paths)
+def _is_finished(source: Source, out: Path, options: OutputOptions) -> bool:
+    source_time = source.path.stat().st_mtime
+    paths = options.paths(out, source).values()
+    return all(path.is_file() and path.stat().st_mtime >= source_time for path in paths)
 
 
 class _Run:
@@ -86,12 +94,12 @@ class _Run:
 
     Attributes:
         done: number of predicted images and frames.
-        faults: input -> the reason why it has no output.
-        notes: conversion or limit -> its inputs.
+        faults: input -> the error message.
+        notes: note on a conversion or limit -> the inputs.
     """
 
-    def __init__(self, predictor: Predictor, out: Path, wanted: Wanted) -> None:
-        self.predictor, self.out, self.wanted = predictor, out, wanted
+    def __init__(self, predictor: Predictor, out: Path, options: OutputOptions) -> None:
+        self.predictor, self.out, self.options = predictor, out, options
         self.done = 0
         self.faults: dict[str, str] = {}
         self.notes: dict[str, list[str]] = defaultdict(list)
@@ -105,33 +113,33 @@ class _Run:
                     if source.kind != "image":
                         self._large(source)
             except (HrsegError, KeyboardInterrupt, Stopped) as error:
-                state = f"{self.done} are done; `--resume` continues after them."
+                state = f"{self.done} images were predicted. To continue: --resume"
                 if isinstance(error, HrsegError):
                     raise type(error)(f"{error}\n{state}") from error
                 echo(state)
                 raise
 
     def _images(self, sources: Sequence[Source]) -> None:
-        """Predict images: two threads read ahead of the model, two write behind it."""
+        """Predict images, with two threads that read and two that write."""
         task = self.bar.add_task("images", total=len(sources), visible=bool(sources))
-        reading = map_ahead(lambda source: read_pixels(source.path), sources, workers=2, depth=4)
+        decoded = prefetch_map(lambda source: read_pixels(source.path), sources, workers=2, depth=4)
 
         def predictions() -> Iterator[tuple[Source, Prediction]]:
-            for source, read in reading:
+            for source, image in decoded:
                 try:
-                    pixels, notes = read.result()
-                    yield source, self.predictor.segment(pixels, self.wanted.probabilities)
+                    pixels, notes = image.result()
+                    yield source, self.predictor.segment(pixels, self.options.probabilities)
                     self._note(source, notes)
                 except (DataError, OutOfMemory) as error:
                     self.faults[str(source.path)] = str(error)
                 self.bar.advance(task)
 
-        for _, written in map_ahead(self._write, predictions(), workers=2, depth=3):
+        for _, written in prefetch_map(self._write, predictions(), workers=2, depth=3):
             written.result()
 
     def _write(self, item: tuple[Source, Prediction]) -> None:
         source, prediction = item
-        for kind, path in self.wanted.paths(self.out, source).items():
+        for kind, path in self.options.paths(self.out, source).items():
             write_bytes(path, ENCODERS[kind](prediction))
         self.done += 1
 
@@ -142,39 +150,39 @@ class _Run:
         except (DataError, OutOfMemory) as error:
             self.faults[str(source.path)] = str(error)
             return
-        asked = [kind for kind in ("probabilities", "polygons") if getattr(self.wanted, kind)]
-        self._note(source, [*notes, *(f"no {kind} of videos and tiles" for kind in asked)])
+        missing = [kind for kind in ("probabilities", "polygons") if getattr(self.options, kind)]
+        self._note(source, [*notes, *(f"no {kind} of videos and tiles" for kind in missing)])
 
     def _video(self, source: Source) -> list[str]:
         task = self.bar.add_task(source.path.name, total=None)
         folder = self.out / "masks" / source.name
 
-        def each(number: int, prediction: Prediction) -> None:
-            if self.wanted.frames:
+        def on_frame(number: int, prediction: Prediction) -> None:
+            if self.options.frames:
                 write_bytes(folder / f"{number + 1:06}.png", ENCODERS["masks"](prediction))
             self.done += 1
             self.bar.advance(task)
 
-        target = self.wanted.paths(self.out, source)["overlays"]
-        return predict_video(self.predictor, source.path, target, each)
+        target = self.options.paths(self.out, source)["overlays"]
+        return predict_video(self.predictor, source.path, target, on_frame)
 
     def _tiles(self, source: Source) -> list[str]:
-        # Imported late: GDAL takes time.
+        # Imported here because GDAL is slow to import.
         from hrseg.inference.large_images import predict_big
 
         task = self.bar.add_task(source.path.name, total=None)
-        paths = self.wanted.paths(self.out, source)
+        paths = self.options.paths(self.out, source)
         notes = predict_big(
             self.predictor,
             source.path,
             paths["masks"],
-            self.wanted.tile,
-            self.wanted.overlap,
+            self.options.tile,
+            self.options.overlap,
             overlay=paths.get("overlays"),
             progress=lambda done, total: self.bar.update(task, completed=done, total=total),
         )
         self.done += 1
-        return [*notes, *not_applied(self.predictor.protocol)]
+        return [*notes, *skipped_steps(self.predictor.protocol)]
 
     def _note(self, source: Source, notes: Sequence[str]) -> None:
         for text in notes:
@@ -183,17 +191,17 @@ class _Run:
     def show(self, seconds: float) -> None:
         """Print notes, faults and the rate."""
         for text, paths in self.notes.items():
-            more = f" and {len(paths) - 1} more" if len(paths) > 1 else ""
-            note(f"{text}: {paths[0]}{more}")
-        for path, fault in self.faults.items():
-            echo(f"fault: {fault if path in fault else f'{path}: {fault}'}")
-        failed = f", {len(self.faults)} could not be read" if self.faults else ""
+            others = f" and {len(paths) - 1} more" if len(paths) > 1 else ""
+            note(f"{text}: {paths[0]}{others}")
+        for path, message in self.faults.items():
+            echo(f"fault: {message if path in message else f'{path}: {message}'}")
+        failed = f", {len(self.faults)} failed" if self.faults else ""
         images, rate = "image" if self.done == 1 else "images", self.done / (seconds or 1.0)
         echo(f"{self.done} {images} in {seconds:.0f} s, {rate:.3g} images/s{failed}")
 
 
-def _settings(predictor: Predictor, wanted: Wanted, checkpoint: Path) -> dict[str, Any]:
-    """Return the settings that the outputs depend on."""
+def _settings(predictor: Predictor, options: OutputOptions, checkpoint: Path) -> dict[str, Any]:
+    """Return the settings that determine the outputs."""
     with checkpoint.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     return {
@@ -202,20 +210,23 @@ def _settings(predictor: Predictor, wanted: Wanted, checkpoint: Path) -> dict[st
         "model": predictor.model.architecture,
         "precision": predictor.precision,
         "protocol": predictor.protocol.to_dict(),
-        "wanted": asdict(wanted),
+        "wanted": asdict(options),
         "class_names": predictor.class_names,
     }
 
 
 def _check_settings(manifest: Path, settings: dict[str, Any], resume: bool) -> None:
-    """Refuse to mix outputs of other settings with new ones; `resume` needs the same outputs."""
+    """Raise ConfigError if the outputs of an earlier call were made with other settings.
+
+    With `resume` the options of the outputs must be the same as well.
+    """
     earlier = read_object(manifest)
     keys = ("sha256", "model", "class_names", "precision", "protocol", *["wanted"] * resume)
     for key in keys if earlier else ():
         if earlier.get(key) != settings[key]:
-            named = "checkpoint" if key == "sha256" else key
+            name = "checkpoint" if key == "sha256" else key
             raise ConfigError(
-                f"{manifest.parent} was made with {named} {earlier.get(named)}, "
-                f"now it is {settings[named]}.\n"
+                f"{manifest.parent} was made with {name} {earlier.get(name)}; "
+                f"this call has {settings[name]}.\n"
                 "Expected: the settings of the first call. Fix: --out OTHER_FOLDER"
             )

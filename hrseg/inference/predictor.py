@@ -1,4 +1,4 @@
-"""Predictor: a trained model that takes images, and the prediction that it returns."""
+"""Predictor: a trained model for inference on images, and its predictions."""
 
 from __future__ import annotations
 
@@ -46,17 +46,18 @@ def load(path: str | Path, device: str = "cpu", precision: str = "32") -> Predic
     Args:
         path: the folder, a `.ckpt` or `.safetensors` of hrseg, or an exported `.onnx` or `.xml`.
         device: of the model: cpu, cuda, cuda:1, mps; an exported file runs on the CPU only.
-        precision: "32", or "bf16" or "16" for the network; scores stay in float32.
+        precision: of the network: "32", "bf16" or "16"; scores are always float32.
 
     Raises:
-        ConfigError: a missing file, a file that hrseg did not write, or no such device.
+        ConfigError: a missing file, a file that hrseg did not write, or a missing device.
     """
     find(PRECISIONS, precision, "precision")
     path = Path(path)
     if is_exported(path):
         if device != "cpu":
             raise ConfigError(
-                f"{path} runs only on the CPU, not on {device!r}.\nFix: leave device out."
+                f"{path} is an exported file, which runs only on the CPU, not on {device!r}.\n"
+                "Expected: device cpu. Fix: leave out --device"
             )
         engine = open_engine(path, precision)
         return Predictor(engine, engine.metadata, device, precision)
@@ -67,17 +68,24 @@ def load(path: str | Path, device: str = "cpu", precision: str = "32") -> Predic
 def build_predictor(
     config: Config, data: SegmentationDataModule, checkpoint: Path, device: str, precision: str
 ) -> Predictor:
-    """Return a predictor of weights without metadata, such as published ones.
+    """Return a predictor of weights without metadata, such as the authors' published weights.
 
-    The config gives the model and the protocol, its data set the classes and colours. The other
-    arguments are those of `load`.
+    Args:
+        config: of the model, the protocol and the data set.
+        data: the data set of the config, for class names and colours.
+        checkpoint: the file of the weights.
+        device: as in `load`.
+        precision: as in `load`.
 
     Raises:
-        ConfigError: the file lacks weights of the config's model, or has metadata of its own.
+        ConfigError: the weights do not fit the config's model, or the file contains metadata.
     """
     content = read_checkpoint(checkpoint)
     if "hrseg" in content:
-        raise ConfigError(f"{checkpoint} has its own metadata.\nFix: leave --config out.")
+        raise ConfigError(
+            f"{checkpoint} has its own metadata, which --config would contradict.\n"
+            "Expected: --config only for weights without metadata. Fix: leave out --config"
+        )
     model = build_model(config, data)
     echo(str(load_weights(model, content, purpose="evaluate", origin=checkpoint)))
     metadata = metadata_from_config(config, data, model.architecture)
@@ -85,22 +93,39 @@ def build_predictor(
 
 
 class Predictor:
-    """A model with its names, colours, normalisation and protocol, ready for images.
+    """A trained model with class names, palette, normalisation and protocol.
 
-    `hrseg.load` makes one from a file or a run folder.
+    `load` returns one; calling it is the same as `predict`.
+
+    Attributes:
+        model: the network or exported model.
+        class_names: a name per id.
+        palette: an RGB colour per id.
+        flip_pairs: pairs of classes (left, right) that are swapped in a mirrored image.
+        protocol: scales, flip, windows, averaging.
+        device: of the model.
+        precision: of the network.
+        normalize: uint8 images -> normalised images.
+        evaluator: inference by the protocol.
 
     Examples:
-        >>> import hrseg
+        >>> import hrseg, numpy as np
         >>> model = hrseg.create_model("hrnet_w18_small_v1", num_classes=2)
-        >>> from hrseg.checkpoints.metadata import build_metadata
-        >>> mean, std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-        >>> colors, protocol = [(128, 64, 128), (0, 0, 142)], hrseg.Protocol()
-        >>> metadata = build_metadata(
-        ...     model.architecture, ["road", "car"], colors, [], mean, std, protocol
-        ... )
-        >>> predictor = Predictor(model, metadata)
-        >>> predictor.predict(np.zeros((48, 64, 3), np.uint8)).mask.shape
-        (48, 64)
+        >>> metadata = {
+        ...     "class_names": ["road", "car"], "palette": [[128, 64, 128], [0, 0, 142]],
+        ...     "flip_pairs": [], "mean": [0.5] * 3, "std": [0.25] * 3,
+        ...     "protocol": hrseg.Protocol().to_dict(),
+        ... }
+        >>> predictor = Predictor(model, metadata)  # for a trained model: hrseg.load(path)
+        >>> predictor
+        Predictor(hrnet_w18_small_v1 + fcn, 2 classes, cpu)
+        >>> image = np.zeros((40, 60, 3), np.uint8)
+        >>> prediction = predictor(image)
+        >>> prediction.mask.shape, prediction.mask.dtype
+        ((40, 60), dtype('uint8'))
+        >>> flipped = predictor.with_protocol(flip=True, scales=(0.75, 1.0))
+        >>> flipped.predict(image, scores=True).probabilities().shape
+        (2, 40, 60)
     """
 
     def __init__(
@@ -110,15 +135,19 @@ class Predictor:
         device: str = "cpu",
         precision: str = "32",
     ) -> None:
-        """Prepare a model with the metadata of its file; see `load`."""
+        """Move the model to the device and fuse it; `metadata` are those of its file.
+
+        Raises:
+            ConfigError: a missing device.
+        """
         try:
             model = model.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         except (RuntimeError, AssertionError) as error:
             reason = str(error).partition("\n")[0]
-            known = "" if reason.startswith("Expected one of") else f": {reason.rstrip('.')}"
+            detail = "" if reason.startswith("Expected one of") else f": {reason.rstrip('.')}"
             raise ConfigError(
-                f"device {device!r} cannot be used{known}.\n"
-                "Expected: cpu, cuda, cuda:1 or mps, as far as the machine has them. "
+                f"device {device!r} cannot be used{detail}.\n"
+                "Expected: cpu, cuda, cuda:1 or mps, if the machine has it. "
                 "Fix: --device cpu"
             ) from error
         self.model = model.eval()
@@ -139,11 +168,12 @@ class Predictor:
     def with_protocol(self, preset: str | None = None, **changed: Any) -> Predictor:
         """Return a predictor of the same weights with another protocol.
 
-        It has the fields of `preset`, an entry of PROTOCOLS, or of the current protocol, except for
-        those that are `changed`, for example scales=(0.75, 1.0), flip=True.
+        Args:
+            preset: name of a protocol in PROTOCOLS; default: the current protocol.
+            changed: fields to change, for example scales=(0.75, 1.0), flip=True.
 
         Raises:
-            ConfigError: an unknown preset or field, or a value that cannot be evaluated.
+            ConfigError: an unknown preset or field, or an invalid value.
         """
         base = self.protocol if preset is None else find(PROTOCOLS, preset, "protocol")
         other = copy.copy(self)
@@ -162,15 +192,16 @@ class Predictor:
     def predict(
         self, image: Input | Tensor | list[Any] | tuple[Any, ...], scores: bool = False
     ) -> Prediction | list[Prediction]:
-        """Return the Prediction of an image, or a list of them for a list; a call does the same.
+        """Return the prediction of an image, or the predictions of a list of images.
 
         Args:
             image: a path, a PIL image, an RGB uint8 array (H, W, 3), or an RGB uint8 tensor
-                (3, H, W) or (H, W, 3). The EXIF rotation of files and PIL images is applied.
-            scores: keep the fused scores (K, H, W) by the protocol's averaging rule.
+                (3, H, W) or (H, W, 3). The EXIF orientation of files and PIL images is applied.
+            scores: keep the fused scores (K, H, W), for `Prediction.probabilities`.
 
         Raises:
             DataError: an unreadable file, or an array of another shape or type.
+            OutOfMemory: the image does not fit into memory.
         """
         if isinstance(image, list | tuple):
             return [self.segment(read_pixels(_array(item))[0], scores) for item in image]
@@ -183,16 +214,17 @@ class Predictor:
         return f"Predictor({name}, {len(self.class_names)} classes, {self.device})"
 
     def check(self, tiles: bool = False) -> None:
-        """Raise ConfigError if an exported file cannot do the protocol, or tiles."""
+        """Raise ConfigError if an exported file does not support the protocol, or `tiles`."""
         if isinstance(self.model, Engine):
             self.model.check(self.protocol, tiles)
 
     @torch.inference_mode()
     def segment(self, pixels: NDArray[np.uint8], scores: bool = False) -> Prediction:
-        """Segment RGB uint8 (H, W, 3); `scores` as in `predict`.
+        """Return the prediction of an RGB uint8 array (H, W, 3); `scores` as in `predict`.
 
         Raises:
-            OutOfMemory: the image does not fit into the memory.
+            ConfigError: an exported file does not support the protocol.
+            OutOfMemory: the image does not fit into memory.
         """
         self.check()
         batch = torch.from_numpy(pixels).permute(2, 0, 1)[None].to(self.device)
@@ -204,22 +236,22 @@ class Predictor:
             height, width = pixels.shape[:2]
             raise OutOfMemory(
                 f"out of memory: an image of {width}x{height} by the protocol {self.protocol}.\n"
-                "Less is taken by smaller inference.scales, or by tiles, in which GeoTIFFs go."
+                "Fix: smaller inference.scales, or a GeoTIFF, which is predicted in tiles."
             ) from error
         mask = result.pred.to(torch.uint8).cpu().numpy()
-        kept = result.scores[0].cpu().numpy() if result.scores is not None else None
-        return Prediction(pixels, mask, self.class_names, self.palette, kept, self.protocol)
+        fused = result.scores[0].cpu().numpy() if result.scores is not None else None
+        return Prediction(pixels, mask, self.class_names, self.palette, fused, self.protocol)
 
 
 def _array(image: Input | Tensor) -> Input:
-    """Return a tensor as an array, and other images as they are."""
+    """Return a tensor as an array (H, W, 3), and other images unchanged."""
     if not isinstance(image, Tensor):
         return image
     chw = image.ndim == 3 and image.shape[0] == 3
     if image.dtype != torch.uint8 or not (chw or (image.ndim == 3 and image.shape[2] == 3)):
-        kind = f"{str(image.dtype).removeprefix('torch.')} {tuple(image.shape)}"
+        description = f"{str(image.dtype).removeprefix('torch.')} {tuple(image.shape)}"
         raise DataError(
-            f"The image is a tensor {kind}.\n"
+            f"The image is a tensor {description}.\n"
             "Expected: one RGB image, uint8 (3, H, W) or (H, W, 3), of 0..255.\n"
             "Fix: predict(list(batch)) for a batch; leave out ToTensor and Normalize."
         )
@@ -228,15 +260,15 @@ def _array(image: Input | Tensor) -> Input:
 
 @dataclass(repr=False)
 class Prediction:
-    """The model's result for one image.
+    """The prediction of one image.
 
     Attributes:
-        image: RGB uint8 (H, W, 3).
-        mask: ids (H, W), uint8.
+        image: the image, RGB uint8 (H, W, 3).
+        mask: predicted ids, uint8 (H, W).
         class_names: a name per id.
         palette: an RGB colour per id.
-        scores: float32 (K, H, W) on request.
-        protocol: by which the scores were computed.
+        scores: fused scores, float32 (K, H, W), on request.
+        protocol: of the inference.
     """
 
     image: NDArray[np.uint8]
@@ -247,47 +279,51 @@ class Prediction:
     protocol: Protocol = field(default_factory=Protocol)
 
     def probabilities(self) -> NDArray[np.float32]:
-        """Return the share of each class in a pixel's scores, (K, H, W), 0..1, sums to 1.
+        """Return the normalised scores, float32 (K, H, W), which sum to 1 over the classes.
 
         Raises:
             ConfigError: the scores were not kept.
         """
         if self.scores is None:
-            raise ConfigError("the scores were not kept: predict(image, scores=True) keeps them.")
+            raise ConfigError(
+                "The scores were not kept.\nExpected: a prediction with scores. "
+                "Fix: predict(image, scores=True)"
+            )
         scores = torch.from_numpy(self.scores)
         if self.protocol.average == "logits":
             return (scores / len(self.protocol.scales)).softmax(0).numpy()
         return (scores / scores.sum(0)).numpy()
 
     def overlay(self, alpha: float = 0.5) -> NDArray[np.uint8]:
-        """Return the image with the classes laid over it, RGB uint8 (H, W, 3)."""
+        """Return the image with class colours of opacity `alpha`, RGB uint8 (H, W, 3)."""
         return overlay(self.image, self.mask, self.palette, alpha)
 
     def to_pil(self) -> Image.Image:
-        """Return the mask as a palette image: ids that any viewer shows in the class colours."""
+        """Return the ids as a palette image, which viewers show in the class colours."""
         return indexed(self.mask, self.palette)
 
     def save(self, path: str | Path) -> None:
-        """Write the mask as `to_pil`, a PNG, which keeps the ids.
+        """Write the ids as a palette PNG.
 
         Raises:
             ConfigError: another suffix than `.png`.
         """
         if Path(path).suffix.lower() != ".png":
             raise ConfigError(
-                f"{path} is not a .png file.\n"
-                "Expected: a PNG, since other formats change class ids.\n"
-                "Fix: save(...png); PIL.Image.fromarray(prediction.overlay()) is a picture."
+                f"{path} does not end in .png.\n"
+                "Expected: a PNG, because other formats change class ids.\n"
+                "Fix: save(...png), or PIL.Image.fromarray(prediction.overlay()) for a picture."
             )
         with replacing(Path(path)) as partial:
             self.to_pil().save(partial, "PNG")
 
     def class_areas(self) -> dict[str, float]:
-        """Return the share of the image that each class covers, 0..1."""
+        """Return the fraction of the image that each class covers, 0..1."""
         counts = np.bincount(self.mask.ravel(), minlength=len(self.class_names))
         areas = dict.fromkeys(self.class_names, 0.0)
-        for name, share in zip(self.class_names, (counts / self.mask.size).tolist(), strict=False):
-            areas[name] += share  # files of earlier versions may have a name twice
+        shares = (counts / self.mask.size).tolist()
+        for name, share in zip(self.class_names, shares, strict=False):
+            areas[name] += share  # files of earlier versions may contain a name twice
         return areas
 
     def __repr__(self) -> str:
@@ -297,7 +333,7 @@ class Prediction:
         return f"Prediction({height}x{width}, {largest})"
 
     def _repr_html_(self) -> str:
-        """Return the overlay with a legend for Jupyter."""
+        """Return the overlay, the mask and a legend as HTML for Jupyter."""
         areas = sorted(self.class_areas().items(), key=lambda item: -item[1])
         colors = dict(zip(self.class_names, self.palette, strict=False))
         legend = " ".join(

@@ -1,4 +1,4 @@
-"""Prefetch: bounded work in threads beside the main thread, in order."""
+"""Prefetch: ordered results of worker threads, with a bounded queue."""
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -10,20 +10,23 @@ T = TypeVar("T")
 U = TypeVar("U")
 
 
-def ahead(items: Iterator[T], depth: int) -> Iterator[T]:
-    """Yield items that a thread fetches, at most `depth` of them in advance."""
+def prefetch(items: Iterator[T], depth: int) -> Iterator[T]:
+    """Yield items that a thread fetches, at most `depth` in advance."""
     end = object()
-    for _, future in map_ahead(lambda _: next(items, end), repeat(None), 1, depth):
+    for _, future in prefetch_map(lambda _: next(items, end), repeat(None), 1, depth):
         item = future.result()
         if item is end:
             return
         yield cast(T, item)
 
 
-def map_ahead(
+def prefetch_map(
     function: Callable[[T], U], items: Iterable[T], workers: int, depth: int
 ) -> Iterator[tuple[T, Future[U]]]:
-    """Yield each item with its result, made by threads, at most `depth` in advance, in order."""
+    """Yield each item with the future of `function(item)`, in order.
+
+    `workers` threads compute the results, at most `depth` in advance.
+    """
     waiting: deque[tuple[T, Future[U]]] = deque()
     with ThreadPoolExecutor(workers) as pool:
         for item in items:

@@ -1,6 +1,6 @@
-"""Score maps whose rows are computed on demand, so that no full map is in memory.
+"""Lazy score maps: rows are computed on demand, so that no full map is in memory.
 
-A 2-megapixel image with 19 classes has 160 MB of scores; a few rows stay in the processor's cache.
+The scores of a 2-megapixel image with 19 classes take 160 MB; a few rows fit into the cache.
 """
 
 from collections.abc import Callable, Sequence
@@ -16,29 +16,29 @@ from hrseg.inference.windows import Size, Windows
 
 @dataclass(frozen=True)
 class Rows:
-    """A map (V, K, H, W) by its rows."""
+    """A lazy map (V, K, H, W) that computes the rows that are read."""
 
     size: Size  # (H, W)
     read: Callable[[int, int], Tensor]  # (first, end) -> rows (V, K, end - first, W)
 
 
-def held(x: Tensor) -> Rows:
-    """Return the rows of a tensor (V, K, H, W)."""
+def tensor_rows(x: Tensor) -> Rows:
+    """Return a tensor (V, K, H, W) as a map."""
     return Rows((x.shape[-2], x.shape[-1]), lambda first, end: x[..., first:end, :])
 
 
 def mapped(rows: Rows, rule: Callable[[Tensor], Tensor]) -> Rows:
-    """Return the map after an operation on single pixels."""
+    """Return the map after `rule`, an operation on single pixels."""
     return Rows(rows.size, lambda first, end: rule(rows.read(first, end)))
 
 
 def cropped(rows: Rows, size: Size) -> Rows:
-    """Return the upper left corner of a map."""
+    """Return the upper left part of a map, of `size` (height, width)."""
     return Rows(size, lambda first, end: rows.read(first, end)[..., : size[1]])
 
 
 def resized(rows: Rows, size: Sequence[int], align_corners: bool) -> Rows:
-    """Return the map at another size, as `F.interpolate` does it, bilinear, not antialiased."""
+    """Return the map at another size (height, width), as bilinear `F.interpolate` does it."""
     source, (height, width) = rows.size[0], size
     if rows.size == (height, width):
         return rows
@@ -54,25 +54,25 @@ def resized(rows: Rows, size: Sequence[int], align_corners: bool) -> Rows:
         low = centres.clamp_(0, source - 1).floor().long()
         high, share = (low + 1).clamp_(max=source - 1), centres - low
         top = int(low[0])
-        # Columns first: the small map has fewer rows.
+        # The columns are interpolated first, because the small map has fewer rows.
         x = _widened(rows.read(top, int(high[-1]) + 1), width, align_corners)
         row = torch.arange(end - first)
         weights = torch.zeros(end - first, x.shape[-2], dtype=share.dtype)
         weights[row, low - top] = 1 - share
         weights[row, high - top] += share
         planes = x.flatten(0, 1)
-        with torch.autocast(x.device.type, enabled=False):  # whose products are of 8 bits
+        with torch.autocast(x.device.type, enabled=False):  # bf16 products have 8 bits
             mixed = torch.bmm(weights.to(x).expand(len(planes), -1, -1), planes)
         return mixed.view(*x.shape[:2], end - first, width)
 
     return Rows((height, width), read)
 
 
-def joined(windows: Windows, parts: Sequence[Rows], size: Size) -> Rows:
-    """Return the mean of the maps of windows, row by row of windows, cut to `size`.
+def mean_of_windows(windows: Windows, parts: Sequence[Rows], size: Size) -> Rows:
+    """Return the mean of the maps of overlapping windows, cropped to `size` (height, width).
 
-    It is the first window's value plus the mean difference of the others from it. So the mean of
-    equal values is that value to the bit, and ties stay ties.
+    `parts` are the maps of the windows in row-major order. The mean is the first window's value
+    plus the mean difference of the others. So the mean of equal values is exactly that value.
     """
     if len(parts) == 1:
         return cropped(parts[0], size)
@@ -91,15 +91,19 @@ def joined(windows: Windows, parts: Sequence[Rows], size: Size) -> Rows:
             x = part.read(start - top, stop - top)
             if total is None:
                 total = x.new_zeros(*x.shape[:2], end - first, width)
-                more = torch.zeros_like(total)
-            new, seen = min(max(new_top, start), stop) - start, new_left - left
+                differences = torch.zeros_like(total)
+            # Rows from `new_row` on and columns from `new_column` on are in no earlier window.
+            new_row, new_column = min(max(new_top, start), stop) - start, new_left - left
             area = (..., slice(start - first, stop - first), slice(left, left + windows.width))
-            total[area][..., new:, seen:] = x[..., new:, seen:]
-            for again in ((..., slice(new), slice(None)), (..., slice(new, None), slice(seen))):
-                more[area][again] += x[again] - total[area][again]
+            total[area][..., new_row:, new_column:] = x[..., new_row:, new_column:]
+            above = (..., slice(new_row), slice(None))
+            beside = (..., slice(new_row, None), slice(new_column))
+            for overlap in (above, beside):
+                differences[area][overlap] += x[overlap] - total[area][overlap]
         assert total is not None, "windows cover every row"
         count = down[first:end].view(-1, 1) * across
-        total = total.add_(more.div_(count.to(more))) if count.max() > 1 else total
+        if count.max() > 1:
+            total.add_(differences.div_(count.to(differences)))
         return total[..., : size[1]]
 
     return Rows(size, read)
@@ -114,12 +118,12 @@ def _widened(x: Tensor, width: int, align_corners: bool) -> Tensor:
 
 
 def _coverage(starts: Sequence[int], side: int) -> Tensor:
-    """Return the number of windows of each row (or column)."""
+    """Return the number of windows that contain each row (or column)."""
     covered = torch.cat([torch.arange(start, start + side) for start in starts])
     return covered.bincount().float()
 
 
 def _first_seen(starts: Sequence[int], side: int) -> list[tuple[int, int]]:
-    """Return each window's first row (or column), and the first that no earlier window has."""
+    """Return each window's first row (or column), and its first one outside earlier windows."""
     ends = [0, *(start + side for start in starts[:-1])]
     return [(start, max(start, end)) for start, end in zip(starts, ends, strict=True)]

@@ -1,6 +1,6 @@
-"""Tiling of large images: overlapping tiles, blended at head resolution.
+"""Tiled inference of large images: overlapping tiles, blended at head resolution.
 
-Memory holds one row of tiles and one band of pixels, whatever the height of the image.
+Memory use does not depend on the height of the image: one row of tiles and one band of pixels.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -22,8 +22,10 @@ Array = NDArray[np.uint8]
 ReadRows = Callable[[int, int], Array]  # (first, end) -> RGB uint8 (end - first, W, 3)
 
 STRIDE = 4  # pixels per cell of the head's output
-GRID = 32  # the coarsest stream's stride: tiles aligned to it have the grid of the whole image
-PIXELS = 2**19  # of a band whose scores are in memory at once
+# The stride of the coarsest stream. In tiles that start on it, the features are aligned as in the
+# whole image.
+GRID = 32
+BAND_PIXELS = 2**19  # of a band of rows whose scores are in memory at once
 
 
 def predict_bands(
@@ -34,53 +36,66 @@ def predict_bands(
     overlap: int = 256,
     device: str = "cpu",
 ) -> Iterator[tuple[int, Array]]:
-    """Yield (first row, ids (rows, W)) of an image from top to bottom.
+    """Yield (first row, ids uint8 (rows, W)) of an image from top to bottom.
 
-    Every tile is run at scale 1, with its mirror image if the protocol flips. The geometry of the
-    interpolation to pixels is that of the whole image. `read_rows` is called for rows downwards,
-    each once; `size` is (height, width). `tile` is the side of a tile and `overlap` the width that
-    neighbours share, in pixels; see `check_tiles`. A smaller image than 32x32 raises DataError.
+    Every tile is evaluated at scale 1, with its mirror image if the protocol flips. Logits are
+    interpolated to pixels as in the whole image.
+
+    Args:
+        evaluator: the model and its protocol.
+        read_rows: (first, end) -> RGB uint8 rows; called for each row once, from top to bottom.
+        size: (height, width) of the image.
+        tile: side of a tile, in pixels; see `check_tiles`.
+        overlap: width that neighbouring tiles share, in pixels.
+        device: of the model.
+
+    Raises:
+        ConfigError: invalid tiles.
+        DataError: the image is smaller than 32x32.
     """
     check_tiles(tile, overlap)
     if min(size) < MIN_SIZE:
-        raise DataError(f"an image of {size[1]}x{size[0]}: expected at least {MIN_SIZE} a side.")
+        raise DataError(
+            f"The image has {size[1]}x{size[0]} pixels (width x height).\n"
+            f"Expected: at least {MIN_SIZE}x{MIN_SIZE}. Fix: enlarge it, or leave it out."
+        )
     parts = _blended(evaluator, read_rows, size, tile, overlap, device)
-    held, first = next(parts), 0  # cells, and the row that they begin with
+    buffer, first = next(parts), 0  # rows of cells, and the index of the first row
 
     def read_cells(start: int, stop: int) -> Tensor:
-        nonlocal held, first
-        if stop > first + held.shape[2]:
-            held, first = held[:, :, start - first :].clone(), start
-        while stop > first + held.shape[2]:
-            held = torch.cat([held, next(parts)], 2)
-        return held[:, :, start - first : stop - first]
+        nonlocal buffer, first
+        if stop > first + buffer.shape[2]:
+            buffer, first = buffer[:, :, start - first :].clone(), start
+        while stop > first + buffer.shape[2]:
+            buffer = torch.cat([buffer, next(parts)], 2)
+        return buffer[:, :, start - first : stop - first]
 
     height, width = size
-    cells = Rows((-(-height // STRIDE), held.shape[3]), read_cells)
-    scores, step = resized(cells, size, evaluator.align_corners), max(1, PIXELS // width)
+    cells = Rows((-(-height // STRIDE), buffer.shape[3]), read_cells)
+    scores, step = resized(cells, size, evaluator.align_corners), max(1, BAND_PIXELS // width)
     for start in range(0, height, step):
         yield start, class_ids(scores.read(start, min(start + step, height))).numpy()
 
 
 def check_tiles(tile: int, overlap: int) -> None:
-    """Raise ConfigError if tiles of this side and overlap do not lie on the network's grid."""
+    """Raise ConfigError if tiles of this side and overlap (pixels) are off the network's grid."""
     if tile % GRID or overlap % GRID or tile < 2 * GRID or not 0 <= 2 * overlap <= tile:
         raise ConfigError(
-            f"tiles of {tile} that overlap by {overlap}: expected multiples of {GRID}, tiles from "
-            f"{2 * GRID} up, the overlap at most half of them.\n"
-            "For example --tile 1024 --overlap 256."
+            f"Tiles of {tile} with an overlap of {overlap} pixels are invalid.\n"
+            f"Expected: multiples of {GRID}, tiles of at least {2 * GRID}, and at most half a tile "
+            "as overlap.\nFix: --tile 1024 --overlap 256"
         )
 
 
-def not_applied(protocol: Protocol) -> list[str]:
-    """Return a note on the steps of a protocol that tiles leave out, if there are any."""
+def skipped_steps(protocol: Protocol) -> list[str]:
+    """Return a note on the steps of a protocol that tiled inference skips, if there are any."""
     names, plain = ("scales", "resize", "pad_multiple", "base_size"), Protocol()
     steps = ", ".join(name for name in names if getattr(protocol, name) != getattr(plain, name))
     return [f"predicted in tiles at scale 1, without the protocol's {steps}"] if steps else []
 
 
 def _starts(length: int, tile: int, overlap: int) -> list[int]:
-    """Return the first pixels of tiles, on the grid; the last tile ends with the image."""
+    """Return the first pixel of each tile along one side; the last tile reaches the border."""
     last = -(-max(0, length - tile) // GRID) * GRID
     return [*range(0, last, tile - overlap), last]
 
@@ -88,7 +103,7 @@ def _starts(length: int, tile: int, overlap: int) -> list[int]:
 def _blended(
     evaluator: Evaluator, read_rows: ReadRows, size: Size, tile: int, overlap: int, device: str
 ) -> Iterator[Tensor]:
-    """Yield the weighted mean of the tiles' logits, (1, K, rows, w) cells, from top to bottom."""
+    """Yield the weighted mean of the tiles' logits, (1, K, rows, w), from top to bottom."""
     rows, columns = (_starts(length, tile, overlap) for length in size)
     down, across = (
         _weights(starts, length, tile, overlap)
@@ -121,10 +136,10 @@ def _tile_logits(
     for left in columns:
         crop = np.ascontiguousarray(rows[:, left : left + tile])
         image = torch.from_numpy(crop).permute(2, 0, 1)[None].to(device)
-        with torch.inference_mode():  # else the blended sum would keep the activations of each tile
+        with torch.inference_mode():  # or the blended sum would keep the activations of each tile
             (views,) = evaluator.logits([evaluator.normalize(image)])
             cells = tuple(-(-side // STRIDE) for side in image.shape[-2:])
-            if views.shape[-2:] != cells:  # of a backbone with another stride
+            if views.shape[-2:] != cells:  # a backbone with another stride
                 views = F.interpolate(
                     views, cells, mode="bilinear", align_corners=evaluator.align_corners
                 )
@@ -133,10 +148,10 @@ def _tile_logits(
 
 
 def _weights(starts: Sequence[int], length: int, side: int, overlap: int) -> list[Tensor]:
-    """Return the weight of each tile at each of its cells, along one side; they sum to 1.
+    """Return the weights of each tile's cells along one side; those of a cell sum to 1.
 
-    Arguments are in pixels. A weight rises over the overlap, and is 0 over its outer quarter: the
-    cells next to a cut see zeros in place of the rest of the image.
+    Arguments are in pixels. A weight rises linearly over the overlap. It is 0 over the outer
+    quarter, because the cells next to a cut are computed from zero padding.
     """
     starts, length = [start // STRIDE for start in starts], -(-length // STRIDE)
     side, overlap = side // STRIDE, overlap // STRIDE

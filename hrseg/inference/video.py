@@ -1,4 +1,4 @@
-"""Prediction of videos: overlays of the classes on each frame."""
+"""Prediction of videos: an overlay of the classes on each frame."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from hrseg.errors import DataError
 from hrseg.inference.predictor import Prediction, Predictor
-from hrseg.inference.prefetch import ahead
+from hrseg.inference.prefetch import prefetch
 from hrseg.utils.files import cannot_write, replacing
 
 
@@ -17,46 +17,62 @@ def predict_video(
     predictor: Predictor,
     source: Path,
     target: Path,
-    each: Callable[[int, Prediction], object] | None = None,
+    on_frame: Callable[[int, Prediction], object] | None = None,
 ) -> list[str]:
-    """Predict each frame; write the overlays as an MP4 of the same size and rate, without sound.
+    """Write the overlays of all frames as an MP4 of the same size and rate, without sound.
 
-    `each` is called with the number of each frame, from 0, and its prediction. The result is notes
-    on the differences from the source. DataError: not a video, or without frames.
+    Args:
+        predictor: the model.
+        source: the video.
+        target: the MP4 to write.
+        on_frame: called with the number of each frame, from 0, and its prediction.
+
+    Returns:
+        Notes on unreadable frames.
+
+    Raises:
+        DataError: the file is not a video, or it has no readable frame.
+        ConfigError: `target` cannot be written.
     """
     capture = _open(source)
     if not capture.isOpened():
         raise DataError(
-            f"{source} cannot be read as a video.\nExpected: MP4, MOV, AVI, MKV, WebM or MPEG."
+            f"{source} cannot be read as a video.\n"
+            "Expected: MP4, MOV, AVI, MKV, WebM or MPEG. Fix: convert it with ffmpeg."
         )
     rate = capture.get(cv2.CAP_PROP_FPS) or 25.0
-    claimed = int(capture.get(cv2.CAP_PROP_FRAME_COUNT))  # 0 or less if the header has no number
+    frame_count = int(capture.get(cv2.CAP_PROP_FRAME_COUNT))  # 0 or less if it is unknown
     done = 0
     with replacing(target) as partial:
         writer = cv2.VideoWriter()
         try:
-            for done, frame in enumerate(ahead(read_frames(capture), depth=4), 1):
+            for done, frame in enumerate(prefetch(read_frames(capture), depth=4), 1):
                 prediction = predictor.segment(frame)
                 if done == 1:
                     code = cv2.VideoWriter.fourcc(*"mp4v")
                     if not writer.open(str(partial.absolute()), code, rate, frame.shape[1::-1]):
                         raise cannot_write(target, "this build of OpenCV has no MPEG-4 encoder.")
                 writer.write(cv2.cvtColor(prediction.overlay(), cv2.COLOR_RGB2BGR))
-                if each:
-                    each(done - 1, prediction)
+                if on_frame:
+                    on_frame(done - 1, prediction)
         finally:
             writer.release()
         if not done:
-            raise DataError(f"{source} is a video without a frame that can be read.")
-        # OpenCV reports no error of writing.
+            raise DataError(
+                f"{source} is a video without a readable frame.\n"
+                "Expected: at least one frame. Fix: copy it again, or convert it with ffmpeg."
+            )
+        # OpenCV does not report write errors.
         written = int(_open(partial).get(cv2.CAP_PROP_FRAME_COUNT))
         if written != done:
             raise cannot_write(target, f"OpenCV wrote {written} of {done} frames.")
-    return [f"it claims {claimed} frames, {done} could be read"] if done < claimed else []
+    if done < frame_count:
+        return [f"{done} of {frame_count} frames could be read"]
+    return []
 
 
 def read_frames(capture: cv2.VideoCapture) -> Iterator[NDArray[np.uint8]]:
-    """Yield the frames of an open video, RGB uint8 (H, W, 3), turned upright; close it."""
+    """Yield the frames of an open video, upright RGB uint8 (H, W, 3), and close it."""
     try:
         while (frame := capture.read()[1]) is not None:
             yield np.asarray(cv2.cvtColor(frame, cv2.COLOR_BGR2RGB), np.uint8)
@@ -65,5 +81,5 @@ def read_frames(capture: cv2.VideoCapture) -> Iterator[NDArray[np.uint8]]:
 
 
 def _open(path: Path) -> cv2.VideoCapture:
-    """Open a file by FFmpeg only: other backends read a name as a camera or a row of images."""
+    """Open a file with FFmpeg only: other backends open cameras and image sequences by name."""
     return cv2.VideoCapture(str(path.absolute()), cv2.CAP_FFMPEG)

@@ -1,4 +1,4 @@
-"""Windows of a protocol: sizes of the prepared and scaled image, and sliding windows."""
+"""Sliding windows of a protocol, and the sizes of the prepared and scaled image."""
 
 import math
 from collections.abc import Sequence
@@ -14,13 +14,20 @@ from hrseg.errors import ConfigError
 from hrseg.utils.geometry import scaled_size
 
 Size = tuple[int, int]
-MIN_SIZE = 32  # of an image, as the network needs
-LARGEST = 2**28  # pixels of an image at one scale, which take 3 GiB
-MOST = 2**33  # pixels of all windows of an image
+MIN_SIZE = 32  # pixels a side: the smallest input of the network
+MAX_SCALED_PIXELS = 2**28  # of an image at one scale: 3 GiB
+MAX_WINDOW_PIXELS = 2**33  # of all windows of an image
 
 
 class Windows(NamedTuple):
-    """The grid of windows over an image: first rows, first columns, and their common size."""
+    """The grid of windows over an image.
+
+    Attributes:
+        rows: the first row of each row of windows.
+        columns: the first column of each column of windows.
+        height: of every window, in pixels.
+        width: of every window, in pixels.
+    """
 
     rows: list[int]
     columns: list[int]
@@ -29,12 +36,19 @@ class Windows(NamedTuple):
 
 
 def prepare(image: Tensor, protocol: Protocol) -> tuple[Tensor, Size]:
-    """Resize and pad a uint8 image (1, 3, H, W); return it and its size without padding."""
+    """Resize and pad a uint8 image (1, 3, H, W).
+
+    Returns:
+        The image, and its (height, width) without the padding.
+
+    Raises:
+        ConfigError: the protocol makes too many pixels of the image.
+    """
     check_cost(image.shape[-2:], protocol)
     content, padded = _prepared_sizes(image.shape[-2:], protocol)
     if not protocol.resize and protocol.pad_multiple == 1:
         return image, content
-    # OpenCV on bytes, as the authors: PyTorch rounds otherwise.
+    # As in the authors' code, OpenCV resizes uint8 images. PyTorch rounds differently.
     pixels = image[0].permute(1, 2, 0).contiguous().cpu().numpy()
     pixels = np.asarray(cv2.resize(pixels, content[::-1], interpolation=cv2.INTER_LINEAR))
     border = (0, padded[0] - content[0], 0, padded[1] - content[1], cv2.BORDER_CONSTANT)
@@ -43,26 +57,27 @@ def prepare(image: Tensor, protocol: Protocol) -> tuple[Tensor, Size]:
 
 
 def check_cost(size: Sequence[int], protocol: Protocol) -> None:
-    """Raise ConfigError if a protocol makes too many pixels of an image of this size."""
+    """Raise ConfigError if a protocol makes too many pixels of an image of `size` (H, W)."""
     padded = _prepared_sizes(size, protocol)[1]
     shapes = [padded, *(size_at(padded, scale, protocol) for scale in protocol.scales)]
     height, width = max(shapes, key=math.prod)
-    seen = sum(seen_pixels(size, scale, protocol) for scale in protocol.scales)
-    if height * width > LARGEST or seen > MOST:
+    total = sum(window_pixels(size, scale, protocol) for scale in protocol.scales)
+    if height * width > MAX_SCALED_PIXELS or total > MAX_WINDOW_PIXELS:
         raise ConfigError(
-            f"the protocol {protocol.name} makes {width}x{height} pixels (width x height) of an "
-            f"image of {size[1]}x{size[0]}, and looks at {seen:,}.\nExpected at most {LARGEST:,} "
-            f"and {MOST:,}: give other inference.scales, base_size, resize, pad_multiple or stride."
+            f"The protocol {protocol.name} makes {width}x{height} pixels (width x height) of an "
+            f"image of {size[1]}x{size[0]}, and its windows have {total:,} pixels.\n"
+            f"Expected: at most {MAX_SCALED_PIXELS:,} and {MAX_WINDOW_PIXELS:,}. "
+            "Fix: change inference.scales, base_size, resize, pad_multiple or stride."
         )
 
 
 def size_at(size: Sequence[int], scale: float, protocol: Protocol) -> Size:
-    """Return (height, width) of an image at a scale of the protocol; at least MIN_SIZE."""
+    """Return `size` (H, W) of a prepared image at a scale of the protocol, at least MIN_SIZE."""
     return scaled_size(size, scale, protocol.base_size, MIN_SIZE)
 
 
 def find_windows(size: Size, scale: float, protocol: Protocol) -> Windows:
-    """Return the windows of a scaled image; a single one if it is run whole."""
+    """Return the windows of a scaled image of `size` (H, W); one window without sliding windows."""
     if not protocol.window or scale <= protocol.window_above:
         return Windows([0], [0], *size)
     stride, shift = protocol.stride or protocol.window, protocol.window_border == "shift"
@@ -75,19 +90,22 @@ def find_windows(size: Size, scale: float, protocol: Protocol) -> Windows:
     return Windows(starts[0], starts[1], sides[0], sides[1])
 
 
-def seen_pixels(size: Sequence[int], scale: float, protocol: Protocol) -> int:
-    """Return the number of pixels of all windows of an image of `size` at a scale."""
+def window_pixels(size: Sequence[int], scale: float, protocol: Protocol) -> int:
+    """Return the number of pixels of all windows, mirrored ones included, of an image at a scale.
+
+    `size` is the (height, width) of the image before the protocol prepares it.
+    """
     scaled = size_at(_prepared_sizes(size, protocol)[1], scale, protocol)
     rows, columns, height, width = find_windows(scaled, scale, protocol)
     return len(rows) * len(columns) * height * width * (2 if protocol.flip else 1)
 
 
 def _prepared_sizes(size: Sequence[int], protocol: Protocol) -> tuple[Size, Size]:
-    """Return (height, width) after `resize`, and after the padding."""
+    """Return (height, width) of an image of `size` after `resize`, and after padding."""
     if len(protocol.resize) == 2:
         height, width = protocol.resize
     else:
-        # Rounded as `resize_short_length` of the authors does.
+        # Rounded as in `resize_short_length` of the authors' code.
         factor, short = (protocol.resize[0], min(size)) if protocol.resize else (1, 1)
         height, width = (int(side * factor / short + 0.5) for side in size)
     multiple = protocol.pad_multiple

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from hrseg.config.protocols import Protocol
 from hrseg.errors import ConfigError, DataError
 from hrseg.inference.evaluator import Evaluator
-from hrseg.inference.windows import seen_pixels
+from hrseg.inference.windows import window_pixels
 from hrseg.metrics.confusion import ConfusionMatrix, summarize
 from hrseg.metrics.scale_selection import scale_report
 from hrseg.models.normalize import Normalize
@@ -78,7 +78,7 @@ class EvaluationSteps(pl.LightningModule):
         for scales, matrix in self._matrices.items():
             matrix.update(preds[scales], mask)
         for scale in self.protocol.scales:
-            self.seen_pixels[scale] += seen_pixels(image.shape[-2:], scale, self.protocol)
+            self.seen_pixels[scale] += window_pixels(image.shape[-2:], scale, self.protocol)
         return preds[self.protocol.scales]
 
     def on_validation_epoch_end(self) -> None:

@@ -22,7 +22,7 @@ from hrseg.benchmark.measure import interleaved, ratio
 from hrseg.checkpoints.loading import load_weights
 from hrseg.checkpoints.reading import read_checkpoint
 from hrseg.inference.inputs import find_sources
-from hrseg.inference.outputs import Wanted
+from hrseg.inference.outputs import OutputOptions
 from hrseg.inference.predict_files import predict_files
 from hrseg.inference.predictor import Predictor
 from hrseg.models import Segmenter, create_model
@@ -51,7 +51,7 @@ def main() -> None:
         functions = {
             "one_by_one": lambda: one_by_one(model, predictor, paths, reference),
             "hrseg": lambda: predict_files(
-                predictor, sources, ours, Wanted(), arguments.checkpoint
+                predictor, sources, ours, OutputOptions(), arguments.checkpoint
             ),
         }
         seconds, _ = interleaved(functions, arguments.pairs)

@@ -326,7 +326,7 @@ def test_faulty_data_is_named_before_training(tmp_path, monkeypatch, capsys, dam
         (["init", "no/such/folder"], 3, ["no/such/folder"]),
         (["validate", "runs=elsewhere", "name=mine"], 2, ["elsewhere", "mine"]),
         (["report", "none"], 2, ["no such folder"]),
-        (["report", "."], 2, ["holds no evaluation"]),
+        (["report", "."], 2, ["contains no evaluation"]),
         (["report", "name=other"], 2, ["no run"]),
     ],
 )

@@ -5,7 +5,7 @@ from hrseg.cli import main
 
 @pytest.fixture(scope="package")
 def runs(tmp_path_factory):
-    """Two runs of the built-in scenes, of one epoch and of two."""
+    """Two runs on the synthetic data set, of one and of two epochs."""
     home = tmp_path_factory.mktemp("runs")
     arguments = [f"data.root={home / 'scenes'}", f"runs={home / 'runs'}", "data.num_train=4"]
     arguments += ["data.num_val=3", "data.batch_size=2", "data.workers=0", "trainer.precision=32"]

@@ -25,9 +25,9 @@ def save(path, rows):
     save_image(path, np.array(rows, np.uint8))
 
 
-def test_scores_are_those_of_the_hand_worked_case(folders, tmp_path):
+def test_scores_of_three_pixels(folders, tmp_path):
     scores = score_folders(CONFIG, *folders, tmp_path / "scores.json")
-    # Sky: 1 of 2 found, none wrong. Building: 1 of 1 found, 1 wrong. The void pixel is not scored.
+    # Sky: 1 of 2 pixels correct. Building: 1 of 1 correct, 1 false positive. Void is not scored.
     assert [row["iou"] for row in scores["classes"][:3]] == [0.5, 0.5, None]
     assert scores["miou"] == 0.5
     assert scores["pixel_accuracy"] == pytest.approx(2 / 3)
@@ -38,7 +38,7 @@ def test_scores_are_those_of_the_hand_worked_case(folders, tmp_path):
     ("part", "name", "row", "message"),
     [
         (0, "b.png", [0], r"1 of 2 masks .* no prediction.*: b"),
-        (1, "town/a.png", [0, 1], r"a\.png is 2x1, its truth .* 4x1"),
+        (1, "town/a.png", [0, 1], r"a\.png has 2x1 pixels .*, its true mask .* 4x1"),
         (
             1,
             "town/a.png",
@@ -47,20 +47,20 @@ def test_scores_are_those_of_the_hand_worked_case(folders, tmp_path):
         ),
     ],
 )
-def test_a_prediction_that_does_not_fit_is_named(folders, part, name, row, message):
+def test_missing_and_unsuitable_predictions_raise_an_error(folders, part, name, row, message):
     save(folders[part] / name, [row])
     with pytest.raises(DataError, match=message):
         score_folders(CONFIG, *folders)
 
 
-def test_missing_and_empty_folders_are_named(folders, tmp_path):
+def test_missing_and_empty_folders_raise_an_error(folders, tmp_path):
     (tmp_path / "empty").mkdir()
-    for name, message in (("nowhere", "nowhere"), ("empty", "no masks")):
+    for name, message in (("missing", "missing"), ("empty", "empty contains no masks")):
         with pytest.raises(DataError, match=message):
             score_folders(CONFIG, tmp_path / name, folders[1])
 
 
-def test_predictions_may_hold_train_ids_and_the_truth_a_suffix(tmp_path):
+def test_predictions_may_contain_train_ids_and_true_masks_may_have_a_suffix(tmp_path):
     save(tmp_path / "truth" / "a_mask.png", [[0, 255, 255]])
     save(tmp_path / "pred" / "a.png", [[0, 1, 1]])
     overrides = ["data.class_names=[a,b]", "data.id_map={0: 0, 255: 1}", "data.mask_suffix=_mask"]
@@ -72,7 +72,7 @@ def test_predictions_may_hold_train_ids_and_the_truth_a_suffix(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["{stem}_leftImg8bit", "{city}/{stem}_gtFine_labelIds"])
-def test_cityscapes_predictions_pair_under_the_names_of_images_and_masks(tmp_path, name):
+def test_cityscapes_predictions_may_have_the_names_of_images_or_masks(tmp_path, name):
     truth = make_cityscapes(tmp_path, {"val": 2}) / "gtFine/val"
     for path in sorted(truth.rglob("*.png")):
         path.with_name(path.name.replace("labelIds", "color")).touch()
@@ -87,7 +87,7 @@ def test_cityscapes_predictions_pair_under_the_names_of_images_and_masks(tmp_pat
         score_folders(load_config("cityscapes_w48"), truth, tmp_path / "pred")
 
 
-def test_one_prediction_is_never_scored_against_two_truths(folders):
+def test_a_prediction_is_not_scored_against_two_true_masks(folders):
     save(folders[0] / "other" / "a.png", [[0]])
     (folders[1] / "town" / "a.png").rename(folders[1] / "a.png")
     with pytest.raises(DataError, match=r"2 of 2 masks .* no prediction"):
@@ -96,7 +96,7 @@ def test_one_prediction_is_never_scored_against_two_truths(folders):
 
 @pytest.fixture
 def own(tmp_path):
-    """Truth of 0 and 255, and the predictions of hrseg, which are positions in class_names."""
+    """True masks of 0 and 255, and predictions of hrseg, which are positions in class_names."""
     save(tmp_path / "truth" / "a.png", [[0, 255, 255, 255]])
     save(tmp_path / "out" / "masks" / "a.png", [[0, 1, 1, 0]])
     manifest = {"sha256": "0", "class_names": ["a", "b"]}
@@ -105,17 +105,17 @@ def own(tmp_path):
     return config, tmp_path / "truth", tmp_path / "out" / "masks"
 
 
-def test_ids_of_own_predictions_are_read_from_predict_json(own, capsys):
+def test_predict_json_determines_the_ids_of_predictions(own, capsys):
     assert score_folders(*own)["miou"] == pytest.approx((1 / 2 + 2 / 3) / 2)
-    said = capsys.readouterr().out
-    assert "mean without absent classes" in said
-    assert "read as ids 0..1" in said
+    output = capsys.readouterr().out
+    assert "mean without absent classes" in output
+    assert "read as ids 0..1" in output
     with pytest.raises(DataError, match="unknown id 1") as error:
         score_folders(*own, prediction_ids="raw")
     assert "--prediction-ids train" in str(error.value) and "id_map" not in str(error.value)
 
 
-def test_own_predictions_of_other_classes_are_refused(own):
+def test_predictions_of_other_classes_are_refused(own):
     manifest = {"sha256": "0", "class_names": ["b", "a"]}
     (own[2].parent / "predict.json").write_text(json.dumps(manifest))
     with pytest.raises(DataError, match="the predictions have the classes b, a, the config a, b"):
@@ -123,8 +123,8 @@ def test_own_predictions_of_other_classes_are_refused(own):
 
 
 @pytest.mark.parametrize("option", ["--truth", "--prediction"])
-def test_a_missing_folder_is_named_with_its_option(own, tmp_path, capsys, option):
-    given = {"--truth": str(tmp_path), "--prediction": str(tmp_path), option: "nope"}
-    words = [word for pair in given.items() for word in pair]
-    assert main(["score", "--config", "camvid_w18_small", *words]) == 3
+def test_the_error_for_a_missing_folder_contains_its_option(own, tmp_path, capsys, option):
+    options = {"--truth": str(tmp_path), "--prediction": str(tmp_path), option: "nope"}
+    arguments = [word for pair in options.items() for word in pair]
+    assert main(["score", "--config", "camvid_w18_small", *arguments]) == 3
     assert f"{option} nope does not exist" in capsys.readouterr().err

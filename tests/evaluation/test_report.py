@@ -1,4 +1,4 @@
-"""The report page: content, answers to clicks, and names that stay text."""
+"""Report page: content, interaction, and escaping of names."""
 
 import base64
 import hashlib
@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from hrseg.evaluation.report import write_report
-from hrseg.evaluation.results import ImageRecord, record
+from hrseg.evaluation.results import ImageRecord, make_record
 from hrseg.visualize import indexed
 from tests.conftest import save_image
 from tests.evaluations import PALETTE, write_evaluation
@@ -22,7 +22,7 @@ IMG = "fog <img src=x onerror=alert(1)>"
 
 
 def masks():
-    """Columns 0-19 sky, 20-39 road, 40-49 car (40 rows), and what was predicted."""
+    """Return the true mask (columns: 20 sky, 20 road, 10 car) and the predictions."""
     truth = np.repeat([0, 1, 2], [20, 20, 10]).astype(np.uint8)[None].repeat(40, 0)
     fog = np.where(truth == 2, 1, truth).astype(np.uint8)
     dusk = truth.copy()
@@ -33,7 +33,7 @@ def masks():
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    """Three images of a run, with their data set; sky 95.83, road 82.76, car 53.85 %."""
+    """A run of three images with their data set; IoU: sky 95.83, road 82.76, car 53.85 %."""
     home = tmp_path_factory.mktemp("report")
     truth, preds = masks()
     run = home / "run"
@@ -46,7 +46,7 @@ def run(tmp_path_factory):
     (run / "metrics.csv").write_text(
         "epoch,step,train/loss,train/lr,val/miou\n0,9,1.5,0.01,\n0,9,,,0.5\n1,19,nan,0.005,\n1,19,,,0.7\n"
     )
-    records = [record(name, pred, truth) for name, pred in preds.items()]
+    records = [make_record(name, pred, truth) for name, pred in preds.items()]
     return write_evaluation(run, records, ["sky", "road", SCRIPT], home / "data")
 
 
@@ -61,7 +61,7 @@ def content(page):
     )
 
 
-def test_the_policy_names_exactly_the_blocks_of_the_page(page):
+def test_the_content_security_policy_allows_only_the_blocks_of_the_page(page):
     policy = re.search(r'http-equiv="Content-Security-Policy" content="(.*?)"', page)[1]
     rules = dict(rule.strip().split(" ", 1) for rule in policy.split(";"))
     assert rules["default-src"] == "'none'" and rules["img-src"] == "data:"
@@ -71,14 +71,14 @@ def test_the_policy_names_exactly_the_blocks_of_the_page(page):
         assert rules[f"{tag}-src"] == f"'sha256-{digest}'"
 
 
-def test_without_scripts_the_scores_are_there_in_escaped_html(page):
+def test_the_scores_are_in_noscript_as_escaped_html(page):
     plain = re.search(r"<noscript>(.*?)</noscript>", page, re.DOTALL)[1]
     assert "mIoU 77.48 %" in plain
     assert f"<td>{html.escape(SCRIPT)}</td><td>53.85 %</td>" in plain
     assert SCRIPT not in page
 
 
-def test_pictures_are_the_photo_and_palette_masks(run, page):
+def test_pictures_are_a_jpeg_and_palette_pngs(run, page):
     data = content(page)
     assert [row[0] for row in data["records"]] == ["clear", "dusk", IMG]
     panel = data["panels"]["2"]
@@ -97,7 +97,7 @@ def test_pictures_are_the_photo_and_palette_masks(run, page):
     assert (wrong == (truth != preds[IMG])).all()
 
 
-def test_curves_keep_gaps_and_come_from_the_run_of_a_validation(run, page):
+def test_curves_keep_gaps_and_a_validation_has_those_of_its_run(run, page):
     expected = {
         "epoch": [0, 0, 1, 1],
         "step": [9, 9, 19, 19],
@@ -127,15 +127,15 @@ def browser():
 
 @pytest.fixture
 def tab(browser):
-    """A tab of 1280x800; the page in it must cause no message and request nothing else."""
+    """A tab of 1280x800; its page must cause no console message and no further request."""
     tab = browser.new_page(viewport={"width": 1280, "height": 800}, color_scheme="light")
-    faults, requests = [], []
-    tab.on("console", lambda line: line.type in ("error", "warning") and faults.append(line.text))
-    tab.on("pageerror", lambda error: faults.append(str(error)))
-    tab.on("dialog", lambda dialog: (faults.append(dialog.message), dialog.dismiss()))
+    errors, requests = [], []
+    tab.on("console", lambda line: line.type in ("error", "warning") and errors.append(line.text))
+    tab.on("pageerror", lambda error: errors.append(str(error)))
+    tab.on("dialog", lambda dialog: (errors.append(dialog.message), dialog.dismiss()))
     tab.on("request", lambda request: requests.append(request.url))
     yield tab
-    assert faults == []
+    assert errors == []
     assert {url for url in requests if not url.startswith("data:")} == {tab.url}
     tab.close()
 
@@ -147,40 +147,40 @@ def shown(tab, run, page):
 
 
 def order(tab):
-    """Return the names of the images in the order in which they are shown."""
+    """Return the names of the shown images, in order."""
     script = "articles => articles.map(article => article.dataset.name)"
     return tab.eval_on_selector_all("#image-list article", script)
 
 
-def test_the_first_screen_gives_score_worst_class_worst_image_and_reason(shown):
+def test_the_first_screen_contains_score_worst_classes_worst_image_and_errors(shown):
     head = shown.inner_text("#head")
     assert "77.48 %" in head and "mIoU over 3 classes" in head
-    # Car: 500 of 1200 pixels are taken for road, and of all images fog finds none of it.
+    # Car: 500 of 1200 pixels are predicted as road; in fog all of them.
     assert "IoU 53.85 %" in head
-    assert "41.67 % of its pixels are missed, mostly taken for road (41.67 % of its" in head
+    assert "41.67 % of its pixels are missed, mostly predicted as road (41.67 % of its" in head
     assert f"Worst: {IMG}, IoU 0.00 %" in head
-    # Road: nothing is missed, but 500 of the 2900 pixels called road are car.
+    # Road: no pixel is missed, but 500 of the 2900 pixels predicted as road are car.
     assert "None of its pixels is missed." in head
-    assert f"17.24 % of what is called road is {SCRIPT}." in head
+    assert f"17.24 % of the pixels predicted as road are {SCRIPT}." in head
     box = shown.locator("#head").bounding_box()
     assert box["y"] + box["height"] <= 800
 
 
-def test_names_stay_text(shown):
+def test_names_are_not_parsed_as_markup(shown):
     assert SCRIPT in shown.inner_text("#bars")
     assert IMG in shown.inner_text("#images")
     assert shown.locator("img[src=x]").count() == 0
 
 
-def test_a_confusion_leads_to_the_images_and_pixels_that_carry_it(shown):
+def test_a_selected_confusion_shows_its_images_and_pixels(shown):
     shown.click('#matrix [data-pair="2,1"]')
-    rows = shown.locator("#carriers li").all_inner_texts()
+    rows = shown.locator("#pair-images li").all_inner_texts()
     assert [" ".join(row.split()) for row in rows] == [
         f"{IMG} 400 px 80.00 %",
         "dusk 100 px 20.00 %",
     ]
     assert order(shown)[0] == IMG
-    # The last panel marks these pixels and no other: columns 40 to 49 of fog are missed car.
+    # The last panel marks only these pixels: columns 40 to 49 of fog are missed car.
     shown.wait_for_function("document.querySelector('#image-list canvas').width === 50")
     marked = """canvas => {
         const { data } = canvas.getContext('2d').getImageData(0, 0, 50, 40);
@@ -191,7 +191,7 @@ def test_a_confusion_leads_to_the_images_and_pixels_that_carry_it(shown):
     assert (pixels == ((truth == 2) & (preds[IMG] == 1))).all()
 
 
-def test_a_class_filters_the_images_and_the_choice_can_be_cleared(shown):
+def test_a_selected_class_filters_the_images_and_can_be_cleared(shown):
     shown.click("#bars li[data-id='2'] button")
     assert order(shown) == [IMG, "dusk", "clear"]
     second = shown.inner_text("#image-list article:nth-child(2)")
@@ -202,12 +202,12 @@ def test_a_class_filters_the_images_and_the_choice_can_be_cleared(shown):
     assert shown.locator("#chosen").is_hidden()
 
 
-def test_an_enlarged_image_names_the_class_under_the_pointer(shown):
+def test_an_enlarged_image_shows_the_class_under_the_pointer(shown):
     shown.click("#image-list .panels")
     assert IMG in shown.inner_text("#large")
     assert shown.locator("#large img").count() == 4
     box = shown.locator("#large img[data-key=pred]").bounding_box()
-    # Column 45 of 50 of fog is car, taken for road.
+    # Column 45 of 50 of fog is car, predicted as road.
     shown.mouse.move(box["x"] + 0.91 * box["width"], box["y"] + 0.5 * box["height"])
     shown.wait_for_selector("#tip", state="visible")
     assert shown.inner_text("#tip") == f"truth: {SCRIPT}\nprediction: road"
@@ -215,22 +215,22 @@ def test_an_enlarged_image_names_the_class_under_the_pointer(shown):
     assert not shown.eval_on_selector("#large", "dialog => dialog.open")
 
 
-def test_a_phone_needs_no_scrolling_sideways(shown):
+def test_the_page_fits_the_width_of_a_phone(shown):
     shown.set_viewport_size({"width": 390, "height": 844})
     shown.click('#matrix [data-pair="2,1"]')
     assert shown.evaluate("document.documentElement.scrollWidth") <= 390
 
 
-def test_a_page_without_pictures_and_with_an_image_called_a_script_still_works(tab, tmp_path):
+def test_a_page_without_pictures_and_with_a_script_as_image_name_works(tab, tmp_path):
     records = [ImageRecord(SCRIPT, (1, 2), ((0, 0, 1), (0, 1, 1)))]
     write_evaluation(tmp_path, records, [SCRIPT, "y", "absent"])
     tab.goto(write_report(tmp_path).as_uri())
     assert "could not be shown" in tab.inner_text("#fault")
     assert SCRIPT in tab.inner_text("#image-list")
-    assert "absent: in no truth and no prediction" in tab.inner_text("#bars")
+    assert "absent: no true or predicted pixels" in tab.inner_text("#bars")
 
 
-def test_details_are_shown_if_there_are_any(tab, tmp_path):
+def test_details_of_scores_json_are_shown(tab, tmp_path):
     records = [ImageRecord("a", (10, 10), ((0, 0, 60), (1, 0, 10), (1, 1, 30)))]
     rows = [
         {"name": name, "iou": 0.5, "f_score": 0.625, "errors_near": near, "errors_inside": 4,
@@ -248,8 +248,8 @@ def test_details_are_shown_if_there_are_any(tab, tmp_path):
     head = tab.inner_text("#head")
     assert "75.00 to 87.50 %" in head
     assert (
-        "60.00 % of its missed pixels lie within 5 px of a contour, 30.00 % of all its pixels do: "
-        "mostly along outlines."
+        "60.00 % of its missed pixels are within 5 px of a contour, compared with 30.00 % of all "
+        "its pixels. The errors are mostly along outlines."
     ) in head
     assert tab.locator(".track u").count() == 1
-    assert "62.50 %" in tab.text_content("#spread table")
+    assert "62.50 %" in tab.text_content("#distribution table")

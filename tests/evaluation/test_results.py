@@ -27,14 +27,14 @@ def put(folder, content):
     return path
 
 
-def test_scores_and_records_are_read_as_written_with_unknown_keys(tmp_path):
+def test_scores_and_records_keep_unknown_keys(tmp_path):
     assert read_scores(put(tmp_path, SCORES)) == SCORES
     record = ImageRecord(ROW["name"], (3, 4), ((0, 1, 5), (1, 1, 7)))
     assert read_records(put(tmp_path, [ROW | {"later": 1}]), 2) == [record]
 
 
 @pytest.mark.parametrize("text", ["{", "[" * 10**6, "[]"])
-def test_a_file_without_scores_is_damaged(text, tmp_path):
+def test_a_file_without_scores_raises_an_error(text, tmp_path):
     with pytest.raises(ConfigError, match=r"x\.json is damaged"):
         read_scores(put(tmp_path, text))
 
@@ -50,7 +50,7 @@ def test_a_file_without_scores_is_damaged(text, tmp_path):
         ("protocol", {"unknown": 1}),
     ],
 )
-def test_a_wrong_score_is_refused_by_the_name_of_its_key(key, value, tmp_path):
+def test_the_error_for_an_invalid_score_contains_its_key(key, value, tmp_path):
     with pytest.raises(ConfigError, match=rf"damaged: {key}"):
         read_scores(put(tmp_path, {**SCORES, key: value}))
 
@@ -59,6 +59,6 @@ def test_a_wrong_score_is_refused_by_the_name_of_its_key(key, value, tmp_path):
     "row",
     [{}, {**ROW, "name": "a" * 10**6}, {**ROW, "counts": [[0, 2, 5]]}],
 )
-def test_a_wrong_record_is_refused_by_its_number(row, tmp_path):
+def test_the_error_for_an_invalid_record_contains_its_number(row, tmp_path):
     with pytest.raises(ConfigError, match=r"damaged: 1\b"):
         read_records(put(tmp_path, [ROW, row]), 2)

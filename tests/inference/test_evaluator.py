@@ -10,7 +10,7 @@ from tests.conftest import batch_of, picture
 
 
 class Toy:
-    """Logits at a quarter of the size, a fixed function of the pooled image."""
+    """A model with a fixed convolution of stride 4; `sizes` are the shapes of its inputs."""
 
     def __init__(self):
         self.sizes = []
@@ -44,7 +44,7 @@ RULES = {"softmax": lambda x: x.softmax(1), "exp_logits": torch.exp, "logits": l
 @pytest.mark.parametrize("flip", ["none", "logits", "scores"])
 @pytest.mark.parametrize("align_corners", [False, True])
 @pytest.mark.parametrize("rule", RULES)
-def test_scores_are_the_steps_of_the_protocol_written_out(rule, flip, align_corners, scores_at):
+def test_scores_equal_the_protocol_steps_one_by_one(rule, flip, align_corners, scores_at):
     x, toy = image(45, 62), Toy()
     average = flip if flip != "none" else "logits"
     protocol = Protocol(
@@ -64,8 +64,8 @@ def test_scores_are_the_steps_of_the_protocol_written_out(rule, flip, align_corn
             views = [sum(views) / 2]
         if scores_at == "window":
             views = [RULES[rule](view) for view in views]
-        for last in ((45, 62), (50, 70)):
-            views = [bilinear(view, last, align_corners) for view in views]
+        for output_size in ((45, 62), (50, 70)):
+            views = [bilinear(view, output_size, align_corners) for view in views]
         if scores_at == "image":
             views = [RULES[rule](view) for view in views]
         scores = sum(views) / len(views)
@@ -78,7 +78,7 @@ def test_scores_are_the_steps_of_the_protocol_written_out(rule, flip, align_corn
 
 @pytest.mark.parametrize("scores_at", ["window", "image"])
 @pytest.mark.parametrize("border", ["shift", "pad"])
-def test_windows_are_averaged_where_they_overlap(border, scores_at):
+def test_overlapping_windows_are_averaged(border, scores_at):
     x, toy = image(70, 100), Toy()
     protocol = Protocol(
         window=(32, 48), stride=(20, 40), window_border=border, window_color=(9, 8, 7),
@@ -88,41 +88,41 @@ def test_windows_are_averaged_where_they_overlap(border, scores_at):
     shift = border == "shift"
     rows = [0, 20, 38 if shift else 40]
     columns = [0, 40, 52 if shift else 80]
-    black = normalize(torch.tensor([9, 8, 7]).view(1, 3, 1, 1))
-    padded = black.repeat(1, 1, 72, 128)
+    color = normalize(torch.tensor([9, 8, 7]).view(1, 3, 1, 1))
+    padded = color.repeat(1, 1, 72, 128)
     padded[..., :70, :100] = normalize(x)
-    total, seen = torch.zeros(1, 4, 72, 128), torch.zeros(72, 128)
+    total, count = torch.zeros(1, 4, 72, 128), torch.zeros(72, 128)
     for row in rows:
         for column in columns:
             logits = toy(padded[..., row : row + 32, column : column + 48])
             logits = bilinear(logits, (32, 48))
             scores = logits.exp() if scores_at == "window" else logits
             total[..., row : row + 32, column : column + 48] += scores
-            seen[row : row + 32, column : column + 48] += 1
-    mean = (total / seen)[..., :70, :100]
+            count[row : row + 32, column : column + 48] += 1
+    mean = (total / count)[..., :70, :100]
     mean = mean.exp() if scores_at == "image" else mean
     torch.testing.assert_close(result.scores, mean, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize(("batch", "flip"), [(2, False), (5, True), (100, True)])
-def test_windows_in_batches_score_as_single_windows(batch, flip):
+def test_batched_windows_have_the_scores_of_single_windows(batch, flip):
     x, toy = image(70, 100), Toy()
     protocol = Protocol(window=(32, 48), stride=(20, 40), flip=flip)
     single = evaluate(Toy(), x, protocol, keep_scores=True, batch=1)
-    together = evaluate(toy, x, protocol, keep_scores=True, batch=batch)
-    torch.testing.assert_close(together.scores, single.scores, rtol=1e-6, atol=1e-6)
+    batched = evaluate(toy, x, protocol, keep_scores=True, batch=batch)
+    torch.testing.assert_close(batched.scores, single.scores, rtol=1e-6, atol=1e-6)
     assert max(shape[0] for shape in toy.sizes) <= batch
     assert len(toy.sizes) == -(-9 * (2 if flip else 1) // batch)
 
 
-def test_small_scales_are_run_whole_if_the_protocol_asks_for_it():
+def test_scales_up_to_window_above_are_run_without_windows():
     toy = Toy()
     protocol = Protocol(scales=(0.5, 1.0, 1.25), window=(64, 96), window_above=1.0)
     evaluate(toy, image(128, 96), protocol, batch=1)
     assert toy.sizes == [(1, 3, 64, 48), (1, 3, 128, 96)] + [(1, 3, 64, 96)] * 6
 
 
-def test_one_whole_image_is_the_argmax_of_the_upsampled_logits():
+def test_the_default_protocol_is_the_argmax_of_upsampled_logits():
     x = image(45, 62)
     model = create_model("hrnet_w18_small_v1", num_classes=5).eval()
     with torch.no_grad():
@@ -133,7 +133,7 @@ def test_one_whole_image_is_the_argmax_of_the_upsampled_logits():
 
 
 def test_the_averaging_rule_decides_if_scales_disagree():
-    # One scale is very sure of class 0, two are mildly for class 1.
+    # One scale has a large logit for class 0, two scales have small ones for class 1.
     logits = {32: [9.0, 0.0], 40: [0.0, 2.0], 48: [0.0, 2.5]}
 
     def model(image):
@@ -143,13 +143,13 @@ def test_the_averaging_rule_decides_if_scales_disagree():
         protocol = Protocol(scales=(1.0, 1.25, 1.5), average=rule)
         return evaluate(model, image(32, 32), protocol).pred.unique().tolist()
 
-    assert winner("softmax") == [1]  # 1.00 + .12 + .08 against .00 + .88 + .92
-    assert winner("exp_logits") == [0]  # e^9 outweighs all
-    assert winner("logits") == [0]  # 9 against 4.5
+    assert winner("softmax") == [1]  # 1.00 + .12 + .08 < .00 + .88 + .92
+    assert winner("exp_logits") == [0]  # e^9 is the largest term
+    assert winner("logits") == [0]  # 9 > 4.5
 
 
-def test_every_subset_of_scales_has_the_ids_of_its_summed_scores():
-    # Several bands of rows; scores written out from the scales one by one.
+def test_every_subset_of_scales_has_the_argmax_of_its_summed_scores():
+    # The image has several bands of rows.
     x, protocol = image(150, 40), Protocol(scales=(0.5, 1.0, 2.0), average="exp_logits")
     evaluator = Evaluator(Toy(), normalize, protocol)
     with torch.inference_mode():
@@ -162,15 +162,15 @@ def test_every_subset_of_scales_has_the_ids_of_its_summed_scores():
     assert torch.equal(subsets[protocol.scales], evaluator(x).pred)
 
 
-def test_nan_scores_are_refused():
+def test_nan_scores_raise_an_error():
     logits = torch.full((1, 3, 32, 32), float("nan"))
     for rule in RULES:
-        with pytest.raises(VerificationError, match="not finite"):
+        with pytest.raises(VerificationError, match="scores are NaN or infinite"):
             evaluate(lambda x: logits, image(32, 32), Protocol(average=rule))
 
 
 class Steep:
-    """Logits at full size, so far apart that float32 does not hold their exponentials."""
+    """A model with logits from `low` to `high`, whose exponentials may overflow float32."""
 
     def __init__(self, low, high, dtype=torch.float32):
         draw = torch.Generator().manual_seed(0)
@@ -183,7 +183,7 @@ class Steep:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 @pytest.mark.parametrize(("low", "high"), [(-1, 1), (-300, -100), (200, 600), (-350, 350)])
 @pytest.mark.parametrize("rule", RULES)
-def test_logits_of_any_size_and_precision_give_the_scores_of_float64(rule, low, high, dtype):
+def test_large_logits_of_any_precision_give_the_scores_of_float64(rule, low, high, dtype):
     model = Steep(low, high, dtype)
     protocol = Protocol(scales=(1.0, 2.0), average=rule, scores_at="window")
     result = evaluate(model, image(36, 48), protocol, keep_scores=True)
@@ -197,7 +197,7 @@ def test_logits_of_any_size_and_precision_give_the_scores_of_float64(rule, low, 
         torch.testing.assert_close(shares, expected, rtol=1e-3, atol=1e-4)
 
 
-def test_a_pixel_whose_classes_all_vanish_is_an_error_and_not_the_first_class():
+def test_underflow_of_all_classes_of_a_pixel_raises_an_error():
     protocol = Protocol(scales=(1.0, 2.0), average="exp_logits")
-    with pytest.raises(VerificationError, match="differ by more than exp can hold"):
+    with pytest.raises(VerificationError, match="differ by more than the range of exp"):
         evaluate(Steep(-3000, 3000), image(36, 48), protocol)

@@ -1,4 +1,4 @@
-"""Inputs of `hrseg predict`: a list of files with names for their outputs."""
+"""Inputs of `hrseg predict`: search of files and names of their outputs."""
 
 import os
 from pathlib import Path
@@ -28,11 +28,11 @@ def names(sources):
 
 def test_files_and_patterns_are_named_by_their_stems(photos):
     assert names(find_sources(["street.png", "photos/**/*.jpg"])) == ["street", "a"]
-    assert names(find_sources(["photos", "photos/a.png"])) == ["a", "clip", "deep/a"]  # each once
+    assert names(find_sources(["photos", "photos/a.png"])) == ["a", "clip", "deep/a"]
     assert find_sources(["photos/*.mp4"]) == [Source(Path("photos/clip.mp4"), "clip", "video")]
 
 
-def test_two_inputs_of_one_name_are_refused(photos):
+def test_two_inputs_with_the_same_output_name_are_refused(photos):
     Image.new("RGB", (40, 32)).save("photos/a.jpg")
     with pytest.raises(
         ConfigError, match=r"a.jpg and .*a.png would both be written as a.\n.*--out"
@@ -42,16 +42,16 @@ def test_two_inputs_of_one_name_are_refused(photos):
 
 @pytest.mark.parametrize(
     ("pattern", "message"),
-    [("none.png", "no such file: none.png"), ("empty", "no image or video below empty"),
-     ("*.gif", r"no such file: \*.gif")],
+    [("none.png", "none.png matches no file"), ("empty", "empty contains no image or video"),
+     ("*.gif", r"\*.gif matches no file")],
 )  # fmt: skip
-def test_what_finds_nothing_is_refused(photos, pattern, message):
+def test_inputs_without_files_are_refused(photos, pattern, message):
     (photos / "empty").mkdir()
     with pytest.raises(ConfigError, match=message):
         find_sources([pattern])
 
 
-def test_large_and_georeferenced_images_go_in_tiles(photos):
+def test_large_and_georeferenced_images_are_predicted_in_tiles(photos):
     Image.fromarray(np.zeros((4096, 8193), np.uint8)).save("large.png")
     Image.fromarray(np.zeros((4096, 8192), np.uint8)).save("whole.png")
     tags = {33550: (0.5, 0.5, 0.0), 33922: (0.0, 0.0, 0.0, 1.0, 2.0, 0.0)}
@@ -61,7 +61,7 @@ def test_large_and_georeferenced_images_go_in_tiles(photos):
     assert [source.kind for source in sources] == ["tiles", "image", "tiles", "image"]
 
 
-def test_a_folder_is_searched_for_images_except_outputs_pipes_folders_and_loops(photos):
+def test_search_skips_outputs_pipes_devices_folders_and_loops(photos):
     folder = photos / "photos"
     os.mkfifo(folder / "pipe.png")
     (folder / "folder.png").mkdir()

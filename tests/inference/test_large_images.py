@@ -1,4 +1,4 @@
-"""Large images: read in bands, written as tiled TIFF with their georeference."""
+"""Large images: reading in bands, and tiled TIFF with georeference."""
 
 import cv2
 import numpy as np
@@ -43,27 +43,28 @@ def rows_of(path, step=64):
 
 
 @pytest.mark.parametrize("name", ["a.tif", "a.png", "a.jpg"])
-def test_bands_of_a_file_are_the_pixels_of_the_whole(tmp_path, name):
+def test_bands_of_a_file_are_those_of_the_whole_image(tmp_path, name):
     cv2.imwrite(str(tmp_path / name), pixels()[..., ::-1])
     rows, notes = rows_of(tmp_path / name)
     assert notes == []
     whole = np.array(Image.open(tmp_path / name)).astype(int)
-    assert abs(rows - whole).mean() < (1 if name == "a.jpg" else 1e-9)  # two decoders
+    assert abs(rows - whole).mean() < (1 if name == "a.jpg" else 1e-9)  # two JPEG decoders
 
 
-def test_other_pixels_become_rgb_with_a_note(tmp_path):
+def test_other_pixel_types_are_converted_to_rgb_with_a_note(tmp_path):
     image = pixels()
     rows, notes = rows_of(write_tiff(tmp_path / "grey.tif", image[..., :1]))
-    assert notes == ["grey"] and np.array_equal(rows, np.repeat(image[..., :1], 3, 2))
+    assert notes == ["greyscale converted to RGB"]
+    assert np.array_equal(rows, np.repeat(image[..., :1], 3, 2))
     deep = image.astype(np.uint16) * 257
     rows, notes = rows_of(write_tiff(tmp_path / "deep.tif", deep, photometric="RGB"))
-    assert notes == ["16 bits scaled to 8"] and np.array_equal(rows, image)
+    assert notes == ["16 bits per channel scaled to 8"] and np.array_equal(rows, image)
     rgba = pixels(bands=4)
     rows, notes = rows_of(write_tiff(tmp_path / "a.tif", rgba, photometric="RGB", alpha="YES"))
-    assert notes == ["its transparency left out"] and np.array_equal(rows, rgba[..., :3])
+    assert notes == ["transparency ignored"] and np.array_equal(rows, rgba[..., :3])
 
 
-def test_palette_images_are_read_as_colours(tmp_path):
+def test_palette_images_are_converted_to_rgb(tmp_path):
     ids = np.random.default_rng(0).integers(0, 3, (40, 50, 1), np.uint8)
     path = write_tiff(tmp_path / "a.tif", ids, photometric="palette")
     with rasterio.open(path, "r+") as file:
@@ -71,22 +72,22 @@ def test_palette_images_are_read_as_colours(tmp_path):
     assert np.array_equal(rows_of(path)[0], np.array(PALETTE, np.uint8)[ids[..., 0]])
 
 
-def test_a_photo_that_its_exif_turns_is_read_upright(predictor, tmp_path):
+def test_exif_orientation_is_applied(predictor, tmp_path):
     exif = Image.Exif()
-    exif[0x0112] = 6  # the viewer turns by 90 degrees clockwise
+    exif[0x0112] = 6  # viewers rotate it by 90 degrees clockwise
     for name in ("a.jpg", "a.png"):
         Image.fromarray(pixels(64, 96)).save(tmp_path / name, exif=exif)
-        found, notes = rows_of(tmp_path / name)
-        assert found.shape == (96, 64, 3)
-        assert "turned upright by its EXIF" in notes
-    assert np.array_equal(found, np.rot90(pixels(64, 96), -1))
+        rows, notes = rows_of(tmp_path / name)
+        assert rows.shape == (96, 64, 3)
+        assert "rotated upright by EXIF orientation" in notes
+    assert np.array_equal(rows, np.rot90(pixels(64, 96), -1))
     predict_big(predictor, tmp_path / "a.png", tmp_path / "mask.tif", 64, 32)
     with rasterio.open(tmp_path / "mask.tif") as mask:
         assert mask.shape == (96, 64)
 
 
-def test_other_bands_other_files_and_files_that_name_others_are_refused(tmp_path):
-    with pytest.raises(DataError, match=r"a.tif has 5 bands of uint8; expected 1 to 4"):
+def test_unsupported_bands_and_files_that_refer_to_other_files_are_refused(tmp_path):
+    with pytest.raises(DataError, match=r"a.tif has 5 bands of uint8.\nExpected: 1 to 4"):
         BigImage(write_tiff(tmp_path / "a.tif", pixels(bands=5)))
     secret = write_tiff(tmp_path / "secret.tif", pixels())
     for text in ("hello", OUTSIDE.replace("OUTSIDE/secret.png", str(secret))):
@@ -99,20 +100,20 @@ def test_the_mask_is_a_tiled_palette_tiff_of_the_predicted_ids(predictor, tmp_pa
     georeference = {"crs": "EPSG:32632", "transform": from_origin(500000, 5400000, 0.2, 0.2)}
     path = write_tiff(tmp_path / "a.tif", pixels(200, 300), **georeference)
     target, overlay = tmp_path / "out" / "masks" / "a.tif", tmp_path / "out" / "a.jpg"
-    seen = []
-    predict_big(predictor, path, target, 512, 128, overlay, lambda *rows: seen.append(rows))
+    progress = []
+    predict_big(predictor, path, target, 512, 128, overlay, lambda *rows: progress.append(rows))
     with rasterio.open(target) as file:
         mask = file.read(1)
         assert file.profile["tiled"] and file.compression.value == "DEFLATE"
         assert [file.colormap(1)[i][:3] for i in range(3)] == PALETTE
         assert (file.crs, file.transform) == (georeference["crs"], georeference["transform"])
     assert (mask == predictor.predict(pixels(200, 300)).mask).mean() > 0.9995
-    assert seen[-1] == (200, 200)
+    assert progress[-1] == (200, 200)
     assert cv2.imread(str(overlay)).shape == (200, 300, 3)
     assert sorted(p.name for p in target.parent.iterdir()) == ["a.tif"]
 
 
-def test_a_damaged_file_is_named_and_leaves_nothing(predictor, tmp_path):
+def test_a_damaged_file_raises_an_error_and_leaves_no_output(predictor, tmp_path):
     path = write_tiff(tmp_path / "a.tif", pixels(900, 300))
     path.write_bytes(path.read_bytes()[:300_000])
     with pytest.raises(DataError, match=r"a.tif is damaged in rows"):

@@ -1,4 +1,4 @@
-"""Files of a prediction: their paths, encodings, and polygons along the pixels."""
+"""Polygons of a prediction."""
 
 import numpy as np
 from rasterio.features import rasterize
@@ -8,7 +8,7 @@ from hrseg.inference.outputs import polygons
 NAMES = ["road", "car", "tree"]
 
 
-def test_a_square_in_a_square_is_a_hole():
+def test_a_region_inside_a_region_is_a_hole():
     mask = np.zeros((5, 6), np.uint8)
     mask[1:3, 2:5] = 1
     collection = polygons(mask, NAMES)
@@ -21,12 +21,12 @@ def test_a_square_in_a_square_is_a_hole():
     assert len(road["geometry"]["coordinates"]) == 2
 
 
-def test_regions_that_touch_at_a_corner_are_apart():
+def test_regions_are_4_connected():
     mask = np.array([[1, 0], [0, 1]], np.uint8)
     assert [f["properties"]["pixels"] for f in polygons(mask, NAMES)["features"]] == [1] * 4
 
 
-def test_the_polygons_give_the_mask_back():
+def test_rasterized_polygons_are_the_mask():
     generator = np.random.default_rng(0)
     mask = np.kron(generator.integers(0, 3, (12, 9)), np.ones((4, 5))).astype(np.uint8)
     features = polygons(mask, NAMES)["features"]

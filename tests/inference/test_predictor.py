@@ -15,14 +15,14 @@ SIZE = (40, 56)
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory):
-    """A run folder with an untrained model of two classes, one of them with a hostile name."""
+    """A run folder with an untrained model of two classes, one with HTML as its name."""
     run = tmp_path_factory.mktemp("run")
     task = tiny_task(["road", "<script>"], palette=[(9, 8, 7), (1, 2, 3)])
     save_checkpoint(task, run / "checkpoints" / "best.ckpt")
     return run, task.eval()
 
 
-def test_a_run_folder_and_its_checkpoint_predict_as_the_task(checkpoint, tmp_path):
+def test_a_run_folder_and_its_checkpoint_give_the_predictions_of_the_task(checkpoint, tmp_path):
     run, task = checkpoint
     image = picture(SIZE)
     with torch.inference_mode():
@@ -35,7 +35,7 @@ def test_a_run_folder_and_its_checkpoint_predict_as_the_task(checkpoint, tmp_pat
             assert prediction.palette[0] == [9, 8, 7]
 
 
-def test_a_prediction_shows_itself_and_names_stay_text(checkpoint):
+def test_the_html_of_a_prediction_escapes_class_names(checkpoint):
     prediction = hrseg.load(checkpoint[0]).predict(picture(SIZE))
     prediction.mask[0, 0] = 1
     page = prediction._repr_html_()
@@ -46,7 +46,7 @@ def test_a_prediction_shows_itself_and_names_stay_text(checkpoint):
     assert sum(prediction.class_areas().values()) == pytest.approx(1)
 
 
-def test_a_checkpoint_of_others_is_refused(tmp_path):
+def test_a_checkpoint_without_metadata_is_refused(tmp_path):
     torch.save({"state_dict": {}}, tmp_path / "none.ckpt")
     with pytest.raises(ConfigError, match="no HRNet weights"):
         hrseg.load(tmp_path / "none.ckpt")
@@ -55,7 +55,7 @@ def test_a_checkpoint_of_others_is_refused(tmp_path):
         hrseg.load(tmp_path / "other.ckpt")
 
 
-def test_a_checkpoint_is_predicted_by_its_protocol_geometry_included(tmp_path):
+def test_a_checkpoint_is_predicted_with_its_own_protocol(tmp_path):
     protocol = hrseg.Protocol(resize=(48, 64), flip=True, average="exp_logits")
     task = tiny_task(["a", "b", "c"], protocol=protocol).eval()
     predictor = hrseg.load(save_checkpoint(task, tmp_path / "best.ckpt"))
@@ -77,14 +77,14 @@ def test_another_protocol_shares_the_weights(checkpoint):
 
 
 @pytest.mark.parametrize("average", ["softmax", "exp_logits", "logits"])
-def test_probabilities_are_shares_whatever_was_averaged(checkpoint, average):
+def test_probabilities_sum_to_1_with_every_averaging_rule(checkpoint, average):
     predictor = hrseg.load(checkpoint[0]).with_protocol(average=average, scales=(0.75, 1.0))
     prediction = predictor.predict(picture(SIZE), scores=True)
     assert prediction.scores.shape == (2, *SIZE)
-    shares = prediction.probabilities()
-    assert abs(shares.sum(0) - 1).max() < 1e-5
-    assert (shares.argmax(0) == prediction.mask).all()
-    with pytest.raises(ConfigError, match="the scores were not kept"):
+    probabilities = prediction.probabilities()
+    assert abs(probabilities.sum(0) - 1).max() < 1e-5
+    assert (probabilities.argmax(0) == prediction.mask).all()
+    with pytest.raises(ConfigError, match="The scores were not kept"):
         predictor.predict(picture(SIZE)).probabilities()
 
 
@@ -93,20 +93,20 @@ def test_an_unknown_precision_is_refused(checkpoint):
         hrseg.load(checkpoint[0], precision="fp16")
 
 
-def test_reduced_precision_ends_at_the_logits(checkpoint):
+def test_scores_are_float32_with_reduced_precision(checkpoint):
     predictors = [hrseg.load(checkpoint[0], precision=name) for name in ("32", "bf16")]
     full, half = (p.predict(picture(SIZE), scores=True).scores for p in predictors)
     assert half.dtype == np.float32
     assert 0 < abs(full - half).max() < 0.01
 
 
-def test_an_image_that_does_not_fit_into_the_memory_is_named_by_its_size(checkpoint, monkeypatch):
+def test_an_out_of_memory_error_contains_the_size_of_the_image(checkpoint, monkeypatch):
     predictor = hrseg.load(checkpoint[0])
 
-    def full(*arguments, **options):
+    def fail(*arguments, **options):
         raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 TB")
 
-    monkeypatch.setattr(predictor, "evaluator", full)
+    monkeypatch.setattr(predictor, "evaluator", fail)
     with pytest.raises(OutOfMemory, match=r"out of memory: an image of 56x40 by the protocol"):
         predictor.segment(picture(SIZE))
 
@@ -115,10 +115,10 @@ def test_tensors_of_both_layouts_and_a_call_give_the_same_mask(checkpoint):
     predictor, image = hrseg.load(checkpoint[0]), picture(SIZE)
     expected = predictor.predict(image).mask
     tensor = batch_of(image)[0]
-    for given in (tensor, torch.from_numpy(image)):
-        assert np.array_equal(predictor(given).mask, expected)
-    (listed,) = predictor([tensor])
-    assert np.array_equal(listed.mask, expected)
+    for layout in (tensor, torch.from_numpy(image)):
+        assert np.array_equal(predictor(layout).mask, expected)
+    (prediction,) = predictor([tensor])
+    assert np.array_equal(prediction.mask, expected)
 
 
 @pytest.mark.parametrize(
@@ -131,12 +131,12 @@ def test_tensors_of_both_layouts_and_a_call_give_the_same_mask(checkpoint):
         (torch.zeros(2, 3, 40, 56, dtype=torch.uint8), r"uint8 \(2, 3, 40, 56\)(.|\n)*list\(batch"),
     ],
 )
-def test_other_tensors_are_refused(checkpoint, tensor, message):
+def test_float_tensors_and_batches_are_refused(checkpoint, tensor, message):
     with pytest.raises(DataError, match=message):
         hrseg.load(checkpoint[0]).predict(tensor)
 
 
-def test_a_folder_is_refused_with_the_command_for_folders(checkpoint, tmp_path):
+def test_the_error_for_a_folder_contains_the_command_for_folders(checkpoint, tmp_path):
     with pytest.raises(DataError, match=r"is a folder.\nExpected: an image(.|\n)*hrseg predict"):
         hrseg.load(checkpoint[0]).predict(tmp_path)
 
@@ -145,7 +145,7 @@ def test_a_prediction_is_saved_as_png_only(checkpoint, tmp_path):
     prediction = hrseg.load(checkpoint[0]).predict(picture(SIZE))
     prediction.save(tmp_path / "new" / "mask.png")
     assert np.array_equal(np.array(Image.open(tmp_path / "new" / "mask.png")), prediction.mask)
-    with pytest.raises(ConfigError, match=r"mask.jpg is not a .png file"):
+    with pytest.raises(ConfigError, match=r"mask.jpg does not end in .png"):
         prediction.save(tmp_path / "mask.jpg")
     assert not (tmp_path / "mask.jpg").exists()
 
@@ -159,7 +159,7 @@ def test_representations_are_one_line(checkpoint):
     assert repr(prediction) == "Prediction(40x56, road 75.0%, <script> 25.0%)"
 
 
-def test_areas_of_two_classes_of_one_name_are_added(checkpoint):
+def test_areas_of_two_classes_with_the_same_name_are_added(checkpoint):
     prediction = hrseg.load(checkpoint[0]).predict(picture(SIZE))
     prediction.class_names = ["road", "road"]
     assert prediction.class_areas() == {"road": pytest.approx(1)}

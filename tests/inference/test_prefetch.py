@@ -1,11 +1,11 @@
-"""Threads beside the model: results in order, bounded, no lost error."""
+"""Prefetch: order, bounded queue, errors."""
 
 import pytest
 
-from hrseg.inference.prefetch import ahead
+from hrseg.inference.prefetch import prefetch
 
 
-def test_items_come_in_order_and_at_most_so_many_are_fetched_ahead():
+def test_items_are_in_order_and_at_most_depth_are_prefetched():
     fetched = []
 
     def items():
@@ -13,19 +13,19 @@ def test_items_come_in_order_and_at_most_so_many_are_fetched_ahead():
             fetched.append(number)
             yield number
 
-    seen = []
-    for item in ahead(items(), depth=3):
-        seen.append(item)
+    received = []
+    for item in prefetch(items(), depth=3):
+        received.append(item)
         assert len(fetched) <= item + 4
-    assert seen == list(range(10))
+    assert received == list(range(10))
 
 
-def test_an_error_of_the_source_is_raised_after_the_items_before_it():
+def test_an_error_of_the_source_is_raised_after_earlier_items():
     def items():
         yield 1
         raise KeyError("broken")
 
-    iterator = ahead(items(), depth=2)
+    iterator = prefetch(items(), depth=2)
     assert next(iterator) == 1
     with pytest.raises(KeyError, match="broken"):
         next(iterator)

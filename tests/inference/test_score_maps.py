@@ -2,11 +2,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from hrseg.inference.score_maps import held, joined, resized
+from hrseg.inference.score_maps import mean_of_windows, resized, tensor_rows
 from hrseg.inference.windows import Windows
 
 
-def some(height, width, views=2, classes=3):
+def random_map(height, width, views=2, classes=3):
     random = torch.Generator().manual_seed(height * width)
     return torch.randn(views, classes, height, width, generator=random)
 
@@ -22,19 +22,19 @@ def in_bands(rows, step):
     "size", [(96, 128), (97, 131), (24, 32), (24, 100), (100, 32), (5, 7), (1, 1), (23, 33)]
 )
 @pytest.mark.parametrize("step", [1, 7, 1000])
-def test_bands_are_those_of_the_whole_interpolation(size, align_corners, step):
-    x = some(24, 32)
+def test_bands_equal_the_interpolation_of_the_whole_map(size, align_corners, step):
+    x = random_map(24, 32)
     whole = F.interpolate(x, size, mode="bilinear", align_corners=align_corners)
-    bands = in_bands(resized(held(x), size, align_corners), step)
-    # PyTorch finds the places of rows in float32.
+    bands = in_bands(resized(tensor_rows(x), size, align_corners), step)
+    # PyTorch computes the positions of rows in float32.
     torch.testing.assert_close(bands, whole, rtol=1e-5, atol=2e-5)
 
 
 @pytest.mark.parametrize("rows", [[0, 3, 6, 8], [0, 10, 20], list(range(7)), list(range(9))])
-def test_the_mean_of_equal_values_is_that_value_to_the_bit(rows):
+def test_the_mean_of_equal_values_is_exactly_that_value(rows):
     windows = Windows(rows, [0, 1, 2, 4, 7], 10, 9)
-    whole = some(rows[-1] + 10, 16).exp()
+    whole = random_map(rows[-1] + 10, 16).exp()
     parts = [whole[..., y : y + 10, x : x + 9] for y in windows.rows for x in windows.columns]
     for step in (1, 4, 100):
-        join = joined(windows, [held(part) for part in parts], whole.shape[-2:])
-        assert torch.equal(in_bands(join, step), whole)
+        mean = mean_of_windows(windows, [tensor_rows(part) for part in parts], whole.shape[-2:])
+        assert torch.equal(in_bands(mean, step), whole)

@@ -1,4 +1,4 @@
-"""Tiles: their mask is that of the whole image, in memory that does not grow with it."""
+"""Tiled inference: the mask of the whole image, with one row of tiles in memory."""
 
 import numpy as np
 import pytest
@@ -7,16 +7,14 @@ import torch
 from hrseg.config.protocols import Protocol
 from hrseg.errors import ConfigError, DataError
 from hrseg.inference.evaluator import Evaluator
-from hrseg.inference.tiling import (
-    predict_bands,
-)
+from hrseg.inference.tiling import predict_bands
 from hrseg.models import create_model
 from hrseg.models.normalize import Normalize
 from tests.conftest import batch_of, picture
 
 
 def network(align_corners):
-    """An HRNet whose random weights are large, so that its classes vary over the image."""
+    """An HRNet with large random weights in its last layer, so that the classes vary."""
     torch.manual_seed(0)
     model = create_model("hrnet_w18_small_v1", num_classes=5, align_corners=align_corners).eval()
     torch.nn.init.normal_(model.head.last_layer[-1].weight, std=1.0)
@@ -25,8 +23,8 @@ def network(align_corners):
     )
 
 
-def near_sighted():
-    """A model of 4x4 pixels for each cell, so that its tiles need nothing beyond their borders."""
+def local_network():
+    """A model with a receptive field of 4x4 pixels, so that tiles need no context."""
     classifier = torch.nn.Conv2d(3, 6, 4, 4)
     torch.manual_seed(0)
     torch.nn.init.normal_(classifier.weight)
@@ -40,21 +38,21 @@ def near_sighted():
 
 
 class Reader:
-    """Gives rows, downwards, each once, and at most a row of tiles at a time."""
+    """Returns rows; asserts that each is read once, in order, at most a row of tiles at a time."""
 
     def __init__(self, pixels, tile):
-        self.pixels, self.asked, self.tile = pixels, 0, tile
+        self.pixels, self.next_row, self.tile = pixels, 0, tile
 
     def __call__(self, start, stop):
-        assert start == self.asked < stop <= min(start + self.tile, len(self.pixels))
-        self.asked = stop
+        assert start == self.next_row < stop <= min(start + self.tile, len(self.pixels))
+        self.next_row = stop
         return self.pixels[start:stop]
 
 
 def tiled(evaluator, pixels, **options):
     reader = Reader(pixels, options.get("tile", 1024))
     rows, masks = zip(*predict_bands(evaluator, reader, pixels.shape[:2], **options), strict=True)
-    assert reader.asked == len(pixels)
+    assert reader.next_row == len(pixels)
     assert list(rows) == np.cumsum([0, *map(len, masks)])[:-1].tolist()
     return np.concatenate(masks)
 
@@ -65,29 +63,29 @@ def whole(evaluator, pixels):
 
 @pytest.mark.parametrize(("align_corners", "flip"), [(False, False), (False, True), (True, False)])
 @pytest.mark.parametrize("size", [(97, 131), (128, 33), (205, 256)])
-def test_one_tile_is_the_whole_image(align_corners, flip, size):
+def test_a_single_tile_gives_the_mask_of_the_whole_image(align_corners, flip, size):
     evaluator, pixels = network(align_corners), picture(size)
     evaluator.protocol = Protocol(flip=flip)
     expected = whole(evaluator, pixels)
     assert len(np.unique(expected)) > 1
-    found = tiled(evaluator, pixels, tile=256, overlap=64)
-    assert (found == expected).mean() > 0.9995  # ties that the order of additions decides
+    mask = tiled(evaluator, pixels, tile=256, overlap=64)
+    assert (mask == expected).mean() > 0.9995  # the order of additions decides ties
 
 
 @pytest.mark.parametrize("size", [(333, 517), (129, 257)])
 @pytest.mark.parametrize(("tile", "overlap"), [(64, 0), (64, 32), (96, 32), (128, 64)])
-def test_tiles_of_a_small_receptive_field_equal_the_whole_image(size, tile, overlap):
-    evaluator, pixels = near_sighted(), picture(size)
-    found = tiled(evaluator, pixels, tile=tile, overlap=overlap)
-    assert (found == whole(evaluator, pixels)).mean() > 0.9995
+def test_tiles_of_a_local_model_give_the_mask_of_the_whole_image(size, tile, overlap):
+    evaluator, pixels = local_network(), picture(size)
+    mask = tiled(evaluator, pixels, tile=tile, overlap=overlap)
+    assert (mask == whole(evaluator, pixels)).mean() > 0.9995
 
 
 @pytest.mark.parametrize(("tile", "overlap"), [(500, 128), (512, 100), (512, 288), (512, -32)])
 def test_tiles_off_the_grid_are_refused(tile, overlap):
-    with pytest.raises(ConfigError, match="expected multiples of 32"):
-        tiled(near_sighted(), picture((64, 64)), tile=tile, overlap=overlap)
+    with pytest.raises(ConfigError, match="Expected: multiples of 32"):
+        tiled(local_network(), picture((64, 64)), tile=tile, overlap=overlap)
 
 
-def test_an_image_too_small_for_the_network_is_refused():
+def test_images_smaller_than_32x32_are_refused():
     with pytest.raises(DataError, match="at least 32"):
-        tiled(near_sighted(), picture((64, 64))[:20])
+        tiled(local_network(), picture((64, 64))[:20])

@@ -28,7 +28,7 @@ def clip(path, frames=7, size=(50, 66), code="mp4v"):
 
 
 @pytest.mark.parametrize("size", [(48, 64), (50, 66)])
-def test_a_video_keeps_its_size_rate_and_number_of_frames(tmp_path, size):
+def test_the_output_has_the_size_rate_and_number_of_frames_of_the_source(tmp_path, size):
     source, target = clip(tmp_path / "in.mp4", size=size), tmp_path / "out" / "in.mp4"
     masks = {}
     notes = predict_video(Brightness(), source, target, lambda n, p: masks.update({n: p.mask}))
@@ -43,7 +43,7 @@ def test_a_video_keeps_its_size_rate_and_number_of_frames(tmp_path, size):
     assert [path.name for path in target.parent.iterdir()] == ["in.mp4"]
 
 
-def test_a_truncated_video_is_predicted_up_to_the_damage_with_a_note(tmp_path):
+def test_a_truncated_video_is_predicted_up_to_the_first_unreadable_frame(tmp_path):
     source = clip(tmp_path / "in.avi", frames=40, code="MJPG")
     data = source.read_bytes()
     source.write_bytes(data[: len(data) * 2 // 3])
@@ -53,7 +53,7 @@ def test_a_truncated_video_is_predicted_up_to_the_damage_with_a_note(tmp_path):
     assert "could be read" in notes[0]
 
 
-def test_a_file_that_is_not_a_video_is_named_and_leaves_nothing(tmp_path):
+def test_a_file_that_is_not_a_video_raises_an_error_and_leaves_no_output(tmp_path):
     (tmp_path / "text.mp4").write_text("hello")
     with pytest.raises(DataError, match=r"text.mp4 cannot be read as a video"):
         predict_video(Brightness(), tmp_path / "text.mp4", tmp_path / "out" / "text.mp4")

@@ -12,7 +12,7 @@ CITYSCAPES = PROTOCOLS["official_cityscapes"]
 PASCAL = PROTOCOLS["official_pascal_context"]
 
 
-def test_a_squashed_image_is_what_opencv_makes_of_its_bytes():
+def test_resize_to_a_fixed_size_equals_opencv():
     pixels = picture((60, 45))
     image = batch_of(pixels)
     prepared, content = prepare(image, Protocol(resize=(40, 50)))
@@ -27,10 +27,10 @@ def test_a_squashed_image_is_what_opencv_makes_of_its_bytes():
         ((500, 375), (693, 520), (696, 520)),
     ],
 )
-def test_the_short_side_is_520_and_the_rest_mean_colour(size, content, padded):
+def test_the_short_side_is_520_and_the_padding_the_mean_colour(size, content, padded):
     image = torch.full((1, 3, *size), 9, dtype=torch.uint8)
-    prepared, found = prepare(image, PASCAL)
-    assert found == content and prepared.shape == (1, 3, *padded)
+    prepared, content_size = prepare(image, PASCAL)
+    assert content_size == content and prepared.shape == (1, 3, *padded)
     assert (prepared[..., : content[0], : content[1]] == 9).all()
     for border in (prepared[..., content[0] :, :], prepared[..., content[1] :]):
         assert (border == torch.tensor([124, 116, 104]).view(1, 3, 1, 1)).all()
@@ -44,17 +44,17 @@ def test_scales_are_relative_to_the_long_side():
     assert size_at((20, 100), 0.25, Protocol()) == (32, 32)  # the smallest input of the network
 
 
-def test_windows_of_cityscapes_are_moved_back_at_the_border():
+def test_windows_of_cityscapes_are_shifted_inside_the_border():
     assert find_windows((1024, 2048), 1.0, CITYSCAPES) == Windows([0], [0], 1024, 2048)
     windows = find_windows((1280, 2560), 1.25, CITYSCAPES)
     assert windows == Windows([0, 256], [0, 512], 1024, 2048)
-    # An image that is narrower than the window is covered by narrower windows.
+    # An image narrower than the window has narrower windows.
     windows = find_windows((2560, 1280), 1.25, CITYSCAPES)
     assert windows == Windows([0, 1024, 1536], [0], 1024, 1280)
 
 
-def test_windows_of_pascal_context_reach_over_the_border():
-    # ceil((1040 - 520) / 346) + 1 = 3 windows; the last reaches to 692 + 520 = 1212.
+def test_windows_of_pascal_context_extend_over_the_border():
+    # ceil((1040 - 520) / 346) + 1 = 3 windows; the last ends at 692 + 520 = 1212.
     windows = find_windows((700, 1040), 2.0, PASCAL)
     assert windows == Windows([0, 346], [0, 346, 692], 520, 520)
     assert find_windows((194, 260), 0.5, PASCAL) == Windows([0], [0], 520, 520)
@@ -62,13 +62,13 @@ def test_windows_of_pascal_context_reach_over_the_border():
 
 @pytest.mark.parametrize("border", ["shift", "pad"])
 @pytest.mark.parametrize("side", [32, 33, 64, 65, 100, 129])
-def test_windows_leave_no_pixel_out(border, side):
+def test_windows_cover_every_pixel(border, side):
     protocol = Protocol(window=(40, 40), stride=(24, 40), window_border=border)
     windows = find_windows((side, side), 1.0, protocol)
     for starts, length in ((windows.rows, windows.height), (windows.columns, windows.width)):
-        seen = {pixel for start in starts for pixel in range(start, start + length)}
-        assert seen >= set(range(side))
-        assert border == "pad" or max(seen) < side
+        covered = {pixel for start in starts for pixel in range(start, start + length)}
+        assert covered >= set(range(side))
+        assert border == "pad" or max(covered) < side
 
 
 @pytest.mark.parametrize(
@@ -76,11 +76,11 @@ def test_windows_leave_no_pixel_out(border, side):
     [{"resize": (65536, 65536)}, {"pad_multiple": 65536}, {"scales": (100.0,)},
      {"resize": (8192, 8192), "window": (64, 64), "stride": (1, 1)}]
 )  # fmt: skip
-def test_a_protocol_that_no_machine_comes_to_the_end_of_is_refused(changed):
+def test_a_protocol_with_too_many_pixels_is_refused(changed):
     with pytest.raises(ConfigError, match=r"pixels .* of an image of 480x360"):
         check_cost((360, 480), Protocol(**changed))
 
 
 @pytest.mark.parametrize("name", PROTOCOLS)
-def test_the_named_protocols_take_the_largest_image_that_is_run_whole(name):
+def test_named_protocols_support_the_largest_image_without_tiles(name):
     check_cost((5793, 5793), PROTOCOLS[name])
