@@ -10,10 +10,10 @@ from hrseg.utils.constants import __version__
 
 
 def upload(folder: Path, files: Sequence[Path], repository: str, private: bool) -> str:
-    """Create the repository if it is missing, and add the files in one commit; return its URL.
+    """Create a missing repository, and add the files in one commit; return its URL.
 
     Raises:
-        ConfigError: no token, no right to write, or no connection. The folder stays.
+        ConfigError: no token, no write access, or no connection. The folder stays.
     """
     api = HfApi(library_name="hrseg", library_version=__version__)
     kept = f"The folder {folder} stays; `hrseg push` uploads it again."
@@ -32,7 +32,7 @@ def upload(folder: Path, files: Sequence[Path], repository: str, private: bool) 
             ) from error
         reason = str(error).strip().partition("\n")[0][:150]
         raise ConfigError(f"The upload to {repository} failed: {reason}\n{kept}") from error
-    except Exception as error:  # the HTTP client's errors of the connection have no common base
+    except Exception as error:  # connection errors of the HTTP client have no common base class
         reason = str(error).strip().partition("\n")[0][:150]
         raise ConfigError(
             f"The Hugging Face Hub could not be reached: {reason or type(error).__name__}.\n"

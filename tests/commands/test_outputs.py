@@ -53,7 +53,7 @@ def test_scores_of_an_earlier_call_are_replaced(tmp_path):
         assert main(["score", *masks, "--config", "folder", *DATA, "--out", "scores.json"]) == 0
 
 
-def test_export_replaces_only_files_that_it_proved(tmp_path, capsys):
+def test_export_replaces_only_files_with_a_proof(tmp_path, capsys):
     checkpoint = save_untrained(tmp_path / "w.ckpt")
     command = ["export", str(checkpoint), "--format", "safetensors", "--out"]
     (tmp_path / "mine.safetensors").write_bytes(b"of somebody else")

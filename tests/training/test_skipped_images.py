@@ -83,7 +83,7 @@ def test_files_that_are_gone_and_a_manifest_of_faulty_data(tmp_path, data, capsy
     damage(tmp_path, "images/train/00.png")
     check = ["data", "check", "--config", "folder", *data[:1], "--hash"]
     assert main(check) == 3
-    assert "no manifest was written" in capsys.readouterr().out
+    assert "was not written. Fix: repair" in capsys.readouterr().out
     for kind in ("images", "masks"):
         (tmp_path / "data" / kind / "train" / "00.png").unlink()
     assert main(check) == 0
@@ -92,7 +92,7 @@ def test_files_that_are_gone_and_a_manifest_of_faulty_data(tmp_path, data, capsy
     assert main(check) == 3
     printed = capsys.readouterr().out
     for kind in ("images", "masks"):  # each by its name
-        assert f"{kind}/train/01.png: is gone: the manifest" in printed
+        assert f"{kind}/train/01.png: is missing, but the manifest" in printed
 
 
 def test_a_validation_of_which_nothing_can_be_read_is_an_error_and_no_score(tmp_path, data, capsys):
