@@ -1,7 +1,7 @@
 """Server on the loopback address with the calls of the Hugging Face Hub that its client needs.
 
-Files of `.safetensors` and `.pth` are served and taken as LFS files, others as regular ones. The
-xet transfer is left out: the client needs HF_HUB_DISABLE_XET=1.
+`.safetensors` and `.pth` files are LFS files, others are regular files. There is no xet transfer,
+so that the client needs HF_HUB_DISABLE_XET=1.
 """
 
 import base64
@@ -20,13 +20,13 @@ class HubServer:
     """The server, from its construction until `close`.
 
     Attributes:
-        url: of the Hub.
+        url: address of the server.
         repos: content by repository and path; a test may fill it.
-        tokens: the token that a repository, or each one of a user, asks for.
-        corrupted: (repository, path) of files that are served with wrong bytes.
-        break_after: bytes after which the next download breaks off, once.
+        tokens: required token by repository or user.
+        corrupted: (repository, path) of the files served with wrong bytes.
+        break_after: number of bytes after which the next download is interrupted, once.
         requests: (method, path) of all requests.
-        resumed: first bytes of downloads that continued.
+        resumed: offsets of resumed downloads.
     """
 
     def __init__(self):
@@ -40,7 +40,7 @@ class HubServer:
         Thread(target=self._server.serve_forever, args=(0.01,), daemon=True).start()
 
     def close(self):
-        """Stop to listen: from now on no connection is possible."""
+        """Stop the server and refuse all further connections."""
         self._server.shutdown()
         self._server.server_close()
 
@@ -59,7 +59,7 @@ class HubServer:
 
 class _Handler(BaseHTTPRequestHandler):
     hub: HubServer
-    # HTTP/1.0, the default: a connection per request, so that none outlives `close`.
+    # HTTP/1.0, the default: a connection per request, so that `close` leaves no open connection.
 
     def log_message(self, *_):
         pass
@@ -118,7 +118,7 @@ class _Handler(BaseHTTPRequestHandler):
         self._send(200, json.dumps(content).encode(), Content_Type="application/json")
 
     def _refused(self, repository):
-        """Answer for a repository that is missing or private; return whether it is."""
+        """Refuse a missing or private repository; return whether it was refused."""
         if repository not in self.hub.repos:
             self._send(404, X_Error_Code="RepoNotFound")
         elif not self.hub.allows(repository, self.headers.get("Authorization")):
