@@ -115,7 +115,7 @@ class FolderConfig(DataConfig):
     )
     ignore_ids: tuple[int, ...] = option("raw ids ignored in training and scores", (255,))
     val_fraction: float | None = option(
-        "share of the images for validation, if there are no split folders", None, gt=0, lt=1
+        "share of the images for validation, without split folders", None, gt=0, lt=1
     )
     split_seed: int = option("seed of the held-out share", 304, ge=0)
 

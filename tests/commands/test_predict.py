@@ -141,12 +141,12 @@ def test_resume_writes_only_missing_files(run, photos, tmp_path, capsys):
     for name in ("masks/1.png", "overlays/deep/3.jpg", "polygons/2.geojson"):
         (out / name).unlink()
     (out / "masks" / ".partial-1.png").write_bytes(b"half")
-    kept = (out / "masks" / "0.png").stat().st_mtime_ns
+    time_of_mask = (out / "masks" / "0.png").stat().st_mtime_ns
     capsys.readouterr()
     assert predict(run, *arguments, "--resume") == 0
     assert "1 of 4 inputs are finished already" in capsys.readouterr().out
     assert files(out) == whole
-    assert (out / "masks" / "0.png").stat().st_mtime_ns == kept
+    assert (out / "masks" / "0.png").stat().st_mtime_ns == time_of_mask
 
 
 def test_resume_predicts_changed_inputs_again(run, photos, tmp_path, capsys):
@@ -227,7 +227,7 @@ def dataset(tmp_path, photos):
     return root
 
 
-@pytest.mark.parametrize("manifest", [None, "{}", "[", '{"name": "of somebody else"}'])
+@pytest.mark.parametrize("manifest", [None, "{}", "[", '{"name": "of another program"}'])
 def test_ground_truth_masks_are_never_overwritten(
     run, photos, dataset, capsys, monkeypatch, manifest
 ):
