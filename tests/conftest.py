@@ -42,26 +42,36 @@ def camvid(tmp_path):
 
 @pytest.fixture
 def hub(tmp_path, monkeypatch):
-    """A server in place of the Hugging Face Hub, and an empty cache, also for child processes."""
-    from huggingface_hub import constants
+    """Run a server in place of the Hugging Face Hub, with an empty cache and without a token.
 
-    server, cache = HubServer(), str(tmp_path / "hub-cache")
-    template = server.url + "/{repo_id}/resolve/{revision}/{filename}"
-    changed = {
-        "ENDPOINT": server.url,
-        "HUGGINGFACE_CO_URL_TEMPLATE": template,
-        "HF_HUB_CACHE": cache,
-        "HF_HUB_DISABLE_XET": True,
-        "HF_HUB_DISABLE_PROGRESS_BARS": True,
-    }
-    for name, value in changed.items():
-        monkeypatch.setattr(constants, name, value)
-    monkeypatch.setenv("HF_ENDPOINT", server.url)
-    monkeypatch.setenv("HF_HUB_CACHE", cache)
-    monkeypatch.setenv("HF_HUB_DISABLE_XET", "1")
-    monkeypatch.delenv("HF_TOKEN", raising=False)
-    yield server
-    server.close()
+    The environment serves child processes. huggingface_hub reads it at its import, so that this
+    process needs the constants. The functions bound to the global HfApi need its endpoint.
+    `scan_cache_dir` and the timeout of `get_hf_file_metadata` keep their defaults of the import.
+    """
+    from huggingface_hub import constants, hf_api
+
+    with HubServer() as server:
+        settings = {
+            "HF_HUB_CACHE": str(tmp_path / "hub-cache"),
+            "HF_TOKEN_PATH": str(tmp_path / "hub-token"),
+            "HF_HUB_DISABLE_XET": True,
+            "HF_HUB_DISABLE_TELEMETRY": True,
+            "HF_HUB_DISABLE_PROGRESS_BARS": True,
+            "HF_HUB_OFFLINE": False,
+            "HF_HUB_ETAG_TIMEOUT": 2,
+        }
+        for name, value in settings.items():
+            monkeypatch.setattr(constants, name, value)
+            monkeypatch.setenv(name, str(value))
+        template = server.url + "/{repo_id}/resolve/{revision}/{filename}"
+        monkeypatch.setattr(constants, "ENDPOINT", server.url)
+        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+        monkeypatch.setattr(hf_api.api, "endpoint", server.url)
+        monkeypatch.setenv("HF_ENDPOINT", server.url)
+        monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+        for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "TRANSFORMERS_OFFLINE"):
+            monkeypatch.delenv(name, raising=False)
+        yield server
 
 
 def picture(size, seed=0):

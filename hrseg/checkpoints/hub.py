@@ -124,6 +124,12 @@ def _refused(error: Exception, name: str, repository: str, revision: str | None)
             f"Expected: weights as {FILE}; pickle files are not read from the Hub.\n"
             "Fix: download the file, check its origin, and give its path."
         )
+    if isinstance(error, errors.HfHubHTTPError) and error.response.status_code in (401, 403):
+        return ConfigError(
+            f"The Hugging Face Hub refused the token for {repository}.\n"
+            "Expected: a valid token that may read it, or none for a public repository.\n"
+            "Fix: run `hf auth login` again, or correct or unset HF_TOKEN."
+        )
     return _unreachable(name, str(error))
 
 

@@ -75,6 +75,14 @@ def test_a_private_repository_is_read_with_its_token(timm, monkeypatch):
     assert fetch("hf:me/secret").is_file()
 
 
+def test_an_invalid_token_is_named_as_the_cause(timm, monkeypatch):
+    timm.repos["me/secret"] = {"model.safetensors": save(TIMM)}
+    timm.tokens["me/secret"] = "hf_right"
+    monkeypatch.setenv("HF_TOKEN", "hf_wrong")
+    with pytest.raises(ConfigError, match=r"(refused the token|or is private)(.|\n)*HF_TOKEN"):
+        fetch("hf:me/secret")
+
+
 def test_a_missing_revision_or_file_is_named(timm):
     timm.repos["me/empty"] = {"README.md": b"nothing"}
     with pytest.raises(ConfigError, match=r"has no revision v9.*\n.*Fix: leave out"):

@@ -178,7 +178,8 @@ def _named(ids: list[int], names: Sequence[str]) -> tuple[dict[int, str], list[s
     """Return a name for each raw id, those given or else placeholders, and warnings."""
     if names and ids[0] == 0 and ids[-1] == len(names) and len(ids) > 2:
         warning = (
-            f"{len(names)} names for ids 0..{ids[-1]}: they name 1..{ids[-1]}, 0 is unlabelled"
+            f"{len(names)} names for ids 0..{ids[-1]}: they name 1..{ids[-1]}, 0 is unlabelled. If "
+            f"{ids[-1]} is unlabelled instead: data.id_map=null data.ignore_ids=[{ids[-1]},255]"
         )
         return dict(enumerate(["unlabelled", *names])), [warning]
     if len(names) == len(ids) and ids[-1] >= len(names):

@@ -101,6 +101,7 @@ def test_names_for_1_to_n_make_0_unlabelled():
     found = find_classes(survey({0: 5, 1: 4, 2: 1, 3: 1}), ["wall", "floor", "tree"])
     assert (found.names, found.ignore_ids) == (["wall", "floor", "tree"], (0, 255))
     assert found.id_map == {1: 0, 2: 1, 3: 2} and "0 is unlabelled" in found.warnings[0]
+    assert "data.ignore_ids=[3,255]" in found.warnings[0]
 
 
 def blended(interpolation):
