@@ -1,4 +1,4 @@
-"""Layers: a package of hrseg imports only packages of lower layers."""
+"""The layer table: a room imports rooms of lower layers only."""
 
 import ast
 
@@ -16,7 +16,7 @@ LAYERS = [
     {"cli", "commands"},
 ]
 EXCEPTIONS = {("utils", "errors"), ("cli", "commands"), ("__main__", "cli")}
-LAYER = {package: layer for layer, packages in enumerate(LAYERS) for package in packages}
+LAYER = {room: layer for layer, rooms in enumerate(LAYERS) for room in rooms}
 FILES = {
     ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path
     for path in sorted((ROOT / "hrseg").rglob("*.py"))
@@ -24,7 +24,7 @@ FILES = {
 
 
 def imported(path):
-    """Return the modules of hrseg that a file imports, also in functions."""
+    """Return the modules of hrseg that a file imports, also inside functions."""
     nodes = list(ast.walk(ast.parse(path.read_text())))
     froms = [node for node in nodes if isinstance(node, ast.ImportFrom)]
     assert not any(node.level for node in froms), f"{path}: a relative import"
@@ -34,17 +34,17 @@ def imported(path):
 
 
 @pytest.mark.parametrize("module", sorted(set(FILES) - {"hrseg"}))
-def test_a_package_imports_only_lower_layers(module):
-    package = module.split(".")[1]
+def test_a_room_imports_lower_layers_only(module):
+    room = module.split(".")[1]
     for name in imported(FILES[module]):
         other = name.split(".")[1] if "." in name else "hrseg"
-        if other != package and (package, other) not in EXCEPTIONS:
-            assert other in LAYER, f"{module} imports {name}, which has no layer"
-            assert LAYER[other] < LAYER[package], f"{module} imports {name} of a higher layer"
+        if other != room and (room, other) not in EXCEPTIONS:
+            assert other in LAYER, f"{module} imports {name}, which is in no layer"
+            assert LAYER[other] < LAYER[room], f"{module} imports {name}, of no lower layer"
 
 
 def test_there_is_no_import_cycle():
-    imports = {name: imported(path) & set(FILES) - {name} for name, path in FILES.items()}
-    while leaves := {name for name, others in imports.items() if not others}:
-        imports = {name: others - leaves for name, others in imports.items() if name not in leaves}
-    assert not imports, f"these modules import each other: {', '.join(imports)}"
+    left = {name: imported(path) & set(FILES) - {name} for name, path in FILES.items()}
+    while leaves := {name for name, others in left.items() if not others}:
+        left = {name: others - leaves for name, others in left.items() if name not in leaves}
+    assert not left, f"these modules import each other: {', '.join(left)}"

@@ -1,5 +1,3 @@
-"""Pictures of masks: colours, overlays, errors, legends."""
-
 import cv2
 import numpy as np
 
@@ -29,7 +27,7 @@ def test_error_map_shows_right_wrong_and_ignored_pixels():
     assert pixels == [[225, 225, 225], [214, 39, 40], [0, 0, 0]]
 
 
-def test_side_by_side_has_a_white_gap_and_accepts_different_heights():
+def test_side_by_side_has_a_thin_white_gap_and_takes_other_heights():
     low, high = np.zeros((4, 5, 3), np.uint8), np.ones((6, 3, 3), np.uint8)
     row = side_by_side([low, high])
     assert row.shape == (6, 5 + 4 + 3, 3)
@@ -51,12 +49,12 @@ def test_legend_shows_every_colour_in_the_given_width():
     assert {tuple(color) for color in strip.reshape(-1, 3).tolist()} >= set(palette)
 
 
-def test_default_colours_are_distinct_and_constant():
+def test_default_colours_differ_visibly_and_stay_the_same():
     palette = default_palette(40)
     assert palette[:10] == default_palette(10)
     assert len(set(default_palette(255))) == 255
     rgb = np.array([[*palette, (0, 0, 0), (255, 255, 255)]], np.float32) / 255
     lab = cv2.cvtColor(rgb, cv2.COLOR_RGB2LAB)[0]
     distances = np.linalg.norm(lab[:, None] - lab, axis=-1) + 1000 * np.eye(len(lab))
-    # A difference of 2.3 is just noticeable.
+    # A difference of 2.3 can just be seen.
     assert distances.min() > 20

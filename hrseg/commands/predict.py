@@ -97,7 +97,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     set_threads(arguments)
     quarter = arguments.tile // 4 // GRID * GRID
-    options = Wanted(
+    wanted = Wanted(
         overlays=not arguments.no_overlays,
         probabilities=arguments.probabilities,
         polygons=arguments.polygons,
@@ -105,9 +105,9 @@ def run(arguments: argparse.Namespace) -> int:
         tile=arguments.tile,
         overlap=quarter if arguments.overlap is None else arguments.overlap,
     )
-    check_tiles(options.tile, options.overlap)
+    check_tiles(wanted.tile, wanted.overlap)
     predictor = _predictor(arguments, checkpoint, config, changes)
-    faults = predict_files(predictor, sources, out, options, checkpoint, arguments.resume)
+    faults = predict_files(predictor, sources, out, wanted, checkpoint, arguments.resume)
     return DataError.exit_code if faults else 0
 
 
