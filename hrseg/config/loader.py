@@ -43,7 +43,12 @@ def load_config(name: str | Path, overrides: Iterable[str] = ()) -> Config:
 
     Raises:
         ConfigError: a missing file, invalid YAML, an unknown or missing key, an invalid value, or a
-        missing plugin. The message names file and line, or the command line.
+            missing plugin. The message names file and line, or the command line.
+
+    Example:
+        >>> config = load_config("camvid_w18", ["data.root=/data/camvid", "data.batch_size=4"])
+        >>> config.data.batch_size, config.model.backbone.name
+        (4, 'hrnet_w18')
     """
     overrides = tuple(overrides)
     register_plugin_parts()

@@ -42,6 +42,11 @@ class Protocol(Arguments, frozen=True):  # type: ignore[misc]
 
     Raises:
         ConfigError: an invalid value.
+
+    Example:
+        >>> protocol = Protocol(scales=(0.75, 1.0), flip=True)
+        >>> print(protocol.changed(window=(512, 1024)))
+        plain: scales 0.75, 1, flip, window 512x1024
     """
 
     prefix = "inference."

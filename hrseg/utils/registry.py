@@ -97,8 +97,8 @@ def load_plugin(plugin: str) -> None:
         raise
     except Exception as error:  # any error in the code of the plugin
         frames = traceback.extract_tb(error.__traceback__)
-        frames = [f for f in frames if not f.filename.startswith(("<frozen importlib", *_OURS))]
-        line = f"{frames[-1].filename}, line {frames[-1].lineno}: " if frames else ""
+        foreign = [f for f in frames if not f.filename.startswith(("<frozen importlib", *_OURS))]
+        line = f"{foreign[-1].filename}, line {foreign[-1].lineno}: " if foreign else ""
         raise ConfigError(
             f"--plugin {plugin} cannot be imported.\n{line}"
             f"{type(error).__name__}: {error}\nExpected: a .py file or an installed module."
