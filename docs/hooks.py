@@ -14,7 +14,7 @@ from typing import Any
 import yaml
 from pydantic import BaseModel
 
-from hrseg.cli import COMMANDS, make_parser
+from hrseg.cli import make_parser
 from hrseg.config.loader import shipped_configs
 from hrseg.config.protocols import PROTOCOLS, Protocol
 from hrseg.config.schema import Config, InferenceConfig, ModelConfig, json_schema
@@ -48,7 +48,7 @@ def _command(parser: argparse.ArgumentParser, level: int) -> str:
     words = parser.prog.split()
     parser.formatter_class = lambda prog: argparse.HelpFormatter(prog, width=92)
     usage = parser.format_usage().rstrip().replace("\n" + " " * len("usage: "), "\n")
-    summary = [f"{COMMANDS[words[1]].capitalize()}."] if len(words) == 2 else []
+    summary = [_cell(parser.description)] if parser.description else []
     children: dict[str, str] = {}
     rows = []
     for action in parser._actions:
@@ -113,14 +113,18 @@ def _models(value: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def _section(path: str, value: Mapping[str, Any], schema: Mapping[str, Any]) -> list[str]:
-    blocks = [f"## {path}", f"{value['description'].rstrip('.').capitalize()}."]
+    blocks = [f"## {path}", f"{value['description'][0].upper()}{value['description'][1:]}."]
     if models := _models(value):
         if default := _default(Config, path):
             blocks[-1] += f" Default: {default}."
         return [*blocks, *_named_section(path, models, schema)]
     if path == "trainer":
-        names = ", ".join(f"`{name}`" for name in value["properties"])
-        return [*blocks, f"The keys are passed to the Trainer unchanged: {names}."]
+        rows = [
+            (f"`trainer.{name}`", _cell(key["description"]))
+            for name, key in value["properties"].items()
+        ]
+        passed = "The keys are passed to the Trainer unchanged."
+        return [*blocks, passed, _table(("key", "description"), rows)]
     fields = {key: _resolved(field, schema) for key, field in value["properties"].items()}
     model = ModelConfig if path == "model" else InferenceConfig
     return [*blocks, _keys(f"{path}.", fields, schema, model)]

@@ -1,6 +1,6 @@
 """Semantic segmentation with the High-Resolution Network (arXiv 1908.07919).
 
-The names below load on first use, so that `import hrseg` stays instant and needs no torch.
+The public names are imported on first use, so that `import hrseg` is fast and imports no torch.
 """
 
 from importlib import import_module

@@ -1,4 +1,4 @@
-"""`python -m hrseg`."""
+"""Entry point of `python -m hrseg`."""
 
 import sys
 

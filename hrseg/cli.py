@@ -1,7 +1,7 @@
-"""Entry point of the command line: find the command, run it, print errors, return an exit code.
+"""Command-line entry point: argument parsing, error output and exit codes.
 
-Exit codes: 0 ok, 1 fault of hrseg, 2 usage or config, 3 data, 4 a verification failed, 130 and 143
-stopped by Ctrl-C and SIGTERM, 129 by the end of the terminal, 141 by a closed output.
+Exit codes: 0 success, 1 internal error, 2 invalid usage or config, 3 invalid data, 4 failed
+verification, 130 Ctrl-C, 143 SIGTERM, 129 closed terminal (SIGHUP), 141 closed output (SIGPIPE).
 """
 
 import argparse
@@ -14,6 +14,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, NoReturn
 
+from hrseg.commands._shared import CHECKPOINTS, add_command
 from hrseg.config.common_keys import COMMON_KEYS
 from hrseg.errors import ConfigError, HrsegError
 from hrseg.utils.constants import __version__
@@ -21,24 +22,24 @@ from hrseg.utils.files import FULL, PARTIAL
 from hrseg.utils.signals import Stopped, stoppable
 from hrseg.utils.text import one_line, printable_message
 
-# Each is a module of hrseg.commands, imported when it is called.
+# Help texts by command. Each command is a module of hrseg.commands, imported on use.
 COMMANDS = {
-    "fit": "train, validate, keep the best checkpoint",
-    "validate": "score a checkpoint: per class, per scale",
-    "test": "write masks for a benchmark's server",
-    "predict": "images, folders, videos: masks, overlays",
-    "export": "a file for other runtimes, proven equal",
-    "report": "a page with scores, pictures and the worst errors",
-    "score": "score mask files against true ones",
-    "init": "look at a folder of images, write a config for it",
-    "data": "check the files of a data set; its class weights",
+    "fit": "train and validate a model",
+    "validate": "score a checkpoint per class and per scale",
+    "test": "write masks of the test split for a benchmark server",
+    "predict": "write masks and overlays of images and videos",
+    "export": "export a model to another format and verify the file",
+    "report": "write an HTML report with scores and pictures",
+    "score": "score mask files against ground-truth masks",
+    "init": "inspect a folder of images and write its config",
+    "data": "check, summarise or cache a data set",
     "weights": "list, download, inspect or convert weights",
     "push": "publish a model on the Hugging Face Hub",
-    "benchmark": "speed and memory on this machine",
-    "configs": "list the shipped configs, or copy one here",
+    "benchmark": "measure speed and memory on this machine",
+    "configs": "list the shipped configs or copy one",
     "doctor": "print versions, devices and known problems",
 }
-# Commands of other tools.
+# Names of these commands in other tools.
 _SYNONYMS = {
     "train": "fit", "infer": "predict", "inference": "predict", "segment": "predict",
     "eval": "validate", "evaluate": "validate", "val": "validate", "check": "data check",
@@ -46,8 +47,11 @@ _SYNONYMS = {
 }  # fmt: skip
 _COMPUTE = ("fit", "validate", "test", "predict", "export")
 _PAIR = r"[\w.\[\]]+="
-_PROTOCOL_PAIR = r"(inference|data|model)\.[\w.]+="  # another word of `predict` is a file
-_UNWRITABLE = "If it is to be written, choose a place that can be: runs=FOLDER, --out PATH."
+_PROTOCOL_PAIR = r"(inference|data|model)\.[\w.]+="  # `predict` reads other words as files
+_UNWRITABLE = (
+    "Expected: a file that can be read, or a folder that can be written to.\n"
+    "Fix: choose another path, e.g. runs=FOLDER or --out PATH."
+)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -67,16 +71,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     except OSError as error:
         if error.filename is None and error.errno not in FULL:
             raise
-        file = one_line(str(error.filename or "a file could not be written")).replace(PARTIAL, "")
-        _print_error(f"{file}: {error.strerror}\n{_UNWRITABLE}")
+        file = one_line(str(error.filename or "A file could not be written")).replace(PARTIAL, "")
+        _print_error(f"{file}: {error.strerror}.\n{_UNWRITABLE}")
         return 2
     except (ImportError, RuntimeError) as error:
         if "torchvision" not in str(error):
             raise
         from hrseg.commands.doctor import REPAIRS
 
-        fix = f"Fix: {REPAIRS['torchvision']}"
-        _print_error(f"torchvision does not fit this torch: {one_line(str(error))}.\n{fix}")
+        _print_error(
+            f"torchvision does not fit this torch: {one_line(str(error))}.\n"
+            "Expected: no torchvision, or the version for this torch.\n"
+            f"Fix: {REPAIRS['torchvision']}"
+        )
         return 2
     except KeyboardInterrupt:
         _print_error("stopped")
@@ -99,16 +106,18 @@ def _run(arguments: argparse.Namespace) -> int:
 
 
 def _print_error(text: str) -> None:
-    if sys.stderr is not None:  # print would write to stdout if stderr is closed
-        with suppress(OSError):  # the terminal may be gone
+    if sys.stderr is not None:  # print writes to stdout if stderr is closed
+        with suppress(OSError):  # the terminal may be closed
             print(f"hrseg: {text}", file=sys.stderr)
 
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:
-    """Parse options, and `key=value` pairs anywhere among them; `function` runs the command.
+    """Parse options, and the `key=value` pairs among them.
+
+    The attribute `function` of the result runs the command.
 
     Raises:
-        ConfigError: a mistyped command, option or argument; with the nearest right one.
+        ConfigError: an unknown command, option or argument. The message suggests a valid one.
     """
     words = _spelled_as_options(join_overrides(argv))
     command = next((word for word in words if word in COMMANDS), "")
@@ -117,11 +126,11 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     others = [word for word in words if word not in overrides]
     if sum(word.partition("=")[0] == "--config" for word in others) > 1:
         raise ConfigError(
-            "--config is given twice. Expected one config.\n"
-            "Fix: keep one --config; key=value pairs change its keys."
+            "--config is given twice.\n"
+            "Expected: one config. Fix: keep one --config; key=value pairs change its keys."
         )
     arguments, rest = make_parser([command]).parse_known_args(others)
-    if hasattr(arguments, "inputs"):  # argparse takes one row of them; options may stand between
+    if hasattr(arguments, "inputs"):  # argparse collects only the inputs before the next option
         arguments.inputs += [word for word in rest if not word.startswith("-")]
         rest = [word for word in rest if word.startswith("-")]
     if hasattr(arguments, "overrides"):
@@ -134,7 +143,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
 
 
 class _Parser(argparse.ArgumentParser):
-    """Parser whose errors are ConfigErrors; the namespace has the innermost one as `parser`."""
+    """Parser that raises ConfigError; `parser` of the namespace is that of the subcommand."""
 
     def __init__(self, *positional: Any, **options: Any) -> None:
         super().__init__(*positional, **{**options, "allow_abbrev": False})
@@ -150,20 +159,21 @@ class _Parser(argparse.ArgumentParser):
         near = get_close_matches(name, known, n=2)
         if self.prog == "hrseg" and name in _SYNONYMS:
             near = [_SYNONYMS[name]]
-        what = f"unknown {kind} {name!r}"
+        fault = f"{self.prog}: {kind} {name!r} is unknown"
         if kind == "command":
+            fault = f"{self.prog} has no command {name!r}"
             near = [f"{self.prog} {command}" for command in near]
         hint = f" Did you mean: {' or '.join(near)}?" if near else ""
-        raise ConfigError(f"{what}.{hint}\nExpected: {', '.join(known)}.\n{_see_help(self)}")
+        raise ConfigError(f"{fault}.{hint}\nExpected: {', '.join(known)}.\n{_see_help(self)}")
 
 
 def make_parser(commands: Sequence[str] = tuple(COMMANDS)) -> argparse.ArgumentParser:
-    """Return the parser with the arguments of `commands`, and a line of help for the others."""
+    """Return the parser with the arguments of `commands`, and the help texts of all commands."""
     parser = _Parser("hrseg", description="Semantic segmentation with HRNet.")
     parser.add_argument("--version", action="version", version=f"hrseg {__version__}")
     subparsers = parser.add_subparsers(metavar="command", required=True)
     for name, help in COMMANDS.items():
-        subparser = subparsers.add_parser(name, help=help)
+        subparser = add_command(subparsers, name, help)
         if name in commands:
             module = import_module(f"hrseg.commands.{name}")
             subparser.set_defaults(command=name, function=getattr(module, "run", None))
@@ -172,7 +182,7 @@ def make_parser(commands: Sequence[str] = tuple(COMMANDS)) -> argparse.ArgumentP
 
 
 def _spelled_as_options(words: list[str]) -> list[str]:
-    """Return `help`, `help COMMAND`, `version` and no words at all as the options they mean."""
+    """Translate `help`, `help COMMAND`, `version` and an empty command line to options."""
     if words[:1] == ["help"] or not words:
         return [*words[1:], "--help"]
     return ["--version"] if words == ["version"] else words
@@ -183,45 +193,48 @@ def _see_help(parser: argparse.ArgumentParser) -> str:
 
 
 def _refused_pair(arguments: argparse.Namespace, pair: str) -> str:
-    """Return the message for a `key=value` pair of a command that reads no config."""
+    """Return the message for a `key=value` pair of a command without a config."""
     fix = _see_help(arguments.parser)
     if arguments.command == "init":
         name = Path(arguments.folder).resolve().name
         fix = f"Fix: `hrseg fit --config {arguments.out or f'{name}.yaml'} {pair}`"
-    return f"{arguments.parser.prog} takes no key=value pairs, but {pair} was given.\n{fix}"
+    return (
+        f"{arguments.parser.prog} does not accept key=value pairs: {pair}.\n"
+        f"Expected: only arguments and options. {fix}"
+    )
 
 
 def _refused(arguments: argparse.Namespace, rest: Sequence[str], overrides: Sequence[str]) -> str:
-    """Return the message for words that a command does not take, with the nearest right ones."""
+    """Return the message for words that a command does not accept, with a suggestion."""
     word, parser = rest[0], arguments.parser
     options = re.findall(r"--[\w-]+", parser.format_help())
     if word.startswith("-"):
-        fix = _nearest(rest, options, hasattr(arguments, "overrides")) or _see_help(parser)
-        return f"unknown option {word.partition('=')[0]} of {parser.prog}.\n{fix}"
+        fix = _suggestion(rest, options, hasattr(arguments, "overrides")) or _see_help(parser)
+        return f"{parser.prog} has no option {word.partition('=')[0]}.\n{fix}"
     for pair in overrides[-1:]:
         if len(re.findall(r"[\[{]", pair)) > len(re.findall(r"[\]}]", pair)):
             return (
-                f"{pair} is cut off by a space.\nFix: put the pair in quotes, "
-                f'"{pair} {" ".join(rest)}", or leave out the space: {pair}{"".join(rest)}'
+                f"{pair} is cut off by a space.\n"
+                "Expected: a pair without spaces, or a pair in quotes.\n"
+                f'Fix: {pair}{"".join(rest)} or "{pair} {" ".join(rest)}"'
             )
-    from hrseg.commands._shared import CHECKPOINTS
-
     option = "--checkpoint" if word.endswith(CHECKPOINTS) else "--config"
     fix = f"Fix: `{parser.prog} {option} {word}`" if option in options else _see_help(parser)
-    return f"{parser.prog} takes no argument {word!r}.\n{fix}"
+    return f"{parser.prog} does not accept the argument {word!r}.\n{fix}"
 
 
-def _nearest(rest: Sequence[str], options: Sequence[str], takes_keys: bool) -> str:
-    """Return a hint at the option or the key of the config that `rest[0]` stands for."""
+def _suggestion(rest: Sequence[str], options: Sequence[str], has_config: bool) -> str:
+    """Return a suggestion of the option or config key that `rest[0]` may mean."""
     name, _, value = rest[0].partition("=")
     value = value or next((word for word in rest[1:2] if not word.startswith("-")), "VALUE")
     near = get_close_matches(name, options, n=1)
     key = COMMON_KEYS.get(name.lstrip("-").replace("-", "_"))
-    if key and takes_keys:
-        return f"Fix: write it as key=value: {key}={value}"
+    if key and has_config:
+        return f"Expected: keys of the config as key=value. Fix: {key}={value}"
     if near:
         return f"Did you mean: {near[0]}?"
-    return "Keys of the config are written key=value: data.batch_size=4" if takes_keys else ""
+    example = "Expected: keys of the config as key=value, e.g. data.batch_size=4"
+    return example if has_config else ""
 
 
 def join_overrides(argv: Sequence[str]) -> list[str]:

@@ -1,11 +1,11 @@
-"""Exceptions for mistakes in configs, data and results, with the exit code of each.
+"""Exceptions for errors in configs, data and results, and their exit codes.
 
-A message states the fault and its place, the expectation, and the fix.
+A message states the fault and its location, the expected value, and the fix.
 """
 
 
 class HrsegError(Exception):
-    """Base of every error with a message for the user; the command line prints it and exits.
+    """Base class of errors with a message for the user. The command line prints it and exits.
 
     Attributes:
         exit_code: exit code of the process.
@@ -15,18 +15,18 @@ class HrsegError(Exception):
 
 
 class ConfigError(HrsegError):
-    """A wrong command line, config, or argument."""
+    """An invalid command line, config or argument."""
 
     exit_code = 2
 
 
 class DataError(HrsegError):
-    """A wrong image, mask, list or folder."""
+    """An invalid image, mask, list or folder."""
 
     exit_code = 3
 
 
 class VerificationError(HrsegError):
-    """A failed verification: a NaN loss, an exported file with other results."""
+    """A failed verification, e.g. a NaN loss, or an exported file with different results."""
 
     exit_code = 4

@@ -1,4 +1,4 @@
-"""Images and masks, and a data set of them from their files and from a cache."""
+"""Images and masks, and data sets of them from files and from a cache."""
 
 import numpy as np
 
@@ -12,7 +12,7 @@ READER = MaskReader(id_table(5, {9: 0, 1: 1, 2: 2, 3: 3, 4: 4}), "")
 
 
 def pairs(root, count=5, first=0):
-    """Images of odd sizes with masks whose raw id 9 stands for class 0."""
+    """Write images of odd sizes, and masks with raw id 9 for class 0; return the files."""
     files = []
     for i in range(first, first + count):
         random = np.random.default_rng(i)
@@ -24,7 +24,7 @@ def pairs(root, count=5, first=0):
 
 
 def cache_of(folder, count=5):
-    """Images and masks in `folder`/data, and a cache of them; returns files, cache, data."""
+    """Write images and masks to `folder`/data and cache them; return files, cache, data."""
     files = pairs(folder / "data", count)
     write_cache(folder / "cache", folder / "data", files, READER)
     return files, folder / "cache", folder / "data"

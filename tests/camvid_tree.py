@@ -1,4 +1,4 @@
-"""A tree in CamVid's layout with images that a network learns in seconds."""
+"""Data set in the layout of CamVid, learned in seconds."""
 
 import numpy as np
 from PIL import Image
@@ -23,7 +23,7 @@ def make_camvid(root, train=4, val=2):
 
 
 def fit_overrides(root):
-    """Return what makes `camvid_w18_small` a run of seconds on that tree."""
+    """Return the overrides with which `camvid_w18_small` trains on this data set in seconds."""
     return [
         f"data.root={root}", "data.batch_size=2", "data.crop_size=[48,64]", "data.workers=0",
         "trainer.max_epochs=2", "trainer.check_val_every_n_epoch=1", "trainer.precision=32",

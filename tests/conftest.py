@@ -1,10 +1,10 @@
-"""Shared fixtures and builders. The suite runs on all cores through pytest-xdist."""
+"""Shared fixtures and builders. pytest-xdist runs the tests on all cores."""
 
 import os
 
 # One thread per worker.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
-# A test that asks for two threads would wait in a busy loop for a core that another worker has.
+# Tests with two threads must not spin on a core that another worker needs.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
 
@@ -23,7 +23,7 @@ torch.set_num_threads(1)
 
 @pytest.fixture(autouse=True)
 def console():
-    """Give each test a new rich console, also if the test before it left a live display open."""
+    """Give each test a new rich console, also after a test with an open live display."""
     reconfigure()
 
 

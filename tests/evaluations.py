@@ -1,4 +1,4 @@
-"""Folders as an evaluation leaves them, written by hand."""
+"""Folders with the files of an evaluation."""
 
 import torch
 
@@ -12,9 +12,9 @@ PROTOCOL = {"name": "plain", "scales": [1.0], "flip": False, "window": []}
 
 
 def write_evaluation(folder, records, names, root="nowhere", **extra):
-    """Write what an evaluation leaves; its scores are those of the records."""
+    """Write the files of an evaluation, with the scores of the records; return the folder."""
     folder.mkdir(parents=True, exist_ok=True)
-    total = sum(seen.matrix(len(names)) for seen in records)
+    total = sum(record.matrix(len(names)) for record in records)
     scores = {**summarize(torch.from_numpy(total), names), "protocol": PROTOCOL, **extra}
     scores["checkpoint"] = str(folder / "checkpoints/best.ckpt")
     write_json(folder / "scores.json", scores)

@@ -1,4 +1,4 @@
-"""Weights and inputs of the golden figures, drawn again from their names (tests/golden)."""
+"""Weights and inputs of the golden figures (tests/golden), drawn by seeds from their names."""
 
 import json
 import zlib
@@ -20,7 +20,7 @@ def random_state(tag):
 
 
 def official_keys(variant):
-    """Return key -> shape of the authors' state dict; `variant` is written without `hrnet_`."""
+    """Return the shapes by key of the authors' state dict; `variant` is without `hrnet_`."""
     return json.loads((GOLDEN / "official_keys.json").read_text())[variant]
 
 

@@ -1,4 +1,4 @@
-"""Folders that tests read: the repository, golden figures, and CamVid."""
+"""Input folders of the tests: the repository, golden figures and CamVid."""
 
 import os
 from pathlib import Path

@@ -1,7 +1,7 @@
-"""Files of earlier versions of hrseg, each in tests/compat, are read by this version.
+"""Backward compatibility: this version reads the files of earlier versions in tests/compat.
 
-`scripts/maintenance/compat_corpus.py` writes the archive of the present version. For a file that
-is not readable any more, CHANGELOG.md gives the fix, and its test leaves that version out.
+`scripts/maintenance/compat_corpus.py` writes the archive of the current version. If a file becomes
+unreadable, CHANGELOG.md describes the fix, and the test excludes the version of the file.
 """
 
 import csv
@@ -41,9 +41,9 @@ def data(corpus):
 
 @pytest.fixture(params=["minimal", "full", "stopped"])
 def run(corpus, request):
-    """A run folder of that version."""
+    """A run folder of the archive."""
     if not (corpus / "runs" / request.param).is_dir():
-        pytest.skip("that version's archive has no such run")
+        pytest.skip("the archive has no such run")
     return (corpus / "runs" / request.param / "latest").resolve()
 
 
@@ -54,14 +54,14 @@ def own(run, tmp_path, monkeypatch):
 
 
 def assert_predicts(predictor, corpus, masks):
-    """Compare masks, except for pixels that another processor rounds differently."""
+    """Compare masks, with a tolerance for the rounding of other processors."""
     for image in sorted((corpus / "data" / "images" / "val").iterdir()):
         recorded = np.asarray(Image.open(masks / f"{image.stem}.png"))
         assert len(np.unique(recorded)) > 2
         assert np.mean(predictor.predict(image).mask == recorded) >= 0.999
 
 
-def test_this_version_has_an_archive_too():
+def test_this_version_has_an_archive():
     assert f"{hrseg.__version__}.tar.xz" in [path.name for path in ARCHIVES]
 
 
@@ -70,10 +70,10 @@ def test_every_config_loads_with_the_same_values(corpus, tmp_path):
     assert len(configs) > 20
     for path in configs:
         printed = to_yaml(load_config(path))
-        again = tmp_path / "again.yaml"
-        again.write_text(printed, encoding="utf-8")
-        assert to_yaml(load_config(again)) == printed, path
-        assert flat(path).items() <= flat(again).items(), path
+        copy = tmp_path / "copy.yaml"
+        copy.write_text(printed, encoding="utf-8")
+        assert to_yaml(load_config(copy)) == printed, path
+        assert flat(path).items() <= flat(copy).items(), path
 
 
 def test_defaults_of_a_short_config_are_the_same(corpus, run, tmp_path):
@@ -88,10 +88,10 @@ def flat(path):
 
 
 def leaves(node, key=""):
-    """Yield (dotted key, value) of a config; a bare name stands for {name: ...}."""
+    """Yield (dotted key, value) of a config; a bare name equals {name: ...}."""
     if isinstance(node, dict):
         for name, value in node.items():
-            # In YAML a bare `on` is true; hrseg reads it as the word.
+            # YAML 1.1 reads the key `on` as true; hrseg reads it as text.
             yield from leaves(value, f"{key}.{'on' if name is True else name}")
     elif isinstance(node, list) and key == ".losses":
         for i, value in enumerate(node):
@@ -106,13 +106,13 @@ def test_a_run_predicts_its_stored_masks(corpus, run):
 
 
 @pytest.mark.parametrize("name", ["hrseg.safetensors", "exported.onnx"])
-def test_files_made_of_a_run_predict_the_same(corpus, name):
+def test_converted_and_exported_files_predict_the_stored_masks(corpus, name):
     pytest.importorskip("onnxruntime")
     masks = corpus / "runs" / "minimal" / "latest" / "masks"
     assert_predicts(hrseg.load(corpus / "weights" / name), corpus, masks)
 
 
-def test_weights_under_the_authors_names_are_those_of_the_run(corpus):
+def test_weights_with_the_authors_names_equal_those_of_the_run(corpus):
     predictor = hrseg.load(corpus / "runs" / "minimal" / "latest")
     model = hrseg.create_model(**predictor.model.architecture)
     hrseg.load_weights(model, corpus / "weights" / "official.pth")
@@ -125,8 +125,8 @@ def test_validate_gives_the_stored_scores(own, data):
     assert main(["validate", "--checkpoint", str(checkpoint), data]) == 0
     (scored,) = own.glob("validate/*/scores.json")
     before, after = (json.loads(path.read_text()) for path in (own / "scores.json", scored))
-    moved = np.abs(np.subtract(before["confusion_matrix"], after["confusion_matrix"])).sum()
-    assert moved <= 0.002 * np.sum(before["confusion_matrix"])
+    changed = np.abs(np.subtract(before["confusion_matrix"], after["confusion_matrix"])).sum()
+    assert changed <= 0.002 * np.sum(before["confusion_matrix"])
     assert after["miou"] == pytest.approx(before["miou"], abs=1e-3)
     assert set(before) - {"epoch", "step"} <= set(after)
     assert before["protocol"].items() <= after["protocol"].items()
@@ -145,13 +145,13 @@ def test_a_training_resumes_from_its_last_checkpoint(own, data):
     assert [set(moment) for moment in moments[0]] == [set(moment) for moment in moments[1]]
 
 
-def test_a_report_is_made_of_a_run(own, data):
+def test_report_writes_the_report_of_a_run(own, data):
     assert main(["report", str(own), data]) == 0
     miou = json.loads((own / "scores.json").read_text())["miou"]
     assert f"{100 * miou:.1f}" in (own / "report.html").read_text(encoding="utf-8")
 
 
-def test_a_cache_is_read_as_it_is(corpus, data):
+def test_a_cache_is_read_without_an_update(corpus, data):
     pairs = [data, "data.workers=0"]
     plain = build_data(load_config(corpus / "configs" / "minimal.yaml", pairs))
     pairs.append(f"data.cache={corpus / 'cache'}")
@@ -177,7 +177,7 @@ def test_a_manifest_is_compared_with_the_files(corpus, tmp_path, capsys):
 
 @pytest.mark.parametrize("name", ["checkpoints/last.ckpt", "hrseg.safetensors", "exported.onnx"])
 def test_a_file_of_a_later_version_is_refused(corpus, data, monkeypatch, capsys, name):
-    # For a hrseg of format 0 the files of today are of a later version.
+    # For format 0, the files of today have a later version.
     monkeypatch.setattr(metadata, "FORMAT", 0)
     folder = corpus / "runs" / "minimal" / "latest" if "/" in name else corpus / "weights"
     commands = [["weights", "inspect"]]

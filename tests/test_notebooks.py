@@ -1,4 +1,4 @@
-"""The notebooks run from top to bottom, and are stored without outputs."""
+"""Notebooks: they run from top to bottom, and are stored without outputs."""
 
 import asyncio
 import sys

@@ -1,4 +1,4 @@
-"""The README is true."""
+"""README: its Python runs, and its paths exist."""
 
 import re
 
@@ -13,7 +13,7 @@ def blocks(language):
     return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
 
 
-def test_its_python_runs_and_has_ten_lines(tmp_path, monkeypatch):
+def test_the_python_of_the_readme_runs_and_has_ten_lines(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     make_camvid(tmp_path / "camvid", train=2, val=1)
     save_image(tmp_path / "street.png", picture((40, 56)))
@@ -26,7 +26,7 @@ def test_its_python_runs_and_has_ten_lines(tmp_path, monkeypatch):
     assert names["prediction"].mask.shape == (40, 56)
 
 
-def test_every_path_it_names_exists():
+def test_every_path_in_the_readme_exists():
     links = [link for link in re.findall(r"\]\(([^)]+)\)", README) if not link.startswith("http")]
     for name in ("scripts/demo", "scripts/test", "constraints.txt", *links):
         assert (ROOT / name).exists(), name

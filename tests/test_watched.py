@@ -1,4 +1,4 @@
-"""The watch over hostile files sees Python and C."""
+"""Audit hook and canaries: they record the actions of Python and of C libraries."""
 
 import ctypes
 import os
@@ -33,11 +33,11 @@ HARM = {
 
 @pytest.mark.parametrize("event", HARM)
 def test_harm_is_recorded(event, canaries, tmp_path):
-    seen = watch(lambda: HARM[event](tmp_path), [], [tmp_path / "own"])
-    assert any(line.startswith(event) for line in seen.events), seen
+    record = watch(lambda: HARM[event](tmp_path), [], [tmp_path / "own"])
+    assert any(line.startswith(event) for line in record.events), record
 
 
-def test_canaries_show_what_c_does(canaries):
+def test_canaries_record_actions_of_c_libraries(canaries):
     libc, secret = ctypes.CDLL(None), os.fsencode(canaries.folder / "secret.txt")
     libc.close(libc.open(secret, os.O_RDONLY))
     assert any("secret.txt was touched" in line for line in canaries.touched())

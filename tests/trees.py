@@ -1,4 +1,4 @@
-"""Trees in the official layouts of data sets, with drawn images."""
+"""Data sets in their official layouts, with generated images."""
 
 import numpy as np
 from PIL import Image
@@ -7,7 +7,7 @@ from tests.conftest import picture, save_image
 
 
 def blocks(size, ids, seed):
-    """Return a mask (H, W) of rectangles in which each id occurs."""
+    """Return a mask (H, W) of rectangles that contains each id."""
     height, width = size
     columns = int(np.ceil(np.sqrt(len(ids) * 2)))
     rows = int(np.ceil(len(ids) / columns))
@@ -29,7 +29,7 @@ def save_pairs(root, counts, size, ids, seed, image, mask, **folders):
 
 
 def make_cityscapes(root, counts=None, size=(64, 96), label="labelIds"):
-    """Write leftImg8bit and gtFine (gtCoarse for train_extra) with every id that occurs."""
+    """Write leftImg8bit and gtFine (gtCoarse for train_extra) with all ids."""
     ids = list(range(34)) if label == "labelIds" else [*range(19), 255]
     for split, count in (counts or {"train": 3, "val": 2, "test": 1}).items():
         kind = "gtCoarse" if split == "train_extra" else "gtFine"
@@ -44,12 +44,12 @@ def make_cityscapes(root, counts=None, size=(64, 96), label="labelIds"):
 
 
 def make_lip(root, counts=None, size=(90, 60), flat=False):
-    """Write TrainVal_images and TrainVal_parsing_annotations (flat: as mmsegmentation has them)."""
-    homes = ("", "") if flat else ("TrainVal_images/", "TrainVal_parsing_annotations/")
-    image = f"{homes[0]}{{split}}_images/10{{n}}_{{index:06d}}.jpg"
-    mask = f"{homes[1]}{{split}}_segmentations/10{{n}}_{{index:06d}}.png"
+    """Write TrainVal_images and TrainVal_parsing_annotations (flat: layout of mmsegmentation)."""
+    folders = ("", "") if flat else ("TrainVal_images/", "TrainVal_parsing_annotations/")
+    image = f"{folders[0]}{{split}}_images/10{{n}}_{{index:06d}}.jpg"
+    mask = f"{folders[1]}{{split}}_segmentations/10{{n}}_{{index:06d}}.png"
     save_pairs(root, counts, size, range(20), 20, image, mask)
-    for images in root.glob(f"{homes[0]}*_images"):
+    for images in root.glob(f"{folders[0]}*_images"):
         paths = sorted(images.iterdir())
         Image.open(paths[1]).convert("L").save(paths[1])  # some of LIP's JPEGs are grey
         if not flat:
@@ -70,14 +70,14 @@ def make_pascal_context(root, counts=None, size=(75, 100)):
 
 
 def make_ade20k(root, counts=None, size=(80, 100)):
-    """Write images and annotations as in ADEChallengeData2016."""
+    """Write images and annotations in the layout of ADEChallengeData2016."""
     stem = "{folder}/ADE_{split}_{number:08d}"
     return save_pairs(root, counts, size, range(151), 40, f"images/{stem}.jpg",
                       f"annotations/{stem}.png", train="training", val="validation")  # fmt: skip
 
 
 def make_cocostuff10k(root, counts=None, size=(90, 120)):
-    """Write images and annotations as mmsegmentation has them."""
+    """Write images and annotations in the layout of mmsegmentation."""
     stem = "{folder}/COCO_train2014_{index:012d}"
     return save_pairs(
         root, counts, size, range(172), 50, f"images/{stem}.jpg",

@@ -1,4 +1,4 @@
-"""`hrseg` in one of several processes, which writes down the weights that it evaluates."""
+"""`hrseg` as one of several processes, which writes a digest of its evaluated weights."""
 
 import hashlib
 import os
@@ -15,7 +15,7 @@ from hrseg.training.task import SegmentationTask
 _begin = SegmentationTask.on_validation_epoch_start
 
 
-def _leave_a_digest(self: Any) -> None:
+def _write_digest(self: Any) -> None:
     _begin(self)
     state = torch.cat([tensor.double().flatten() for tensor in self.model.state_dict().values()])
     digest = hashlib.sha256(state.numpy().tobytes()).hexdigest()
@@ -24,7 +24,7 @@ def _leave_a_digest(self: Any) -> None:
 
 
 if __name__ == "__main__":
-    # Their clocks show different seconds when they name the run folder.
+    # The processes name the run folder at different seconds.
     time.sleep(1.2 * int(os.environ.get("LOCAL_RANK", "0")))
-    SegmentationTask.on_validation_epoch_start = _leave_a_digest
+    SegmentationTask.on_validation_epoch_start = _write_digest
     sys.exit(main(sys.argv[1:]))

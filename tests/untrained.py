@@ -1,4 +1,4 @@
-"""A checkpoint of a model that was never trained, whose classes change from place to place."""
+"""Checkpoint of an untrained model that predicts several classes."""
 
 import pytorch_lightning as pl
 import torch

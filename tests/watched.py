@@ -1,7 +1,7 @@
-"""Commands in processes of their own, under Python's audit hook, which records and stops nothing.
+"""Commands in new processes under Python's audit hook, which only records forbidden actions.
 
-The hook sees what Python does. C libraries (GDAL, FFmpeg, OpenCV, the runtimes of exported files)
-show in canaries: files beside the stranger's that inotify watches, and a port with a listener.
+The hook records actions of Python. Canaries record actions of C libraries (GDAL, FFmpeg, OpenCV,
+the runtimes of exported files): files that inotify watches, and a port with a listener.
 """
 
 import ctypes
@@ -24,8 +24,8 @@ import psutil
 from tests.paths import ROOT
 
 SECONDS = 20
-MEMORY = 2**31  # bytes more than the process that it is forked from
-TOKEN = "hostile_code"  # in every code that a stranger wrote
+MEMORY = 2**31  # bytes in addition to those of the parent process
+TOKEN = "hostile_code"  # in all hostile code of the tests
 
 _READABLE = (
     *{sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")},
@@ -47,19 +47,19 @@ _Path = str | bytes | os.PathLike
 
 
 @dataclass
-class Seen:
-    exit_code: int  # 1 for an exception that nothing caught; negative: ended by that signal
-    output: bytes  # stdout and stderr, of C libraries too
+class Record:
+    exit_code: int  # 1 for an uncaught exception; negative: the number of a signal
+    output: bytes  # stdout and stderr, also of C libraries
     events: list[str]  # forbidden actions, a line each
 
 
 def watch(call, readable, writable, environment=None):
     """Run `call`, which returns an exit code, in a forked process under the audit hook.
 
-    It may read `readable` folders, and read and write `writable` ones; temporary files go to the
-    first.
+    The process may read the folders `readable`, and read and write the folders `writable`. The
+    first of `writable` contains its temporary files.
     """
-    deadline, late = time.monotonic() + SECONDS, []
+    deadline, timeout = time.monotonic() + SECONDS, []
     with tempfile.TemporaryFile() as output, tempfile.TemporaryFile() as events:
         child = os.fork()
         if child == 0:
@@ -67,14 +67,14 @@ def watch(call, readable, writable, environment=None):
             variables = {"TMPDIR": str(writable[0]), **(environment or {})}
             _child(call, output.fileno(), hook, variables)
         while not (ended := os.waitpid(child, os.WNOHANG))[0]:
-            if time.monotonic() > deadline and not late:
+            if time.monotonic() > deadline and not timeout:
                 os.kill(child, signal.SIGKILL)
-                late = [f"it took more than {SECONDS} s"]
+                timeout = [f"the process took more than {SECONDS} s"]
             time.sleep(0.005)
         output.seek(0)
         events.seek(0)
         lines = events.read().decode().split("\0")[:-1]
-        return Seen(os.waitstatus_to_exitcode(ended[1]), output.read(), lines + late)
+        return Record(os.waitstatus_to_exitcode(ended[1]), output.read(), lines + timeout)
 
 
 def _child(call, output, hook, environment):
@@ -119,12 +119,12 @@ class _Hook:
         if event.startswith(_NEVER) or network:
             return f"{event} {arguments}"[:300]
         if event in ("exec", "compile"):
-            # Looked for in the text, names and constants of the code.
+            # The text, names and constants of the code.
             parts = arguments[:1]
             if event == "exec":
                 parts = [*arguments[0].co_consts, *arguments[0].co_names]
             hostile = any(TOKEN in str(part) for part in parts)
-            return f"{event} of a stranger's code" if hostile else None
+            return f"{event} of hostile code" if hostile else None
         if event == "ctypes.dlopen":
             name = str(arguments[0] or "")
             foreign = os.path.isabs(name) and not _within(name, _READABLE)
@@ -142,16 +142,16 @@ class _Hook:
             allowed, paths = self._may_read, arguments[:1]
         else:
             return None
-        wrong = [path for path in paths if isinstance(path, _Path) and not allowed(path)]
-        return f"{event} {wrong[0]!r}" if wrong else None
+        forbidden = [path for path in paths if isinstance(path, _Path) and not allowed(path)]
+        return f"{event} {forbidden[0]!r}" if forbidden else None
 
     def _may_write(self, path):
         return _within(path, (*self.writable, "/dev/null"))
 
     def _may_read(self, path):
-        # Looking for a readable file may touch the folders above it.
-        above = f"{_real(path).rstrip('/')}/"
-        return _within(path, self.readable) or any(p.startswith(above) for p in self.readable)
+        # The search for a readable file may read its parent folders.
+        parent = f"{_real(path).rstrip('/')}/"
+        return _within(path, self.readable) or any(p.startswith(parent) for p in self.readable)
 
 
 def _real(path):
@@ -165,7 +165,7 @@ def _within(path, folders):
 
 
 class Canaries:
-    """Files that nothing may open, and a port on 127.0.0.1 that nothing may call."""
+    """Files that must not be opened, and a port on 127.0.0.1 without permitted connections."""
 
     SECRET = "canary-7c9e6679-of-the-host"
 
@@ -185,7 +185,7 @@ class Canaries:
         libc.inotify_add_watch(self.inotify, os.fsencode(self.folder), opened | modified | moved)
 
     def touched(self):
-        found = set()
+        events = set()
         with suppress(BlockingIOError):
             while True:
                 data, start = os.read(self.inotify, 65536), 0
@@ -193,9 +193,9 @@ class Canaries:
                     _, mask, _, length = struct.unpack_from("iIII", data, start)
                     name = data[start + 16 : start + 16 + length].rstrip(b"\0").decode()
                     if not mask & 0x40000000 or mask & 0x2C2:
-                        found.add(f"canary {name or 'folder'} was touched ({mask:#x})")
+                        events.add(f"canary {name or 'folder'} was touched ({mask:#x})")
                     start += 16 + length
         with suppress(BlockingIOError):
             while True:
-                found.add(f"a connection came from {self.listener.accept()[1]}")
-        return sorted(found)
+                events.add(f"connection from {self.listener.accept()[1]}")
+        return sorted(events)

@@ -1,4 +1,4 @@
-"""Checkpoints of other origins, made of an official state dict."""
+"""Weights files of other families, converted from an official state dict."""
 
 import torch
 from safetensors.torch import save
@@ -50,13 +50,13 @@ def imagenet(state):
 
 
 def imagenet_file(variant):
-    """Return the bytes of timm's file for a variant, written without `hrnet_`."""
+    """Return the bytes of timm's file for a variant, which is without `hrnet_`."""
     tensors = imagenet(official_weights(variant))
     return save({name: tensor.clone() for name, tensor in tensors.items()})
 
 
 def mmseg(state):
-    """Return a file of mmseg with the same network: the bias before a norm is part of its mean."""
+    """Return a file of mmseg: the bias before a norm layer becomes a part of its mean."""
     names = {"0": "convs.0.conv", "1": "convs.0.bn", "3": "conv_seg"}
     renamed = {}
     for name, tensor in state.items():

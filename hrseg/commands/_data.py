@@ -1,4 +1,4 @@
-"""File checks, statistics and cache of a data set: the work of `hrseg data`."""
+"""File check, statistics and cache of a data set: the work of `hrseg data`."""
 
 import time
 from collections.abc import Sequence
@@ -28,7 +28,7 @@ from hrseg.utils.text import some
 _WEIGHTS = {
     "enet": "ENet: 1 / ln(1.02 + share)",
     "median_frequency": "median frequency: median(f) / f, f = pixels / pixels of its images",
-    "sqrt_median": "milder: sqrt(median(share) / share)",
+    "sqrt_median": "square root, less extreme: sqrt(median(share) / share)",
 }
 _ON_SCREEN = 20  # faults
 _CACHE = ".hrseg_cache"  # below the data set's root
@@ -41,22 +41,23 @@ def check_data(
     workers: int | None = None,
     hashes: bool = False,
 ) -> dict[str, Any]:
-    """Read every file of some splits; print and return their contents and faults.
+    """Read every file of the splits; print and return their contents and faults.
 
     Args:
-        config: its data section describes the data set.
-        splits: default: training and validation split, and the test split if it exists.
-        out: file for the result as JSON.
-        workers: processes; None: one per core, 0: only this one.
-        hashes: compare the files with the manifest, or write it if it is missing.
+        config: config whose data section describes the data set.
+        splits: names of splits; None: the training and validation split, and the test split if it
+            exists.
+        out: JSON file for the result.
+        workers: number of processes; None: one per core, 0: only this process.
+        hashes: compare the files with the manifest; write a missing manifest.
 
     Raises:
-        DataError: a worker process was killed, or hangs.
+        DataError: a worker process was killed or hangs.
     """
     data = build_data(config)
     manifest = data.manifest or data.root / NAME
     if hashes:
-        data.manifest = None  # all is compared at the end, and the file may be missing
+        data.manifest = None  # the files are compared at the end, and the manifest may be missing
     names = splits or (data.train_split, data.val_split)
     parts = dict.fromkeys(part for name in names for part in data.unions.get(name, (name,)))
     checked = [find_split(data, part) for part in parts]
@@ -78,10 +79,12 @@ def check_data(
         "images_per_second": round(images / seconds, 2),
     }
     _show_check(checked, data.class_names)
-    end = f"{images:,} images, {seconds:.0f} s, {images / seconds:.0f} images/s"
     files = len({item.file for item in faults})
-    counted = f"{_many(len(faults), 'fault')} in {_many(files, 'file')} of"
-    echo(f"{counted if faults else 'no faults in'} {end}")
+    count = f"{_many(len(faults), 'fault')} in {_many(files, 'file')} of"
+    echo(
+        f"{count if faults else 'no faults in'} {images:,} images, {seconds:.0f} s, "
+        f"{images / seconds:.0f} images/s"
+    )
     if out is not None:
         write_json(out, result)
     return result
@@ -90,19 +93,21 @@ def check_data(
 def data_stats(
     config: Config, split: str | None = None, out: Path | None = None, workers: int | None = None
 ) -> dict[str, Any]:
-    """Print and return class weights, mean and standard deviation of a split, by default train.
+    """Print and return class weights, mean and standard deviation of a split.
+
+    Without `split`, it is the training split. The other arguments are those of `check_data`.
 
     Raises:
-        DataError: a file is at fault, so that the figures would be wrong; or as in `check_data`.
+        DataError: a file has a fault, which would falsify the statistics; or as in `check_data`.
     """
     data = build_data(config)
     chosen = find_split(data, split or data.train_split)
     _read_files(data, [chosen], workers)
     if chosen.faults:
         raise DataError(
-            f"{_many(len(chosen.faults), 'fault')} in split {chosen.name}, the first: "
+            f"Split {chosen.name} has {_many(len(chosen.faults), 'fault')}. The first: "
             f"{_sentence(chosen.faults[0])}\n"
-            "No statistics were computed. `hrseg data check` lists every fault."
+            "Expected: files without faults. Fix: `hrseg data check` lists every fault."
         )
     result = split_stats(chosen, data.class_names)
     _show_stats(result)
@@ -114,11 +119,11 @@ def data_stats(
 def cache_data(config: Config, workers: int | None = None, verify: bool = False) -> Path:
     """Update the cache of the training and validation split; return its folder.
 
-    With `verify`, read every byte of the cache instead and remove damaged pairs.
+    With `verify`, read every byte of the cache instead, and remove damaged pairs.
 
     Raises:
-        DataError: a file that cannot be read, or damage found by `verify`.
-        ConfigError: no room, another writer, or a cache of another kind in the folder.
+        DataError: an unreadable file, or damaged pairs found by `verify`.
+        ConfigError: a full disk, another writing process, or a folder of another kind.
     """
     data = build_data(config)
     folder = data.cache or data.root / _CACHE
@@ -127,11 +132,12 @@ def cache_data(config: Config, workers: int | None = None, verify: bool = False)
         entries = partial(track, description="reading")
         if damaged := verify_cache(folder, data.root, reader, entries):
             raise DataError(
-                f"{len(damaged)} images in the cache {folder} are damaged and were taken out of "
-                f"it: {some([entry.files[0] for entry in damaged])}\n"
-                "Decode them again: the same command without --verify. Is the disk failing?"
+                f"{len(damaged)} damaged images were removed from the cache {folder}: "
+                f"{some([entry.files[0] for entry in damaged])}\n"
+                "Expected: bytes as they were written. Does the disk have errors?\n"
+                "Fix: the same command without --verify decodes the images again."
             )
-        echo(f"{folder}: every byte is as it was written")
+        echo(f"{folder}: no damaged images")
         return folder
     data.prepare_data()
     splits = (data.train_split, data.val_split)
@@ -142,7 +148,7 @@ def cache_data(config: Config, workers: int | None = None, verify: bool = False)
     echo(
         f"{folder}: {len(files):,} images and masks, {count:,} of them written now; "
         f"{size:.1f} GiB\n"
-        f"use it: hrseg fit --config {config.name} data.cache={folder}"
+        f"to train with it: hrseg fit --config {config.name} data.cache={folder}"
     )
     return folder
 
@@ -150,11 +156,11 @@ def cache_data(config: Config, workers: int | None = None, verify: bool = False)
 def _read_files(
     data: SegmentationDataModule, splits: Sequence[Split], workers: int | None
 ) -> float:
-    """Read all files behind a progress bar; return the seconds."""
+    """Read all files, with a progress bar; return the seconds."""
     if workers is None:
         workers = min(processors(), sum(len(split.files) for split in splits))
     began = time.monotonic()
-    bar = partial(track, description="looking at files")
+    bar = partial(track, description="reading files")
     check_splits(splits, data.mask_reader(), workers, data.worker_timeout, bar)
     return time.monotonic() - began
 
@@ -164,7 +170,7 @@ def _compare(path: Path, root: Path, splits: Sequence[Split]) -> str:
     digests = {file: digest for split in splits for file, digest in split.digests.items()}
     if not path.is_file():
         if any(split.faults for split in splits):
-            return f"no manifest was written to {path}: repair the faults first."
+            return f"The manifest {path} was not written. Fix: repair the faults first."
         write_manifest(path, root, digests.items())
         return f"wrote {path}: {len(digests):,} files. data.manifest={path} compares the files."
     manifest = Manifest.read(path, root)
@@ -174,8 +180,9 @@ def _compare(path: Path, root: Path, splits: Sequence[Split]) -> str:
                 manifest.compare(file, digest)
             except DataError as error:
                 split.faults.append(Fault(file, str(error)))
-    gone = [file for name in manifest.digests if not (file := root / name).exists()]
-    splits[0].faults += [Fault(file, f"is gone: the manifest {path} lists it.") for file in gone]
+    missing = [file for name in manifest.digests if not (file := root / name).exists()]
+    message = f"is missing, but the manifest {path} lists it."
+    splits[0].faults += [Fault(file, message) for file in missing]
     return f"compared {len(digests):,} files with {path}"
 
 
@@ -231,10 +238,10 @@ def _show_stats(result: dict[str, Any]) -> None:
     for kind, meaning in _WEIGHTS.items():
         values = (1.0 if row[kind] is None else row[kind] for row in rows)
         echo(f"# {meaning}\nclass_weights: [{', '.join(f'{value:.4g}' for value in values)}]")
-    if never := [row["name"] for row in rows if not row["pixels"]]:
+    if missing := [row["name"] for row in rows if not row["pixels"]]:
         echo(
-            f"never seen in {result['split']}: {', '.join(never)}. Their weights mean nothing; "
-            "1 stands for them, as 0 would switch the class off in images that have it."
+            f"classes without a pixel in {result['split']}: {', '.join(missing)}. Their weights "
+            "are undefined and set to 1. With 0 the loss would ignore them in other images."
         )
 
 

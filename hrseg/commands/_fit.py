@@ -34,9 +34,15 @@ from hrseg.utils.signals import Stopped
 
 
 def fit(config: Config, resume: Path | None = None) -> Path:
-    """Train, and return the run folder: a new one, or `resume`, continued from its last state.
+    """Train a config; return the run folder.
 
-    Errors that can be known before the first step are raised before it.
+    Args:
+        config: the experiment.
+        resume: run folder to resume from its last checkpoint; None: a new run folder.
+
+    Raises:
+        HrsegError: invalid settings or data. Most are found before the first step, and then a new
+            run folder is removed.
     """
     quieten()
     pl.seed_everything(config.seed, workers=True, verbose=False)
@@ -57,13 +63,12 @@ def fit(config: Config, resume: Path | None = None) -> Path:
             point_latest(run)
         started = True
 
-    options = config.trainer
-    keeps = not options.get("fast_dev_run")
-    interruption = Interruption(run, keeps, config.save_every_minutes)
+    saves = not config.trainer.get("fast_dev_run")
+    interruption = Interruption(run, saves, config.save_every_minutes)
     try:
         with locked_run(run):
-            first = LambdaCallback(on_train_start=record)  # a refused run leaves no trace
-            callbacks = [first, *_callbacks(config, run, keeps, interruption)]
+            recorder = LambdaCallback(on_train_start=record)  # writes nothing for a refused run
+            callbacks = [recorder, *_callbacks(config, run, saves, interruption)]
             trainer = build_trainer(config, placement, run, callbacks)
             last = checked_last(config, task, trainer, run) if resume else None
             check_norms(config, trainer)
@@ -82,9 +87,9 @@ def fit(config: Config, resume: Path | None = None) -> Path:
 
 
 def _callbacks(
-    config: Config, run: Path, keeps: bool, interruption: Interruption
+    config: Config, run: Path, saves: bool, interruption: Interruption
 ) -> list[Callback]:
-    """Return all callbacks of a training, in the order in which Lightning calls them."""
+    """Return the callbacks of a training, in the order of their calls."""
     checkpoint = partial(RunCheckpoint, dirpath=run / "checkpoints", enable_version_counter=False)
     patience, ema = config.early_stopping_patience, config.ema_decay
     scored = config.trainer.get("limit_val_batches") != 0
@@ -99,7 +104,7 @@ def _callbacks(
         interruption,
         LossGuard(config.on_bad_loss, run),
         SkippedFiles(run),
-        checkpoint(filename="best", monitor="val/miou", mode="max") if keeps and scored else None,
-        checkpoint(filename="last", save_on_train_epoch_end=True) if keeps else None,
+        checkpoint(filename="best", monitor="val/miou", mode="max") if saves and scored else None,
+        checkpoint(filename="last", save_on_train_epoch_end=True) if saves else None,
     ]
     return [callback for callback in ordered if callback is not None]

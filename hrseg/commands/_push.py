@@ -11,13 +11,13 @@ from hrseg.utils.constants import __version__
 
 
 def upload(folder: Path, files: Sequence[Path], repository: str, private: bool) -> str:
-    """Create the repository if it is missing, and add the files in one commit; return its URL.
+    """Create a missing repository, and add the files in one commit; return its URL.
 
     Raises:
-        ConfigError: no token, no right to write, or no connection. The folder stays.
+        ConfigError: no token, no write access, or no connection. The folder stays.
     """
     api = HfApi(library_name="hrseg", library_version=__version__)
-    kept = f"The folder {folder} stays; `hrseg push` uploads it again."
+    hint = f"The folder {folder} stays; `hrseg push` uploads it again."
     try:
         with suppress(errors.RepositoryNotFoundError):
             api.model_info(repository, timeout=10)  # the calls below have no timeout
@@ -31,14 +31,14 @@ def upload(folder: Path, files: Sequence[Path], repository: str, private: bool) 
             raise ConfigError(
                 f"The Hugging Face Hub refused the upload to {repository} (HTTP {status}).\n"
                 "Expected: a token with write access to this name.\n"
-                f"Fix: run `hf auth login`, or set HF_TOKEN. {kept}"
+                f"Fix: run `hf auth login`, or set HF_TOKEN. {hint}"
             ) from error
         reason = str(error).strip().partition("\n")[0][:150]
-        raise ConfigError(f"The upload to {repository} failed: {reason}\n{kept}") from error
-    except Exception as error:  # the HTTP client's errors of the connection have no common base
+        raise ConfigError(f"The upload to {repository} failed: {reason}\n{hint}") from error
+    except Exception as error:  # connection errors of the HTTP client have no common base class
         reason = str(error).strip().partition("\n")[0][:150]
         raise ConfigError(
             f"The Hugging Face Hub could not be reached: {reason or type(error).__name__}.\n"
-            f"Expected: a connection to {api.endpoint}. {kept}"
+            f"Expected: a connection to {api.endpoint}. {hint}"
         ) from error
     return f"{api.endpoint}/{repository}"

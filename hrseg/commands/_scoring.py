@@ -38,9 +38,9 @@ def validate(config: Config, checkpoint: Path, home: Path) -> Path:
             ImageScores(folder, checkpoint),
             PredictionImages(config.prediction_images, folder),
         ]
-        trainer, computed = _trainer(config, placement, checkpoint, folder, callbacks)
+        trainer, description = _trainer(config, placement, checkpoint, folder, callbacks)
         images = len(data.val_dataset or ())
-        echo(f"validate {config.name}: {checkpoint} on {images} images; {computed}")
+        echo(f"validate {config.name}: {checkpoint} on {images} images; {description}")
         with user_errors(config, trainer):
             trainer.validate(task, data, verbose=False)
         if trainer.is_global_zero:
@@ -53,22 +53,22 @@ def test(config: Config, checkpoint: Path, home: Path) -> Path:
     """Predict the test split by the config's protocol; return the checked zip file of the masks.
 
     Raises:
-        ConfigError: the data set has no server.
-        VerificationError: the masks do not fit the server's requirements.
+        ConfigError: the data set has no benchmark server.
+        VerificationError: the masks violate the server's requirements.
     """
     if DATASETS[config.data.name].submission_ids is None:
         raise ConfigError(
-            f"{config.data.name} has no server that takes masks; expected one of "
+            f"The data set {config.data.name} has no benchmark server.\nExpected: one of "
             f"{', '.join(name for name, data in DATASETS.items() if data.submission_ids)}.\n"
-            "`hrseg validate` scores a split that has masks."
+            "Fix: `hrseg validate` scores a split with masks."
         )
     with _result_folder(config, home) as (placement, folder):
         data, task = _load(config, checkpoint, "test")
         assert data.test_dataset is not None and data.submission_ids is not None
         images = [image for image, _ in data.test_dataset.files]
         submission = Submission(folder, images, data.test_dataset.names, data.submission_ids)
-        trainer, computed = _trainer(config, placement, checkpoint, folder, [submission])
-        echo(f"test {config.name}: {checkpoint} on {len(images)} images; {computed}")
+        trainer, description = _trainer(config, placement, checkpoint, folder, [submission])
+        echo(f"test {config.name}: {checkpoint} on {len(images)} images; {description}")
         echo(str(task.protocol))
         with user_errors(config, trainer):
             trainer.test(task, data, verbose=False)
@@ -77,7 +77,7 @@ def test(config: Config, checkpoint: Path, home: Path) -> Path:
 
 @contextmanager
 def _result_folder(config: Config, home: Path) -> Iterator[tuple[Placement, Path]]:
-    """Create a dated folder; remove it if the command is refused or stopped."""
+    """Create a dated folder; remove it if the command fails or is stopped."""
     quieten()
     placement = place(config.trainer)
     folder = new_folder(placement, home)
@@ -94,8 +94,8 @@ def _load(
     data = build_data(config)
     data.check(stage)
     if is_exported(checkpoint):
-        lower = str(config.trainer.get("precision", "32")).startswith("bf16")
-        precision = "bf16" if lower and checkpoint.suffix == ".xml" else "32"
+        bf16 = str(config.trainer.get("precision", "32")).startswith("bf16")
+        precision = "bf16" if bf16 and checkpoint.suffix == ".xml" else "32"
         engine = open_engine(checkpoint, precision=precision)
         task = build_task(config, data, weights=False, engine=engine)
         engine.check(task.protocol)
@@ -112,7 +112,8 @@ def _load(
 def _trainer(
     config: Config, placement: Placement, checkpoint: Path, folder: Path, callbacks: list[Callback]
 ) -> tuple[pl.Trainer, str]:
-    # An exported file computes in a precision of its own.
+    """Return the trainer, and a description of device and precision."""
+    # The precision of an exported file is fixed.
     reason = "" if is_exported(checkpoint) else settle_precision(config, placement)
     trainer = build_trainer(config, placement, folder, callbacks, train=False)
     return trainer, device(trainer, reason)

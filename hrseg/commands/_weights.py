@@ -1,4 +1,4 @@
-"""Inspection and conversion of files of weights: the work of `hrseg weights`."""
+"""List, download, inspection and conversion of weights: the work of `hrseg weights`."""
 
 import hashlib
 import re
@@ -35,7 +35,8 @@ State = dict[str, Tensor]
 Rows = list[tuple[str, str]]
 _STATISTICS = ("running_mean", "running_var", "num_batches_tracked")  # no parameters
 
-# The authors' yaml files, branch HRNet-OCR; seg_hrnet_ocr.py aligns corners whatever they contain.
+# align_corners of the authors' released files by the start of the name. Source: the yaml files of
+# branch HRNet-OCR, and seg_hrnet_ocr.py, which always aligns corners.
 _RELEASED = {
     "hrnet_ocr": True,
     "hrnet_cs": False,
@@ -51,24 +52,27 @@ def inspect_weights(file: str, config: Config | None = None) -> None:
     path = fetch(file) if is_remote(file) else Path(file).expanduser()
     if is_exported(path):
         if config is not None:
-            raise ConfigError(f"{path} has metadata of its own: leave --config out.")
+            raise ConfigError(
+                f"{path} is an exported file, which contains its metadata.\n"
+                "Expected: no config. Fix: leave out --config."
+            )
         engine = open_engine(path)
-        kind = ("is", f"exported: {engine.extra_repr()}")
+        kind = ("kind", f"exported: {engine.extra_repr()}")
         _show([*_identity(path), kind, *_metadata_rows(read_metadata(engine.metadata, path))])
         return
-    raw, found = _read(file, path)
+    raw, weights = _read(file, path)
     metadata = read_metadata(raw["hrseg"], path) if raw.get("hrseg") is not None else None
     unchecked = path.suffix == ".safetensors" or state_of(path) != "whole"
-    integrity = "the file has no checksums" if unchecked else "the CRC32 of every record is right"
+    integrity = "the file has no checksums" if unchecked else "the CRC32 of every record is correct"
     _show(
         [
             *_identity(path),
             ("integrity", integrity),
-            ("is", f"{FAMILIES[found.family].title} file: {describe(found.state)}"),
-            *_tensor_rows(found.state),
-            ("align_corners", _align_corners(found, raw, metadata, path)),
+            ("kind", f"{FAMILIES[weights.family].title} file: {describe(weights.state)}"),
+            *_tensor_rows(weights.state),
+            ("align_corners", _align_corners(weights, raw, metadata, path)),
             *(_metadata_rows(metadata) if metadata else _mmseg_classes(raw.get("meta"))),
-            *(("note", note) for note in found.notes),
+            *(("note", note) for note in weights.notes),
         ]
     )
     if config is not None:
@@ -79,7 +83,7 @@ def inspect_weights(file: str, config: Config | None = None) -> None:
 
 
 def list_weights() -> None:
-    """Print the published weights: ImageNet starts and the authors' segmentation checkpoints."""
+    """Print the published weights: ImageNet weights and the authors' segmentation checkpoints."""
     starts = Table("model.weights", "backbone", "name", "MB", title="to start a training from")
     for start in STARTS:
         starts.add_row(start.word, start.backbone, start.repository, str(start.megabytes))
@@ -133,26 +137,35 @@ def convert_weights(
     """
     path = fetch(file) if is_remote(file) else Path(file).expanduser()
     if is_exported(path):
-        raise ConfigError(f"{path} is exported: convert the checkpoint that it was made of.")
-    # The new file has no weights by the rule of torch 0.4, which is applied to this name.
-    stem = (
-        re.sub("torch04", "torch11", path.stem, flags=re.I) if family == "official" else path.stem
-    )
+        raise ConfigError(
+            f"{path} is an exported file.\n"
+            "Expected: a checkpoint. Fix: convert the checkpoint of this export."
+        )
+    # "torch04" in the name of a file stands for |weight| + 1e-5 (the rule of torch 0.4), which
+    # recognise() has applied already.
+    stem = _without_torch04(path.stem) if family == "official" else path.stem
     out = out or path.with_name(f"{stem}_{family}.pth")
     _check_out(out, family)
-    raw, found = _read(file, path)
-    if family != "hrseg" and f"backbone.{MARK}" not in found.state:
-        raise ConfigError(f"{path} holds a {describe(found.state)}: {family} has no names for it.")
+    raw, weights = _read(file, path)
+    if family != "hrseg" and f"backbone.{MARK}" not in weights.state:
+        raise ConfigError(
+            f"{path} contains a {describe(weights.state)}, for which {family} has no names.\n"
+            "Expected: a whole HRNet. Fix: --to hrseg"
+        )
     metadata = _metadata(raw, config, path) if family == "hrseg" else {}
-    echo(*found.notes)
+    echo(*weights.notes)
     if family != "hrseg" and "hrseg" in raw:
-        echo("class names, colours, normalisation and protocol left out")
+        echo("The new file has no class names, colours, normalisation and protocol.")
     with replacing(out) as partial:
         try:
-            _write(partial, family, found.state, metadata)
+            _write(partial, family, weights.state, metadata)
         except RuntimeError as error:  # of torch.save
             raise cannot_write(out, str(error).partition("\n")[0]) from error
     return out
+
+
+def _without_torch04(name: str) -> str:
+    return re.sub("torch04", "torch11", name, flags=re.I)
 
 
 def _read(file: str, path: Path) -> tuple[dict[str, Any], Found]:
@@ -162,14 +175,21 @@ def _read(file: str, path: Path) -> tuple[dict[str, Any], Found]:
 
 def _check_out(out: Path, family: str) -> None:
     if out.exists():
-        raise ConfigError(f"{out} exists already. Remove it, or name another file with --out.")
+        raise ConfigError(
+            f"{out} exists already. It was not overwritten.\n"
+            "Expected: a new file. Fix: --out OTHER_FILE"
+        )
     suffixes = (".pth",) if family == "mmseg" else (".pth", ".safetensors")
     if out.suffix not in suffixes:
-        raise ConfigError(f"--out {out}: expected a file that ends with {' or '.join(suffixes)}.")
+        raise ConfigError(
+            f"--out {out} has another suffix.\n"
+            f"Expected: {' or '.join(suffixes)}. Fix: --out {out.with_suffix('.pth')}"
+        )
     if family == "official" and "torch04" in out.name.lower():
         raise ConfigError(
-            f"--out {out}: a file of this name has its norm weights read as |weight| + 1e-5, and\n"
-            "the written ones need no such change. Fix: a name without torch04."
+            f"--out {out} has torch04 in its name, so that its norm weights would be read as "
+            "|weight| + 1e-5.\nExpected: a name without torch04. "
+            f"Fix: --out {out.with_name(_without_torch04(out.name))}"
         )
 
 
@@ -180,7 +200,7 @@ def _metadata(raw: Mapping[str, Any], config: Config | None, path: Path) -> dict
         load_weights(model, raw, origin=path)
         return metadata_from_config(config, data, model.architecture)
     if "hrseg" not in raw:
-        print("without --config the file has no metadata: classes, colours and protocol")
+        print("The new file has no classes, colours and protocol, because --config is missing.")
         return {}
     return read_metadata(raw["hrseg"], path).to_dict()
 
@@ -191,7 +211,7 @@ def _write(path: Path, family: str, state: State, metadata: dict[str, Any]) -> N
         torch.save({"meta": {}, "state_dict": renamed, RESTORE: originals}, path)
         return
     if family == "official":
-        # Attributes below `backbone` and `head` have the authors' names.
+        # The attributes of `backbone` and `head` have the authors' names.
         state = {name.partition(".")[2]: tensor for name, tensor in state.items()}
     if path.suffix == ".safetensors":
         write_safetensors(path, state, metadata)
@@ -213,22 +233,22 @@ def _tensor_rows(state: State) -> Rows:
         names = [name for name in state if name.startswith(f"{part}.")]
         count = sum(state[name].numel() for name in names if not name.endswith(_STATISTICS))
         rows.append((part, f"{len(names)} tensors, {count / 1e6:.2f} M parameters"))
-    if broken := [name for name, tensor in state.items() if not tensor.float().isfinite().all()]:
-        rows.append(("damaged", f"{len(broken)} tensors are not finite: {some(broken)}"))
+    if damaged := [name for name, tensor in state.items() if not tensor.float().isfinite().all()]:
+        rows.append(("damaged", f"{len(damaged)} tensors contain NaN or infinity: {some(damaged)}"))
     return rows
 
 
 def _align_corners(
-    found: Found, raw: Mapping[str, Any], metadata: ModelMetadata | None, path: Path
+    weights: Found, raw: Mapping[str, Any], metadata: ModelMetadata | None, path: Path
 ) -> str:
     if metadata:
         return f"{metadata.architecture.get('align_corners', False)}, by the file's metadata"
-    if found.family == "mmseg" and RESTORE not in raw:
-        return "False, as in mmseg's own configs"
+    if weights.family == "mmseg" and RESTORE not in raw:
+        return "False, as in the configs of mmsegmentation"
     for start, aligned in _RELEASED.items():
         if path.name.startswith(start):
             return f"{aligned}, by the authors' configs for {start}* (the file has no such entry)"
-    return "not in the file: take the config that it was trained with"
+    return "unknown: use the value of the training's config"
 
 
 def _metadata_rows(metadata: ModelMetadata) -> Rows:
@@ -240,7 +260,7 @@ def _metadata_rows(metadata: ModelMetadata) -> Rows:
 
 
 def _mmseg_classes(meta: Any) -> Rows:
-    """Return the class names in a file of mmsegmentation, before version 1 and since."""
+    """Return the class names in a file of mmsegmentation, of any version."""
     meta = meta if isinstance(meta, Mapping) else {}
     data = meta.get("dataset_meta")
     names = data.get("classes") if isinstance(data, Mapping) else meta.get("CLASSES")
@@ -250,7 +270,7 @@ def _mmseg_classes(meta: Any) -> Rows:
 def _show(rows: Rows) -> None:
     table = Table.grid(padding=(0, 2))
     for name, text in rows:
-        # Text of a file must not control the terminal.
+        # Control characters of a file must not reach the terminal.
         table.add_row(name, Text("".join(c if c.isprintable() else "?" for c in text)))
     get_console().print(table, highlight=False)
 

@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 
 from hrseg.commands._shared import (
+    add_command,
     add_config,
     check_least,
     check_root,
@@ -17,36 +18,70 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(function=lambda arguments: parser.print_help())
     commands = parser.add_subparsers(metavar="command")
 
-    model = commands.add_parser("model", help="training step and inference: time, memory, MACs")
-    add_config(model, "config whose network, losses and crop are measured; no data is read")
-    model.add_argument("--size", nargs=2, type=int, metavar=("H", "W"), help="default: the crop")
-    model.add_argument("--batch", type=int, help="default: the config's for a device; inference: 1")
-    model.add_argument("--steps", type=int, help="to time; default: 10, fewer if they are slow")
+    model = add_command(
+        commands, "model", "measure time, memory and MACs of a training step and of inference"
+    )
+    add_config(model, "config of the network, the losses and the crop; no data is read")
+    model.add_argument(
+        "--size",
+        nargs=2,
+        type=int,
+        metavar=("H", "W"),
+        help="height and width of the input in pixels; default: the crop of the config",
+    )
+    model.add_argument(
+        "--batch",
+        type=int,
+        help="images per step; default: the config's batch per device for training, "
+        "1 for inference",
+    )
+    model.add_argument(
+        "--steps", type=int, help="number of timed steps; default: 10, fewer for slow steps"
+    )
     model.set_defaults(function=_model)
 
-    data = commands.add_parser("data", help="samples per second; does training wait for them?")
-    add_config(data, "config whose data is read, and whose training step waits for it")
-    data.add_argument("--seconds", type=float, default=5.0, help="per number of workers, about")
-    data.add_argument("--no-model", action="store_true", help="leave the training step out")
+    data = add_command(
+        commands, "data", "measure samples per second, and whether training waits for them"
+    )
+    add_config(data, "config of the data set, the loader and the training step")
+    data.add_argument(
+        "--seconds",
+        type=float,
+        default=5.0,
+        help="approximate time per number of workers; default: %(default)s",
+    )
+    data.add_argument("--no-model", action="store_true", help="skip the training step")
     data.set_defaults(function=_data)
 
-    evaluation = commands.add_parser("evaluation", help="a validation image: network, the rest")
-    add_config(evaluation, "config whose validation images are evaluated, by its protocol")
-    evaluation.add_argument("--images", type=int, default=10, help="at most; default: %(default)s")
+    evaluation = add_command(
+        commands, "evaluation", "measure the evaluation of images, inside and outside the network"
+    )
+    add_config(evaluation, "config of the validation images and the evaluation protocol")
     evaluation.add_argument(
-        "--checkpoint", type=Path, help="weights, or an exported file; default: random"
+        "--images", type=int, default=10, help="largest number of images; default: %(default)s"
+    )
+    evaluation.add_argument(
+        "--checkpoint",
+        type=Path,
+        help="checkpoint, run folder or exported file; default: random weights",
     )
     evaluation.set_defaults(function=_evaluation)
 
     for command in (model, data, evaluation):
-        command.add_argument("--json", metavar="FILE", type=Path, help="write the result as JSON")
+        command.add_argument(
+            "--json", metavar="FILE", type=Path, help="JSON file for the result; default: none"
+        )
         command.set_defaults(json_keys=("command", "machine"))
 
 
 def _model(arguments: argparse.Namespace) -> None:
     check_least(arguments, 1, "batch", "steps")
     if arguments.size and min(arguments.size) < 32:
-        raise ConfigError(f"--size {arguments.size[0]} {arguments.size[1]}: expected 32 or more.")
+        height, width = arguments.size
+        raise ConfigError(
+            f"--size {height} {width} is too small.\n"
+            f"Expected: at least 32. Fix: --size {max(height, 32)} {max(width, 32)}"
+        )
     config = config_of(arguments)
     from hrseg.benchmark.model import benchmark_model
 

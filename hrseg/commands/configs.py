@@ -9,9 +9,15 @@ from hrseg.errors import ConfigError
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("name", nargs="?", help="the one to copy into this folder")
     parser.add_argument(
-        "--schema", nargs="?", const="-", metavar="FILE", help="print or write the JSON Schema"
+        "name", nargs="?", help="config to copy into this folder; default: list all configs"
+    )
+    parser.add_argument(
+        "--schema",
+        nargs="?",
+        const="-",
+        metavar="FILE",
+        help="write the JSON Schema of a config to FILE; without FILE, print it",
     )
 
 
@@ -24,19 +30,22 @@ def run(arguments: argparse.Namespace) -> None:
     configs = shipped_configs()
     if not arguments.name:
         for name, path in configs.items():
-            # The first line is for editors, the second the description.
+            # The first line is for editors, the second is the description.
             print(f"{name:27} {path.read_text(encoding='utf-8').splitlines()[1].lstrip('# ')}")
         return
     source = find(configs, arguments.name.removesuffix(".yaml"), "config")
     target = Path(source.name)
     if target.exists():
-        raise ConfigError(f"{target} exists already in this folder; it was left as it is.")
+        raise ConfigError(
+            f"{target} exists already in this folder. It was not overwritten.\n"
+            "Expected: a folder without a file of this name. Fix: rename the file."
+        )
     shutil.copyfile(source, target)
     print(f"wrote {target}")
     schema = target.with_name("schema.json")
     if not schema.exists():
         shutil.copyfile(source.with_name(schema.name), schema)
-        print(f"wrote {schema}, with which editors complete and check its keys")
+        print(f"wrote {schema}: editors complete and check the keys of configs with it")
 
 
 def _write_schema(target: str) -> None:

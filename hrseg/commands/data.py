@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hrseg.commands._shared import add_config, check_least, check_root, config_of
+from hrseg.commands._shared import add_command, add_config, check_least, check_root, config_of
 from hrseg.errors import DataError
 
 if TYPE_CHECKING:
@@ -15,30 +15,46 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(function=lambda arguments: parser.print_help())
     commands = parser.add_subparsers(metavar="command")
 
-    check = commands.add_parser("check", help="read every file and list the faults")
+    check = add_command(commands, "check", "read every file and list the faults")
     check.add_argument(
-        "--splits", nargs="+", metavar="SPLIT", help="default: train and val, test if it is there"
+        "--splits",
+        nargs="+",
+        metavar="SPLIT",
+        help="splits to check; default: the training and validation split, and the test split "
+        "if it exists",
     )
     check.add_argument(
-        "--hash", action="store_true", help="compare with the manifest of sha256 sums, or write it"
+        "--hash",
+        action="store_true",
+        help="compare the files with the manifest of SHA-256 sums; write a missing manifest",
     )
     check.set_defaults(function=_check, json_keys=("splits", "faults"))
 
-    stats = commands.add_parser("stats", help="class weights, mean and standard deviation")
-    stats.add_argument("--split", help="default: the one to train on")
+    stats = add_command(
+        commands, "stats", "print class weights, mean and standard deviation of a split"
+    )
+    stats.add_argument("--split", help="split to read; default: the training split")
     stats.set_defaults(function=_stats, json_keys=("split", "mean"))
 
-    cache = commands.add_parser("cache", help="decode images once; data.cache=FOLDER uses them")
+    cache = add_command(
+        commands, "cache", "decode images and masks once; data.cache=FOLDER uses the result"
+    )
     cache.add_argument(
-        "--verify", action="store_true", help="read the whole cache and list damaged entries"
+        "--verify",
+        action="store_true",
+        help="read the whole cache, and list and remove damaged entries",
     )
     cache.set_defaults(function=_cache)
 
     for command, units in ((check, "processes"), (stats, "processes"), (cache, "threads")):
-        add_config(command, "config with the data section of the data set")
-        command.add_argument("--workers", type=int, help=f"{units}; default: one per core")
+        add_config(command, "config whose data section describes the data set")
+        command.add_argument(
+            "--workers", type=int, help=f"number of {units}; default: one per core"
+        )
     for command in (check, stats):
-        command.add_argument("--json", metavar="FILE", type=Path, help="write the result as JSON")
+        command.add_argument(
+            "--json", metavar="FILE", type=Path, help="JSON file for the result; default: none"
+        )
 
 
 def _check(arguments: argparse.Namespace) -> int:

@@ -18,7 +18,7 @@ from packaging.version import InvalidVersion
 from hrseg.utils.constants import __version__
 from hrseg.utils.system import processor_name
 
-MALWARE = "malware (April 2026): uninstall it, renew this machine's credentials"
+MALWARE = "malware (April 2026): uninstall it, and renew this machine's credentials"
 KNOWN_BAD = (
     ("torch", "<2.10", "CVE-2026-24747, a checkpoint can corrupt memory even under weights_only"),
     ("pytorch-lightning", "<2.6.6",
@@ -26,9 +26,9 @@ KNOWN_BAD = (
     ("lightning", "==2.6.2", MALWARE),
     ("lightning", "==2.6.3", MALWARE),
     ("pillow", "<12.3", "decoder CVEs of 2026"),
-    ("pillow-simd", "", "behind on Pillow's security fixes, and installs over it"),
-    ("albumentations", "!=2.0.8", "hrseg is written for the last MIT release, 2.0.8"),
-    ("albumentationsx", "", "AGPL, and installs over albumentations"),
+    ("pillow-simd", "", "lacks Pillow's security fixes, and overwrites Pillow's files"),
+    ("albumentations", "!=2.0.8", "hrseg needs 2.0.8, the last release under the MIT licence"),
+    ("albumentationsx", "", "AGPL licence, and overwrites the files of albumentations"),
     ("numpy", "<2.0", "OpenCV 5 needs NumPy 2"),
 )  # fmt: skip
 CV2_BUILDS = (
@@ -40,7 +40,8 @@ ALSO_SHOWN = [
 ]
 REPAIRS = {
     "cv2": "pip install --force-reinstall opencv-python-headless",
-    "torchvision": "hrseg does not need it: pip uninstall torchvision, or install torch's match",
+    "torchvision": "pip uninstall torchvision (hrseg does not need it), or install its version "
+    "for this torch",
 }
 Facts = list[tuple[str, str]]  # (name, value)
 
@@ -49,7 +50,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None: ...
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Print facts and findings; return 4 if a finding is bad."""
+    """Print facts and findings; return 4 if a finding starts with BAD."""
     facts, findings = report()
     width = max(len(name) for name, _ in facts)
     for name, value in facts:
@@ -84,17 +85,17 @@ def report() -> tuple[Facts, list[str]]:
 
 
 def installed_versions() -> dict[str, str]:
-    """Return the version of every installed distribution, names as on the package index."""
+    """Return the version of every installed distribution, by its normalised name."""
     versions: dict[str, str] = {}
     for distribution in metadata.distributions():
         if name := distribution.metadata["Name"]:
-            # Python imports the first one on the path.
+            # Python imports the first distribution on the path.
             versions.setdefault(canonicalize_name(name), distribution.version)
     return versions
 
 
 def check_versions(installed: Mapping[str, str], needed: list[Requirement]) -> Iterator[str]:
-    """Yield the known-bad releases, the missing packages, and those outside of hrseg's bounds."""
+    """Yield a finding per known-bad, missing or unsupported release."""
     reported = set()
     for name, releases, reason in KNOWN_BAD:
         version = installed.get(name)
@@ -107,7 +108,7 @@ def check_versions(installed: Mapping[str, str], needed: list[Requirement]) -> I
         if version is None:
             yield f"BAD: {name} is missing: pip install '{requirement}'"
         elif name not in reported and not _is_in(version, requirement.specifier):
-            yield f"BAD: {name} {version}: hrseg is made for {requirement}"
+            yield f"BAD: {name} {version}: hrseg needs {requirement}"
 
 
 def check_cv2(installed: Mapping[str, str]) -> Iterator[str]:
@@ -120,12 +121,12 @@ def check_cv2(installed: Mapping[str, str]) -> Iterator[str]:
 
 
 def check_import(module: str, repair: str) -> list[str]:
-    """Import a module in a process of its own, because a broken build may crash it."""
+    """Import a module in a new process, because a broken build may crash it; return findings."""
     command = [sys.executable, "-c", f"import {module}"]
-    done = subprocess.run(command, capture_output=True, text=True, errors="replace")
-    if done.returncode == 0:
+    process = subprocess.run(command, capture_output=True, text=True, errors="replace")
+    if process.returncode == 0:
         return []
-    lines = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
+    lines = process.stderr.strip().splitlines() or [f"exit code {process.returncode}"]
     return [f"BAD: {module} cannot be imported ({lines[-1]}). {repair}"]
 
 
@@ -181,5 +182,5 @@ def check_space() -> tuple[Facts, list[str]]:
 def _is_in(version: str, releases: SpecifierSet) -> bool:
     try:
         return releases.contains(version, prereleases=True)
-    except InvalidVersion:  # of somebody's own build
+    except InvalidVersion:  # of a local build
         return False

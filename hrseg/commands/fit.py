@@ -1,4 +1,4 @@
-"""`hrseg fit`: train, validate, keep the best checkpoint."""
+"""`hrseg fit`: train and validate a model."""
 
 import argparse
 from collections.abc import Sequence
@@ -19,11 +19,17 @@ if TYPE_CHECKING:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    add_config(parser, "config to train: a file or the name of a shipped one")
+    add_config(parser, "config to train: a YAML file, or the name of a shipped config")
     parser.add_argument(
-        "--resume", nargs="?", const="", metavar="RUN", help="continue RUN, or the newest run"
+        "--resume",
+        nargs="?",
+        const="",
+        metavar="RUN",
+        help="resume the run folder RUN; without RUN, the newest run (of --config)",
     )
-    parser.add_argument("--print-config", action="store_true", help="print the config and stop")
+    parser.add_argument(
+        "--print-config", action="store_true", help="print the complete config and exit"
+    )
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -31,9 +37,9 @@ def run(arguments: argparse.Namespace) -> None:
 
     if arguments.resume and arguments.config:
         raise ConfigError(
-            f"--config {arguments.config} does not go with --resume {arguments.resume}, which "
-            "continues by the run's own config.yaml.\n"
-            "Fix: leave out --config; key=value pairs change the run's config."
+            f"--config {arguments.config} and --resume {arguments.resume} cannot be combined: "
+            "a run resumes with its own config.yaml.\n"
+            "Expected: one of them. Fix: leave out --config; key=value pairs change the config."
         )
     resume = None if arguments.resume is None else run_to_resume(arguments)
     if resume:
@@ -52,13 +58,17 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def run_to_resume(arguments: argparse.Namespace) -> Path:
-    """Return the run folder that `--resume` names, else the newest one of the config."""
+    """Return the run folder of `--resume`, or else the newest run of the config."""
     from hrseg.checkpoints.runs import has_state, newest_run, refuse_links
 
     if arguments.resume:
-        folder = Path(arguments.resume).resolve()  # `latest` is a link to the run, not its name
+        folder = Path(arguments.resume).resolve()  # `latest` is a link to the run
         if not has_state(folder):
-            raise ConfigError(f"{folder} is not a run folder: checkpoints/last.ckpt is missing.")
+            raise ConfigError(
+                f"{folder} is not a run folder: checkpoints/last.ckpt is missing.\n"
+                "Expected: runs/<config>/<date-time>. "
+                "Fix: `hrseg fit --resume` resumes the newest run."
+            )
         refuse_links(folder)
         return folder
     if arguments.config:

@@ -1,4 +1,4 @@
-"""`hrseg init`: look at a folder of images and masks and write a config for it."""
+"""`hrseg init`: inspect a folder of images and masks, and write a config for it."""
 
 import argparse
 import shlex
@@ -8,12 +8,14 @@ from hrseg.errors import ConfigError
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("folder", help="folder with images and masks")
-    parser.add_argument("--out", help="file to write; default: <folder name>.yaml")
+    parser.add_argument("folder", help="folder that contains images and masks")
+    parser.add_argument(
+        "--out", metavar="FILE", help="config to write; default: <folder name>.yaml"
+    )
 
 
 def _about_weights() -> list[str]:
-    """Return what a training from this config downloads, and how to do without."""
+    """Return lines on the download of the initial weights, and on training without a network."""
     from hrseg.checkpoints.hub import describe_download
     from hrseg.data.analysis.suggest_config import BACKBONE, INITIAL_WEIGHTS
 
@@ -29,7 +31,10 @@ def run(arguments: argparse.Namespace) -> None:
     root = Path(arguments.folder)
     out = Path(arguments.out or f"{root.resolve().name}.yaml")
     if out.exists():
-        raise ConfigError(f"{out} exists already. Remove it, or name another file with --out.")
+        raise ConfigError(
+            f"{out} exists already. It was not overwritten.\n"
+            "Expected: a new file. Fix: --out OTHER_FILE"
+        )
     text = write_config(inspect_folder(root))
     out.write_text(text, encoding="utf-8")
     print("".join(line for line in text.splitlines(keepends=True) if line.startswith("#")), end="")
@@ -37,6 +42,6 @@ def run(arguments: argparse.Namespace) -> None:
         print(line)
     quoted = shlex.quote(str(out))
     print(
-        f"wrote {out}. Look it over, then check every file and train:\n"
+        f"wrote {out}. Read it, then check every file and train:\n"
         f"hrseg data check --config {quoted}\nhrseg fit --config {quoted}"
     )

@@ -4,7 +4,13 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hrseg.commands._shared import add_overrides, find_checkpoint, set_threads
+from hrseg.commands._shared import (
+    add_checkpoint,
+    add_overrides,
+    add_threads,
+    find_checkpoint,
+    set_threads,
+)
 from hrseg.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
@@ -17,25 +23,56 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "inputs",
         nargs="+",
         metavar="input",
-        help="files, folders, 'patterns/*.mp4'",
+        help="image, video, folder, or quoted pattern such as 'clips/*.mp4'",
     )
-    parser.add_argument("--checkpoint", help="file or run; default: the best of the newest run")
-    parser.add_argument("--config", help="what other people's weights are, e.g. cityscapes_w48")
+    add_checkpoint(parser)
     parser.add_argument(
-        "--out", default="predictions", help="folder to write to; default: %(default)s"
+        "--config",
+        metavar="FILE_OR_NAME",
+        help="config of weights that have no metadata, e.g. cityscapes_w48; needs --checkpoint",
     )
-    parser.add_argument("--no-overlays", action="store_true", help="only masks")
-    parser.add_argument("--probabilities", action="store_true", help="per class, float16 .npz")
-    parser.add_argument("--polygons", action="store_true", help="GeoJSON per image")
-    parser.add_argument("--frames", action="store_true", help="a mask per frame of a video")
-    parser.add_argument("--resume", action="store_true", help="skip finished inputs")
-    parser.add_argument("--tile", type=int, default=1024, help="side of tiles of large images")
-    parser.add_argument("--overlap", type=int, help="of tiles, in pixels; default: a quarter")
-    parser.add_argument("--device", help="cpu, cuda, cuda:1, mps; default: cuda if there is one")
-    parser.add_argument("--precision", choices=("32", "bf16", "16"), default="32")
+    parser.add_argument(
+        "--out",
+        metavar="FOLDER",
+        default="predictions",
+        help="folder for the results; default: %(default)s",
+    )
+    parser.add_argument("--no-overlays", action="store_true", help="write masks without overlays")
+    parser.add_argument(
+        "--probabilities", action="store_true", help="also write class probabilities, float16 .npz"
+    )
+    parser.add_argument(
+        "--polygons", action="store_true", help="also write polygons, a GeoJSON file per image"
+    )
+    parser.add_argument(
+        "--frames", action="store_true", help="also write a mask per frame of a video"
+    )
+    parser.add_argument(
+        "--resume", action="store_true", help="skip the finished inputs of an earlier call"
+    )
+    parser.add_argument(
+        "--tile",
+        type=int,
+        default=1024,
+        help="side of the tiles of large images, in pixels; default: %(default)s",
+    )
+    parser.add_argument(
+        "--overlap", type=int, help="overlap of tiles, in pixels; default: a quarter of --tile"
+    )
+    parser.add_argument(
+        "--device", help="cpu, cuda, cuda:1 or mps; default: cuda if available, or else cpu"
+    )
+    parser.add_argument(
+        "--precision",
+        choices=("32", "bf16", "16"),
+        default="32",
+        help="precision of the network; default: %(default)s",
+    )
     add_overrides(parser)
-    parser.epilog = "inference.key=value pairs change the protocol"
-    parser.add_argument("--threads", type=int, help="of the processor; default: one per core")
+    parser.epilog = (
+        "inference.key=value pairs change the evaluation protocol, e.g. inference.flip=true"
+    )
+    add_threads(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -46,7 +83,8 @@ def run(arguments: argparse.Namespace) -> int:
     config = load_config(arguments.config, arguments.overrides) if arguments.config else None
     if config and not arguments.checkpoint:
         raise ConfigError(
-            "--config describes weights, but --checkpoint is missing. Fix: add --checkpoint FILE."
+            "--config describes weights, but --checkpoint is missing.\n"
+            "Expected: both options. Fix: add --checkpoint FILE"
         )
     changes = {} if config else protocol_changes(arguments.overrides)
     out = Path(arguments.out)

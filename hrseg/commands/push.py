@@ -12,21 +12,23 @@ _EXAMPLES = "apache-2.0, mit, cc-by-4.0, cc-by-nc-4.0, other"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("run", help="run folder; its best checkpoint is published")
-    parser.add_argument("repository", metavar="USER/NAME", help="repository on the Hub")
+    parser.add_argument("run", help="run folder, whose best checkpoint is published")
+    parser.add_argument(
+        "repository", metavar="USER/NAME", help="repository on the Hugging Face Hub"
+    )
     add_overrides(parser)
     parser.add_argument(
         "--license",
-        help=f"licence of the model, an identifier of the Hub: {_EXAMPLES} (required)",
+        help=f"licence of the model, an identifier of the Hub such as {_EXAMPLES} (required)",
     )
     parser.add_argument("--private", action="store_true", help="create a private repository")
     parser.add_argument(
-        "--dry-run", action="store_true", help="write the folder <run>/hub, and upload nothing"
+        "--dry-run", action="store_true", help="write the folder <run>/hub without an upload"
     )
     parser.add_argument(
         "--pictures",
         action="store_true",
-        help="add pictures of the validation; they contain images of the data set",
+        help="add pictures of the validation, which contain images of the data set",
     )
 
 

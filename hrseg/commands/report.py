@@ -1,4 +1,4 @@
-"""`hrseg report`: write the report page of a run or of a validation."""
+"""`hrseg report`: write the HTML report of a run or of a validation."""
 
 import argparse
 
@@ -8,9 +8,18 @@ from hrseg.utils.console import echo, note
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("run", nargs="?", help="run folder, or one of its validate/ folders")
+    parser.add_argument(
+        "run",
+        nargs="?",
+        help="run folder, or one of its validate/ folders; default: the newest run",
+    )
     add_overrides(parser)
-    parser.add_argument("--images", type=int, default=60, help="pictures in the page, at most")
+    parser.add_argument(
+        "--images",
+        type=int,
+        default=60,
+        help="largest number of pictures in the report; default: %(default)s",
+    )
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -25,7 +34,11 @@ def run(arguments: argparse.Namespace) -> None:
             f"Expected: a run folder, or one of its validate/ folders. Fix: `{fix}`"
         )
     if not folder.is_dir():
-        raise ConfigError(f"no such folder: {folder.absolute()}")
+        raise ConfigError(
+            f"{folder.absolute()} does not exist.\n"
+            "Expected: a run folder, or one of its validate/ folders.\n"
+            "Fix: `hrseg report` without a folder uses the newest run."
+        )
     refuse_links(folder)
     from hrseg.evaluation.analysis import write_details
     from hrseg.evaluation.report import write_report

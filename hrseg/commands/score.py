@@ -1,4 +1,4 @@
-"""`hrseg score`: score mask files against true ones."""
+"""`hrseg score`: score mask files against ground-truth masks."""
 
 import argparse
 from pathlib import Path
@@ -9,20 +9,34 @@ from hrseg.utils.files import check_output
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    add_config(parser, "config with the data section of the classes and ids")
-    parser.add_argument("--truth", type=Path, required=True, help="folder of true masks")
-    parser.add_argument("--prediction", type=Path, required=True, help="folder of predicted masks")
-    parser.add_argument("--out", type=Path, help="file for the scores as JSON")
+    add_config(parser, "config whose data section defines the classes and ids")
+    parser.add_argument(
+        "--truth",
+        metavar="FOLDER",
+        type=Path,
+        required=True,
+        help="folder of the ground-truth masks (required)",
+    )
+    parser.add_argument(
+        "--prediction",
+        metavar="FOLDER",
+        type=Path,
+        required=True,
+        help="folder of the predicted masks (required)",
+    )
+    parser.add_argument(
+        "--out", metavar="FILE", type=Path, help="JSON file for the scores; default: none"
+    )
     parser.add_argument(
         "--prediction-ids",
         choices=("raw", "train"),
-        help="predictions contain ids as the truth does (raw) or 0..K-1 (train); "
-        "default: train beside the predict.json of `hrseg predict`, else raw",
+        help="ids of the predicted masks: raw, as in the ground truth, or train, 0..K-1; "
+        "default: train for masks of `hrseg predict`, or else raw",
     )
 
 
 def check_folder(option: str, folder: Path) -> None:
-    """Raise DataError if the folder of masks that an option names is missing."""
+    """Raise DataError if the folder of masks of an option is missing."""
     if not folder.is_dir():
         kind = "is a file" if folder.exists() else "does not exist"
         raise DataError(

@@ -1,13 +1,18 @@
-"""`hrseg test`: write masks of the test split for a benchmark's server."""
+"""`hrseg test`: write masks of the test split for a benchmark server."""
 
 import argparse
 
-from hrseg.commands._shared import add_config, checkpoint_to_score, print_once
+from hrseg.commands._shared import (
+    add_checkpoint,
+    add_config,
+    checkpoint_to_score,
+    print_once,
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    add_config(parser, "config to predict by; default: the run's own")
-    parser.add_argument("--checkpoint", help="file or run; default: the best of the newest run")
+    add_config(parser, "config with data set and protocol; default: the run's config.yaml")
+    add_checkpoint(parser)
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -17,4 +22,4 @@ def run(arguments: argparse.Namespace) -> None:
     submission = test(config, checkpoint, home / "test")
     print_once(f"masks: {submission.parent / 'masks'}")
     if submission.is_file():
-        print_once(f"for the server, checked: {submission}")
+        print_once(f"checked file for the server: {submission}")

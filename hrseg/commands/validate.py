@@ -2,13 +2,20 @@
 
 import argparse
 
-from hrseg.commands._shared import add_config, checkpoint_to_score, print_once, set_threads
+from hrseg.commands._shared import (
+    add_checkpoint,
+    add_config,
+    add_threads,
+    checkpoint_to_score,
+    print_once,
+    set_threads,
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    add_config(parser, "config to score by; default: the run's own")
-    parser.add_argument("--checkpoint", help="file or run; default: the best of the newest run")
-    parser.add_argument("--threads", type=int, help="of the processor; default: one per core")
+    add_config(parser, "config with data set and protocol; default: the run's config.yaml")
+    add_checkpoint(parser)
+    add_threads(parser)
 
 
 def run(arguments: argparse.Namespace) -> None:

@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hrseg.commands._shared import add_config, config_of
+from hrseg.commands._shared import add_command, add_config, config_of
 from hrseg.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -15,25 +15,41 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(function=lambda arguments: parser.print_help())
     commands = parser.add_subparsers(metavar="command")
 
-    list_ = commands.add_parser("list", help="list published weights (no network is used)")
+    list_ = add_command(commands, "list", "list published weights, without a network connection")
     list_.set_defaults(function=_list)
 
-    get = commands.add_parser("get", help="download published weights, and print where they are")
-    get.add_argument("name", help="a name of `hrseg weights list`, timm/NAME, or hf:USER/NAME")
+    get = add_command(commands, "get", "download published weights and print the path of the file")
+    get.add_argument("name", help="name in `hrseg weights list`, timm/NAME or hf:USER/NAME")
     get.set_defaults(function=_get)
 
-    inspect = commands.add_parser(
-        "inspect", help="print a file's family, network and metadata, and how it fits a config"
+    inspect = add_command(
+        commands, "inspect", "print family, network and metadata of a file, and its fit to a config"
     )
-    inspect.add_argument("file", help="weights of any family, or an exported file")
-    add_config(inspect, "config whose model the file is compared with")
+    inspect.add_argument("file", help="weights of any supported family, or an exported file")
+    add_config(inspect, "config whose model is compared with the file; default: no comparison")
     inspect.set_defaults(function=_inspect)
 
-    convert = commands.add_parser("convert", help="write weights under another family's names")
-    convert.add_argument("file", help="weights of any family")
-    convert.add_argument("--to", required=True, choices=("official", "mmseg", "hrseg"))
-    convert.add_argument("--out", type=Path, help="file; default: <name>_<family>.pth beside it")
-    add_config(convert, "with --to hrseg: classes, colours, protocol, so that hrseg.load takes it")
+    convert = add_command(
+        commands, "convert", "write weights with the tensor names of another family"
+    )
+    convert.add_argument("file", help="weights of any supported family")
+    convert.add_argument(
+        "--to",
+        required=True,
+        choices=("official", "mmseg", "hrseg"),
+        help="family of the new file: the authors' code, mmsegmentation or hrseg (required)",
+    )
+    convert.add_argument(
+        "--out",
+        metavar="FILE",
+        type=Path,
+        help="file to write; default: <name>_<family>.pth in the folder of the input",
+    )
+    add_config(
+        convert,
+        "config with the metadata that hrseg.load needs: classes, colours, protocol; "
+        "only with --to hrseg",
+    )
     convert.set_defaults(function=_convert)
 
 
@@ -58,7 +74,10 @@ def _inspect(arguments: argparse.Namespace) -> None:
 
 def _convert(arguments: argparse.Namespace) -> None:
     if arguments.config and arguments.to != "hrseg":
-        raise ConfigError(f"--config goes with --to hrseg: files of {arguments.to} hold weights.")
+        raise ConfigError(
+            f"--config cannot be combined with --to {arguments.to}: such a file has no metadata.\n"
+            "Expected: --to hrseg, or no config. Fix: leave out --config."
+        )
     config = _config(arguments)
     from hrseg.commands._weights import convert_weights
 
@@ -66,7 +85,10 @@ def _convert(arguments: argparse.Namespace) -> None:
 
 
 def _config(arguments: argparse.Namespace) -> "Config | None":
-    """Return the config that describes the weights, if one is named."""
+    """Return the config that describes the weights, or None without `--config`."""
     if arguments.overrides and not arguments.config:
-        raise ConfigError(f"{arguments.overrides[0]} changes a config: name it with --config.")
+        raise ConfigError(
+            f"{arguments.overrides[0]} changes a config, but --config is missing.\n"
+            "Expected: the config to change. Fix: --config NAME"
+        )
     return config_of(arguments) if arguments.config else None

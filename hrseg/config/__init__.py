@@ -1,4 +1,4 @@
-"""Configs: their schema, the YAML loader with overrides, and evaluation protocols.
+"""Configs: the schema, the YAML loader with overrides, and evaluation protocols.
 
-This room imports no torch, so that a mistake in a config is answered at once.
+This package does not import torch, so that an invalid config is reported at once.
 """

@@ -1,4 +1,4 @@
-"""Keys of the config under the names that other tools give them, for suggestions in messages."""
+"""Config keys by their names in other tools, for suggestions in messages."""
 
 COMMON_KEYS = {
     "lr": "optimizer.lr",

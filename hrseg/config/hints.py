@@ -1,4 +1,4 @@
-"""Causes and repairs of faults in configs: YAML syntax, file names, keys, values."""
+"""Causes and fixes in the error messages of configs: YAML syntax, file names, keys, values."""
 
 import re
 from difflib import get_close_matches
@@ -19,7 +19,7 @@ _KINDS = {b"\x89PNG": "a PNG image", b"\xff\xd8\xff": "a JPEG image", b"PK\x03\x
 
 
 def yaml_reason(text: str, error: yaml.MarkedYAMLError) -> str:
-    """Return line, cause and repair of a syntax error in YAML."""
+    """Return line, cause and fix of a YAML syntax error."""
     lines = text.splitlines()
     mark = error.problem_mark
     if mark is None:
@@ -32,7 +32,7 @@ def yaml_reason(text: str, error: yaml.MarkedYAMLError) -> str:
         return f"Line {begin + 1}: the bracket is not closed. Fix: add {missing[1]}"
     if "could not find expected ':'" in problem and begin < len(lines):
         word = one_line(lines[begin].strip())
-        return f"Line {begin + 1}: no colon after {word!r}. Expected key: value. Fix: `{word}:`"
+        return f"Line {begin + 1}: no colon after {word!r}. Expected: `key: value`. Fix: `{word}:`"
     if "mapping values are not allowed" in problem:
         return _misplaced_colon(lines, mark.line)
     return f"Line {mark.line + 1}: {one_line(problem)}."
@@ -52,40 +52,47 @@ def _misplaced_colon(lines: list[str], index: int) -> str:
 def not_text(path: Path, content: bytes) -> str:
     """Return the message for a file other than text in UTF-8."""
     if content.startswith((b"\xff\xfe", b"\xfe\xff")):
-        return f"{path} is not valid YAML in UTF-8: it is UTF-16.\nFix: save it as UTF-8."
+        return (
+            f"{path} is not valid YAML in UTF-8: it is UTF-16.\n"
+            "Expected: a text file in UTF-8. Fix: save it as UTF-8."
+        )
     kind = next((kind for start, kind in _KINDS.items() if content.startswith(start)), "binary")
-    fix = f"--checkpoint {path}" if kind == "a checkpoint" else "name a config after --config"
-    return f"{path} is not valid YAML in UTF-8: it is {kind}.\nExpected a text file. Fix: {fix}."
+    fix = f"--checkpoint {path}" if kind == "a checkpoint" else "--config FILE"
+    return f"{path} is not valid YAML in UTF-8: it is {kind}.\nExpected: a text file. Fix: {fix}"
 
 
 def no_config(name: str, shipped: list[str]) -> str:
     """Return the message for a name of neither a file nor a shipped config."""
+    expected = "Expected: a YAML file or the name of a shipped config."
     path = Path(name)
     if path.is_dir():
         if (path / "config.yaml").is_file():
             return (
                 f"{name} is a run folder, not a config.\n"
-                f"Expected: a YAML file or a shipped config. Fix: --config {path / 'config.yaml'}\n"
-                f"`hrseg fit --resume {name}` continues the run itself."
+                f"{expected} Fix: --config {path / 'config.yaml'}\n"
+                f"`hrseg fit --resume {name}` resumes the run."
             )
         return (
-            f"{name} is a folder; expected a config: a file or a shipped name.\n"
-            f"Fix: `hrseg init {name}` writes a config for the images in it."
+            f"{name} is a folder, not a config.\n"
+            f"{expected} Fix: `hrseg init {name}` writes a config for its images."
         )
     if not path.parent.is_dir():
-        return f"no config {name}: the folder {path.parent} does not exist."
+        return (
+            f"{name} does not exist: the folder {path.parent} does not exist.\n"
+            f"{expected} Fix: `hrseg configs` lists the shipped configs."
+        )
     files = [str(file) for ending in ("yaml", "yml") for file in path.parent.glob(f"*.{ending}")]
     near = get_close_matches(name, files, n=1, cutoff=0.7)
     near += get_close_matches(name.removesuffix(".yaml"), shipped, n=3)
     hint = f" Did you mean: {', '.join(near)}?" if near else ""
     return (
-        f"unknown config {name}: no such file, and none shipped.{hint}\n"
-        "Fix: `hrseg configs` lists the shipped ones; `hrseg init FOLDER` writes one for images."
+        f"{name} is neither a file nor a shipped config.{hint}\n{expected}\n"
+        "Fix: `hrseg configs` lists the shipped configs; `hrseg init FOLDER` writes a new config."
     )
 
 
 def other_sections(name: str) -> str:
-    """Return a hint at keys of that name in other sections."""
+    """Return a hint with the keys of this name in other sections."""
     if name in COMMON_KEYS:
         return f" Did you mean: {COMMON_KEYS[name]}?"
     models: dict[str, list[type[BaseModel]]] = {

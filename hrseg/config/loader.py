@@ -1,7 +1,7 @@
 """Config loader: YAML files, overrides, interpolation, and validation against the schema.
 
-OmegaConf reads the YAML, applies overrides and resolves interpolation; pydantic validates the
-result. Nothing here imports torch, so that a typo is answered at once.
+OmegaConf reads the YAML, applies overrides and resolves interpolation. Pydantic validates the
+result. This module does not import torch, so that an invalid config is reported at once.
 """
 
 import re
@@ -32,18 +32,23 @@ from hrseg.utils.registry import load_installed_plugins
 from hrseg.utils.text import one_line
 from hrseg.utils.validation import Key, key_text, shown
 
-_DEPTH = 40  # of lists and sections in a file
+_DEPTH = 40  # largest nesting of lists and sections in a file
 
 
 def load_config(name: str | Path, overrides: Iterable[str] = ()) -> Config:
-    """Return the checked config of a file or a shipped name, with `key=value` overrides applied.
+    """Return the validated config of a file or a shipped name, with `key=value` overrides.
 
-    Interpolations are resolved; `to_yaml` writes them as they were. Plugins of installed packages
-    are imported if the config is invalid without them.
+    Interpolations are resolved; `to_yaml` writes them as in the source. Plugins of installed
+    packages are imported if the config is invalid without them.
 
     Raises:
-        ConfigError: not found, not YAML, an unknown or missing key, a wrong type or value, or a
-        missing plugin. The message names file and line, or the command line.
+        ConfigError: a missing file, invalid YAML, an unknown or missing key, an invalid value, or a
+            missing plugin. The message names file and line, or the command line.
+
+    Example:
+        >>> config = load_config("camvid_w18", ["data.root=/data/camvid", "data.batch_size=4"])
+        >>> config.data.batch_size, config.model.backbone.name
+        (4, 'hrnet_w18')
     """
     overrides = tuple(overrides)
     register_plugin_parts()
@@ -55,26 +60,29 @@ def load_config(name: str | Path, overrides: Iterable[str] = ()) -> Config:
         if missing := missing_plugins(Path(name)):
             raise ConfigError(
                 f"{name} has parts of a missing plugin.\n"
-                f"Fix: add --plugin {' --plugin '.join(missing)}"
+                f"Expected: the plugin of each part. Fix: add --plugin {' --plugin '.join(missing)}"
             ) from error
         raise
 
 
 def protocol_changes(overrides: Sequence[str]) -> dict[str, Any]:
-    """Return the checked fields of the protocol that `inference.key=value` pairs change."""
-    # The other sections come from any complete config.
+    """Return the validated fields of the protocol that `inference.key=value` pairs change."""
+    # Any complete config supplies the other sections.
     inference = to_dict(load_config("synthetic_tiny", overrides).inference)
     changes = {}
     for key in (pair.partition("=")[0] for pair in overrides):
         section, _, name = key.partition(".")
         if section != "inference" or name not in ("protocol", *Protocol.model_fields):
-            raise ConfigError(f"command line: {key} plays no part in a prediction.")
+            raise ConfigError(
+                f"command line: {key} does not affect a prediction.\n"
+                f"Expected: fields of the protocol, e.g. inference.flip=true. Fix: remove {key}."
+            )
         changes[name] = inference[name]
     return changes
 
 
 def find_config(name: str | Path) -> Path:
-    """Return the file of a path or else of a shipped config; `.yaml` is optional."""
+    """Return the file at a path, or else of a shipped config; `.yaml` is optional."""
     for path in (Path(name), Path(f"{name}.yaml")):
         if path.is_file():
             return path
@@ -86,9 +94,9 @@ def find_config(name: str | Path) -> Path:
 
 
 def shipped_configs() -> dict[str, Path]:
-    """Return the configs that come with hrseg, by name."""
+    """Return the files of the shipped configs by name."""
     folder = Path(str(files("hrseg"))) / "configs"
-    if not folder.is_dir():  # an editable install: they lie beside the package
+    if not folder.is_dir():  # editable install: configs/ is beside the package
         folder = folder.parents[1] / "configs"
     return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
 
@@ -100,7 +108,7 @@ def to_yaml(config: Config) -> str:
 
 def unresolved(config: Config) -> dict[str, Any]:
     """Return the values of a config; unchanged values keep their `${...}`."""
-    values: dict[str, Any] = _kept(config.model_dump(), *config._source)
+    values: dict[str, Any] = _unresolved(config.model_dump(), *config._source)
     return values
 
 
@@ -118,17 +126,17 @@ def _load(path: Path, overrides: Sequence[str]) -> Config:
     raw, root = _read(path)
     changed = dict(_split_override(override) for override in overrides)
     source = _Source(path, root, list(changed))
-    # First of all, because reading a value of OmegaConf resolves it.
+    # Before any other step, because reading a value of OmegaConf resolves it.
     source.refuse_foreign_resolvers(OmegaConf.to_container(raw), ())
     source.refuse_foreign_resolvers(changed, ())
     for key, value in changed.items():
         try:
-            # `optimizer: sgd` is short for `optimizer: {name: sgd}`; here `optimizer.lr=1` follows.
+            # For `optimizer.lr=1`, expand the short `optimizer: sgd` to `optimizer: {name: sgd}`.
             section = key.rpartition(".")[0]
-            words = [
-                int(word) if word.isdigit() else word for word in re.findall(r"[^.[\]]+", section)
+            steps = [
+                int(step) if step.isdigit() else step for step in re.findall(r"[^.[\]]+", section)
             ]
-            name = _at(OmegaConf.to_container(raw), tuple(words)) if words else None
+            name = _at(OmegaConf.to_container(raw), tuple(steps)) if steps else None
             if isinstance(name, str) and "${" not in name:
                 OmegaConf.update(raw, section, {"name": name})
             OmegaConf.update(raw, key, value, merge=False, force_add=True)
@@ -138,7 +146,7 @@ def _load(path: Path, overrides: Sequence[str]) -> Config:
 
 
 class _Source:
-    """A file with overrides: converts its content to a config, and knows the line of each key."""
+    """File with overrides: converts its content to a config, and locates the line of each key."""
 
     def __init__(self, path: Path, root: yaml.Node, overridden: Sequence[str]) -> None:
         self.path = path
@@ -157,7 +165,9 @@ class _Source:
             hint = f".\n{VARIABLES}" if re.search("key '[A-Z_]+' not found", reason) else ""
             raise self.error(key, f": {reason}{hint}") from error
         if missing:
-            raise self.error(missing[0], " is required, but its value is ???.")
+            raise self.error(
+                missing[0], f" is ???.\nExpected: a value of this key. Fix: {missing[0]}=VALUE"
+            )
         section: Key = ()
         try:
             config = Config.model_validate(_with_key_on(values))
@@ -171,7 +181,7 @@ class _Source:
         return config
 
     def explained(self, key: Key, message: str, content: Any) -> ConfigError:
-        """Return an error of a section for the user."""
+        """Return the error of a section, with its location and fix."""
         written = _at(content, key)
         if message.startswith(": unknown key.\n"):
             message = message.replace("\n", f"{other_sections(str(key[-1]))}\n", 1)
@@ -200,16 +210,21 @@ class _Source:
         return origin
 
     def refuse_foreign_resolvers(self, node: Any, key: Key) -> None:
-        """Raise on any resolver but `${oc.env:HRSEG_...}`: a config must not read secrets."""
+        """Refuse all resolvers but `${oc.env:HRSEG_...}`, because a config must not read secrets.
+
+        Raises:
+            ConfigError: another resolver.
+        """
         if isinstance(node, dict | list):
             for name, value in node.items() if isinstance(node, dict) else enumerate(node):
                 self.refuse_foreign_resolvers(value, (*key, name))
         elif isinstance(node, str):
-            # Anything left after the two plain forms could build the name of a resolver.
-            left = re.sub(r"\$\{(oc\.env:HRSEG_[A-Z0-9_]+(,[^${}]*)?|[\w.\[\]]+)\}", "", node)
-            if "${" in left:
-                allowed = "only ${key} and ${oc.env:HRSEG_...}"
-                raise self.error(key_text(key), f": {one_line(node)} is not allowed, {allowed}.")
+            # An interpolation of another form could build the name of a resolver.
+            rest = re.sub(r"\$\{(oc\.env:HRSEG_[A-Z0-9_]+(,[^${}]*)?|[\w.\[\]]+)\}", "", node)
+            if "${" in rest:
+                message = f": {one_line(node)} is not allowed.\n"
+                expected = "Expected: only ${key} and ${oc.env:HRSEG_...}."
+                raise self.error(key_text(key), message + expected)
 
     def _index(self, node: yaml.Node, key: str) -> None:
         self.lines.setdefault(key, node.start_mark.line + 1)
@@ -240,56 +255,63 @@ def _read(path: Path) -> tuple[DictConfig, yaml.Node]:
         lines = "\n".join(str(error).splitlines()[:3]).rstrip(".")
         raise ConfigError(f"{path} is not valid YAML.\n{lines}") from error
     if not isinstance(raw, DictConfig) or not isinstance(root, yaml.MappingNode):
-        raise ConfigError(f"{path} has no 'key: value' pairs. See `hrseg configs` for examples.")
+        raise ConfigError(
+            f"{path} has no 'key: value' pairs.\n"
+            "Expected: a config. Fix: `hrseg configs NAME` copies a shipped config as an example."
+        )
     return raw, root
 
 
 def _refuse_depth(text: str) -> None:
-    """Raise YAMLError for lists and sections so deep that readers written in C crash."""
+    """Raise YAMLError for deeply nested lists and sections, which crash parsers written in C."""
     depth = 0
     for event in yaml.parse(text, yaml.SafeLoader):
         depth += isinstance(event, yaml.CollectionStartEvent)
         depth -= isinstance(event, yaml.CollectionEndEvent)
         if depth > _DEPTH:
-            raise yaml.YAMLError(f"Its sections lie more than {_DEPTH} deep: {event.start_mark}")
+            raise yaml.YAMLError(
+                f"Sections are nested more than {_DEPTH} levels deep: {event.start_mark}"
+            )
 
 
 def _split_override(override: str) -> tuple[str, Any]:
     key, equals, value = override.partition("=")
     if not equals or not key:
         raise ConfigError(
-            f"{override!r} is not an override. Expected: key=value, e.g. data.batch_size=4"
+            f"{override!r} is not an override.\nExpected: key=value, e.g. data.batch_size=4"
         )
     try:
         return key, OmegaConf.to_container(OmegaConf.from_dotlist([f"value={value}"]))["value"]  # type: ignore[index,call-overload]
     except (yaml.YAMLError, OmegaConfBaseException) as error:
         raise ConfigError(
             f"command line: {key}: {value!r} is not a YAML value.\n"
-            'Expected e.g. text, 3, [64,64]; put a value with spaces in quotes: "key=[64, 64]".'
+            'Expected: e.g. text, 3 or [64,64]. Fix: put spaces in quotes, "key=[64, 64]".'
         ) from error
 
 
-def _kept(now: Any, loaded: Any, source: Any) -> Any:
-    """Return present values, with the text of interpolations whose value did not change."""
-    if isinstance(source, str) and "${" in source and now == loaded:
+def _unresolved(value: Any, loaded: Any, source: Any) -> Any:
+    """Return a value; unchanged parts have the text of their interpolation in the source."""
+    if isinstance(source, str) and "${" in source and value == loaded:
         return source
-    if isinstance(now, dict) and isinstance(source, dict):
-        return {key: _kept(value, loaded.get(key), source.get(key)) for key, value in now.items()}
-    if isinstance(now, list | tuple) and isinstance(source, list) and len(now) == len(source):
-        old = loaded if len(loaded) == len(now) else [None] * len(now)
-        return [_kept(*triple) for triple in zip(now, old, source, strict=True)]
-    return now
+    if isinstance(value, dict) and isinstance(source, dict):
+        return {
+            key: _unresolved(item, loaded.get(key), source.get(key)) for key, item in value.items()
+        }
+    if isinstance(value, list | tuple) and isinstance(source, list) and len(value) == len(source):
+        old = loaded if len(loaded) == len(value) else [None] * len(value)
+        return [_unresolved(*items) for items in zip(value, old, source, strict=True)]
+    return value
 
 
 def _with_key_on(values: Any) -> Any:
-    """Return values with the key `on`, which YAML 1.1 reads as true."""
+    """Return the values with the key `on`, which YAML 1.1 reads as true."""
     if isinstance(values, dict):
         return {"on" if key is True else key: _with_key_on(item) for key, item in values.items()}
     return [_with_key_on(item) for item in values] if isinstance(values, list) else values
 
 
 def _at(content: Any, key: Key) -> Any:
-    """Return the value of a key; the whole text of an interpolation above it."""
+    """Return the value of a key, or the text of an interpolation that contains the key."""
     for step in key:
         try:
             content = content[step]

@@ -1,4 +1,4 @@
-"""Named sections of the config: the models of their parts, and the hook for plugins."""
+"""Named sections of the config: their pydantic models, also from signatures of plugins."""
 
 import inspect
 from collections.abc import Callable, Container
@@ -25,7 +25,7 @@ PARTS: dict[str, dict[str, type[BaseModel]]] = {}
 
 @dataclass(frozen=True)
 class Part:
-    """Annotation of a section whose `name` selects its model; a bare string is short for it."""
+    """Annotation of a section whose `name` selects its model. A bare string is a `name`."""
 
     section: str
 
@@ -41,7 +41,7 @@ class Part:
         return known[name]
 
     def __get_pydantic_core_schema__(self, _: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
-        """Validate by the model of the name."""
+        """Return a validator that uses the model of the name."""
 
         def build(value: Any) -> BaseModel:
             if isinstance(value, BaseModel):
@@ -54,7 +54,7 @@ class Part:
     def __get_pydantic_json_schema__(
         self, _: CoreSchema, handler: GetJsonSchemaHandler
     ) -> dict[str, Any]:
-        """Return a union discriminated by `name`, or the bare name."""
+        """Return the JSON Schema: a union discriminated by `name`, or the bare name."""
         names: dict[type[BaseModel], list[str]] = {}
         for name, model in PARTS[self.section].items():
             names.setdefault(model, []).append(name)
@@ -74,10 +74,10 @@ def model_from_signature(
     """Return the model of a section whose options are the parameters of a function or class.
 
     Args:
-        base: the model of the section, e.g. `LossConfig`.
-        function: its annotations and defaults are used, also for the fields of `base`. A type that
-            pydantic does not know accepts any value.
-        skip: parameters that hrseg itself passes, e.g. the optimizer of a schedule.
+        base: base model of the section, e.g. `LossConfig`.
+        function: function or class. Its annotations and defaults also apply to the fields of
+            `base`. Types unknown to pydantic accept any value.
+        skip: parameters that hrseg passes itself, e.g. the optimizer of a schedule.
     """
     constructor = function.__init__ if isinstance(function, type) else function  # type: ignore[misc]
     hints = get_type_hints(constructor, include_extras=True)

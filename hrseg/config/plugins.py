@@ -1,7 +1,7 @@
-"""Schema of the parts that plugins register, and the plugins that a config needs.
+"""Schema of the parts of plugins, and the plugins that a config needs.
 
-A part's arguments are those of its signature. This module sees the parts through
-`hrseg.utils.registry.REGISTRIES`, so that it imports neither torch nor any plugin by itself.
+The options of a part are the parameters of its signature. This module finds the parts in
+`hrseg.utils.registry.REGISTRIES`. It imports neither torch nor, by itself, any plugin.
 """
 
 import inspect
@@ -15,7 +15,7 @@ from hrseg.config.schema import BackboneConfig, Config, DataConfig, HeadConfig, 
 from hrseg.errors import ConfigError
 from hrseg.utils.registry import REGISTRIES, load_plugin, plugins_of
 
-# The other sections have only a name, as a head has.
+# Base models by section. The models of the other sections have only a name, as HeadConfig.
 _BASES: dict[str, Any] = {
     "data": DataConfig, "losses": LossConfig, "model.backbone": BackboneConfig
 }  # fmt: skip
@@ -31,13 +31,13 @@ def register_plugin_parts() -> None:
             _check_signature(section, name, registry[name])
             base = _BASES.get(section, HeadConfig)
             model: Any = model_from_signature(base, registry[name], registry.given)
-            # Other processes do not know this class; they load the plugin to make it again.
+            # Other processes do not have this class. To unpickle it, they load the plugin.
             model.__reduce__ = lambda part, origin=(plugin, section): (_part, (*origin, dict(part)))
             PARTS[section][name] = model
 
 
 def plugin_note(config: Config) -> str:
-    """Return the comment for the YAML of a config that has parts of plugins, else ""."""
+    """Return the YAML comment with the plugins of a config, or "" without plugins."""
     sections = {section: attrgetter(section)(config) for section in PARTS}
     plugins = plugins_of(
         {
@@ -61,14 +61,16 @@ def missing_plugins(path: Path) -> list[str]:
 
 def _check_signature(section: str, name: str, part: Callable[..., Any]) -> None:
     parameters = set(inspect.signature(part).parameters)
-    taken = parameters & ({"name", "on", "weight"} if section == "losses" else {"name"})
-    if taken:
-        problem = f"has a parameter {min(taken)!r}, which the config uses itself"
+    reserved = {"name", "on", "weight"} if section == "losses" else {"name"}
+    if conflicts := parameters & reserved:
+        fault = f"has a parameter {min(conflicts)!r}, which the config uses itself"
+        expected = f"no parameter {min(conflicts)!r}. Fix: rename the parameter."
     elif section == "optimizer" and "lr" not in parameters:
-        problem = "has no parameter 'lr', the learning rate"
+        fault = "has no parameter 'lr', the learning rate"
+        expected = "a parameter 'lr'. Fix: add the parameter."
     else:
         return
-    raise ConfigError(f"{section}: the part {name!r} {problem}.\nFix: change its signature.")
+    raise ConfigError(f"{section}: the part {name!r} {fault}.\nExpected: {expected}")
 
 
 def _part(plugin: str, section: str, values: dict[str, Any]) -> Any:

@@ -1,7 +1,7 @@
 """Evaluation protocols: named presets of explicit fields, stored with each score.
 
-One checkpoint scores several points apart under the usual protocols, so that a figure
-is meaningful only together with its protocol. `inference/evaluator.py` carries them out.
+The scores of one checkpoint differ by several points between the usual protocols, so that a score
+is meaningful only with its protocol. `inference/evaluator.py` implements the fields.
 """
 
 from collections.abc import Mapping
@@ -36,40 +36,56 @@ Scales = Annotated[
 class Protocol(Arguments, frozen=True):  # type: ignore[misc]
     """Settings of an evaluation; part of every score and of the config's section `inference`.
 
-    The order of the steps: resize and pad the image; for each scale resize it again, cut it into
-    windows, run them and their mirror images, join; bring to the size of the truth; sum over
-    scales.
+    An evaluation first resizes and pads the image. For each scale it resizes the image again, cuts
+    it into windows, runs the windows and their mirror images, and joins the results. It resizes
+    the results to the size of the ground truth and sums them over the scales.
 
     Raises:
-        ConfigError: a value that cannot be evaluated.
+        ConfigError: an invalid value.
+
+    Example:
+        >>> protocol = Protocol(scales=(0.75, 1.0), flip=True)
+        >>> print(protocol.changed(window=(512, 1024)))
+        plain: scales 0.75, 1, flip, window 512x1024
     """
 
     prefix = "inference."
 
     name: Annotated[str, Field(strict=True, pattern=r"^[^\x00-\x1f]{1,200}$")] = option(
-        "the preset it started from", "plain"
+        "name of the preset with the other values", "plain"
     )
     resize: Annotated[tuple[Side, ...], Field(max_length=2)] = option(
-        "first of all: [] nothing, [side] short side, [height, width] squash", (), examples=[(520,)]
+        "size before all other steps, in pixels: [] unchanged, [short side], or [height, width]",
+        (),
+        examples=[(520,)],
     )
     pad_multiple: int = option(
-        "pad the resized image at the bottom and right to a multiple", 1, ge=1, le=2**16
+        "multiple, in pixels, to which the resized image is padded at the bottom and right",
+        1,
+        ge=1,
+        le=2**16,
     )
     pad_color: Color = option("RGB colour of that padding", (0, 0, 0))
     scales: Scales = option("scales of multi-scale inference", (1.0,))
-    base_size: int = option("long side at scale 1; 0: the image's own", 0, ge=0, le=2**16)
+    base_size: int = option(
+        "long side of the image at scale 1, in pixels; 0: the image's own", 0, ge=0, le=2**16
+    )
     window: tuple[()] | tuple[Side, Side] = option(
-        "sliding window (height, width); [] is whole images", (), examples=[(512, 1024)]
+        "sliding window (height, width), in pixels; []: the whole image",
+        (),
+        examples=[(512, 1024)],
     )
     stride: tuple[()] | tuple[Step, Step] = option(
-        "(height, width) between windows; [] is the window", (), examples=[(256, 512)]
+        "steps of the sliding window (height, width), in pixels; []: the size of the window",
+        (),
+        examples=[(256, 512)],
     )
     window_above: float = option("largest scale without sliding windows", 0.0, ge=0)
     window_border: Literal["shift", "pad"] = option(
-        "a window that reaches over the border is moved back, or padded", "shift"
+        "windows beyond the border: shift moves them back, pad pads them", "shift"
     )
     window_color: Color = option("RGB colour of the padding of windows", (0, 0, 0))
-    flip: bool = option("average with the mirrored image", False)
+    flip: bool = option("average over the image and its mirror image", False)
     flip_average: Literal["logits", "scores"] = option(
         "values averaged over image and mirror image", "logits"
     )
@@ -77,10 +93,10 @@ class Protocol(Arguments, frozen=True):  # type: ignore[misc]
     # logits: three rules, three scores.
     average: Average = option("scores summed over scales and windows", "softmax")
     scores_at: ScoresAt = option(
-        "logits become scores in each window, or joined at the image's size", "window"
+        "logits become scores in each window, or after joining at the size of the image", "window"
     )
     absent_classes: Literal["skipped", "zero"] = option(
-        "classes without a pixel in the mean over classes", "skipped"
+        "classes without a pixel: skipped in the mean over classes, or counted as zero", "skipped"
     )
 
     @field_validator("stride")
@@ -92,7 +108,7 @@ class Protocol(Arguments, frozen=True):  # type: ignore[misc]
         return stride
 
     def changed(self, **values: Any) -> Self:
-        """Return this protocol with other values of some fields, checked."""
+        """Return a protocol with other values of some fields, validated."""
         return type(self)(**{**dict(self), **values})
 
     def to_dict(self) -> dict[str, Any]:
@@ -150,7 +166,7 @@ PROTOCOLS: dict[str, Protocol] = {
 
 
 def make_protocol(name: str, changed: Mapping[str, Any]) -> Protocol:
-    """Return the preset `name` with the fields of `changed` that are not None, checked."""
+    """Return the preset `name` with the values of `changed`, without None, validated."""
     preset = find(PROTOCOLS, name, "inference.protocol").to_dict()
-    given = {key: changed[key] for key in preset if changed.get(key) is not None}
-    return Protocol(**{**preset, **given})
+    values = {key: changed[key] for key in preset if changed.get(key) is not None}
+    return Protocol(**{**preset, **values})

@@ -1,7 +1,7 @@
 """Schema of the config: a pydantic model per section, a description per option.
 
-Options of a named section equal the parameters of the named part, so a new data set, head,
-loss or optimizer is one model and one row below. `hrseg.config.plugins` adds rows for plugins.
+The options of a named section are the parameters of the named part. A new data set, head, loss or
+optimizer needs a model and a row of `PARTS`. `hrseg.config.plugins` adds the rows of plugins.
 """
 
 import re
@@ -23,43 +23,45 @@ Sides = tuple[Side, Side]
 class DataConfig(Checked):
     """Options of every data set: those of `hrseg.data.options.DataOptions`."""
 
-    name: str = option("the data set")
+    name: str = option("name of the data set")
     root: str = option("folder of the data set")
-    train_split: str = option("split to train on", "train")
-    val_split: str = option("split to validate on", "val")
-    test_split: str = option("split to predict for a benchmark's server", "test")
+    train_split: str = option("name of the training split", "train")
+    val_split: str = option("name of the validation split", "val")
+    test_split: str = option("name of the split to predict for a benchmark server", "test")
     batch_size: int = option("images per optimizer step, over all devices", 8, ge=1)
-    crop_size: Sides = option("training crop, (height, width)", (256, 256))
+    crop_size: Sides = option("training crop (height, width), in pixels", (256, 256))
     scales: tuple[Annotated[float, Field(ge=0.01)], ...] = option(
-        "random scale: (first, last, step) draws in steps, last included; (low, high) uniformly",
+        "random scale: one of (first, last, step), last included, or uniform in (low, high)",
         (0.5, 2.1, 0.1),
     )
     base_size: int | None = option(
-        "long side of training images at scale 1; null: their own. Evaluation keeps their size",
+        "long side of training images at scale 1, in pixels; null: their own",
         None,
         ge=32,
     )
     squash: Sides | None = option(
-        "(height, width) that training images are resized to first, whatever their shape", None
+        "first size of training images (height, width), without their aspect ratio", None
     )
-    flip: float = option("probability of a horizontal flip", 0.5, ge=0, le=1)
-    photometric: float = option("strength of brightness, contrast, colour jitter", 0.0, ge=0, le=2)
+    flip: float = option("probability of a horizontal flip in training", 0.5, ge=0, le=1)
+    photometric: float = option(
+        "strength of random brightness, contrast and colour; 0: none", 0.0, ge=0, le=2
+    )
     class_uniform: float = option(
-        "share of training crops with a class drawn uniformly, so that rare ones are seen",
+        "share of training crops with class-balanced sampling: around a uniformly drawn class",
         0.0,
         ge=0,
         le=1,
     )
-    cache: str | None = option("folder that `hrseg data cache` decoded the images to", None)
-    workers: int = option("processes that load data; 0 loads in the main process", 2, ge=0)
+    cache: str | None = option("folder of `hrseg data cache` with the decoded images", None)
+    workers: int = option("data loading processes; 0: load in the main process", 2, ge=0)
     worker_timeout: float | None = option(
-        "seconds for one sample before a data worker counts as hung; null: for ever", 300.0, ge=0
+        "seconds per sample until a data worker counts as hung; null: no limit", 300.0, ge=0
     )
     on_error: Literal["fail", "skip"] = option(
-        "an image or mask that cannot be read: fail, or skip (counted, listed; up to 10 %)", "fail"
+        "unreadable images and masks: fail, or skip and list them (at most 10 %)", "fail"
     )
     manifest: str | None = option(
-        "sha256 of every file, by `hrseg data check --hash`; compared when a file is read", None
+        "file of `hrseg data check --hash` with SHA-256 sums, compared when files are read", None
     )
 
     @field_validator("scales")
@@ -78,68 +80,70 @@ class DataConfig(Checked):
 
 
 class PascalContextConfig(DataConfig):
-    """PASCAL-Context in a VOC2010 folder; masks by scripts/prepare_pascal_context."""
+    """PASCAL-Context in a VOC2010 folder, with masks of scripts/prepare_pascal_context."""
 
-    num_classes: int = option("59, or 60 with the background", 59, ge=59, le=60)
+    num_classes: int = option("number of classes: 59, or 60 with the background", 59, ge=59, le=60)
 
 
 class SyntheticConfig(DataConfig):
-    """Street-like scenes drawn by hrseg itself, written once under `root`."""
+    """Street-like scenes drawn by hrseg, written once to `root`."""
 
-    num_train: int = option("training images", 64, ge=1)
-    num_val: int = option("validation images", 16, ge=1)
-    image_size: Sides = option("(height, width) of a scene", (192, 256))
+    num_train: int = option("number of training images", 64, ge=1)
+    num_val: int = option("number of validation images", 16, ge=1)
+    image_size: Sides = option("size of a scene (height, width), in pixels", (192, 256))
 
 
 class FolderConfig(DataConfig):
     """The user's own images and masks."""
 
     class_names: tuple[str, ...] = option(
-        "a name per train id; empty: classes.json or classes.txt", (), examples=[("road", "sky")]
+        "class names by train id; empty: those in classes.json or classes.txt",
+        (),
+        examples=[("road", "sky")],
     )
     palette: tuple[Color, ...] | None = option(
-        "an RGB colour per class", None, examples=[((128, 64, 128), (70, 130, 180))]
+        "RGB colours by train id", None, examples=[((128, 64, 128), (70, 130, 180))]
     )
     image_folder: str = option("folder of the images, relative to root", "images")
     mask_folder: str = option("folder of the masks, relative to root", "masks")
-    mask_suffix: str = option("suffix of a mask's stem after the image's, e.g. _mask", "")
+    mask_suffix: str = option("end of a mask's name after the image's name, e.g. _mask", "")
     mask_format: Literal["index", "rgb"] = option(
         "class ids (palette PNGs too), or RGB colours", "index"
     )
     id_map: dict[int, int] | None = option(
-        "raw id -> train id, 255 = ignore", None, examples=[{0: 0, 7: 1}]
+        "train id by raw id; train id 255 is ignored", None, examples=[{0: 0, 7: 1}]
     )
-    ignore_ids: tuple[int, ...] = option("unscored raw ids", (255,))
+    ignore_ids: tuple[int, ...] = option("raw ids ignored in training and scores", (255,))
     val_fraction: float | None = option(
-        "share of the images held out for validation, without split folders", None, gt=0, lt=1
+        "share of the images for validation, without split folders", None, gt=0, lt=1
     )
     split_seed: int = option("seed of the held-out share", 304, ge=0)
 
 
 class BackboneConfig(Checked):
-    """The backbone: an HRNet variant, or a plugin's with its arguments."""
+    """The backbone: an HRNet variant, or the backbone of a plugin with its arguments."""
 
-    name: str = option("the backbone")
+    name: str = option("name of the backbone")
 
 
 class HRNetConfig(BackboneConfig):
     """An HRNet variant."""
 
     upsample: Literal["bilinear", "nearest"] = option(
-        "interpolation between streams; nearest: as the authors' ImageNet network", "bilinear"
+        "interpolation between streams; nearest: as in the authors' ImageNet network", "bilinear"
     )
 
 
 class HeadConfig(Checked):
     """The head: fcn (the paper's HRNetV2 head) or ocr (object-contextual representations)."""
 
-    name: str = option("the head")
+    name: str = option("name of the head")
 
 
 class LossConfig(Checked):
     """Options of every loss; training minimises their weighted sum."""
 
-    name: str = option("the loss")
+    name: str = option("name of the loss")
     on: str = option("output of the model: out, or aux of an OCR head", "out")
     weight: float = option("factor of this loss in the sum", 1.0)
 
@@ -148,7 +152,7 @@ class CrossEntropyConfig(LossConfig):
     """Cross-entropy over the labelled pixels."""
 
     class_weights: tuple[float, ...] | Literal["dataset"] | None = option(
-        "one number per class, or those published with the data set", None
+        "weight per class; dataset: those published with the data set; null: equal weights", None
     )
 
 
@@ -162,13 +166,13 @@ class OhemConfig(CrossEntropyConfig):
 
 
 class BoundaryConfig(LossConfig):
-    """1 - F-score of the contours; beside cross-entropy."""
+    """1 - F-score of the contours, in addition to cross-entropy."""
 
     tolerance: int = option("tolerance of contours, in pixels", 3, ge=1)
 
 
 class RMIConfig(LossConfig):
-    """Region mutual information; beside cross-entropy."""
+    """Region mutual information, in addition to cross-entropy."""
 
     stride: int = option("stride of average pooling before the loss", 3, ge=1)
 
@@ -176,34 +180,34 @@ class RMIConfig(LossConfig):
 class OptimizerConfig(Checked):
     """Options of every optimizer."""
 
-    name: str = option("the optimizer")
-    lr: float = option("learning rate", 0.01, ge=0)
-    weight_decay: float = option("weight decay, on every parameter", 5e-4, ge=0)
+    name: str = option("name of the optimizer")
+    lr: float = option("base learning rate", 0.01, ge=0)
+    weight_decay: float = option("weight decay of every parameter", 5e-4, ge=0)
     head_lr_multiplier: float = option("factor of the learning rate for the head", 1.0, ge=0)
 
 
 class SGDConfig(OptimizerConfig):
     """Stochastic gradient descent."""
 
-    momentum: float = option("momentum", 0.9, ge=0)
+    momentum: float = option("momentum of SGD", 0.9, ge=0)
 
 
 class AdamWConfig(OptimizerConfig):
-    """AdamW."""
+    """AdamW: Adam with decoupled weight decay."""
 
-    lr: float = option("learning rate", 0.001, ge=0)
-    weight_decay: float = option("weight decay, on every parameter", 0.01, ge=0)
+    lr: float = option("base learning rate", 0.001, ge=0)
+    weight_decay: float = option("weight decay of every parameter", 0.01, ge=0)
 
 
 class ScheduleConfig(Checked):
     """Options of every schedule."""
 
-    name: str = option("the schedule")
+    name: str = option("name of the schedule")
     warmup_steps: int = option("steps of linear warm-up from 0", 0, ge=0)
 
 
 class PolyConfig(ScheduleConfig):
-    """lr x (1 - step / steps) ^ power, per optimizer step."""
+    """Learning rate lr x (1 - step / steps) ^ power, per optimizer step."""
 
     power: float = option("power of the polynomial decay", 0.9, ge=0)
 
@@ -235,11 +239,13 @@ PARTS.update({
 class ModelConfig(Checked):
     """The network."""
 
-    backbone: Annotated[BackboneConfig, Part("model.backbone")] = option("the HRNet variant")
-    head: Annotated[HeadConfig, Part("model.head")] = option(
-        "the head", lambda: HeadConfig(name="fcn")
+    backbone: Annotated[BackboneConfig, Part("model.backbone")] = option(
+        "backbone: an HRNet variant, or a backbone of a plugin"
     )
-    align_corners: bool = option("corner alignment of every bilinear interpolation", False)
+    head: Annotated[HeadConfig, Part("model.head")] = option(
+        "head: fcn, ocr, or a head of a plugin", lambda: HeadConfig(name="fcn")
+    )
+    align_corners: bool = option("align_corners of every bilinear interpolation", False)
     bn_momentum: float = option("momentum of the batch norm statistics", 0.01, ge=0, le=1)
     output: Literal["v1", "v2"] = option(
         "input of the head: v1, only the stream of stride 4, or v2, all four", "v2"
@@ -249,30 +255,33 @@ class ModelConfig(Checked):
         None,
         examples=["imagenet"],
     )
-    freeze_backbone: bool = option("train only the head; batch norm statistics stay", False)
+    freeze_backbone: bool = option(
+        "train only the head; the backbone's batch norm statistics stay", False
+    )
     activation_checkpointing: bool = option(
-        "compute activations twice in training: less memory, more time", False
+        "recompute activations in the backward pass: less memory, more time", False
     )
     compile: bool = option(
-        "torch.compile the network: minutes at first, then faster; needs a C++ compiler", False
+        "compile the network by torch.compile: a slow start, then faster; needs a C++ compiler",
+        False,
     )
 
 
 class EvaluationOptions(Checked):
-    """How an image is evaluated; null takes the value of the protocol."""
+    """Evaluation of images; null stands for the value of the protocol."""
 
     protocol: Literal[tuple(PROTOCOLS)] = option(  # type: ignore[valid-type]
         f"named preset: {', '.join(PROTOCOLS)}", "plain"
     )
-    scale_report: bool = option("score every subset of the scales (at most 8)", False)
+    scale_report: bool = option("also score every subset of the scales (at most 8 scales)", False)
     details: bool = option(
-        "boundary scores, distribution over images, confidence interval of mIoU", False
+        "add boundary scores, distribution over images and confidence interval of mIoU", False
     )
     window_batch: int = option("windows and mirror images per forward pass", 4, ge=1)
 
 
 def _or_null(field: FieldInfo) -> tuple[Any, Any]:
-    """Return a field of `Protocol` with null as another value and the default."""
+    """Return a field of `Protocol` that also accepts null, its default."""
     kind: Any = field.annotation
     if field.metadata:
         kind = Annotated[(kind, *field.metadata)]
@@ -288,27 +297,27 @@ else:
     InferenceConfig.__doc__ = EvaluationOptions.__doc__
 
 
-def _names_a_folder(name: str) -> str:
+def _folder_name(name: str) -> str:
     short = len(name.encode("utf-8", "replace")) <= 200
     if short and one_line(name) == name and re.fullmatch(r"(?!\.)[^/\\]+", name):
         return name
     raise expected(
-        "the name of a folder: no slash, no dot in front, no control characters, at most 200 bytes."
+        "the name of a folder without slash, leading dot and control characters, at most 200 bytes."
     )
 
 
 class Config(Checked):
-    """A whole experiment."""
+    """The config of an experiment."""
 
-    name: Annotated[str, AfterValidator(_names_a_folder)] = option(
-        "the experiment; runs go to <runs>/<name>/"
+    name: Annotated[str, AfterValidator(_folder_name)] = option(
+        "name of the experiment; its runs are in <runs>/<name>/"
     )
-    seed: int = option("seed of every random draw", 304, ge=0, le=2**32 - 1)
+    seed: int = option("seed of all random numbers", 304, ge=0, le=2**32 - 1)
     runs: str = option("folder that contains the run folders", "runs")
     data: Annotated[DataConfig, Part("data")] = option("the data set")
     model: ModelConfig = option("the network")
     losses: list[Annotated[LossConfig, Part("losses")]] = option(
-        "the losses",
+        "the losses, whose weighted sum is trained",
         lambda: [CrossEntropyConfig(name="cross_entropy")],
         min_length=1,
         examples=[("cross_entropy",)],
@@ -321,28 +330,30 @@ class Config(Checked):
     )
     inference: InferenceConfig = option("the evaluation protocol", InferenceConfig)
     ema_decay: float | None = option(
-        "weight averaging, e.g. 0.999; null: none", None, ge=0, le=0.99999
+        "decay of the weight average (EMA), e.g. 0.999; null: no average", None, ge=0, le=0.99999
     )
     early_stopping_patience: int | None = option(
-        "validations without a better mIoU before training stops", None, ge=1
+        "validations without a better mIoU until training stops; null: no early stopping",
+        None,
+        ge=1,
     )
     save_every_minutes: float | None = option(
-        "longest time between writes of last.ckpt, also during an epoch; null: at the ends of "
-        "epochs and before validations",
+        "longest time between writes of last.ckpt, in minutes, also during an epoch; null: only "
+        "at the ends of epochs and before validations",
         30.0,
         ge=0,
     )
     on_bad_loss: Literal["stop", "skip"] = option(
         "NaN and infinite losses: stop, or skip the step; the batch is saved", "stop"
     )
-    prediction_images: int = option("validation images drawn as pictures", 4, ge=0)
+    prediction_images: int = option("number of validation images drawn as pictures", 4, ge=0)
     loggers: tuple[str, ...] = option(
-        "beside metrics.csv: tensorboard, wandb, mlflow", ("tensorboard",)
+        "loggers in addition to metrics.csv: tensorboard, wandb, mlflow", ("tensorboard",)
     )
     trainer: Annotated[
         dict[str, Any], PlainValidator(checked_trainer, json_schema_input_type=TrainerConfig)
     ] = option("arguments of pytorch_lightning.Trainer", dict)
-    # The values as they were loaded, with and without unresolved interpolation; for `to_yaml`.
+    # The loaded values, and their source with unresolved interpolation; for `to_yaml`.
     _source: tuple[Any, Any] = (None, None)
 
 

@@ -1,4 +1,4 @@
-"""Helpers that every room may use: files, console, text, signals, memory, machine facts.
+"""General functions for all packages: files, console, text, signals, memory, system, validation.
 
-Nothing here knows about segmentation, and only `memory` imports torch.
+They are independent of segmentation, and only `memory` imports torch.
 """

@@ -1,4 +1,4 @@
-"""Terminal output: messages, progress bars, and commands whose output is closed."""
+"""Terminal output: messages, notes, progress bars, and closed output streams."""
 
 import errno
 import os
@@ -19,7 +19,7 @@ T = TypeVar("T")
 
 
 def echo(*lines: str) -> None:
-    """Print lines without wrapping, control characters escaped, [brackets] as they are."""
+    """Print lines without wrapping and markup, and with control characters escaped."""
     from rich import get_console
 
     if lines:
@@ -33,7 +33,7 @@ def note(text: str) -> None:
 
 
 def progress_bar() -> "Progress":
-    """Return a transient bar with count and time left; invisible outside a terminal."""
+    """Return a transient bar with count and remaining time; invisible outside a terminal."""
     from rich import get_console, progress
 
     return progress.Progress(
@@ -48,14 +48,14 @@ def progress_bar() -> "Progress":
 
 
 def track(items: Iterable[T], total: int | None, description: str) -> Iterator[T]:
-    """Yield the items behind a progress bar."""
+    """Yield the items, and show a progress bar."""
     with progress_bar() as bar:
         yield from bar.track(items, total, description=description)
 
 
 @contextmanager
 def plain_output() -> Iterator[None]:
-    """Print warnings as notes of one line, and stop the command when its output is closed."""
+    """Print warnings as one-line notes, and stop the command when its output is closed."""
     streams, form = (sys.stdout, sys.stderr), warnings.formatwarning
     warnings.formatwarning = lambda message, *_: printable(f"note: {message}\n")
     with open(os.devnull, "w") as null:  # for a stream closed before Python began
@@ -69,12 +69,12 @@ def plain_output() -> Iterator[None]:
 
 
 class _Output:
-    """A stream that stops the command when its reader ends, as after `| head`."""
+    """Output stream that stops the command when its reader ends, as in `hrseg ... | head`."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
         if isinstance(stream, TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")  # file names need not be text
+            stream.reconfigure(errors="backslashreplace")  # file names may have invalid characters
 
     def write(self, text: str) -> int:
         self._try(lambda: self._stream.write(text))

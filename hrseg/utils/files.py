@@ -1,4 +1,4 @@
-"""Atomic writes: a file has its old content or its new one, never half of it."""
+"""Atomic writes: a file has its old or its new content, never a part of it."""
 
 import errno
 import json
@@ -14,65 +14,73 @@ from hrseg.errors import ConfigError
 
 PARTIAL = ".partial-"
 FULL = (errno.ENOSPC, errno.EDQUOT)
-_ROOM = 2**24  # bytes: with less, a library's failure to write is taken for a full disk
+_ROOM = 2**24  # bytes; with less free space, a failed write counts as a full disk
 
 
 @contextmanager
 def replacing(path: Path, durable: bool = False, previous: Path | None = None) -> Iterator[Path]:
-    """Give a path to write to, and rename it to `path` unless an error is raised.
+    """Yield a path to write to, and rename it to `path` unless an error is raised.
 
     Args:
-        path: the file.
-        durable: wait for the disk, so that the change outlasts a loss of power.
-        previous: path that keeps the old file.
+        path: the file to replace.
+        durable: wait for the disk, so that the change survives a power failure.
+        previous: path to which the old file is renamed; None: the old file is removed.
+
+    Raises:
+        ConfigError: the disk is full.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f"{PARTIAL}{path.name}")
-    partial.unlink(missing_ok=True)  # left by a killed process, or a link that leads elsewhere
-    kept = None
+    partial.unlink(missing_ok=True)  # of a killed process, or a link to another file
+    link = None
     try:
         yield partial
         if durable:
             with partial.open("rb+") as file:
                 sync(file.fileno())
         if previous and path.exists():
-            kept = _second_name(path, previous)
+            link = _second_name(path, previous)
         os.replace(partial, path)
-        # Not before: `path` may be damaged, and `previous` the only good file.
-        if previous and kept:
-            os.replace(kept, previous)
+        # Only now: the old `path` may be damaged, and `previous` the only valid file.
+        if previous and link:
+            os.replace(link, previous)
         if durable:
             _sync_folder(path.parent)
     except BaseException as error:
-        for left in filter(None, (partial, kept)):
-            left.unlink(missing_ok=True)
+        for temporary in filter(None, (partial, link)):
+            temporary.unlink(missing_ok=True)
         if isinstance(error, OSError) and error.errno in FULL:
             raise _full_disk(path) from error
         raise
 
 
 def write_bytes(path: Path, data: bytes, durable: bool = False) -> None:
-    """Write a file as `replacing` does."""
+    """Write a file atomically, by `replacing`."""
     with replacing(path, durable) as partial:
         partial.write_bytes(data)
 
 
 def write_json(path: Path, content: Any, indent: int | None = 1) -> None:
-    """Write JSON at once, as `replacing` does."""
+    """Write a JSON file atomically, by `replacing`."""
     write_bytes(path, json.dumps(content, indent=indent).encode())
 
 
 def check_output(option: str, path: Path, keys: Collection[str] = ()) -> None:
     """Check before the work that an output file can be written and replaces only its own kind.
 
-    `option` names the file in messages. `keys` are the top-level keys of the JSON that hrseg writes
-    there; an existing file must have them. Without keys the caller judges an existing file.
+    Args:
+        option: the option of the file, for messages.
+        path: the file.
+        keys: top-level keys of hrseg's JSON in this file, which an existing file must have.
+            Without keys the caller checks an existing file.
 
     Raises:
-        ConfigError: a folder, a file of another kind, or a place that cannot be written.
+        ConfigError: `path` is a folder, a file of another kind, or in a read-only folder.
     """
     if path.is_dir():
-        raise ConfigError(f"{option} {path} is a folder.\nExpected: a file to write.")
+        raise ConfigError(
+            f"{option} {path} is a folder.\nExpected: a file to write. Fix: {option} {path}/FILE"
+        )
     if keys and not (is_empty(path) or set(keys) <= read_object(path).keys()):
         raise other_kind(option, path)
     folder = next(parent for parent in path.absolute().parents if parent.is_dir())
@@ -86,12 +94,12 @@ def check_output(option: str, path: Path, keys: Collection[str] = ()) -> None:
 
 
 def is_empty(path: Path) -> bool:
-    """Return whether a file is missing or has no bytes, so that nothing in it can be lost."""
+    """Return whether a file is missing or has no bytes, so that it can be overwritten."""
     return not path.exists() or path.stat().st_size == 0
 
 
 def other_kind(option: str, path: Path) -> ConfigError:
-    """Return the error of an existing output file that an earlier call did not write."""
+    """Return the error of an existing output file of another program."""
     return ConfigError(
         f"{option} {path} exists and is a file of another kind. It was not overwritten.\n"
         f"Expected: a new file, or the output of an earlier call. Fix: {option} OTHER_FILE"
@@ -108,7 +116,7 @@ def read_object(path: Path) -> dict[str, Any]:
 
 
 def sync(handle: int) -> None:
-    """Wait until the disk has all of a file, on file systems that support it."""
+    """Wait until a file is on the disk, on file systems that support it."""
     try:
         os.fsync(handle)
     except OSError as error:
@@ -117,7 +125,7 @@ def sync(handle: int) -> None:
 
 
 def cannot_write(path: Path, reason: str) -> ConfigError:
-    """Return the error of a library that could not write `path`: a full disk, or its reason."""
+    """Return the error of a failed write of `path`: a full disk, or the library's reason."""
     path = path.with_name(path.name.removeprefix(PARTIAL))
     if shutil.disk_usage(path.parent).free < _ROOM:
         return _full_disk(path)
@@ -125,12 +133,12 @@ def cannot_write(path: Path, reason: str) -> ConfigError:
 
 
 def _second_name(path: Path, previous: Path) -> Path | None:
-    """Return a hard link to `path`; None: it was renamed to `previous`."""
+    """Return a new hard link to `path`, or None if `path` was renamed to `previous` instead."""
     name = previous.with_name(f"{PARTIAL}{previous.name}")
     name.unlink(missing_ok=True)
     try:
         os.link(path, name)
-    except OSError:  # FAT, some network folders: `path` is missing for a moment
+    except OSError:  # FAT, some network folders; `path` is missing for a moment
         os.replace(path, previous)
         return None
     return name
@@ -146,4 +154,7 @@ def _sync_folder(folder: Path) -> None:
 
 
 def _full_disk(path: Path) -> ConfigError:
-    return ConfigError(f"no space left to write {path}: free some, or choose another disk.")
+    return ConfigError(
+        f"no space left to write {path}.\n"
+        "Expected: free disk space. Fix: remove files, or choose another disk."
+    )

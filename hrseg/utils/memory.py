@@ -1,4 +1,4 @@
-"""Out-of-memory errors: detection, and messages with the settings that need less memory."""
+"""Out-of-memory errors: detection, and messages with settings that need less memory."""
 
 import re
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ _MESSAGE = "(?i)out of memory|(can't|cannot|failed to) allocate|bad_alloc|bad al
 
 
 class OutOfMemory(ConfigError):
-    """The memory of the machine or of the device did not suffice."""
+    """The machine or the device is out of memory."""
 
 
 def of_training(images: int, crop_size: Sequence[int], last: Path) -> OutOfMemory:
@@ -21,25 +21,26 @@ def of_training(images: int, crop_size: Sequence[int], last: Path) -> OutOfMemor
 
     `last` is `<run>/checkpoints/last.ckpt`, which may be missing.
     """
-    again = f"\nThen continue: hrseg fit --resume {last.parents[1]}" if last.is_file() else ""
+    resume = f"\nThen resume: `hrseg fit --resume {last.parents[1]}`" if last.is_file() else ""
     return OutOfMemory(
         f"out of memory: {images} crops of {crop_size[0]}x{crop_size[1]} at once on a device.\n"
-        "Less is taken by a smaller data.batch_size or data.crop_size, a larger "
-        "trainer.accumulate_grad_batches, trainer.precision=bf16-mixed, or "
-        f"model.activation_checkpointing=true.{again}"
+        "Fix: a smaller data.batch_size or data.crop_size, a larger "
+        "trainer.accumulate_grad_batches,\n"
+        f"trainer.precision=bf16-mixed, or model.activation_checkpointing=true.{resume}"
     )
 
 
 def of_evaluation(protocol: str) -> OutOfMemory:
     """Return the error of an evaluation that failed outside the network."""
     return OutOfMemory(
-        f"out of memory: an image by the protocol {protocol}.\nLess is taken by smaller "
-        "inference.scales, trainer.precision=bf16-mixed, or inference.scale_report=false."
+        f"out of memory: an image by the protocol {protocol}.\n"
+        "Fix: smaller inference.scales, trainer.precision=bf16-mixed, or "
+        "inference.scale_report=false."
     )
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Return whether a library ran out of memory, of the device or of the machine."""
+    """Return whether the error of a library means that the machine or device is out of memory."""
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
         return True
     return isinstance(error, Exception) and re.search(_MESSAGE, str(error)) is not None

@@ -1,4 +1,4 @@
-"""Registries: parts by name, built-in or of plugins, with suggestions for misspelt names."""
+"""Registries of parts by name, built-in or of plugins, with suggestions for unknown names."""
 
 import importlib
 import inspect
@@ -17,12 +17,12 @@ Entry = TypeVar("Entry", bound=Callable[..., Any])
 
 
 class Registry(dict[str, T]):
-    """Classes and functions by name. Plugins add theirs with the decorator `register`.
+    """Classes and functions by name. Plugins add entries with the decorator `register`.
 
     Attributes:
-        section: the section of the config that chooses an entry, for example "losses".
-        given: arguments that hrseg passes to an entry that has them; no config sets them.
-        plugins: the plugin that registered a name; names of hrseg itself are missing.
+        section: the config section that selects an entry, for example "losses".
+        given: names of the parameters that hrseg passes itself; no config sets them.
+        plugins: the plugin of each registered name; names of hrseg itself are missing.
     """
 
     def __init__(self, section: str, entries: Mapping[str, T], given: Iterable[str] = ()) -> None:
@@ -39,7 +39,7 @@ class Registry(dict[str, T]):
                 owner = self.plugins.get(name, "hrseg itself")
                 raise ConfigError(
                     f"{self.section}: the name {name!r} is registered already, by {owner}.\n"
-                    "Fix: register the part under another name."
+                    "Expected: a new name. Fix: register the part under another name."
                 )
             self[name] = cast(T, entry)
             self.plugins[name] = _importing[-1] if _importing else entry.__module__
@@ -48,14 +48,14 @@ class Registry(dict[str, T]):
         return add
 
 
-REGISTRIES: dict[str, Registry[Any]] = {}  # by section of the config, once their room is imported
-_OURS = (importlib.__file__, str(Path(__file__).parent.parent))  # frames that messages leave out
-_importing: list[str] = []  # the plugin whose import is running
-_installed: set[str] = set()  # the group of entry points, once it was loaded
+REGISTRIES: dict[str, Registry[Any]] = {}  # by config section, after the import of their package
+_OURS = (importlib.__file__, str(Path(__file__).parent.parent))  # frames omitted in messages
+_importing: list[str] = []  # the plugins during their import
+_installed: set[str] = set()  # the group of entry points, after its import
 
 
 def plugins_of(used: Mapping[str, Iterable[Any]]) -> str | None:
-    """Return the plugins of parts (names or specs, by section), joined as after `--plugin`."""
+    """Return the plugins of parts (names or specs, by section), joined by `--plugin`, or None."""
     plugins = {
         REGISTRIES[section].plugins.get(spec if isinstance(spec, str) else str(spec.get("name")))
         for section, specs in used.items()
@@ -66,14 +66,20 @@ def plugins_of(used: Mapping[str, Iterable[Any]]) -> str | None:
 
 
 def load_plugin(plugin: str) -> None:
-    """Import a plugin, a `.py` file or a module by name, which registers its parts.
+    """Import a plugin, a `.py` file or a module name, which registers its parts.
 
-    The folder of a file is added at the end of `sys.path`, so that later processes find it too.
+    The folder of a file is appended to `sys.path`, so that later processes find it too.
+
+    Raises:
+        ConfigError: the plugin is missing, or its import raises an error.
     """
     path, module = Path(plugin).expanduser(), plugin
     if path.suffix == ".py":
         if not path.is_file():
-            raise ConfigError(f"--plugin {plugin}: no file {path.absolute()}.")
+            raise ConfigError(
+                f"--plugin {plugin}: {path.absolute()} does not exist.\n"
+                "Expected: a .py file, or the name of an installed module. Fix: --plugin FILE.py"
+            )
         module, folder = path.stem, str(path.absolute().parent)
         if folder not in sys.path:
             sys.path.append(folder)
@@ -82,20 +88,20 @@ def load_plugin(plugin: str) -> None:
         if spec is None or spec.origin is None or not path.samefile(spec.origin):
             raise ConfigError(
                 f"--plugin {plugin}: {module!r} is the name of another module.\n"
-                "Fix: rename the file."
+                "Expected: a unique name. Fix: rename the file."
             )
     _importing.append(plugin)
     try:
         importlib.import_module(module)
     except ConfigError:
         raise
-    except Exception as error:  # whatever the code of the plugin raises
+    except Exception as error:  # any error in the code of the plugin
         frames = traceback.extract_tb(error.__traceback__)
-        own = [f for f in frames if not f.filename.startswith(("<frozen importlib", *_OURS))]
-        line = f"{own[-1].filename}, line {own[-1].lineno}: " if own else ""
+        foreign = [f for f in frames if not f.filename.startswith(("<frozen importlib", *_OURS))]
+        line = f"{foreign[-1].filename}, line {foreign[-1].lineno}: " if foreign else ""
         raise ConfigError(
             f"--plugin {plugin} cannot be imported.\n{line}"
-            f"{type(error).__name__}: {error}\nExpected a .py file or an installed module."
+            f"{type(error).__name__}: {error}\nExpected: a .py file or an installed module."
         ) from error
     finally:
         _importing.pop()
@@ -114,47 +120,51 @@ def load_installed_plugins() -> bool:
     return bool(points)
 
 
-def find(table: Mapping[str, T], name: str, what: str) -> T:
-    """Return `table[name]`; of a registry also if an installed package registers it.
+def find(table: Mapping[str, T], name: str, kind: str) -> T:
+    """Return `table[name]`; for a registry, also the entries of installed packages.
 
-    The message of an unknown name contains `what`, the nearest names and all of them.
+    Raises:
+        ConfigError: an unknown name. The message contains `kind`, the nearest and all names.
     """
     if name not in table and isinstance(table, Registry):
         load_installed_plugins()
     if name not in table:
-        raise ConfigError(f"unknown {what} {name!r}{did_you_mean(name, table)}")
+        raise ConfigError(f"unknown {kind} {name!r}{did_you_mean(name, table)}")
     return table[name]
 
 
 def build(
-    table: Mapping[str, Callable[..., T]], spec: str | Mapping[str, Any], what: str, **given: Any
+    table: Mapping[str, Callable[..., T]], spec: str | Mapping[str, Any], kind: str, **given: Any
 ) -> T:
-    """Call the entry that `spec["name"]` selects with the rest of `spec` as its arguments.
+    """Call the entry `spec["name"]` with the rest of `spec` as its arguments.
 
     Args:
-        table: names to constructors.
+        table: constructors by name.
         spec: `{"name": ..., argument: value, ...}`; a bare string is short for `{"name": ...}`.
-        what: the word for an entry of this table in messages, for example "loss".
-        given: arguments that do not come from the user; passed if the constructor has them.
+        kind: word for an entry of this table in messages, for example "loss".
+        given: arguments of hrseg itself; passed if the constructor has these parameters.
+
+    Raises:
+        ConfigError: an unknown name or argument.
     """
     arguments = {"name": spec} if isinstance(spec, str) else dict(spec)
     name = arguments.pop("name", None)
     if not isinstance(name, str):
-        raise ConfigError(f"{what} {spec} has no 'name'{did_you_mean('', table)}")
-    constructor = find(table, name, what)
+        raise ConfigError(f"{kind} {spec} has no 'name'{did_you_mean('', table)}")
+    constructor = find(table, name, kind)
     known = inspect.signature(constructor).parameters
     open_ended = any(parameter.kind is parameter.VAR_KEYWORD for parameter in known.values())
     settable = [key for key in known if key not in given]
     for argument in arguments:
         if argument not in settable and not open_ended:
             raise ConfigError(
-                f"{what} {name!r} takes no {argument!r}{did_you_mean(argument, settable)}"
+                f"{kind} {name!r} has no argument {argument!r}{did_you_mean(argument, settable)}"
             )
     return constructor(**arguments, **{key: given[key] for key in given if key in known})
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """Return the second half of an error message: the nearest of the known names, then all."""
+    """Return the end of an error message: the nearest names, and all known names."""
     names = list(known)
     near = get_close_matches(name, names, n=3)
     hint = f". Did you mean: {', '.join(near)}?" if near else "."

@@ -1,4 +1,4 @@
-"""Machine facts: processors, and the memory allocator."""
+"""Processors, memory allocator, OpenMP and garbage collector of the process."""
 
 import atexit
 import ctypes
@@ -14,7 +14,7 @@ import psutil
 
 
 def processor_name() -> str:
-    """Return the model of the processor, which psutil does not know."""
+    """Return the model of the processor, which psutil does not provide."""
     with suppress(OSError):
         text = Path("/proc/cpuinfo").read_text("utf-8", errors="replace")
         if model := re.search(r"model name\s*: (.*)", text):
@@ -22,8 +22,8 @@ def processor_name() -> str:
     return platform.processor() or platform.machine()
 
 
-_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # numbers of parameters in glibc's malloc.h
-_LARGEST = 2**30
+_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # parameter numbers in glibc's malloc.h
+_LARGEST = 2**30  # bytes
 
 
 def processors() -> int:
@@ -34,11 +34,11 @@ def processors() -> int:
 
 
 def keep_memory() -> bool:
-    """Let glibc keep freed memory until the process ends; return whether it did.
+    """Let glibc keep freed memory until the process ends; return whether this succeeded.
 
     By default glibc returns every block above 32 MiB to the system, which clears each page before
-    it hands it out again: a third of the time of a network on a CPU for a 2-megapixel image.
-    Only for commands, not for a library in other people's processes.
+    its next use. This costs a third of the time of a network on a CPU for a 2-megapixel image.
+    Only for the process of a command, not for the process of a user's program.
     """
     linux = sys.platform.startswith("linux")
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if linux else None  # musl has none
@@ -46,23 +46,23 @@ def keep_memory() -> bool:
 
 
 def share_processors() -> None:
-    """Let OpenMP threads sleep soon when they wait. For the process of a command only.
+    """Let waiting OpenMP threads sleep soon. Only for the process of a command.
 
-    GNU OpenMP spins at barriers, and spinning threads hold the cores that working ones need. Beside
-    one busy process on two cores `hrseg predict` of 40 images takes 7.7 s without and 5.5 s with
-    it; on an idle machine 3.9 s and 4.2 s (medians of five alternating pairs). The library reads
-    the variable when torch is imported. A user's own setting stays.
+    GNU OpenMP spins at barriers, and spinning threads occupy the cores of working threads. Together
+    with one busy process on two cores, `hrseg predict` of 40 images takes 7.7 s without and 5.5 s
+    with this setting; on an idle machine 3.9 s and 4.2 s (medians of five alternating pairs).
+    OpenMP reads the variable when torch is imported. A user's own setting has priority.
     """
     if not {"GOMP_SPINCOUNT", "OMP_WAIT_POLICY"} & os.environ.keys():
         os.environ["GOMP_SPINCOUNT"] = "1000"
 
 
 def relax_garbage_collection() -> None:
-    """Run Python's garbage collector rarely, and not at exit. For the process of a command only.
+    """Run Python's garbage collector rarely, and not at exit. Only for the process of a command.
 
-    The import of torch and Lightning creates objects that live until the end, and the collector
-    visits them again and again, at exit too. A process that imports Lightning, rasterio and
-    albumentations takes 4.7 s with Python's defaults and 2.9 s with these (medians of five).
+    The import of torch and Lightning creates objects that live until the end. The collector visits
+    them repeatedly, also at exit. A process that imports Lightning, rasterio and albumentations
+    takes 4.7 s with Python's defaults and 2.9 s with these settings (medians of five).
     """
     gc.set_threshold(10_000, 20, 100)
     atexit.register(gc.freeze)

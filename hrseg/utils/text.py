@@ -13,13 +13,13 @@ _LONGEST_LINE = 1000  # characters
 def printable(text: str) -> str:
     r"""Return `text` with control characters escaped (`\x1b`), except newlines and tabs.
 
-    File and class names come from other people, and a terminal obeys control characters.
+    File and class names are untrusted, and terminals execute control characters.
     """
     return _UNPRINTABLE.sub(lambda match: ascii(match[0])[1:-1], text)
 
 
 def one_line(text: str) -> str:
-    """Return a printable name on one line: newlines escaped, shortened if it is very long."""
+    """Return a printable name on one line: newlines escaped, very long names shortened."""
     return _shorten(printable(text).replace("\n", "\\n"))
 
 
@@ -36,7 +36,7 @@ def some(names: Collection[object], count: int = 3) -> str:
 
 
 def percent(ratio: float | None) -> str:
-    """Return a ratio as a percentage with two decimals, "-" for an undefined one."""
+    """Return a ratio as a percentage with two decimals, or "-" for None."""
     return "-" if ratio is None else f"{100 * ratio:.2f}"
 
 

@@ -44,24 +44,24 @@ class Checked(BaseModel):
     @model_validator(mode="wrap")
     @classmethod
     def _explain(cls, data: Any, handler: Any) -> Self:
-        given = data if isinstance(data, dict) else {}
+        values = data if isinstance(data, dict) else {}
         for name, field in cls.model_fields.items():
             kinds = {field.annotation, *get_args(field.annotation)}
-            if isinstance(given.get(name), bool) and not {bool, Any} & kinds:
+            if isinstance(values.get(name), bool) and not {bool, Any} & kinds:
                 hint = ' Fix: put the word in quotes, e.g. "yes".' if str in kinds else ""
-                raise wrong_value(given[name], f"{_wanted(field)}.{hint}", name)
+                raise wrong_value(values[name], f"{_expected(field)}.{hint}", name)
         try:
             checked: Self = handler(data)
         except ValidationError as error:
             line = min(error.errors(include_url=False), key=_importance)
             if line["loc"]:
-                raise _explained(line, cls, given) from None
+                raise _explained(line, cls, values) from None
             raise
         return checked
 
 
 class Arguments(Checked):
-    """Checked arguments of a Python call; a ConfigError names the key, beginning with `prefix`."""
+    """Checked arguments of a Python call; the key in a ConfigError begins with `prefix`."""
 
     prefix: ClassVar[str]
 
@@ -76,24 +76,24 @@ class Arguments(Checked):
 
 
 def option(description: str, default: Any = ..., **more: Any) -> Any:
-    """Return a field with its description, limits (ge, le, gt, lt) and examples."""
+    """Return a pydantic field with description, default, limits (ge, le, gt, lt) and examples."""
     if callable(default):
         return Field(default_factory=default, description=description, **more)
     return Field(default, description=description, **more)
 
 
 def expected(values: str) -> PydanticCustomError:
-    """Return an error for a validator to raise, with the expected values."""
-    return PydanticCustomError("expected", "{text}", {"text": f"Expected {values}"})
+    """Return the error that a validator raises, with the expected values."""
+    return PydanticCustomError("expected", "{text}", {"text": f"Expected: {values}"})
 
 
 def wrong_value(value: Any, values: str, *key: str | int) -> ValidationError:
-    """Return the error of a model: a value, the expected values, and its key."""
-    return _error(f" is {shown(value)}.\nExpected {values}", key)
+    """Return the error of a model with a value, the expected values and the key."""
+    return _error(f" is {shown(value)}.\nExpected: {values}", key)
 
 
 def shown(value: Any) -> str:
-    """Return a wrong value for a message: short, on one line, text in quotes."""
+    """Return an invalid value for a message: shortened, on one line, text in quotes."""
     text = one_line(repr(value) if isinstance(value, str) else _as_yaml(value))
     return text if len(text) <= 100 else f"{text[:90]} ..."
 
@@ -105,7 +105,7 @@ def _error(message: str, key: Key) -> ValidationError:
 
 
 def _importance(line: ErrorDetails) -> int:
-    """Return a number that sorts unknown keys first and missing keys last."""
+    """Return a sort key: unknown keys first, missing keys last."""
     order = {"extra_forbidden": 0, "invalid_key": 0, "missing": 2}
     return 1 if _in_list(line) else order.get(line["type"], 1)
 
@@ -115,11 +115,11 @@ def _in_list(line: ErrorDetails) -> bool:
 
 
 def _explained(
-    line: ErrorDetails, model: type[BaseModel], given: Mapping[str, Any]
+    line: ErrorDetails, model: type[BaseModel], values: Mapping[str, Any]
 ) -> ValidationError:
     name = str(line["loc"][0])
-    field, value = model.model_fields.get(name), given.get(name, line["input"])
-    if line["type"] == "explained":  # by a section of this one
+    field, value = model.model_fields.get(name), values.get(name, line["input"])
+    if line["type"] == "explained":  # by a section of this section
         return _error(line["msg"], line["loc"])
     if line["type"] == "expected":
         return _error(f" is {shown(line['input'])}.\n{line['msg']}", line["loc"])
@@ -128,13 +128,13 @@ def _explained(
         short = hint if len(hint) < 600 else hint.partition("\n")[0]
         return _error(f": unknown key{short}", (name,))
     if line["type"] == "missing" and not _in_list(line):
-        return _error(f" is required.\nExpected {_wanted(field)}.", (name,))
+        return _error(f" is required.\nExpected: {_expected(field)}.", (name,))
     choices = _choices(field.annotation) if isinstance(value, str) else ()
     hint = did_you_mean(value, choices).partition("\n")[0][1:] if choices else ""
-    return wrong_value(value, f"{_wanted(field)}.{hint}", name)
+    return wrong_value(value, f"{_expected(field)}.{hint}", name)
 
 
-def _wanted(field: FieldInfo) -> str:
+def _expected(field: FieldInfo) -> str:
     """Return the expected values of a field, with an example and its description."""
     kind = _kind(field.annotation, _limits(field.metadata))
     examples = [*(field.examples or []), field.default]
@@ -145,12 +145,12 @@ def _wanted(field: FieldInfo) -> str:
 
 
 def _as_yaml(value: Any) -> str:
-    """Return a value in YAML, which is JSON but for the quotes of its words."""
+    """Return a value as YAML on one line: JSON without quotes."""
     return json.dumps(value, default=str, skipkeys=True, ensure_ascii=False).replace('"', "")
 
 
 def key_text(key: Key) -> str:
-    """Return a key as it is written on the command line, e.g. `losses[0].weight`."""
+    """Return a key in the notation of the command line, e.g. `losses[0].weight`."""
     parts = (f"[{part}]" if isinstance(part, int) else f".{part}" for part in key)
     return "".join(parts).removeprefix(".")
 
@@ -201,9 +201,9 @@ def _kind(kind: Any, limits: str = "", plural: bool = False) -> str:
 
 
 def check_different(class_names: Iterable[str], key: str = "class_names") -> None:
-    """Refuse class names of which two are the same; `key` is for the message."""
-    if twice := [name for name, count in Counter(class_names).items() if count > 1]:
+    """Raise ConfigError if two class names are equal; `key` is for the message."""
+    if duplicates := [name for name, count in Counter(class_names).items() if count > 1]:
         raise ConfigError(
-            f"{key} has {one_line(twice[0])!r} twice.\n"
-            "Expected a different name for each class. Fix: rename one, or merge the ids (id_map)."
+            f"{key} has {one_line(duplicates[0])!r} twice.\n"
+            "Expected: a different name for each class. Fix: rename one, or merge the ids (id_map)."
         )

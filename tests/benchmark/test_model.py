@@ -51,7 +51,7 @@ def test_out_of_memory_affects_only_one_row(here, monkeypatch, capsys):
 @pytest.mark.parametrize(
     ("words", "code", "message"),
     [
-        (["model", *CONFIG, "--size", "16", "64"], 2, "--size 16 64: expected 32 or more"),
+        (["model", *CONFIG, "--size", "16", "64"], 2, "--size 16 64 is too small"),
         (["model", *CONFIG, "--json", "."], 2, "is a folder"),
         (["model", *CONFIG, "trainer.precision=16-tru"], 2, "16-tru"),
         (["evaluation", *CONFIG, "data.root=/nowhere"], 3, "/nowhere"),

@@ -1,4 +1,4 @@
-"""From the command line to the authors' figures: data set, weights, protocol, score in one way."""
+"""Figures of the authors' code, reproduced by the command line: data, weights, protocol, scores."""
 
 import json
 import zipfile
@@ -22,7 +22,7 @@ EVALUATION = np.load(GOLDEN / "evaluation.npz")
 
 @dataclass
 class Golden:
-    """Where a golden image lies in a tree, and the small sizes that its figures were made with."""
+    """Location of a golden image in a data set, and the small sizes of its protocol."""
 
     config: str
     image: str

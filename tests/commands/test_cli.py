@@ -1,4 +1,4 @@
-"""The command line as a user types it, on a tree that trains in seconds."""
+"""Commands of the command line, on a data set that trains in seconds."""
 
 import errno
 import json
@@ -23,7 +23,7 @@ CONFIG = ["--config", "camvid_w18_small"]
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
-    """A folder with a tree and one finished run of two epochs."""
+    """A folder with a data set and a finished run of two epochs."""
     home = tmp_path_factory.mktemp("home")
     make_camvid(home / "camvid")
     with pytest.MonkeyPatch.context() as patch:
@@ -69,7 +69,7 @@ def test_fit_leaves_a_complete_run_folder(home):
     assert scores["epoch"] in (0, 1)
 
 
-def test_the_saved_config_is_itself_a_config_and_knows_absolute_paths(home, tmp_path, monkeypatch):
+def test_the_saved_config_is_valid_and_has_absolute_paths(home, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert main(["fit", "--config", str(run_of(home) / "config.yaml"), "--print-config"]) == 0
     assert str(home / "camvid") in (run_of(home) / "config.yaml").read_text()
@@ -118,9 +118,9 @@ def test_resume_continues_in_the_same_folder_and_keeps_the_history(
     assert {"1", "3", "5"} <= steps
     assert read(run / "scores.json")["miou"] >= first
     assert main(["fit", "--resume"]) == 0
-    said = capsys.readouterr().out
-    assert "nothing is left to train: the run has finished 3 epochs" in said
-    assert "M parameters, from scratch" in said and "M parameters, from last.ckpt" in said
+    printed = capsys.readouterr().out
+    assert "nothing is left to train: the run has finished 3 epochs" in printed
+    assert "M parameters, from scratch" in printed and "M parameters, from last.ckpt" in printed
     assert main(["fit", "--resume", "model.backbone=hrnet_w18"]) == 2
     assert "W18-small-v1" in capsys.readouterr().err
     for override, word in (
@@ -131,7 +131,7 @@ def test_resume_continues_in_the_same_folder_and_keeps_the_history(
     ):
         assert main(["fit", "--resume", override, "trainer.max_epochs=4"]) == 2
         assert word in capsys.readouterr().err
-    assert main(["fit", "--resume"]) == 0  # what was refused left no trace
+    assert main(["fit", "--resume"]) == 0  # the refused commands changed nothing
     assert main(["fit", "--resume", "runs/camvid_w18_small/latest"]) == 0
     assert run.with_name("latest").resolve() == run
     run = run.rename(run.with_name("20990101-000000"))
@@ -173,7 +173,7 @@ def test_fine_tuning_keeps_the_backbone_and_lists_unused_tensors(home, tmp_path,
     assert tuned["model.head.last_layer.3.weight"].shape[0] == 2
 
 
-def test_a_fast_dev_run_saves_nothing_and_steps_may_stand_for_epochs(home, tmp_path, capsys):
+def test_a_fast_dev_run_saves_nothing_and_max_steps_can_replace_epochs(home, tmp_path, capsys):
     overrides = [*fit_overrides(home / "camvid"), f"runs={tmp_path}"]
     assert main(["fit", *CONFIG, *overrides, "--trainer.fast_dev_run"]) == 0
     assert "trained 1 steps" in capsys.readouterr().out
@@ -194,7 +194,7 @@ def test_the_end_of_training_is_validated_or_a_note_is_printed(home, tmp_path, c
     assert "the last 1 epochs have no validation" in capsys.readouterr().out.replace("\n", " ")
 
 
-def test_notes_at_the_start_name_padding_missing_scores_and_the_profile(home, tmp_path, capsys):
+def test_the_startup_summary_notes_padding_missing_scores_and_the_profile(home, tmp_path, capsys):
     overrides = [*fit_overrides(home / "camvid"), f"runs={tmp_path}", "trainer.max_epochs=1"]
     overrides += ["data.crop_size=[160,160]", "trainer.limit_val_batches=0"]
     overrides += ["trainer.limit_train_batches=1", "trainer.profiler=simple"]
@@ -207,7 +207,7 @@ def test_notes_at_the_start_name_padding_missing_scores_and_the_profile(home, tm
     assert "run_training_epoch" in (run / "fit-profile.txt").read_text()
 
 
-def test_a_checkpoint_is_not_scored_by_a_config_that_contradicts_it(home, capsys):
+def test_a_checkpoint_is_not_scored_by_a_contradicting_config(home, capsys):
     checkpoint = ["--checkpoint", str(run_of(home) / "checkpoints" / "best.ckpt")]
     overrides = fit_overrides(home / "camvid")
     assert main(["validate", *CONFIG, *checkpoint, *overrides, "model.align_corners=true"]) == 2
@@ -224,7 +224,7 @@ def test_validation_every_n_steps_across_epochs(home, tmp_path):
     assert sum(bool(row.split(",")[column]) for row in rows[1:]) == 2  # steps 3 and 6
 
 
-def test_ema_early_stopping_and_accumulation_are_reachable_from_the_config(home, tmp_path):
+def test_the_config_sets_ema_early_stopping_and_accumulation(home, tmp_path):
     code = main(["fit", *CONFIG, *fit_overrides(home / "camvid"), "ema_decay=0.9",
                  "early_stopping_patience=1", "trainer.accumulate_grad_batches=2",
                  f"runs={tmp_path}"])  # fmt: skip
@@ -241,7 +241,7 @@ def test_ema_early_stopping_and_accumulation_are_reachable_from_the_config(home,
     assert again["confusion_matrix"] == read(run / "scores.json")["confusion_matrix"]
 
 
-def test_score_of_the_truth_against_itself_is_perfect(home, tmp_path, capsys):
+def test_the_score_of_the_ground_truth_against_itself_is_perfect(home, tmp_path, capsys):
     truth = home / "camvid" / "valannot"
     pred = tmp_path / "pred"
     for path in truth.iterdir():
@@ -279,7 +279,7 @@ def test_help_is_short_and_imports_nothing_heavy():
     assert len(done.stdout.splitlines()) <= 40
 
 
-# What a user gets wrong. Each is answered before training, in four lines at most.
+# Errors of users. Each is reported before the training, in at most four lines.
 
 
 def unknown_id(image, mask):
@@ -299,7 +299,7 @@ def unknown_id(image, mask):
         (lambda image, mask: shutil.rmtree(image.parent), ["train"]),
     ],
 )  # fmt: skip
-def test_faulty_data_is_named_before_training(tmp_path, monkeypatch, capsys, damage, expected):
+def test_faulty_data_is_reported_before_training(tmp_path, monkeypatch, capsys, damage, expected):
     monkeypatch.chdir(tmp_path)
     root = make_camvid(tmp_path / "camvid")
     damage(root / "train" / "001.png", root / "trainannot" / "001.png")
@@ -325,12 +325,12 @@ def test_faulty_data_is_named_before_training(tmp_path, monkeypatch, capsys, dam
         (["fit", "--resume", "there"], 2, ["there"]),
         (["init", "no/such/folder"], 3, ["no/such/folder"]),
         (["validate", "runs=elsewhere", "name=mine"], 2, ["elsewhere", "mine"]),
-        (["report", "none"], 2, ["no such folder"]),
+        (["report", "none"], 2, ["none does not exist"]),
         (["report", "."], 2, ["contains no evaluation"]),
         (["report", "name=other"], 2, ["no run"]),
     ],
 )
-def test_a_wrong_command_is_answered_in_four_lines(
+def test_an_invalid_command_is_reported_in_four_lines(
     tmp_path, monkeypatch, capsys, arguments, code, expected
 ):
     monkeypatch.chdir(tmp_path)
@@ -348,7 +348,7 @@ def test_a_wrong_command_is_answered_in_four_lines(
         ("3", "a list of numbers"),
     ],
 )
-def test_class_weights_that_fit_no_class_are_refused_before_training(
+def test_invalid_class_weights_are_refused_before_training(
     home, tmp_path, capsys, weights, expected
 ):
     overrides = [*fit_overrides(home / "camvid"), f"runs={tmp_path}"]
@@ -370,14 +370,14 @@ def test_class_weights_that_fit_no_class_are_refused_before_training(
         ("trainer.val_check_interval=500", "val_check_interval"),
     ],
 )
-def test_a_fit_refused_before_the_first_step_leaves_no_run(home, tmp_path, capsys, wrong, expected):
+def test_a_refused_training_leaves_no_run_folder(home, tmp_path, capsys, wrong, expected):
     overrides = [*fit_overrides(home / "camvid"), f"runs={tmp_path}"]
     assert main(["fit", *CONFIG, *overrides, wrong]) == 2
     assert expected in capsys.readouterr().err.lower()
     assert not list(tmp_path.glob("*/*"))
 
 
-def test_data_check_ends_with_3_where_something_is_wrong(tmp_path, capsys):
+def test_data_check_exits_with_3_for_faults(tmp_path, capsys):
     root = make_camvid(tmp_path / "camvid")
     overrides = [f"data.root={root}", "--workers", "0", "--json", str(tmp_path / "check.json")]
     assert main(["data", "check", *CONFIG, *overrides]) == 0
@@ -385,7 +385,7 @@ def test_data_check_ends_with_3_where_something_is_wrong(tmp_path, capsys):
     (root / "valannot" / "001.png").write_bytes(b"")
     assert main(["data", "check", *CONFIG, *overrides]) == 3
     assert str(root / "valannot" / "001.png") in capsys.readouterr().out
-    # Splits end where key=value begins.
+    # The list of splits ends at the first key=value pair.
     assert main(["data", "check", *CONFIG, "--splits", "train", *overrides]) == 0
     assert list(read(tmp_path / "check.json")["splits"]) == ["train"]
 
@@ -413,37 +413,37 @@ def test_report_adds_the_details_to_the_newest_run_or_to_a_validation(home, caps
     assert main(["report", str(folder), "--images", "1"]) == 0
 
 
-def test_a_report_without_its_data_set_notes_it_and_has_the_numbers(home, tmp_path, capsys):
+def test_a_report_without_its_data_set_has_the_scores_and_prints_a_note(home, tmp_path, capsys):
     (tmp_path / "empty").mkdir()
     assert main(["report", f"data.root={tmp_path / 'empty'}"]) == 0
-    said = capsys.readouterr().out
-    assert "note: no details and no pictures: " in said and "report: " in said
+    printed = capsys.readouterr().out
+    assert "note: no details and no pictures: " in printed and "report: " in printed
 
 
-def test_a_disk_that_is_full_is_one_line_whoever_wrote(monkeypatch, capsys):
+def test_a_full_disk_is_reported_without_a_traceback(monkeypatch, capsys):
     def command(arguments):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(doctor, "run", command)
     assert main(["doctor"]) == 2
-    said = capsys.readouterr().err
-    assert said.startswith("hrseg: a file could not be written: No space left on device\n")
-    assert len(said.splitlines()) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("hrseg: A file could not be written: No space left on device.\n")
+    assert len(error.splitlines()) == 3
 
 
-def test_a_torchvision_of_another_build_is_named_with_its_repair(monkeypatch, capsys):
+def test_a_torchvision_of_another_build_is_reported_with_a_fix(monkeypatch, capsys):
     def command(arguments):
         raise RuntimeError("operator torchvision::nms does not exist")
 
     monkeypatch.setattr(doctor, "run", command)
     assert main(["doctor"]) == 2
-    said = capsys.readouterr().err
-    assert said.startswith("hrseg: torchvision does not fit this torch: operator torchvision::nms")
-    assert "Fix: hrseg does not need it: pip uninstall torchvision" in said
+    error = capsys.readouterr().err
+    assert error.startswith("hrseg: torchvision does not fit this torch: operator torchvision::nms")
+    assert "Fix: pip uninstall torchvision (hrseg does not need it)" in error
 
 
 @pytest.mark.parametrize(("count", "crop", "every"), [(10, 96, 10), (400, 512, 2)])
-def test_init_validates_seldom_and_quotes_its_next_command(
+def test_init_sets_the_interval_of_validation_and_quotes_the_next_command(
     tmp_path, monkeypatch, capsys, count, crop, every
 ):
     monkeypatch.chdir(tmp_path)
@@ -459,9 +459,10 @@ def test_init_validates_seldom_and_quotes_its_next_command(
     assert trainer["max_epochs"] % every == 0
 
 
-def test_a_place_that_cannot_be_written_is_named_with_what_to_say(home, capsys):
+def test_an_unwritable_output_is_reported_with_a_fix(home, capsys):
     (home / "file").touch()
     image = next((home / "camvid" / "val").iterdir())
     assert main(["predict", str(image), "--out", "file/out"]) == 2
-    said = capsys.readouterr().err
-    assert said.startswith("hrseg: file/out") and "Not a directory\nIf it is to be written" in said
+    error = capsys.readouterr().err
+    assert error.startswith("hrseg: file/out") and "Not a directory.\nExpected: " in error
+    assert "Fix: choose another path, e.g. runs=FOLDER or --out PATH" in error

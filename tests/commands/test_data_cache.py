@@ -1,4 +1,4 @@
-"""`hrseg data cache`, as a user types it."""
+"""The command `hrseg data cache`."""
 
 import json
 
@@ -18,7 +18,7 @@ def cache(root, *words):
     return main(["data", "cache", "--config", "camvid_w18_small", f"data.root={root}", *words])
 
 
-def test_it_writes_below_the_root_and_prints_its_use(root, capsys):
+def test_the_cache_is_written_to_the_root_and_its_use_is_printed(root, capsys):
     assert cache(root) == 0
     folder = root / ".hrseg_cache"
     printed = capsys.readouterr().out
@@ -28,13 +28,13 @@ def test_it_writes_below_the_root_and_prints_its_use(root, capsys):
     assert "0 of them written now" in capsys.readouterr().out
 
 
-def test_the_config_names_the_device(root, tmp_path):
+def test_the_config_sets_the_folder_of_the_cache(root, tmp_path):
     assert cache(root, f"data.cache={tmp_path / 'fast'}") == 0
     assert (tmp_path / "fast" / INDEX).is_file()
     assert not (root / ".hrseg_cache").exists()
 
 
-def test_verify_exits_with_3_on_damage(root, capsys):
+def test_verify_exits_with_3_for_a_damaged_cache(root, capsys):
     assert cache(root, "--verify") == 2
     assert "is not a cache" in capsys.readouterr().err
     assert cache(root) == 0
@@ -44,14 +44,12 @@ def test_verify_exits_with_3_on_damage(root, capsys):
     assert cache(root, "--verify") == 3
     first = json.loads((root / ".hrseg_cache" / INDEX).read_text().splitlines()[1])
     error = capsys.readouterr().err
-    assert "1 images in the cache" in error and "without --verify" in error
-    assert first["offset"] > 0  # the damaged one was taken out
+    assert "1 damaged images were removed from the cache" in error and "without --verify" in error
+    assert first["offset"] > 0  # the damaged entry was removed
     assert cache(root) == 0 and cache(root, "--verify") == 0
 
 
-def test_a_run_has_an_absolute_cache_path_and_continues_from_any_folder(
-    root, tmp_path, monkeypatch
-):
+def test_a_run_has_an_absolute_cache_path_and_resumes_from_any_folder(root, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert cache(root, "data.cache=fast") == 0
     fit = ["fit", "--config", "camvid_w18_small", *fit_overrides(root), "trainer.max_epochs=1"]
@@ -63,7 +61,7 @@ def test_a_run_has_an_absolute_cache_path_and_continues_from_any_folder(
     assert main(["fit", "--resume", str(run), "trainer.max_epochs=2"]) == 0
 
 
-def test_a_place_that_cannot_be_written_is_answered(root, tmp_path, capsys):
+def test_an_unwritable_folder_is_reported(root, tmp_path, capsys):
     (tmp_path / "file").write_text("")
     assert cache(root, f"data.cache={tmp_path / 'file' / 'cache'}") == 2
     assert "cannot be written" in capsys.readouterr().err

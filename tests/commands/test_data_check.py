@@ -1,4 +1,4 @@
-"""`hrseg data check` and `hrseg data stats`: what they print and write."""
+"""The output of `hrseg data check` and `hrseg data stats`."""
 
 import json
 import shutil
@@ -79,7 +79,7 @@ def test_only_the_first_twenty_faults_are_printed(root, tmp_path, capsys):
     assert "and 5 more" in printed
 
 
-def test_a_union_is_looked_at_by_its_parts_and_the_test_split_with_them(tmp_path, capsys):
+def test_the_parts_of_a_union_and_the_test_split_are_checked(tmp_path, capsys):
     root = make_cityscapes(tmp_path / "cityscapes")
     overrides = [f"data.root={root}", "data.train_split=trainval"]
     result = check_data(load_config("cityscapes_w48", overrides), workers=0)
@@ -104,7 +104,7 @@ def test_the_tables_fit_the_screen(tmp_path, capsys, width):
     assert not any("…" in line for line in table)
 
 
-def test_stats_print_lines_that_a_config_takes(root, tmp_path, capsys):
+def test_stats_print_lines_for_a_config(root, tmp_path, capsys):
     result = data_stats(config(root), out=tmp_path / "stats.json", workers=0)
     assert json.loads((tmp_path / "stats.json").read_text()) == result
     printed = capsys.readouterr().out
@@ -116,13 +116,13 @@ def test_stats_print_lines_that_a_config_takes(root, tmp_path, capsys):
         assert len(weights) == CamVid(str(root)).num_classes
         assert weights[:3] == pytest.approx([row[kind] for row in result["classes"][:3]], rel=1e-3)
         assert list(weights[3:]) == [1.0] * 8
-    assert "never seen in train: Road," in printed
+    assert "classes without a pixel in train: Road," in printed
 
 
 def test_stats_of_faulty_files_are_refused(root):
     (root / "valannot" / "001.png").write_bytes(b"")
     assert data_stats(config(root), workers=0)["images"] == 4  # of the training split
-    with pytest.raises(DataError, match=r"1 fault in split val.*001\.png(.|\n)*hrseg data check"):
+    with pytest.raises(DataError, match=r"Split val has 1 fault.*001\.png(.|\n)*hrseg data check"):
         data_stats(config(root), "val", workers=0)
     with pytest.raises(DataError, match=r"folder .*nosuch does not exist"):
         data_stats(config(root), "nosuch", workers=0)

@@ -1,3 +1,5 @@
+"""The command `hrseg doctor`: known-bad releases, missing packages, devices and disk space."""
+
 import sys
 from collections import namedtuple
 from importlib import metadata
@@ -19,13 +21,13 @@ GOOD = {
     "omegaconf": "2.4.0",
     "torchmetrics": "1.9.0",
 }
-BAD = [  # of the field notes: name as its wheel spells it, release, word of the reason
+BAD = [  # name in the metadata of the wheel, release, text of the reason
     ("torch", "2.9.1+cu128", "CVE-2026-24747"),
     ("pytorch-lightning", "2.6.5", "CVE-2026-58659"),
     ("lightning", "2.6.2", "malware"),
     ("lightning", "2.6.3", "malware"),
     ("Pillow", "12.2.0", "CVE"),
-    ("Pillow-SIMD", "9.5.0.post2", "behind"),
+    ("Pillow-SIMD", "9.5.0.post2", "security fixes"),
     ("albumentations", "1.4.24", "2.0.8"),
     ("albumentationsx", "2.0.11", "AGPL"),
     ("numpy", "1.26.4", "OpenCV 5"),
@@ -38,7 +40,7 @@ BAD = [  # of the field notes: name as its wheel spells it, release, word of the
 
 
 def put(folder, name, version):
-    """What pip writes down of a package that it has installed."""
+    """Write the metadata of an installed package."""
     info = folder / f"{name.replace('-', '_')}-{version}.dist-info"
     info.mkdir(parents=True)
     (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
@@ -46,7 +48,7 @@ def put(folder, name, version):
 
 @pytest.fixture
 def environment(tmp_path, monkeypatch):
-    """An environment of good releases alone; `put` adds to it."""
+    """An environment with only good releases; `put` adds to it."""
     for name, version in GOOD.items():
         put(tmp_path, name, version)
     needed = [line for line in metadata.requires("hrseg") or [] if Requirement(line).name in GOOD]
@@ -77,36 +79,36 @@ def test_each_known_bad_release_is_found_among_installed_packages(
     assert f"{name.lower().replace('_', '-')} {version}" in line
 
 
-def test_a_version_out_of_bounds_and_a_missing_package_are_reported_once_with_the_fix():
+def test_an_unsupported_and_a_missing_package_are_reported_once_with_a_fix():
     needs = [Requirement("torch>=2.10"), Requirement("rich>=14"), Requirement("pillow>=12.3")]
     findings = list(check_versions({**GOOD, "torch": "2.4.0", "rich": "13.0"}, needs))
     assert len(findings) == 2
-    assert "BAD: rich 13.0: hrseg is made for rich>=14" in findings
+    assert "BAD: rich 13.0: hrseg needs rich>=14" in findings
     missing = {name: version for name, version in GOOD.items() if name != "pillow"}
     assert list(check_versions({**missing, "rich": "14.1"}, needs)) == [
         "BAD: pillow is missing: pip install 'pillow>=12.3'"
     ]
 
 
-def test_two_builds_of_cv2_are_recognised_with_the_fix():
+def test_two_builds_of_cv2_are_reported_with_a_fix():
     (text,) = check_cv2({**GOOD, "opencv-python": "4.12.0.88"})
     assert "opencv-python 4.12.0.88 and opencv-python-headless 5.0.0.93" in text
     assert "pip uninstall -y opencv-python opencv-python-headless;" in text
 
 
-def test_a_module_that_does_not_import_is_found_with_its_error():
+def test_a_module_with_a_failing_import_is_reported_with_its_error():
     (finding,) = doctor.check_import("no_such_module_at_all", "install it")
     assert finding.startswith("BAD: ") and "No module named 'no_such_module_at_all'" in finding
     assert finding.endswith("install it")
 
 
-def test_a_torch_that_does_not_import_is_a_finding_and_no_traceback(monkeypatch):
+def test_a_failing_import_of_torch_is_a_finding(monkeypatch):
     monkeypatch.setitem(sys.modules, "torch", None)
     facts, (finding,) = doctor.check_devices()
     assert not facts and finding.startswith("BAD: torch cannot be imported")
 
 
-def test_the_precision_that_fit_would_choose_is_shown_with_its_reason(monkeypatch):
+def test_the_default_precision_is_printed_with_its_reason(monkeypatch):
     monkeypatch.setattr(trainer, "choose_precision", lambda kind: trainer.Choice("16-mixed", kind))
     facts = dict(doctor.report()[0])
     kind = "cuda" if "device cuda:0" in facts else "mps" if "device mps" in facts else "cpu"

@@ -1,4 +1,4 @@
-"""What a command imports, seen from outside: in a process of its own."""
+"""Imports of a command, measured in a new process."""
 
 import subprocess
 import sys
@@ -7,7 +7,7 @@ import pytest
 
 from tests.camvid_tree import fit_overrides, make_camvid
 
-# Each costs from a tenth of a second to seconds.
+# The import of each takes from 0.1 s to several seconds.
 HEAVY = ("torch", "numpy", "cv2", "rich", "PIL", "pytorch_lightning", "albumentations")
 NEVER = (
     "torchvision transformers pandas sklearn onnx onnxruntime openvino nncf tensorboard wandb "
@@ -17,9 +17,9 @@ NEVER = (
 
 def imported(code, names):
     script = f"import sys\n{code}\nprint('loaded:', *[n for n in {names!r} if n in sys.modules])"
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    return done.stdout.splitlines()[-1].split()[1:]
+    process = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert process.returncode == 0, process.stderr
+    return process.stdout.splitlines()[-1].split()[1:]
 
 
 def main(*arguments):
@@ -29,18 +29,18 @@ def main(*arguments):
 @pytest.mark.parametrize(
     "arguments", [["configs"], ["fit", "--config", "cityscapes_w48", "--print-config"]]
 )
-def test_what_needs_no_network_imports_none(arguments):
+def test_a_command_without_a_model_does_not_import_torch(arguments):
     assert imported(main(*arguments), HEAVY) == []
 
 
-def test_a_typo_is_answered_without_torch():
+def test_an_invalid_override_is_reported_without_torch():
     code = (
         "import hrseg.cli\nassert hrseg.cli.main(['fit', '--config', 'camvid_w18', 'dta=1']) == 2"
     )
     assert imported(code, HEAVY) == []
 
 
-def test_training_imports_nothing_that_it_does_not_need(tmp_path):
+def test_training_does_not_import_unused_packages(tmp_path):
     make_camvid(tmp_path / "camvid")
     pairs = [*fit_overrides(tmp_path / "camvid"), "trainer.max_epochs=1", f"runs={tmp_path}/runs"]
     code = main("fit", "--config", "camvid_w18_small", *pairs, "trainer.accelerator=cpu")

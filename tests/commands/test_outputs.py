@@ -53,13 +53,13 @@ def test_scores_of_an_earlier_call_are_replaced(tmp_path):
         assert main(["score", *masks, "--config", "folder", *DATA, "--out", "scores.json"]) == 0
 
 
-def test_export_replaces_only_files_that_it_proved(tmp_path, capsys):
+def test_export_replaces_only_files_with_a_proof(tmp_path, capsys):
     checkpoint = save_untrained(tmp_path / "w.ckpt")
     command = ["export", str(checkpoint), "--format", "safetensors", "--out"]
-    (tmp_path / "mine.safetensors").write_bytes(b"of somebody else")
+    (tmp_path / "mine.safetensors").write_bytes(b"of another program")
     assert main([*command, "mine.safetensors"]) == 2
     assert "mine.safetensors exists and is a file of another kind" in capsys.readouterr().err
-    assert (tmp_path / "mine.safetensors").read_bytes() == b"of somebody else"
+    assert (tmp_path / "mine.safetensors").read_bytes() == b"of another program"
     for _ in range(2):
         assert main([*command, "new.safetensors"]) == 0
     assert main([*command, "/proc/x.safetensors"]) == 2

@@ -1,6 +1,8 @@
+"""Parsing of the command line."""
+
 import pytest
 
-from hrseg.cli import join_overrides, main, parse
+from hrseg.cli import join_overrides, main, make_parser, parse
 from hrseg.errors import ConfigError
 
 SUBCOMMANDS = [
@@ -30,7 +32,7 @@ def test_options_with_a_dot_are_overrides(written, joined):
     assert join_overrides(written) == joined
 
 
-def test_overrides_may_stand_anywhere():
+def test_overrides_are_accepted_at_any_position():
     arguments = parse(
         ["fit", "seed=1", "--config", "x.yaml", "data.batch_size=2", "--print-config"]
     )
@@ -47,7 +49,8 @@ def test_overrides_may_stand_anywhere():
         ("data chek", "Did you mean: hrseg data check"),
         ("fit base.yaml", "hrseg fit --config base.yaml"),
         ("validate good.ckpt", "hrseg validate --checkpoint good.ckpt"),
-        ("fit --confg x", "Did you mean: --config?"),
+        ("fit --confg x", "hrseg fit has no option --confg.\nDid you mean: --config?"),
+        ("export --format tflite", "hrseg export: --format 'tflite' is unknown"),
         ("validate --chekpoint x", "Did you mean: --checkpoint?"),
         ("fit --batch-size 4", "data.batch_size=4"),
         ("fit --lr=0.1", "optimizer.lr=0.1"),
@@ -57,12 +60,12 @@ def test_overrides_may_stand_anywhere():
         ("fit --config a --config=b", "--config is given twice"),
         ("fit data.crop_size=[64, 64]", '"data.crop_size=[64, 64]"'),
         ("init d01 data.batch_size=2", "hrseg fit --config d01.yaml data.batch_size=2"),
-        ("configs a b=c", "takes no key=value pairs"),
-        ("doctor now", "hrseg doctor takes no argument 'now'"),
+        ("configs a b=c", "does not accept key=value pairs: b=c"),
+        ("doctor now", "hrseg doctor does not accept the argument 'now'"),
         ("predict a.png --threads x", "hrseg predict: argument --threads: invalid int value"),
     ],
 )
-def test_a_mistyped_word_is_answered_with_the_right_one(words, expected):
+def test_the_error_of_an_unknown_word_suggests_a_valid_one(words, expected):
     with pytest.raises(ConfigError) as error:
         parse(words.split())
     assert expected in str(error.value)
@@ -84,7 +87,7 @@ def test_help_and_version_are_commands_too(words, expected, capsys):
     assert stop.value.code == 0 and capsys.readouterr().out.startswith(expected)
 
 
-def test_each_subcommand_has_a_function_of_its_own():
+def test_each_subcommand_has_its_own_function():
     functions = {parse(words.split()).function for words in SUBCOMMANDS}
     assert len(functions) == len(SUBCOMMANDS)
 
@@ -93,3 +96,17 @@ def test_each_subcommand_has_a_function_of_its_own():
 def test_a_group_without_a_subcommand_prints_its_help(group, capsys):
     assert main([group]) == 0
     assert f"hrseg {group}" in capsys.readouterr().out
+
+
+def parsers(parser):
+    """Return a parser and the parsers of its subcommands."""
+    groups = [action for action in parser._actions if isinstance(action.choices, dict)]
+    return [parser, *(p for group in groups for child in group.choices.values()
+                      for p in parsers(child))]  # fmt: skip
+
+
+@pytest.mark.parametrize("parser", parsers(make_parser()), ids=lambda parser: parser.prog)
+def test_every_command_and_argument_has_a_help_text(parser):
+    assert parser.description and parser.description.endswith(".")
+    for action in parser._actions:
+        assert action.help or isinstance(action.choices, dict), action

@@ -1,4 +1,4 @@
-"""`hrseg predict`: what is written, what is left out, what is reported."""
+"""The command `hrseg predict`: its outputs and error messages."""
 
 import hashlib
 import json
@@ -74,10 +74,12 @@ def test_probabilities_and_polygons_are_written_on_request(run, photos, tmp_path
     assert (shares.shape, shares.dtype) == ((3, 48, 64), np.float16)
     assert abs(shares.astype(np.float32).sum(0) - 1).max() < 2e-3
     assert (shares.argmax(0) == mask).mean() > 0.99  # ties of float16 apart
-    found = json.loads((tmp_path / "out" / "polygons" / "0.geojson").read_text())
+    polygons = json.loads((tmp_path / "out" / "polygons" / "0.geojson").read_text())
     for index, name in enumerate(NAMES):
         pixels = [
-            f["properties"]["pixels"] for f in found["features"] if f["properties"]["class"] == name
+            feature["properties"]["pixels"]
+            for feature in polygons["features"]
+            if feature["properties"]["class"] == name
         ]
         assert sum(pixels) == (mask == index).sum()
     assert not (tmp_path / "out" / "overlays").exists()
@@ -99,36 +101,39 @@ def test_a_video_gives_a_video_and_masks_on_request(run, tmp_path):
 
 @pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
 def test_a_georeferenced_image_gives_a_georeferenced_mask(run, photos, tmp_path, capsys):
-    place = {"crs": "EPSG:32632", "transform": rasterio.transform.from_origin(5e5, 5e6, 2, 2)}
+    georeference = {
+        "crs": "EPSG:32632",
+        "transform": rasterio.transform.from_origin(5e5, 5e6, 2, 2),
+    }
     profile = {"driver": "GTiff", "height": 70, "width": 90, "count": 3, "dtype": "uint8"}
-    with rasterio.open(photos / "field.tif", "w", **profile, **place) as file:
+    with rasterio.open(photos / "field.tif", "w", **profile, **georeference) as file:
         file.write(np.random.default_rng(0).integers(0, 256, (3, 70, 90), np.uint8))
     out, options = tmp_path / "out", ["--polygons", "inference.scales=[0.5,1.0]"]
     assert predict(run, photos, "--out", out, *options) == 0
-    said = capsys.readouterr().out
-    assert "note: predicted in tiles at scale 1, without the protocol's scales: " in said
-    assert "note: no polygons of videos and tiles: " in said
-    assert "predicting 4 images, 1 image in tiles" in said
+    printed = capsys.readouterr().out
+    assert "note: predicted in tiles at scale 1, without the protocol's scales: " in printed
+    assert "note: no polygons of videos and tiles: " in printed
+    assert "predicting 4 images, 1 image in tiles" in printed
     with rasterio.open(out / "masks" / "field.tif") as mask:
-        assert (mask.crs, mask.transform) == (place["crs"], place["transform"])
+        assert {"crs": mask.crs, "transform": mask.transform} == georeference
     assert (out / "overlays" / "field.jpg").is_file()
     assert not (out / "polygons" / "field.geojson").exists()
 
 
-def test_what_cannot_be_read_is_named_at_the_end_and_stops_nothing(run, photos, tmp_path, capsys):
+def test_unreadable_inputs_are_listed_at_the_end(run, photos, tmp_path, capsys):
     (photos / "0.png").write_bytes((photos / "0.png").read_bytes()[:200])
     (photos / "clip.mp4").write_text("no video")
     assert predict(run, photos, "--out", tmp_path / "out") == 3
-    said = capsys.readouterr().out
-    assert f"fault: {photos / '0.png'} cannot be read as an image" in said
-    assert f"fault: {photos / 'clip.mp4'} cannot be read as a video" in said
-    assert "3 images in" in said and "2 failed" in said
+    printed = capsys.readouterr().out
+    assert f"fault: {photos / '0.png'} cannot be read as an image" in printed
+    assert f"fault: {photos / 'clip.mp4'} cannot be read as a video" in printed
+    assert "3 images in" in printed and "2 failed" in printed
     assert sorted(files(tmp_path / "out" / "masks")) == ["1.png", "2.png", "deep/3.png"]
     manifest = json.loads((tmp_path / "out" / "predict.json").read_text())
     assert sorted(manifest["faults"]) == [str(photos / "0.png"), str(photos / "clip.mp4")]
 
 
-def test_resume_makes_missing_files_and_leaves_the_others(run, photos, tmp_path, capsys):
+def test_resume_writes_only_missing_files(run, photos, tmp_path, capsys):
     out = tmp_path / "out"
     arguments = [photos, "--out", out, "--polygons"]
     assert predict(run, *arguments) == 0
@@ -136,15 +141,15 @@ def test_resume_makes_missing_files_and_leaves_the_others(run, photos, tmp_path,
     for name in ("masks/1.png", "overlays/deep/3.jpg", "polygons/2.geojson"):
         (out / name).unlink()
     (out / "masks" / ".partial-1.png").write_bytes(b"half")
-    kept = (out / "masks" / "0.png").stat().st_mtime_ns
+    time_of_mask = (out / "masks" / "0.png").stat().st_mtime_ns
     capsys.readouterr()
     assert predict(run, *arguments, "--resume") == 0
     assert "1 of 4 inputs are already finished" in capsys.readouterr().out
     assert files(out) == whole
-    assert (out / "masks" / "0.png").stat().st_mtime_ns == kept
+    assert (out / "masks" / "0.png").stat().st_mtime_ns == time_of_mask
 
 
-def test_resume_predicts_again_what_has_changed(run, photos, tmp_path, capsys):
+def test_resume_predicts_changed_inputs_again(run, photos, tmp_path, capsys):
     arguments = [photos, "--out", tmp_path / "out"]
     assert predict(run, *arguments) == 0
     Image.new("RGB", (50, 40)).save(photos / "0.png")
@@ -172,29 +177,27 @@ def test_the_protocol_can_be_changed(run, photos, tmp_path, capsys):
         (["none.png"], "none.png matches no file"),
         (["photos", "inference.scale=[1.0]"], "command line: inference.scale: unknown key"),
         (["photos", "inference.scales=[0]"], "command line: inference.scales"),
-        (["photos", "inference.scale_report=true"], "plays no part in a prediction"),
-        (["photos", "data.batch_size=2"], "data.batch_size plays no part in a prediction"),
-        (["photos", "--checkpoint", "none.ckpt"], "no such checkpoint"),
+        (["photos", "inference.scale_report=true"], "scale_report does not affect a prediction"),
+        (["photos", "data.batch_size=2"], "data.batch_size does not affect a prediction"),
+        (["photos", "--checkpoint", "none.ckpt"], "none.ckpt does not exist"),
         (["photos", "--device", "gpu"], "device 'gpu'"),
         (["photos", "--tile", "500"], "Tiles of 500 with an overlap of 96 pixels are invalid"),
-        (["photos", "--tiles", "3"], "unknown option --tiles"),
+        (["photos", "--tiles", "3"], "has no option --tiles"),
         (["photos", "--config", "cityscapes_w48"], "has its own metadata"),
     ],
 )
-def test_a_mistake_is_answered_before_anything_is_written(
+def test_an_error_is_reported_before_the_first_output(
     run, photos, tmp_path, monkeypatch, capsys, arguments, message
 ):
     monkeypatch.chdir(tmp_path)
     start = ["predict", *([] if "--checkpoint" in arguments else ["--checkpoint", str(run)])]
     assert main([*start, "--out", "out", *arguments]) == 2
-    said = capsys.readouterr().err
-    assert message in said and len(said.splitlines()) <= 4
+    error = capsys.readouterr().err
+    assert message in error and len(error.splitlines()) <= 4
     assert not (tmp_path / "out").exists()
 
 
-def test_published_weights_are_predicted_with_the_config_that_describes_them(
-    photos, tmp_path, capsys
-):
+def test_published_weights_predict_with_the_config_that_describes_them(photos, tmp_path, capsys):
     torch.save(official_weights("w18_small_v1"), tmp_path / "hrnet_w18_small_v1_cs.pth")
     weights = ["--checkpoint", str(tmp_path / "hrnet_w18_small_v1_cs.pth"), "--device", "cpu"]
     command = ["predict", str(photos / "0.png"), "--out", str(tmp_path / "out"), *weights]
@@ -216,7 +219,7 @@ def sums(folder):
 
 @pytest.fixture
 def dataset(tmp_path, photos):
-    """A data set in hrseg's own layout: images/ and true masks of the same names in masks/."""
+    """A data set in the layout of hrseg: images/, and ground-truth masks in masks/."""
     root = tmp_path / "dataset"
     for image in sorted(photos.glob("*.png")):
         save_image(root / "images" / image.name, picture((48, 64), 5))
@@ -224,8 +227,8 @@ def dataset(tmp_path, photos):
     return root
 
 
-@pytest.mark.parametrize("manifest", [None, "{}", "[", '{"name": "of somebody else"}'])
-def test_the_true_masks_of_a_data_set_are_never_overwritten(
+@pytest.mark.parametrize("manifest", [None, "{}", "[", '{"name": "of another program"}'])
+def test_ground_truth_masks_are_never_overwritten(
     run, photos, dataset, capsys, monkeypatch, manifest
 ):
     if manifest is not None:
@@ -241,9 +244,7 @@ def test_the_true_masks_of_a_data_set_are_never_overwritten(
 
 
 @pytest.mark.parametrize("inputs", [["."], ["images"], ["images/0.png", "images/1.png"], ["*/*"]])
-def test_inputs_below_the_folder_of_the_outputs_are_refused(
-    run, dataset, capsys, monkeypatch, inputs
-):
+def test_inputs_in_the_output_folder_are_refused(run, dataset, capsys, monkeypatch, inputs):
     before = sums(dataset)
     monkeypatch.chdir(dataset)
     assert predict(run, *inputs, "--out", ".") == 2
@@ -266,7 +267,7 @@ def test_predictions_of_two_checkpoints_or_protocols_are_not_mixed(run, photos, 
     assert predict(run, *arguments, "--polygons") == 0
 
 
-def test_a_url_is_refused_with_the_way_to_go(run, capsys):
+def test_a_url_is_refused_with_a_fix(run, capsys):
     assert predict(run, "https://example.com/a.png") == 2
     message = capsys.readouterr().err
     assert "is a URL" in message and "Fix: download it" in message

@@ -1,4 +1,4 @@
-"""`hrseg push` to a server on this machine, and the model that comes back."""
+"""The command `hrseg push`, to a server on this machine, and the download of the model."""
 
 import json
 import re
@@ -34,12 +34,12 @@ def run(home, monkeypatch):
 
 
 def card(folder):
-    """Return the front matter and the text of a model card."""
+    """Return front matter and text of a model card."""
     _, front, text = (folder / "README.md").read_text().split("---\n", 2)
     return yaml.safe_load(front), text
 
 
-def test_a_published_model_comes_back_with_the_same_confusion_matrix(
+def test_a_published_model_has_the_same_confusion_matrix_after_its_download(
     hub, run, home, tmp_path, monkeypatch
 ):
     hub.tokens["me"] = "hf_mine"
@@ -92,7 +92,7 @@ def test_pictures_are_published_on_request_only(run, home):
         (["me/scenes", "--license", "No Licence!"], r"--license is No Licence!"),
     ],
 )
-def test_wrong_words_are_answered_before_the_work(run, capsys, words, expected):
+def test_invalid_arguments_are_reported_before_the_work(run, capsys, words, expected):
     assert main(["push", run, *words]) == 2
     assert re.search(expected, capsys.readouterr().err)
 
@@ -109,5 +109,5 @@ def test_an_upload_without_a_token_or_a_connection_keeps_the_folder(hub, run, ho
     assert (home / run / "hub" / "model.safetensors").is_file()
 
 
-def test_names_of_classes_are_no_markup_of_the_card():
+def test_class_names_are_escaped_in_the_card():
     assert _cell("a|b <script>") == r"a\|b \<script\>"

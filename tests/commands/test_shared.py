@@ -1,4 +1,4 @@
-"""Which run, checkpoint and config the words of a command mean; nothing here needs torch."""
+"""Run, checkpoint and config of a command's arguments, without torch."""
 
 import argparse
 
@@ -18,9 +18,9 @@ from hrseg.errors import ConfigError, DataError
 RUNS = "runs/synthetic_tiny"
 
 
-def words(**given):
-    given = {"config": None, "checkpoint": None, "resume": "", "overrides": [], **given}
-    return argparse.Namespace(**given)
+def namespace(**values):
+    defaults = {"config": None, "checkpoint": None, "resume": "", "overrides": []}
+    return argparse.Namespace(**{**defaults, **values})
 
 
 @pytest.fixture
@@ -44,43 +44,43 @@ def _yaml():
     return to_yaml(load_config("synthetic_tiny", ["trainer.limit_val_batches=2"]))
 
 
-def test_without_a_word_it_is_the_newest_run_and_its_best_checkpoint(runs):
-    config, checkpoint, home = checkpoint_to_score(words())
+def test_the_default_is_the_best_checkpoint_of_the_newest_run(runs):
+    config, checkpoint, home = checkpoint_to_score(namespace())
     assert home.resolve() == runs / "20260202-000000"
     assert checkpoint.resolve() == home.resolve() / "checkpoints" / "best.ckpt"
     assert config.name == "synthetic_tiny"
-    # What shortened the training does not shorten the validation.
+    # Limits of the training do not apply to the validation.
     assert "limit_val_batches" not in config.trainer
 
 
-def test_an_exported_file_belongs_to_the_run_that_it_lies_in(runs):
+def test_an_exported_file_belongs_to_the_run_of_its_folder(runs):
     file = runs / "20260202-000000" / "exported" / "w.onnx"
-    _, checkpoint, home = checkpoint_to_score(words(checkpoint=str(file)))
+    _, checkpoint, home = checkpoint_to_score(namespace(checkpoint=str(file)))
     assert checkpoint == file and home == runs / "20260202-000000"
 
 
-def test_a_file_in_no_run_needs_a_config(runs, tmp_path):
+def test_a_file_outside_of_a_run_needs_a_config(runs, tmp_path):
     (tmp_path / "w.ckpt").write_bytes(b"")
     with pytest.raises(ConfigError, match=r"is not in a run folder(.|\n)*Fix: --config"):
-        checkpoint_to_score(words(checkpoint="w.ckpt"))
-    found = checkpoint_to_score(words(checkpoint="w.ckpt", config="synthetic_tiny"))
-    assert found[2].name == "synthetic_tiny"
+        checkpoint_to_score(namespace(checkpoint="w.ckpt"))
+    arguments = namespace(checkpoint="w.ckpt", config="synthetic_tiny")
+    assert checkpoint_to_score(arguments)[2].name == "synthetic_tiny"
 
 
-def test_resume_continues_the_named_or_the_newest_run(runs):
+def test_resume_selects_the_given_or_the_newest_run(runs):
     old = runs / "20260101-000000"
-    assert run_to_resume(words(resume=str(old))) == old
-    assert run_to_resume(words()).name == "20260202-000000"
-    assert run_of_arguments(words(overrides=["name=synthetic_tiny"])).name == "20260202-000000"
+    assert run_to_resume(namespace(resume=str(old))) == old
+    assert run_to_resume(namespace()).name == "20260202-000000"
+    assert run_of_arguments(namespace(overrides=["name=synthetic_tiny"])).name == "20260202-000000"
     with pytest.raises(ConfigError, match="is not a run folder"):
-        run_to_resume(words(resume=str(runs)))
+        run_to_resume(namespace(resume=str(runs)))
 
 
 def test_missing_inputs_are_reported_before_heavy_imports(tmp_path):
     with pytest.raises(ConfigError, match="No config was given"):
-        config_of(words())
+        config_of(namespace())
     config = load_config("camvid_w18", ["data.root=/nowhere", "model.weights=no.pth"])
-    with pytest.raises(DataError, match="no folder /nowhere"):
+    with pytest.raises(DataError, match=r"data.root: /nowhere does not exist"):
         check_root(config)
     with pytest.raises(ConfigError, match=r"model.weights: no file .*no\.pth"):
         check_weights(config, [])
@@ -88,18 +88,18 @@ def test_missing_inputs_are_reported_before_heavy_imports(tmp_path):
 
 @pytest.mark.parametrize(
     ("root", "expected"),
-    [("$HOME/data", "variable of the shell"), (r"C:\data\d", "in WSL /mnt/c/data/d")],
+    [("$HOME/data", "contains a shell variable"), (r"C:\data\d", "in WSL /mnt/c/data/d")],
 )
-def test_a_path_of_another_shell_or_system_is_named(root, expected):
+def test_a_path_of_a_shell_or_of_windows_is_reported(root, expected):
     config = load_config("folder", [f"data.root='{root}'"])
     with pytest.raises(DataError) as error:
         check_root(config)
     assert expected in str(error.value)
 
 
-def test_validate_takes_a_run_folder_as_predict_does(runs):
+def test_validate_accepts_a_run_folder(runs):
     for name in ("20260101-000000", "20260202-000000"):
-        _, checkpoint, home = checkpoint_to_score(words(checkpoint=str(runs / name)))
+        _, checkpoint, home = checkpoint_to_score(namespace(checkpoint=str(runs / name)))
         assert checkpoint == runs / name / "checkpoints" / "best.ckpt"
         assert home == runs / name
 
@@ -108,20 +108,20 @@ def test_validate_takes_a_run_folder_as_predict_does(runs):
     ("arguments", "expected"),
     [
         (["validate", "--checkpoint", "img.png"], ["img.png is not a checkpoint", ".ckpt"]),
-        (["validate", "--checkpoint", "nope.ckpt"], ["no such checkpoint", "nope.ckpt"]),
+        (["validate", "--checkpoint", "nope.ckpt"], ["nope.ckpt does not exist"]),
         (["validate", "--checkpoint", "empty"], ["empty is a folder without a checkpoint"]),
         (
             ["validate", "--config", "w.ckpt", "--checkpoint", "a.yaml"],
             ["Fix: --checkpoint w.ckpt"],
         ),
-        (["validate", "w.ckpt"], ["takes no argument 'w.ckpt'", "--checkpoint w.ckpt"]),
+        (["validate", "w.ckpt"], ["not accept the argument 'w.ckpt'", "--checkpoint w.ckpt"]),
         (["predict", "img.png", "--checkpoint", RUNS], ["2 runs", f"{RUNS}/20260202-000000"]),
         (["export", RUNS], ["2 runs", f"Fix: name {RUNS}/20260202-000000"]),
         (["report", "w.ckpt"], ["w.ckpt is a file", "Fix: `hrseg validate --checkpoint w.ckpt`"]),
         (["fit", "--config", f"{RUNS}/20260101-000000"], ["is a run folder", "config.yaml"]),
     ],
 )
-def test_a_path_of_another_kind_is_named_with_the_fix(runs, tmp_path, capsys, arguments, expected):
+def test_a_file_of_another_kind_is_reported_with_a_fix(runs, tmp_path, capsys, arguments, expected):
     (tmp_path / "empty").mkdir()
     for name in ("img.png", "w.ckpt", "a.yaml"):
         (tmp_path / name).touch()

@@ -1,3 +1,5 @@
+"""Config loader: files, overrides, interpolation, error messages."""
+
 import copy
 import json
 from inspect import signature
@@ -7,7 +9,7 @@ import pytest
 import pytorch_lightning as pl
 
 from hrseg.config.loader import find_config, load_config, shipped_configs, to_dict, to_yaml
-from hrseg.config.trainer import OWN_TRAINER_NAMES, TRAINER_NAMES
+from hrseg.config.trainer import OWN_TRAINER_NAMES, TRAINER_ARGUMENTS
 from hrseg.errors import ConfigError
 
 MINIMAL = """\
@@ -28,7 +30,7 @@ def minimal(tmp_path):
 
 
 @pytest.mark.parametrize("name", shipped_configs())
-def test_every_shipped_config_loads_and_prints_a_fixed_point(name, tmp_path):
+def test_every_shipped_config_is_printed_and_loaded_unchanged(name, tmp_path):
     overrides = ["data.root=somewhere"]
     printed = to_yaml(load_config(name, overrides))
     copy = tmp_path / "copy.yaml"
@@ -37,7 +39,7 @@ def test_every_shipped_config_loads_and_prints_a_fixed_point(name, tmp_path):
 
 
 @pytest.mark.parametrize("name", shipped_configs())
-def test_every_shipped_config_names_its_schema_and_describes_itself(name):
+def test_every_shipped_config_begins_with_its_schema_and_description(name):
     first, second, *_ = shipped_configs()[name].read_text().splitlines()
     assert first == "# yaml-language-server: $schema=schema.json"
     assert second.startswith("# ") and len(second) > 20
@@ -66,9 +68,7 @@ def test_a_config_is_found_by_path_by_name_and_without_its_suffix(minimal, monke
         ("good.ckpt", "--checkpoint good.ckpt"),
     ],
 )
-def test_a_file_that_is_no_config_is_answered_with_what_to_write(
-    minimal, monkeypatch, name, expected
-):
+def test_an_invalid_config_name_is_reported_with_a_suggestion(minimal, monkeypatch, name, expected):
     folder = minimal.parent
     monkeypatch.chdir(folder)
     for below in ("photos", "run"):
@@ -101,7 +101,7 @@ def test_overrides_reach_nested_keys_lists_and_named_sections(minimal):
     assert config.trainer == {"devices": 2}
 
 
-def test_an_override_replaces_a_mapping_and_a_bare_on_is_the_key_on(minimal):
+def test_an_override_replaces_a_mapping_and_on_is_a_key(minimal):
     minimal.write_text(
         "name: x\ndata: {name: folder, root: y, id_map: {0: 0, 255: 1}}\n"
         "model: {backbone: hrnet_w18}\noptimizer: {name: adamw, lr: 0.5}\n"
@@ -110,7 +110,7 @@ def test_an_override_replaces_a_mapping_and_a_bare_on_is_the_key_on(minimal):
     config = load_config(minimal, ["data.id_map={7: 0, 8: 1}", "optimizer={name: sgd}"])
     assert dict(config.data.id_map) == {7: 0, 8: 1}
     assert config.optimizer.lr == 0.01
-    assert config.losses[0].on == "aux"  # YAML reads true
+    assert config.losses[0].on == "aux"  # YAML 1.1 reads the key as true
 
 
 @pytest.mark.parametrize(
@@ -119,7 +119,7 @@ def test_an_override_replaces_a_mapping_and_a_bare_on_is_the_key_on(minimal):
         ("data.rot=x", ["data.rot", "unknown key", "Did you mean: root?"]),
         (
             "data.batch_size=four",
-            ["data.batch_size", "'four'", "Expected a whole number from 1 up, e.g. 8"],
+            ["data.batch_size", "'four'", "Expected: a whole number from 1 up, e.g. 8"],
         ),
         (
             "data.crop_size=[1,2,3]",
@@ -147,8 +147,8 @@ def test_an_override_replaces_a_mapping_and_a_bare_on_is_the_key_on(minimal):
         ("epochs=4", ["epochs", "Did you mean: trainer.max_epochs?"]),
         ("model.num_classes=4", ["model.num_classes", "Did you mean: data.class_names?"]),
         ("trainer.max_epoch=3", ["trainer.max_epoch", "Did you mean: max_epochs"]),
-        ("trainer.callbacks=3", ["trainer.callbacks", "hrseg sets this one itself"]),
-        ("trainer.plugins=foo", ["trainer.plugins", "takes Python objects", "remove the key"]),
+        ("trainer.callbacks=3", ["trainer.callbacks", "hrseg sets it itself"]),
+        ("trainer.plugins=foo", ["trainer.plugins", "needs Python objects", "remove the key"]),
         ("trainer.barebones=true", ["trainer.barebones", "remove the key"]),
         ("trainer.enable_checkpointing=false", ["enable_checkpointing", "remove the key"]),
         ("trainer.model_registry=x", ["trainer.model_registry", "remove the key"]),
@@ -171,7 +171,7 @@ def test_an_override_replaces_a_mapping_and_a_bare_on_is_the_key_on(minimal):
         ("seed", ["'seed'", "key=value"]),
     ],
 )
-def test_a_wrong_override_names_key_expectation_and_repair_in_four_lines(
+def test_an_invalid_override_is_reported_with_key_and_fix_in_four_lines(
     minimal, override, expected
 ):
     minimal.write_text(MINIMAL + "losses: [cross_entropy]\n")
@@ -211,7 +211,7 @@ def test_a_wrong_override_names_key_expectation_and_repair_in_four_lines(
         (MINIMAL + "seed: ${no.such}\n", ["seed", "no.such"]),
     ],
 )
-def test_a_wrong_file_names_itself_and_the_line(minimal, text, expected):
+def test_an_invalid_file_is_reported_with_its_name_and_line(minimal, text, expected):
     minimal.write_text(text)
     with pytest.raises(ConfigError) as error:
         load_config(minimal)
@@ -234,7 +234,7 @@ def test_interpolations_are_saved_unresolved_and_only_hrseg_variables_are_read(
         "${oc.decode:x}",
         "a${oc.env:OTHER}b",
     ):
-        with pytest.raises(ConfigError, match="only"):
+        with pytest.raises(ConfigError, match="Expected: only"):
             load_config(minimal, [f"data.root={value}"])
 
 
@@ -247,17 +247,17 @@ def test_interpolations_are_saved_unresolved_and_only_hrseg_variables_are_read(
         "enable_checkpointing=true", "barebones=false", "plugins=null", "max_steps=null",
     ],
 )  # fmt: skip
-def test_right_values_of_the_trainer_are_taken(minimal, pair):
+def test_valid_values_of_the_trainer_are_accepted(minimal, pair):
     key, _, _ = pair.partition("=")
     assert key in load_config(minimal, [f"trainer.{pair}"]).trainer
 
 
-def test_trainer_names_are_lightnings_own():
+def test_the_trainer_arguments_are_those_of_lightning():
     parameters = set(signature(pl.Trainer.__init__).parameters) - {"self"}
-    assert set(TRAINER_NAMES) | set(OWN_TRAINER_NAMES) == parameters
+    assert set(TRAINER_ARGUMENTS) | set(OWN_TRAINER_NAMES) == parameters
 
 
-def test_a_protocol_is_checked_with_the_place_where_it_was_written(tmp_path):
+def test_an_invalid_protocol_is_reported_with_its_file_and_line(tmp_path):
     path = tmp_path / "x.yaml"
     text = find_config("camvid_w18").read_text()
     path.write_text(text.replace("{protocol: plain,", "{protocol: oficial_lip,"))
@@ -276,9 +276,7 @@ def test_a_protocol_is_checked_with_the_place_where_it_was_written(tmp_path):
     "section", ["optimizer: ${oc.env:SECRET_OF_MINE}", "losses: ['${oc.env:SECRET_OF_MINE}']",
                 "losses: ${oc.select:x,'${oc.env:SECRET_OF_MINE}'}"]
 )  # fmt: skip
-def test_a_section_that_is_a_secret_is_refused_before_it_is_looked_up(
-    section, tmp_path, monkeypatch
-):
+def test_a_secret_as_a_section_is_refused_before_it_is_read(section, tmp_path, monkeypatch):
     monkeypatch.setenv("SECRET_OF_MINE", "7f3e9a")
     (tmp_path / "c.yaml").write_text(f"name: a\n{section}\n")
     with pytest.raises(ConfigError, match="is not allowed") as error:
@@ -288,7 +286,7 @@ def test_a_section_that_is_a_secret_is_refused_before_it_is_looked_up(
         load_config("synthetic_tiny", [section.replace(": ", "=", 1)])
 
 
-def test_a_section_from_the_environment_is_saved_as_it_was_written(tmp_path, monkeypatch):
+def test_a_section_from_the_environment_is_saved_unresolved(tmp_path, monkeypatch):
     monkeypatch.setenv("HRSEG_CACHE", "/from/the/environment")
     overrides = ["data.cache=${oc.env:HRSEG_CACHE}", "inference.window=${data.crop_size}"]
     config = load_config("synthetic_tiny", overrides)
@@ -302,7 +300,7 @@ def test_a_section_from_the_environment_is_saved_as_it_was_written(tmp_path, mon
 
 
 @pytest.mark.parametrize("key", ["optimizer", "data.batch_size", "inference.window"])
-def test_a_wrong_value_of_the_environment_is_not_printed(key, monkeypatch):
+def test_an_invalid_value_of_the_environment_is_not_printed(key, monkeypatch):
     monkeypatch.setenv("HRSEG_SECRET", "of_the_environment")
     with pytest.raises(ConfigError, match=rf"{key} is '\${{oc.env:HRSEG_SECRET}}'") as error:
         load_config("synthetic_tiny", [f"{key}=${{oc.env:HRSEG_SECRET}}"])
@@ -312,13 +310,13 @@ def test_a_wrong_value_of_the_environment_is_not_printed(key, monkeypatch):
 @pytest.mark.parametrize(
     "text", ["a: " + "[" * 100_000, "a: " + "[" * 100 + "]" * 100, f"a: {'9' * 5000}"]
 )
-def test_yaml_made_to_crash_its_reader_is_answered(text, tmp_path):
+def test_yaml_that_crashes_parsers_is_refused(text, tmp_path):
     (tmp_path / "c.yaml").write_text(text)
     with pytest.raises(ConfigError, match="is not valid YAML"):
         load_config(tmp_path / "c.yaml")
 
 
 @pytest.mark.parametrize("name", ["a\x1bb", "a\u202egnp", "a" * 201, "a\nb"])
-def test_a_name_that_no_folder_should_have_is_refused(name):
+def test_an_invalid_folder_name_is_refused(name):
     with pytest.raises(ConfigError, match="name of a folder"):
         load_config("synthetic_tiny", [f"name={json.dumps(name)}"])

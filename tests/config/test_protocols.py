@@ -1,3 +1,5 @@
+"""Evaluation protocols: presets and validation."""
+
 import pytest
 
 from hrseg.config.protocols import PROTOCOLS, Protocol
@@ -5,7 +7,7 @@ from hrseg.errors import ConfigError
 
 
 @pytest.mark.parametrize("name", PROTOCOLS)
-def test_a_protocol_survives_the_way_through_plain_data(name):
+def test_a_protocol_equals_its_copy_from_plain_data(name):
     protocol = PROTOCOLS[name]
     data = protocol.to_dict()
     assert all(isinstance(value, str | int | float | bool | list) for value in data.values())
@@ -14,12 +16,12 @@ def test_a_protocol_survives_the_way_through_plain_data(name):
     assert protocol.name == name
 
 
-def test_fields_that_an_older_checkpoint_lacks_are_those_of_plain():
+def test_missing_fields_of_an_older_checkpoint_are_those_of_plain():
     old = {"name": "plain", "scales": [1.0], "flip": True, "average": "softmax"}
     assert Protocol(**old) == Protocol(flip=True)
 
 
-def test_a_protocol_is_printed_with_all_that_is_not_plain():
+def test_a_protocol_is_printed_with_its_differences_from_plain():
     assert str(Protocol()) == "plain: scales 1"
     assert str(Protocol(scales=(0.5, 1), flip=True, window=(64, 96), absent_classes="zero")) == (
         "plain: scales 0.5, 1, flip, window 64x96, absent_classes zero"
@@ -27,14 +29,14 @@ def test_a_protocol_is_printed_with_all_that_is_not_plain():
 
 
 def test_the_presets_are_the_published_protocols():
-    # HRNet README: six scales for Cityscapes, 2.0 besides for the others; LIP flips only.
+    # HRNet README: six scales for Cityscapes, also 2.0 for the others; only a flip for LIP.
     cityscapes, pascal, lip = (
         PROTOCOLS[f"official_{name}"] for name in ("cityscapes", "pascal_context", "lip")
     )
     assert cityscapes.scales == (0.5, 0.75, 1.0, 1.25, 1.5, 1.75)
     assert pascal.scales == (*cityscapes.scales, 2.0)
     assert pascal.stride == (int(520 * 2 / 3), int(520 * 2 / 3))
-    # round(255 * (0.485, 0.456, 0.406)): what OpenCV makes of the mean as a border colour.
+    # round(255 * (0.485, 0.456, 0.406)): the mean as a border colour of OpenCV.
     assert pascal.pad_color == (124, 116, 104)
     assert lip.scales == (1.0,) and lip.flip
     for protocol in (cityscapes, pascal, lip):
@@ -48,22 +50,22 @@ def test_the_presets_are_the_published_protocols():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"scales": ()}, r"inference.scales is \[\].\nExpected a list of numbers"),
+        ({"scales": ()}, r"inference.scales is \[\].\nExpected: a list of numbers"),
         ({"scales": (1.0, 1)}, "each scale once"),
         ({"scales": (float("nan"),)}, "inference.scales"),
-        ({"scales": 1.0}, "inference.scales is 1.0.\nExpected a list"),
+        ({"scales": 1.0}, "inference.scales is 1.0.\nExpected: a list"),
         ({"average": "softmx"}, r"(?s)average is 'softmx'.*Did you mean: softmax\?"),
-        ({"window_border": None}, "inference.window_border is null.\nExpected shift or pad"),
-        ({"resize": (1, 2, 3)}, r"resize is \[1, 2, 3\].\n.*\[side\] short side"),
-        ({"window": (520,)}, r"inference.window is \[520\].\nExpected \[\] or two whole numbers"),
+        ({"window_border": None}, "inference.window_border is null.\nExpected: shift or pad"),
+        ({"resize": (1, 2, 3)}, r"resize is \[1, 2, 3\].\n.*\[short side\], or \[height, width\]"),
+        ({"window": (520,)}, r"inference.window is \[520\].\nExpected: \[\] or two whole numbers"),
         ({"window": (16, 64)}, "from 32"),
         ({"window": (64, 64), "stride": (32, 65)}, r"stride .*\n.*at most the window, \[64, 64\]"),
-        ({"pad_color": (0, 0, 256)}, r"pad_color .*\nExpected three whole numbers from 0 to 255"),
-        ({"pad_multiple": 0}, "inference.pad_multiple is 0.\nExpected a whole number from 1 to"),
+        ({"pad_color": (0, 0, 256)}, r"pad_color .*\nExpected: three whole numbers from 0 to 255"),
+        ({"pad_multiple": 0}, "inference.pad_multiple is 0.\nExpected: a whole number from 1 to"),
         ({"base_size": True}, "inference.base_size is true"),
         ({"windw": ()}, r"inference.windw: unknown key. Did you mean: window"),
     ],
 )
-def test_a_protocol_that_cannot_be_run_is_refused(arguments, message):
+def test_an_invalid_protocol_is_refused(arguments, message):
     with pytest.raises(ConfigError, match=message):
         Protocol(**arguments)

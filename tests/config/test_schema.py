@@ -1,4 +1,4 @@
-"""Config options are the parameters of what they build: a sibling cannot fall out of step."""
+"""Schema of the config: its options equal the parameters of the parts."""
 
 import json
 from inspect import signature
@@ -20,6 +20,7 @@ from hrseg.config.schema import (
     OptimizerConfig,
     json_schema,
 )
+from hrseg.config.trainer import TrainerConfig
 from hrseg.data import DATASETS
 from hrseg.data.options import DEFAULTS, OptionsModel
 from hrseg.errors import ConfigError
@@ -31,9 +32,9 @@ from hrseg.training.optimizers import OPTIMIZERS, SCHEDULES
 
 
 def parameters(function):
-    """Defaults by parameter, with those of the shared options of data sets."""
-    found = {name: parameter.default for name, parameter in signature(function).parameters.items()}
-    return {**found, **DEFAULTS} if found.pop("options", None) else found
+    """Return the defaults by parameter, with the shared options of data sets."""
+    defaults = {name: item.default for name, item in signature(function).parameters.items()}
+    return {**defaults, **DEFAULTS} if defaults.pop("options", None) else defaults
 
 
 @pytest.mark.parametrize(
@@ -67,7 +68,7 @@ def test_model_and_inference_options_are_parameters_too():
     assert set(PARTS["model.head"]) == set(HEADS)
 
 
-def test_the_options_of_data_sets_have_one_meaning_in_python_and_in_the_config():
+def test_the_options_of_data_sets_are_the_same_in_python_and_in_the_config():
     def limits(model, name):
         schema = model.model_json_schema()["properties"][name]
         return {key: value for key, value in schema.items() if key not in ("title", "description")}
@@ -79,14 +80,14 @@ def test_the_options_of_data_sets_have_one_meaning_in_python_and_in_the_config()
         assert limits(OptionsModel, name) == limits(DataConfig, name), name
 
 
-def test_every_option_has_its_description():
+def test_every_option_has_a_description():
     models = {model for table in PARTS.values() for model in table.values()}
-    for model in (Config, ModelConfig, InferenceConfig, Protocol, *models):
+    for model in (Config, ModelConfig, InferenceConfig, Protocol, TrainerConfig, *models):
         for name, field in model.model_fields.items():
             assert len(field.description) > 5, (model, name)
 
 
-def test_the_json_schema_is_current_and_takes_every_shipped_config(tmp_path, capsys):
+def test_the_json_schema_is_current_and_accepts_every_shipped_config(tmp_path, capsys):
     jsonschema = pytest.importorskip("jsonschema")
     shipped = next(iter(shipped_configs().values())).with_name("schema.json")
     assert json.loads(shipped.read_text()) == json_schema(), (
@@ -108,7 +109,7 @@ def test_the_json_schema_is_current_and_takes_every_shipped_config(tmp_path, cap
 
 
 class Focal:
-    """A made-up loss."""
+    """A loss of a plugin."""
 
     def __init__(self, gamma: float = 2.0, classes: list[int] | None = None, net: "object" = None):
         pass
@@ -116,7 +117,7 @@ class Focal:
 
 @pytest.fixture
 def parts():
-    """Tables of parts that a test may write to."""
+    """Restore the tables of parts after a test."""
     before = {section: dict(models) for section, models in PARTS.items()}
     yield
     for section, models in before.items():
@@ -133,7 +134,7 @@ def test_a_part_of_a_plugin_is_checked_by_its_signature(parts):
     assert "focal" in json.dumps(json_schema())
     for wrong, message in {
         "gama: 3": r"losses\[0\].gama: unknown key. Did you mean: gamma\?",
-        "gamma: abc": r"losses\[0\].gamma is 'abc'.\nExpected a number, e.g. 2.0",
+        "gamma: abc": r"losses\[0\].gamma is 'abc'.\nExpected: a number, e.g. 2.0",
         "net: 3": r"losses\[0\].net: unknown key",
     }.items():
         with pytest.raises(ConfigError, match=message):
@@ -152,6 +153,6 @@ def test_a_backbone_of_a_plugin_is_a_name_or_has_arguments(parts):
 
 
 def test_a_part_overrides_defaults_of_its_section():
-    def shy(lr: float = 0.5, betas: tuple[float, float] = (0.9, 0.99)) -> None: ...
+    def part(lr: float = 0.5, betas: tuple[float, float] = (0.9, 0.99)) -> None: ...
 
-    assert model_from_signature(OptimizerConfig, shy)(name="shy").lr == 0.5
+    assert model_from_signature(OptimizerConfig, part)(name="part").lr == 0.5

@@ -1,4 +1,4 @@
-"""The shipped recipes: each loads, says what it follows, and has the published settings."""
+"""Shipped configs: valid, described, and with the published settings."""
 
 import json
 import re
@@ -70,14 +70,14 @@ RECIPES = {
 OWN = {"camvid_w18", "camvid_w18_small", "cityscapes_w48_2nodes", "folder", "synthetic_tiny"}
 
 
-def test_every_shipped_config_is_looked_at():
+def test_every_shipped_config_is_tested():
     assert set(shipped_configs()) == set(RECIPES) | OWN
 
 
 @pytest.mark.parametrize("name", RECIPES)
 def test_a_recipe_has_the_published_settings(name):
     config, published = load_config(name), RECIPES[name]
-    found = Published(
+    settings = Published(
         tuple(config.data.crop_size),
         config.data.base_size,
         config.data.scales[1],
@@ -90,7 +90,7 @@ def test_a_recipe_has_the_published_settings(name):
         config.losses[0].name,
         config.optimizer.head_lr_multiplier,
     )
-    assert found == published
+    assert settings == published
     assert config.name == name
     assert list(config.data.scales)[::2] == [0.5, 0.1]
     assert config.optimizer.momentum == 0.9 and config.schedule.power == 0.9
@@ -103,7 +103,7 @@ def test_a_recipe_has_the_published_settings(name):
     assert weighted == name.startswith("cityscapes")
 
 
-def test_two_machines_train_the_recipe_with_a_batch_and_an_lr_of_twice_the_size():
+def test_the_recipe_for_two_machines_has_twice_the_batch_and_learning_rate():
     one, two = load_config("cityscapes_w48"), load_config("cityscapes_w48_2nodes")
     assert two.data.batch_size == 2 * one.data.batch_size
     assert two.optimizer.lr == 2 * one.optimizer.lr
@@ -148,7 +148,7 @@ TREES = {
 
 
 def fast_dev_run(name, folder, *pairs):
-    """Try one step of everything in a recipe, on a generated tree."""
+    """Run a fast_dev_run of a recipe on a generated data set."""
     start = next(tree for tree in TREES if tree.split("_w")[0][:14] == name.split("_w")[0][:14])
     TREES[start](folder / "data")
     command = ["fit", "--config", name, f"data.root={folder / 'data'}", "data.batch_size=1",
@@ -171,7 +171,7 @@ def test_a_recipe_of_each_data_set_trains_and_validates(name, hub, tmp_path, cap
 def test_every_recipe_starts_from_its_imagenet_file(name, hub, tmp_path, capsys):
     config = load_config(name)
     if config.model.weights != "imagenet":
-        pytest.skip("it continues from another recipe")
+        pytest.skip("starts from the checkpoint of another recipe")
     start = start_of("imagenet", config.model.backbone.name)
     variant = start.backbone.removeprefix("hrnet_")
     hub.repos[start.repository]["model.safetensors"] = imagenet_file(variant)
@@ -181,14 +181,14 @@ def test_every_recipe_starts_from_its_imagenet_file(name, hub, tmp_path, capsys)
     assert f"weights {start.repository}" in capsys.readouterr().out
 
 
-def test_a_fast_dev_run_does_without_the_weights_if_there_is_no_connection(hub, tmp_path, capsys):
+def test_without_a_connection_a_fast_dev_run_uses_random_weights(hub, tmp_path, capsys):
     hub.close()
     assert fast_dev_run("cityscapes_w48", tmp_path, SMALL_BACKBONE) == 0
     assert "model.weights=imagenet is not available; random" in capsys.readouterr().out
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="the GPUs that the recipe asks for")
-def test_devices_that_are_not_there_are_answered_with_what_to_say(tmp_path, capsys):
+@pytest.mark.skipif(torch.cuda.is_available(), reason="the GPUs of the recipe may exist")
+def test_missing_devices_are_reported_with_a_fix(tmp_path, capsys):
     make_cityscapes(tmp_path, {"train": 12, "val": 1})
     command = ["fit", "--config", "cityscapes_w48", f"data.root={tmp_path}", "data.workers=0",
                "model.weights=null", "model.backbone=hrnet_w18_small_v1",
@@ -212,13 +212,13 @@ def test_missing_weights_stop_a_training(hub, tmp_path, capsys):
     assert not (tmp_path / "runs").exists()
 
 
-def test_an_epoch_scores_as_validate_does_by_the_same_protocol(tmp_path):
+def test_fit_and_validate_give_the_same_scores_by_the_same_protocol(tmp_path):
     make_lip(tmp_path / "data")
     pairs = [f"data.root={tmp_path / 'data'}", "data.workers=0", f"runs={tmp_path}", *SMALL,
              "inference.resize=[64,48]", SMALL_BACKBONE, "trainer.precision=bf16-mixed",
              "trainer.devices=1", "trainer.accelerator=cpu"]  # fmt: skip
-    alone = ["data.batch_size=1", "model.weights=null", "loggers=[]", "trainer.max_epochs=1"]
-    assert main(["fit", "--config", "lip_w48", *alone, *pairs]) == 0
+    short = ["data.batch_size=1", "model.weights=null", "loggers=[]", "trainer.max_epochs=1"]
+    assert main(["fit", "--config", "lip_w48", *short, *pairs]) == 0
     assert main(["validate", "--config", "lip_w48", *pairs]) == 0
     [fitted] = tmp_path.glob("lip_w48/*-*/scores.json")
     [validated] = tmp_path.glob("lip_w48/*-*/validate/*/scores.json")

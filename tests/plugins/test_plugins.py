@@ -110,7 +110,7 @@ def test_an_existing_name_is_refused(parts):
     ("name", "text", "message"),
     [
         ("broken.py", "import hrseg\n\nhrseg.losses.LOSSES['x']", "broken.py, line 3: KeyError"),
-        ("missing.py", None, "no file "),
+        ("missing.py", None, "missing.py does not exist"),
         ("bad.py", "import hrseg\n@hrseg.losses.register('bad')\ndef bad(weight): ...",
          "the part 'bad' has a parameter 'weight', which the config uses itself"),
         ("lr.py", "import hrseg\n@hrseg.optimizers.register('bad')\ndef bad(model): ...",

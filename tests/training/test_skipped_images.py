@@ -85,7 +85,7 @@ def test_missing_files_and_a_manifest_of_damaged_data(tmp_path, data, capsys):
     damage(tmp_path, "images/train/00.png")
     check = ["data", "check", "--config", "folder", *data[:1], "--hash"]
     assert main(check) == 3
-    assert "no manifest was written" in capsys.readouterr().out
+    assert "was not written. Fix: repair" in capsys.readouterr().out
     for kind in ("images", "masks"):
         (tmp_path / "data" / kind / "train" / "00.png").unlink()
     assert main(check) == 0
@@ -93,8 +93,8 @@ def test_missing_files_and_a_manifest_of_damaged_data(tmp_path, data, capsys):
         (tmp_path / "data" / kind / "train" / "01.png").unlink()
     assert main(check) == 3
     printed = capsys.readouterr().out
-    for kind in ("images", "masks"):
-        assert f"{kind}/train/01.png: is gone: the manifest" in printed
+    for kind in ("images", "masks"):  # each by its name
+        assert f"{kind}/train/01.png: is missing, but the manifest" in printed
 
 
 def test_a_validation_without_readable_images_is_an_error_without_scores(tmp_path, data, capsys):

@@ -1,3 +1,5 @@
+"""Terminal output: escaped control characters, notes, closed streams."""
+
 import subprocess
 import sys
 import warnings
@@ -12,7 +14,7 @@ EVIL = "a\x1b]52;c;aGk=\x07\x9b2J\u202egnp\udcff"
 SHOWN = r"a\x1b]52;c;aGk=\x07\x9b2J\u202egnp\udcff"
 
 
-def test_a_message_shows_controls_instead_of_sending_them(capsys):
+def test_control_characters_in_a_message_are_escaped(capsys):
     with plain_output():
         echo(f"one {EVIL} [bold]two")
         echo(*("a" * 300, "b"))
@@ -20,32 +22,32 @@ def test_a_message_shows_controls_instead_of_sending_them(capsys):
     assert capsys.readouterr().out == f"one {SHOWN} [bold]two\n{'a' * 300}\nb\nna\\udcffme\n"
 
 
-def test_a_warning_is_a_note_of_one_line_while_a_command_runs(capsys):
+def test_a_command_prints_a_warning_as_a_one_line_note(capsys):
     form, streams = warnings.formatwarning, (sys.stdout, sys.stderr)
     with warnings.catch_warnings(action="always"), plain_output():
-        warnings.showwarning = shown
+        warnings.showwarning = show_warning
         warnings.warn(f"last.ckpt is damaged {EVIL}", stacklevel=1)
     assert capsys.readouterr().err == f"note: last.ckpt is damaged {SHOWN}\n"
     assert warnings.formatwarning is form and (sys.stdout, sys.stderr) == streams
 
 
-def shown(message, category, filename, lineno, file=None, line=None):
-    # pytest catches warnings itself.
+def show_warning(message, category, filename, lineno, file=None, line=None):
+    # pytest replaces warnings.showwarning.
     sys.stderr.write(warnings.formatwarning(message, category, filename, lineno, line))
 
 
-def test_a_command_shows_a_name_from_a_file_as_text(tmp_path, monkeypatch, capsys):
+def test_a_key_with_control_characters_is_escaped_in_an_error(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "c.yaml").write_text('"\\e[2J\\a\\n\\n\\n\\n\\nx": 1\n')
     assert main(["fit", "--config", "c.yaml"]) == 2
-    said = capsys.readouterr().err
-    assert r"\x1b[2J\x07\n\n" in said and printable(said) == said
-    assert len(said.splitlines()) <= 4
+    error = capsys.readouterr().err
+    assert r"\x1b[2J\x07\n\n" in error and printable(error) == error
+    assert len(error.splitlines()) <= 4
 
 
 @pytest.mark.parametrize("how", ["print", "rich.get_console().print", "sys.stdout.write"])
 def test_a_closed_output_ends_the_command(how):
-    """As `hrseg ... | head` does: no traceback, neither then nor when Python ends."""
+    """As in `hrseg ... | head`: without a traceback, also at the exit of Python."""
     script = (
         "import sys, rich\nfrom hrseg.utils.console import plain_output\n"
         "from hrseg.utils.signals import Stopped\n"
@@ -63,14 +65,14 @@ def test_a_closed_output_ends_the_command(how):
 
 
 @pytest.mark.parametrize("closed", ["1", "2"])
-def test_a_stream_that_was_closed_before_is_no_fault(closed):
+def test_a_command_succeeds_with_a_closed_stream(closed):
     command = f"{sys.executable} -m hrseg configs {closed}>&-"
-    done = subprocess.run(command, shell=True, capture_output=True, text=True)
-    assert (done.returncode, done.stderr) == (0, "")
-    assert ("camvid_w18_small" in done.stdout) == (closed == "2")
+    process = subprocess.run(command, shell=True, capture_output=True, text=True)
+    assert (process.returncode, process.stderr) == (0, "")
+    assert ("camvid_w18_small" in process.stdout) == (closed == "2")
 
 
-def test_an_error_is_not_printed_as_a_result_where_stderr_is_closed():
+def test_with_a_closed_stderr_an_error_is_not_printed_to_stdout():
     command = f"{sys.executable} -m hrseg weights inspect nowhere.pth 2>&-"
-    done = subprocess.run(command, shell=True, capture_output=True, text=True)
-    assert (done.returncode, done.stdout) == (2, "")
+    process = subprocess.run(command, shell=True, capture_output=True, text=True)
+    assert (process.returncode, process.stdout) == (2, "")

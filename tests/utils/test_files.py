@@ -1,4 +1,4 @@
-"""Files that are whole or not there."""
+"""Atomic writes of files."""
 
 import errno
 import os
@@ -10,7 +10,7 @@ from hrseg.errors import ConfigError
 from hrseg.utils.files import cannot_write, check_output, replacing, write_bytes
 
 
-def test_after_an_error_the_old_file_is_there_and_nothing_half_written(tmp_path):
+def test_an_error_keeps_the_old_file_and_leaves_no_partial_file(tmp_path):
     path = tmp_path / "a.txt"
     write_bytes(path, b"old")
     with pytest.raises(KeyboardInterrupt), replacing(path) as partial:
@@ -20,7 +20,7 @@ def test_after_an_error_the_old_file_is_there_and_nothing_half_written(tmp_path)
     assert [file.name for file in tmp_path.iterdir()] == ["a.txt"]
 
 
-def test_after_an_error_of_the_last_step_too(tmp_path, monkeypatch):
+def test_an_error_of_the_last_step_keeps_both_old_files(tmp_path, monkeypatch):
     path, previous = tmp_path / "a.txt", tmp_path / "a.previous.txt"
     for text in (b"one", b"two"):
         with replacing(path, previous=previous) as partial:
@@ -36,7 +36,7 @@ def test_after_an_error_of_the_last_step_too(tmp_path, monkeypatch):
     assert len(list(tmp_path.iterdir())) == 2
 
 
-def test_a_disk_that_fails_to_sync_is_no_success(tmp_path, monkeypatch):
+def test_a_failed_sync_is_an_error(tmp_path, monkeypatch):
     def broken(_):
         raise OSError(errno.EIO, "Input/output error")
 
@@ -48,13 +48,13 @@ def test_a_disk_that_fails_to_sync_is_no_success(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT])
-def test_a_full_disk_is_one_clear_line(tmp_path, code):
+def test_a_full_disk_is_reported(tmp_path, code):
     path = tmp_path / "a.txt"
     with pytest.raises(ConfigError, match=r"no space left to write .*a.txt"), replacing(path):
         raise OSError(code, "No space left on device")
 
 
-def test_a_write_error_of_a_library_is_not_called_a_full_disk_with_free_space(tmp_path):
+def test_with_free_space_a_failed_write_is_not_reported_as_a_full_disk(tmp_path):
     error = cannot_write(tmp_path / "a.mp4", "no encoder.")
     assert str(error) == f"{tmp_path / 'a.mp4'} could not be written: no encoder."
 

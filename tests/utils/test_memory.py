@@ -1,4 +1,4 @@
-"""Memory that does not suffice."""
+"""Out-of-memory errors."""
 
 import numpy as np
 import pytest
@@ -13,7 +13,7 @@ from tests.conftest import noise, silent_trainer, tiny_task
 
 
 class Limited:
-    """A model that takes so many pixels at once."""
+    """A model that is out of memory above a number of pixels."""
 
     def __init__(self, pixels):
         self.pixels, self.sizes = pixels, []
@@ -26,8 +26,8 @@ class Limited:
 
 
 def evaluator(model, batch=4, **protocol):
-    said = {"window": (32, 32), "stride": (24, 24), "flip": True, **protocol}
-    return Evaluator(model, lambda image: image / 255, Protocol(**said), batch=batch)
+    values = {"window": (32, 32), "stride": (24, 24), "flip": True, **protocol}
+    return Evaluator(model, lambda image: image / 255, Protocol(**values), batch=batch)
 
 
 def picture(height=70, width=90):
@@ -48,7 +48,7 @@ def test_evaluation_continues_with_fewer_windows_and_the_same_scores(fits):
     assert max(small.model.sizes) == small.batch
 
 
-def test_one_window_that_does_not_fit_is_an_error_with_the_fix():
+def test_out_of_memory_with_one_window_is_an_error_with_a_fix():
     small = evaluator(Limited(10))
     with (
         pytest.warns(UserWarning),
@@ -58,23 +58,23 @@ def test_one_window_that_does_not_fit_is_an_error_with_the_fix():
 
 
 class Narrowed(pl.Callback):
-    """Lets the memory suffice for one window at once."""
+    """Sets the evaluator's batch to one window."""
 
     def on_validation_batch_start(self, trainer, pl_module, batch, batch_idx, dataloader_idx=0):
         pl_module.evaluator.batch = 1
 
 
-def test_the_next_validation_begins_with_the_number_that_fitted(tmp_path):
+def test_the_next_validation_starts_with_the_reduced_batch(tmp_path):
     task, trainer = tiny_task(), silent_trainer(tmp_path, callbacks=[Narrowed()])
     trainer.validate(task, DataLoader(noise(1), 1), verbose=False)
     assert task.window_batch == 1
 
 
-def test_out_of_memory_in_training_names_the_request_and_the_way_to_continue(tmp_path):
+def test_out_of_memory_in_training_is_reported_with_fix_and_resume(tmp_path):
     last = tmp_path / "run" / "checkpoints" / "last.ckpt"
-    said = str(of_training(8, (512, 1024), last))
-    assert "8 crops of 512x1024 at once" in said and "data.batch_size" in said
-    assert "--resume" not in said
+    message = str(of_training(8, (512, 1024), last))
+    assert "8 crops of 512x1024 at once" in message and "data.batch_size" in message
+    assert "--resume" not in message and len(message.splitlines()) == 3
     last.parent.mkdir(parents=True)
     last.touch()
     assert f"hrseg fit --resume {tmp_path / 'run'}" in str(of_training(8, (512, 1024), last))
@@ -93,7 +93,7 @@ def test_messages_of_libraries_are_recognised(message, expected):
 
 
 @pytest.mark.parametrize("make", [lambda: torch.empty(2**44), lambda: np.zeros(2**50)])
-def test_their_real_exceptions_are_recognised(make):
+def test_exceptions_of_libraries_are_recognised(make):
     with pytest.raises(Exception) as error:
         make()
     assert is_out_of_memory(error.value)

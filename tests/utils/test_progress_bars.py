@@ -1,4 +1,4 @@
-"""Bars, and the commands that have one, on a terminal: pytest's output is none."""
+"""Progress bars, and commands with progress bars on a terminal."""
 
 import io
 import json
@@ -15,13 +15,13 @@ from tests.camvid_tree import fit_overrides, make_camvid
 
 @pytest.fixture
 def terminal():
-    """What a terminal of 100 columns has got."""
-    told = io.StringIO()
-    reconfigure(file=told, force_terminal=True, width=100, color_system=None)
-    return told
+    """The output of a terminal of 100 columns."""
+    output = io.StringIO()
+    reconfigure(file=output, force_terminal=True, width=100, color_system=None)
+    return output
 
 
-def test_it_counts(terminal):
+def test_a_bar_counts(terminal):
     with progress_bar() as bar:
         task = bar.add_task("[bold]images", total=3)
         bar.refresh()
@@ -38,9 +38,9 @@ def test_an_output_without_a_terminal_gets_no_control_codes(capsys):
 
 
 def on_terminal(script, folder):
-    """Run Python with a terminal; return its exit code, and what the terminal has got."""
+    """Run Python on a terminal; return its exit code and the output."""
     leader, follower = os.openpty()
-    told = b""
+    output = b""
     command = [sys.executable, "-c", script]
     environment = {**os.environ, "TERM": "xterm-256color", "COLUMNS": "100"}
     with subprocess.Popen(
@@ -49,33 +49,33 @@ def on_terminal(script, folder):
         os.close(follower)
         try:
             while part := os.read(leader, 4096):
-                told += part
+                output += part
         except OSError:  # the last process with this terminal has ended
             pass
     os.close(leader)
-    return process.returncode, told.decode(errors="replace")
+    return process.returncode, output.decode(errors="replace")
 
 
-def test_commands_with_bars_end_well_on_a_terminal(tmp_path):
+def test_commands_with_bars_succeed_on_a_terminal(tmp_path):
     data = make_camvid(tmp_path / "camvid")
-    place = f"data.root={data}"
+    root = f"data.root={data}"
     config = ["--config", "camvid_w18_small"]
     commands = [
         ["fit", *config, *fit_overrides(data), "trainer.max_epochs=1"],
         ["validate"],
         ["predict", str(data / "val"), "--out", "out"],
-        ["data", "check", *config, place],
-        ["data", "cache", *config, place, "data.cache=cache"],
-        ["data", "cache", *config, place, "data.cache=cache", "--verify"],
+        ["data", "check", *config, root],
+        ["data", "cache", *config, root, "data.cache=cache"],
+        ["data", "cache", *config, root, "data.cache=cache", "--verify"],
     ]
     script = (
         "import json\nfrom hrseg.cli import main\n"
         f"for words in json.loads({json.dumps(commands)!r}):\n"
         "    print('code', main(words))\n"
     )
-    code, told = on_terminal(script, tmp_path)
-    assert code == 0, told[-2000:]
-    assert told.count("code 0") == len(commands), told[-2000:]
-    assert "Traceback" not in told and "\\x1b" not in told
-    for bar in ("images", "looking at files", "decoding", "reading", "epoch: 1/1"):
-        assert bar in told
+    code, output = on_terminal(script, tmp_path)
+    assert code == 0, output[-2000:]
+    assert output.count("code 0") == len(commands), output[-2000:]
+    assert "Traceback" not in output and "\\x1b" not in output
+    for bar in ("images", "reading files", "decoding", "reading ", "epoch: 1/1"):
+        assert bar in output

@@ -1,4 +1,4 @@
-"""Signals to a command: one word, one exit code, the handlers of before put back."""
+"""Signals to a command: one message, one exit code, and restored handlers."""
 
 import os
 import signal
@@ -17,7 +17,7 @@ from hrseg.utils.signals import Stopped, stoppable
 def test_a_stopped_command_prints_one_line(signum, code, monkeypatch, capsys):
     def command(arguments):
         os.kill(os.getpid(), signum)
-        raise AssertionError("it went on")
+        raise AssertionError("the command continued")
 
     monkeypatch.setattr(doctor, "run", command)
     before = [signal.getsignal(number) for number in stop.stop_signals()]
@@ -26,7 +26,7 @@ def test_a_stopped_command_prints_one_line(signum, code, monkeypatch, capsys):
     assert [signal.getsignal(number) for number in stop.stop_signals()] == before
 
 
-def test_what_nohup_has_switched_off_stays_off(monkeypatch):
+def test_a_signal_ignored_by_nohup_stays_ignored(monkeypatch):
     monkeypatch.setattr(doctor, "run", lambda _: os.kill(os.getpid(), signal.SIGHUP))
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
@@ -36,13 +36,13 @@ def test_what_nohup_has_switched_off_stays_off(monkeypatch):
         signal.signal(signal.SIGHUP, before)
 
 
-def test_a_closed_output_stops_a_training_and_a_short_command_prints_nothing(monkeypatch, capsys):
+def test_a_closed_output_stops_a_command_without_a_message(monkeypatch, capsys):
     monkeypatch.setattr(doctor, "run", lambda _: stop.raise_stopped(stop.SIGPIPE))
     assert cli.main(["doctor"]) == 141
     assert capsys.readouterr().err == ""
 
 
-def test_of_several_processes_one_speaks(monkeypatch, capsys):
+def test_only_the_first_process_prints_the_message(monkeypatch, capsys):
     def command(arguments):
         raise Stopped(signal.SIGTERM, "stopped after step 3")
 
@@ -52,15 +52,15 @@ def test_of_several_processes_one_speaks(monkeypatch, capsys):
     assert capsys.readouterr().err == ""
 
 
-def test_nothing_that_catches_faults_catches_it():
+def test_stopped_is_not_caught_as_an_exception():
     with pytest.raises(Stopped), stoppable():
         try:
             os.kill(os.getpid(), signal.SIGTERM)
-        except Exception:  # what a library does with a fault
-            pytest.fail("it was taken for a fault")
+        except Exception:  # as in the error handling of a library
+            pytest.fail("Stopped was caught as an Exception")
 
 
-def test_the_same_signal_passed_on_twice_counts_once_and_one_later_ends_the_process(monkeypatch):
+def test_a_copy_of_a_signal_is_ignored_and_a_later_signal_ends_the_process(monkeypatch):
     ends, clock = [], 100.0
     monkeypatch.setattr(stop.os, "_exit", ends.append)
     monkeypatch.setattr(stop.time, "monotonic", lambda: clock)

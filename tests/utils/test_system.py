@@ -1,9 +1,11 @@
+"""Memory allocator and processors of the process."""
+
 import subprocess
 import sys
 
 import pytest
 
-# How many pages the system clears when a block of 64 MiB is taken and freed ten times more.
+# Number of cleared pages while a block of 64 MiB is allocated and freed ten more times.
 FAULTS = """
 import resource, sys, torch
 from hrseg.utils.system import keep_memory
@@ -12,13 +14,13 @@ assert kept == (sys.argv[1] == "keep")
 def faults():
     torch.zeros(2**24)
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-before = [faults() for _ in range(20)][-1]  # blocks find their places
+before = [faults() for _ in range(20)][-1]  # warm-up of the allocator
 print([faults() for _ in range(10)][-1] - before)
 """
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="glibc only")
-def test_blocks_are_used_again_without_asking_the_system():
+def test_freed_memory_is_reused_without_the_system():
     def count(how):
         command = [sys.executable, "-c", FAULTS, how]
         return int(subprocess.run(command, capture_output=True, check=True, text=True).stdout)
@@ -28,7 +30,7 @@ def test_blocks_are_used_again_without_asking_the_system():
     assert count("keep") < pages
 
 
-def test_the_processors_are_those_that_this_process_may_use():
+def test_the_number_of_processors_respects_the_affinity():
     script = "import os; os.sched_setaffinity(0, {min(os.sched_getaffinity(0))}); "
     script += "from hrseg.utils.system import processors; print(processors())"
     assert subprocess.run([sys.executable, "-c", script], capture_output=True).stdout == b"1\n"
