@@ -10,13 +10,7 @@ from hrseg.data.pairing import pair_files
 
 @hrseg.data.register("blobs")
 class Blobs(hrseg.data.SegmentationDataModule):
-    """Images of 64x96 pixels with one blob each.
-
-    Args:
-        root: folder of the generated files.
-        count: number of images per split.
-        options: the options of `SegmentationDataModule`.
-    """
+    """Images of 64x96 pixels with one blob each, `count` per split, below `root`."""
 
     class_names = ("background", "blob")
 
@@ -26,14 +20,15 @@ class Blobs(hrseg.data.SegmentationDataModule):
 
     def prepare_data(self) -> None:
         for seed, split in enumerate(("train", "val")):
-            rng, mask = np.random.default_rng(seed), np.zeros((64, 96), np.uint8)
-            for folder in ("images", "masks"):
-                (self.root / split / folder).mkdir(parents=True, exist_ok=True)
+            rng, folder = np.random.default_rng(seed), self.root / split
+            for part in ("images", "masks"):
+                (folder / part).mkdir(parents=True, exist_ok=True)
             for name in (f"{index:04}.png" for index in range(self.count)):
-                blob = cv2.circle(mask.copy(), rng.integers(16, 48, 2).tolist(), 14, 1, -1)
+                center, empty = rng.integers(16, 48, 2).tolist(), np.zeros((64, 96), np.uint8)
+                blob = cv2.circle(empty, center, 14, 1, -1)
                 image = rng.integers(128, 255, (64, 96, 3), np.uint8) // (1 + blob[..., None])
-                cv2.imwrite(str(self.root / split / "images" / name), image)
-                cv2.imwrite(str(self.root / split / "masks" / name), blob)
+                cv2.imwrite(str(folder / "images" / name), image)
+                cv2.imwrite(str(folder / "masks" / name), blob)
 
     def files(self, split: str) -> list:
         return pair_files(self.root / split / "images", self.root / split / "masks")

@@ -14,7 +14,7 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 def is_remote(name: str | Path) -> bool:
-    """Return whether a name refers to weights to download; existing files take precedence.
+    """Return whether a name refers to weights to download. A file named timm/NAME is preferred.
 
     Such names are "imagenet" and "ssld" (WORDS), "timm/NAME", "hf:USER/REPOSITORY" with an
     optional "@REVISION", and "hub:NAME" for a checkpoint of RELEASES.
@@ -155,16 +155,18 @@ def _fetch_release(name: str) -> Path:
 
 
 def _unreachable(name: str, reason: str = "") -> ConfigError:
-    """Return the error for weights neither cached nor reachable."""
+    """Return the error for weights that are neither in the cache nor reachable."""
     first_line = reason.strip().partition("\n")[0][:120]
     if "offline mode is enabled" in first_line:
         first_line = "HF_HUB_OFFLINE is set"
-    random = "" if name.startswith("hf:") else "model.weights=null trains from random weights. "
+    random, option = "model.weights=null trains from random weights. ", "model.weights=PATH"
+    if name.startswith("hf:"):  # often a trained model
+        random, option = "", f"--checkpoint PATH or {option}"
     return ConfigError(
         f"The weights {name} ({FILE}) could not be downloaded: {first_line or 'no connection'}.\n"
         f"Expected: a connection to the Hugging Face Hub, or the file in {cache_of(name)}.\n"
         f"Fix: {random}Offline: run `hrseg weights get "
-        f"{name}`\non a connected machine, copy the printed file, and set model.weights=PATH."
+        f"{name}`\non a connected machine, copy the printed file, and give {option}."
     )
 
 
