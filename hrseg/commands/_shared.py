@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from hrseg.errors import ConfigError, DataError
 from hrseg.utils.files import check_output
+from hrseg.utils.registry import plugins_of
 from hrseg.utils.text import printable
 
 if TYPE_CHECKING:
@@ -164,7 +165,9 @@ def find_checkpoint(path: Path) -> Path:
 def check_root(config: "Config") -> None:
     """Raise DataError if the folder of the data set is missing. Does not import torch."""
     root = Path(config.data.root).expanduser()
-    if config.data.name != "synthetic" and not root.is_dir():
+    # The synthetic data set and those of plugins may generate their files.
+    generated = config.data.name == "synthetic" or plugins_of({"data": [config.data.name]})
+    if not generated and not root.is_dir():
         if fault := _foreign_path(config.data.root):
             raise DataError(f"data.root: {fault}")
         kind = "is a file, not a folder" if root.is_file() else "does not exist"

@@ -29,7 +29,6 @@ def working_directory(tmp_path, monkeypatch):
 def test_an_example_works_in_fit_validate_export_and_predict(
     example, camvid, tmp_path, forget, capsys
 ):
-    (tmp_path / "blobs").mkdir()
     files = sorted({str(DOCS / f"{name}.py") for name in (example, "tiny_backbone")})
     plugins = [word for file in files for word in ("--plugin", file)]
     unused = "data." if "blobs" in example else "-"
