@@ -3,7 +3,7 @@
 import json
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -125,10 +125,13 @@ class Engine(nn.Module):
 
     def forward(self, image: Tensor) -> Tensor:
         """Return logits (B, K, H, W) of a normalised image (B, 3, H, W)."""
-        logits, size = self.outputs(image)["out"], image.shape[-2:]
-        if logits.shape[-2:] == size:
+        return self.upsample(self.outputs(image)["out"], image.shape[-2:])
+
+    def upsample(self, logits: Tensor, size: Sequence[int]) -> Tensor:
+        """Interpolate logits at head resolution (B, K, h, w) bilinearly to `size`."""
+        if logits.shape[-2:] == tuple(size):
             return logits
-        return F.interpolate(logits, size, mode="bilinear", align_corners=self.align_corners)
+        return F.interpolate(logits, tuple(size), mode="bilinear", align_corners=self.align_corners)
 
     def check(self, protocol: Protocol, tiles: bool = False) -> None:
         """Raise ConfigError if this file does not support a protocol, or tiles of large images."""

@@ -97,6 +97,27 @@ def test_hrseg_predict_accepts_a_file(exported, images, tmp_path, capsys):
     assert "export it with --normalized" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("name", ["w.onnx", "w.xml"])
+def test_hrseg_validate_scores_a_file_like_its_checkpoint(
+    name, exported, checkpoint, images, tmp_path
+):
+    for index, image in enumerate(images):
+        mask = hrseg.load(checkpoint).predict(image).mask
+        mask[:20] = index  # wrong in some pixels
+        save_image(tmp_path / f"data/images/val/{index}.png", image)
+        save_image(tmp_path / f"data/masks/val/{index}.png", mask)
+    data = [f"data.root={tmp_path / 'data'}", f"data.class_names={NAMES}".replace(" ", "")]
+    data += ["model.backbone=hrnet_w18_small_v1", "data.workers=0", "trainer.precision=32-true"]
+    scores = []
+    for file in (checkpoint, exported / name):
+        out = tmp_path / file.name
+        command = ["validate", "--config", "folder", "--checkpoint", str(file), f"runs={out}"]
+        assert main([*command, *data]) == 0
+        (path,) = out.rglob("scores.json")
+        scores.append(json.loads(path.read_text())["miou"])
+    assert 0.2 < scores[0] < 0.99 and scores[1] == pytest.approx(scores[0], abs=1e-3)
+
+
 def test_torch_export_writes_ids_and_safetensors_writes_weights(checkpoint, tmp_path, images):
     predictor = hrseg.load(checkpoint)
     figures = export(predictor, tmp_path / "w.pt2", Form("torch-export", output="ids"))

@@ -102,7 +102,10 @@ def twice(case):
 
 def checking(case):
     """Stop `fit` before the training, which leaves no run folder."""
-    words, delay = train.command(case.folder.parent, case.runs), case.draw.uniform(0, 0.2)
+    words, delay = (
+        train.command(case.folder.parent, case.folder / "runs"),
+        case.draw.uniform(0, 0.2),
+    )
     fault = case.wrong(words, "stopped", 1, delay=delay, at="check", linger=0.3)
     left = list(case.folder.glob("runs/*/*"))
     return fault or (left and f"a run is left: {left}")
