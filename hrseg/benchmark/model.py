@@ -85,14 +85,8 @@ def benchmark_model(
         "macs": macs,
         "flops": 2 * macs,
         "measurements": {
-            "train_step": {
-                precision: _measured(train_step, train, _TRAINER_PRECISIONS[precision], steps)
-                for precision in precisions(device)
-            },
-            "inference": {
-                precision: _measured(inference, infer, precision, steps)
-                for precision in precisions(device)
-            },
+            work.__name__: {name: _measured(work, part, name, steps) for name in precisions(device)}
+            for work, part in ((train_step, train), (inference, infer))
         },
     }
     _show(result)
@@ -106,7 +100,7 @@ def train_step(config: Config, precision: str, steps: int | None = None) -> dict
 
     Args:
         config: the config.
-        precision: a precision of the Trainer.
+        precision: a precision of the Trainer, or a key of `_TRAINER_PRECISIONS`.
         steps: number of measured steps; None: see `has_enough_steps`.
 
     Returns:
@@ -114,7 +108,7 @@ def train_step(config: Config, precision: str, steps: int | None = None) -> dict
     """
     config = copy.deepcopy(config)
     config.optimizer.lr = 1e-9  # training on noise must not diverge
-    timer = _StepTimer(steps)
+    timer, precision = _StepTimer(steps), _TRAINER_PRECISIONS.get(precision, precision)
     max_steps = measure.WARM_UP + (steps or 10)
     trainer = trainer_for(config, precision, timer, max_steps=max_steps, limit_val_batches=0)
     memory = measure.PeakMemory(trainer.strategy.root_device)
