@@ -24,12 +24,7 @@ from hrseg.training.preemption import Interruption
 from hrseg.training.preflight import announce_fit, check_interval, check_norms, checked_last
 from hrseg.training.progress_bar import Progress
 from hrseg.training.skipped_images import SkippedFiles
-from hrseg.training.trainer import (
-    accumulated_batches,
-    build_trainer,
-    settle_precision,
-    user_errors,
-)
+from hrseg.training.trainer import accumulated_batches, build_trainer, settle_precision, user_errors
 from hrseg.utils.signals import Stopped
 
 

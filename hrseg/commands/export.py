@@ -3,12 +3,7 @@
 import argparse
 from pathlib import Path
 
-from hrseg.commands._shared import (
-    add_overrides,
-    check_least,
-    find_checkpoint,
-    run_of_arguments,
-)
+from hrseg.commands._shared import add_overrides, check_least, find_checkpoint, run_of_arguments
 from hrseg.errors import ConfigError
 from hrseg.utils.files import check_output, is_empty, other_kind
 

@@ -5,13 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hrseg.commands._shared import (
-    add_config,
-    check_root,
-    config_of,
-    print_once,
-    run_of_arguments,
-)
+from hrseg.commands._shared import add_config, check_root, config_of, print_once, run_of_arguments
 from hrseg.errors import ConfigError
 
 if TYPE_CHECKING:
