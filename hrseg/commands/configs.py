@@ -12,13 +12,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "name", nargs="?", help="config to copy into this folder; default: list all configs"
     )
-    parser.add_argument(
-        "--schema",
-        nargs="?",
-        const="-",
-        metavar="FILE",
-        help="write the JSON Schema of a config to FILE; without FILE, print it",
-    )
+    schema = "write the JSON Schema of a config to FILE; without FILE, print it"
+    parser.add_argument("--schema", nargs="?", const="-", metavar="FILE", help=schema)
 
 
 def run(arguments: argparse.Namespace) -> None:

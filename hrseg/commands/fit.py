@@ -14,13 +14,8 @@ if TYPE_CHECKING:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_config(parser, "config to train: a YAML file, or the name of a shipped config")
-    parser.add_argument(
-        "--resume",
-        nargs="?",
-        const="",
-        metavar="RUN",
-        help="resume the run folder RUN; without RUN, the newest run (of --config)",
-    )
+    resume = "resume the run folder RUN; without RUN, the newest run (of --config)"
+    parser.add_argument("--resume", nargs="?", const="", metavar="RUN", help=resume)
     parser.add_argument(
         "--print-config", action="store_true", help="print the complete config and exit"
     )

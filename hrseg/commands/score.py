@@ -10,20 +10,9 @@ from hrseg.utils.files import check_output
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_config(parser, "config whose data section defines the classes and ids")
-    parser.add_argument(
-        "--truth",
-        metavar="FOLDER",
-        type=Path,
-        required=True,
-        help="folder of the ground-truth masks (required)",
-    )
-    parser.add_argument(
-        "--prediction",
-        metavar="FOLDER",
-        type=Path,
-        required=True,
-        help="folder of the predicted masks (required)",
-    )
+    for option, masks in (("--truth", "ground-truth masks"), ("--prediction", "predicted masks")):
+        help = f"folder of the {masks} (required)"
+        parser.add_argument(option, metavar="FOLDER", type=Path, required=True, help=help)
     parser.add_argument(
         "--out", metavar="FILE", type=Path, help="JSON file for the scores; default: none"
     )
