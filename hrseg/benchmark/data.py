@@ -1,17 +1,4 @@
-"""Benchmark of the data pipeline: samples per second, and whether training waits for data.
-
-Keys of the file of `--json`:
-    command, config, machine, precision, batch: the measured setup.
-    reading, augmentation: seconds per sample in one process, each {median, lowest, highest, mean,
-        steps, first}.
-    reading_share: reading as a share of both, 0..1.
-    loader: samples per second by number of workers, {"0": rate, "1": rate, ...}.
-    workers, recommended_workers: the config's number of workers, and the recommended one.
-    train_step: seconds per training step; null with --no-model.
-    wanted: samples per second that training consumes.
-    data_bound: whether the loader delivers fewer.
-    verdict: the printed advice.
-"""
+"""Benchmark of the data pipeline: samples per second, and whether training waits for data."""
 
 import statistics
 import time

@@ -1,13 +1,4 @@
-"""Benchmark of the evaluation: seconds per validation image, split into network and other parts.
-
-Keys of the file of `--json`:
-    command, config, machine, precision, protocol: the measured setup.
-    images: number of timed images, after a warm-up with the first one.
-    images_per_second: rate without reading, because workers read during the evaluation.
-    network, after_network, reading: seconds per image, each {median, lowest, highest, mean, steps,
-        first}. after_network is interpolation, fusion, argmax and counting.
-    memory_mib, before_mib, peak_mib: memory, see `PeakMemory`.
-"""
+"""Benchmark of the evaluation: seconds per validation image, split into network and other parts."""
 
 from contextlib import ExitStack
 from pathlib import Path

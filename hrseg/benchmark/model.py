@@ -1,13 +1,6 @@
 """Benchmark of the model: training step and inference on this machine.
 
-Each measurement runs in a new process. Keys of the file of `--json`:
-    command, config, machine, size [H, W], classes, compile: the measured setup.
-    parameters: number of parameters.
-    macs, flops: multiply-adds and operations for one image, flops = 2 x macs.
-    trained_in: the precision of `hrseg fit`.
-    measurements: {"train_step" | "inference": {"32" | "bf16" | "16": {batch, images_per_second,
-        memory_mib, before_mib, peak_mib, seconds: {median, lowest, highest, mean, steps, first}}}},
-        or {batch, error} after out of memory.
+Each measurement runs in a new process.
 """
 
 import copy
