@@ -7,14 +7,12 @@ import copy
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from pathlib import Path
 from typing import Any, cast
 
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Callback
 from rich import get_console
-from rich.table import Column, Table
 from torch.utils.data import DataLoader
 
 from hrseg.benchmark import measure
@@ -26,8 +24,7 @@ from hrseg.models.optimize import inference_network
 from hrseg.training.factory import build_data, build_task
 from hrseg.training.loggers import quieten
 from hrseg.training.trainer import choose_precision
-from hrseg.utils.console import echo
-from hrseg.utils.files import write_json
+from hrseg.utils.console import echo, number_table
 from hrseg.utils.memory import OutOfMemory
 
 MEMORY_NOTE = (
@@ -41,7 +38,6 @@ def benchmark_model(
     size: Sequence[int] | None = None,
     batch: int | None = None,
     steps: int | None = None,
-    out: Path | None = None,
 ) -> dict[str, Any]:
     """Measure training steps and inference in each precision of the device, and print a table.
 
@@ -50,10 +46,9 @@ def benchmark_model(
         size: (height, width) of the images; None: `data.crop_size`.
         batch: batch size; None: `data.batch_size` for training, 1 for inference.
         steps: number of measured steps; None: see `has_enough_steps`.
-        out: JSON file for the result.
 
     Returns:
-        The content of the JSON file.
+        The content of the file of `--json`.
     """
     quieten()
     device, train = device_of(config), measure.on_one_device(config)
@@ -83,8 +78,6 @@ def benchmark_model(
         },
     }
     _show(result)
-    if out is not None:
-        write_json(out, result)
     return result
 
 
@@ -167,11 +160,6 @@ def header(result: Mapping[str, Any]) -> str:
     )
 
 
-def table_of(rows: str, *columns: str) -> Table:
-    """Return an empty table with right-aligned columns of numbers."""
-    return Table(rows, *(Column(column, justify="right") for column in columns))
-
-
 def milliseconds(seconds: Mapping[str, float]) -> tuple[str, str]:
     """Return the median and the range of a result of `spread`, in ms."""
     median, low, high = (three_digits(1000 * seconds[k]) for k in ("median", "lowest", "highest"))
@@ -204,7 +192,7 @@ def _measured(
 
 
 def _show(result: Mapping[str, Any]) -> None:
-    table = table_of("work", "ms, median", "lowest..highest", "images/s", "memory, MiB")
+    table = number_table("work", "ms, median", "lowest..highest", "images/s", "memory, MiB")
     batches, notes = [], [MEMORY_NOTE]
     for work, rows in result["measurements"].items():
         name = work.replace("_", " ")

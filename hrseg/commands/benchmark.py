@@ -2,6 +2,7 @@
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 from hrseg.commands._shared import (
     add_command,
@@ -12,6 +13,7 @@ from hrseg.commands._shared import (
     find_checkpoint,
 )
 from hrseg.errors import ConfigError
+from hrseg.utils.files import write_json
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -69,7 +71,7 @@ def _model(arguments: argparse.Namespace) -> None:
     config = config_of(arguments)
     from hrseg.benchmark.model import benchmark_model
 
-    benchmark_model(config, arguments.size, arguments.batch, arguments.steps, arguments.json)
+    _write(arguments, benchmark_model(config, arguments.size, arguments.batch, arguments.steps))
 
 
 def _data(arguments: argparse.Namespace) -> None:
@@ -80,7 +82,7 @@ def _data(arguments: argparse.Namespace) -> None:
     from hrseg.utils.system import keep_memory
 
     keep_memory()
-    benchmark_data(config, arguments.seconds, not arguments.no_model, arguments.json)
+    _write(arguments, benchmark_data(config, arguments.seconds, not arguments.no_model))
 
 
 def _evaluation(arguments: argparse.Namespace) -> None:
@@ -90,4 +92,9 @@ def _evaluation(arguments: argparse.Namespace) -> None:
     checkpoint = find_checkpoint(arguments.checkpoint) if arguments.checkpoint else None
     from hrseg.benchmark.evaluation import benchmark_evaluation
 
-    benchmark_evaluation(config, arguments.images, checkpoint, arguments.json)
+    _write(arguments, benchmark_evaluation(config, arguments.images, checkpoint))
+
+
+def _write(arguments: argparse.Namespace, result: dict[str, Any]) -> None:
+    if arguments.json is not None:
+        write_json(arguments.json, result)

@@ -81,14 +81,12 @@ def check_weights(config: "Config", overrides: Sequence[str]) -> None:
         if is_remote(name):
             fetch(name, backbone)
             print_once(describe_download(name, backbone))
-            return
-        if Path(name).expanduser().is_file():
-            return
-        raise ConfigError(
-            f"model.weights: no file {Path(name).absolute()}.\n"
-            "Expected: imagenet, ssld, timm/NAME, hf:USER/NAME, or the path of a checkpoint.\n"
-            "Fix: model.weights=imagenet, or model.weights=null to train from random weights."
-        )
+        elif not Path(name).expanduser().is_file():
+            raise ConfigError(
+                f"model.weights: no file {Path(name).absolute()}.\n"
+                "Expected: imagenet, ssld, timm/NAME, hf:USER/NAME, or the path of a checkpoint.\n"
+                "Fix: model.weights=imagenet, or model.weights=null to train from random weights."
+            )
     except ConfigError:
         chosen = any(pair.startswith("model.weights=") for pair in overrides)
         if chosen or not config.trainer.get("fast_dev_run"):

@@ -169,9 +169,8 @@ def _card(
 ) -> str:
     """Return the text of the model card; `data` is the section of the published config."""
     scores, absent = evaluation.scores, evaluation.scores["absent_classes"]
-    low, high = (
-        bootstrap(evaluation.matrices(), evaluation.class_names, absent)["miou"] or (None,) * 2
-    )
+    interval = bootstrap(evaluation.matrices(), evaluation.class_names, absent)["miou"]
+    low, high = interval or (None, None)
     return _CARD.format(
         title=repository.rpartition("/")[2],
         classes=len(evaluation.class_names),
@@ -186,7 +185,10 @@ def _card(
         images=len(evaluation.records),
         protocol=Protocol(**scores["protocol"]) if scores.get("protocol") else "unknown",
         absent=absent,
-        rows=_class_rows(scores["classes"]),
+        rows="\n".join(
+            f"| {_cell(row['name'])} | {percent(row['iou'])} | {percent(row['accuracy'])} |"
+            for row in scores["classes"]
+        ),
         data=data,
         licence=licence,
     )
@@ -215,11 +217,6 @@ def _front_matter(
         eval_results=[result],
     )
     return card.to_yaml()
-
-
-def _class_rows(classes: Sequence[dict[str, Any]]) -> str:
-    rows = ((row["name"], percent(row["iou"]), percent(row["accuracy"])) for row in classes)
-    return "\n".join(f"| {_cell(name)} | {iou} | {accuracy} |" for name, iou, accuracy in rows)
 
 
 def _cell(name: str) -> str:
