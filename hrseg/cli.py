@@ -119,7 +119,11 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     Raises:
         ConfigError: an unknown command, option or argument. The message suggests a valid one.
     """
-    words = _spelled_as_options(join_overrides(argv))
+    words = join_overrides(argv) or ["--help"]
+    if words[0] == "help":
+        words = [*words[1:], "--help"]
+    elif words == ["version"]:
+        words = ["--version"]
     command = next((word for word in words if word in COMMANDS), "")
     pair = _PROTOCOL_PAIR if command == "predict" else _PAIR
     overrides = [word for word in words if re.match(pair, word)]
@@ -179,13 +183,6 @@ def make_parser(commands: Sequence[str] = tuple(COMMANDS)) -> argparse.ArgumentP
             subparser.set_defaults(command=name, function=getattr(module, "run", None))
             module.add_arguments(subparser)
     return parser
-
-
-def _spelled_as_options(words: list[str]) -> list[str]:
-    """Translate `help`, `help COMMAND`, `version` and an empty command line to options."""
-    if words[:1] == ["help"] or not words:
-        return [*words[1:], "--help"]
-    return ["--version"] if words == ["version"] else words
 
 
 def _see_help(parser: argparse.ArgumentParser) -> str:

@@ -1,23 +1,9 @@
-"""Benchmark of the data pipeline: samples per second, and whether training waits for data.
-
-Keys of the file of `--json`:
-    command, config, machine, precision, batch: the measured setup.
-    reading, augmentation: seconds per sample in one process, each {median, lowest, highest, mean,
-        steps, first}.
-    reading_share: reading as a share of both, 0..1.
-    loader: samples per second by number of workers, {"0": rate, "1": rate, ...}.
-    workers, recommended_workers: the config's number of workers, and the recommended one.
-    train_step: seconds per training step; null with --no-model.
-    wanted: samples per second that training consumes.
-    data_bound: whether the loader delivers fewer.
-    verdict: the printed advice.
-"""
+"""Benchmark of the data pipeline: samples per second, and whether training waits for data."""
 
 import statistics
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import count, islice
-from pathlib import Path
 from typing import Any, TypeVar
 
 import cv2
@@ -31,8 +17,7 @@ from hrseg.data.datamodule import SegmentationDataModule
 from hrseg.data.samplers import EpochSampler
 from hrseg.training.factory import build_data
 from hrseg.training.loggers import quieten
-from hrseg.utils.console import echo
-from hrseg.utils.files import write_json
+from hrseg.utils.console import echo, number_table
 from hrseg.utils.system import processors
 
 T = TypeVar("T")
@@ -40,19 +25,16 @@ MARGIN = 1.2  # required ratio of the recommended workers' rate to the rate of t
 SAME = 0.95  # rates above this share of the best rate count as equal to it
 
 
-def benchmark_data(
-    config: Config, seconds: float = 5.0, step: bool = True, out: Path | None = None
-) -> dict[str, Any]:
+def benchmark_data(config: Config, seconds: float = 5.0, step: bool = True) -> dict[str, Any]:
     """Measure the loading of training samples, and print the advice.
 
     Args:
         config: the config with the data set.
         seconds: approximate duration for each number of workers.
         step: also measure a training step.
-        out: JSON file for the result.
 
     Returns:
-        The content of the JSON file.
+        The content of the file of `--json`.
 
     Raises:
         DataError: if the data set is missing or damaged.
@@ -92,8 +74,6 @@ def benchmark_data(
         "verdict": verdict(rates, workers, wanted, share),
     }
     _show(result)
-    if out is not None:
-        write_json(out, result)
     return result
 
 
@@ -221,7 +201,7 @@ def _show(result: Mapping[str, Any]) -> None:
             f"one training step: {milliseconds(step)[0]} ms for {result['batch']} samples, "
             f"precision {result['precision']}"
         )
-    table = model.table_of("data.workers", "samples/s", "share of the training's rate")
+    table = number_table("data.workers", "samples/s", "share of the training's rate")
     for workers, rate in result["loader"].items():
         share_of_wanted = f"{100 * rate / wanted:,.0f} %" if wanted else "-"
         mark = " (config)" if int(workers) == result["workers"] else ""

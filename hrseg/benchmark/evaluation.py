@@ -1,13 +1,4 @@
-"""Benchmark of the evaluation: seconds per validation image, split into network and other parts.
-
-Keys of the file of `--json`:
-    command, config, machine, precision, protocol: the measured setup.
-    images: number of timed images, after a warm-up with the first one.
-    images_per_second: rate without reading, because workers read during the evaluation.
-    network, after_network, reading: seconds per image, each {median, lowest, highest, mean, steps,
-        first}. after_network is interpolation, fusion, argmax and counting.
-    memory_mib, before_mib, peak_mib: memory, see `PeakMemory`.
-"""
+"""Benchmark of the evaluation: seconds per validation image, split into network and other parts."""
 
 from contextlib import ExitStack
 from pathlib import Path
@@ -28,14 +19,13 @@ from hrseg.inference.exported_model import is_exported, open_engine
 from hrseg.training.factory import build_data, build_task
 from hrseg.training.loggers import quieten
 from hrseg.training.task import SegmentationTask
-from hrseg.utils.console import echo
-from hrseg.utils.files import write_json
+from hrseg.utils.console import echo, number_table
 
 _PARTS = {"network": "network", "after_network": "after the network", "reading": "reading"}
 
 
 def benchmark_evaluation(
-    config: Config, images: int = 10, checkpoint: Path | None = None, out: Path | None = None
+    config: Config, images: int = 10, checkpoint: Path | None = None
 ) -> dict[str, Any]:
     """Measure the evaluation of validation images in a new process, and print the figures.
 
@@ -43,10 +33,9 @@ def benchmark_evaluation(
         config: the config with the data set.
         images: number of images, the first of the validation split.
         checkpoint: a checkpoint or an exported file; None: random weights.
-        out: JSON file for the result.
 
     Returns:
-        The content of the JSON file.
+        The content of the file of `--json`.
 
     Raises:
         DataError: if the data set is missing or damaged.
@@ -68,8 +57,6 @@ def benchmark_evaluation(
         **figures,
     }
     _show(result, str(protocol))
-    if out is not None:
-        write_json(out, result)
     return result
 
 
@@ -144,7 +131,7 @@ class _TimedItems(Subset[dict[str, Any]]):
 
 
 def _show(result: dict[str, Any], protocol: str) -> None:
-    table = model.table_of("step per image", "ms, median", "lowest..highest", "share")
+    table = number_table("step per image", "ms, median", "lowest..highest", "share")
     total = sum(result[part]["median"] for part in _PARTS)
     for part, name in _PARTS.items():
         share = f"{100 * result[part]['median'] / total:.0f} %"

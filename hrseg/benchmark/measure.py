@@ -1,16 +1,15 @@
 """Measurements for benchmarks: new processes, seconds, peak memory and multiply-adds."""
 
 import copy
-import os
 import platform
 import re
 import signal
 import statistics
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from multiprocessing import get_context, parent_process
+from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -27,7 +26,7 @@ from hrseg.training.distributed import place, trainer_refusals
 from hrseg.training.loggers import quieten
 from hrseg.utils.constants import __version__
 from hrseg.utils.memory import OutOfMemory, is_out_of_memory
-from hrseg.utils.system import keep_memory, processor_name, processors
+from hrseg.utils.system import exit_with_parent, keep_memory, processor_name, processors
 
 T = TypeVar("T")
 WARM_UP = 2  # uncounted first steps, which compile and allocate memory
@@ -96,25 +95,6 @@ def timed(seconds: list[float], device: torch.device = _CPU) -> Iterator[None]:
     yield
     wait_for(device)
     seconds.append(time.perf_counter() - start)
-
-
-def interleaved(
-    functions: Mapping[str, Callable[[], T]], rounds: int
-) -> tuple[dict[str, list[float]], dict[str, list[T]]]:
-    """Call each function once per round, and return the seconds and the results by name."""
-    seconds: dict[str, list[float]] = {name: [] for name in functions}
-    results: dict[str, list[T]] = {name: [] for name in functions}
-    for _ in range(rounds):
-        for name, function in functions.items():
-            with timed(seconds[name]):
-                results[name].append(function())
-    return seconds, results
-
-
-def ratio(slow: Sequence[float], fast: Sequence[float]) -> dict[str, Any]:
-    """Return the median "ratio" of paired rounds, and its "spread" [lowest, highest]."""
-    ratios = [a / b for a, b in zip(slow, fast, strict=True)]
-    return {"ratio": statistics.median(ratios), "spread": [min(ratios), max(ratios)]}
 
 
 def spread(seconds: Sequence[float], warm_up: int = WARM_UP) -> dict[str, float]:
@@ -230,7 +210,7 @@ def _run_and_send(
     sender: Connection, threads: int, work: Callable[..., object], arguments: tuple[Any, ...]
 ) -> None:
     """Run `work` in the new process, and send its result or its HrsegError."""
-    threading.Thread(target=_exit_with_parent, daemon=True).start()
+    threading.Thread(target=exit_with_parent, daemon=True).start()
     torch.set_num_threads(threads)
     keep_memory()
     quieten()
@@ -242,14 +222,6 @@ def _run_and_send(
             raise
         result = error if isinstance(error, HrsegError) else _out_of_memory(work)
     sender.send(result)
-
-
-def _exit_with_parent() -> None:
-    """Exit when the parent process ends, for example by `timeout` or a closed terminal."""
-    parent = parent_process()
-    assert parent is not None
-    parent.join()
-    os._exit(1)
 
 
 def _out_of_memory(work: Callable[..., object]) -> OutOfMemory:

@@ -1,27 +1,18 @@
 """Benchmark of the model: training step and inference on this machine.
 
-Each measurement runs in a new process. Keys of the file of `--json`:
-    command, config, machine, size [H, W], classes, compile: the measured setup.
-    parameters: number of parameters.
-    macs, flops: multiply-adds and operations for one image, flops = 2 x macs.
-    trained_in: the precision of `hrseg fit`.
-    measurements: {"train_step" | "inference": {"32" | "bf16" | "16": {batch, images_per_second,
-        memory_mib, before_mib, peak_mib, seconds: {median, lowest, highest, mean, steps, first}}}},
-        or {batch, error} after out of memory.
+Each measurement runs in a new process.
 """
 
 import copy
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from pathlib import Path
 from typing import Any, cast
 
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Callback
 from rich import get_console
-from rich.table import Column, Table
 from torch.utils.data import DataLoader
 
 from hrseg.benchmark import measure
@@ -33,8 +24,7 @@ from hrseg.models.optimize import inference_network
 from hrseg.training.factory import build_data, build_task
 from hrseg.training.loggers import quieten
 from hrseg.training.trainer import choose_precision
-from hrseg.utils.console import echo
-from hrseg.utils.files import write_json
+from hrseg.utils.console import echo, number_table
 from hrseg.utils.memory import OutOfMemory
 
 MEMORY_NOTE = (
@@ -48,7 +38,6 @@ def benchmark_model(
     size: Sequence[int] | None = None,
     batch: int | None = None,
     steps: int | None = None,
-    out: Path | None = None,
 ) -> dict[str, Any]:
     """Measure training steps and inference in each precision of the device, and print a table.
 
@@ -57,10 +46,9 @@ def benchmark_model(
         size: (height, width) of the images; None: `data.crop_size`.
         batch: batch size; None: `data.batch_size` for training, 1 for inference.
         steps: number of measured steps; None: see `has_enough_steps`.
-        out: JSON file for the result.
 
     Returns:
-        The content of the JSON file.
+        The content of the file of `--json`.
     """
     quieten()
     device, train = device_of(config), measure.on_one_device(config)
@@ -85,19 +73,11 @@ def benchmark_model(
         "macs": macs,
         "flops": 2 * macs,
         "measurements": {
-            "train_step": {
-                precision: _measured(train_step, train, _TRAINER_PRECISIONS[precision], steps)
-                for precision in precisions(device)
-            },
-            "inference": {
-                precision: _measured(inference, infer, precision, steps)
-                for precision in precisions(device)
-            },
+            work.__name__: {name: _measured(work, part, name, steps) for name in precisions(device)}
+            for work, part in ((train_step, train), (inference, infer))
         },
     }
     _show(result)
-    if out is not None:
-        write_json(out, result)
     return result
 
 
@@ -106,7 +86,7 @@ def train_step(config: Config, precision: str, steps: int | None = None) -> dict
 
     Args:
         config: the config.
-        precision: a precision of the Trainer.
+        precision: a precision of the Trainer, or a key of `_TRAINER_PRECISIONS`.
         steps: number of measured steps; None: see `has_enough_steps`.
 
     Returns:
@@ -114,7 +94,7 @@ def train_step(config: Config, precision: str, steps: int | None = None) -> dict
     """
     config = copy.deepcopy(config)
     config.optimizer.lr = 1e-9  # training on noise must not diverge
-    timer = _StepTimer(steps)
+    timer, precision = _StepTimer(steps), _TRAINER_PRECISIONS.get(precision, precision)
     max_steps = measure.WARM_UP + (steps or 10)
     trainer = trainer_for(config, precision, timer, max_steps=max_steps, limit_val_batches=0)
     memory = measure.PeakMemory(trainer.strategy.root_device)
@@ -180,11 +160,6 @@ def header(result: Mapping[str, Any]) -> str:
     )
 
 
-def table_of(rows: str, *columns: str) -> Table:
-    """Return an empty table with right-aligned columns of numbers."""
-    return Table(rows, *(Column(column, justify="right") for column in columns))
-
-
 def milliseconds(seconds: Mapping[str, float]) -> tuple[str, str]:
     """Return the median and the range of a result of `spread`, in ms."""
     median, low, high = (three_digits(1000 * seconds[k]) for k in ("median", "lowest", "highest"))
@@ -217,7 +192,7 @@ def _measured(
 
 
 def _show(result: Mapping[str, Any]) -> None:
-    table = table_of("work", "ms, median", "lowest..highest", "images/s", "memory, MiB")
+    table = number_table("work", "ms, median", "lowest..highest", "images/s", "memory, MiB")
     batches, notes = [], [MEMORY_NOTE]
     for work, rows in result["measurements"].items():
         name = work.replace("_", " ")

@@ -73,13 +73,7 @@ def cache_of(name: str) -> Path:
 
 
 def _fetch_from_hub(name: str, repository: str, revision: str | None) -> Path:
-    from huggingface_hub import (
-        errors,
-        get_hf_file_metadata,
-        hf_hub_download,
-        hf_hub_url,
-        try_to_load_from_cache,
-    )
+    import huggingface_hub as hub
 
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", repository):
         raise ConfigError(
@@ -88,13 +82,13 @@ def _fetch_from_hub(name: str, repository: str, revision: str | None) -> Path:
         )
     cached = None
     try:
-        cached = try_to_load_from_cache(repository, FILE, revision=revision)
+        cached = hub.try_to_load_from_cache(repository, FILE, revision=revision)
         if isinstance(cached, str) and name.startswith("timm/"):  # unchanged since 2023
             return _verified(Path(cached), name)
         # A single request without retries reports a missing connection immediately.
-        get_hf_file_metadata(hf_hub_url(repository, FILE, revision=revision))
-        path = hf_hub_download(repository, FILE, revision=revision, library_name="hrseg")
-    except errors.HfHubHTTPError as error:
+        hub.get_hf_file_metadata(hub.hf_hub_url(repository, FILE, revision=revision))
+        path = hub.hf_hub_download(repository, FILE, revision=revision, library_name="hrseg")
+    except hub.errors.HfHubHTTPError as error:
         raise _refused(error, name, repository, revision) from error
     except Exception as error:  # the HTTP client's classes differ between versions
         if not isinstance(cached, str):

@@ -1,7 +1,10 @@
-"""Run folders `<runs>/<config name>/<date-time>/`, and the link `latest` to the newest one."""
+"""Run folders `<runs>/<config name>/<date-time>/`, their locks, and the link `latest`."""
 
 import os
+import platform
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import datetime
 from itertools import count
 from pathlib import Path
@@ -14,6 +17,11 @@ from hrseg.config.plugins import plugin_note
 from hrseg.config.schema import Config
 from hrseg.errors import ConfigError
 from hrseg.utils.files import write_bytes
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
 
 
 def dated_folder(home: Path) -> Path:
@@ -141,6 +149,43 @@ def run_of(checkpoint: Path) -> Path | None:
     """Return the run folder that contains a checkpoint, if any."""
     run = checkpoint.absolute().parent.parent
     return run if (run / "config.yaml").is_file() else None
+
+
+@contextmanager
+def locked_run(run: Path) -> Iterator[None]:
+    """Lock a run folder for this process, if it is the first process of the training.
+
+    The system releases the lock when the process ends, even if it is killed. Locks are therefore
+    never stale. POSIX record locks are not inherited by data workers, and they work on NFS.
+    Windows and file systems without locks train without one.
+
+    Raises:
+        ConfigError: if another process trains in this folder.
+    """
+    if fcntl is None or not is_first_process():
+        yield
+        return
+    with (run / ".lock").open("a+") as file:
+        try:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.seek(0)
+            owner = file.read().strip() or "unknown"
+            raise ConfigError(
+                f"{run}: another process trains in this run folder ({owner}).\n"
+                "Expected: one training per run folder.\n"
+                "Fix: wait until that process ends or stop it, then resume; or start a new run."
+            ) from None
+        except OSError:
+            yield
+            return
+        file.truncate(0)
+        file.write(f"process {os.getpid()} on {platform.node()}\n")
+        file.flush()
+        try:
+            yield
+        finally:
+            (run / ".lock").unlink(missing_ok=True)
 
 
 def _job() -> str:

@@ -7,8 +7,7 @@ from pathlib import Path
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Callback, EarlyStopping, EMAWeightAveraging, LambdaCallback
 
-from hrseg.checkpoints.run_lock import locked_run
-from hrseg.checkpoints.runs import point_latest, requeued_run, write_config
+from hrseg.checkpoints.runs import locked_run, point_latest, requeued_run, write_config
 from hrseg.config.schema import Config
 from hrseg.errors import HrsegError
 from hrseg.evaluation.image_scores import ImageScores
@@ -24,12 +23,7 @@ from hrseg.training.preemption import Interruption
 from hrseg.training.preflight import announce_fit, check_interval, check_norms, checked_last
 from hrseg.training.progress_bar import Progress
 from hrseg.training.skipped_images import SkippedFiles
-from hrseg.training.trainer import (
-    accumulated_batches,
-    build_trainer,
-    settle_precision,
-    user_errors,
-)
+from hrseg.training.trainer import accumulated_batches, build_trainer, settle_precision, user_errors
 from hrseg.utils.signals import Stopped
 
 

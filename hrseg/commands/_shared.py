@@ -152,14 +152,8 @@ def find_checkpoint(path: Path) -> Path:
         raise ConfigError(f"{checkpoint.absolute()} does not exist.\n{expected}")
     runs = sorted(file.parents[1] for file in path.glob("*/checkpoints/*.ckpt"))
     run = path / "latest" if path / "latest" in runs else runs[-1] if runs else None
-    raise ConfigError(
-        f"{path} is a folder without a checkpoint"
-        + (
-            f"; it contains {len(set(runs))} runs.\n{expected} Fix: name {run}"
-            if run
-            else f".\n{expected}"
-        )
-    )
+    count, fix = (f"; it contains {len(set(runs))} runs", f" Fix: name {run}") if run else ("", "")
+    raise ConfigError(f"{path} is a folder without a checkpoint{count}.\n{expected}{fix}")
 
 
 def check_root(config: "Config") -> None:

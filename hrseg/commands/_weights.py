@@ -15,9 +15,9 @@ from torch import Tensor
 
 from hrseg.checkpoints.hub import describe_download, fetch, is_remote
 from hrseg.checkpoints.integrity import state_of
-from hrseg.checkpoints.loading import Report, build_model, compare, describe, load_weights
+from hrseg.checkpoints.loading import build_model, compare, describe, load_weights
 from hrseg.checkpoints.metadata import ModelMetadata, metadata_from_config, read_metadata
-from hrseg.checkpoints.mmseg import RESTORE, to_mmseg
+from hrseg.checkpoints.mmseg import to_mmseg
 from hrseg.checkpoints.origins import FAMILIES, MARK, Found, recognise
 from hrseg.checkpoints.published import LICENCE, RELEASE_URL, RELEASES, STARTS, WORDS
 from hrseg.checkpoints.reading import read_checkpoint, write_safetensors
@@ -77,7 +77,7 @@ def inspect_weights(file: str, config: Config | None = None) -> None:
     )
     if config is not None:
         model = build_model(config, build_data(config))
-        _show_report(compare(model, raw, origin=str(path))[1])
+        echo(str(compare(model, raw, origin=str(path))[1]))
         load_weights(model, raw, origin=path)
         print(f"every tensor fits: hrseg validate --config {config.name} --checkpoint {file}")
 
@@ -207,8 +207,7 @@ def _metadata(raw: Mapping[str, Any], config: Config | None, path: Path) -> dict
 
 def _write(path: Path, family: str, state: State, metadata: dict[str, Any]) -> None:
     if family == "mmseg":
-        renamed, originals = to_mmseg(state)
-        torch.save({"meta": {}, "state_dict": renamed, RESTORE: originals}, path)
+        torch.save({"meta": {}, "state_dict": to_mmseg(state)}, path)
         return
     if family == "official":
         # The attributes of `backbone` and `head` have the authors' names.
@@ -243,7 +242,7 @@ def _align_corners(
 ) -> str:
     if metadata:
         return f"{metadata.architecture.get('align_corners', False)}, by the file's metadata"
-    if weights.family == "mmseg" and RESTORE not in raw:
+    if weights.family == "mmseg" and raw.get("meta"):  # not written by hrseg
         return "False, as in the configs of mmsegmentation"
     for start, aligned in _RELEASED.items():
         if path.name.startswith(start):
@@ -273,11 +272,3 @@ def _show(rows: Rows) -> None:
         # Control characters of a file must not reach the terminal.
         table.add_row(name, Text("".join(c if c.isprintable() else "?" for c in text)))
     get_console().print(table, highlight=False)
-
-
-def _show_report(report: Report) -> None:
-    table = Table("tensors", "", "first of them")
-    kinds = (report.matched, report.missing, report.unexpected, report.mismatched)
-    for kind, names in zip(("matched", "missing", "unexpected", "other shape"), kinds, strict=True):
-        table.add_row(kind, str(len(names)), Text(some(names) if names else "-"))
-    get_console().print(table)

@@ -2,6 +2,7 @@
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 from hrseg.commands._shared import (
     add_command,
@@ -12,6 +13,7 @@ from hrseg.commands._shared import (
     find_checkpoint,
 )
 from hrseg.errors import ConfigError
+from hrseg.utils.files import write_json
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -22,19 +24,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         commands, "model", "measure time, memory and MACs of a training step and of inference"
     )
     add_config(model, "config of the network, the losses and the crop; no data is read")
-    model.add_argument(
-        "--size",
-        nargs=2,
-        type=int,
-        metavar=("H", "W"),
-        help="height and width of the input in pixels; default: the crop of the config",
-    )
-    model.add_argument(
-        "--batch",
-        type=int,
-        help="images per step; default: the config's batch per device for training, "
-        "1 for inference",
-    )
+    size = "height and width of the input in pixels; default: the crop of the config"
+    model.add_argument("--size", nargs=2, type=int, metavar=("H", "W"), help=size)
+    batch = "images per step; default: the config's batch per device for training, 1 for inference"
+    model.add_argument("--batch", type=int, help=batch)
     model.add_argument(
         "--steps", type=int, help="number of timed steps; default: 10, fewer for slow steps"
     )
@@ -44,12 +37,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         commands, "data", "measure samples per second, and whether training waits for them"
     )
     add_config(data, "config of the data set, the loader and the training step")
-    data.add_argument(
-        "--seconds",
-        type=float,
-        default=5.0,
-        help="approximate time per number of workers; default: %(default)s",
-    )
+    seconds = "approximate time per number of workers; default: %(default)s"
+    data.add_argument("--seconds", type=float, default=5.0, help=seconds)
     data.add_argument("--no-model", action="store_true", help="skip the training step")
     data.set_defaults(function=_data)
 
@@ -60,11 +49,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     evaluation.add_argument(
         "--images", type=int, default=10, help="largest number of images; default: %(default)s"
     )
-    evaluation.add_argument(
-        "--checkpoint",
-        type=Path,
-        help="checkpoint, run folder or exported file; default: random weights",
-    )
+    checkpoint = "checkpoint, run folder or exported file; default: random weights"
+    evaluation.add_argument("--checkpoint", type=Path, help=checkpoint)
     evaluation.set_defaults(function=_evaluation)
 
     for command in (model, data, evaluation):
@@ -85,7 +71,7 @@ def _model(arguments: argparse.Namespace) -> None:
     config = config_of(arguments)
     from hrseg.benchmark.model import benchmark_model
 
-    benchmark_model(config, arguments.size, arguments.batch, arguments.steps, arguments.json)
+    _write(arguments, benchmark_model(config, arguments.size, arguments.batch, arguments.steps))
 
 
 def _data(arguments: argparse.Namespace) -> None:
@@ -96,7 +82,7 @@ def _data(arguments: argparse.Namespace) -> None:
     from hrseg.utils.system import keep_memory
 
     keep_memory()
-    benchmark_data(config, arguments.seconds, not arguments.no_model, arguments.json)
+    _write(arguments, benchmark_data(config, arguments.seconds, not arguments.no_model))
 
 
 def _evaluation(arguments: argparse.Namespace) -> None:
@@ -106,4 +92,9 @@ def _evaluation(arguments: argparse.Namespace) -> None:
     checkpoint = find_checkpoint(arguments.checkpoint) if arguments.checkpoint else None
     from hrseg.benchmark.evaluation import benchmark_evaluation
 
-    benchmark_evaluation(config, arguments.images, checkpoint, arguments.json)
+    _write(arguments, benchmark_evaluation(config, arguments.images, checkpoint))
+
+
+def _write(arguments: argparse.Namespace, result: dict[str, Any]) -> None:
+    if arguments.json is not None:
+        write_json(arguments.json, result)

@@ -12,13 +12,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "name", nargs="?", help="config to copy into this folder; default: list all configs"
     )
-    parser.add_argument(
-        "--schema",
-        nargs="?",
-        const="-",
-        metavar="FILE",
-        help="write the JSON Schema of a config to FILE; without FILE, print it",
-    )
+    schema = "write the JSON Schema of a config to FILE; without FILE, print it"
+    parser.add_argument("--schema", nargs="?", const="-", metavar="FILE", help=schema)
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -26,7 +21,13 @@ def run(arguments: argparse.Namespace) -> None:
     from hrseg.utils.registry import find
 
     if arguments.schema:
-        return _write_schema(arguments.schema)
+        from hrseg.config.schema import json_schema
+
+        text = json.dumps(json_schema(), indent=1)
+        if arguments.schema != "-":
+            Path(arguments.schema).write_text(f"{text}\n", encoding="utf-8")
+        print(text if arguments.schema == "-" else f"wrote {arguments.schema}")
+        return
     configs = shipped_configs()
     if not arguments.name:
         for name, path in configs.items():
@@ -46,14 +47,3 @@ def run(arguments: argparse.Namespace) -> None:
     if not schema.exists():
         shutil.copyfile(source.with_name(schema.name), schema)
         print(f"wrote {schema}: editors complete and check the keys of configs with it")
-
-
-def _write_schema(target: str) -> None:
-    from hrseg.config.schema import json_schema
-
-    text = json.dumps(json_schema(), indent=1) + "\n"
-    if target == "-":
-        print(text, end="")
-    else:
-        Path(target).write_text(text, encoding="utf-8")
-        print(f"wrote {target}")

@@ -138,11 +138,8 @@ def check_devices() -> tuple[Facts, list[str]]:
         from hrseg.training.trainer import choose_precision
     except Exception as error:
         return [], [f"BAD: torch cannot be imported ({error}): install it again"]
-    cuda, gpu, mps = (
-        torch.version.cuda,
-        torch.cuda.is_available(),
-        torch.backends.mps.is_available(),
-    )
+    cuda, gpu = torch.version.cuda, torch.cuda.is_available()
+    mps = torch.backends.mps.is_available()
     facts = [("torch build", f"CUDA {cuda}" if cuda else "CPU")]
     for index in range(torch.cuda.device_count()):
         device = torch.cuda.get_device_properties(index)

@@ -3,12 +3,7 @@
 import argparse
 from pathlib import Path
 
-from hrseg.commands._shared import (
-    add_overrides,
-    check_least,
-    find_checkpoint,
-    run_of_arguments,
-)
+from hrseg.commands._shared import add_overrides, check_least, find_checkpoint, run_of_arguments
 from hrseg.errors import ConfigError
 from hrseg.utils.files import check_output, is_empty, other_kind
 
@@ -26,27 +21,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--argmax", action="store_true", help="output class ids, uint8 (B, H, W), not logits"
     )
-    parser.add_argument(
-        "--head-resolution",
-        action="store_true",
-        help="output logits at a quarter of the input size",
-    )
+    quarter = "output logits at a quarter of the input size"
+    parser.add_argument("--head-resolution", action="store_true", help=quarter)
     parser.add_argument(
         "--normalized", action="store_true", help="input normalised float32, not uint8 RGB"
     )
     parser.add_argument(
         "--int8", action="store_true", help="quantise to 8 bits, calibrated on the training set"
     )
-    parser.add_argument(
-        "--images",
-        type=int,
-        help="number of validation images to compare mIoU on; default: all; 0: no comparison",
-    )
-    parser.add_argument(
-        "--config",
-        metavar="FILE_OR_NAME",
-        help="config of weights that have no metadata, e.g. cityscapes_w48; default: the run's",
-    )
+    images = "number of validation images to compare mIoU on; default: all; 0: no comparison"
+    parser.add_argument("--images", type=int, help=images)
+    config = "config of weights that have no metadata, e.g. cityscapes_w48; default: the run's"
+    parser.add_argument("--config", metavar="FILE_OR_NAME", help=config)
 
 
 def run(arguments: argparse.Namespace) -> None:

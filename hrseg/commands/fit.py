@@ -5,13 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hrseg.commands._shared import (
-    add_config,
-    check_root,
-    config_of,
-    print_once,
-    run_of_arguments,
-)
+from hrseg.commands._shared import add_config, check_root, config_of, print_once, run_of_arguments
 from hrseg.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -20,13 +14,8 @@ if TYPE_CHECKING:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_config(parser, "config to train: a YAML file, or the name of a shipped config")
-    parser.add_argument(
-        "--resume",
-        nargs="?",
-        const="",
-        metavar="RUN",
-        help="resume the run folder RUN; without RUN, the newest run (of --config)",
-    )
+    resume = "resume the run folder RUN; without RUN, the newest run (of --config)"
+    parser.add_argument("--resume", nargs="?", const="", metavar="RUN", help=resume)
     parser.add_argument(
         "--print-config", action="store_true", help="print the complete config and exit"
     )
@@ -92,14 +81,12 @@ def check_weights(config: "Config", overrides: Sequence[str]) -> None:
         if is_remote(name):
             fetch(name, backbone)
             print_once(describe_download(name, backbone))
-            return
-        if Path(name).expanduser().is_file():
-            return
-        raise ConfigError(
-            f"model.weights: no file {Path(name).absolute()}.\n"
-            "Expected: imagenet, ssld, timm/NAME, hf:USER/NAME, or the path of a checkpoint.\n"
-            "Fix: model.weights=imagenet, or model.weights=null to train from random weights."
-        )
+        elif not Path(name).expanduser().is_file():
+            raise ConfigError(
+                f"model.weights: no file {Path(name).absolute()}.\n"
+                "Expected: imagenet, ssld, timm/NAME, hf:USER/NAME, or the path of a checkpoint.\n"
+                "Fix: model.weights=imagenet, or model.weights=null to train from random weights."
+            )
     except ConfigError:
         chosen = any(pair.startswith("model.weights=") for pair in overrides)
         if chosen or not config.trainer.get("fast_dev_run"):

@@ -17,19 +17,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "repository", metavar="USER/NAME", help="repository on the Hugging Face Hub"
     )
     add_overrides(parser)
-    parser.add_argument(
-        "--license",
-        help=f"licence of the model, an identifier of the Hub such as {_EXAMPLES} (required)",
-    )
+    licence = f"licence of the model, an identifier of the Hub such as {_EXAMPLES} (required)"
+    parser.add_argument("--license", help=licence)
     parser.add_argument("--private", action="store_true", help="create a private repository")
     parser.add_argument(
         "--dry-run", action="store_true", help="write the folder <run>/hub without an upload"
     )
-    parser.add_argument(
-        "--pictures",
-        action="store_true",
-        help="add pictures of the validation, which contain images of the data set",
-    )
+    pictures = "add pictures of the validation, which contain images of the data set"
+    parser.add_argument("--pictures", action="store_true", help=pictures)
 
 
 def run(arguments: argparse.Namespace) -> None:

@@ -8,18 +8,11 @@ from hrseg.utils.console import echo, note
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "run",
-        nargs="?",
-        help="run folder, or one of its validate/ folders; default: the newest run",
-    )
+    run = "run folder, or one of its validate/ folders; default: the newest run"
+    parser.add_argument("run", nargs="?", help=run)
     add_overrides(parser)
-    parser.add_argument(
-        "--images",
-        type=int,
-        default=60,
-        help="largest number of pictures in the report; default: %(default)s",
-    )
+    images = "largest number of pictures in the report; default: %(default)s"
+    parser.add_argument("--images", type=int, default=60, help=images)
 
 
 def run(arguments: argparse.Namespace) -> None:

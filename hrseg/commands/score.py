@@ -10,20 +10,9 @@ from hrseg.utils.files import check_output
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_config(parser, "config whose data section defines the classes and ids")
-    parser.add_argument(
-        "--truth",
-        metavar="FOLDER",
-        type=Path,
-        required=True,
-        help="folder of the ground-truth masks (required)",
-    )
-    parser.add_argument(
-        "--prediction",
-        metavar="FOLDER",
-        type=Path,
-        required=True,
-        help="folder of the predicted masks (required)",
-    )
+    for option, masks in (("--truth", "ground-truth masks"), ("--prediction", "predicted masks")):
+        help = f"folder of the {masks} (required)"
+        parser.add_argument(option, metavar="FOLDER", type=Path, required=True, help=help)
     parser.add_argument(
         "--out", metavar="FILE", type=Path, help="JSON file for the scores; default: none"
     )
@@ -35,22 +24,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def check_folder(option: str, folder: Path) -> None:
-    """Raise DataError if the folder of masks of an option is missing."""
-    if not folder.is_dir():
-        kind = "is a file" if folder.exists() else "does not exist"
-        raise DataError(
-            f"{option} {folder} {kind}.\nExpected: a folder of masks. Fix: {option} FOLDER"
-        )
-
-
 def run(arguments: argparse.Namespace) -> None:
     if arguments.out is not None:
         check_output("--out", arguments.out, ("miou", "classes"))
-    for option in ("truth", "prediction"):
-        check_folder(f"--{option}", getattr(arguments, option))
+    truth, prediction, out = arguments.truth, arguments.prediction, arguments.out
+    for option, folder in (("--truth", truth), ("--prediction", prediction)):
+        if not folder.is_dir():
+            kind = "is a file" if folder.exists() else "does not exist"
+            raise DataError(
+                f"{option} {folder} {kind}.\nExpected: a folder of masks. Fix: {option} FOLDER"
+            )
     config = config_of(arguments)
     from hrseg.evaluation.mask_scoring import score_folders
 
-    truth, prediction, out = arguments.truth, arguments.prediction, arguments.out
     score_folders(config, truth, prediction, out, arguments.prediction_ids)

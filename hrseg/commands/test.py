@@ -2,12 +2,7 @@
 
 import argparse
 
-from hrseg.commands._shared import (
-    add_checkpoint,
-    add_config,
-    checkpoint_to_score,
-    print_once,
-)
+from hrseg.commands._shared import add_checkpoint, add_config, checkpoint_to_score, print_once
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

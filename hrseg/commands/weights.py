@@ -33,18 +33,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         commands, "convert", "write weights with the tensor names of another family"
     )
     convert.add_argument("file", help="weights of any supported family")
-    convert.add_argument(
-        "--to",
-        required=True,
-        choices=("official", "mmseg", "hrseg"),
-        help="family of the new file: the authors' code, mmsegmentation or hrseg (required)",
-    )
-    convert.add_argument(
-        "--out",
-        metavar="FILE",
-        type=Path,
-        help="file to write; default: <name>_<family>.pth in the folder of the input",
-    )
+    to = "family of the new file: the authors' code, mmsegmentation or hrseg (required)"
+    families = ("official", "mmseg", "hrseg")
+    convert.add_argument("--to", required=True, choices=families, help=to)
+    out = "file to write; default: <name>_<family>.pth in the folder of the input"
+    convert.add_argument("--out", metavar="FILE", type=Path, help=out)
     add_config(
         convert,
         "config with the metadata that hrseg.load needs: classes, colours, protocol; "

@@ -16,14 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import BaseModel, ValidationError
 
-from hrseg.config.hints import (
-    VARIABLES,
-    no_config,
-    not_text,
-    other_sections,
-    value_repair,
-    yaml_reason,
-)
+from hrseg.config import hints
 from hrseg.config.plugins import missing_plugins, plugin_note, register_plugin_parts
 from hrseg.config.protocols import Protocol, make_protocol
 from hrseg.config.schema import Config
@@ -89,7 +82,7 @@ def find_config(name: str | Path) -> Path:
     shipped = shipped_configs()
     stem = str(name).removesuffix(".yaml")
     if stem not in shipped:
-        raise ConfigError(no_config(str(name), list(shipped)))
+        raise ConfigError(hints.no_config(str(name), list(shipped)))
     return shipped[stem]
 
 
@@ -162,7 +155,7 @@ class _Source:
         except (OmegaConfBaseException, RecursionError) as error:
             key = str(getattr(error, "full_key", None) or "")
             reason = _first_line(error)
-            hint = f".\n{VARIABLES}" if re.search("key '[A-Z_]+' not found", reason) else ""
+            hint = f".\n{hints.VARIABLES}" if re.search("key '[A-Z_]+' not found", reason) else ""
             raise self.error(key, f": {reason}{hint}") from error
         if missing:
             raise self.error(
@@ -184,11 +177,11 @@ class _Source:
         """Return the error of a section, with its location and fix."""
         written = _at(content, key)
         if message.startswith(": unknown key.\n"):
-            message = message.replace("\n", f"{other_sections(str(key[-1]))}\n", 1)
+            message = message.replace("\n", f"{hints.other_sections(str(key[-1]))}\n", 1)
         elif message.startswith(" is ") and "${" in str(written):
             # The value may be a secret.
             message = f" is {shown(written)}.\n{message.partition(chr(10))[2]}"
-        if repair := value_repair(written, message):
+        if repair := hints.value_repair(written, message):
             fix = f"{key[-1]}: {repair}"
             if self._origin(key_text(key)) == "command line":
                 short = repair if repair.startswith('"') else repair.replace(", ", ",")
@@ -244,13 +237,13 @@ def _read(path: Path) -> tuple[DictConfig, yaml.Node]:
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise ConfigError(not_text(path, content)) from error
+        raise ConfigError(hints.not_text(path, content)) from error
     try:
         _refuse_depth(text)
         raw = OmegaConf.load(StringIO(text))
         root = yaml.compose(text, yaml.SafeLoader)
     except yaml.MarkedYAMLError as error:
-        raise ConfigError(f"{path} is not valid YAML.\n{yaml_reason(text, error)}") from error
+        raise ConfigError(f"{path} is not valid YAML.\n{hints.yaml_reason(text, error)}") from error
     except (yaml.YAMLError, OmegaConfBaseException, ValueError, RecursionError) as error:
         lines = "\n".join(str(error).splitlines()[:3]).rstrip(".")
         raise ConfigError(f"{path} is not valid YAML.\n{lines}") from error

@@ -50,18 +50,11 @@ class Manifest:
     def compare(self, file: Path, digest: str) -> None:
         """Compare the sha256 of a file; raise DataError if it differs or is missing."""
         expected = self.digests.get(_name(file, self.root))
-        if expected is None:
-            raise DataError(
-                f"{printable_path(file)} is not in the manifest {self.path}.\n"
-                "Expected: the files of the time when the manifest was written.\n"
-                "Fix: if the file is right, remove the manifest; "
-                "`hrseg data check --hash` writes it again."
-            )
         if digest != expected:
+            fault = "is not in" if expected is None else "has changed: its bytes differ from"
             raise DataError(
-                f"{printable_path(file)} has changed: "
-                f"its bytes differ from the manifest {self.path}.\n"
-                "Expected: the file of the time when the manifest was written.\n"
+                f"{printable_path(file)} {fault} the manifest {self.path}.\n"
+                "Expected: the files of the time when the manifest was written.\n"
                 "Fix: copy the file again. If it is right, remove the manifest; "
                 "`hrseg data check --hash` writes it again."
             )

@@ -17,6 +17,7 @@ import psutil
 from torch.utils.data import DataLoader, Dataset, default_collate, default_convert
 
 from hrseg.errors import ConfigError, DataError, HrsegError
+from hrseg.utils.system import exit_with_parent
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -57,20 +58,15 @@ def _start_worker(board: Any, worker: int) -> None:
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), signal.SIG_IGN)
     sys.excepthook = _print_if_parent_lives
-    threading.Thread(target=_exit_with_parent, daemon=True).start()
+    threading.Thread(target=exit_with_parent, daemon=True).start()
 
 
 def _print_if_parent_lives(*error: Any) -> None:
-    # The thread that sends batches may fail before `_exit_with_parent` sees the end of the parent.
+    # The thread that sends batches may fail before `exit_with_parent` sees the end of the parent.
     parent = cast(Any, parent_process())
     parent.join(1.0)
     if parent.is_alive():
         sys.__excepthook__(*error)
-
-
-def _exit_with_parent() -> None:
-    cast(Any, parent_process()).join()
-    os._exit(1)
 
 
 def _collate(collate: Callable[[Any], Any], samples: Any) -> Any:

@@ -1,8 +1,8 @@
 """Model folder for the Hugging Face Hub: weights, config, scores and model card of a run."""
 
 import shutil
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Mapping, Sequence
+from pathlib import Path, PurePath
 from typing import Any
 
 from hrseg.checkpoints.hub import FILE, is_remote
@@ -42,30 +42,49 @@ def write_model_folder(
         The files.
 
     Raises:
-        ConfigError: the checkpoint is damaged, or has parts that `create_model` does not build.
+        ConfigError: the checkpoint is damaged, has no scores, or has parts that `create_model` does
+            not build.
     """
     checkpoint = checkpoint_at(evaluation.folder)
+    _check_scores(evaluation, checkpoint)
     model, raw = load_model(checkpoint)
     metadata = read_metadata(raw, checkpoint).to_dict()
     folder.mkdir(parents=True, exist_ok=True)
     write_safetensors(folder / FILE, model.state_dict(), metadata)
-    config = dump(_portable(evaluation.config)).encode()
-    write_bytes(folder / "config.yaml", config)
-    scores = evaluation.scores | {"checkpoint": FILE}
-    write_json(folder / "scores.json", scores)
+    config = _portable(evaluation.config)
+    write_bytes(folder / "config.yaml", dump(config).encode())
+    write_json(folder / "scores.json", evaluation.scores | {"checkpoint": FILE})
+    shutil.rmtree(folder / "pictures", ignore_errors=True)
     copied = _copy_pictures(evaluation.folder, folder) if pictures else []
     parameters = sum(parameter.numel() for parameter in model.parameters())
     network = f"{network_name(metadata['architecture'])}, {parameters / 1e6:.1f} M parameters"
-    card = _card(evaluation, repository, licence, network, [path.name for path in copied])
-    write_bytes(folder / "README.md", card.encode())
+    front = _front_matter(evaluation, config["data"], repository, licence)
+    card = _card(evaluation, config["data"], repository, licence, network, copied)
+    write_bytes(folder / "README.md", f"---\n{front}\n---\n{card}".encode())
     names = (FILE, "config.yaml", "scores.json", "README.md")
     return [*(folder / name for name in names), *copied]
+
+
+def _check_scores(evaluation: Evaluation, checkpoint: Path) -> None:
+    """Raise ConfigError unless scores.json has the scores of the published checkpoint."""
+    scored = Path(evaluation.scores.get("checkpoint") or checkpoint).name
+    if scored == checkpoint.name and evaluation.scores["miou"] is not None:
+        return
+    fault = "no mIoU" if scored == checkpoint.name else f"the scores of {scored}"
+    raise ConfigError(
+        f"{evaluation.folder / 'scores.json'} has {fault}, but {checkpoint.name} is published.\n"
+        "Expected: scores of the published checkpoint.\n"
+        f"Fix: `hrseg fit --resume {evaluation.folder}` validates again."
+    )
 
 
 def _portable(config: Config) -> dict[str, Any]:
     """Return the values of a config without paths of this machine."""
     values = unresolved(config)
-    values["data"] |= {"root": f"data/{values['data']['name']}", "cache": None, "manifest": None}
+    data = values["data"]
+    data |= {"root": f"data/{data['name']}", "cache": None, "manifest": None}
+    for split in ("train_split", "val_split", "test_split"):  # the path of a list file, or a name
+        data[split] = PurePath(data[split]).name
     values["runs"] = "runs"
     weights = values["model"]["weights"]
     if weights is not None and not is_remote(weights):
@@ -82,24 +101,16 @@ def _copy_pictures(run: Path, folder: Path) -> list[Path]:
             "trainer.limit_val_batches."
         )
     target = folder / "pictures"
-    target.mkdir(exist_ok=True)
+    target.mkdir()
     return [Path(shutil.copyfile(path, target / path.name)) for path in pictures]
 
 
-def _card(
-    evaluation: Evaluation, repository: str, licence: str, network: str, pictures: Sequence[str]
-) -> str:
-    scores, config, data = evaluation.scores, evaluation.config, evaluation.config.data.name
-    interval = bootstrap(evaluation.matrices(), evaluation.class_names, scores["absent_classes"])
-    protocol = Protocol(**scores["protocol"]) if scores.get("protocol") else "unknown"
-    low, high = interval["miou"] or (None, None)
-    images = "".join(f"\n![{name}](pictures/{name})\n" for name in pictures)
-    return f"""{_front_matter(evaluation, repository, licence)}
-# {repository.rpartition("/")[2]}
+_CARD = """
+# {title}
 
-Semantic segmentation into {len(evaluation.class_names)} classes: {network}. Trained with
-[hrseg](https://github.com/hrseg/hrseg) {__version__}.
-{images}
+Semantic segmentation into {classes} classes: {network}. Trained with
+[hrseg](https://github.com/hrseg/hrseg) {version}.
+{pictures}
 ## Use
 
 ```bash
@@ -115,21 +126,21 @@ prediction = hrseg.load("hf:{repository}").predict("photo.jpg")
 
 ## Scores
 
-mIoU **{percent(scores["miou"])}** (95 % confidence interval {percent(low)} to {percent(high)},
-bootstrap over images), pixel accuracy {percent(scores["pixel_accuracy"])}, on
-{len(evaluation.records)} images of the split `{config.data.val_split}`.
+mIoU **{miou}** (95 % confidence interval {low} to {high},
+bootstrap over images), pixel accuracy {accuracy}, on
+{images} images of the split `{data[val_split]}`.
 
-Protocol: {protocol}. Classes without a pixel in the truth are {scores["absent_classes"]}.
+Protocol: {protocol}. Classes without a pixel in the truth are {absent}.
 
 | class | IoU | accuracy |
 |---|---|---|
-{_class_rows(scores["classes"])}
+{rows}
 
 The confusion matrix is in `scores.json`.
 
 ## Training data
 
-Data set `{data}`, training split `{config.data.train_split}`. The data set's terms of use may
+Data set `{data[name]}`, training split `{data[train_split]}`. The data set's terms of use may
 restrict the use of this model; whoever published it chose the licence `{licence}`.
 
 ## Reproduce
@@ -137,8 +148,8 @@ restrict the use of this model; whoever published it chose the licence `{licence
 `config.yaml` is the complete config of the training, without paths:
 
 ```bash
-hrseg fit --config config.yaml data.root=/path/to/{data}
-hrseg validate --config config.yaml --checkpoint hf:{repository} data.root=/path/to/{data}
+hrseg fit --config config.yaml data.root=/path/to/{data[name]}
+hrseg validate --config config.yaml --checkpoint hf:{repository} data.root=/path/to/{data[name]}
 ```
 
 ## Limits
@@ -148,18 +159,54 @@ images, not of the random seed.
 """
 
 
-def _front_matter(evaluation: Evaluation, repository: str, licence: str) -> str:
+def _card(
+    evaluation: Evaluation,
+    data: Mapping[str, Any],
+    repository: str,
+    licence: str,
+    network: str,
+    pictures: Sequence[Path],
+) -> str:
+    """Return the text of the model card; `data` is the section of the published config."""
+    scores, absent = evaluation.scores, evaluation.scores["absent_classes"]
+    interval = bootstrap(evaluation.matrices(), evaluation.class_names, absent)["miou"]
+    low, high = interval or (None, None)
+    return _CARD.format(
+        title=repository.rpartition("/")[2],
+        classes=len(evaluation.class_names),
+        network=network,
+        version=__version__,
+        pictures="".join(f"\n![{path.name}](pictures/{path.name})\n" for path in pictures),
+        repository=repository,
+        miou=percent(scores["miou"]),
+        low=percent(low),
+        high=percent(high),
+        accuracy=percent(scores["pixel_accuracy"]),
+        images=len(evaluation.records),
+        protocol=Protocol(**scores["protocol"]) if scores.get("protocol") else "unknown",
+        absent=absent,
+        rows="\n".join(
+            f"| {_cell(row['name'])} | {percent(row['iou'])} | {percent(row['accuracy'])} |"
+            for row in scores["classes"]
+        ),
+        data=data,
+        licence=licence,
+    )
+
+
+def _front_matter(
+    evaluation: Evaluation, data: Mapping[str, Any], repository: str, licence: str
+) -> str:
     from huggingface_hub import EvalResult, ModelCardData
 
-    data, scores = evaluation.config.data, evaluation.scores
     result = EvalResult(
         task_type="image-segmentation",
-        dataset_type=data.name,
-        dataset_name=data.name,
-        dataset_split=data.val_split,
+        dataset_type=data["name"],
+        dataset_name=data["name"],
+        dataset_split=data["val_split"],
         metric_type="mean_iou",
         metric_name="mIoU",
-        metric_value=scores["miou"],
+        metric_value=evaluation.scores["miou"],
     )
     card = ModelCardData(
         license=licence,
@@ -169,12 +216,7 @@ def _front_matter(evaluation: Evaluation, repository: str, licence: str) -> str:
         model_name=repository.rpartition("/")[2],
         eval_results=[result],
     )
-    return f"---\n{card.to_yaml()}\n---\n"
-
-
-def _class_rows(classes: Sequence[dict[str, Any]]) -> str:
-    rows = ((row["name"], percent(row["iou"]), percent(row["accuracy"])) for row in classes)
-    return "\n".join(f"| {_cell(name)} | {iou} | {accuracy} |" for name, iou, accuracy in rows)
+    return card.to_yaml()
 
 
 def _cell(name: str) -> str:

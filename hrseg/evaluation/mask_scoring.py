@@ -132,18 +132,13 @@ def _check_prediction(pred: Array, true: Array, path: Path, true_path: Path) -> 
         )
     ignored = (pred == IGNORE_INDEX) & (true != IGNORE_INDEX)
     if ignored.any():
-        raise _ignored_ids(path, ignored)
-
-
-def _ignored_ids(path: Path, ignored: Array) -> DataError:
-    """Return the error of ignored ids in a prediction, at the pixels of a boolean (H, W) array."""
-    with Image.open(path) as image:
-        ids = np.unique(stored_values(image)[ignored], axis=0).tolist()
-    return DataError(
-        f"{path} contains {some(ids)}, which the config ignores, in {ignored.sum()} pixels with a "
-        "true class.\nExpected: a class for every such pixel. "
-        "Fix: predict without an ignored class, or change data.id_map."
-    )
+        with Image.open(path) as image:
+            ids = np.unique(stored_values(image)[ignored], axis=0).tolist()
+        raise DataError(
+            f"{path} contains {some(ids)}, which the config ignores, in {ignored.sum()} pixels "
+            "with a true class.\nExpected: a class for every such pixel. "
+            "Fix: predict without an ignored class, or change data.id_map."
+        )
 
 
 def _find_predictions(

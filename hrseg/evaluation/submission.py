@@ -41,13 +41,7 @@ class Submission(Callback):
         self.masks.mkdir(parents=True, exist_ok=True)
 
     def on_test_batch_end(
-        self,
-        trainer: pl.Trainer,
-        pl_module: pl.LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
+        self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, *_: Any
     ) -> None:
         mask = Image.fromarray(self.raw_ids[outputs["pred"].cpu().numpy()])
         path = self.masks / f"{batch['name'][0]}.png"

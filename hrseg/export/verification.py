@@ -11,7 +11,6 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from rich import get_console
-from rich.table import Column, Table
 from torch import Tensor
 
 from hrseg.config.protocols import Protocol
@@ -19,7 +18,8 @@ from hrseg.errors import ConfigError, VerificationError
 from hrseg.inference.exported_model import Engine, is_exported, open_engine
 from hrseg.inference.predictor import Predictor, load
 from hrseg.metrics.confusion import ConfusionMatrix, summarize
-from hrseg.utils.console import echo, track
+from hrseg.utils.console import echo, number_table, track
+from hrseg.utils.text import percent
 
 Pixels = NDArray[np.uint8]
 
@@ -186,7 +186,7 @@ def _check(proof: dict[str, Any], int8: bool) -> None:
 
 
 def _show(proof: dict[str, Any]) -> None:
-    table = _table("shape", "max difference", "same class")
+    table = number_table("shape", "max difference", "same class")
     for row in proof["shapes"]:
         shape, difference = "x".join(map(str, row["shape"])), row["max_difference"]
         digits = "-" if difference is None else f"{difference:.1e}"
@@ -198,7 +198,7 @@ def _show(proof: dict[str, Any]) -> None:
         return
     agreement = f"same class on {miou['agreement']:.4%} of the pixels"
     echo(f"{miou['images']} images, {agreement}, {Protocol(**miou['protocol'])}")
-    table = _table("IoU", "original", "exported", "change")
+    table = number_table("IoU", "original", "exported", "change")
     for row in miou["classes"]:
         table.add_row(row["name"], *_change(row))
     table.add_section()
@@ -206,12 +206,7 @@ def _show(proof: dict[str, Any]) -> None:
     get_console().print(table)
 
 
-def _table(first: str, *others: str) -> Table:
-    return Table(first, *(Column(name, justify="right") for name in others))
-
-
 def _change(row: dict[str, Any]) -> list[str]:
     before, after = row["original"], row["exported"]
-    if before is None or after is None:
-        return ["-", "-", ""]
-    return [f"{100 * before:.2f}", f"{100 * after:.2f}", f"{100 * (after - before):+.2f}"]
+    change = "" if before is None or after is None else f"{100 * (after - before):+.2f}"
+    return [percent(before), percent(after), change]

@@ -16,7 +16,7 @@ from rich.measure import Measurement
 from rich.table import Table
 
 from hrseg.config.protocols import Protocol
-from hrseg.utils.console import echo
+from hrseg.utils.console import echo, number_table
 from hrseg.utils.files import write_json
 from hrseg.utils.text import percent
 from hrseg.visualize import colorize, error_map, legend, side_by_side
@@ -70,6 +70,7 @@ class ClassScores(Callback):
         write_json(folder / "scores.json", scores)
 
 
+_SHORT = {"iou": "IoU", "accuracy": "acc"}
 _ABSENT = {"skipped": "mean without absent classes", "zero": "mean with absent classes as 0"}
 
 
@@ -110,11 +111,9 @@ def _table(scores: Mapping[str, Any], narrow: bool = False) -> Table:
         if key == "iou" or not label or len(blocks) < 5
     ]
     columns = columns[: 1 if narrow else None]
-    table = Table("class", padding=(0, 0) if len(columns) > 4 else (0, 1))
-    for label, _, key in columns:
-        name = "IoU" if key == "iou" else "acc"
-        table.add_column(f"{name}\nx{label}" if label else name, justify="right")
-    table.add_column("pixels", justify="right")
+    titles = [_SHORT[key] + f"\nx{label}" * bool(label) for label, _, key in columns]
+    padding = (0, 0) if len(columns) > 4 else (0, 1)
+    table = number_table("class", *titles, "pixels", padding=padding)
     total = sum(row["pixels"] for row in scores["classes"])
     for index, row in enumerate(scores["classes"]):
         values = [percent(block["classes"][index][key]) for _, block, key in columns]
@@ -129,9 +128,7 @@ def _table(scores: Mapping[str, Any], narrow: bool = False) -> Table:
 
 
 def _scale_table(report: Mapping[str, Any]) -> Table:
-    table = Table("scales", title="scale selection", title_justify="left")
-    table.add_column("mIoU", justify="right")
-    table.add_column("cost", justify="right")
+    table = number_table("scales", "mIoU", "cost", title="scale selection", title_justify="left")
     notes = ["" for _ in report["prefixes"]] + ["  (cheapest within 0.1 point)"]
     for row, note in zip([*report["prefixes"], report["cheapest"]], notes, strict=True):
         if note:

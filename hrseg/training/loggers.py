@@ -8,13 +8,8 @@ from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 
-from pytorch_lightning.loggers import (
-    CSVLogger,
-    Logger,
-    MLFlowLogger,
-    TensorBoardLogger,
-    WandbLogger,
-)
+from pytorch_lightning import loggers as pl_loggers
+from pytorch_lightning.loggers import CSVLogger, Logger
 from rich import get_console
 
 from hrseg.checkpoints.runs import is_first_process
@@ -94,7 +89,9 @@ def quieten() -> None:
 
 
 LOGGERS: dict[str, Callable[[str, Path], Logger]] = {
-    "tensorboard": lambda name, run: TensorBoardLogger(run, name="", version=""),
-    "wandb": lambda name, run: WandbLogger(project="hrseg", name=name, save_dir=run),
-    "mlflow": lambda name, run: MLFlowLogger(name, tracking_uri=f"file:{run / 'mlruns'}"),
+    "tensorboard": lambda name, run: pl_loggers.TensorBoardLogger(run, name="", version=""),
+    "wandb": lambda name, run: pl_loggers.WandbLogger(project="hrseg", name=name, save_dir=run),
+    "mlflow": lambda name, run: pl_loggers.MLFlowLogger(
+        name, tracking_uri=f"file:{run / 'mlruns'}"
+    ),
 }

@@ -17,6 +17,7 @@ from hrseg.training.distributed import gather
 from hrseg.utils.console import note
 from hrseg.utils.constants import IGNORE_INDEX
 from hrseg.utils.files import replacing
+from hrseg.utils.text import some
 
 Policy = Literal["stop", "skip"]
 POLICIES: dict[str, Policy] = {"stop": "stop", "skip": "skip"}
@@ -149,6 +150,5 @@ def _problem(
     own = own if values else batches  # gradients belong to all batches of the step
     own_names = [name for batch in own for name in batch["name"]]
     names = list(chain.from_iterable(gather(trainer, own_names)))
-    more = f" and {len(names) - MAX_NAMES} more" if len(names) > MAX_NAMES else ""
-    images = ", ".join(names[:MAX_NAMES]) + more
+    images = some(names, MAX_NAMES)
     return f"{problem} at step {trainer.global_step} (images: {images})", own

@@ -149,9 +149,10 @@ def announce_fit(
             f"the last {left} epochs have no validation. Expected: trainer.max_epochs a multiple "
             f"of trainer.check_val_every_n_epoch={every}"
         )
-    for remark in (scaled_lr(config), _padding(config, data), _without_scores(config)):
-        if remark:
-            note(remark)
+    if config.trainer.get("limit_val_batches") == 0:
+        note("no validation (trainer.limit_val_batches=0): no scores.json and no best.ckpt")
+    for remark in filter(None, (scaled_lr(config), _padding(config, data))):
+        note(remark)
     if config.trainer.get("profiler") in ("simple", "advanced"):
         echo(f"the profile is written to {trainer.default_root_dir}/fit-profile.txt at the end")
 
@@ -179,12 +180,6 @@ def _padding(config: Config, data: SegmentationDataModule) -> str:
         f"crop {crop[0]}x{crop[1]} is larger than the images ({height}x{width}, enlarged "
         f"by at most {scale:g}); the rest is padding. Fix: reduce data.crop_size"
     )
-
-
-def _without_scores(config: Config) -> str:
-    if config.trainer.get("limit_val_batches") != 0:
-        return ""
-    return "no validation (trainer.limit_val_batches=0): no scores.json and no best.ckpt"
 
 
 def device(trainer: pl.Trainer, chosen: str = "") -> str:

@@ -40,9 +40,7 @@ class Progress(RichProgressBar):
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         super().on_train_start(trainer, pl_module)
         self._first_step = trainer.global_step
-        self._started = self._mark = (
-            time.monotonic()
-        )  # on resume, on_train_epoch_start is not called
+        self._started = self._mark = time.monotonic()  # on_train_epoch_start misses a resume
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         super().on_train_epoch_start(trainer, pl_module)

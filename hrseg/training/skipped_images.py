@@ -1,6 +1,7 @@
 """Unreadable images that training skips: count and list."""
 
 import csv
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from hrseg.data.dataset import MAX_SKIPPED
 from hrseg.errors import DataError
 from hrseg.training.distributed import gather
 from hrseg.utils.console import note
-from hrseg.utils.files import replacing
+from hrseg.utils.files import write_bytes
 from hrseg.utils.text import one_line
 
 
@@ -55,12 +56,10 @@ class SkippedFiles(Callback):
         hint = ""
         if self.folder is not None:
             path, lines = self.folder / "skipped.csv", [(*key, rows[key]) for key in sorted(rows)]
-            with (
-                replacing(path) as partial,
-                partial.open("w", encoding="utf-8", errors="replace", newline="") as file,
-            ):
-                writer = csv.writer(file, lineterminator="\n")
-                writer.writerows([("split", "image", "fault"), *lines])
+            text = StringIO()
+            writer = csv.writer(text, lineterminator="\n")
+            writer.writerows([("split", "image", "fault"), *lines])
+            write_bytes(path, text.getvalue().encode(errors="replace"))
             hint = f", see {path}"
         note(f"unreadable images skipped: {len(rows)}{hint}")
 

@@ -1,9 +1,10 @@
 """Construction of the Trainer, and automatic precision of a device."""
 
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
+from timeit import Timer
 from typing import Any, NamedTuple
 
 import pytorch_lightning as pl
@@ -129,20 +130,15 @@ def bf16_speedup(rounds: int = 7) -> float:
     image = torch.randn(1, 64, 64, 64).to(memory_format=torch.channels_last)
     kernel = torch.randn(64, 64, 3, 3).to(memory_format=torch.channels_last)
     pairs = [(image, kernel), (image.bfloat16(), kernel.bfloat16())]
+    timers = [Timer(partial(torch.conv2d, *pair, padding=1)) for pair in pairs]
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        measured = [[_seconds(*pair) for pair in pairs] for _ in range(rounds + 1)][1:]  # warm-up
+        measured = [[timer.timeit(1) for timer in timers] for _ in range(rounds + 1)][1:]  # warm-up
     finally:
         torch.set_num_threads(threads)
     full, half = (float(min(seconds)) for seconds in zip(*measured, strict=True))
     return full / half
-
-
-def _seconds(image: torch.Tensor, kernel: torch.Tensor) -> float:
-    start = time.perf_counter()
-    torch.conv2d(image, kernel, padding=1)
-    return time.perf_counter() - start
 
 
 @contextmanager

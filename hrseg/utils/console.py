@@ -14,6 +14,7 @@ from hrseg.utils.text import printable
 
 if TYPE_CHECKING:
     from rich.progress import Progress
+    from rich.table import Table
 
 T = TypeVar("T")
 
@@ -45,6 +46,13 @@ def progress_bar() -> "Progress":
         transient=True,
         disable=not get_console().is_terminal,
     )
+
+
+def number_table(first: str, *others: str, **options: Any) -> "Table":
+    """Return an empty table; the columns after the first are right-aligned."""
+    from rich import table
+
+    return table.Table(first, *(table.Column(name, justify="right") for name in others), **options)
 
 
 def track(items: Iterable[T], total: int | None, description: str) -> Iterator[T]:

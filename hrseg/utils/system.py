@@ -8,6 +8,7 @@ import platform
 import re
 import sys
 from contextlib import suppress
+from multiprocessing import parent_process
 from pathlib import Path
 
 import psutil
@@ -31,6 +32,14 @@ def processors() -> int:
     if hasattr(psutil.Process, "cpu_affinity"):  # not on macOS
         return len(psutil.Process().cpu_affinity())
     return os.cpu_count() or 1
+
+
+def exit_with_parent() -> None:
+    """Exit when the parent process ends, for example if it is killed; run this in a thread."""
+    parent = parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
 
 
 def keep_memory() -> bool:

@@ -40,10 +40,11 @@ import torch
 from PIL import Image
 from rich import get_console
 from rich.table import Table
+from rounds import ratio
 from torch import Tensor, nn
 
 import hrseg
-from hrseg.benchmark.measure import PeakMemory, ratio, timed
+from hrseg.benchmark.measure import PeakMemory, timed
 from hrseg.config.loader import load_config
 from hrseg.config.protocols import PROTOCOLS, Protocol
 from hrseg.data.cache import Cache

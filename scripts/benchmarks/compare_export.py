@@ -17,9 +17,9 @@ from statistics import median
 import numpy as np
 import torch
 import torch.nn.functional as F
+from rounds import interleaved, ratio
 
 import hrseg
-from hrseg.benchmark.measure import interleaved, ratio
 from hrseg.config.protocols import Protocol
 from hrseg.data.synthetic.scene import generate_scene
 from hrseg.export.writers import Form, write

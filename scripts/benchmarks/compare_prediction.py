@@ -16,9 +16,9 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from PIL import Image
+from rounds import interleaved, ratio
 
 import hrseg
-from hrseg.benchmark.measure import interleaved, ratio
 from hrseg.checkpoints.loading import load_weights
 from hrseg.checkpoints.reading import read_checkpoint
 from hrseg.inference.inputs import find_sources

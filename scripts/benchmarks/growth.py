@@ -18,9 +18,10 @@ from typing import Any
 
 import matplotlib
 import numpy as np
+from rounds import interleaved
 
 from hrseg.benchmark.evaluation import evaluation
-from hrseg.benchmark.measure import in_process, interleaved, machine
+from hrseg.benchmark.measure import in_process, machine
 from hrseg.benchmark.model import train_step
 from hrseg.config.loader import load_config
 from hrseg.config.schema import Config

@@ -25,9 +25,10 @@ import cv2
 import numpy as np
 import pytorch_lightning as pl
 import torch
+from rounds import interleaved, ratio
 from torch.utils.data import DataLoader, Dataset
 
-from hrseg.benchmark.measure import interleaved, ratio, timed
+from hrseg.benchmark.measure import timed
 from hrseg.config.loader import load_config
 from hrseg.config.schema import Config
 from hrseg.data.cache_writer import write_cache

@@ -19,10 +19,8 @@ from hrseg.benchmark.measure import (
     PeakMemory,
     device_of,
     in_process,
-    interleaved,
     multiply_adds,
     on_one_device,
-    ratio,
     spread,
 )
 from hrseg.config.loader import load_config
@@ -109,7 +107,10 @@ def test_the_statistics_exclude_the_warm_up():
     }  # fmt: skip
 
 
-def test_functions_are_called_in_turn_and_their_ratio_has_a_spread():
+def test_functions_are_called_in_turn_and_their_ratio_has_a_spread(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "scripts" / "benchmarks")
+    from rounds import interleaved, ratio
+
     count = itertools.count(1)
     slow = lambda: time.sleep(0.04) or next(count)  # noqa: E731
     seconds, results = interleaved({"slow": slow, "fast": lambda: next(count)}, 3)

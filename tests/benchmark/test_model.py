@@ -21,8 +21,9 @@ def config(*overrides):
 
 def test_a_model_is_measured_without_its_data_set(here, tmp_path, capsys):
     out = tmp_path / "model.json"
-    result = benchmark_model(config(), size=(32, 64), batch=2, steps=1, out=out)
-    assert json.loads(out.read_text()) == result
+    size = ["--size", "32", "64", "--batch", "2", "--steps", "1", "--json", str(out)]
+    assert main(["benchmark", "model", *CONFIG, "data.root=/nowhere", *size]) == 0
+    result = json.loads(out.read_text())
     assert result["size"] == [32, 64] and result["classes"] == 11
     model = hrseg.create_model("hrnet_w18_small_v1", num_classes=11)
     assert result["parameters"] == sum(p.numel() for p in model.parameters())

@@ -4,13 +4,13 @@ import sys
 
 import pytest
 
-from hrseg.checkpoints.run_lock import locked_run
+from hrseg.checkpoints.runs import locked_run
 from hrseg.errors import ConfigError
 
 HOLD_LOCK = """
 import sys, time
 from pathlib import Path
-from hrseg.checkpoints.run_lock import locked_run
+from hrseg.checkpoints.runs import locked_run
 with locked_run(Path(sys.argv[1])):
     print("locked", flush=True)
     time.sleep(60)

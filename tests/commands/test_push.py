@@ -77,11 +77,42 @@ def test_no_path_of_this_machine_is_published(run, home):
         assert str(home).encode() not in file.read_bytes(), file.name
 
 
+def test_list_files_of_splits_are_published_without_their_folder(run, home):
+    lists = [f"data.{split}_split=/home/me/lists/{split}.txt" for split in ("train", "val", "test")]
+    assert main(["push", run, "me/scenes", *lists, *LICENCE, "--dry-run"]) == 0
+    config = yaml.safe_load((home / run / "hub" / "config.yaml").read_text())
+    for split in ("train", "val", "test"):
+        assert config["data"][f"{split}_split"] == f"{split}.txt"
+    for file in (home / run / "hub").iterdir():
+        assert b"/home/me" not in file.read_bytes(), file.name
+
+
+@pytest.mark.parametrize(
+    ("change", "fault"),
+    [
+        ({"checkpoint": "/elsewhere/last.ckpt"}, "has the scores of last.ckpt"),
+        ({"miou": None}, "has no mIoU"),
+    ],
+)
+def test_scores_of_another_checkpoint_are_refused(run, home, capsys, change, fault):
+    path = home / run / "scores.json"
+    scores = path.read_text()
+    path.write_text(json.dumps(json.loads(scores) | change))
+    try:
+        assert main(["push", run, "me/scenes", *LICENCE, "--dry-run"]) == 2
+    finally:
+        path.write_text(scores)
+    error = capsys.readouterr().err
+    assert fault in error and "best.ckpt is published" in error and "fit --resume" in error
+
+
 def test_pictures_are_published_on_request_only(run, home):
     assert main(["push", run, "me/scenes", *LICENCE, "--dry-run"]) == 0
     assert not (home / run / "hub" / "pictures").exists()
     assert main(["push", run, "me/scenes", *LICENCE, "--dry-run", "--pictures"]) == 0
     assert len(list((home / run / "hub" / "pictures").iterdir())) == 3
+    assert main(["push", run, "me/scenes", *LICENCE, "--dry-run"]) == 0
+    assert not (home / run / "hub" / "pictures").exists()
 
 
 @pytest.mark.parametrize(

@@ -84,15 +84,7 @@ def _ground(canvas: Canvas, half: float, walk: float) -> None:
         (kerb, stone * 1.18, Id.PAVEMENT),
         (half, asphalt, Id.ROAD),
     ):
-        for near in (
-            1,
-            5,
-            10,
-            18,
-            30,
-            50,
-            90,
-        ):  # in parts, so that the haze increases with the distance
+        for near in (1, 5, 10, 18, 30, 50, 90):  # in parts: the haze increases with the distance
             canvas.fill(strip(-wide, wide, near), color, label)
     for side in (-1, 1):
         for z in np.arange(3, 40, 1.6):
@@ -171,6 +163,5 @@ def _bonnet(canvas: Canvas) -> None:
     columns = np.linspace(0.08, 0.92, 24)
     rise = height * rng.uniform(0.05, 0.1) * np.sin(np.pi * np.linspace(0.02, 0.98, 24)) ** 0.5
     curve = np.stack([columns * width, height - rise], 1)
-    canvas.fill_pixels(
-        np.vstack([curve, [(width, height), (0, height)]]), rng.uniform(25, 120, 3), IGNORE_INDEX
-    )
+    outline = np.vstack([curve, [(width, height), (0, height)]])
+    canvas.fill_pixels(outline, rng.uniform(25, 120, 3), IGNORE_INDEX)
