@@ -3,6 +3,7 @@
 import re
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import Any, Literal
@@ -10,7 +11,17 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from hrseg.data.analysis.signatures import RADIUS, SIMILARITY, Floats, hashes, mirrored
+from hrseg.data.analysis.signatures import (
+    RADIUS,
+    SIMILARITY,
+    Floats,
+    hashes,
+    mirrored,
+    signature,
+)
+from hrseg.data.images import read_image
+from hrseg.errors import DataError
+from hrseg.utils.system import processors
 from hrseg.utils.text import one_line
 
 FRAMES = 150  # largest difference of frame numbers of neighbours: 5 s of a video
@@ -115,6 +126,20 @@ class Leakage:
 
     def _count(self, kind: str) -> int:
         return sum(pair.kind == kind for pair in self.neighbours)
+
+
+def read_pictures(root: Path, split: str, paths: Sequence[Path]) -> Pictures:
+    """Read images with a thread per processor; an unreadable image resembles no other."""
+    with ThreadPoolExecutor(processors()) as pool:
+        signatures = list(pool.map(_read_signature, paths))
+    return Pictures(root, split, paths, np.array(signatures, np.float32).reshape(-1, 64))
+
+
+def _read_signature(path: Path) -> Floats:
+    try:
+        return signature(read_image(path))
+    except DataError:
+        return np.zeros(64, np.float32)
 
 
 def find_leakage(train: Pictures, other: Pictures) -> Leakage:
