@@ -5,6 +5,7 @@ import hashlib
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from itertools import takewhile
 from pathlib import Path, PurePosixPath
 
 from hrseg.data.images import SUFFIXES
@@ -12,6 +13,33 @@ from hrseg.errors import ConfigError, DataError
 from hrseg.utils.text import one_line, some
 
 _FORMS = "a regular expression such as '^(.+)_', or FILE.csv, or FILE.csv:COLUMN"
+
+
+# Named folders; names before a last part, or before the last two; letters before digits.
+_PROPOSALS = ("^(.+)/", "^(.+)_", "^(.+)-", "^(.+)_.*_", r"^(.*\D)\d")
+
+
+def propose_groups(names: Sequence[str]) -> str | None:
+    """Return a value of `data.group_by` for names with a repeated prefix and a number; or None.
+
+    Args:
+        names: path of each image below the image folder, without extension.
+    """
+    for proposal in _PROPOSALS:
+        matches = [re.search(proposal, name) for name in names]
+        if any(
+            match is None or not re.search(r"\d", match.string[match.end(1) :]) for match in matches
+        ):
+            continue
+        groups = {match[1] for match in matches if match}
+        if 1 < len(groups) <= len(names) / 2:
+            return proposal
+    return None
+
+
+def path_below(folder: Path, image: Path) -> Path:
+    """Return the path of an image below its folder; a part `*` of the folder means any name."""
+    return image.relative_to(Path(*takewhile(lambda part: part != "*", folder.parts)))
 
 
 def find_groups(root: Path, group_by: str, names: Sequence[str]) -> list[str]:

@@ -92,6 +92,11 @@ class Leakage:
     total: int
     neighbours: Sequence[Neighbour]
 
+    @property
+    def share(self) -> float:
+        """Share of the images with a near neighbour, 0..1."""
+        return len(self.neighbours) / max(1, self.total)
+
     def summary(self) -> dict[str, Any]:
         """Return the counts, at most five examples, and the message, for a JSON file."""
         chosen = self.neighbours[:: max(1, len(self.neighbours) // _EXAMPLES)][:_EXAMPLES]
@@ -118,7 +123,7 @@ class Leakage:
         count = len(self.neighbours)
         return (
             f"{count:,} of {self.total:,} images of split {self.split} "
-            f"({100 * count / self.total:.1f} %) have a near neighbour in training: "
+            f"({100 * self.share:.1f} %) have a near neighbour in training: "
             f"{' and '.join(kinds)}, e.g. {one_line(first.image)} and {one_line(first.train)}.\n"
             "Scores on this split are too high for new images. "
             "Fix: keep each recording on one side, with data.group_by or other split folders."

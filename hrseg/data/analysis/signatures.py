@@ -8,7 +8,7 @@ from hrseg.data.images import Array
 
 Floats = npt.NDArray[np.float32]
 Hashes = npt.NDArray[np.uint64]
-RADIUS = 12  # largest number of differing bits, of 64; measured by scripts/benchmarks/leakage.py
+RADIUS = 14  # largest number of differing bits, of 64; measured by scripts/benchmarks/leakage.py
 SIMILARITY = 0.95  # smallest correlation of the low frequencies; measured there
 _SIDE = 32  # pixels of the reduced picture
 _FLAT = 2.0  # grey levels; the hash of a picture with less contrast is noise

@@ -3,7 +3,6 @@
 import codecs
 import shlex
 from collections.abc import Mapping, Sequence
-from itertools import takewhile
 from pathlib import Path
 from typing import Annotated, Literal, Unpack
 
@@ -11,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from hrseg.data.datamodule import SegmentationDataModule
 from hrseg.data.dataset import Files
-from hrseg.data.grouping import compiled, find_groups, hold_out, seeded_hash
+from hrseg.data.grouping import compiled, find_groups, hold_out, path_below, seeded_hash
 from hrseg.data.masks import MaskReader, id_table
 from hrseg.data.options import DataOptions
 from hrseg.data.pairing import pair_files, read_list
@@ -116,7 +115,9 @@ class Folder(SegmentationDataModule):
                 "(data.train_split=train.txt)."
             )
         if self.group_by is not None:
-            groups = find_groups(self.root, self.group_by, [self._name(pair[0]) for pair in pairs])
+            images = [path_below(self.images, image) for image, _ in pairs]
+            names = [image.with_suffix("").as_posix() for image in images]
+            groups = find_groups(self.root, self.group_by, names)
             held = hold_out(groups, self.val_fraction, self.split_seed)
             named = zip(pairs, groups, strict=True)
             return [pair for pair, group in named if (group in held) == (split == "val")]
@@ -159,15 +160,8 @@ class Folder(SegmentationDataModule):
                 )
         return tuple(colors[trains.index(train)] for train in range(self.num_classes))
 
-    def _below(self, image: Path) -> Path:
-        return image.relative_to(Path(*takewhile(lambda part: part != "*", self.images.parts)))
-
-    def _name(self, image: Path) -> str:
-        """Return the path of an image below the image folder, without extension."""
-        return self._below(image).with_suffix("").as_posix()
-
     def _hash(self, image: Path) -> str:
-        return seeded_hash(self.split_seed, self._below(image).as_posix())
+        return seeded_hash(self.split_seed, path_below(self.images, image).as_posix())
 
 
 class ClassesFile(BaseModel):
