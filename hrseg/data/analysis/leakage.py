@@ -1,6 +1,7 @@
 """Leakage between splits: near-duplicate images, and frames of one recording on both sides."""
 
 import re
+import warnings
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -135,7 +136,8 @@ class Leakage:
 
 def read_pictures(root: Path, split: str, paths: Sequence[Path]) -> Pictures:
     """Read images with a thread per processor; an unreadable image resembles no other."""
-    with ThreadPoolExecutor(processors()) as pool:
+    with warnings.catch_warnings(), ThreadPoolExecutor(processors()) as pool:
+        warnings.simplefilter("ignore")  # filters of several threads disturb each other
         signatures = list(pool.map(_read_signature, paths))
     return Pictures(root, split, paths, np.array(signatures, np.float32).reshape(-1, 64))
 
