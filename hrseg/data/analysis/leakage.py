@@ -27,7 +27,7 @@ from hrseg.utils.text import one_line
 
 FRAMES = 150  # largest difference of frame numbers of neighbours: 5 s of a video
 _NUMBER = re.compile(r"\d+(?![0-9A-Za-z])")
-_BLOCK = 256  # rows of a block of comparisons: 20 MiB for 10,000 columns
+_CELLS = 2_500_000  # pairs of a block of comparisons: 20 MiB of hashes
 _SURE = 9  # frames whose comparisons are evidence: by chance all are alike once in 512 times
 _EXAMPLES = 5
 Numbers = npt.NDArray[np.int64]
@@ -172,8 +172,9 @@ def _similar_pictures(train: Pictures, other: Pictures) -> Iterator[tuple[int, i
     if not len(train.paths):
         return
     columns = hashes(train.signatures)
-    for start in range(0, len(other.paths), _BLOCK):
-        block = other.signatures[start : start + _BLOCK]
+    height = max(1, _CELLS // len(columns))
+    for start in range(0, len(other.paths), height):
+        block = other.signatures[start : start + height]
         best = np.zeros((len(block), len(columns)), np.float32)
         for rows in (block, mirrored(block)):
             bits = np.bitwise_count(hashes(rows)[:, None] ^ columns)
