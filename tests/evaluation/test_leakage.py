@@ -46,6 +46,17 @@ def test_the_share_is_written_once_and_shown_on_the_page(run, capsys):
     assert scores(run) == after
 
 
+def test_a_validation_has_the_finding_of_its_run_for_the_same_data(run):
+    report_run(run, details=False)
+    records = [make_record("c", TRUTH, TRUTH)]
+    for number, root in enumerate((run.parent / "data", run.parent / "other")):
+        folder = run / f"validate/{number}"
+        write_evaluation(folder, records, ["sky", "road"], root)
+        report_run(folder, details=False)
+    assert scores(run / "validate/0")["leakage"] == scores(run)["leakage"]
+    assert "leakage" not in scores(run / "validate/1")
+
+
 def test_a_message_in_scores_json_is_escaped(run):
     name = "<img src=x onerror=alert(1)>"
     content = {**scores(run), "leakage": {"message": name}}

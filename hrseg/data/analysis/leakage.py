@@ -118,8 +118,9 @@ class Leakage:
         if not self.neighbours:
             return ""
         pictures, frames = self._count("picture"), self._count("frame")
-        kinds = [f"{pictures:,} near-duplicates"] * bool(pictures)
-        kinds += [f"{frames:,} frames within {FRAMES} numbers of a training frame"] * bool(frames)
+        kinds = [_many(pictures, "near-duplicate")] * bool(pictures)
+        near = f"within {FRAMES} numbers of a training frame"
+        kinds += [f"{_many(frames, 'frame')} {near}"] * bool(frames)
         first = self.neighbours[0]
         count = len(self.neighbours)
         return (
@@ -223,3 +224,7 @@ def _nearest_frames(
             alike = train.signatures[images] @ other.signatures[index]
             near.append((index, int(images[place]), bool(alike[place] > np.median(alike))))
     return near
+
+
+def _many(count: int, noun: str) -> str:
+    return f"{count:,} {noun}{'s' * (count != 1)}"

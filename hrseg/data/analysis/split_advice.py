@@ -8,7 +8,8 @@ from hrseg.data.analysis.folder_layout import Layout
 from hrseg.data.analysis.leakage import Leakage, find_leakage, read_pictures
 from hrseg.data.grouping import path_below, propose_groups
 
-_READ = 1000  # images of each side, so that the comparison takes seconds
+_READ = 1000  # images of each side
+_PIXELS = 2**30  # of each side, so that the reading takes seconds
 _FEWEST = 9  # compared images; groups of fewer may leave less than a batch to train on
 
 
@@ -56,11 +57,18 @@ class SplitAdvice:
         return self.leakage.total >= _FEWEST and self.leakage.share > 0.5
 
 
-def advise_split(root: Path, layout: Layout) -> SplitAdvice:
+def advise_split(root: Path, layout: Layout, pixels: float) -> SplitAdvice:
     """Compare the pictures of both sides of the split, and the names of all images.
 
-    At most 2,000 images are read; `hrseg data check` reads all.
+    Of many images, the first ones are read: at most 1,000 of each side, and fewer large images.
+    `hrseg data check` reads all.
+
+    Args:
+        root: folder of the data set.
+        layout: its images.
+        pixels: usual number of pixels of an image.
     """
+    count = max(_FEWEST, min(_READ, int(_PIXELS / pixels)))
     sides = [[image for image, _ in pairs] for pairs in layout.pairs.values()]
     if layout.splits:
         train, other, group_by = sides[0], sides[1], None
@@ -70,6 +78,6 @@ def advise_split(root: Path, layout: Layout) -> SplitAdvice:
         group_by = propose_groups([path.with_suffix("").as_posix() for path in paths])
     names = layout.splits or ("train", "val")
     leakage = find_leakage(
-        read_pictures(root, names[0], train[:_READ]), read_pictures(root, names[1], other[:_READ])
+        read_pictures(root, names[0], train[:count]), read_pictures(root, names[1], other[:count])
     )
     return SplitAdvice(bool(layout.splits), leakage, group_by)

@@ -141,7 +141,8 @@ def inspect_folder(root: Path, sample: int = 200) -> Findings:
         classes = find_classes(survey, names, palette)
     except DataError as error:
         raise DataError(f"{root}: {error}") from error
-    return Findings(root, layout, survey, classes, advise_split(root, layout))
+    pixels = float(np.prod(np.median(survey.sizes, axis=0)))
+    return Findings(root, layout, survey, classes, advise_split(root, layout, pixels))
 
 
 def _numbered_names(root: Path) -> list[str]:
