@@ -11,7 +11,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from hrseg.config.schema import Config
-from hrseg.data.analysis.check import Fault, Split, check_splits, find_split
+from hrseg.data.analysis.check import Fault, Split, check_splits, compare_splits, find_split
 from hrseg.data.analysis.statistics import split_stats
 from hrseg.data.cache_writer import verify_cache, write_cache
 from hrseg.data.checksums import NAME, Manifest, write_manifest
@@ -72,13 +72,16 @@ def check_data(
         echo(_compare(manifest, data.root, checked))
     faults = [item for split in checked for item in split.faults]
     images = sum(len(split.files) for split in checked)
+    leakage = compare_splits(data, checked)
     result = {
         "splits": {split.name: _split_report(data, split) for split in checked},
         "faults": len(faults),
+        "leakage": [finding.summary() for finding in leakage],
         "seconds": round(seconds, 3),
         "images_per_second": round(images / seconds, 2),
     }
     _show_check(checked, data.class_names)
+    echo(*(f"warning: {finding.message()}" for finding in leakage if finding.neighbours))
     files = len({item.file for item in faults})
     count = f"{_many(len(faults), 'fault')} in {_many(files, 'file')} of"
     echo(

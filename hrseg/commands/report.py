@@ -34,12 +34,14 @@ def run(arguments: argparse.Namespace) -> None:
         )
     refuse_links(folder)
     from hrseg.evaluation.analysis import write_details
+    from hrseg.evaluation.leakage import write_leakage
     from hrseg.evaluation.report import write_report
     from hrseg.evaluation.results import open_evaluation
 
     evaluation = open_evaluation(folder, arguments.overrides)
     try:
         write_details(evaluation)
+        write_leakage(evaluation)
     except DataError as error:
         note(f"no details and no pictures: {error}")
     echo(f"report: {write_report(folder, arguments.overrides, arguments.images)}")

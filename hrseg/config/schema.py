@@ -117,6 +117,12 @@ class FolderConfig(DataConfig):
     val_fraction: float | None = option(
         "share of the images for validation, without split folders", None, gt=0, lt=1
     )
+    group_by: str | None = option(
+        "groups of images on one side of val_fraction: a regular expression over the path, whose "
+        "first group is the group, or a CSV file below root (FILE.csv or FILE.csv:COLUMN)",
+        None,
+        examples=["^(.+)_"],
+    )
     split_seed: int = option("seed of the held-out share", 304, ge=0)
 
 

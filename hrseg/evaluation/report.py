@@ -22,6 +22,7 @@ from PIL import Image
 from hrseg.config.protocols import Protocol
 from hrseg.errors import DataError, HrsegError
 from hrseg.evaluation.analysis import write_details
+from hrseg.evaluation.leakage import write_leakage
 from hrseg.evaluation.results import Evaluation, open_evaluation
 from hrseg.utils.console import echo, note
 from hrseg.utils.constants import IGNORE_INDEX, __version__
@@ -82,6 +83,7 @@ def report_run(folder: Path, details: bool) -> None:
     try:
         if details:
             write_details(open_evaluation(folder))
+        write_leakage(open_evaluation(folder))
         echo(f"report: {write_report(folder)}")
     except HrsegError as error:
         note(f"no report: {error}")
@@ -134,6 +136,7 @@ def _page(data: Mapping[str, Any]) -> str:
     """Return the page for `data`, with a policy that forbids other scripts and any loading."""
     template = files("hrseg.evaluation").joinpath("page.html").read_text(encoding="utf-8")
     name, scores = escape(str(data["name"])), data["scores"]
+    leakage = str((scores.get("leakage") or {}).get("message", ""))
     title = f"{name}: mIoU {_percent(scores['miou'])}"
     rows = "".join(
         f"<tr><td>{escape(row['name'])}</td><td>{_percent(row['iou'])}</td>"
@@ -144,7 +147,8 @@ def _page(data: Mapping[str, Any]) -> str:
         "csp": "default-src 'none'; img-src data:; base-uri 'none'; form-action 'none'; "
         f"style-src '{_hash(template, 'style')}'; script-src '{_hash(template, 'script')}'",
         "title": title,
-        "noscript": f"<h1>{title}</h1><p>Pixel accuracy {_percent(scores['pixel_accuracy'])}. "
+        "noscript": f"<h1>{title}</h1><p>{escape(leakage)}</p>"
+        f"<p>Pixel accuracy {_percent(scores['pixel_accuracy'])}. "
         "Pictures and confusions need JavaScript.</p><table><tr><th>class</th><th>IoU</th>"
         f"<th>accuracy</th><th>true pixels</th></tr>{rows}</table>",
         "data": script_json(data),

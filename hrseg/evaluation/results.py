@@ -210,6 +210,14 @@ class ClassScore(BaseModel):
     pixels: _Count
 
 
+class LeakageSummary(BaseModel):
+    """Near neighbours in training, in scores.json; `message` is "" without any."""
+
+    model_config = ConfigDict(extra="allow")
+
+    message: Annotated[str, Field(max_length=100_000)]
+
+
 class Scores(BaseModel):
     """Schema of scores.json. Unknown keys are kept, because later versions add optional keys."""
 
@@ -223,6 +231,7 @@ class Scores(BaseModel):
     absent_classes: Literal["skipped", "zero"]
     protocol: ProtocolFields | None = None
     checkpoint: Annotated[str, Field(max_length=4096)] | None = None
+    leakage: LeakageSummary | None = None
 
 
 def read_scores(path: Path) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from hrseg.config.loader import load_config, to_dict
 from hrseg.data.datasets.camvid import CamVid
 from hrseg.errors import DataError
 from tests.camvid_tree import make_camvid
-from tests.conftest import save_image
+from tests.conftest import picture, save_image
 from tests.trees import make_cityscapes
 
 
@@ -65,6 +65,23 @@ def test_faults_are_listed_with_their_files_and_counted(root, tmp_path, capsys):
         assert printed.count(f["message"]) == 1
         assert f["file"] in printed
     assert printed.count(f"{mask}") == 1
+
+
+def test_a_changed_copy_in_another_split_is_a_warning_not_a_fault(root, tmp_path, capsys):
+    assert check_data(config(root), workers=0)["leakage"][0]["near_neighbours"] == 0
+    assert "warning" not in capsys.readouterr().out
+    photo = picture((48, 64), 9)
+    save_image(root / "train" / "001.png", photo)
+    save_image(root / "val" / "000.png", (photo * 0.9).astype(np.uint8))
+    result = check_data(config(root), out=tmp_path / "check.json", workers=0)
+    (leakage,) = json.loads((tmp_path / "check.json").read_text())["leakage"]
+    assert result["faults"] == 0
+    assert (leakage["split"], leakage["images"], leakage["near_neighbours"]) == ("val", 2, 1)
+    example = {"image": "val/000.png", "train": "train/001.png", "kind": "picture"}
+    assert leakage["examples"] == [example]
+    printed = capsys.readouterr().out
+    assert f"warning: {leakage['message']}" in printed
+    assert "1 of 2 images of split val (50.0 %)" in printed and "data.group_by" in printed
 
 
 def test_only_the_first_twenty_faults_are_printed(root, tmp_path, capsys):

@@ -4,7 +4,7 @@ import hashlib
 import os
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,8 @@ import numpy as np
 import numpy.typing as npt
 from torch.utils.data import Dataset
 
+from hrseg.data.analysis.leakage import Leakage, Pictures, find_leakage
+from hrseg.data.analysis.signatures import Floats, signature
 from hrseg.data.datamodule import SegmentationDataModule
 from hrseg.data.dataset import Files, exif_note, pair_label, size_fix
 from hrseg.data.images import header_of, header_size, printable_path, read_image
@@ -62,6 +64,7 @@ class Split:
     squares: Counts = field(default_factory=_per_channel)
     file_notes: dict[str, list[Path]] = field(default_factory=dict)  # note -> files
     digests: dict[Path, str] = field(default_factory=dict)  # sha256 of each file
+    signatures: dict[Path, Floats] = field(default_factory=dict)  # of each image, for leakage
     notes: list[str] = field(default_factory=list)  # on the whole split
     faults: list[Fault] = field(default_factory=list)
 
@@ -76,6 +79,7 @@ class Split:
         for note, files in pair.file_notes.items():
             self.note(note, *files)
         self.digests |= pair.digests
+        self.signatures |= pair.signatures
         self.faults += pair.faults
 
     def note(self, note: str, *files: Path) -> None:
@@ -178,6 +182,25 @@ def check_splits(
             originals[digest] = split, image
 
 
+def compare_splits(data: SegmentationDataModule, splits: Sequence[Split]) -> list[Leakage]:
+    """Return the near neighbours in training of each other split, after `check_splits`."""
+    parts = data.unions.get(data.train_split, (data.train_split,))
+    read = [(split.name, split.signatures) for split in splits if split.signatures]
+    trains = {path: row for name, rows in read if name in parts for path, row in rows.items()}
+    if not trains:
+        return []
+    train = _pictures(data.root, data.train_split, trains)
+    return [
+        find_leakage(train, _pictures(data.root, name, rows))
+        for name, rows in read
+        if name not in parts
+    ]
+
+
+def _pictures(root: Path, split: str, signatures: Mapping[Path, Floats]) -> Pictures:
+    return Pictures(root, split, list(signatures), np.stack(list(signatures.values())))
+
+
 class PairCheck(Dataset[Split]):
     """Dataset of the contents and faults of each pair, for the workers of a DataLoader."""
 
@@ -219,6 +242,7 @@ def _add_image(pair: Split, path: Path, mask: Path | None) -> None:
     for warning in caught:
         pair.note(str(warning.message), path)
     pair.digests[path] = hashlib.sha256(path.read_bytes()).hexdigest()
+    pair.signatures[path] = signature(image)
     pair.sizes[image.shape[0], image.shape[1]] += 1
     # OpenCV returns floats; in some builds the norm is the square of a rounded square root.
     pair.sums += np.rint(cv2.sumElems(image)[:3]).astype(np.int64)

@@ -12,6 +12,7 @@ import numpy as np
 
 from hrseg.data.analysis.class_discovery import Classes, Color, Survey, find_classes, take_survey
 from hrseg.data.analysis.folder_layout import Layout, find_layout
+from hrseg.data.analysis.split_advice import SplitAdvice, advise_split
 from hrseg.data.datasets.folder import read_classes
 from hrseg.errors import DataError
 from hrseg.utils.text import one_line, some
@@ -31,6 +32,7 @@ class Findings:
     layout: Layout
     survey: Survey
     classes: Classes
+    split: SplitAdvice
 
     @property
     def train_count(self) -> int:
@@ -101,6 +103,7 @@ class Findings:
             lines.append(f"{survey.kinds['JPEG']} JPEG masks, which blend ids: export them as PNG")
         if layout.splits and layout.splits[1].lower().startswith("test"):
             lines.append("no validation split: the test split is used for validation")
+        lines += self.split.warnings
         if self.train_count < 20:
             lines.append(f"{self.train_count} images to train on: too few for a useful model")
         shares = list(zip(classes.names, self.shares, strict=True))
@@ -138,7 +141,8 @@ def inspect_folder(root: Path, sample: int = 200) -> Findings:
         classes = find_classes(survey, names, palette)
     except DataError as error:
         raise DataError(f"{root}: {error}") from error
-    return Findings(root, layout, survey, classes)
+    pixels = float(np.prod(np.median(survey.sizes, axis=0)))
+    return Findings(root, layout, survey, classes, advise_split(root, layout, pixels))
 
 
 def _numbered_names(root: Path) -> list[str]:
@@ -190,6 +194,7 @@ def write_config(findings: Findings) -> str:
         f"  train_split: {_text(train)}",
         f"  val_split: {_text(val)}",
         f"  val_fraction: {'null' if layout.splits else VAL_FRACTION}",
+        *findings.split.lines,
         f"  batch_size: {findings.batch_size}  # over all devices",
         f"  crop_size: [{height}, {width}]  # height, width",
         "  scales: [0.5, 2.0]  # range of the random scale of training images",

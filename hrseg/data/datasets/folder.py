@@ -1,10 +1,8 @@
 """Data set of custom images and masks in folders."""
 
 import codecs
-import hashlib
 import shlex
 from collections.abc import Mapping, Sequence
-from itertools import takewhile
 from pathlib import Path
 from typing import Annotated, Literal, Unpack
 
@@ -12,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from hrseg.data.datamodule import SegmentationDataModule
 from hrseg.data.dataset import Files
+from hrseg.data.grouping import compiled, find_groups, hold_out, path_below, seeded_hash
 from hrseg.data.masks import MaskReader, id_table
 from hrseg.data.options import DataOptions
 from hrseg.data.pairing import pair_files, read_list
@@ -49,6 +48,9 @@ class Folder(SegmentationDataModule):
         ignore_ids: ignored raw ids, unless `id_map` maps them.
         val_fraction: share of the images to validate on, between 0 and 1.
         split_seed: selects this share; runs with another `seed` hold out the same images.
+        group_by: keeps groups of images (a video, a patient, a scene) on one side of this share. A
+            regular expression over the path below `image_folder` without extension, whose first
+            group is the group; or a CSV file below root (`FILE.csv`, `FILE.csv:COLUMN`).
         transform: custom augmentation of the crops; see `SegmentationDataModule`.
         options: see `DataOptions`.
 
@@ -70,6 +72,7 @@ class Folder(SegmentationDataModule):
         ignore_ids: Sequence[int] = (255,),
         val_fraction: float | None = None,
         split_seed: int = 304,
+        group_by: str | None = None,
         transform: Pipeline | None = None,
         **options: Unpack[DataOptions],
     ) -> None:
@@ -78,6 +81,7 @@ class Folder(SegmentationDataModule):
         self.images, self.masks = self.root / image_folder, self.root / mask_folder
         self.mask_suffix = mask_suffix
         self.val_fraction, self.split_seed = val_fraction, split_seed
+        self.group_by = _checked_group_by(group_by, val_fraction)
         if not class_names:
             class_names, stored = read_classes(self.root)
             palette = palette or stored
@@ -110,6 +114,13 @@ class Folder(SegmentationDataModule):
                 "Fix: use these names, or make images/train and images/val, or lists of names "
                 "(data.train_split=train.txt)."
             )
+        if self.group_by is not None:
+            images = [path_below(self.images, image) for image, _ in pairs]
+            names = [image.with_suffix("").as_posix() for image in images]
+            groups = find_groups(self.root, self.group_by, names)
+            held = hold_out(groups, self.val_fraction, self.split_seed)
+            named = zip(pairs, groups, strict=True)
+            return [pair for pair, group in named if (group in held) == (split == "val")]
         held_out = round(len(pairs) * self.val_fraction)
         if not 0 < held_out < len(pairs):
             raise DataError(
@@ -150,9 +161,7 @@ class Folder(SegmentationDataModule):
         return tuple(colors[trains.index(train)] for train in range(self.num_classes))
 
     def _hash(self, image: Path) -> str:
-        base = Path(*takewhile(lambda part: part != "*", self.images.parts))
-        text = f"{self.split_seed}:{image.relative_to(base).as_posix()}"
-        return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()
+        return seeded_hash(self.split_seed, path_below(self.images, image).as_posix())
 
 
 class ClassesFile(BaseModel):
@@ -205,6 +214,19 @@ def _checked_names(class_names: Sequence[str]) -> tuple[str, ...]:
                 "200 printable characters.\nFix: correct data.class_names or classes.json."
             )
     return tuple(class_names)
+
+
+def _checked_group_by(group_by: str | None, val_fraction: float | None) -> str | None:
+    if group_by is None:
+        return None
+    if val_fraction is None:
+        raise ConfigError(
+            f"data.group_by {group_by!r} has no effect without data.val_fraction.\n"
+            "Expected: groups of a held-out share. Fix: data.val_fraction=0.2, or remove group_by."
+        )
+    if not group_by.partition(":")[0].endswith(".csv"):
+        compiled(group_by)
+    return group_by
 
 
 def _split(folder: Path, split: str) -> Path:
