@@ -111,9 +111,8 @@ def _classes(
         table[[0, IGNORE_INDEX]] = 0, 1
         warning = "the masks contain only 0 and 255, which are read as background and foreground"
         return ["background", "foreground"], None, table, (warning,)
-    names = [
-        f"class_{key}" for key in range(max([key for key in ids if key < 255], default=-1) + 1)
-    ]
+    highest = max((key for key in ids if key != IGNORE_INDEX), default=-1)
+    names = [f"class_{key}" for key in range(highest + 1)]
     table[: len(names)] = np.arange(len(names))
     warning = f"no classes.txt: the {len(names)} classes are named class_0, class_1, ..."
     return names, None, table, (warning,)

@@ -47,7 +47,7 @@ def read(root: Path) -> Annotations:
         DataError: a damaged file, or an image that is missing and not embedded.
     """
     finder, kinds, other = ImageFinder(root), Counter[str](), 0
-    items, labels = [], set()
+    items, labels = [], set[str]()
     for path in files_below(root, (".json",)):
         content = read_json(path)
         if not isinstance(content, dict) or not set(_KEYS) <= content.keys():

@@ -84,8 +84,8 @@ def _annotations(root: Path, path: Path, names: tuple[str, ...]) -> list[Annotat
         if image.stem in masks:
             continue
         if (mask := masks.get(f"{image.stem}{_SUFFIX}")) is None:
-            raise fault(path, f"the image {image.name} has no mask {image.stem}{_SUFFIX}.png",
-                        "a mask beside each image", "add the mask, or remove the image.")  # fmt: skip
+            message = f"the image {image.name} has no mask {image.stem}{_SUFFIX}.png"
+            raise fault(path, message, "a mask beside each image", "add it, or remove the image.")
         items.append(Annotation(image, mask, split, ids=partial(looked_up, mask, table)))
     return items
 

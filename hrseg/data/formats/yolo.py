@@ -89,11 +89,10 @@ def _config_of(root: Path) -> tuple[Path, dict[str, Any]] | None:
 
 def _names(names: Any, path: Path) -> dict[int, str]:
     """Return class id -> name of a list, or of a mapping."""
-    pairs = enumerate(names) if isinstance(names, list) else getattr(names, "items", list)()
-    named = {key: str(name).strip() for key, name in pairs}
-    if not named or not all(isinstance(key, int) and key >= 0 for key in named):
+    named = dict(enumerate(names)) if isinstance(names, list) else names
+    if not isinstance(named, dict) or not all(isinstance(key, int) for key in named):
         raise fault(path, "the key names has no class names", "a list, or a mapping id: name")
-    return dict(sorted(named.items()))
+    return {key: str(named[key]).strip() for key in sorted(named)}
 
 
 def _images(reader: _Reader, content: dict[str, Any], key: str) -> list[Path]:
@@ -180,7 +179,8 @@ def _corners(values: FloatArray) -> FloatArray:
     """Return the corners (4, 2) of a box: x and y of its centre, width, height."""
     x, y, width, height = values
     signs = np.array([[-1, -1], [1, -1], [1, 1], [-1, 1]])
-    return np.array([x, y]) + signs * np.array([width, height]) / 2
+    corners: FloatArray = np.array([x, y]) + signs * np.array([width, height]) / 2
+    return corners
 
 
 def _shapes(rows: Sequence[tuple[str, FloatArray]], height: int, width: int) -> list[Shape]:
