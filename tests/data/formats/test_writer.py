@@ -1,6 +1,7 @@
 """Output of `hrseg data import`: files, recognition, and a training on an imported folder."""
 
 import json
+import os
 
 import numpy as np
 
@@ -102,6 +103,20 @@ def test_unknown_folders_list_the_formats(tmp_path, capsys):
     assert f"Fix: hrseg data import {tmp_path / 'set'} OUT" in refused(
         tmp_path / "set/a.jpg", tmp_path, capsys
     )
+
+
+def test_a_chosen_format_must_fit_the_files(tmp_path, capsys):
+    source = folder(tmp_path / "set")
+    for form in FORMATS:
+        if form.NAME != "yolo":
+            message = refused(source, tmp_path, capsys, "--format", form.NAME)
+            assert f"has no {form.TITLE}.\nExpected: {form.SIGNATURE}" in message
+
+
+def test_pipes_do_not_block_the_recognition(tmp_path):
+    for name in ("a.json", "data.yaml", "_classes.csv", "pairs.csv"):
+        os.mkfifo(tmp_path / name)
+    assert recognise(tmp_path) is None
 
 
 def test_init_names_the_command_for_annotations(tmp_path, capsys, monkeypatch):
