@@ -65,10 +65,10 @@ def _format(source: Path, name: str) -> Format:
             f"{one_line(str(source))} has no {form.TITLE}.\nExpected: {form.SIGNATURE}.\n"
             "Fix: leave out --format, or choose the folder above or below."
         )
-    known = "; ".join(f"{form.TITLE} ({form.SIGNATURE})" for form in FORMATS)
+    known = ", ".join(form.TITLE for form in FORMATS)
     raise DataError(
         f"{one_line(str(source))} has annotations of no known format.\nExpected: {known}.\n"
-        "Fix: export the data set in one of these formats, or choose the folder above or below."
+        "Fix: choose the folder above or below, or export the data set in one of these formats."
     )
 
 

@@ -7,7 +7,7 @@ import numpy as np
 
 from hrseg.cli import main
 from hrseg.commands.data import FORMATS as CHOICES
-from hrseg.data.formats import FORMATS
+from hrseg.data.formats import FORMATS, recognise
 from hrseg.data.formats import writer as writer_module
 from hrseg.data.formats.annotations import Shape
 from hrseg.data.formats.raster import draw, fill
@@ -98,7 +98,7 @@ def test_images_that_differ_in_the_extension_are_refused(tmp_path, capsys):
 def test_unknown_folders_list_the_formats(tmp_path, capsys):
     save_photo(tmp_path / "set/a.jpg")
     message = refused(tmp_path / "set", tmp_path, capsys)
-    assert all(form.TITLE in message and form.SIGNATURE in message for form in FORMATS)
+    assert all(form.TITLE in message for form in FORMATS)
     assert "does not exist" in refused(tmp_path / "gone", tmp_path, capsys)
     assert f"Fix: hrseg data import {tmp_path / 'set'} OUT" in refused(
         tmp_path / "set/a.jpg", tmp_path, capsys
