@@ -14,7 +14,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, NoReturn
 
-from hrseg.commands._shared import CHECKPOINTS, add_command
+from hrseg.commands._shared import CHECKPOINTS, POLYGONS, add_command
 from hrseg.config.common_keys import COMMON_KEYS
 from hrseg.errors import ConfigError, HrsegError
 from hrseg.utils.constants import __version__
@@ -119,7 +119,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     Raises:
         ConfigError: an unknown command, option or argument. The message suggests a valid one.
     """
-    words = _spelled_as_options(join_overrides(argv))
+    words = _with_format(_spelled_as_options(join_overrides(argv)))
     command = next((word for word in words if word in COMMANDS), "")
     pair = _PROTOCOL_PAIR if command == "predict" else _PAIR
     overrides = [word for word in words if re.match(pair, word)]
@@ -186,6 +186,14 @@ def _spelled_as_options(words: list[str]) -> list[str]:
     if words[:1] == ["help"] or not words:
         return [*words[1:], "--help"]
     return ["--version"] if words == ["version"] else words
+
+
+def _with_format(words: list[str]) -> list[str]:
+    """Write `--polygons` without a format as `--polygons=geojson`, because an input may follow."""
+    return [
+        "--polygons=geojson" if word == "--polygons" and following not in POLYGONS else word
+        for word, following in zip(words, [*words[1:], ""], strict=True)
+    ]
 
 
 def _see_help(parser: argparse.ArgumentParser) -> str:

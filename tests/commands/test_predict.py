@@ -85,6 +85,48 @@ def test_probabilities_and_polygons_are_written_on_request(run, photos, tmp_path
     assert not (tmp_path / "out" / "overlays").exists()
 
 
+def test_a_coco_file_describes_all_images_also_after_a_resume(run, photos, tmp_path):
+    out = tmp_path / "out"
+    assert predict(run, photos, "--polygons", "coco", "--out", out) == 0
+    whole = (out / "polygons" / "coco.json").read_bytes()
+    content = json.loads(whole)
+    names = [image["file_name"] for image in content["images"]]
+    assert names == ["0.png", "1.png", "2.png", "deep/3.png"]
+    for image in content["images"]:
+        regions = [a for a in content["annotations"] if a["image_id"] == image["id"]]
+        assert sum(region["area"] for region in regions) == image["width"] * image["height"]
+    (out / "masks" / "1.png").unlink()
+    (out / "polygons" / "coco.json").unlink()
+    assert predict(run, photos, "--polygons", "coco", "--out", out, "--resume") == 0
+    assert (out / "polygons" / "coco.json").read_bytes() == whole
+
+
+def test_a_labelme_file_leads_to_its_image(run, photos, tmp_path):
+    assert predict(run, photos, "--polygons", "labelme", "--out", tmp_path / "out") == 0
+    for name in ("0", "deep/3"):
+        path = tmp_path / "out" / "polygons" / f"{name}.json"
+        content = json.loads(path.read_text())
+        image = path.parent / content["imagePath"]
+        assert image.samefile(photos / f"{name}.png")
+        assert {shape["label"] for shape in content["shapes"]} <= set(NAMES)
+
+
+def test_an_input_may_follow_polygons_without_a_format(run, photos, tmp_path, capsys):
+    assert predict(run, "--polygons", photos / "0.png", "--out", tmp_path / "out") == 0
+    assert [path.name for path in (tmp_path / "out" / "polygons").iterdir()] == ["0.geojson"]
+    assert predict(run, photos, "--polygons=yolo", "--out", tmp_path / "out") == 2
+    printed = capsys.readouterr().err
+    assert "--polygons 'yolo' is unknown" in printed and "labelme" in printed
+
+
+def test_resume_continues_a_folder_of_geojson_by_an_earlier_release(run, photos, tmp_path):
+    arguments = [photos, "--polygons", "--out", tmp_path / "out"]
+    assert predict(run, *arguments) == 0
+    manifest = json.loads((tmp_path / "out" / "predict.json").read_text())
+    assert manifest["wanted"]["polygons"] is True
+    assert predict(run, *arguments, "--resume") == 0
+
+
 def test_a_video_gives_a_video_and_masks_on_request(run, tmp_path):
     writer = cv2.VideoWriter(
         str(tmp_path / "clip.mp4"), cv2.VideoWriter.fourcc(*"mp4v"), 10, (64, 48)
