@@ -32,7 +32,7 @@ COMMANDS = {
     "report": "write an HTML report with scores and pictures",
     "score": "score mask files against ground-truth masks",
     "init": "inspect a folder of images and write its config",
-    "data": "check, summarise or cache a data set",
+    "data": "check, summarise, cache or import a data set",
     "weights": "list, download, inspect or convert weights",
     "push": "publish a model on the Hugging Face Hub",
     "benchmark": "measure speed and memory on this machine",

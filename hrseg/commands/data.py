@@ -1,11 +1,14 @@
-"""`hrseg data`: check the files of a data set, print statistics, write the cache."""
+"""`hrseg data`: check files, print statistics, write the cache, import annotations."""
 
 import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from hrseg.commands._shared import add_command, add_config, check_least, check_root, config_of
 from hrseg.errors import DataError
+
+# Names of hrseg.data.formats.FORMATS, which needs numpy.
+FORMATS = ("coco", "labelme", "yolo", "roboflow", "csv")
 
 if TYPE_CHECKING:
     from hrseg.config.schema import Config
@@ -55,6 +58,36 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         command.add_argument(
             "--json", metavar="FILE", type=Path, help="JSON file for the result; default: none"
         )
+    _add_import(commands)
+
+
+def _add_import(commands: Any) -> None:
+    """Add the parser of `hrseg data import`."""
+    parser = add_command(
+        commands, "import", "convert annotations of other tools to images and masks"
+    )
+    parser.add_argument("source", metavar="SOURCE", type=Path, help="folder of the annotations")
+    parser.add_argument("out", metavar="OUT", type=Path, help="new folder for images and masks")
+    parser.add_argument(
+        "--format",
+        default="auto",
+        choices=("auto", *FORMATS),
+        help="format of the annotations; default: auto, found by the files in SOURCE",
+    )
+    parser.add_argument(
+        "--unlabelled",
+        default="ignore",
+        choices=("ignore", "background"),
+        help="meaning of unlabelled pixels: ignored, or a class background; default: ignore",
+    )
+    parser.set_defaults(function=_import)
+
+
+def _import(arguments: argparse.Namespace) -> None:
+    from hrseg.commands._import import import_data
+
+    background = arguments.unlabelled == "background"
+    import_data(arguments.source, arguments.out, arguments.format, background)
 
 
 def _check(arguments: argparse.Namespace) -> int:
