@@ -82,7 +82,7 @@ def labelme(mask: NDArray[np.uint8], class_names: Sequence[str], image_path: str
         image_path: path of the image, relative to the folder of the LabelMe file.
     """
     largest_first = sorted(regions(mask), key=lambda region: -_area(region.rings[0]))
-    shapes = [
+    outlines: list[dict[str, Any]] = [
         {
             "label": class_names[region.id],
             "points": region.rings[0][:-1],
@@ -96,7 +96,7 @@ def labelme(mask: NDArray[np.uint8], class_names: Sequence[str], image_path: str
     return {
         "version": _LABELME_VERSION,
         "flags": {},
-        "shapes": shapes,
+        "shapes": outlines,
         "imagePath": image_path,
         "imageData": None,
         "imageHeight": mask.shape[0],

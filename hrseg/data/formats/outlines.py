@@ -29,7 +29,8 @@ def rotated(points: FloatArray, degrees: float, pivot: tuple[float, float]) -> F
         [[1.0, 3.0]]
     """
     cosine, sine = np.cos(np.radians(degrees)), np.sin(np.radians(degrees))
-    return (points - pivot) @ np.array([[cosine, sine], [-sine, cosine]]) + pivot
+    turned = (points - pivot) @ np.array([[cosine, sine], [-sine, cosine]])
+    return np.asarray(turned + pivot, np.float64)
 
 
 def palette_of(colors: Sequence[object]) -> tuple[tuple[int, int, int], ...] | None:

@@ -16,8 +16,8 @@ from hrseg.data.formats.annotations import (
     split_of,
 )
 from hrseg.data.formats.reading import files_below, no_duplicates, no_images, read_text
+from hrseg.data.images import header_size
 from hrseg.data.masks import MaskReader, Palette, id_table, read_rgb_mask
-from hrseg.errors import DataError
 from hrseg.utils.constants import IGNORE_INDEX
 from hrseg.utils.text import one_line, some
 
@@ -69,7 +69,8 @@ def read(root: Path) -> Annotations:
                 "an image for each mask",
                 'export the data set again, in CVAT with "Save images", or add the image.',
             )
-        items.append(Annotation(images[stem], mask, split, ids=partial(reader, mask)))
+        ids, size = partial(reader, mask), header_size(mask)
+        items.append(Annotation(images[stem], mask, split, ids=ids, size=size))
     if not items:
         no_images(root, TITLE)
     return Annotations(names, items, palette, _warnings(unmasked))
