@@ -4,7 +4,7 @@ import argparse
 import shlex
 from pathlib import Path
 
-from hrseg.errors import ConfigError
+from hrseg.errors import ConfigError, DataError
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -25,6 +25,19 @@ def _about_weights() -> list[str]:
     ]
 
 
+def _refuse_annotations(root: Path) -> None:
+    """Raise DataError if the folder has annotations that `hrseg data import` reads."""
+    from hrseg.data.formats import recognise
+
+    if name := recognise(root):
+        out = f"{root.resolve().name}-imported"
+        command = f"hrseg data import {shlex.quote(str(root))} {shlex.quote(out)}"
+        raise DataError(
+            f"{root.absolute()} has annotations ({name}), but no masks.\n"
+            f"Expected: a folder of images and masks. Fix: {command}"
+        )
+
+
 def run(arguments: argparse.Namespace) -> None:
     from hrseg.data.analysis.suggest_config import inspect_folder, write_config
 
@@ -35,7 +48,11 @@ def run(arguments: argparse.Namespace) -> None:
             f"{out} exists already. It was not overwritten.\n"
             "Expected: a new file. Fix: --out OTHER_FILE"
         )
-    text = write_config(inspect_folder(root))
+    try:
+        text = write_config(inspect_folder(root))
+    except DataError:
+        _refuse_annotations(root)
+        raise
     out.write_text(text, encoding="utf-8")
     print("".join(line for line in text.splitlines(keepends=True) if line.startswith("#")), end="")
     for line in _about_weights():

@@ -7,6 +7,7 @@ Each format is a module with `NAME`, `TITLE`, `SIGNATURE` (the files by which it
 from pathlib import Path
 from typing import Protocol
 
+from hrseg.data.formats import coco, csv_pairs, labelme, roboflow, yolo
 from hrseg.data.formats.annotations import Annotations
 
 
@@ -26,7 +27,8 @@ class Format(Protocol):
         ...
 
 
-FORMATS: tuple[Format, ...] = ()  # in the order of recognition
+# In the order of recognition: the strictest signatures first.
+FORMATS: tuple[Format, ...] = (coco, labelme, roboflow, yolo, csv_pairs)
 
 
 def recognise(root: Path) -> str | None:

@@ -4,6 +4,7 @@ import json
 import os
 from collections.abc import Sequence
 from functools import cached_property
+from mmap import ACCESS_READ, mmap
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -50,6 +51,15 @@ def read_json(path: Path) -> Any:
         raise fault(path, f"invalid JSON in {where}: {error.msg}", "a JSON file") from error
     except (RecursionError, ValueError) as error:  # too many brackets, or digits of a number
         raise fault(path, f"invalid JSON: {error}", "a JSON file") from error
+
+
+def has_keys(path: Path, keys: Sequence[str]) -> bool:
+    """Return whether a JSON file contains all keys at any depth; quick, without parsing."""
+    try:
+        with path.open("rb") as file, mmap(file.fileno(), 0, access=ACCESS_READ) as content:
+            return all(content.find(f'"{key}"'.encode()) >= 0 for key in keys)
+    except (OSError, ValueError):  # unreadable, or empty
+        return False
 
 
 def field(content: Any, key: str, kind: type | tuple[type, ...], source: Path, subject: str) -> Any:
@@ -103,6 +113,13 @@ def points_of(values: Any, source: Path, subject: str) -> FloatArray:
     return points
 
 
+def box(values: Any, source: Path, subject: str) -> list[float]:
+    """Return the four numbers of a box; DataError for other values."""
+    if not isinstance(values, list) or len(values) != 4:
+        raise fault(source, f"{subject} has neither an outline nor a box", "an outline")
+    return [float(value) for value in points_of(values, source, subject).ravel()]
+
+
 class ImageFinder:
     """Finder of the image files that annotation files name, never outside of the source folder."""
 
@@ -113,9 +130,9 @@ class ImageFinder:
     def find(self, name: str, source: Path, *folders: Path) -> Path:
         """Return the file of a name in an annotation file.
 
-        The name is tried relative to `folders`, to the source folder, its folder "images", and the
-        folder of the annotation file. Else a file with this base name is searched below the source
-        folder.
+        The name is tried relative to `folders`, to the folder of the annotation file, to the
+        source folder, and to its folder "images". Else a file with this base name is searched below
+        the source folder.
 
         Args:
             name: absolute or relative path, also of Windows.
@@ -139,7 +156,7 @@ class ImageFinder:
     def optional(self, name: str, source: Path, *folders: Path) -> Path | None:
         """Return the file as `find`, or None if there is none."""
         relative = _posix(name)
-        for folder in (*folders, self.root, self.root / "images", source.parent):
+        for folder in (*folders, source.parent, self.root, self.root / "images"):
             path = Path(os.path.normpath(Path(os.path.abspath(folder)) / relative))
             if "\0" not in name and self._inside(path) and path.is_file():
                 return path

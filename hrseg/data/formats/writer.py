@@ -99,8 +99,8 @@ class _Target:
             with open_image(item.source, data):
                 path.write_bytes(data)
             size = header_size(path, item.size)
-        if item.size not in (None, size):
-            stated, stored = (f"{height}x{width}" for height, width in (item.size or size, size))
+        if item.size is not None and item.size != size:
+            stated, stored = (f"{height}x{width}" for height, width in (item.size, size))
             raise fault(
                 item.source,
                 f"the image {one_line(item.image.name)} has {stored} pixels, but its annotation "
