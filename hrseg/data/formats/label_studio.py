@@ -38,7 +38,7 @@ NAME = "label-studio"
 TITLE = "Label Studio JSON"
 SIGNATURE = '.json files with a list of tasks that have "annotations"'
 _SHAPES = ("brushlabels", "polygonlabels", "rectanglelabels", "ellipselabels")
-_HEAD = 4096  # bytes
+_HEAD = 2**16  # bytes
 _TASKS = re.compile(rb'(\xef\xbb\xbf)?\s*\[\s*\{.*?"(annotations|completions)"\s*:\s*\[', re.DOTALL)
 _UPLOAD_PREFIX = re.compile("^[0-9a-f]{8}-")  # of uploaded files
 

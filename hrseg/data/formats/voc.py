@@ -23,7 +23,7 @@ from hrseg.utils.text import one_line, some
 
 NAME = "voc"
 TITLE = 'Pascal VOC masks (CVAT: "Segmentation mask 1.1")'
-SIGNATURE = "the folder SegmentationClass"
+SIGNATURE = "PNG files in the folder SegmentationClass"
 _CLASSES = (
     "background", "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair",
     "cow", "diningtable", "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa",
@@ -40,7 +40,7 @@ ReadIds = Callable[[int, int], IntArray]
 
 
 def recognise(root: Path) -> bool:
-    """Return whether a folder has VOC's folder SegmentationClass."""
+    """Return whether a folder has VOC's folder SegmentationClass, with PNG files."""
     return _base(root) is not None
 
 
@@ -78,7 +78,7 @@ def read(root: Path) -> Annotations:
 
 def _base(root: Path) -> Path | None:
     folders = (path for parent in _PARENTS for path in sorted(root.glob(f"{parent}/{_MASKS}")))
-    return next((folder.parent for folder in folders if folder.is_dir()), None)
+    return next((folder.parent for folder in folders if next(folder.rglob("*.png"), None)), None)
 
 
 def _stems(folder: Path) -> dict[str, Path]:
