@@ -8,7 +8,7 @@ from hrseg.commands._shared import add_command, add_config, check_least, check_r
 from hrseg.errors import DataError
 
 # Names of hrseg.data.formats.FORMATS, which needs numpy.
-FORMATS = ("coco", "labelme", "yolo", "roboflow", "csv")
+FORMATS = ("coco", "labelme", "roboflow", "yolo", "csv")
 
 if TYPE_CHECKING:
     from hrseg.config.schema import Config

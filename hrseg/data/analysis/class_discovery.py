@@ -114,13 +114,19 @@ def _count(mask: Image.Image, survey: Survey) -> None:
 def _id_classes(survey: Survey, names: Sequence[str], palette: Sequence[Color] | None) -> Classes:
     ids = sorted(set(survey.pixels) - {IGNORE_INDEX})
     _check_class_ids(survey, ids)
-    if set(survey.pixels) == {0, IGNORE_INDEX}:
+    covered = ids[-1] < len(names) and (ids != [0] or len(names) != 2)  # each id has a name
+    if set(survey.pixels) == {0, IGNORE_INDEX} and not covered:
         warning = "masks contain only 0 and 255: 255 is read as a class, not as ignored"
         pair = list(names) if len(names) == 2 else ["background", "foreground"]
         id_map = {0: 0, IGNORE_INDEX: 1}
         return Classes(pair, [0, IGNORE_INDEX], id_map=id_map, ignore_ids=(), warnings=[warning])
     gaps = np.diff([*ids, IGNORE_INDEX])
-    if IGNORE_INDEX in survey.pixels and gaps.min() >= _FAR and len(names) != len(ids):
+    if (
+        IGNORE_INDEX in survey.pixels
+        and gaps.min() >= _FAR
+        and len(names) != len(ids)
+        and not covered
+    ):
         # Grey levels such as 0, 128, 255.
         if len(names) != len(ids) + 1:
             names = [f"class_{key}" for key in (*ids, IGNORE_INDEX)]

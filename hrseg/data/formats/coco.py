@@ -217,7 +217,7 @@ def decompressed(text: str) -> npt.NDArray[np.int64]:
         >>> decompressed("52203").tolist()
         [5, 2, 2, 2, 5]
     """
-    codes = np.frombuffer(text.encode("ascii", "replace"), np.uint8).astype(np.int64) - 48
+    codes = np.frombuffer(text.encode("ascii"), np.uint8).astype(np.int64) - 48
     if not len(codes) or codes.min() < 0 or codes.max() > 63 or codes[-1] & 32:
         raise ValueError("invalid or missing characters")
     ends = np.flatnonzero(codes & 32 == 0)

@@ -53,7 +53,8 @@ def read(root: Path) -> Annotations:
         if not isinstance(content, dict) or not set(_KEYS) <= content.keys():
             other += 1
             continue
-        shapes = [_checked(shape, path, index) for index, shape in enumerate(content["shapes"])]
+        rows = field(content, "shapes", list, path, "the file")
+        shapes = [_checked(shape, path, index) for index, shape in enumerate(rows)]
         kinds.update(shape["shape_type"] for shape in shapes)
         shapes = [shape for shape in shapes if shape["shape_type"] in _AREAS]
         labels.update(shape["label"] for shape in shapes)
@@ -77,7 +78,7 @@ def _class_names(root: Path, labels: set[str]) -> tuple[str, ...]:
 def _checked(shape: Any, path: Path, index: int) -> dict[str, Any]:
     """Return label, kind, points and mask of a shape."""
     subject = f"shape {index}"
-    label = field(shape, "label", str, path, subject).strip()
+    (label,) = no_duplicates([field(shape, "label", str, path, subject)], path)
     kind = shape.get("shape_type") or "polygon"
     points = points_of(field(shape, "points", list, path, subject), path, subject)
     if len(points) < _AREAS.get(kind, 0):

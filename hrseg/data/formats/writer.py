@@ -3,6 +3,7 @@
 import os
 import shutil
 import tempfile
+import warnings
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -13,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
+from rasterio.errors import NotGeoreferencedWarning
 
 from hrseg.data.formats.annotations import UNLABELLED, Annotation, Annotations, IntArray, fault
 from hrseg.data.formats.output import Classes, output_names, relative, repeated_images
@@ -129,7 +131,9 @@ def write(
     """
     names = output_names(annotations.items, source)
     result = Import(warnings=[*annotations.warnings, *repeated_images(annotations.items)])
-    with _renamed_at_the_end(out) as folder:
+    with _renamed_at_the_end(out) as folder, warnings.catch_warnings():
+        # rasterio warns of the identity transform, which is right for photos.
+        warnings.simplefilter("ignore", NotGeoreferencedWarning)
         target = _Target(source, folder, annotations.class_names, classes)
         with ThreadPoolExecutor(processors()) as pool:
             try:

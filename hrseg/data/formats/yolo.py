@@ -119,8 +119,8 @@ def _place(reader: _Reader, base: Any, place: str) -> Path | None:
     root = reader.path.parent.absolute()
     parts = PurePosixPath(place.replace("\\", "/")).parts
     inner = [part for part in parts if part not in ("..", "/")]
-    candidates = [root / str(base or ".") / place, root / place, root.joinpath(*inner)]
-    candidates += [root.joinpath(*inner[-count:]) for count in (3, 2, 1)]
+    candidates = [root / str(base or ".") / place, root / place]
+    candidates += [root.joinpath(*inner[-count:]) for count in (len(inner), 2, 1) if inner]
     for candidate in candidates:
         path = Path(os.path.normpath(candidate))
         if path.is_relative_to(root) and path.exists():
