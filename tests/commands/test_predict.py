@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import shutil
 import time
 
 import cv2
@@ -109,6 +110,22 @@ def test_a_labelme_file_leads_to_its_image(run, photos, tmp_path):
         image = path.parent / content["imagePath"]
         assert image.samefile(photos / f"{name}.png")
         assert {shape["label"] for shape in content["shapes"]} <= set(NAMES)
+
+
+@pytest.mark.parametrize("form", ["coco", "labelme"])
+def test_data_import_reads_written_polygons_back(run, photos, tmp_path, form):
+    out = tmp_path / "out"
+    assert predict(run, photos, "--polygons", form, "--out", out) == 0
+    for path in (out / "polygons").rglob("*.json"):
+        shutil.copy(path, photos)
+    assert main(["data", "import", str(photos), str(tmp_path / "back")]) == 0
+    names = (tmp_path / "back" / "classes.txt").read_text().split()
+    masks = sorted((tmp_path / "back" / "masks").glob("*.png"))
+    assert [path.name for path in masks] == ["0.png", "1.png", "2.png", "3.png"]
+    for path, original in zip(masks, ("0", "1", "2", "deep/3"), strict=True):
+        predicted = np.array(Image.open(out / "masks" / f"{original}.png"))
+        table = np.array([names.index(name) if name in names else 255 for name in NAMES])
+        assert np.array_equal(np.array(Image.open(path)), table[predicted])
 
 
 def test_an_input_may_follow_polygons_without_a_format(run, photos, tmp_path, capsys):
