@@ -121,12 +121,8 @@ def _id_classes(survey: Survey, names: Sequence[str], palette: Sequence[Color] |
         id_map = {0: 0, IGNORE_INDEX: 1}
         return Classes(pair, [0, IGNORE_INDEX], id_map=id_map, ignore_ids=(), warnings=[warning])
     gaps = np.diff([*ids, IGNORE_INDEX])
-    if (
-        IGNORE_INDEX in survey.pixels
-        and gaps.min() >= _FAR
-        and len(names) != len(ids)
-        and not covered
-    ):
+    far = gaps.min() >= _FAR and len(names) != len(ids)
+    if IGNORE_INDEX in survey.pixels and far and not covered:
         # Grey levels such as 0, 128, 255.
         if len(names) != len(ids) + 1:
             names = [f"class_{key}" for key in (*ids, IGNORE_INDEX)]

@@ -18,6 +18,7 @@ from hrseg.data.formats.annotations import (
     fault,
     split_of,
 )
+from hrseg.data.formats.raster import cropped
 from hrseg.data.formats.reading import (
     ImageFinder,
     box,
@@ -164,8 +165,8 @@ def _shape(file: _File, item: _Object, subject: str, height: int, width: int) ->
     label, outline = file.names[item["category_id"]], item.get("segmentation")
     crowd = item.get("iscrowd") in (1, True)
     if isinstance(outline, dict):
-        mask = _decode(outline, file.path, subject, (height, width))
-        return Shape(label, mask=mask, ignore=crowd)
+        mask, corner = cropped(_decode(outline, file.path, subject, (height, width)))
+        return Shape(label, mask=mask, corner=corner, ignore=crowd)
     if not outline:
         left, top, w, h = box(item.get("bbox"), file.path, subject)
         corners = [left, top, left + w, top, left + w, top + h, left, top + h]

@@ -63,6 +63,15 @@ def pixels_of(shape: Shape, height: int, width: int, source: Path) -> Crop:
     return parts[0] if len(parts) == 1 else _union(parts)
 
 
+def cropped(pixels: BoolArray) -> Crop:
+    """Return a copy of the part of a mask (H, W) that has pixels, and its row and column."""
+    rows, columns = (np.flatnonzero(pixels.any(axis)) for axis in (1, 0))
+    if not len(rows):
+        return np.zeros((0, 0), np.bool_), (0, 0)
+    top, left = int(rows[0]), int(columns[0])
+    return pixels[top : rows[-1] + 1, left : columns[-1] + 1].copy(), (top, left)
+
+
 def fill(polygon: Polygon, height: int, width: int) -> Crop:
     """Return the pixels whose centre lies inside of a polygon, by the even-odd rule.
 
