@@ -99,8 +99,9 @@ def _annotation(content: Any, path: Path, finder: ImageFinder) -> Annotation:
     size = field(content, "size", dict, path, "the file")
     height, width = (field(size, key, int, path, '"size"') for key in ("height", "width"))
     folder = path.parent.parent
-    tags = [tag.get("name") for tag in content.get("tags") or () if isinstance(tag, dict)]
-    splits = [split_of(str(name)) for name in (*tags, folder.name)]
+    tags = content.get("tags") if isinstance(content.get("tags"), list) else []
+    names = [tag.get("name") for tag in tags if isinstance(tag, dict)]
+    splits = [split_of(str(name)) for name in (*names, folder.name)]
     return Annotation(
         image=finder.find(path.stem, path, folder / "img"),
         source=path,
