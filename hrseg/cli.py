@@ -14,7 +14,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, NoReturn
 
-from hrseg.commands._shared import CHECKPOINTS, add_command
+from hrseg.commands._shared import CHECKPOINTS, POLYGONS, add_command
 from hrseg.config.common_keys import COMMON_KEYS
 from hrseg.errors import ConfigError, HrsegError
 from hrseg.utils.constants import __version__
@@ -119,7 +119,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     Raises:
         ConfigError: an unknown command, option or argument. The message suggests a valid one.
     """
-    words = join_overrides(argv) or ["--help"]
+    words = _with_format(join_overrides(argv)) or ["--help"]
     if words[0] == "help":
         words = [*words[1:], "--help"]
     elif words == ["version"]:
@@ -183,6 +183,14 @@ def make_parser(commands: Sequence[str] = tuple(COMMANDS)) -> argparse.ArgumentP
             subparser.set_defaults(command=name, function=getattr(module, "run", None))
             module.add_arguments(subparser)
     return parser
+
+
+def _with_format(words: list[str]) -> list[str]:
+    """Write `--polygons` without a format as `--polygons=geojson`, because an input may follow."""
+    return [
+        "--polygons=geojson" if word == "--polygons" and following not in POLYGONS else word
+        for word, following in zip(words, [*words[1:], ""], strict=True)
+    ]
 
 
 def _see_help(parser: argparse.ArgumentParser) -> str:

@@ -21,6 +21,7 @@ _TRAINING_ONLY = (
 ).split()
 
 CHECKPOINTS = (".ckpt", ".pth", ".safetensors", ".onnx", ".xml")
+POLYGONS = ("geojson", "coco", "labelme")  # formats of `hrseg predict --polygons`
 _OTHER_FILES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".mp4", ".yaml", ".yml", ".json", ".csv")
 
 

@@ -8,7 +8,9 @@ from hrseg.commands._shared import add_command, add_config, check_least, check_r
 from hrseg.errors import DataError
 
 # Names of hrseg.data.formats.FORMATS, which needs numpy.
-FORMATS = ("coco", "labelme", "roboflow", "yolo", "csv")
+FORMATS = (
+    "coco", "labelme", "cvat", "supervisely", "label-studio", "voc", "roboflow", "yolo", "csv"
+)  # fmt: skip
 
 if TYPE_CHECKING:
     from hrseg.config.schema import Config

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hrseg.commands._shared import (
+    POLYGONS,
     add_checkpoint,
     add_overrides,
     add_threads,
@@ -42,7 +43,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--probabilities", action="store_true", help="also write class probabilities, float16 .npz"
     )
     parser.add_argument(
-        "--polygons", action="store_true", help="also write polygons, a GeoJSON file per image"
+        "--polygons",
+        nargs="?",
+        choices=POLYGONS,
+        const="geojson",
+        default="",
+        help="also write polygons for annotation tools; default format: %(const)s",
     )
     parser.add_argument(
         "--frames", action="store_true", help="also write a mask per frame of a video"

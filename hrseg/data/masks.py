@@ -17,6 +17,7 @@ from hrseg.utils.constants import IGNORE_INDEX
 
 ReadMask = Callable[[Path], Array]  # path -> (H, W) train ids, 255 = ignore
 Palette = tuple[tuple[int, int, int], ...]
+_ADD_COLOR = "Fix: add the colour to palette; if it is not a class, add its position to ignore_ids."
 
 
 def wrong_ids(ids: npt.NDArray[Any], num_classes: int) -> list[int]:
@@ -52,7 +53,7 @@ class MaskReader:
         if self.palette is None:
             raw = read_index_mask(path, self.coloured or self.repair)
         else:
-            raw = _read_rgb_mask(path, self.palette)
+            raw = read_rgb_mask(path, self.palette)
         unknown = cv2.LUT(raw, (self.table < 0).astype(np.uint8))
         if unknown.any():
             ids, counts = np.unique(raw[unknown > 0], return_counts=True)
@@ -144,8 +145,17 @@ def read_index_mask(path: Path, coloured: str = "Fix: save class ids, not colour
     return np.asarray(mask, np.uint8)
 
 
-def _read_rgb_mask(path: Path, palette: Palette) -> Array:
-    """Return the index of each pixel's colour in the palette, (H, W)."""
+def read_rgb_mask(path: Path, palette: Palette, unknown: str = _ADD_COLOR) -> Array:
+    """Return the index of each pixel's colour in the palette, (H, W).
+
+    Args:
+        path: PNG file.
+        palette: at most 256 different RGB colours.
+        unknown: fix of a colour outside of the palette, for the error.
+
+    Raises:
+        DataError: the file is unreadable, a JPEG, or has another colour.
+    """
     colors = _decode(path, read_file(path), "RGB")[1].astype(np.uint32)
     codes = colors[..., 0] << 16 | colors[..., 1] << 8 | colors[..., 2]
     ids = _color_table(palette)[codes]
@@ -155,8 +165,7 @@ def _read_rgb_mask(path: Path, palette: Palette) -> Array:
         raise DataError(
             f"{printable_path(path)}: colour ({red}, {green}, {blue}) in {count[0]} pixels "
             f"({len(code)} unknown colours) is not in the palette.\n"
-            f"Expected: one of its {len(palette)} colours.\n"
-            "Fix: add the colour to palette; if it is not a class, add its position to ignore_ids."
+            f"Expected: one of its {len(palette)} colours.\n{unknown}"
         )
     return np.asarray(ids, np.uint8)
 

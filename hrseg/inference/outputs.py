@@ -2,19 +2,20 @@
 
 import io
 import json
-import warnings
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+import os
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 
 from hrseg.inference.inputs import Source
+from hrseg.inference.polygons import geojson, labelme
 from hrseg.inference.predictor import Prediction
+
+_POLYGONS = {"geojson": "geojson", "labelme": "json"}  # format -> suffix of the file per image
 
 
 @dataclass(frozen=True)
@@ -24,7 +25,7 @@ class OutputOptions:
     Attributes:
         overlays: write overlays of images.
         probabilities: write probabilities of images.
-        polygons: write polygons of images.
+        polygons: format of the polygons of images, "geojson", "coco" or "labelme"; "": none.
         frames: write a mask of each frame of a video.
         tile: side of a tile of large images, in pixels.
         overlap: width that neighbouring tiles share, in pixels.
@@ -32,7 +33,7 @@ class OutputOptions:
 
     overlays: bool = True
     probabilities: bool = False
-    polygons: bool = False
+    polygons: str = ""
     frames: bool = False
     tile: int = 1024
     overlap: int = 256
@@ -45,10 +46,15 @@ class OutputOptions:
         suffixes = {"overlays": "jpg"} if self.overlays else {}
         if self.probabilities and not tiles:
             suffixes["probabilities"] = "npz"
-        if self.polygons and not tiles:
-            suffixes["polygons"] = "geojson"
+        if self.polygons in _POLYGONS and not tiles:  # COCO has one file for all images
+            suffixes["polygons"] = _POLYGONS[self.polygons]
         suffixes["masks"] = "tif" if tiles else "png"
         return {kind: out / kind / f"{source.name}.{end}" for kind, end in suffixes.items()}
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the options as recorded in predict.json, where GeoJSON is true."""
+        recorded = {"": False, "geojson": True}.get(self.polygons, self.polygons)
+        return {**asdict(self), "polygons": recorded}
 
 
 def encoded(picture: Image.Image, kind: str, **options: Any) -> bytes:
@@ -65,42 +71,26 @@ def _probabilities_npz(prediction: Prediction) -> bytes:
     return buffer.getvalue()
 
 
-def polygons(mask: NDArray[np.uint8], class_names: Sequence[str]) -> dict[str, Any]:
-    """Return a GeoJSON FeatureCollection with one polygon, holes included, per connected region.
+def mask_png(prediction: Prediction) -> bytes:
+    """Return the mask as a palette PNG."""
+    return encoded(prediction.to_pil(), "PNG")
 
-    `mask` contains ids (H, W). Regions are 4-connected. Coordinates are in pixels: x to the right,
-    y down, from the upper left corner of the first pixel.
+
+def encode_output(prediction: Prediction, source: Path, path: Path) -> bytes:
+    """Return the content of the output file `path`; the suffix selects the encoding.
+
+    Args:
+        prediction: of an image.
+        source: path of the image, to which LabelMe files refer.
+        path: of the output.
     """
-    # Imported here because GDAL is slow to import.
-    from rasterio.errors import NotGeoreferencedWarning
-    from rasterio.features import shapes
-
-    warnings.simplefilter("ignore", NotGeoreferencedWarning)
-    features = [
-        {
-            "type": "Feature",
-            "properties": {"class": class_names[int(i)], "id": int(i), "pixels": _area(shape)},
-            "geometry": {"type": "Polygon", "coordinates": shape["coordinates"]},
-        }
-        for shape, i in shapes(mask, connectivity=4)
-    ]
-    return {
-        "type": "FeatureCollection",
-        "width": mask.shape[1],
-        "height": mask.shape[0],
-        "coordinates": "pixels",
-        "features": features,
-    }
+    return _ENCODERS[path.suffix](prediction, os.path.relpath(source, path.parent))
 
 
-def _area(shape: dict[str, Any]) -> int:
-    outer, *holes = (cv2.contourArea(np.array(ring, np.float32)) for ring in shape["coordinates"])
-    return round(outer - sum(holes))
-
-
-ENCODERS: dict[str, Callable[[Prediction], bytes]] = {
-    "masks": lambda p: encoded(p.to_pil(), "PNG"),
-    "overlays": lambda p: encoded(Image.fromarray(p.overlay()), "JPEG", quality=90),
-    "probabilities": _probabilities_npz,
-    "polygons": lambda p: json.dumps(polygons(p.mask, p.class_names)).encode(),
+_ENCODERS: dict[str, Callable[[Prediction, str], bytes]] = {
+    ".png": lambda p, _: mask_png(p),
+    ".jpg": lambda p, _: encoded(Image.fromarray(p.overlay()), "JPEG", quality=90),
+    ".npz": lambda p, _: _probabilities_npz(p),
+    ".geojson": lambda p, _: json.dumps(geojson(p.mask, p.class_names)).encode(),
+    ".json": lambda p, image: json.dumps(labelme(p.mask, p.class_names, image)).encode(),
 }

@@ -4,7 +4,6 @@ import hashlib
 import time
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,8 @@ from PIL import Image
 
 from hrseg.errors import ConfigError, DataError, HrsegError
 from hrseg.inference.inputs import MANIFEST, Source, check_out, read_pixels
-from hrseg.inference.outputs import ENCODERS, OutputOptions, encoded
+from hrseg.inference.outputs import OutputOptions, encode_output, encoded, mask_png
+from hrseg.inference.polygons import write_coco
 from hrseg.inference.predictor import Prediction, Predictor
 from hrseg.inference.prefetch import prefetch_map
 from hrseg.inference.tiling import skipped_steps
@@ -76,6 +76,8 @@ def predict_files(
     start = time.monotonic()
     run = _Run(predictor, out, options)
     run.predict(remaining)
+    if options.polygons == "coco":
+        run.write_coco(sources)
     results = {"inputs": len(sources), "faults": run.faults, "notes": run.notes}
     write_json(out / MANIFEST, {**settings, **results})
     run.show(time.monotonic() - start)
@@ -139,9 +141,21 @@ class _Run:
 
     def _write(self, item: tuple[Source, Prediction]) -> None:
         source, prediction = item
-        for kind, path in self.options.paths(self.out, source).items():
-            write_bytes(path, ENCODERS[kind](prediction))
+        for path in self.options.paths(self.out, source).values():
+            write_bytes(path, encode_output(prediction, source.path, path))
         self.done += 1
+
+    def write_coco(self, sources: Sequence[Source]) -> None:
+        """Write the polygons of all images, also those of an earlier call, from their masks."""
+        masks = {
+            (Path(source.name).parent / source.path.name).as_posix(): self.options.paths(
+                self.out, source
+            )["masks"]
+            for source in sources
+            if source.kind == "image" and str(source.path) not in self.faults
+        }
+        if masks:
+            write_coco(self.out / "polygons" / "coco.json", masks, self.predictor.class_names)
 
     def _large(self, source: Source) -> None:
         """Predict a video or a large image."""
@@ -159,7 +173,7 @@ class _Run:
 
         def on_frame(number: int, prediction: Prediction) -> None:
             if self.options.frames:
-                write_bytes(folder / f"{number + 1:06}.png", ENCODERS["masks"](prediction))
+                write_bytes(folder / f"{number + 1:06}.png", mask_png(prediction))
             self.done += 1
             self.bar.advance(task)
 
@@ -210,7 +224,7 @@ def _settings(predictor: Predictor, options: OutputOptions, checkpoint: Path) ->
         "model": predictor.model.architecture,
         "precision": predictor.precision,
         "protocol": predictor.protocol.to_dict(),
-        "wanted": asdict(options),
+        "wanted": options.to_dict(),
         "class_names": predictor.class_names,
     }
 

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import shutil
 import time
 
 import cv2
@@ -83,6 +84,64 @@ def test_probabilities_and_polygons_are_written_on_request(run, photos, tmp_path
         ]
         assert sum(pixels) == (mask == index).sum()
     assert not (tmp_path / "out" / "overlays").exists()
+
+
+def test_a_coco_file_describes_all_images_also_after_a_resume(run, photos, tmp_path):
+    out = tmp_path / "out"
+    assert predict(run, photos, "--polygons", "coco", "--out", out) == 0
+    whole = (out / "polygons" / "coco.json").read_bytes()
+    content = json.loads(whole)
+    names = [image["file_name"] for image in content["images"]]
+    assert names == ["0.png", "1.png", "2.png", "deep/3.png"]
+    for image in content["images"]:
+        regions = [a for a in content["annotations"] if a["image_id"] == image["id"]]
+        assert sum(region["area"] for region in regions) == image["width"] * image["height"]
+    (out / "masks" / "1.png").unlink()
+    (out / "polygons" / "coco.json").unlink()
+    assert predict(run, photos, "--polygons", "coco", "--out", out, "--resume") == 0
+    assert (out / "polygons" / "coco.json").read_bytes() == whole
+
+
+def test_a_labelme_file_leads_to_its_image(run, photos, tmp_path):
+    assert predict(run, photos, "--polygons", "labelme", "--out", tmp_path / "out") == 0
+    for name in ("0", "deep/3"):
+        path = tmp_path / "out" / "polygons" / f"{name}.json"
+        content = json.loads(path.read_text())
+        image = path.parent / content["imagePath"]
+        assert image.samefile(photos / f"{name}.png")
+        assert {shape["label"] for shape in content["shapes"]} <= set(NAMES)
+
+
+@pytest.mark.parametrize("form", ["coco", "labelme"])
+def test_data_import_reads_written_polygons_back(run, photos, tmp_path, form):
+    out = tmp_path / "out"
+    assert predict(run, photos, "--polygons", form, "--out", out) == 0
+    for path in (out / "polygons").rglob("*.json"):
+        shutil.copy(path, photos)
+    assert main(["data", "import", str(photos), str(tmp_path / "back")]) == 0
+    names = (tmp_path / "back" / "classes.txt").read_text().split()
+    masks = sorted((tmp_path / "back" / "masks").glob("*.png"))
+    assert [path.name for path in masks] == ["0.png", "1.png", "2.png", "3.png"]
+    for path, original in zip(masks, ("0", "1", "2", "deep/3"), strict=True):
+        predicted = np.array(Image.open(out / "masks" / f"{original}.png"))
+        table = np.array([names.index(name) if name in names else 255 for name in NAMES])
+        assert np.array_equal(np.array(Image.open(path)), table[predicted])
+
+
+def test_an_input_may_follow_polygons_without_a_format(run, photos, tmp_path, capsys):
+    assert predict(run, "--polygons", photos / "0.png", "--out", tmp_path / "out") == 0
+    assert [path.name for path in (tmp_path / "out" / "polygons").iterdir()] == ["0.geojson"]
+    assert predict(run, photos, "--polygons=yolo", "--out", tmp_path / "out") == 2
+    printed = capsys.readouterr().err
+    assert "--polygons 'yolo' is unknown" in printed and "labelme" in printed
+
+
+def test_resume_continues_a_folder_of_geojson_by_an_earlier_release(run, photos, tmp_path):
+    arguments = [photos, "--polygons", "--out", tmp_path / "out"]
+    assert predict(run, *arguments) == 0
+    manifest = json.loads((tmp_path / "out" / "predict.json").read_text())
+    assert manifest["wanted"]["polygons"] is True
+    assert predict(run, *arguments, "--resume") == 0
 
 
 def test_a_video_gives_a_video_and_masks_on_request(run, tmp_path):

@@ -7,7 +7,17 @@ Each format is a module with `NAME`, `TITLE`, `SIGNATURE` (the files by which it
 from pathlib import Path
 from typing import Protocol
 
-from hrseg.data.formats import coco, csv_pairs, labelme, roboflow, yolo
+from hrseg.data.formats import (
+    coco,
+    csv_pairs,
+    cvat,
+    label_studio,
+    labelme,
+    roboflow,
+    supervisely,
+    voc,
+    yolo,
+)
 from hrseg.data.formats.annotations import Annotations
 
 
@@ -28,7 +38,17 @@ class Format(Protocol):
 
 
 # In the order of recognition: the strictest signatures first.
-FORMATS: tuple[Format, ...] = (coco, labelme, roboflow, yolo, csv_pairs)
+FORMATS: tuple[Format, ...] = (
+    coco,
+    labelme,
+    cvat,
+    supervisely,
+    label_studio,
+    voc,
+    roboflow,
+    yolo,
+    csv_pairs,
+)
 
 
 def recognise(root: Path) -> str | None:

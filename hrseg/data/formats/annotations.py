@@ -33,6 +33,7 @@ class Shape:
         mask: pixels of the object (h, w), for run lengths and brushes.
         corner: row and column of the upper left pixel of `mask` in the image.
         ignore: the pixels are ignored (id 255), for example a crowd.
+        layer: shapes of a higher layer are drawn over those of a lower one, of whatever size.
     """
 
     label: str
@@ -40,6 +41,7 @@ class Shape:
     mask: BoolArray | None = None
     corner: tuple[int, int] = (0, 0)
     ignore: bool = False
+    layer: int = 0
 
 
 @dataclass(frozen=True)

@@ -17,8 +17,9 @@ def draw(
 ) -> tuple[IntArray, int]:
     """Return the id of each pixel (height, width), and the number of shapes without a pixel.
 
-    Shapes with fewer pixels are drawn over shapes with more; later ones over earlier ones of the
-    same size. Ignored shapes (255) are drawn first: they lie below all objects.
+    Shapes of a higher layer are drawn over those of a lower one. In a layer, shapes with fewer
+    pixels are drawn over shapes with more; later ones over earlier ones of the same size.
+    Ignored shapes (255) are drawn first: they lie below all objects.
 
     Args:
         shapes: objects of an image.
@@ -32,7 +33,9 @@ def draw(
     """
     crops = [(shape, *pixels_of(shape, height, width, source)) for shape in shapes]
     areas = [int(np.count_nonzero(pixels)) for _, pixels, _ in crops]
-    order = sorted(range(len(crops)), key=lambda i: (not crops[i][0].ignore, -areas[i]))
+    order = sorted(
+        range(len(crops)), key=lambda i: (not crops[i][0].ignore, crops[i][0].layer, -areas[i])
+    )
     drawn = np.full((height, width), UNLABELLED, np.int16)
     for index in order:
         shape, pixels, (row, column) = crops[index]
