@@ -15,6 +15,7 @@ from PIL import Image
 
 from hrseg.inference.inputs import Source
 from hrseg.inference.predictor import Prediction
+from hrseg.visualize import indexed
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,8 @@ class OutputOptions:
         probabilities: write probabilities of images.
         polygons: write polygons of images.
         frames: write a mask of each frame of a video.
+        confidence: write maps of the confidence of images.
+        pseudo: smallest confidence of pseudo-labels; pixels below it are 255 in the masks.
         tile: side of a tile of large images, in pixels.
         overlap: width that neighbouring tiles share, in pixels.
     """
@@ -34,6 +37,8 @@ class OutputOptions:
     probabilities: bool = False
     polygons: bool = False
     frames: bool = False
+    confidence: bool = False
+    pseudo: float | None = None
     tile: int = 1024
     overlap: int = 256
 
@@ -43,12 +48,26 @@ class OutputOptions:
             return {"overlays": out / "overlays" / f"{source.name}.mp4"}
         tiles = source.kind == "tiles"
         suffixes = {"overlays": "jpg"} if self.overlays else {}
+        if self.confidence:
+            suffixes["confidence"] = "tif" if tiles else "png"
         if self.probabilities and not tiles:
             suffixes["probabilities"] = "npz"
         if self.polygons and not tiles:
             suffixes["polygons"] = "geojson"
         suffixes["masks"] = "tif" if tiles else "png"
         return {kind: out / kind / f"{source.name}.{end}" for kind, end in suffixes.items()}
+
+    @property
+    def needs_confidence(self) -> bool:
+        """Whether the confidence has to be computed."""
+        return self.confidence or self.pseudo is not None
+
+    def encode(self, kind: str, prediction: Prediction) -> bytes:
+        """Return the content of a file of a key of `paths`."""
+        if kind == "masks" and self.pseudo is not None:
+            labels = prediction.pseudo_labels(self.pseudo)
+            return encoded(indexed(labels, prediction.palette), "PNG")
+        return ENCODERS[kind](prediction)
 
 
 def encoded(picture: Image.Image, kind: str, **options: Any) -> bytes:
@@ -100,6 +119,7 @@ def _area(shape: dict[str, Any]) -> int:
 
 ENCODERS: dict[str, Callable[[Prediction], bytes]] = {
     "masks": lambda p: encoded(p.to_pil(), "PNG"),
+    "confidence": lambda p: encoded(Image.fromarray(p.confidence_map()), "PNG"),
     "overlays": lambda p: encoded(Image.fromarray(p.overlay()), "JPEG", quality=90),
     "probabilities": _probabilities_npz,
     "polygons": lambda p: json.dumps(polygons(p.mask, p.class_names)).encode(),
