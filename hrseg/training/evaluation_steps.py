@@ -39,8 +39,8 @@ class EvaluationSteps(pl.LightningModule):
     compiles: bool
     evaluator: Evaluator | None = None
     temperature: float | None = None  # of the checkpoint, after `hrseg calibrate`
-    calibration: CalibrationCounts | None = None
-    threshold_counts: ThresholdCounts | None = None
+    calibration: CalibrationCounts | None  # counted for two classes or on request
+    threshold_counts: ThresholdCounts | None  # for two classes
     num_images = 0  # of the current evaluation, including skipped images
     num_skipped = 0  # unreadable images
 
@@ -55,6 +55,7 @@ class EvaluationSteps(pl.LightningModule):
         self.matrices = nn.ModuleList(ConfusionMatrix(num_classes) for _ in self.scored_scales)
         self.seen_pixels: Counter[float] = Counter()
         self.scores: dict[str, Any] = {}
+        self.calibration = self.threshold_counts = None
         if num_classes == 2:
             self.threshold_counts = ThresholdCounts(foreground_id(self.class_names))
             self.score_calibration()
