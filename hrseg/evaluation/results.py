@@ -207,7 +207,49 @@ class ClassScore(BaseModel):
     name: Name
     iou: _Ratio
     accuracy: _Ratio
+    precision: _Ratio = None
+    dice: _Ratio = None
     pixels: _Count
+
+
+class OverlapScores(BaseModel):
+    """Scores of the foreground of two classes, at one threshold."""
+
+    model_config = ConfigDict(extra="allow")
+
+    threshold: Annotated[Number, Field(ge=0, le=1)]
+    precision: _Ratio
+    recall: _Ratio
+    dice: _Ratio
+    iou: _Ratio
+
+
+class BinaryScores(OverlapScores):
+    """Scores of the foreground, and their curve over the thresholds."""
+
+    foreground: Name
+    curve: Annotated[list[OverlapScores], Field(min_length=1, max_length=1000)]
+    best: OverlapScores | None
+
+
+class ReliabilityBin(BaseModel):
+    """Pixels of one range of confidence: their number, accuracy and mean confidence."""
+
+    model_config = ConfigDict(extra="allow")
+
+    pixels: _Count
+    accuracy: _Ratio
+    confidence: _Ratio
+
+
+class Calibration(BaseModel):
+    """Expected calibration error, and the bins of the reliability diagram."""
+
+    model_config = ConfigDict(extra="allow")
+
+    ece: _Ratio
+    bins: Annotated[list[ReliabilityBin], Field(min_length=1, max_length=1000)]
+    temperature: Annotated[Number, Field(gt=0)] | None = None
 
 
 class Scores(BaseModel):
@@ -221,6 +263,8 @@ class Scores(BaseModel):
     classes: Annotated[list[ClassScore], Field(min_length=1, max_length=255)]
     confusion_matrix: list[list[_Count]]
     absent_classes: Literal["skipped", "zero"]
+    binary: BinaryScores | None = None
+    calibration: Calibration | None = None
     protocol: ProtocolFields | None = None
     checkpoint: Annotated[str, Field(max_length=4096)] | None = None
 
