@@ -27,8 +27,7 @@ class CalibrationCounts(Metric):
 
     Examples:
         >>> counts = CalibrationCounts()
-        >>> confidence, correct = torch.tensor([0.9, 0.9]), torch.tensor([True, False])
-        >>> counts.add(confidence, correct)
+        >>> counts.update(torch.tensor([0.9, 0.9]), torch.tensor([1, 1]), torch.tensor([1, 0]))
         >>> round(calibration_summary(counts.compute())["ece"], 4)
         0.4
     """
@@ -50,12 +49,9 @@ class CalibrationCounts(Metric):
             target: class ids of the same shape; 255 is ignored.
         """
         scored = target != IGNORE_INDEX
-        self.add(confidence[scored], pred[scored] == target[scored])
-
-    def add(self, confidence: Tensor, correct: Tensor) -> None:
-        """Add pixels by their confidence, float32 (N,), and whether they are correct, bool (N,)."""
-        bins = (confidence * BINS).long().clamp_(0, BINS - 1)
-        units = (confidence.double() * _UNIT).round()
+        values, correct = confidence[scored], pred[scored] == target[scored]
+        bins = (values * BINS).long().clamp_(0, BINS - 1)
+        units = (values.double() * _UNIT).round()
         for row, weights in enumerate((None, correct.double(), units)):
             self.counts[row] += torch.bincount(bins, weights, BINS).long()
 
