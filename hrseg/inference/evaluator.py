@@ -6,7 +6,7 @@ All steps after the network run on one band of rows at a time.
 
 import warnings
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -23,18 +23,19 @@ from hrseg.inference.averaging import (
 )
 from hrseg.inference.score_maps import (
     Rows,
+    Scales,
+    bands,
     cropped,
     mapped,
     mean_of_windows,
     resized,
+    sums,
     tensor_rows,
 )
 from hrseg.inference.windows import Size, Windows, find_windows, prepare, size_at
 from hrseg.utils.memory import OutOfMemory, give_back, is_out_of_memory
 
 Model = Callable[[Tensor], Tensor]
-Scales = tuple[float, ...]
-BAND_BYTES = 2**22  # of one scale's scores per band: the size of a processor's cache
 
 
 @dataclass
@@ -123,17 +124,17 @@ class Evaluator:
         parts: dict[Scales, list[Tensor]] = defaultdict(list)
         kept: dict[str, list[Tensor]] = defaultdict(list)
         ranks_suffice = not (keep_scores or confidence) and threshold is None
-        for band in _bands(self.scores(image, size, ranks_suffice)):
-            sums = _sums(band, every_subset)
-            for subset, scores in sums.items():
+        for band in bands(self.scores(image, size, ranks_suffice)):
+            totals = sums(band, every_subset)
+            for subset, scores in totals.items():
                 parts[subset].append(self.class_ids(scores, len(subset)))
             if keep_scores:
-                kept["scores"].append(in_float32(sums[scales]))
+                kept["scores"].append(in_float32(totals[scales]))
             if confidence:
                 ids = parts[scales][-1]
-                kept["confidence"].append(self.confidence(sums[scales], ids, len(scales)))
-                if sums[scales].shape[1] == 2:
-                    kept["foreground"].append(self._foreground(sums[scales], len(scales)))
+                kept["confidence"].append(self.confidence(totals[scales], ids, len(scales)))
+                if totals[scales].shape[1] == 2:
+                    kept["foreground"].append(self._foreground(totals[scales], len(scales)))
         preds = {subset: torch.cat(ids) for subset, ids in parts.items()}
         return Result(preds[scales], preds, **{name: torch.cat(x, -2) for name, x in kept.items()})
 
@@ -295,40 +296,8 @@ class Evaluator:
         )
 
 
-def _bands(maps: Mapping[float, Rows]) -> Iterator[dict[float, Tensor]]:
-    """Yield the scores (1, K, rows, W) of all scales, one band of rows at a time, top to bottom."""
-    first_map = next(iter(maps.values()))
-    height, row = first_map.size[0], first_map.read(0, 1)
-    # A GPU needs few, large steps.
-    budget = BAND_BYTES if row.is_cpu else 32 * BAND_BYTES
-    step = max(8, budget // (row.numel() * row.element_size()))
-    for first in range(0, height, step):
-        end = min(first + step, height)
-        yield {scale: rows.read(first, end) for scale, rows in maps.items()}
-
-
 def _mean_of_views(views: Tensor) -> Tensor:
     return views.mean(0, keepdim=True) if len(views) > 1 else views
-
-
-def _sums(band: Mapping[float, Tensor], every_subset: bool) -> dict[Scales, Tensor]:
-    """Return the scores of all scales and of each single scale, or of every subset."""
-    if every_subset:
-        return dict(_subset_sums(list(band.items())))
-    first, *others = band.values()
-    single: dict[Scales, Tensor] = {(scale,): scores for scale, scores in band.items()}
-    return {**single, tuple(band): sum(others, first)}
-
-
-def _subset_sums(
-    terms: Sequence[tuple[float, Tensor]], scales: Scales = (), total: Tensor | None = None
-) -> Iterator[tuple[Scales, Tensor]]:
-    """Yield the sum of each non-empty subset, by one addition each."""
-    for index, (scale, scores) in enumerate(terms):
-        subset = (*scales, scale)
-        subset_sum = scores if total is None else total + scores
-        yield subset, subset_sum
-        yield from _subset_sums(terms[index + 1 :], subset, subset_sum)
 
 
 def _size(image: Tensor) -> Size:

@@ -16,7 +16,7 @@ from torchmetrics import Metric
 from hrseg.utils.constants import IGNORE_INDEX
 
 BINS = 15
-_UNIT = 2**16  # of the sums of confidences, which are integers and therefore exact
+_UNIT = 2**16  # confidences are counted in integers of 1 / 2^16, so that sums are exact
 LIMITS = (0.05, 20.0)  # of a temperature
 
 
@@ -49,11 +49,13 @@ class CalibrationCounts(Metric):
             target: class ids of the same shape; 255 is ignored.
         """
         scored = target != IGNORE_INDEX
-        values, correct = confidence[scored], pred[scored] == target[scored]
-        bins = (values * BINS).long().clamp_(0, BINS - 1)
-        units = (values.double() * _UNIT).round()
-        for row, weights in enumerate((None, correct.double(), units)):
-            self.counts[row] += torch.bincount(bins, weights, BINS).long()
+        units = (confidence[scored] * _UNIT).round().long()
+        cells = units + (pred[scored] == target[scored]) * (_UNIT + 1)
+        wrong, correct = torch.bincount(cells, minlength=2 * (_UNIT + 1)).view(2, -1)
+        unit = torch.arange(_UNIT + 1, device=cells.device)
+        bins = (unit * BINS // _UNIT).clamp_(max=BINS - 1)
+        pixels = wrong + correct
+        self.counts.index_add_(1, bins, torch.stack([pixels, correct, pixels * unit]))
 
     def compute(self) -> Tensor:
         """Return the counts, summed over processes."""
