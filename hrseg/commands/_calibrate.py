@@ -54,7 +54,7 @@ def calibrate(config: Config, checkpoint: Path, run: Path, device: str | None) -
         evaluator = predictor.with_protocol(**dict(protocol)).evaluator
         dataset = data.dataset(data.val_split)
         echo(f"calibrate {checkpoint} on {len(dataset)} images of {data.val_split}; {protocol}")
-        logits, truth = sample_logits(evaluator, dataset, config.seed)
+        logits, truth = sample_logits(evaluator, dataset, config.seed, device)
         temperature = fit_temperature(logits, truth)
         content = read_checkpoint(checkpoint)
         content["hrseg"]["temperature"] = temperature
@@ -67,7 +67,7 @@ def calibrate(config: Config, checkpoint: Path, run: Path, device: str | None) -
 
 
 def sample_logits(
-    evaluator: Evaluator, dataset: SegmentationDataset, seed: int
+    evaluator: Evaluator, dataset: SegmentationDataset, seed: int, device: str = "cpu"
 ) -> tuple[Tensor, Tensor]:
     """Return log-probabilities (N, K) and true ids (N,) of random labelled pixels.
 
@@ -75,13 +75,13 @@ def sample_logits(
         evaluator: the model and its protocol.
         dataset: images with masks.
         seed: of the choice of at most PIXELS pixels per image.
+        device: of the model.
 
     Raises:
         DataError: no labelled pixel.
     """
     random = torch.Generator().manual_seed(seed)
     protocol = evaluator.protocol
-    device = next(iter(evaluator.normalize.buffers())).device
     logits, truths = [], []
     for index in track(range(len(dataset)), len(dataset), "images"):
         image, mask = dataset.read(index)

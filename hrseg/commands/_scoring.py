@@ -101,7 +101,10 @@ def _load(
         task = build_task(config, data, weights=False, engine=engine)
         engine.check(task.protocol)
         check_settings(task, engine.metadata, checkpoint)
-        _use_temperature(task, engine.metadata)
+        if engine.interface["output"] == "ids":  # without probabilities
+            task.calibration = task.threshold_counts = None
+        else:
+            _use_temperature(task, engine.metadata)
         echo(f"{checkpoint}: {engine.extra_repr()}, precision {precision}")
         return data, task
     task = build_task(config, data, weights=False)

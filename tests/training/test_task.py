@@ -76,7 +76,7 @@ def test_two_classes_are_scored_by_threshold_and_calibration(tmp_path):
     row = module.scores["binary"]["curve"][9]
     hits = ((shares[:, 1] >= 0.5) & (truth == 1)).sum()
     assert row["threshold"] == 0.5
-    assert row["recall"] == pytest.approx(hits / truth.sum(), abs=1e-3)
+    assert row["recall"] == pytest.approx(float(hits / truth.sum()), abs=1e-3)
     pixels = module.scores["calibration"]["bins"]
     assert sum(row["pixels"] for row in pixels) == truth.numel()
     mean = sum(row["pixels"] * (row["confidence"] or 0) for row in pixels) / truth.numel()
