@@ -1,6 +1,7 @@
 """The command `hrseg calibrate`, and validation, prediction and export after it."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ from PIL import Image
 
 import hrseg
 from hrseg.cli import main
+from hrseg.data.datasets.folder import Folder
 from hrseg.errors import ConfigError
 from hrseg.export.exporter import export
 from hrseg.export.writers import Form
@@ -47,6 +49,14 @@ def make_overconfident(path):
     for name in ("weight", "bias"):
         content["state_dict"][f"model.head.last_layer.3.{name}"] *= 200
     torch.save(content, path)
+
+
+def masks_of(data):
+    """Yield the name and the train ids of each image of a data set."""
+    for split in ("train", "val"):
+        dataset = data.dataset(split)
+        for index, name in enumerate(dataset.names):
+            yield name, dataset.read(index)[1]
 
 
 def scores(run):
@@ -96,7 +106,13 @@ def test_confidence_and_pseudo_labels_are_files(run, tmp_path, capsys):
     prediction = hrseg.load(run).predict(images / "0.png", confidence=True)
     with Image.open(out / "masks/0.png") as mask:
         assert mask.mode == "P"
-        assert np.array_equal(np.array(mask), np.where(unsure, 255, prediction.mask))
+        pseudo = np.array(mask)
+        assert np.array_equal(pseudo, np.where(unsure, 255, prediction.mask))
+    data = Folder(tmp_path, image_folder="images", mask_folder="out/masks", val_fraction=0.5,
+                  class_names=("background", "crack"))  # fmt: skip
+    shutil.copytree(images, tmp_path / "images")
+    read = {name: mask for name, mask in masks_of(data)}
+    assert np.array_equal(read["0"], pseudo)
     for wrong in ("0", "1.01", "nan"):
         assert main([*arguments, "--out", str(out), "--pseudo", wrong]) == 2
         assert "Fix: --pseudo 0.9" in capsys.readouterr().err
