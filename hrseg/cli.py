@@ -29,6 +29,7 @@ COMMANDS = {
     "test": "write masks of the test split for a benchmark server",
     "predict": "write masks and overlays of images and videos",
     "export": "export a model to another format and verify the file",
+    "calibrate": "fit the confidence of a run on its validation split",
     "report": "write an HTML report with scores and pictures",
     "score": "score mask files against ground-truth masks",
     "init": "inspect a folder of images and write its config",
@@ -45,7 +46,7 @@ _SYNONYMS = {
     "eval": "validate", "evaluate": "validate", "val": "validate", "check": "data check",
     "stats": "data stats", "convert": "weights convert", "info": "doctor",
 }  # fmt: skip
-_COMPUTE = ("fit", "validate", "test", "predict", "export")
+_COMPUTE = ("fit", "validate", "test", "predict", "export", "calibrate")
 _PAIR = r"[\w.\[\]]+="
 _PROTOCOL_PAIR = r"(inference|data|model)\.[\w.]+="  # `predict` reads other words as files
 _UNWRITABLE = (

@@ -114,6 +114,7 @@ class ModelMetadata(BaseModel):
         version: version of the hrseg that wrote the file.
         plugin: modules or files that registered parts of the training, in the form of `--plugin`.
         replaced: parts of the network that `create_model` does not build, for example "head Own".
+        temperature: of the confidence, by `hrseg calibrate`; None: 1.
         export: interface of an exported file; None in a checkpoint.
     """
 
@@ -130,6 +131,7 @@ class ModelMetadata(BaseModel):
     version: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.+!-]{1,40}$")] = __version__
     plugin: Annotated[str, Field(max_length=2**12), AfterValidator(_printable)] | None = None
     replaced: Annotated[str, Field(max_length=2**12), AfterValidator(_printable)] | None = None
+    temperature: Annotated[Number, Field(ge=0.01, le=100)] | None = None
     export: ExportMetadata | None = None
 
     @model_validator(mode="after")

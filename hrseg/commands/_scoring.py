@@ -1,9 +1,10 @@
 """Evaluation of a checkpoint on a data set: the work of `hrseg validate` and `hrseg test`."""
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Callback
@@ -100,13 +101,23 @@ def _load(
         task = build_task(config, data, weights=False, engine=engine)
         engine.check(task.protocol)
         check_settings(task, engine.metadata, checkpoint)
+        if engine.interface["output"] == "ids":  # without probabilities
+            task.calibration = task.threshold_counts = None
+        else:
+            _use_temperature(task, engine.metadata)
         echo(f"{checkpoint}: {engine.extra_repr()}, precision {precision}")
         return data, task
     task = build_task(config, data, weights=False)
     content = read_checkpoint(checkpoint)
     check_settings(task, content.get("hrseg"), checkpoint)
+    _use_temperature(task, content.get("hrseg") or {})
     echo(str(load_weights(task.model, content, purpose="evaluate", origin=checkpoint)))
     return data, task
+
+
+def _use_temperature(task: SegmentationTask, metadata: Mapping[str, Any]) -> None:
+    if metadata.get("temperature") is not None:
+        task.score_calibration(float(metadata["temperature"]))
 
 
 def _trainer(

@@ -251,11 +251,14 @@ def _align_corners(
 
 
 def _metadata_rows(metadata: ModelMetadata) -> Rows:
-    return [
+    rows = [
         ("network", network_name(metadata.architecture)),
         ("classes", ", ".join(metadata.class_names)),
         ("protocol", str(Protocol(**metadata.protocol))),
     ]
+    if metadata.temperature:
+        rows.append(("temperature", f"{metadata.temperature:.3f}"))
+    return rows
 
 
 def _mmseg_classes(meta: Any) -> Rows:

@@ -51,6 +51,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="also write polygons for annotation tools; default format: %(const)s",
     )
     parser.add_argument(
+        "--confidence", action="store_true", help="also write the confidence, 0..255, of each pixel"
+    )
+    parser.add_argument(
+        "--pseudo",
+        type=float,
+        metavar="CONFIDENCE",
+        help="write masks for training: 255 (ignored) below this confidence, e.g. 0.9",
+    )
+    parser.add_argument(
         "--frames", action="store_true", help="also write a mask per frame of a video"
     )
     parser.add_argument(
@@ -86,6 +95,11 @@ def run(arguments: argparse.Namespace) -> int:
     from hrseg.config.loader import load_config, protocol_changes
     from hrseg.inference.inputs import check_out, find_sources
 
+    if arguments.pseudo is not None and not 0 < arguments.pseudo <= 1:
+        raise ConfigError(
+            f"--pseudo {arguments.pseudo:g} is not a confidence.\n"
+            "Expected: a number above 0, at most 1. Fix: --pseudo 0.9"
+        )
     config = load_config(arguments.config, arguments.overrides) if arguments.config else None
     if config and not arguments.checkpoint:
         raise ConfigError(
@@ -108,6 +122,8 @@ def run(arguments: argparse.Namespace) -> int:
         probabilities=arguments.probabilities,
         polygons=arguments.polygons,
         frames=arguments.frames,
+        confidence=arguments.confidence,
+        pseudo=arguments.pseudo,
         tile=arguments.tile,
         overlap=quarter if arguments.overlap is None else arguments.overlap,
     )

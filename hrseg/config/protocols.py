@@ -95,6 +95,11 @@ class Protocol(Arguments, frozen=True):  # type: ignore[misc]
     scores_at: ScoresAt = option(
         "logits become scores in each window, or after joining at the size of the image", "window"
     )
+    threshold: Annotated[float, Field(ge=0, le=1)] | None = option(
+        "smallest probability of the foreground, for two classes; null: the likelier class",
+        None,
+        examples=[0.35],
+    )
     absent_classes: Literal["skipped", "zero"] = option(
         "classes without a pixel: skipped in the mean over classes, or counted as zero", "skipped"
     )
@@ -112,8 +117,12 @@ class Protocol(Arguments, frozen=True):  # type: ignore[misc]
         return type(self)(**{**dict(self), **values})
 
     def to_dict(self) -> dict[str, Any]:
-        """Return plain data from which `Protocol(**data)` makes the same protocol."""
-        return {key: list(v) if isinstance(v, tuple) else v for key, v in self}
+        """Return plain data from which `Protocol(**data)` makes the same protocol.
+
+        Without a threshold its key is left out, so that earlier versions can read the data.
+        """
+        values = ((key, list(v) if isinstance(v, tuple) else v) for key, v in self)
+        return {key: value for key, value in values if value is not None}
 
     def __str__(self) -> str:
         """Return the preset, the scales, the flip, and the other fields that differ from plain."""
@@ -167,6 +176,6 @@ PROTOCOLS: dict[str, Protocol] = {
 
 def make_protocol(name: str, changed: Mapping[str, Any]) -> Protocol:
     """Return the preset `name` with the values of `changed`, without None, validated."""
-    preset = find(PROTOCOLS, name, "inference.protocol").to_dict()
+    preset = dict(find(PROTOCOLS, name, "inference.protocol"))
     values = {key: changed[key] for key in preset if changed.get(key) is not None}
     return Protocol(**{**preset, **values})

@@ -14,12 +14,13 @@ from PIL import Image
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
-from hrseg.checkpoints.metadata import Integer, Name, Number, ProtocolFields, first_problem
+from hrseg.checkpoints.metadata import Name, ProtocolFields, first_problem
 from hrseg.config.loader import load_config
 from hrseg.config.schema import Config
 from hrseg.data.dataset import SegmentationDataset
 from hrseg.data.images import Array
 from hrseg.errors import ConfigError, DataError
+from hrseg.evaluation.confidence_schema import BinaryScores, Calibration, Count, Ratio
 from hrseg.metrics.confusion import count_pairs
 from hrseg.training.factory import build_data
 from hrseg.utils.constants import IGNORE_INDEX
@@ -27,8 +28,6 @@ from hrseg.utils.files import write_json
 from hrseg.utils.text import some
 
 T = TypeVar("T")
-_Count = Annotated[Integer, Field(ge=0, lt=2**53)]  # exact integers in JavaScript
-_Ratio = Annotated[Number, Field(ge=0, le=1)] | None
 
 
 @dataclass(frozen=True, config=ConfigDict(extra="ignore"))
@@ -42,8 +41,8 @@ class ImageRecord:
     """
 
     name: Annotated[str, Field(max_length=4096)]
-    size: tuple[_Count, _Count]
-    counts: tuple[tuple[_Count, _Count, _Count], ...]
+    size: tuple[Count, Count]
+    counts: tuple[tuple[Count, Count, Count], ...]
 
     def matrix(self, num_classes: int) -> NDArray[np.int64]:
         """Return the confusion matrix (K, K), with true classes as rows."""
@@ -205,9 +204,11 @@ class ClassScore(BaseModel):
     model_config = ConfigDict(extra="allow")
 
     name: Name
-    iou: _Ratio
-    accuracy: _Ratio
-    pixels: _Count
+    iou: Ratio
+    accuracy: Ratio
+    precision: Ratio = None
+    dice: Ratio = None
+    pixels: Count
 
 
 class LeakageSummary(BaseModel):
@@ -223,12 +224,14 @@ class Scores(BaseModel):
 
     model_config = ConfigDict(extra="allow")
 
-    miou: _Ratio
-    pixel_accuracy: _Ratio
-    mean_accuracy: _Ratio
+    miou: Ratio
+    pixel_accuracy: Ratio
+    mean_accuracy: Ratio
     classes: Annotated[list[ClassScore], Field(min_length=1, max_length=255)]
-    confusion_matrix: list[list[_Count]]
+    confusion_matrix: list[list[Count]]
     absent_classes: Literal["skipped", "zero"]
+    binary: BinaryScores | None = None
+    calibration: Calibration | None = None
     protocol: ProtocolFields | None = None
     checkpoint: Annotated[str, Field(max_length=4096)] | None = None
     leakage: LeakageSummary | None = None

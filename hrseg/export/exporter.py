@@ -115,6 +115,12 @@ def export(
             "Expected: an existing data set.\n"
             "Fix: add data.root=/path, and --config NAME if the checkpoint is in no run folder."
         )
+    if form.output == "ids" and predictor.protocol.threshold is not None:
+        raise ConfigError(
+            f"--argmax ignores inference.threshold={predictor.protocol.threshold}, because the "
+            "file would contain the likelier class.\n"
+            "Expected: an export with logits. Fix: leave out --argmax"
+        )
     metadata = build_metadata(
         model.architecture,
         predictor.class_names,
@@ -124,6 +130,7 @@ def export(
         predictor.normalize.std,
         predictor.protocol,
         plugin=plugin_of(model.architecture),
+        temperature=predictor.temperature if predictor.temperature != 1 else None,
     )
     metadata["export"] = {**asdict(form), "source": dict(source or {})}
     with ExitStack() as stack:

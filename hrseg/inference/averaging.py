@@ -1,4 +1,4 @@
-"""Averaging of logits over windows, scales and flips, and conversion to class ids."""
+"""Averaging of logits over windows, scales and flips; class ids and probabilities of scores."""
 
 from collections.abc import Callable, Sequence
 
@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from hrseg.config.protocols import Protocol
-from hrseg.errors import VerificationError
+from hrseg.errors import ConfigError, VerificationError
 
 Rule = Callable[[Tensor], Tensor]
 # In float32 exp(89) is infinite and exp(-104) is 0; the sum over scales overflows earlier.
@@ -57,6 +57,36 @@ def class_ids(scores: Tensor) -> Tensor:
             "damaged.\nExpected: finite scores. Fix: trainer.precision=32, or another checkpoint."
         )
     return ids.view(height, width).to(torch.uint8)
+
+
+def check_threshold(protocol: Protocol, num_classes: int) -> None:
+    """Raise ConfigError if a protocol has a threshold for another number of classes than two."""
+    if protocol.threshold is not None and num_classes != 2:
+        raise ConfigError(
+            f"inference.threshold is {protocol.threshold}, but the model has {num_classes} "
+            "classes.\nExpected: a threshold only for two classes. Fix: inference.threshold=null"
+        )
+
+
+def probabilities(scores: Tensor, average: str, count: int = 1, temperature: float = 1.0) -> Tensor:
+    """Return the normalised scores, which sum to 1 over the classes.
+
+    A temperature divides the logarithm of the probability. For one scale without overlapping
+    windows that is the same as a division of the logits. It changes no order of the classes.
+
+    Args:
+        scores: sum of the scores of all scales, (1, K, H, W).
+        average: the rule of the protocol that made the scores.
+        count: number of scales in the sum.
+        temperature: above 1 lowers the confidence.
+    """
+    if average == "logits":
+        return (scores / (count * temperature)).softmax(1)
+    shares = scores / scores.sum(1, keepdim=True)
+    if temperature == 1:
+        return shares
+    smallest = torch.finfo(shares.dtype).tiny
+    return (shares.clamp_min(smallest).log() / temperature).softmax(1)
 
 
 def in_float32(scores: Tensor) -> Tensor:

@@ -6,7 +6,7 @@ All steps after the network run on one band of rows at a time.
 
 import warnings
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -14,21 +14,28 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from hrseg.config.protocols import Protocol
-from hrseg.inference.averaging import Rule, averaging_rule, class_ids, in_float32
+from hrseg.inference.averaging import (
+    Rule,
+    averaging_rule,
+    class_ids,
+    in_float32,
+    probabilities,
+)
 from hrseg.inference.score_maps import (
     Rows,
+    Scales,
+    bands,
     cropped,
     mapped,
     mean_of_windows,
     resized,
+    sums,
     tensor_rows,
 )
 from hrseg.inference.windows import Size, Windows, find_windows, prepare, size_at
 from hrseg.utils.memory import OutOfMemory, give_back, is_out_of_memory
 
 Model = Callable[[Tensor], Tensor]
-Scales = tuple[float, ...]
-BAND_BYTES = 2**22  # of one scale's scores per band: the size of a processor's cache
 
 
 @dataclass
@@ -40,11 +47,16 @@ class Result:
         preds: ids of each single scale and of all scales fused, uint8 (H, W).
         scores: fused scores, float32 (1, K, H, W), on request. If exp would overflow, they are
             divided by the pixel's maximum.
+        confidence: probability of the predicted class, float32 (H, W), on request.
+        foreground: probability of the foreground before the temperature, float32 (H, W), on
+            request and for two classes.
     """
 
     pred: Tensor
     preds: dict[Scales, Tensor]
     scores: Tensor | None = None
+    confidence: Tensor | None = None
+    foreground: Tensor | None = None
 
 
 @dataclass
@@ -58,6 +70,8 @@ class Evaluator:
         flip_pairs: pairs of classes (left, right) that are swapped in a mirrored image.
         align_corners: of the interpolation of logits; images never align corners.
         batch: maximum of windows and mirror images in one call of the model.
+        foreground: id of the class that the threshold of the protocol decides.
+        temperature: of the confidence; it changes no class.
 
     Raises:
         VerificationError: NaN or infinite scores.
@@ -85,38 +99,73 @@ class Evaluator:
     flip_pairs: Sequence[Sequence[int]] = ()
     align_corners: bool = False
     batch: int = 4
+    foreground: int = 1
+    temperature: float = 1.0
 
     @torch.inference_mode()
     def __call__(
-        self, image: Tensor, size: Sequence[int] | None = None, keep_scores: bool = False
+        self,
+        image: Tensor,
+        size: Sequence[int] | None = None,
+        keep_scores: bool = False,
+        confidence: bool = False,
+        every_subset: bool = False,
     ) -> Result:
-        """Return the result for an image, uint8 RGB (1, 3, H, W).
+        """Return the result for an image.
 
-        `size` is the (height, width) of the result, by default that of the image.
+        Args:
+            image: uint8 RGB (1, 3, H, W).
+            size: (height, width) of the result, by default that of the image.
+            keep_scores: set `scores` of the result.
+            confidence: set `confidence` and `foreground` of the result.
+            every_subset: also return the ids of every subset of the scales.
         """
+        scales, threshold = self.protocol.scales, self.protocol.threshold
         parts: dict[Scales, list[Tensor]] = defaultdict(list)
-        sums: list[Tensor] = []
-        for band in _bands(self.scores(image, size, ranks_suffice=not keep_scores)):
-            first, *others = band.values()
-            fused = sum(others, first)
-            by_scales: dict[Scales, Tensor] = {(scale,): scores for scale, scores in band.items()}
-            by_scales[self.protocol.scales] = fused
-            for scales, scores in by_scales.items():
-                parts[scales].append(class_ids(scores))
+        kept: dict[str, list[Tensor]] = defaultdict(list)
+        ranks_suffice = not (keep_scores or confidence) and threshold is None
+        for band in bands(self.scores(image, size, ranks_suffice)):
+            totals = sums(band, every_subset)
+            for subset, scores in totals.items():
+                parts[subset].append(self.class_ids(scores, len(subset)))
             if keep_scores:
-                sums.append(in_float32(fused))
-        preds = {scales: torch.cat(ids) for scales, ids in parts.items()}
-        fused_scores = torch.cat(sums, 2) if keep_scores else None
-        return Result(preds[self.protocol.scales], preds, fused_scores)
+                kept["scores"].append(in_float32(totals[scales]))
+            if confidence:
+                ids = parts[scales][-1]
+                kept["confidence"].append(self.confidence(totals[scales], ids, len(scales)))
+                if totals[scales].shape[1] == 2:
+                    kept["foreground"].append(self._foreground(totals[scales], len(scales)))
+        preds = {subset: torch.cat(ids) for subset, ids in parts.items()}
+        return Result(preds[scales], preds, **{name: torch.cat(x, -2) for name, x in kept.items()})
 
-    @torch.inference_mode()
-    def subsets(self, image: Tensor, size: Sequence[int] | None = None) -> dict[Scales, Tensor]:
-        """Return the ids (H, W) of each subset of the scales; arguments as in `__call__`."""
-        parts: dict[Scales, list[Tensor]] = defaultdict(list)
-        for band in _bands(self.scores(image, size)):
-            for scales, scores in _subset_sums(list(band.items())):
-                parts[scales].append(class_ids(scores))
-        return {scales: torch.cat(ids) for scales, ids in parts.items()}
+    def class_ids(self, scores: Tensor, count: int = 1, average: str | None = None) -> Tensor:
+        """Return the ids of scores (1, K, H, W) by the protocol's threshold, uint8 (H, W).
+
+        Args:
+            scores: sum over scales.
+            count: number of scales in the sum.
+            average: the rule of the scores, by default that of the protocol.
+        """
+        ids = class_ids(scores)
+        if self.protocol.threshold is None:
+            return ids
+        chosen = self._foreground(scores, count, average) >= self.protocol.threshold
+        return (chosen if self.foreground else ~chosen).to(torch.uint8)
+
+    def confidence(
+        self, scores: Tensor, ids: Tensor, count: int = 1, average: str | None = None
+    ) -> Tensor:
+        """Return the probability of the predicted ids (H, W), float32 (H, W), after temperature.
+
+        The other arguments are those of `class_ids`.
+        """
+        average = average or self.protocol.average
+        shares = probabilities(scores, average, count, self.temperature)
+        return shares.gather(1, ids[None, None].long())[0, 0].float()
+
+    def _foreground(self, scores: Tensor, count: int, average: str | None = None) -> Tensor:
+        shares = probabilities(scores, average or self.protocol.average, count)
+        return shares[0, self.foreground].float()
 
     def scores(
         self, image: Tensor, size: Sequence[int] | None = None, ranks_suffice: bool = False
@@ -247,31 +296,8 @@ class Evaluator:
         )
 
 
-def _bands(maps: Mapping[float, Rows]) -> Iterator[dict[float, Tensor]]:
-    """Yield the scores (1, K, rows, W) of all scales, one band of rows at a time, top to bottom."""
-    first_map = next(iter(maps.values()))
-    height, row = first_map.size[0], first_map.read(0, 1)
-    # A GPU needs few, large steps.
-    budget = BAND_BYTES if row.is_cpu else 32 * BAND_BYTES
-    step = max(8, budget // (row.numel() * row.element_size()))
-    for first in range(0, height, step):
-        end = min(first + step, height)
-        yield {scale: rows.read(first, end) for scale, rows in maps.items()}
-
-
 def _mean_of_views(views: Tensor) -> Tensor:
     return views.mean(0, keepdim=True) if len(views) > 1 else views
-
-
-def _subset_sums(
-    terms: Sequence[tuple[float, Tensor]], scales: Scales = (), total: Tensor | None = None
-) -> Iterator[tuple[Scales, Tensor]]:
-    """Yield the sum of each non-empty subset, by one addition each."""
-    for index, (scale, scores) in enumerate(terms):
-        subset = (*scales, scale)
-        subset_sum = scores if total is None else total + scores
-        yield subset, subset_sum
-        yield from _subset_sums(terms[index + 1 :], subset, subset_sum)
 
 
 def _size(image: Tensor) -> Size:

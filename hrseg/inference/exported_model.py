@@ -133,8 +133,8 @@ class Engine(nn.Module):
             return logits
         return F.interpolate(logits, tuple(size), mode="bilinear", align_corners=self.align_corners)
 
-    def check(self, protocol: Protocol, tiles: bool = False) -> None:
-        """Raise ConfigError if this file does not support a protocol, or tiles of large images."""
+    def check(self, protocol: Protocol, tiles: bool = False, confidence: bool = False) -> None:
+        """Raise ConfigError if this file does not support a protocol, tiles, or confidence."""
         if self.interface["input"] == "uint8" and protocol.scales != (1.0,):
             raise ConfigError(
                 f"{self.path} has uint8 input, which cannot be scaled; the protocol "
@@ -147,6 +147,12 @@ class Engine(nn.Module):
                 f"{self.path} returns class ids, which cannot be averaged over mirror images or "
                 "scales.\nExpected: one scale without flip. Fix: inference.flip=false, or export "
                 "it without --argmax."
+            )
+        if output == "ids" and (confidence or protocol.threshold is not None):
+            raise ConfigError(
+                f"{self.path} returns class ids without probabilities, which a threshold, "
+                "the confidence and pseudo-labels need.\n"
+                "Expected: logits. Fix: export it without --argmax."
             )
         if tiles and output != "head":
             raise ConfigError(

@@ -3,7 +3,7 @@
 import contextlib
 import logging
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from hrseg.errors import DataError
 from hrseg.inference.inputs import FORMATS, SCALED, read_pixels
 from hrseg.inference.predictor import Predictor
 from hrseg.inference.tiling import predict_bands
+from hrseg.utils.constants import IGNORE_INDEX
 from hrseg.utils.files import cannot_write, replacing, write_bytes
 from hrseg.visualize import overlay as draw_overlay
 
@@ -141,6 +142,8 @@ def predict_big(
     overlap: int = 256,
     overlay: Path | None = None,
     progress: Callable[[int, int], object] | None = None,
+    confidence: Path | None = None,
+    pseudo: float | None = None,
 ) -> list[str]:
     """Predict a TIFF, PNG or JPEG in tiles.
 
@@ -152,6 +155,8 @@ def predict_big(
         overlap: width that neighbouring tiles share, in pixels.
         overlay: a JPEG to write, at most 2048 pixels a side.
         progress: called with the number of finished rows and of all rows.
+        confidence: a tiled TIFF of 255 x the confidence to write.
+        pseudo: smallest confidence of pseudo-labels; ids below it become 255.
 
     Returns:
         Notes on the conversion of its pixels.
@@ -177,14 +182,27 @@ def predict_big(
             return rows
 
         bands = predict_bands(
-            predictor.evaluator, read_rows, image.size, tile, overlap, predictor.device
+            predictor.evaluator,
+            read_rows,
+            image.size,
+            tile,
+            overlap,
+            predictor.device,
+            confidence=confidence is not None or pseudo is not None,
         )
         with replacing(target) as partial:
             try:
-                with rasterio.open(partial, "w", **_layout(image)) as file:
+                with (
+                    rasterio.open(partial, "w", **_layout(image)) as file,
+                    _grey_file(confidence, _layout(image)) as grey,
+                ):
                     file.write_colormap(1, {i: (*c, 255) for i, c in enumerate(predictor.palette)})
-                    for start, ids in _whole_blocks(bands):
-                        file.write(ids, 1, window=Window(0, start, width, len(ids)))
+                    for start, rows in _whole_blocks(bands):
+                        ids = rows if rows.ndim == 2 else _labels(rows, pseudo)
+                        window = Window(0, start, width, len(ids))
+                        file.write(ids, 1, window=window)
+                        if grey:
+                            grey.write(rows[..., 1], 1, window=window)
                         _sample(preview_mask, start, ids, step)
                         if progress:
                             progress(start + len(ids), height)
@@ -202,6 +220,23 @@ def _layout(image: BigImage) -> dict[str, Any]:
     if not image.file.transform.is_identity and image.upright is None:
         layout["transform"] = image.file.transform
     return layout
+
+
+@contextlib.contextmanager
+def _grey_file(path: Path | None, layout: Mapping[str, Any]) -> Iterator[Any]:
+    """Yield an open greyscale TIFF, or None without a path."""
+    if path is None:
+        yield None
+        return
+    layout = {**layout, "photometric": "minisblack"}
+    with replacing(path) as partial, rasterio.open(partial, "w", **layout) as file:
+        yield file
+
+
+def _labels(rows: Array, pseudo: float | None) -> Array:
+    """Return the ids of rows of ids and confidence (rows, W, 2), 255 below `pseudo`."""
+    unsure = rows[..., 1] < 255 * (pseudo or 0.0)
+    return np.where(unsure, IGNORE_INDEX, rows[..., 0]).astype(np.uint8)
 
 
 def _write_jpeg(path: Path, picture: Array) -> None:

@@ -9,11 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from hrseg.inference.inputs import Source
 from hrseg.inference.polygons import geojson, labelme
 from hrseg.inference.predictor import Prediction
+from hrseg.visualize import indexed
 
 _POLYGONS = {"geojson": "geojson", "labelme": "json"}  # format -> suffix of the file per image
 
@@ -27,6 +29,8 @@ class OutputOptions:
         probabilities: write probabilities of images.
         polygons: format of the polygons of images, "geojson", "coco" or "labelme"; "": none.
         frames: write a mask of each frame of a video.
+        confidence: write maps of the confidence of images.
+        pseudo: smallest confidence of pseudo-labels; pixels below it are 255 in the masks.
         tile: side of a tile of large images, in pixels.
         overlap: width that neighbouring tiles share, in pixels.
     """
@@ -35,6 +39,8 @@ class OutputOptions:
     probabilities: bool = False
     polygons: str = ""
     frames: bool = False
+    confidence: bool = False
+    pseudo: float | None = None
     tile: int = 1024
     overlap: int = 256
 
@@ -44,6 +50,8 @@ class OutputOptions:
             return {"overlays": out / "overlays" / f"{source.name}.mp4"}
         tiles = source.kind == "tiles"
         suffixes = {"overlays": "jpg"} if self.overlays else {}
+        if self.confidence:
+            suffixes["confidence"] = "tif" if tiles else "png"
         if self.probabilities and not tiles:
             suffixes["probabilities"] = "npz"
         if self.polygons in _POLYGONS and not tiles:  # COCO has one file for all images
@@ -55,6 +63,32 @@ class OutputOptions:
         """Return the options as recorded in predict.json, where GeoJSON is true."""
         recorded = {"": False, "geojson": True}.get(self.polygons, self.polygons)
         return {**asdict(self), "polygons": recorded}
+
+    @property
+    def needs_confidence(self) -> bool:
+        """Whether the confidence has to be computed."""
+        return self.confidence or self.pseudo is not None
+
+    def encode(self, kind: str, prediction: Prediction, source: Path, path: Path) -> bytes:
+        """Return the content of the output `path`, of a key of `paths`, for the image `source`."""
+        if kind == "masks":
+            return self.mask_png(prediction)
+        if kind == "polygons":
+            return json.dumps(self._polygons(prediction, source, path)).encode()
+        return ENCODERS[kind](prediction)
+
+    def mask_png(self, prediction: Prediction) -> bytes:
+        """Return the mask, or the pseudo-labels, as a palette PNG."""
+        return encoded(indexed(self._labels(prediction), prediction.palette), "PNG")
+
+    def _polygons(self, prediction: Prediction, source: Path, path: Path) -> dict[str, Any]:
+        mask, names = self._labels(prediction), prediction.class_names
+        if self.polygons == "labelme":
+            return labelme(mask, names, os.path.relpath(source, path.parent))
+        return geojson(mask, names)
+
+    def _labels(self, prediction: Prediction) -> NDArray[np.uint8]:
+        return prediction.mask if self.pseudo is None else prediction.pseudo_labels(self.pseudo)
 
 
 def encoded(picture: Image.Image, kind: str, **options: Any) -> bytes:
@@ -71,26 +105,8 @@ def _probabilities_npz(prediction: Prediction) -> bytes:
     return buffer.getvalue()
 
 
-def mask_png(prediction: Prediction) -> bytes:
-    """Return the mask as a palette PNG."""
-    return encoded(prediction.to_pil(), "PNG")
-
-
-def encode_output(prediction: Prediction, source: Path, path: Path) -> bytes:
-    """Return the content of the output file `path`; the suffix selects the encoding.
-
-    Args:
-        prediction: of an image.
-        source: path of the image, to which LabelMe files refer.
-        path: of the output.
-    """
-    return _ENCODERS[path.suffix](prediction, os.path.relpath(source, path.parent))
-
-
-_ENCODERS: dict[str, Callable[[Prediction, str], bytes]] = {
-    ".png": lambda p, _: mask_png(p),
-    ".jpg": lambda p, _: encoded(Image.fromarray(p.overlay()), "JPEG", quality=90),
-    ".npz": lambda p, _: _probabilities_npz(p),
-    ".geojson": lambda p, _: json.dumps(geojson(p.mask, p.class_names)).encode(),
-    ".json": lambda p, image: json.dumps(labelme(p.mask, p.class_names, image)).encode(),
+ENCODERS: dict[str, Callable[[Prediction], bytes]] = {
+    "confidence": lambda p: encoded(Image.fromarray(p.confidence_map()), "PNG"),
+    "overlays": lambda p: encoded(Image.fromarray(p.overlay()), "JPEG", quality=90),
+    "probabilities": _probabilities_npz,
 }

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from hrseg.utils.constants import IGNORE_INDEX
 from hrseg.utils.files import replacing
 
 Ring = Sequence[tuple[float, float]]  # closed: the last point is the first
@@ -33,13 +34,16 @@ class Region(NamedTuple):
 
 
 def regions(mask: NDArray[np.uint8]) -> Iterator[Region]:
-    """Yield the 4-connected regions of a mask, ids (H, W). Their edges run along the pixels."""
+    """Yield the 4-connected regions of a mask, ids (H, W), without ignored pixels (255).
+
+    Their edges run along the pixels.
+    """
     # Imported here because GDAL is slow to import.
     from rasterio.errors import NotGeoreferencedWarning
     from rasterio.features import shapes
 
     warnings.simplefilter("ignore", NotGeoreferencedWarning)
-    for shape, index in shapes(mask, connectivity=4):
+    for shape, index in shapes(mask, mask != IGNORE_INDEX, connectivity=4):
         outer, *holes = map(_area, shape["coordinates"])
         yield Region(int(index), shape["coordinates"], round(outer - sum(holes)))
 

@@ -12,7 +12,7 @@ from PIL import Image
 
 from hrseg.errors import ConfigError, DataError, HrsegError
 from hrseg.inference.inputs import MANIFEST, Source, check_out, read_pixels
-from hrseg.inference.outputs import OutputOptions, encode_output, encoded, mask_png
+from hrseg.inference.outputs import OutputOptions, encoded
 from hrseg.inference.polygons import write_coco
 from hrseg.inference.predictor import Prediction, Predictor
 from hrseg.inference.prefetch import prefetch_map
@@ -53,7 +53,8 @@ def predict_files(
             with other files or with predictions of another checkpoint or protocol.
     """
     check_out(out)
-    predictor.check(tiles=any(source.kind == "tiles" for source in sources))
+    tiles = any(source.kind == "tiles" for source in sources)
+    predictor.check(tiles, options.needs_confidence)
     kinds = Counter(source.kind for source in sources)
     counts = ", ".join(
         f"{count} {_KINDS[kind].format('s' * (count > 1))}" for kind, count in kinds.items()
@@ -124,13 +125,19 @@ class _Run:
     def _images(self, sources: Sequence[Source]) -> None:
         """Predict images, with two threads that read and two that write."""
         task = self.bar.add_task("images", total=len(sources), visible=bool(sources))
+        options = self.options
         decoded = prefetch_map(lambda source: read_pixels(source.path), sources, workers=2, depth=4)
 
         def predictions() -> Iterator[tuple[Source, Prediction]]:
             for source, image in decoded:
                 try:
                     pixels, notes = image.result()
-                    yield source, self.predictor.segment(pixels, self.options.probabilities)
+                    yield (
+                        source,
+                        self.predictor.segment(
+                            pixels, options.probabilities, options.needs_confidence
+                        ),
+                    )
                     self._note(source, notes)
                 except (DataError, OutOfMemory) as error:
                     self.faults[str(source.path)] = str(error)
@@ -141,8 +148,8 @@ class _Run:
 
     def _write(self, item: tuple[Source, Prediction]) -> None:
         source, prediction = item
-        for path in self.options.paths(self.out, source).values():
-            write_bytes(path, encode_output(prediction, source.path, path))
+        for kind, path in self.options.paths(self.out, source).items():
+            write_bytes(path, self.options.encode(kind, prediction, source.path, path))
         self.done += 1
 
     def write_coco(self, sources: Sequence[Source]) -> None:
@@ -164,7 +171,8 @@ class _Run:
         except (DataError, OutOfMemory) as error:
             self.faults[str(source.path)] = str(error)
             return
-        missing = [kind for kind in ("probabilities", "polygons") if getattr(self.options, kind)]
+        kinds = ("probabilities", "polygons", *["confidence"] * (source.kind == "video"))
+        missing = [kind for kind in kinds if getattr(self.options, kind)]
         self._note(source, [*notes, *(f"no {kind} of videos and tiles" for kind in missing)])
 
     def _video(self, source: Source) -> list[str]:
@@ -173,12 +181,14 @@ class _Run:
 
         def on_frame(number: int, prediction: Prediction) -> None:
             if self.options.frames:
-                write_bytes(folder / f"{number + 1:06}.png", mask_png(prediction))
+                mask = self.options.mask_png(prediction)
+                write_bytes(folder / f"{number + 1:06}.png", mask)
             self.done += 1
             self.bar.advance(task)
 
         target = self.options.paths(self.out, source)["overlays"]
-        return predict_video(self.predictor, source.path, target, on_frame)
+        pseudo = self.options.pseudo is not None
+        return predict_video(self.predictor, source.path, target, on_frame, pseudo)
 
     def _tiles(self, source: Source) -> list[str]:
         # Imported here because GDAL is slow to import.
@@ -194,6 +204,8 @@ class _Run:
             self.options.overlap,
             overlay=paths.get("overlays"),
             progress=lambda done, total: self.bar.update(task, completed=done, total=total),
+            confidence=paths.get("confidence"),
+            pseudo=self.options.pseudo,
         )
         self.done += 1
         return [*notes, *skipped_steps(self.predictor.protocol)]
@@ -235,6 +247,8 @@ def _check_settings(manifest: Path, settings: dict[str, Any], resume: bool) -> N
     With `resume` the options of the outputs must be the same as well.
     """
     earlier = read_object(manifest)
+    if "wanted" in earlier:  # options that an earlier version did not have
+        earlier["wanted"] = {**asdict(OutputOptions()), **earlier["wanted"]}
     keys = ("sha256", "model", "class_names", "precision", "protocol", *["wanted"] * resume)
     for key in keys if earlier else ():
         if earlier.get(key) != settings[key]:

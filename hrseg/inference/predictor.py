@@ -22,14 +22,17 @@ from hrseg.checkpoints.reading import read_checkpoint
 from hrseg.config.protocols import PROTOCOLS, Protocol
 from hrseg.config.schema import Config
 from hrseg.errors import ConfigError, DataError
+from hrseg.inference.averaging import check_threshold, probabilities
 from hrseg.inference.evaluator import Evaluator
 from hrseg.inference.exported_model import Engine, is_exported, open_engine
 from hrseg.inference.inputs import Input, read_pixels
+from hrseg.metrics.binary import foreground_id
 from hrseg.models import Segmenter
 from hrseg.models.normalize import Normalize
 from hrseg.models.optimize import PRECISIONS, inference_network
 from hrseg.models.segmenter import network_name
 from hrseg.utils.console import echo
+from hrseg.utils.constants import IGNORE_INDEX
 from hrseg.utils.files import replacing
 from hrseg.utils.memory import OutOfMemory, is_out_of_memory
 from hrseg.utils.registry import find
@@ -103,6 +106,7 @@ class Predictor:
         palette: an RGB colour per id.
         flip_pairs: pairs of classes (left, right) that are swapped in a mirrored image.
         protocol: scales, flip, windows, averaging.
+        temperature: of the confidence, by `hrseg calibrate`; 1 without it.
         device: of the model.
         precision: of the network.
         normalize: uint8 images -> normalised images.
@@ -155,6 +159,7 @@ class Predictor:
         self.palette: list[list[int]] = metadata["palette"]
         self.flip_pairs = [tuple(pair) for pair in metadata["flip_pairs"]]
         self.protocol = Protocol(**metadata["protocol"])
+        self.temperature = float(metadata.get("temperature") or 1.0)
         self.device, self.precision = device, precision
         self.normalize = Normalize(metadata["mean"], metadata["std"]).to(device)
         if isinstance(model, Segmenter):
@@ -162,7 +167,13 @@ class Predictor:
         else:
             network = lambda image: model.outputs(image)["out"]  # noqa: E731
         self.evaluator = Evaluator(
-            network, self.normalize, self.protocol, self.flip_pairs, self.model.align_corners
+            network,
+            self.normalize,
+            self.protocol,
+            self.flip_pairs,
+            self.model.align_corners,
+            foreground=foreground_id(self.class_names),
+            temperature=self.temperature,
         )
 
     def with_protocol(self, preset: str | None = None, **changed: Any) -> Predictor:
@@ -183,14 +194,19 @@ class Predictor:
 
     @overload
     def predict(
-        self, image: list[Any] | tuple[Any, ...], scores: bool = False
+        self, image: list[Any] | tuple[Any, ...], scores: bool = False, confidence: bool = False
     ) -> list[Prediction]: ...
 
     @overload
-    def predict(self, image: Input | Tensor, scores: bool = False) -> Prediction: ...
+    def predict(
+        self, image: Input | Tensor, scores: bool = False, confidence: bool = False
+    ) -> Prediction: ...
 
     def predict(
-        self, image: Input | Tensor | list[Any] | tuple[Any, ...], scores: bool = False
+        self,
+        image: Input | Tensor | list[Any] | tuple[Any, ...],
+        scores: bool = False,
+        confidence: bool = False,
     ) -> Prediction | list[Prediction]:
         """Return the prediction of an image, or the predictions of a list of images.
 
@@ -198,14 +214,15 @@ class Predictor:
             image: a path, a PIL image, an RGB uint8 array (H, W, 3), or an RGB uint8 tensor
                 (3, H, W) or (H, W, 3). The EXIF orientation of files and PIL images is applied.
             scores: keep the fused scores (K, H, W), for `Prediction.probabilities`.
+            confidence: compute the probability of each pixel's predicted class (H, W).
 
         Raises:
             DataError: an unreadable file, or an array of another shape or type.
             OutOfMemory: the image does not fit into memory.
         """
         if isinstance(image, list | tuple):
-            return [self.segment(read_pixels(_array(item))[0], scores) for item in image]
-        return self.segment(read_pixels(_array(image))[0], scores)
+            return [self.predict(item, scores, confidence) for item in image]
+        return self.segment(read_pixels(_array(image))[0], scores, confidence)
 
     __call__ = predict
 
@@ -213,23 +230,26 @@ class Predictor:
         name = network_name(self.model.architecture)
         return f"Predictor({name}, {len(self.class_names)} classes, {self.device})"
 
-    def check(self, tiles: bool = False) -> None:
-        """Raise ConfigError if an exported file does not support the protocol, or `tiles`."""
+    def check(self, tiles: bool = False, confidence: bool = False) -> None:
+        """Raise ConfigError if the model does not support the protocol, `tiles` or `confidence`."""
+        check_threshold(self.protocol, len(self.class_names))
         if isinstance(self.model, Engine):
-            self.model.check(self.protocol, tiles)
+            self.model.check(self.protocol, tiles, confidence)
 
     @torch.inference_mode()
-    def segment(self, pixels: NDArray[np.uint8], scores: bool = False) -> Prediction:
-        """Return the prediction of an RGB uint8 array (H, W, 3); `scores` as in `predict`.
+    def segment(
+        self, pixels: NDArray[np.uint8], scores: bool = False, confidence: bool = False
+    ) -> Prediction:
+        """Return the prediction of an RGB uint8 array (H, W, 3); options as in `predict`.
 
         Raises:
             ConfigError: an exported file does not support the protocol.
             OutOfMemory: the image does not fit into memory.
         """
-        self.check()
+        self.check(confidence=confidence)
         batch = torch.from_numpy(pixels).permute(2, 0, 1)[None].to(self.device)
         try:
-            result = self.evaluator(batch, keep_scores=scores)
+            result = self.evaluator(batch, keep_scores=scores, confidence=confidence)
         except Exception as error:
             if not is_out_of_memory(error) or isinstance(error, OutOfMemory):
                 raise
@@ -240,7 +260,17 @@ class Predictor:
             ) from error
         mask = result.pred.to(torch.uint8).cpu().numpy()
         fused = result.scores[0].cpu().numpy() if result.scores is not None else None
-        return Prediction(pixels, mask, self.class_names, self.palette, fused, self.protocol)
+        sureness = result.confidence.cpu().numpy() if result.confidence is not None else None
+        return Prediction(
+            pixels,
+            mask,
+            self.class_names,
+            self.palette,
+            fused,
+            self.protocol,
+            sureness,
+            self.temperature,
+        )
 
 
 def _array(image: Input | Tensor) -> Input:
@@ -269,6 +299,8 @@ class Prediction:
         palette: an RGB colour per id.
         scores: fused scores, float32 (K, H, W), on request.
         protocol: of the inference.
+        confidence: probability of the predicted class, float32 (H, W), on request.
+        temperature: of the confidence and of the probabilities.
     """
 
     image: NDArray[np.uint8]
@@ -277,6 +309,8 @@ class Prediction:
     palette: list[list[int]]
     scores: NDArray[np.float32] | None = None
     protocol: Protocol = field(default_factory=Protocol)
+    confidence: NDArray[np.float32] | None = None
+    temperature: float = 1.0
 
     def probabilities(self) -> NDArray[np.float32]:
         """Return the normalised scores, float32 (K, H, W), which sum to 1 over the classes.
@@ -289,10 +323,33 @@ class Prediction:
                 "The scores were not kept.\nExpected: a prediction with scores. "
                 "Fix: predict(image, scores=True)"
             )
-        scores = torch.from_numpy(self.scores)
-        if self.protocol.average == "logits":
-            return (scores / len(self.protocol.scales)).softmax(0).numpy()
-        return (scores / scores.sum(0)).numpy()
+        scores, count = torch.from_numpy(self.scores)[None], len(self.protocol.scales)
+        return probabilities(scores, self.protocol.average, count, self.temperature)[0].numpy()
+
+    def confidence_map(self) -> NDArray[np.uint8]:
+        """Return 255 x the confidence, rounded, uint8 (H, W).
+
+        Raises:
+            ConfigError: the confidence was not computed.
+        """
+        if self.confidence is None:
+            raise ConfigError(
+                "The confidence was not computed.\nExpected: a prediction with confidence. "
+                "Fix: predict(image, confidence=True)"
+            )
+        return np.rint(255 * self.confidence).astype(np.uint8)
+
+    def pseudo_labels(self, smallest: float) -> NDArray[np.uint8]:
+        """Return the ids for training, uint8 (H, W): 255 where the confidence is too small.
+
+        Args:
+            smallest: confidence, 0..1; compared with the rounded values of `confidence_map`.
+
+        Raises:
+            ConfigError: the confidence was not computed.
+        """
+        unsure = self.confidence_map() < 255 * smallest
+        return np.where(unsure, IGNORE_INDEX, self.mask).astype(np.uint8)
 
     def overlay(self, alpha: float = 0.5) -> NDArray[np.uint8]:
         """Return the image with class colours of opacity `alpha`, RGB uint8 (H, W, 3)."""

@@ -3,7 +3,7 @@
 The scores of a 2-megapixel image with 19 classes take 160 MB; a few rows fit into the cache.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 
@@ -12,6 +12,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from hrseg.inference.windows import Size, Windows
+
+Scales = tuple[float, ...]
+BAND_BYTES = 2**22  # of one scale's scores per band: the size of a processor's cache
 
 
 @dataclass(frozen=True)
@@ -107,6 +110,38 @@ def mean_of_windows(windows: Windows, parts: Sequence[Rows], size: Size) -> Rows
         return total[..., : size[1]]
 
     return Rows(size, read)
+
+
+def bands(maps: Mapping[float, Rows]) -> Iterator[dict[float, Tensor]]:
+    """Yield the scores (1, K, rows, W) of all scales, one band of rows at a time, top to bottom."""
+    first_map = next(iter(maps.values()))
+    height, row = first_map.size[0], first_map.read(0, 1)
+    # A GPU needs few, large steps.
+    budget = BAND_BYTES if row.is_cpu else 32 * BAND_BYTES
+    step = max(8, budget // (row.numel() * row.element_size()))
+    for first in range(0, height, step):
+        end = min(first + step, height)
+        yield {scale: rows.read(first, end) for scale, rows in maps.items()}
+
+
+def sums(band: Mapping[float, Tensor], every_subset: bool) -> dict[Scales, Tensor]:
+    """Return the scores of all scales and of each single scale, or of every subset."""
+    if every_subset:
+        return dict(_subset_sums(list(band.items())))
+    first, *others = band.values()
+    single: dict[Scales, Tensor] = {(scale,): scores for scale, scores in band.items()}
+    return {**single, tuple(band): sum(others, first)}
+
+
+def _subset_sums(
+    terms: Sequence[tuple[float, Tensor]], scales: Scales = (), total: Tensor | None = None
+) -> Iterator[tuple[Scales, Tensor]]:
+    """Yield the sum of each non-empty subset, by one addition each."""
+    for index, (scale, scores) in enumerate(terms):
+        subset = (*scales, scale)
+        subset_sum = scores if total is None else total + scores
+        yield subset, subset_sum
+        yield from _subset_sums(terms[index + 1 :], subset, subset_sum)
 
 
 def _widened(x: Tensor, width: int, align_corners: bool) -> Tensor:

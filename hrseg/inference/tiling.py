@@ -13,7 +13,6 @@ from torch import Tensor
 
 from hrseg.config.protocols import Protocol
 from hrseg.errors import ConfigError, DataError
-from hrseg.inference.averaging import class_ids
 from hrseg.inference.evaluator import Evaluator
 from hrseg.inference.score_maps import Rows, resized
 from hrseg.inference.windows import MIN_SIZE, Size
@@ -35,8 +34,11 @@ def predict_bands(
     tile: int = 1024,
     overlap: int = 256,
     device: str = "cpu",
+    confidence: bool = False,
 ) -> Iterator[tuple[int, Array]]:
     """Yield (first row, ids uint8 (rows, W)) of an image from top to bottom.
+
+    With `confidence` the arrays are (rows, W, 2): ids, and 255 x the confidence.
 
     Every tile is evaluated at scale 1, with its mirror image if the protocol flips. Logits are
     interpolated to pixels as in the whole image.
@@ -48,6 +50,7 @@ def predict_bands(
         tile: side of a tile, in pixels; see `check_tiles`.
         overlap: width that neighbouring tiles share, in pixels.
         device: of the model.
+        confidence: also return the confidence.
 
     Raises:
         ConfigError: invalid tiles.
@@ -74,7 +77,12 @@ def predict_bands(
     cells = Rows((-(-height // STRIDE), buffer.shape[3]), read_cells)
     scores, step = resized(cells, size, evaluator.align_corners), max(1, BAND_PIXELS // width)
     for start in range(0, height, step):
-        yield start, class_ids(scores.read(start, min(start + step, height))).numpy()
+        band = scores.read(start, min(start + step, height))
+        ids = evaluator.class_ids(band, average="logits")
+        if confidence:
+            shares = evaluator.confidence(band, ids, average="logits")
+            ids = torch.stack([ids, (255 * shares).round().to(torch.uint8)], -1)
+        yield start, ids.numpy()
 
 
 def check_tiles(tile: int, overlap: int) -> None:

@@ -18,6 +18,7 @@ def predict_video(
     source: Path,
     target: Path,
     on_frame: Callable[[int, Prediction], object] | None = None,
+    confidence: bool = False,
 ) -> list[str]:
     """Write the overlays of all frames as an MP4 of the same size and rate, without sound.
 
@@ -26,6 +27,7 @@ def predict_video(
         source: the video.
         target: the MP4 to write.
         on_frame: called with the number of each frame, from 0, and its prediction.
+        confidence: compute the confidence of the predictions.
 
     Returns:
         Notes on unreadable frames.
@@ -47,7 +49,7 @@ def predict_video(
         writer = cv2.VideoWriter()
         try:
             for done, frame in enumerate(prefetch(read_frames(capture), depth=4), 1):
-                prediction = predictor.segment(frame)
+                prediction = predictor.segment(frame, confidence=confidence)
                 if done == 1:
                     code = cv2.VideoWriter.fourcc(*"mp4v")
                     if not writer.open(str(partial.absolute()), code, rate, frame.shape[1::-1]):

@@ -1,4 +1,4 @@
-"""Metrics: the confusion matrix, boundary IoU, bootstrap intervals, and scale selection."""
+"""Metrics: confusion matrix, boundary IoU, bootstrap, scale selection, threshold, calibration."""
 
 from hrseg.metrics.confusion import ConfusionMatrix, count_pairs, mean_iou, summarize
 

@@ -13,6 +13,8 @@ from torchmetrics import Metric
 
 from hrseg.utils.constants import IGNORE_INDEX
 
+_CLASS_SCORES = ("iou", "accuracy", "precision", "dice")
+
 
 class ConfusionMatrix(Metric):
     """Confusion matrix of pixels, int64 (K, K): rows are the truth; 255 in the truth is ignored.
@@ -116,11 +118,14 @@ def mean_iou(matrix: Tensor, absent: str = "skipped") -> float:
 def summarize(
     matrix: Tensor, class_names: Sequence[str], absent: str = "skipped"
 ) -> dict[str, Any]:
-    """Return all scores as plain data in the layout of scores.json; undefined scores are None."""
+    """Return all scores as plain data in the layout of scores.json; undefined scores are None.
+
+    The recall of a class is its `accuracy`.
+    """
     matrix = matrix.reshape(len(class_names), -1)  # torchmetrics squeezes one class
-    correct, truth, _ = _marginals(matrix)
+    correct, truth, pred = _marginals(matrix)
     total, class_iou, class_accuracy = truth.sum(), iou(matrix), correct / truth
-    rows = zip(class_names, class_iou, class_accuracy, matrix.sum(1), strict=True)
+    columns = (class_iou, class_accuracy, correct / pred, 2 * correct / (truth + pred))
     return {
         "miou": number(_mean(class_iou, absent)),
         "pixel_accuracy": number(correct.sum() / total),
@@ -128,8 +133,12 @@ def summarize(
         "frequency_weighted_iou": number((class_iou.nan_to_num() * truth).sum() / total),
         "absent_classes": absent,
         "classes": [
-            {"name": name, "iou": number(x), "accuracy": number(accuracy), "pixels": int(pixels)}
-            for name, x, accuracy, pixels in rows
+            {
+                "name": name,
+                **dict(zip(_CLASS_SCORES, map(number, row), strict=True)),
+                "pixels": int(pixels),
+            }
+            for name, pixels, *row in zip(class_names, matrix.sum(1), *columns, strict=True)
         ],
         "confusion_matrix": matrix.tolist(),
     }

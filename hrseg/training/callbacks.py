@@ -18,7 +18,7 @@ from rich.table import Table
 from hrseg.config.protocols import Protocol
 from hrseg.utils.console import echo, number_table
 from hrseg.utils.files import write_json
-from hrseg.utils.text import percent
+from hrseg.utils.text import one_line, percent
 from hrseg.visualize import colorize, error_map, legend, side_by_side
 
 
@@ -92,8 +92,28 @@ def show_scores(scores: Mapping[str, Any], table: bool = True) -> None:
     if console.is_terminal and width > console.width:
         class_table = _table(scores, narrow=True)
     console.print(class_table)
+    for line in _confidence_lines(scores):
+        echo(line)
     if "scale_report" in scores:
         console.print(_scale_table(scores["scale_report"]))
+
+
+def _confidence_lines(scores: Mapping[str, Any]) -> list[str]:
+    """Return the scores of the foreground of two classes, and the calibration error."""
+    lines = []
+    if binary := scores.get("binary"):
+        best = binary["best"]
+        line = (
+            f"{one_line(binary['foreground'])} at threshold {binary['threshold']:g}: precision "
+            f"{percent(binary['precision'])}, recall {percent(binary['recall'])}, Dice "
+            f"{percent(binary['dice'])}"
+        )
+        if best:
+            line += f"; best Dice {percent(best['dice'])} at threshold {best['threshold']:g}"
+        lines.append(line)
+    if calibration := scores.get("calibration"):
+        lines.append(f"calibration error {percent(calibration['ece'])}")
+    return lines
 
 
 def _table(scores: Mapping[str, Any], narrow: bool = False) -> Table:

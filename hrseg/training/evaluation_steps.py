@@ -12,8 +12,11 @@ from torch import Tensor, nn
 
 from hrseg.config.protocols import Protocol
 from hrseg.errors import ConfigError, DataError
-from hrseg.inference.evaluator import Evaluator
+from hrseg.inference.averaging import check_threshold
+from hrseg.inference.evaluator import Evaluator, Result
 from hrseg.inference.windows import window_pixels
+from hrseg.metrics.binary import ThresholdCounts, binary_summary, foreground_id
+from hrseg.metrics.calibration import CalibrationCounts, calibration_summary
 from hrseg.metrics.confusion import ConfusionMatrix, summarize
 from hrseg.metrics.scale_selection import scale_report
 from hrseg.models.normalize import Normalize
@@ -35,23 +38,39 @@ class EvaluationSteps(pl.LightningModule):
     window_batch: int
     compiles: bool
     evaluator: Evaluator | None = None
+    temperature: float | None = None  # of the checkpoint, after `hrseg calibrate`
+    calibration: CalibrationCounts | None  # counted for two classes or on request
+    threshold_counts: ThresholdCounts | None  # for two classes
     num_images = 0  # of the current evaluation, including skipped images
     num_skipped = 0  # unreadable images
 
     def score_by(self, protocol: Protocol, every_subset: bool, num_classes: int) -> None:
-        """Set the protocol; with `every_subset`, score all subsets of its scales (at most 8)."""
+        """Set the protocol; with `every_subset`, score all subsets of its scales (at most 8).
+
+        Two classes are also scored by thresholds and calibration.
+        """
+        check_threshold(protocol, num_classes)
         self.protocol, self.scale_report = protocol, every_subset
         self.scored_scales = _scored_scales(protocol, every_subset)
         self.matrices = nn.ModuleList(ConfusionMatrix(num_classes) for _ in self.scored_scales)
         self.seen_pixels: Counter[float] = Counter()
         self.scores: dict[str, Any] = {}
+        self.calibration = self.threshold_counts = None
+        if num_classes == 2:
+            self.threshold_counts = ThresholdCounts(foreground_id(self.class_names))
+            self.score_calibration()
+
+    def score_calibration(self, temperature: float | None = None) -> None:
+        """Also score the calibration, with the temperature of the checkpoint if it has one."""
+        self.calibration, self.temperature = CalibrationCounts(), temperature
 
     def on_validation_epoch_start(self) -> None:
         self.evaluator = self._make_evaluator()
         self.seen_pixels.clear()
         self.num_images = self.num_skipped = 0
-        for matrix in self._matrices.values():
-            matrix.reset()
+        for metric in (*self._matrices.values(), self.calibration, self.threshold_counts):
+            if metric is not None:
+                metric.reset()
 
     def validation_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, Any]:
         """Score a batch of images (B, 3, H, W) with masks.
@@ -71,15 +90,24 @@ class EvaluationSteps(pl.LightningModule):
             self.num_skipped += 1
             return torch.zeros_like(mask)
         assert self.evaluator is not None
-        if self.scale_report:
-            preds = self.evaluator.subsets(image, mask.shape)
-        else:
-            preds = self.evaluator(image, mask.shape).preds
+        result = self.evaluator(
+            image,
+            mask.shape,
+            confidence=self.calibration is not None,
+            every_subset=self.scale_report,
+        )
         for scales, matrix in self._matrices.items():
-            matrix.update(preds[scales], mask)
+            matrix.update(result.preds[scales], mask)
+        self._score_confidence(result, mask)
         for scale in self.protocol.scales:
             self.seen_pixels[scale] += window_pixels(image.shape[-2:], scale, self.protocol)
-        return preds[self.protocol.scales]
+        return result.pred
+
+    def _score_confidence(self, result: Result, mask: Tensor) -> None:
+        if self.calibration is not None and result.confidence is not None:
+            self.calibration.update(result.confidence, result.pred, mask)
+        if self.threshold_counts is not None and result.foreground is not None:
+            self.threshold_counts.update(result.foreground, mask)
 
     def on_validation_epoch_end(self) -> None:
         self._summarize("val")
@@ -95,6 +123,7 @@ class EvaluationSteps(pl.LightningModule):
         }
         keys = ("miou", "pixel_accuracy", "mean_accuracy", "classes")
         self.scores = dict(summaries[self.protocol.scales])
+        self.scores.update(self._confidence_scores())
         self.scores["per_scale"] = {
             str(scale): {key: summaries[(scale,)][key] for key in keys}
             for scale in self.protocol.scales
@@ -114,6 +143,19 @@ class EvaluationSteps(pl.LightningModule):
         if stage == "val" or self.scores["miou"] is not None:  # a test split may have no masks
             self.log(f"{stage}/miou", self.scores["miou"] or 0.0)
             self.log(f"{stage}/pixel_accuracy", self.scores["pixel_accuracy"] or 0.0)
+
+    def _confidence_scores(self) -> dict[str, Any]:
+        """Return `calibration`, and `binary` for two classes, as far as they were counted."""
+        scores: dict[str, Any] = {}
+        if self.threshold_counts is not None:
+            matrix = self._matrices[self.protocol.scales].compute()
+            counts, threshold = self.threshold_counts.compute(), self.protocol.threshold
+            scores["binary"] = binary_summary(matrix, counts, self.class_names, threshold)
+        if self.calibration is not None:
+            scores["calibration"] = calibration_summary(self.calibration.compute())
+            if self.temperature is not None:
+                scores["calibration"]["temperature"] = self.temperature
+        return scores
 
     def _images(self) -> tuple[int, int]:
         """Return the numbers of scored and skipped images of all processes, without repeats."""
@@ -145,6 +187,8 @@ class EvaluationSteps(pl.LightningModule):
             self.flip_pairs,
             model.align_corners,
             self.window_batch,
+            foreground_id(self.class_names),
+            self.temperature or 1.0,
         )
 
     def on_test_epoch_start(self) -> None:

@@ -47,7 +47,7 @@ def build_task(
         )
     if weights and isinstance(model, Segmenter) and options.weights is not None:
         echo(str(load_weights(model, options.weights, purpose="initialise")))
-    return SegmentationTask(
+    task = SegmentationTask(
         model,
         class_names=data.class_names,
         palette=data.palette,
@@ -63,6 +63,9 @@ def build_task(
         freeze_backbone=options.freeze_backbone and engine is None,
         on_bad_loss=config.on_bad_loss,
     )
+    if config.inference.details:
+        task.score_calibration()
+    return task
 
 
 def _loss(spec: dict[str, Any], data: SegmentationDataModule) -> dict[str, Any]:

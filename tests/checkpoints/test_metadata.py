@@ -44,6 +44,7 @@ INVALID = [
     ("std", [[0, 0.2, 0.2]]),
     ("protocol", [{"scales": []}, {"unknown": 1}]),
     ("export", [{"input": "x", "output": "ids"}]),
+    ("temperature", [0.0, -1.0, float("nan"), "2"]),
     ("format", [0]),
     ("version", ["\x1b[2J"]),
 ]  # fmt: skip

@@ -9,10 +9,13 @@ import shutil
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from hrseg.evaluation.report import write_report
 from hrseg.evaluation.results import ImageRecord, make_record
+from hrseg.metrics.binary import binary_summary
+from hrseg.metrics.calibration import calibration_summary
 from hrseg.visualize import indexed
 from tests.conftest import save_image
 from tests.evaluations import PALETTE, write_evaluation
@@ -253,3 +256,39 @@ def test_details_of_scores_json_are_shown(tab, tmp_path):
     ) in head
     assert tab.locator(".track u").count() == 1
     assert "62.50 %" in tab.text_content("#distribution table")
+
+
+@pytest.fixture
+def shown_binary(tab, tmp_path):
+    """The report of a task of two classes with thresholds and calibration."""
+    counts = torch.zeros(2, 20, dtype=torch.int64)
+    counts[0, 5], counts[1, 5], counts[1, 12] = 30, 10, 60  # probabilities of 0.25 and 0.60
+    bins = torch.zeros(3, 15, dtype=torch.int64)
+    bins[:, 14] = torch.tensor([100, 80, 95 * 2**16])  # confidence 0.95, 80 % correct
+    names, matrix = ["rest", SCRIPT], torch.tensor([[30, 0], [10, 60]])
+    scores = {
+        "binary": binary_summary(matrix, counts, names, None),
+        "calibration": {**calibration_summary(bins), "temperature": 1.5},
+    }
+    record = ImageRecord("a", (10, 10), ((0, 0, 30), (1, 0, 10), (1, 1, 60)))
+    folder = write_evaluation(tmp_path / "binary", [record], names, **scores)
+    tab.goto(write_report(folder).as_uri())
+    return tab
+
+
+def test_thresholds_and_reliability_are_shown_and_names_stay_text(shown_binary):
+    section = shown_binary.inner_text("#confidence")
+    assert f"Threshold of {SCRIPT}" in section
+    # At 0.30 and above 60 of 70 foreground pixels and no others: Dice 120 / 130.
+    assert "Best Dice 92.31 % at threshold 0.3." in section
+    assert "Expected calibration error 15.00 %, with temperature 1.500." in section
+    rows = shown_binary.locator("#confidence tbody tr").all_inner_texts()
+    assert rows[0].split("\t")[1:] == ["0.50", "100.00 %", "85.71 %", "92.31 %", "85.71 %"]
+    assert shown_binary.locator("#confidence rect.reliability").count() == 1
+    box = shown_binary.locator("#confidence rect.reliability").bounding_box()
+    axis = shown_binary.locator("#confidence svg").nth(1).bounding_box()
+    assert box["height"] / axis["height"] == pytest.approx(0.8 * (330 - 52) / 330, abs=0.01)
+
+
+def test_a_report_without_confidence_has_no_section_for_it(shown):
+    assert shown.locator("#confidence").count() == 0

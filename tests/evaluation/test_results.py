@@ -48,6 +48,8 @@ def test_a_file_without_scores_raises_an_error(text, tmp_path):
         ("confusion_matrix", [[1]]),
         ("confusion_matrix", [[1, 2], [3, -4]]),
         ("protocol", {"unknown": 1}),
+        ("binary", {"foreground": "a\x1b[2J"}),
+        ("calibration", {"ece": 2, "bins": []}),
     ],
 )
 def test_the_error_for_an_invalid_score_contains_its_key(key, value, tmp_path):

@@ -154,7 +154,7 @@ def test_every_subset_of_scales_has_the_argmax_of_its_summed_scores():
     evaluator = Evaluator(Toy(), normalize, protocol)
     with torch.inference_mode():
         single = {scale: rows.read(0, 150) for scale, rows in evaluator.scores(x).items()}
-    subsets = evaluator.subsets(x)
+    subsets = evaluator(x, every_subset=True).preds
     assert len(subsets) == 7
     for scales, pred in subsets.items():
         total = sum(single[scale] for scale in scales)

@@ -12,7 +12,7 @@ from hrseg.inference.video import predict_video, read_frames
 class Brightness:
     """A model whose class 1 is the bright part of a frame."""
 
-    def segment(self, pixels):
+    def segment(self, pixels, **options):
         mask = (pixels[..., 0] > 127).astype(np.uint8)
         return Prediction(pixels, mask, ["dark", "bright"], [[0, 0, 200], [200, 0, 0]])
 

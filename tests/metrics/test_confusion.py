@@ -33,10 +33,11 @@ def test_scores_equal_a_manual_calculation_and_are_plain_data():
     assert scores["frequency_weighted_iou"] == pytest.approx((0.5 * 4 + 0.4 * 4) / 8)
     assert scores["absent_classes"] == "skipped"
     assert scores["confusion_matrix"] == HAND.tolist()
-    assert scores["classes"] == [
-        {"name": "road", "iou": 0.5, "accuracy": 0.75, "pixels": 4},
-        {"name": "car", "iou": 0.4, "accuracy": 0.5, "pixels": 4},
-        {"name": "bus", "iou": None, "accuracy": None, "pixels": 0},
+    columns = ("name", "iou", "accuracy", "precision", "dice", "pixels")
+    assert [tuple(row[column] for column in columns) for row in scores["classes"]] == [
+        ("road", 0.5, 0.75, 3 / 5, 2 * 3 / (4 + 5), 4),
+        ("car", 0.4, 0.5, 2 / 3, 2 * 2 / (4 + 3), 4),
+        ("bus", None, None, None, None, 0),
     ]
 
 
@@ -48,7 +49,8 @@ def test_absent_classes_are_skipped_or_count_as_zero():
 
 def test_a_class_without_true_pixels_has_iou_zero_and_no_accuracy():
     scores = summarize(confusion([0, 2], [0, 0]), "abc")
-    assert scores["classes"][2] == {"name": "c", "iou": 0, "accuracy": None, "pixels": 0}
+    row = scores["classes"][2]
+    assert (row["iou"], row["accuracy"], row["precision"], row["dice"]) == (0, None, 0, 0)
     assert (scores["miou"], scores["mean_accuracy"]) == (0.25, 0.5)
 
 

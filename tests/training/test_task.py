@@ -66,6 +66,40 @@ def test_scores_equal_a_manual_count_of_the_predictions(tmp_path):
     assert module.scores["protocol"] == Protocol().to_dict()
 
 
+def test_two_classes_are_scored_by_threshold_and_calibration(tmp_path):
+    module = tiny_task(["rest", "crack"], protocol=Protocol(average="exp_logits"))
+    silent_trainer(tmp_path).validate(module, loader(1), verbose=False)
+    module.eval()
+    with torch.inference_mode():
+        logits = torch.cat([module(Halves()[i]["image"][None]) for i in (0, 1)])
+    shares, truth = logits.softmax(1), torch.stack([Halves()[i]["mask"] for i in (0, 1)])
+    row = module.scores["binary"]["curve"][9]
+    hits = ((shares[:, 1] >= 0.5) & (truth == 1)).sum()
+    assert row["threshold"] == 0.5
+    assert row["recall"] == pytest.approx(float(hits / truth.sum()), abs=1e-3)
+    pixels = module.scores["calibration"]["bins"]
+    assert sum(row["pixels"] for row in pixels) == truth.numel()
+    mean = sum(row["pixels"] * (row["confidence"] or 0) for row in pixels) / truth.numel()
+    assert mean == pytest.approx(float(shares.amax(1).mean()), abs=1e-4)
+
+
+def test_more_classes_are_scored_by_calibration_only_on_request(tmp_path):
+    module = tiny_task(["a", "b", "c"])
+    silent_trainer(tmp_path).validate(module, loader(1), verbose=False)
+    matrix = module.scores["confusion_matrix"]
+    assert not {"binary", "calibration"} & module.scores.keys()
+    module.score_calibration(temperature=2.0)
+    silent_trainer(tmp_path).validate(module, loader(1), verbose=False)
+    assert module.scores["calibration"]["temperature"] == 2.0
+    assert module.scores["confusion_matrix"] == matrix
+    assert "binary" not in module.scores
+
+
+def test_a_threshold_for_three_classes_is_refused_before_the_training():
+    with pytest.raises(ConfigError, match="the model has 3 classes"):
+        tiny_task(["a", "b", "c"], protocol=Protocol(threshold=0.4))
+
+
 def test_a_scale_report_scores_each_subset_as_a_separate_evaluation(tmp_path):
     scales = (1.0, 1.5, 2.0)
     module = tiny_task(protocol=Protocol(scales=scales, average="exp_logits"), scale_report=True)
