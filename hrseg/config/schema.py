@@ -165,6 +165,21 @@ class OhemConfig(CrossEntropyConfig):
     min_kept: int = option("smallest number of pixels in the loss, per device", 131072, ge=1)
 
 
+class FocalConfig(CrossEntropyConfig):
+    """Cross-entropy with less weight on easy pixels."""
+
+    gamma: float = option(
+        "exponent of 1 - p; larger: less weight on easy pixels; 0: cross-entropy", 2.0, ge=0
+    )
+
+
+class TverskyConfig(LossConfig):
+    """1 - TP / (TP + alpha FP + beta FN); with 0.5 and 0.5: dice."""
+
+    alpha: float = option("weight of false positives", 0.3, gt=0)
+    beta: float = option("weight of false negatives", 0.7, gt=0)
+
+
 class BoundaryConfig(LossConfig):
     """1 - F-score of the contours, in addition to cross-entropy."""
 
@@ -226,13 +241,15 @@ PARTS.update({
     "losses": {
         "cross_entropy": CrossEntropyConfig,
         "ohem": OhemConfig,
+        "focal": FocalConfig,
         "dice": LossConfig,
+        "tversky": TverskyConfig,
         "lovasz": LossConfig,
         "boundary": BoundaryConfig,
         "rmi": RMIConfig,
     },
     "optimizer": {"sgd": SGDConfig, "adamw": AdamWConfig},
-    "schedule": {"poly": PolyConfig},
+    "schedule": {"poly": PolyConfig, "cosine": ScheduleConfig, "constant": ScheduleConfig},
 })  # fmt: skip
 
 
