@@ -41,7 +41,7 @@ def plugin_note(config: Config) -> str:
     sections = {section: attrgetter(section)(config) for section in PARTS}
     plugins = plugins_of(
         {
-            key: map(dict, part if isinstance(part, list) else [part])
+            key: map(dict, part if isinstance(part, list | tuple) else [part])
             for key, part in sections.items()
         }
     )

@@ -14,6 +14,7 @@ from pydantic.json_schema import GenerateJsonSchema
 from hrseg.config.parts import PARTS, Part
 from hrseg.config.protocols import PROTOCOLS, Color, Protocol, Side
 from hrseg.config.trainer import TrainerConfig, checked_trainer
+from hrseg.utils.augmentations import AUGMENTATIONS, Augmentation
 from hrseg.utils.text import one_line
 from hrseg.utils.validation import Checked, expected, option
 
@@ -45,6 +46,11 @@ class DataConfig(Checked):
     flip: float = option("probability of a horizontal flip in training", 0.5, ge=0, le=1)
     photometric: float = option(
         "strength of random brightness, contrast and colour; 0: none", 0.0, ge=0, le=2
+    )
+    augment: tuple[Annotated[Augmentation, Part("data.augment")], ...] = option(
+        "further random transforms of training crops, in this order",
+        (),
+        examples=[("rotate90", "blur")],
     )
     class_uniform: float = option(
         "share of training crops with class-balanced sampling: around a uniformly drawn class",
@@ -234,6 +240,7 @@ PARTS.update({
         "synthetic": SyntheticConfig,
         "folder": FolderConfig,
     },
+    "data.augment": dict(AUGMENTATIONS),
     "model.backbone": dict.fromkeys(
         ("hrnet_w18_small_v1", "hrnet_w18_small_v2", "hrnet_w18", "hrnet_w32", "hrnet_w40",
          "hrnet_w48"), HRNetConfig),
