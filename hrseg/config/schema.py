@@ -350,7 +350,8 @@ class Config(Checked):
         "the optimizer", lambda: SGDConfig(name="sgd")
     )
     schedule: Annotated[ScheduleConfig, Part("schedule")] = option(
-        "the learning rate schedule: poly, cosine (half a period, down to 0) or constant", lambda: PolyConfig(name="poly")
+        "the learning rate schedule: poly, cosine (half a period, down to 0) or constant",
+        lambda: PolyConfig(name="poly"),
     )
     inference: InferenceConfig = option("the evaluation protocol", InferenceConfig)
     ema_decay: float | None = option(
