@@ -150,6 +150,9 @@ def _named_section(
             anchor = f"{path}-{_names(model)[0]}"
             blocks += [f"### {path}: {title} {{ #{anchor} }}", model["description"],
                        _keys(f"{path}.", own, schema, anchor=f"{anchor}-")]  # fmt: skip
+    for key, value in shared.items():
+        if nested := _models(value):
+            blocks += [f"### {path}.{key}", *_named_section(f"{path}.{key}", nested, schema)]
     return blocks
 
 
@@ -192,7 +195,8 @@ def _type(value: Mapping[str, Any], schema: Mapping[str, Any]) -> str:
     """Return a JSON Schema type in words."""
     value = _resolved(value, schema)
     if models := _models(value):
-        return "one of " + ", ".join(f"`{name}`" for model in models for name in _names(model))
+        names = ", ".join(f"`{name}`" for model in models for name in _names(model))
+        return f"{'list of' if 'items' in value else 'one of'} {names}"
     if "anyOf" in value:
         return " or ".join(_type(option, schema) for option in value["anyOf"])
     if "enum" in value or "const" in value:

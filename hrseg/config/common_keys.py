@@ -7,6 +7,8 @@ COMMON_KEYS = {
     "bs": "data.batch_size",
     "batch_size": "data.batch_size",
     "num_workers": "data.workers",
+    "augmentation": "data.augment",
+    "augmentations": "data.augment",
     "crop": "data.crop_size",
     "img_size": "data.crop_size",
     "image_size": "data.crop_size",

@@ -16,8 +16,7 @@ from pydantic import (
 from pydantic.errors import PydanticSchemaGenerationError
 from pydantic_core import CoreSchema, core_schema
 
-from hrseg.utils.registry import did_you_mean
-from hrseg.utils.validation import expected, wrong_value
+from hrseg.utils.validation import named_model
 
 # Models by section and name, filled by `schema.py`.
 PARTS: dict[str, dict[str, type[BaseModel]]] = {}
@@ -29,25 +28,11 @@ class Part:
 
     section: str
 
-    def model(self, value: Any) -> type[BaseModel]:
-        """Return the model that a section names; raise an error for an unknown name."""
-        known = PARTS[self.section]
-        name = value.get("name") if isinstance(value, dict) else value
-        if not isinstance(name, str):
-            raise expected(f"a name, one of: {', '.join(known)}.")
-        if name not in known:
-            key = ("name",) if isinstance(value, dict) else ()
-            raise wrong_value(name, f"a known name{did_you_mean(name, known)}", *key)
-        return known[name]
-
     def __get_pydantic_core_schema__(self, _: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
         """Return a validator that uses the model of the name."""
 
         def build(value: Any) -> BaseModel:
-            if isinstance(value, BaseModel):
-                return value
-            model = self.model(value)
-            return model.model_validate(value if isinstance(value, dict) else {"name": value})
+            return named_model(value, PARTS[self.section])
 
         return core_schema.no_info_plain_validator_function(build)
 

@@ -39,7 +39,9 @@ def register_plugin_parts() -> None:
 def plugin_note(config: Config) -> str:
     """Return the YAML comment with the plugins of a config, or "" without plugins."""
     sections = {section: attrgetter(section)(config) for section in PARTS}
-    specs = {key: part if isinstance(part, list) else [part] for key, part in sections.items()}
+    specs = {
+        key: part if isinstance(part, list | tuple) else [part] for key, part in sections.items()
+    }
     plugins = plugins_of({key: map(dict, parts) for key, parts in specs.items()})
     return f"{_NOTE}{plugins}\n" if plugins else ""
 

@@ -14,6 +14,7 @@ from pydantic.json_schema import GenerateJsonSchema
 from hrseg.config.parts import PARTS, Part
 from hrseg.config.protocols import PROTOCOLS, Color, Protocol, Side
 from hrseg.config.trainer import TrainerConfig, checked_trainer
+from hrseg.utils.augmentations import AUGMENTATIONS, Augmentation
 from hrseg.utils.text import one_line
 from hrseg.utils.validation import Checked, expected, option
 
@@ -45,6 +46,11 @@ class DataConfig(Checked):
     flip: float = option("probability of a horizontal flip in training", 0.5, ge=0, le=1)
     photometric: float = option(
         "strength of random brightness, contrast and colour; 0: none", 0.0, ge=0, le=2
+    )
+    augment: tuple[Annotated[Augmentation, Part("data.augment")], ...] = option(
+        "further random transforms of training crops, in this order",
+        (),
+        examples=[("rotate90", "blur")],
     )
     class_uniform: float = option(
         "share of training crops with class-balanced sampling: around a uniformly drawn class",
@@ -171,6 +177,21 @@ class OhemConfig(CrossEntropyConfig):
     min_kept: int = option("smallest number of pixels in the loss, per device", 131072, ge=1)
 
 
+class FocalConfig(CrossEntropyConfig):
+    """Cross-entropy with less weight on easy pixels."""
+
+    gamma: float = option(
+        "exponent of 1 - p; larger: less weight on easy pixels; 0: cross-entropy", 2.0, ge=0
+    )
+
+
+class TverskyConfig(LossConfig):
+    """1 - TP / (TP + alpha FP + beta FN); with 0.5 and 0.5: dice."""
+
+    alpha: float = option("weight of false positives", 0.3, gt=0)
+    beta: float = option("weight of false negatives", 0.7, gt=0)
+
+
 class BoundaryConfig(LossConfig):
     """1 - F-score of the contours, in addition to cross-entropy."""
 
@@ -225,6 +246,7 @@ PARTS.update({
         "synthetic": SyntheticConfig,
         "folder": FolderConfig,
     },
+    "data.augment": dict(AUGMENTATIONS),
     "model.backbone": dict.fromkeys(
         ("hrnet_w18_small_v1", "hrnet_w18_small_v2", "hrnet_w18", "hrnet_w32", "hrnet_w40",
          "hrnet_w48"), HRNetConfig),
@@ -232,13 +254,15 @@ PARTS.update({
     "losses": {
         "cross_entropy": CrossEntropyConfig,
         "ohem": OhemConfig,
+        "focal": FocalConfig,
         "dice": LossConfig,
+        "tversky": TverskyConfig,
         "lovasz": LossConfig,
         "boundary": BoundaryConfig,
         "rmi": RMIConfig,
     },
     "optimizer": {"sgd": SGDConfig, "adamw": AdamWConfig},
-    "schedule": {"poly": PolyConfig},
+    "schedule": {"poly": PolyConfig, "cosine": ScheduleConfig, "constant": ScheduleConfig},
 })  # fmt: skip
 
 
@@ -332,7 +356,8 @@ class Config(Checked):
         "the optimizer", lambda: SGDConfig(name="sgd")
     )
     schedule: Annotated[ScheduleConfig, Part("schedule")] = option(
-        "the learning rate schedule", lambda: PolyConfig(name="poly")
+        "the learning rate schedule: poly, cosine (half a period, down to 0) or constant",
+        lambda: PolyConfig(name="poly"),
     )
     inference: InferenceConfig = option("the evaluation protocol", InferenceConfig)
     ema_decay: float | None = option(

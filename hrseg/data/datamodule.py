@@ -35,7 +35,7 @@ class SegmentationDataModule(LightningDataModule):
 
     Args:
         root: folder of the data set.
-        transform: custom augmentation of the crops, called after hrseg's: an albumentations
+        transform: custom augmentation of the crops, called after `augment`: an albumentations
             pipeline, or a function (image=, mask=) -> {"image", "mask"}, uint8 of the crop's size.
             Masks have to be padded with 255 (`fill_mask=255`). Random draws of albumentations use
             the seed of the sample.
@@ -68,7 +68,7 @@ class SegmentationDataModule(LightningDataModule):
         self.train_split = chosen["train_split"]
         self.val_split = chosen["val_split"]
         self.test_split = chosen["test_split"]
-        names = ("crop_size", "scales", "base_size", "flip", "photometric", "squash")
+        names = ("crop_size", "scales", "base_size", "flip", "photometric", "squash", "augment")
         augmentation: dict[str, Any] = {name: chosen.get(name) for name in names}
         self.transform = TrainTransform(
             flip_pairs=self.flip_pairs, pipeline=transform, **augmentation

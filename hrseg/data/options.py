@@ -1,20 +1,25 @@
 """Options of all data sets, with defaults and limits."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypedDict, cast, get_type_hints
 
-from pydantic import Field, create_model
+from pydantic import Field, PlainValidator, create_model
 
-from hrseg.utils.validation import Arguments
+from hrseg.utils.augmentations import AUGMENTATIONS, Augmentation
+from hrseg.utils.validation import Arguments, named_model
 
 if TYPE_CHECKING:
     Sides = Sequence[int]
     Scales = Sequence[float]
+    Augment = Sequence[str | Mapping[str, Any] | Augmentation]
 else:
     Side = Annotated[int, Field(ge=32, le=2**16)]
     Sides = tuple[Side, Side]
     Scales = tuple[Annotated[float, Field(ge=0.01)], ...]
+    Augment = tuple[
+        Annotated[Augmentation, PlainValidator(lambda part: named_model(part, AUGMENTATIONS))], ...
+    ]
 
 
 class DataOptions(TypedDict, total=False):
@@ -32,6 +37,7 @@ class DataOptions(TypedDict, total=False):
     squash: Annotated[Sides | None, Field(None)]
     flip: Annotated[float, Field(0.5, ge=0, le=1)]
     photometric: Annotated[float, Field(0.0, ge=0, le=2)]
+    augment: Annotated[Augment, Field(())]
     class_uniform: Annotated[float, Field(0.0, ge=0, le=1)]
     cache: Annotated[str | Path | None, Field(None)]
     worker_timeout: Annotated[float | None, Field(300.0, ge=0)]

@@ -1,22 +1,16 @@
-"""Augmentation of training samples: random scale, crop, flip, colour jitter, custom pipelines.
+"""Augmentation of training samples: random scale, crop, flip, colour jitter, custom pipelines."""
 
-This is the only module that imports albumentations.
-"""
-
-import os
 import random
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-# Without this, albumentations asks a package registry for updates at import.
-os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"
-
-import albumentations as A
 import cv2
 import numpy as np
 
+from hrseg.data.augment import Augmentations, color_jitter, set_draws
 from hrseg.data.images import Array
 from hrseg.errors import ConfigError, DataError
+from hrseg.utils.augmentations import Augmentation
 from hrseg.utils.constants import IGNORE_INDEX
 from hrseg.utils.geometry import scaled_size
 
@@ -35,7 +29,7 @@ class Window(NamedTuple):
 
 
 class TrainTransform:
-    """Random scale, pad, crop, flip, and optional colour jitter of an image and its mask.
+    """Random scale, pad, crop and flip of an image and its mask, then optional augmentations.
 
     Args:
         crop_size: (height, width) of the crop.
@@ -46,10 +40,12 @@ class TrainTransform:
         photometric: strength of the colour jitter. Strength 1 changes brightness, contrast and
             saturation by up to 40 % and the hue by up to a tenth of a turn.
         squash: (height, width) to resize every image to before scaling.
+        augment: augmentations by name, called after the colour jitter.
         pipeline: custom augmentation, called last; see `SegmentationDataModule`.
 
     Raises:
-        ConfigError: invalid scales. `DataOptions` checks the other arguments.
+        ConfigError: invalid scales, or an augmentation that needs a square crop. `DataOptions`
+            checks the other arguments.
 
     Examples:
         >>> transform = TrainTransform((32, 48))
@@ -67,6 +63,7 @@ class TrainTransform:
         flip_pairs: Sequence[tuple[int, int]] = (),
         photometric: float = 0.0,
         squash: Sequence[int] | None = None,
+        augment: Sequence[Augmentation] = (),
         pipeline: Pipeline | None = None,
     ) -> None:
         if len(scales) not in (2, 3) or not 0 < scales[0] <= scales[1] or min(scales) <= 0:
@@ -77,21 +74,21 @@ class TrainTransform:
         self.crop_size = (crop_size[0], crop_size[1])
         self.scales = tuple(scales)
         self.base_size, self.flip, self.squash = base_size, flip, squash
-        self.pipeline = pipeline
         self.flipped_ids = np.arange(256, dtype=np.uint8)
         for left, right in flip_pairs:
             self.flipped_ids[[left, right]] = right, left
-        factors, turn = (1 - 0.4 * photometric, 1 + 0.4 * photometric), 0.1 * photometric
-        jitter = A.ColorJitter(factors, factors, factors, (-turn, turn), p=1.0)
-        self.jitter = jitter if photometric > 0 else None
+        named = Augmentations(augment, self.crop_size, self.flipped_ids) if augment else None
+        stages: tuple[Pipeline | None, ...] = (color_jitter(photometric), named, pipeline)
+        self.stages = [stage for stage in stages if stage is not None]
 
     def __call__(
         self, image: Array, mask: Array, seeds: tuple[int, ...], wanted: int | None = None
     ) -> tuple[Array, Array]:
         """Return image (h, w, 3) and mask (h, w), a pure function of the arguments.
 
-        The crop contains a pixel of the `wanted` class, or of its flip pair if mirrored. If the
-        scale removes all pixels of the class, the crop is made at the image's own size.
+        Before the augmentations, the crop contains a pixel of the `wanted` class, or of its flip
+        pair if mirrored. If the scale removes all pixels of the class, the crop is made at the
+        image's own size.
 
         Raises:
             DataError: the mask has no pixel of the class, or the pipeline returns invalid arrays.
@@ -104,14 +101,9 @@ class TrainTransform:
         if window.flip:
             mask = np.asarray(cv2.LUT(mask, self.flipped_ids), np.uint8)
         generator = np.random.default_rng(numpy_seed)
-        if self.jitter is not None:
-            self.jitter.set_random_state(generator, draws)
-            image = self.jitter(image=image)["image"]
-        if self.pipeline is not None:
-            # `set_random_seed` would give every part of the pipeline the same draws.
-            if isinstance(self.pipeline, A.BasicTransform | A.BaseCompose):
-                self.pipeline.set_random_state(generator, draws)
-            image, mask = _transformed(self.pipeline, image, mask)
+        for stage in self.stages:
+            set_draws(stage, generator, draws)
+            image, mask = _transformed(stage, image, mask)
         return image, mask
 
     def draw_window(

@@ -248,7 +248,7 @@ def _check_settings(manifest: Path, settings: dict[str, Any], resume: bool) -> N
     """
     earlier = read_object(manifest)
     if "wanted" in earlier:  # options that an earlier version did not have
-        earlier["wanted"] = {**asdict(OutputOptions()), **earlier["wanted"]}
+        earlier["wanted"] = {**OutputOptions().to_dict(), **earlier["wanted"]}
     keys = ("sha256", "model", "class_names", "precision", "protocol", *["wanted"] * resume)
     for key in keys if earlier else ():
         if earlier.get(key) != settings[key]:

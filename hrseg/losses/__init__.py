@@ -12,9 +12,11 @@ from torch import nn
 from hrseg.losses.boundary import Boundary
 from hrseg.losses.cross_entropy import CrossEntropy
 from hrseg.losses.dice import Dice
+from hrseg.losses.focal import Focal
 from hrseg.losses.lovasz import Lovasz
 from hrseg.losses.ohem import OHEM
 from hrseg.losses.rmi import RMI
+from hrseg.losses.tversky import Tversky
 from hrseg.utils.registry import Registry
 
 LOSSES: Registry[Callable[..., nn.Module]] = Registry(
@@ -22,7 +24,9 @@ LOSSES: Registry[Callable[..., nn.Module]] = Registry(
     {
         "cross_entropy": CrossEntropy,
         "ohem": OHEM,
+        "focal": Focal,
         "dice": Dice,
+        "tversky": Tversky,
         "lovasz": Lovasz,
         "boundary": Boundary,
         "rmi": RMI,
@@ -30,4 +34,15 @@ LOSSES: Registry[Callable[..., nn.Module]] = Registry(
 )
 register = LOSSES.register
 
-__all__ = ["LOSSES", "OHEM", "RMI", "Boundary", "CrossEntropy", "Dice", "Lovasz", "register"]
+__all__ = [
+    "LOSSES",
+    "OHEM",
+    "RMI",
+    "Boundary",
+    "CrossEntropy",
+    "Dice",
+    "Focal",
+    "Lovasz",
+    "Tversky",
+    "register",
+]

@@ -6,6 +6,7 @@ stepped once per optimizer step.
 """
 
 import inspect
+import math
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
@@ -57,15 +58,41 @@ def poly(optimizer: Optimizer, steps: float, warmup_steps: int = 0, power: float
     Raises:
         ConfigError: the number of steps is infinite.
     """
+    _check_finite(steps, "poly")
+    return _with_warmup(optimizer, warmup_steps, lambda step: max(0.0, 1 - step / steps) ** power)
+
+
+def cosine(optimizer: Optimizer, steps: float, warmup_steps: int = 0) -> LambdaLR:
+    """Return the schedule lr x (1 + cos(pi x step / steps)) / 2 with a linear warm-up.
+
+    One half period without restarts (SGDR, arXiv 1608.03983). Arguments and errors as for `poly`.
+    """
+    _check_finite(steps, "cosine")
+    return _with_warmup(
+        optimizer, warmup_steps, lambda step: (1 + math.cos(math.pi * min(1.0, step / steps))) / 2
+    )
+
+
+def constant(optimizer: Optimizer, warmup_steps: int = 0) -> LambdaLR:
+    """Return a constant learning rate after a linear warm-up, also for endless training."""
+    return _with_warmup(optimizer, warmup_steps, lambda step: 1.0)
+
+
+def _check_finite(steps: float, name: str) -> None:
     if not 0 < steps < float("inf"):
         raise ConfigError(
-            "The poly schedule needs a finite training.\n"
+            f"The {name} schedule needs a finite training.\n"
             "Expected: trainer.max_epochs or trainer.max_steps above 0."
         )
 
+
+def _with_warmup(
+    optimizer: Optimizer, warmup_steps: int, decay: Callable[[int], float]
+) -> LambdaLR:
+    """Return the schedule lr x decay(step), whose first steps rise linearly."""
+
     def factor(step: int) -> float:
-        warmup = min(1.0, (step + 1) / (warmup_steps + 1))
-        return float(warmup * max(0.0, 1 - step / steps) ** power)
+        return float(min(1.0, (step + 1) / (warmup_steps + 1)) * decay(step))
 
     return LambdaLR(optimizer, factor)
 
@@ -90,7 +117,9 @@ OPTIMIZERS: Registry[Callable[..., Optimizer]] = Registry(
     "optimizer", {"sgd": sgd, "adamw": adamw}, given=["model"]
 )
 SCHEDULES: Registry[Callable[..., LRScheduler]] = Registry(
-    "schedule", {"poly": poly}, given=["optimizer", "steps"]
+    "schedule",
+    {"poly": poly, "cosine": cosine, "constant": constant},
+    given=["optimizer", "steps"],
 )
 OptimizerFunction = Callable[..., Optimizer]
 ScheduleFunction = Callable[..., LRScheduler]

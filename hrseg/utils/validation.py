@@ -92,6 +92,25 @@ def wrong_value(value: Any, values: str, *key: str | int) -> ValidationError:
     return _error(f" is {shown(value)}.\nExpected: {values}", key)
 
 
+def named_model(value: Any, models: Mapping[str, type[BaseModel]]) -> BaseModel:
+    """Return a section whose `name` selects its model. A bare string is a `name`.
+
+    Raises:
+        ValidationError: an unknown name, with the nearest one, or an invalid option.
+        PydanticCustomError: the value has no name.
+    """
+    if isinstance(value, BaseModel):
+        return value
+    section = value if isinstance(value, dict) else {"name": value}
+    name = section.get("name")
+    if not isinstance(name, str):
+        raise expected(f"a name, one of: {', '.join(models)}.")
+    if name not in models:
+        key = ("name",) if isinstance(value, dict) else ()
+        raise wrong_value(name, f"a known name{did_you_mean(name, models)}", *key)
+    return models[name].model_validate(section)
+
+
 def shown(value: Any) -> str:
     """Return an invalid value for a message: shortened, on one line, text in quotes."""
     text = one_line(repr(value) if isinstance(value, str) else _as_yaml(value))

@@ -11,6 +11,7 @@ from PIL import Image
 from hrseg.data import CamVid
 from hrseg.data.dataset import Key
 from hrseg.errors import ConfigError, DataError
+from hrseg.utils.augmentations import AUGMENTATIONS
 from tests.camvid_tree import make_camvid
 
 SMALL = {"crop_size": (32, 40), "workers": 0}
@@ -67,13 +68,14 @@ def test_epochs_differ_and_are_reproducible(root):
 
 
 @pytest.mark.parametrize("context", ["fork", pytest.param("spawn", marks=pytest.mark.slow)])
-def test_samples_do_not_depend_on_the_number_of_workers(root, context):
-    data = make_data(root, workers=2)
+@pytest.mark.parametrize("options", [{}, {"augment": list(AUGMENTATIONS), "crop_size": (40, 40)}])
+def test_samples_do_not_depend_on_the_number_of_workers(root, context, options):
+    data = make_data(root, workers=2, **options)
     loader = data.train_dataloader()
     loader.multiprocessing_context = context
     loader.sampler.set_epoch(3)
     assert loader.persistent_workers
-    assert same(list(loader), epoch(make_data(root), 3))
+    assert same(list(loader), epoch(make_data(root, **options), 3))
 
 
 def test_a_single_sample_of_an_epoch_can_be_reproduced(root):

@@ -9,6 +9,7 @@ import torch
 from hrseg.data import CamVid
 from hrseg.errors import ConfigError
 from hrseg.training.exact_resume import ExactState
+from hrseg.utils.augmentations import AUGMENTATIONS
 from tests.camvid_tree import make_camvid
 from tests.conftest import silent_trainer
 
@@ -68,6 +69,17 @@ def test_training_resumes_with_the_next_sample(done, between, uniform, workers, 
     assert first.samples == whole[:done]
     assert rest == whole[done:]
     assert len(whole) == 9
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_an_augmented_training_resumes_with_the_same_samples(tmp_path):
+    root = make_camvid(tmp_path / "camvid", train=7, val=1)
+    options = {"crop_size": (40, 40), "augment": list(AUGMENTATIONS), "exact": True}
+    whole = train(root, tmp_path, Recorder(), workers=0, **options)
+    with pytest.raises(InterruptedError):
+        train(root, tmp_path, Recorder(stop_after=4), workers=2, **options)
+    rest = train(root, tmp_path, Recorder(), tmp_path / "state.ckpt", workers=2, **options)
+    assert rest == whole[4:] and len(set(whole)) == 9
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")

@@ -24,6 +24,7 @@ KINDS = {
     "ema": ("ema_decay=0.7", *LARGE),
     "accumulated": (
         OCR, "data.batch_size=4", "trainer.accumulate_grad_batches=2", "data.photometric=0.5",
+        "data.augment=[vflip,rotate,noise,coarse_dropout]", "losses=[focal,tversky]",
     ),
     "by class": ("data.class_uniform=0.5", "early_stopping_patience=1", "optimizer.lr=0.001"),
     "by steps": (
@@ -31,7 +32,7 @@ KINDS = {
     ),
     "adamw": (
         "optimizer={name: adamw, lr: 0.002}", "trainer.check_val_every_n_epoch=2",
-        OCR, "save_every_minutes=0.001", "trainer.gradient_clip_val=1.0",
+        OCR, "schedule=cosine", "save_every_minutes=0.001", "trainer.gradient_clip_val=1.0",
     ),
 }  # fmt: skip
 KILL, REQUEUE = signal.SIGKILL, signal.SIGUSR1

@@ -10,7 +10,7 @@ from hrseg.losses import LOSSES, OHEM, CrossEntropy
 from tests.golden_weights import CITYSCAPES_WEIGHTS, GOLDEN
 from tests.losses.test_dice import logits_of
 
-WEIGHTED = ("cross_entropy", "ohem")
+WEIGHTED = ("cross_entropy", "ohem", "focal")
 TRAIN = np.load(GOLDEN / "train.npz")
 GOLDEN_LOSSES = {
     "ce": CrossEntropy(),
@@ -114,6 +114,19 @@ def test_a_nan_logit_gives_a_nan_loss(name):
     logits[0, 1, 2, 3] = torch.nan
     mask = torch.randint(0, 3, (1, 9, 9))
     assert LOSSES[name]()(logits, mask).isnan()
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments"), [*((name, {}) for name in LOSSES), ("focal", {"gamma": 0.5})]
+)
+def test_gradients_equal_finite_differences(name, arguments, monkeypatch):
+    monkeypatch.setattr(torch.Tensor, "float", torch.Tensor.double)
+    generator = torch.Generator().manual_seed(5)
+    logits = torch.randn(1, 3, 9, 9, dtype=torch.float64, generator=generator).requires_grad_()
+    mask = torch.randint(0, 3, (1, 9, 9), generator=generator)
+    mask[:, :2] = 255
+    loss = LOSSES[name](**arguments)
+    assert torch.autograd.gradcheck(lambda x: loss(x, mask), (logits,), fast_mode=True)
 
 
 @pytest.mark.parametrize("name", WEIGHTED)

@@ -15,7 +15,7 @@ BLOBS = "data={name: blobs, root: blobs, count: 4, batch_size: 2, crop_size: [48
 # The tiny backbone makes the other examples fast, and tests two plugins at once.
 EXAMPLES = {
     "tiny_backbone": ["model.backbone={name: tiny, width: 8}"],
-    "focal_loss": ["model.backbone=tiny", "losses=[{name: focal, gamma: 1.5}]"],
+    "poly_loss": ["model.backbone=tiny", "losses=[{name: poly1, epsilon: 1.5}]"],
     "blobs_dataset": ["model.backbone=tiny", BLOBS, "losses=[cross_entropy]"],
 }
 
@@ -57,8 +57,8 @@ def test_an_example_works_in_fit_validate_export_and_predict(
 @pytest.mark.parametrize(
     ("plugin", "pairs", "message"),
     [
-        ("focal_loss", ["losses=[{name: focal, gama: 1}]"], "losses[0].gama: unknown key. Did you "
-         "mean: gamma?"),
+        ("poly_loss", ["losses=[{name: poly1, epsilom: 1}]"], "losses[0].epsilom: unknown key. Did "
+         "you mean: epsilon?"),
         ("tiny_backbone", ["model.backbone=tiny", "model.activation_checkpointing=true"],
          "The backbone Tiny has no activation checkpointing"),
     ],
@@ -69,10 +69,12 @@ def test_a_wrong_option_for_a_plugin_is_named(plugin, pairs, message, camvid, fo
     assert message in capsys.readouterr().err
 
 
-def test_the_focal_loss_with_gamma_0_is_cross_entropy(forget):
-    load_plugin(str(DOCS / "focal_loss.py"))
+def test_the_poly_loss_adds_the_probability_of_the_other_classes_to_cross_entropy(forget):
+    load_plugin(str(DOCS / "poly_loss.py"))
     logits, mask = torch.randn(2, 3, 8, 8), torch.randint(3, (2, 8, 8))
     mask[0] = 255
-    expected = torch.nn.functional.cross_entropy(logits, mask, ignore_index=255)
-    loss = hrseg.losses.LOSSES["focal"](gamma=0.0)(logits, mask)
-    torch.testing.assert_close(loss, expected)
+    entropy = torch.nn.functional.cross_entropy(logits, mask, ignore_index=255)
+    others = 1 - logits[1].softmax(0).gather(0, mask[1:]).mean()
+    for epsilon in (0.0, 2.0):
+        loss = hrseg.losses.LOSSES["poly1"](epsilon=epsilon)(logits, mask)
+        torch.testing.assert_close(loss, entropy + epsilon * others)

@@ -24,8 +24,8 @@ import hrseg, torch
 @hrseg.optimizers.register("lion")
 def lion(model, lr: float, beta: float = 0.9):
     return torch.optim.SGD(model.parameters(), lr=lr, momentum=beta)
-@hrseg.schedules.register("constant")
-def constant(optimizer, steps):
+@hrseg.schedules.register("flat")
+def flat(optimizer, steps):
     return torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1.0)
 @hrseg.models.register_head("linear")
 class Linear(torch.nn.Module):
@@ -35,7 +35,7 @@ class Linear(torch.nn.Module):
     def forward(self, features):
         return {"out": self.conv(features[0])}
 """
-PAIRS = ["optimizer={name: lion, lr: 0.1}", "schedule=constant", "model.head=linear"]
+PAIRS = ["optimizer={name: lion, lr: 0.1}", "schedule=flat", "model.head=linear"]
 
 
 @pytest.fixture
@@ -82,7 +82,7 @@ def test_a_plugin_registers_heads_optimizers_and_schedules(parts, tmp_path):
     assert to_yaml(config).startswith(f"# needs --plugin {parts}\n")
     model = hrseg.create_model("hrnet_w18_small_v1", {"name": "linear", "bias": False}, 2)
     assert model.head.conv.bias is None and model.architecture["head"]["bias"] is False
-    task = tiny_task(optimizer={"name": "lion", "lr": 0.1}, schedule="constant")
+    task = tiny_task(optimizer={"name": "lion", "lr": 0.1}, schedule="flat")
     trainer = silent_trainer(tmp_path)
     trainer.fit(task, torch.utils.data.DataLoader(noise(), 2))
     assert trainer.optimizers[0].param_groups[0]["momentum"] == 0.9
