@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from hrseg.data.pairing import pair_files, read_list, read_official_list, suggest_root
+from hrseg.data.pairing import Names, pair_files, read_list, read_official_list, suggest_root
 from hrseg.errors import DataError
 
 
@@ -26,7 +26,7 @@ def test_files_pair_by_stem_for_any_extension_and_case(tmp_path):
 
 def test_masks_with_a_suffix_pair_even_in_the_folder_of_the_images(tmp_path):
     tree(tmp_path, "a.jpg", "a_mask.png")
-    assert pair_files(tmp_path, tmp_path, "_mask") == [
+    assert pair_files(tmp_path, tmp_path, Names(mask_suffix="_mask")) == [
         (tmp_path / "a.jpg", tmp_path / "a_mask.png")
     ]
 
@@ -45,7 +45,7 @@ def test_masks_with_a_suffix_pair_even_in_the_folder_of_the_images(tmp_path):
 def test_unpaired_files_are_an_error_with_their_names(tmp_path, names, message):
     tree(tmp_path, *names)
     with pytest.raises(DataError, match=message):
-        pair_files(tmp_path / "i", tmp_path / "m", "_gt")
+        pair_files(tmp_path / "i", tmp_path / "m", Names(mask_suffix="_gt"))
 
 
 def read(root: Path, text: str) -> list[tuple[str, str]]:
