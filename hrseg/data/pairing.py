@@ -27,7 +27,7 @@ class Names:
 
     def mask_of(self, name: str) -> str:
         """Return the name of the mask of a common name, for messages."""
-        extension = "" if os.path.splitext(self.mask_suffix)[1] else ".png"
+        extension = "" if self.mask_suffix.lower().endswith(MASK_SUFFIXES) else ".png"
         return f"{self.mask_prefix}{name}{self.mask_suffix}{extension}"
 
 
@@ -127,7 +127,7 @@ def find_files(
             f"The folder {folder.absolute()} does not exist.\n"
             "Expected: a folder of images. Fix: data.root=/path"
         )
-    whole = os.path.splitext(suffix)[1].lower() in MASK_SUFFIXES
+    whole = suffix.lower().endswith(MASK_SUFFIXES)
     files: dict[str, Path] = {}
     for name in _image_names(folder, extensions):
         parent, _, last = (name if whole else os.path.splitext(name)[0]).rpartition("/")

@@ -168,7 +168,8 @@ class Folder(SegmentationDataModule):
         return tuple(colors[trains.index(train)] for train in range(self.num_classes))
 
     def _hash(self, image: Path) -> str:
-        base = Path(*takewhile(lambda part: part != "*", self.images.parts))
+        images = self.root if self.pair_list else self.images
+        base = Path(*takewhile(lambda part: part != "*", images.parts))
         text = f"{self.split_seed}:{image.relative_to(base).as_posix()}"
         return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()
 
