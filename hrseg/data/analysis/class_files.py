@@ -16,7 +16,8 @@ _ROWS = tuple(
     for row in (
         rf"(?:(?P<id>\d+)[\s,:;]+)?{_NAME}\s*[\s,:;]\s*{_COLOR}\b\D*",  # CVAT, class_dict.csv
         rf"(?:(?P<id>\d+)[\s,:;]+)?{_COLOR}[\s,:;]+{_NAME}\s*",  # label_colors.txt of CamVid
-        rf"(?P<id>\d+)[\s,:;]+(?:[\d.]+\s+)*{_NAME}(?:[,;\t].*)?",  # Roboflow, objectInfo150.txt
+        r"(?P<id>\d+)[\s,:;]+(?:[\d.]+\s+)*(?P<name>.*[^\W\d].*)",  # Roboflow, objectInfo150.txt
+        rf"{_NAME}[\s,:;=]+(?P<id>\d+)",
     )
 )
 
@@ -64,7 +65,7 @@ def _read(path: Path) -> ClassList | None:
     lines = [line for line in lines if line and not line.startswith("#")]
     for pattern in _ROWS:
         rows = [match.groupdict() for line in lines if (match := pattern.fullmatch(line))]
-        header = len(lines) > 1 and not pattern.fullmatch(lines[0])
+        header = len(lines) > 2 and not pattern.fullmatch(lines[0])
         if rows and len(rows) == len(lines) - header and (classes := _classes(rows, path)):
             return classes
     return None

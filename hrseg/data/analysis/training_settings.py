@@ -89,9 +89,10 @@ class Settings:
 
     @property
     def batch_size(self) -> int:
-        """Number of crops: 4 to 8, on a GPU to 16, or all training images if there are fewer."""
+        """Number of crops: 4, 8, or 16 on a GPU, or all training images if there are fewer."""
         fitting = self.pixels // math.prod(self.crop_size)
-        return max(1, min(max(4, fitting), 16 if self.machine.gpu else 8, self.data.train))
+        sizes = [size for size in (8, 16) if size <= min(fitting, 16 if self.machine.gpu else 8)]
+        return max(1, min(max([4, *sizes]), self.data.train))
 
     @property
     def steps(self) -> int:
@@ -144,7 +145,9 @@ class Settings:
         return [f"  class_uniform: 0.5  # half of the crops around a drawn class; {reason}"]
 
     def _augmentation_lines(self) -> list[str]:
-        mirrored = any(re.search("left|right", name, re.I) for name in self.data.names)
+        mirrored = any(
+            re.search(r"(?<![a-z])(left|right)(?![a-z])", name, re.I) for name in self.data.names
+        )
         lines = ["  flip: 0.0  # class names contain left or right"] if mirrored else []
         if self.data.train < FEW_IMAGES:
             lines.append(f"  photometric: 0.5  # brightness and colour; {self.data.train} images")

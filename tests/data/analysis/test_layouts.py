@@ -99,7 +99,7 @@ CASES = {
                      "class_2  # colour (128, 64, 128)"], encode=colored),
     "Roboflow": Case("{group}/{}.jpg", "{group}/{}_mask.png",
                      ["- background  # id 0", "- cat  # id 1", "- dog", "train/_classes.csv"],
-                     files={"train/_classes.csv": "Pixel Value, Class\n0, background\n1, cat\n2,dog"},
+                     files={"train/_classes.csv": "Value, Class\n0, background\n1, cat\n2, dog"},
                      groups=("train", "valid")),
     "CVAT": Case("JPEGImages/{}.jpg", "SegmentationClass/{}.png",
                  ["- road  # colour (128, 64, 128)", "- sky  # colour (70,", "labelmap.txt"],

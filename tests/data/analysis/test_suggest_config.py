@@ -87,18 +87,6 @@ def test_camvid(tmp_path):
     assert "360x480" in text
 
 
-@pytest.mark.parametrize(
-    ("size", "crop"),
-    [
-        ((1024, 2048), (512, 512)),
-        ((600, 800), (288, 384)),
-        ((20, 400), (32, 256)),
-    ],
-)
-def test_crops_are_whole_32s_that_fit(tmp_path, size, crop):
-    assert inspect_folder(dataset(tmp_path, count=1, size=size)).settings.crop_size == crop
-
-
 def test_warnings_are_in_the_header(tmp_path):
     root = dataset(tmp_path / "set", count=4, size=(200, 200))
     save_image(root / "images/unpaired.jpg", np.zeros((200, 200, 3), np.uint8))
