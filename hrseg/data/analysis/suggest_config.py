@@ -44,7 +44,9 @@ class Findings:
         pairs = list(self.layout.pairs.values())
         val = len(pairs[1]) if self.layout.splits else len(pairs[0]) - self.train_count
         height, width = np.median(self.survey.sizes, axis=0).tolist()
-        measured = Measured(self.train_count, val, (height, width), self.classes.names, self.shares)
+        aerial = any(path.suffix.lower() in (".tif", ".tiff") for path, _ in pairs[0][:1])
+        names, size = self.classes.names, (height, width)
+        measured = Measured(self.train_count, val, size, names, self.shares, aerial)
         return Settings(measured, self.machine)
 
     @property
