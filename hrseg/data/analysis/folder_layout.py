@@ -228,7 +228,7 @@ def _pair_list(root: Path) -> Layout | None:
     """
     for path in sorted(root.glob("*.csv")):
         lines = path.read_text("utf-8-sig", "replace").splitlines()
-        image, mask, *_ = [*(lines[0].split(",") if lines else ()), "", ""]
+        image, mask, *_ = [*"".join(lines[:1]).split(","), ""]
         if re.search(IMAGE, image, re.I) and re.search(MASK, mask, re.I):
             pairs = read_list(root, path.name, root / "images", root / "masks")
             return Layout("images", "masks", Names(), (), {"": pairs}, (), pair_list=path.name)
