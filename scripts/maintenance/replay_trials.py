@@ -727,6 +727,7 @@ def build(run: Callable[[str], subprocess.CompletedProcess[str]], root: Path) ->
         one = one.replace(
             "class_names: [road]", "class_names: [road]\n  id_map: {0: 255, 1: 0, 2: 0}"
         )
+    one = re.sub(r"class_weights: \[.*\]", "class_weights: null", one)
     (root / "one.yaml").write_text(one)
     lines = [f"d01/images/{index}.png,d01/masks/{index}.png" for index in range(12)]
     (root / "pairs.csv").write_text("\n".join(["image,mask", *lines]) + "\n")

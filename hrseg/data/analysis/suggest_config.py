@@ -225,7 +225,8 @@ def _other_reading(classes: Classes) -> list[str]:
         return []
     id_map = {key: position for position, key in enumerate(ids[1:])}
     return [
-        "  # If 0 means unlabelled: remove class_0 above, and use these two lines instead.",
+        "  # If 0 means unlabelled: remove class_0 above, the first of the class_weights below if",
+        "  # there are any, and use these two lines instead.",
         f"  # id_map: {id_map}",
         f"  # ignore_ids: {sorted({0, *classes.ignore_ids})}",
     ]
