@@ -162,7 +162,7 @@ class Settings:
         if max(weights) < 1.5 * min(weights):
             return ["  - {name: cross_entropy}  # the classes have similar numbers of pixels"]
         return [
-            "  # A weight per class name, sqrt(median share / share), 0.5 to 3: rare classes count more.",
+            "  # A weight per class name: sqrt(median share / share), from 0.5 to 3.",
             f"  - {{name: cross_entropy, class_weights: {weights}}}",
         ]
 
