@@ -27,9 +27,10 @@ from hrseg.utils.constants import IGNORE_INDEX
 
 ReadMask = Callable[[Path], Array]  # path -> (H, W) train ids, 255 = ignore
 Palette = tuple[tuple[int, int, int], ...]
-# Formats without loss; a JPEG file is opened for its error.
+# Formats without loss; a file of a lossy format is opened for its error.
 MASK_SUFFIXES = tuple(dict.fromkeys((*SUFFIXES, ".tif", ".tiff", ".bmp", ".gif")))
 MASK_FORMATS = tuple(dict.fromkeys((*FORMATS, "TIFF", "BMP", "GIF")))
+LOSSY_FORMATS = ("JPEG", "WEBP")
 ALPHA_MODES = ("RGBA", "LA", "PA")
 
 
@@ -203,7 +204,7 @@ def mask_size(path: Path) -> tuple[int, int]:
 
 def _decode(path: Path, data: bytes, mode: str | None = None) -> tuple[str, npt.NDArray[Any]]:
     with decoder_errors(path), Image.open(io.BytesIO(data), formats=MASK_FORMATS) as image:
-        if image.format in ("JPEG", "WEBP"):
+        if image.format in LOSSY_FORMATS:
             raise DataError(
                 f"{printable_path(path)}: a {image.format} mask has wrong ids, as its compression "
                 "blends neighbouring values.\nExpected: a PNG file.\n"

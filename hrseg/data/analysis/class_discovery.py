@@ -12,7 +12,7 @@ from PIL import Image
 from hrseg.data.analysis.class_files import Color
 from hrseg.data.dataset import exif_note
 from hrseg.data.images import decoder_errors, header_of
-from hrseg.data.masks import ALPHA_MODES, MASK_FORMATS, stored_values
+from hrseg.data.masks import ALPHA_MODES, LOSSY_FORMATS, MASK_FORMATS, stored_values
 from hrseg.errors import DataError
 from hrseg.utils.constants import IGNORE_INDEX
 from hrseg.utils.text import some
@@ -88,7 +88,7 @@ def code(color: Color) -> int:
 
 
 def _count(mask: Image.Image, survey: Survey) -> None:
-    if mask.format == "JPEG":
+    if mask.format in LOSSY_FORMATS:
         survey.kinds["JPEG"] += 1
         return
     kind, values = _values(mask)

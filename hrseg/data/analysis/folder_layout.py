@@ -11,7 +11,7 @@ from PIL import Image
 from hrseg.data.analysis.name_patterns import IMAGE, MASK, find_names
 from hrseg.data.analysis.unpaired_files import explain
 from hrseg.data.datasets.folder import LISTS, SPLIT
-from hrseg.data.masks import ALPHA_MODES, MASK_FORMATS, MASK_SUFFIXES
+from hrseg.data.masks import ALPHA_MODES, LOSSY_FORMATS, MASK_FORMATS, MASK_SUFFIXES
 from hrseg.data.pairing import Names, find_files, find_pairs, read_list, walk
 from hrseg.errors import DataError
 
@@ -138,7 +138,7 @@ def _looks_like_a_mask(path: Path) -> bool:
     try:
         with Image.open(path, formats=MASK_FORMATS) as image:
             few = image.mode in ("P", "1") or image.convert("RGB").getcolors(64) is not None
-            return image.format not in ("JPEG", "WEBP") and few
+            return image.format not in LOSSY_FORMATS and few
     except (OSError, SyntaxError, ValueError):
         return False
 
