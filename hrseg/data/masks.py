@@ -31,6 +31,7 @@ Palette = tuple[tuple[int, int, int], ...]
 MASK_SUFFIXES = tuple(dict.fromkeys((*SUFFIXES, ".tif", ".tiff", ".bmp", ".gif")))
 MASK_FORMATS = tuple(dict.fromkeys((*FORMATS, "TIFF", "BMP", "GIF")))
 LOSSY_FORMATS = ("JPEG", "WEBP")
+_LOSSY = "a JPEG mask has wrong ids, as its compression blends neighbouring values"
 ALPHA_MODES = ("RGBA", "LA", "PA")
 
 
@@ -206,8 +207,8 @@ def _decode(path: Path, data: bytes, mode: str | None = None) -> tuple[str, npt.
     with decoder_errors(path), Image.open(io.BytesIO(data), formats=MASK_FORMATS) as image:
         if image.format in LOSSY_FORMATS:
             raise DataError(
-                f"{printable_path(path)}: a {image.format} mask has wrong ids, as its compression "
-                "blends neighbouring values.\nExpected: a PNG file.\n"
+                f"{printable_path(path)}: {_LOSSY.replace('JPEG', str(image.format))}.\n"
+                "Expected: a PNG file.\n"
                 "Fix: export the masks again from the annotation tool, as PNG."
             )
         if mode and image.mode.startswith("I"):  # Pillow would clip values to 255
