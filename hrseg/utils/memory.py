@@ -1,4 +1,4 @@
-"""Out-of-memory errors: detection, and messages with settings that need less memory."""
+"""Free memory, and out-of-memory errors with settings that need less memory."""
 
 import re
 from collections.abc import Sequence

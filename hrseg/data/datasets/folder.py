@@ -28,7 +28,7 @@ _SHARES = ("train", "val")  # splits made by `val_fraction`
 
 
 class Folder(SegmentationDataModule):
-    """Images and masks below one folder, matched by name: PNG or JPEG, of any and mixed sizes.
+    """Images and masks below one folder, matched by name, of any and mixed sizes.
 
     A split is a folder (`images/train`, `masks/train`) or a list file. A list
     (`train_split: train.txt`, below root) has lines `image`, `image mask`, or a name without
@@ -111,13 +111,12 @@ class Folder(SegmentationDataModule):
         names, skip = self.names, self.on_error == "skip"
         if split.endswith(LISTS):
             return read_list(self.root, split, self.images, self.masks, names)
-        if not self.pair_list and (
-            SPLIT in str(self.images)
-            or any((self.images / name).is_dir() for name in (self.train_split, self.val_split))
-        ):
-            return pair_files(_split(self.images, split), _split(self.masks, split), names, skip)
         if self.pair_list:
             pairs = read_list(self.root, self.pair_list, self.images, self.masks, names)
+        elif SPLIT in str(self.images) or any(
+            (self.images / name).is_dir() for name in (self.train_split, self.val_split)
+        ):
+            return pair_files(_split(self.images, split), _split(self.masks, split), names, skip)
         else:
             pairs = pair_files(self.images, self.masks, names, skip)
         if self.val_fraction is None or split not in _SHARES or self.train_split == self.val_split:
