@@ -112,9 +112,15 @@ class FolderConfig(DataConfig):
     )
     image_folder: str = option("folder of the images, relative to root", "images")
     mask_folder: str = option("folder of the masks, relative to root", "masks")
-    mask_suffix: str = option("end of a mask's name after the image's name, e.g. _mask", "")
-    mask_format: Literal["index", "rgb"] = option(
-        "class ids (palette PNGs too), or RGB colours", "index"
+    mask_suffix: str = option("end of a mask's name after the common name, e.g. _mask", "")
+    mask_prefix: str = option("beginning of a mask's name, e.g. label_", "")
+    image_prefix: str = option("beginning of an image's name, e.g. image_", "")
+    image_suffix: str = option("end of an image's name after the common name, e.g. _sat", "")
+    pair_list: str | None = option(
+        "list of all pairs instead of folders, a .csv file of image,mask relative to root", None
+    )
+    mask_format: Literal["index", "rgb", "alpha"] = option(
+        "class ids (palette PNGs too), RGB colours, or values of the alpha channel", "index"
     )
     id_map: dict[int, int] | None = option(
         "train id by raw id; train id 255 is ignored", None, examples=[{0: 0, 7: 1}]

@@ -49,7 +49,9 @@ class SegmentationDataModule(LightningDataModule):
     expected_images: ClassVar[Mapping[str, int]] = {}  # official number of images of each split
     unions: ClassVar[Mapping[str, tuple[str, ...]]] = {}  # {"trainval": ("train", "val")}
     submission_ids: tuple[int, ...] | None = None  # raw id of each class for a benchmark's server
+    image_prefix: str = ""  # beginning of the stems of images, not of masks
     image_suffix: str = ""  # end of the stems of images, not of masks
+    mask_prefix: str = ""  # beginning of the stems of masks, not of images
     mask_suffix: str = ""  # end of the stems of masks, not of images
 
     def __init__(

@@ -13,8 +13,8 @@ from torch.utils.data import Dataset
 
 from hrseg.data.cache import Cache
 from hrseg.data.checksums import Manifest, digest_of
-from hrseg.data.images import Array, header_of, header_size, printable_path, read_image
-from hrseg.data.masks import ReadMask
+from hrseg.data.images import Array, header_of, printable_path, read_image
+from hrseg.data.masks import ReadMask, mask_size
 from hrseg.data.workers import report_sample
 from hrseg.errors import DataError
 from hrseg.utils.constants import IGNORE_INDEX
@@ -121,9 +121,9 @@ class SegmentationDataset(Dataset[dict[str, Any]]):
         image, mask = self.files[index]
         if mask is None:
             return ""
-        mask_size = header_size(mask)
-        size, *orientations = header_of(image, mask_size)
-        _check_same_size(image, size, mask, mask_size)
+        expected = mask_size(mask)
+        size, *orientations = header_of(image, expected)
+        _check_same_size(image, size, mask, expected)
         return exif_note(*orientations)
 
     def mask_ids(self, path: Path) -> Array:

@@ -1,5 +1,6 @@
 """Mask reading: train ids from index, palette and RGB masks, with errors for unknown ids."""
 
+import io
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -11,13 +12,28 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from hrseg.data.images import Array, open_image, printable_path, read_file, read_png
+from hrseg.data.images import (
+    FORMATS,
+    SUFFIXES,
+    Array,
+    decoder_errors,
+    open_file,
+    printable_path,
+    read_file,
+    read_png,
+)
 from hrseg.errors import ConfigError, DataError
 from hrseg.utils.constants import IGNORE_INDEX
 
 ReadMask = Callable[[Path], Array]  # path -> (H, W) train ids, 255 = ignore
 Palette = tuple[tuple[int, int, int], ...]
 _ADD_COLOR = "Fix: add the colour to palette; if it is not a class, add its position to ignore_ids."
+# Formats without loss; a file of a lossy format is opened for its error.
+MASK_SUFFIXES = tuple(dict.fromkeys((*SUFFIXES, ".tif", ".tiff", ".bmp", ".gif")))
+MASK_FORMATS = tuple(dict.fromkeys((*FORMATS, "TIFF", "BMP", "GIF")))
+LOSSY_FORMATS = ("JPEG", "WEBP")
+_LOSSY = "a JPEG mask has wrong ids, as its compression blends neighbouring values"
+ALPHA_MODES = ("RGBA", "LA", "PA")
 
 
 def wrong_ids(ids: npt.NDArray[Any], num_classes: int) -> list[int]:
@@ -38,11 +54,12 @@ class MaskReader:
     repair: str  # fix of an unknown id: the last line of the error
     palette: Palette | None = None  # colour of each raw id; None: masks contain ids
     coloured: str = ""  # fix of a coloured mask if ids are expected; "": `repair`
+    alpha: bool = False  # the raw ids are the alpha channel
 
     @property
     def identity(self) -> str:
         """Text that differs for readers that return other ids."""
-        return f"{self.table.tolist()} {self.palette}"
+        return f"{self.table.tolist()} {self.palette}{' alpha' * self.alpha}"
 
     def __call__(self, path: Path) -> Array:
         """Return the train ids (H, W).
@@ -50,7 +67,9 @@ class MaskReader:
         Raises:
             DataError: the file is unreadable, of another kind, or has an unknown id.
         """
-        if self.palette is None:
+        if self.alpha:
+            raw = _read_alpha_mask(path)
+        elif self.palette is None:
             raw = read_index_mask(path, self.coloured or self.repair)
         else:
             raw = read_rgb_mask(path, self.palette)
@@ -121,7 +140,7 @@ def read_index_mask(path: Path, coloured: str = "Fix: save class ids, not colour
     OpenCV is unsuitable: it converts palette images to colours.
 
     Args:
-        path: PNG file.
+        path: PNG, TIFF, BMP or GIF file.
         coloured: fix of a coloured mask, for the error.
 
     Raises:
@@ -135,6 +154,11 @@ def read_index_mask(path: Path, coloured: str = "Fix: save class ids, not colour
         raise DataError(
             f"{printable_path(path)} is a coloured image ({mode}).\n"
             f"Expected: class ids, as a grey or palette image.\n{coloured}"
+        )
+    if mask.dtype.kind == "f":
+        raise DataError(
+            f"{printable_path(path)} contains decimal numbers ({mode}).\n"
+            "Expected: class ids 0..255 as whole numbers.\nFix: save class ids with 8 bits."
         )
     if mask.dtype != np.uint8 and (mask.min() < 0 or mask.max() > 255):
         raise DataError(
@@ -170,12 +194,30 @@ def read_rgb_mask(path: Path, palette: Palette, unknown: str = _ADD_COLOR) -> Ar
     return np.asarray(ids, np.uint8)
 
 
+def _read_alpha_mask(path: Path) -> Array:
+    """Return the alpha channel, (H, W)."""
+    mode, pixels = _decode(path, read_file(path), "RGBA")
+    if mode not in ALPHA_MODES:
+        raise DataError(
+            f"{printable_path(path)} has no alpha channel ({mode}).\n"
+            "Expected: transparency, by data.mask_format=alpha.\n"
+            "Fix: save the file with transparency, or use another mask_format."
+        )
+    return np.ascontiguousarray(pixels[..., 3])
+
+
+def mask_size(path: Path) -> tuple[int, int]:
+    """Return the (height, width) of a mask without decoding; errors as `open_file`."""
+    with open_file(path) as file, Image.open(file, formats=MASK_FORMATS) as image:
+        return image.height, image.width
+
+
 def _decode(path: Path, data: bytes, mode: str | None = None) -> tuple[str, npt.NDArray[Any]]:
-    with open_image(path, data) as image:
-        if image.format != "PNG":
+    with decoder_errors(path), Image.open(io.BytesIO(data), formats=MASK_FORMATS) as image:
+        if image.format in LOSSY_FORMATS:
             raise DataError(
-                f"{printable_path(path)}: a JPEG mask has wrong ids, as its compression blends "
-                "neighbouring values.\nExpected: a PNG file.\n"
+                f"{printable_path(path)}: {_LOSSY.replace('JPEG', str(image.format))}.\n"
+                "Expected: a PNG file.\n"
                 "Fix: export the masks again from the annotation tool, as PNG."
             )
         if mode and image.mode.startswith("I"):  # Pillow would clip values to 255

@@ -3,76 +3,140 @@
 import os
 import shlex
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from hrseg.data.images import SUFFIXES
+from hrseg.data.masks import MASK_SUFFIXES
 from hrseg.errors import DataError
 from hrseg.utils.text import one_line, some
 
 _HEADERS = ("image", "images", "image_path", "file", "filename", "path", "name")
 
 
-def pair_files(
-    images: Path, masks: Path, mask_suffix: str = "", skip: bool = False
-) -> list[tuple[Path, Path]]:
-    """Return (image, mask) paths below two folders, matched by name without extension, sorted.
+@dataclass(frozen=True)
+class Names:
+    """Parts of the file names around the name that an image and its mask have in common."""
 
-    A mask's stem is the image's stem and `mask_suffix`; with a suffix, both may be in one folder.
-    If `skip`, images without a mask are left out with a warning.
+    image_prefix: str = ""
+    image_suffix: str = ""
+    mask_prefix: str = ""
+    mask_suffix: str = ""  # may contain the extension, to separate a.jpg and a.png in one folder
+
+    def mask_of(self, name: str) -> str:
+        """Return the name of the mask of a common name, for messages."""
+        extension = "" if self.mask_suffix.lower().endswith(MASK_SUFFIXES) else ".png"
+        return f"{self.mask_prefix}{name}{self.mask_suffix}{extension}"
+
+
+def pair_files(
+    images: Path, masks: Path, names: Names = Names(), skip: bool = False
+) -> list[tuple[Path, Path]]:
+    """Return (image, mask) paths below two folders, matched by their common name, sorted.
+
+    With different prefixes or suffixes, images and masks may be in one folder. If `skip`, images
+    without a mask and masks without an image are left out with a warning.
 
     Raises:
         DataError: a missing folder, no images, or unpaired files.
     """
-    image_of, mask_of = find_files(images), find_files(masks, mask_suffix)
-    if images == masks and mask_suffix:
-        image_of = {s: path for s, path in image_of.items() if not s.endswith(mask_suffix)}
+    image_of, mask_of = find_pairs(images, masks, names)
     if not image_of:
         raise DataError(f"{images} contains no images.\nExpected: {', '.join(SUFFIXES)} files.")
-    unpaired = [image for stem, image in image_of.items() if stem not in mask_of]
-    if unpaired:
+    bare = [stem for stem in image_of if stem not in mask_of]
+    if bare:
         count = (
-            f"{len(unpaired)} of {len(image_of)} images in {images} have no mask: "
-            f"{some([path.name for path in unpaired])}"
+            f"{len(bare)} of {len(image_of)} images in {images} have no mask: "
+            f"{some([image_of[stem].name for stem in bare])}"
         )
-        if not skip or len(unpaired) == len(image_of):
+        if not skip or len(bare) == len(image_of):
             raise DataError(
                 f"{count}.\nExpected: each mask with the image's name in {masks}, e.g. "
-                f"{unpaired[0].stem}{mask_suffix}.png\n"
+                f"{names.mask_of(PurePosixPath(bare[0]).name)}\n"
                 "Fix: add the masks, or leave these images out: data.on_error=skip"
             )
         warnings.warn(f"{count}. They are left out (data.on_error=skip).", stacklevel=2)
     unpaired = [mask for stem, mask in mask_of.items() if stem not in image_of]
     if unpaired:
-        raise DataError(
+        count = (
             f"{len(unpaired)} of {len(mask_of)} masks in {masks} have no image: "
-            f"{some([path.name for path in unpaired])}.\nExpected: each image with the mask's name "
-            f"in {images}.\nFix: add the images, or remove the masks."
+            f"{some([path.name for path in unpaired])}"
         )
+        if not skip:
+            raise DataError(
+                f"{count}.\nExpected: each image with the mask's name in {images}.\n"
+                "Fix: add the images, remove the masks, or leave them out: data.on_error=skip"
+            )
+        warnings.warn(f"{count}. They are left out (data.on_error=skip).", stacklevel=2)
     return [(image, mask_of[stem]) for stem, image in image_of.items() if stem in mask_of]
 
 
-def find_files(folder: Path, suffix: str = "") -> dict[str, Path]:
-    """Return the images below a folder by relative path without extension and `suffix`.
+def find_pairs(images: Path, masks: Path, names: Names) -> tuple[dict[str, Path], dict[str, Path]]:
+    """Return the images and the masks below two folders by their common name.
 
-    A part `*` of the path means any folder; its name is the first part of the relative path.
+    A mask has the key of its image, also if their names differ in upper and lower case only and
+    no other file could be meant.
+
+    Raises:
+        DataError: a missing folder, or two files with the same name.
+    """
+    mask_of = find_files(masks, names.mask_suffix, names.mask_prefix, MASK_SUFFIXES)
+    own = set(mask_of.values()) if images == masks and names != Names() else set()
+    image_of = find_files(images, names.image_suffix, names.image_prefix, without=own)
+    left = {stem: path for stem, path in mask_of.items() if stem not in image_of}
+    bare = [stem for stem in image_of if stem not in mask_of]
+    counts = Counter(stem.casefold() for stem in (*left, *bare))
+    image_names = {stem.casefold(): stem for stem in bare}
+    mask_of = {
+        image_names.get(stem.casefold(), stem)
+        if stem in left and counts[stem.casefold()] == 2
+        else stem: path
+        for stem, path in mask_of.items()
+    }
+    return image_of, mask_of
+
+
+def find_files(
+    folder: Path,
+    suffix: str = "",
+    prefix: str = "",
+    extensions: tuple[str, ...] = SUFFIXES,
+    without: Collection[Path] = (),
+) -> dict[str, Path]:
+    """Return the images below a folder by relative path without extension, prefix and suffix.
+
+    Names without the prefix or the suffix are left out. A part `*` of the path means any folder;
+    its name is the first part of the relative path.
+
+    Args:
+        folder: the folder.
+        suffix: end of the names; with an extension it includes the extension of the file.
+        prefix: beginning of the names.
+        extensions: the extensions of the files, in lower case.
+        without: files to leave out.
 
     Raises:
         DataError: a missing folder, or two images that differ only in their extension.
     """
     if "*" in folder.parts:
-        return _in_any_folder(folder, suffix)
+        return _in_any_folder(folder, suffix, prefix, extensions, without)
     if not folder.is_dir():
         raise DataError(
             f"The folder {folder.absolute()} does not exist.\n"
             "Expected: a folder of images. Fix: data.root=/path"
         )
+    whole = suffix.lower().endswith(MASK_SUFFIXES)
     files: dict[str, Path] = {}
-    for name in _image_names(folder):
-        stem, path = os.path.splitext(name)[0], folder / name
-        if not stem.endswith(suffix):
+    for name in _image_names(folder, extensions):
+        parent, _, last = (name if whole else os.path.splitext(name)[0]).rpartition("/")
+        path = folder / name
+        fits = last.startswith(prefix) and last.endswith(suffix)
+        if not fits or len(last) < len(prefix) + len(suffix) or path in without:
             continue
-        first = files.setdefault(stem.removesuffix(suffix), path)
+        stem = last.removeprefix(prefix).removesuffix(suffix)
+        first = files.setdefault(f"{parent}/{stem}" if parent else stem, path)
         if first is not path:
             raise DataError(
                 f"{first} and {path.name} have the same name.\nExpected: one file for each stem. "
@@ -81,15 +145,39 @@ def find_files(folder: Path, suffix: str = "") -> dict[str, Path]:
     return files
 
 
-def _in_any_folder(pattern: Path, suffix: str) -> dict[str, Path]:
+def _in_any_folder(
+    pattern: Path,
+    suffix: str,
+    prefix: str,
+    extensions: tuple[str, ...],
+    without: Collection[Path],
+) -> dict[str, Path]:
     star = pattern.parts.index("*")
     base, rest = Path(*pattern.parts[:star]), pattern.parts[star + 1 :]
     return {
         f"{folder.name}/{stem}": path
         for folder in sorted(base.glob("[!.]*/"))
         if "*" in rest or folder.joinpath(*rest).is_dir()
-        for stem, path in find_files(folder.joinpath(*rest), suffix).items()
+        for stem, path in find_files(
+            folder.joinpath(*rest), suffix, prefix, extensions, without
+        ).items()
     }
+
+
+def walk(folder: Path) -> Iterator[tuple[Path, list[str]]]:
+    """Yield every folder below `folder` and its visible files; links are followed once.
+
+    Raises:
+        DataError: an unreadable folder.
+    """
+    visited: set[str] = set()
+    for parent, folders, names in os.walk(folder, onerror=raise_unlisted, followlinks=True):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        if (real := os.path.realpath(parent)) in visited:  # a link to a parent folder is a cycle
+            folders.clear()
+            continue
+        visited.add(real)
+        yield Path(parent), sorted(name for name in names if not name.startswith("."))
 
 
 def raise_unlisted(error: OSError) -> None:
@@ -101,17 +189,20 @@ def raise_unlisted(error: OSError) -> None:
     ) from error
 
 
-def _image_names(folder: Path) -> list[str]:
+def _image_names(folder: Path, extensions: tuple[str, ...]) -> list[str]:
     names: list[str] = []  # strings are faster than `Path`
-    for parent, _, files in os.walk(folder, onerror=raise_unlisted):
-        relative = Path(parent).relative_to(folder).as_posix()
-        images = [name for name in files if os.path.splitext(name)[1].lower() in SUFFIXES]
-        names += [f"{relative}/{name}" for name in images if not name.startswith(".")]
+    for parent, files in walk(folder):
+        relative = parent.relative_to(folder).as_posix()
+        names += [
+            f"{relative}/{name}"
+            for name in files
+            if os.path.splitext(name)[1].lower() in extensions
+        ]
     return sorted((name.removeprefix("./") for name in names), key=lambda name: name.split("/"))
 
 
 def read_list(
-    root: Path, name: str, images: Path, masks: Path, mask_suffix: str = ""
+    root: Path, name: str, images: Path, masks: Path, names: Names = Names()
 ) -> list[tuple[Path, Path]]:
     """Return the (image, mask) paths of a list file `name` below `root`, in its order.
 
@@ -123,9 +214,11 @@ def read_list(
         DataError: a missing or empty list, a missing file, or a path outside root.
     """
     path = _inside(root, name, "The list")
-    image_of = find_files(images) if "*" in images.parts or images.is_dir() else {}
-    mask_of = find_files(masks, mask_suffix) if "*" in masks.parts or masks.is_dir() else {}
-    stem_of = {image: stem for stem, image in image_of.items()}
+    existing = ["*" in folder.parts or folder.is_dir() for folder in (images, masks)]
+    common, mask_of = find_pairs(images, masks, names) if all(existing) else ({}, {})
+    own = set(mask_of.values()) if images == masks else set()
+    image_of = common | (find_files(images, without=own) if existing[0] else {})
+    stem_of = {image: stem for stem, image in common.items()}
     pairs = []
     separator = "," if path.suffix == ".csv" else "\t"
     expected = "a list with lines `image` or `image mask` (in a .csv file `image,mask`)"

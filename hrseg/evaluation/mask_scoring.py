@@ -12,7 +12,7 @@ from hrseg.config.protocols import make_protocol
 from hrseg.config.schema import Config
 from hrseg.data.datamodule import SegmentationDataModule
 from hrseg.data.images import Array
-from hrseg.data.masks import MaskReader, ReadMask, id_table, stored_values
+from hrseg.data.masks import MASK_SUFFIXES, MaskReader, ReadMask, id_table, stored_values
 from hrseg.data.pairing import find_files
 from hrseg.errors import DataError
 from hrseg.inference.inputs import MANIFEST
@@ -57,20 +57,23 @@ def score_folders(
     data = build_data(config)
     read = data.mask_reader()
     read_prediction = _prediction_reader(data, prediction, prediction_ids)
-    truths = find_files(truth, data.mask_suffix)
+    truths = find_files(truth, data.mask_suffix, data.mask_prefix, MASK_SUFFIXES)
     if not truths:
         raise DataError(
             f"{truth.absolute()} contains no masks.\n"
-            f"Expected: *{data.mask_suffix}.png files. Fix: --truth FOLDER"
+            f"Expected: {data.mask_prefix}*{data.mask_suffix}.png files. Fix: --truth FOLDER"
         )
-    suffixes = dict.fromkeys((data.mask_suffix, data.image_suffix, ""))
-    predictions = _find_predictions(prediction, truths, suffixes)
+    affixes = dict.fromkeys((
+        (data.mask_prefix, data.mask_suffix), (data.image_prefix, data.image_suffix), ("", "")
+    ))  # fmt: skip
+    predictions = _find_predictions(prediction, truths, affixes)
+    parts = [part for affix in affixes for part in affix if part]
     if missing := [name for name in truths if name not in predictions]:
         raise DataError(
             f"{len(missing)} of {len(truths)} masks in {truth} have no prediction in "
             f"{prediction}: {some(missing)}\n"
-            f"Expected: the same names, apart from {', '.join(filter(None, suffixes))}"
-            f"{' and ' * any(suffixes)}the extension. Fix: --prediction FOLDER"
+            f"Expected: the same names, apart from {', '.join(parts)}{' and ' * bool(parts)}"
+            "the extension. Fix: --prediction FOLDER"
         )
     matrix = ConfusionMatrix(data.num_classes)
     for name, path in track(truths.items(), len(truths), "scoring"):
@@ -142,12 +145,12 @@ def _check_prediction(pred: Array, true: Array, path: Path, true_path: Path) -> 
 
 
 def _find_predictions(
-    folder: Path, truths: Collection[str], suffixes: Iterable[str]
+    folder: Path, truths: Collection[str], affixes: Iterable[tuple[str, str]]
 ) -> dict[str, Path]:
-    """Return the predictions by name without suffix, and by the names of their true masks."""
+    """Return the predictions by name without affixes, and by the names of their true masks."""
     predictions: dict[str, Path] = {}
-    for suffix in suffixes:
-        predictions.update(find_files(folder, suffix))
+    for prefix, suffix in affixes:
+        predictions.update(find_files(folder, suffix, prefix, MASK_SUFFIXES))
     whole_names = {PurePosixPath(name).name: name for name in truths}
     if len(whole_names) == len(truths):
         flat = {

@@ -1,9 +1,10 @@
-"""Out-of-memory errors: detection, and messages with settings that need less memory."""
+"""Free memory, and out-of-memory errors with settings that need less memory."""
 
 import re
 from collections.abc import Sequence
 from pathlib import Path
 
+import psutil
 import torch
 
 from hrseg.errors import ConfigError
@@ -37,6 +38,13 @@ def of_evaluation(protocol: str) -> OutOfMemory:
         "Fix: smaller inference.scales, trainer.precision=bf16-mixed, or "
         "inference.scale_report=false."
     )
+
+
+def free_memory() -> tuple[int, bool]:
+    """Return (bytes, True) for the free memory of the CUDA device, else (bytes, False)."""
+    if torch.cuda.is_available():
+        return int(torch.cuda.mem_get_info()[0]), True
+    return int(psutil.virtual_memory().available), False
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -60,7 +60,7 @@ _LIST = (r"Fix|e\.g\.|such as",)
 
 LAYOUTS = [
     row("4", "hrseg init d04 --out o/d04.yaml", 0, "black|0, 0, 0"),
-    row("6b", "hrseg init d06b --out o/d06b.yaml", 3, "image_\\d+", "label_\\d+", "list"),
+    row("6b", "hrseg init d06b --out o/d06b.yaml", 0, "image_\\d+", "label_\\d+"),
     row("12", "hrseg init d12 --out o/d12.yaml", 0, "0", "unlabelled|ignore", "%"),
     row("13b", "hrseg init d13b --out o/d13b.yaml", 3, "16", "Fix|convert|write"),
     row("14", "hrseg init d14 --out o/d14.yaml", 3, "instance", "Fix|class"),
@@ -68,7 +68,7 @@ LAYOUTS = [
     row("22s", "hrseg init d22s --out o/d22s.yaml", 0, "12 images"),
     row("29", "hrseg init d29 --out o/d29.yaml", 0, "12 images|scene0.*scene1"),
     row("30", "hrseg init d30 --out o/d30.yaml", 0, "3 (of 12 )?images", "on_error|leave|skip"),
-    row("32", "hrseg init d32 --out o/d32.yaml", 3, r"IMG_\d\.png", r"img_\d\.png"),
+    row("32", "hrseg init d32 --out o/d32.yaml", 0, r"IMG_\d\.png", r"img_\d\.png"),
     row("34", f"hrseg fit --config d34.yaml {SHORT}", 0, "EXIF"),
     row("35", "hrseg init d35 --out o/d35.yaml", 0, "EXIF"),
     row("47", "hrseg init d47 --out o/d47.yaml", 0, "EXIF"),
@@ -727,6 +727,7 @@ def build(run: Callable[[str], subprocess.CompletedProcess[str]], root: Path) ->
         one = one.replace(
             "class_names: [road]", "class_names: [road]\n  id_map: {0: 255, 1: 0, 2: 0}"
         )
+    one = re.sub(r"class_weights: \[.*\]", "class_weights: null", one)
     (root / "one.yaml").write_text(one)
     lines = [f"d01/images/{index}.png,d01/masks/{index}.png" for index in range(12)]
     (root / "pairs.csv").write_text("\n".join(["image,mask", *lines]) + "\n")

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from hrseg.data.images import read_image
-from hrseg.data.masks import MaskReader, id_table, read_index_mask
+from hrseg.data.masks import MaskReader, id_table, mask_size, read_index_mask
 from hrseg.errors import ConfigError, DataError
 from tests.conftest import save_image
 
@@ -70,6 +70,34 @@ def test_16_bit_mask_with_small_ids_is_read(tmp_path):
     np.testing.assert_array_equal(READ_3(path), MASK)
 
 
+@pytest.mark.parametrize("name", ["a.tif", "a.tiff", "a.TIF", "a.bmp", "a.gif"])
+def test_other_formats_without_loss_keep_the_ids(tmp_path, name):
+    Image.fromarray(MASK).save(tmp_path / name)
+    np.testing.assert_array_equal(READ_3(tmp_path / name), MASK)
+    assert mask_size(tmp_path / name) == MASK.shape
+
+
+@pytest.mark.parametrize("options", [{}, {"compress": "deflate", "tiled": True, "nodata": 2}])
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.int16])
+def test_geotiff_masks_keep_the_ids(tmp_path, dtype, options):
+    rasterio = pytest.importorskip("rasterio")
+    shape = {"height": 48, "width": 64, "count": 1, "dtype": np.dtype(dtype).name}
+    size = {"blockxsize": 32, "blockysize": 32} if options else {}
+    with rasterio.open(tmp_path / "a.tif", "w", driver="GTiff", **shape, **options, **size) as file:
+        file.write(MASK.astype(dtype), 1)
+    np.testing.assert_array_equal(READ_3(tmp_path / "a.tif"), MASK)
+
+
+def test_the_alpha_channel_can_be_the_mask(tmp_path):
+    read = MaskReader(id_table(2, {0: 0, 255: 1}), "", alpha=True)
+    pixels = np.dstack([IMAGE, np.where(MASK == 1, 255, 0)]).astype(np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "a.png")
+    np.testing.assert_array_equal(read(tmp_path / "a.png"), MASK == 1)
+    assert read.identity != MaskReader(read.table, "").identity
+    with pytest.raises(DataError, match=r"b\.png has no alpha channel \(RGB\)[\s\S]*Fix"):
+        read(save_image(tmp_path / "b.png", IMAGE))
+
+
 BLACK_WHITE = MaskReader(id_table(2), "", ((0, 0, 0), (255, 255, 255)))
 
 
@@ -78,6 +106,7 @@ BLACK_WHITE = MaskReader(id_table(2), "", ((0, 0, 0), (255, 255, 255)))
     [
         ("a.png", MASK.astype(np.uint16) + 26000, READ_3, r"contains ids up to 26002.*\n.*0..255"),
         ("a.png", IMAGE, READ_3, r"is a coloured image[\s\S]*Repair"),
+        ("a.tif", MASK.astype(np.float32) / 2, READ_3, r"contains decimal numbers[\s\S]*Fix"),
         ("a.jpg", MASK, READ_3, r"a JPEG mask has wrong ids[\s\S]*PNG"),
         ("a.png", np.full((4, 5), 4000, np.uint16), BLACK_WHITE, "has 16 bits per pixel"),
         ("a.png", np.full((1, 3, 3), 7, np.uint8), BLACK_WHITE,

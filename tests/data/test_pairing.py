@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from hrseg.data.pairing import pair_files, read_list, read_official_list, suggest_root
+from hrseg.data.pairing import Names, pair_files, read_list, read_official_list, suggest_root
 from hrseg.errors import DataError
 
 
@@ -26,7 +26,7 @@ def test_files_pair_by_stem_for_any_extension_and_case(tmp_path):
 
 def test_masks_with_a_suffix_pair_even_in_the_folder_of_the_images(tmp_path):
     tree(tmp_path, "a.jpg", "a_mask.png")
-    assert pair_files(tmp_path, tmp_path, "_mask") == [
+    assert pair_files(tmp_path, tmp_path, Names(mask_suffix="_mask")) == [
         (tmp_path / "a.jpg", tmp_path / "a_mask.png")
     ]
 
@@ -45,7 +45,52 @@ def test_masks_with_a_suffix_pair_even_in_the_folder_of_the_images(tmp_path):
 def test_unpaired_files_are_an_error_with_their_names(tmp_path, names, message):
     tree(tmp_path, *names)
     with pytest.raises(DataError, match=message):
-        pair_files(tmp_path / "i", tmp_path / "m", "_gt")
+        pair_files(tmp_path / "i", tmp_path / "m", Names(mask_suffix="_gt"))
+
+
+@pytest.mark.parametrize(
+    ("names", "files", "pairs"),
+    [
+        (Names("image_", "", "label_"), "image_1.jpg image_12.jpg label_1.png label_12.png",
+         "image_1.jpg-label_1.png image_12.jpg-label_12.png"),
+        (Names("", "_sat", "", "_mask"), "1_sat.jpg 1_mask.png", "1_sat.jpg-1_mask.png"),
+        (Names(mask_prefix="m_"), "a.jpg m_a.png", "a.jpg-m_a.png"),
+        (Names(mask_suffix=".png"), "a.jpg a.png b.jpg b.png", "a.jpg-a.png b.jpg-b.png"),
+        (Names(mask_suffix="_gt.tif"), "a.jpg a_gt.tif", "a.jpg-a_gt.tif"),
+    ],
+)  # fmt: skip
+def test_prefixes_suffixes_and_extensions_separate_files_in_one_folder(
+    tmp_path, names, files, pairs
+):
+    tree(tmp_path, *files.split())
+    found = [f"{image.name}-{mask.name}" for image, mask in pair_files(tmp_path, tmp_path, names)]
+    assert found == pairs.split()
+
+
+def test_upper_and_lower_case_pair_only_without_doubt(tmp_path):
+    tree(tmp_path, "i/IMG_1.JPG", "m/img_1.png")
+    assert len(pair_files(tmp_path / "i", tmp_path / "m")) == 1
+    tree(tmp_path, "m/Img_1.png")
+    with pytest.raises(DataError, match=r"1 of 1 images .* have no mask"):
+        pair_files(tmp_path / "i", tmp_path / "m")
+
+
+def test_files_without_a_partner_are_left_out_on_request(tmp_path):
+    tree(tmp_path, "i/a.jpg", "i/b.jpg", "m/b.png", "m/c.png")
+    with pytest.warns(UserWarning) as caught:
+        pairs = pair_files(tmp_path / "i", tmp_path / "m", skip=True)
+    assert [image.name for image, _ in pairs] == ["b.jpg"]
+    assert ["a.jpg" in str(caught[0].message), "c.png" in str(caught[1].message)] == [True, True]
+
+
+def test_a_link_to_a_parent_folder_ends_and_other_links_are_followed(tmp_path):
+    tree(tmp_path, "i/a.jpg", "m/a.png", "elsewhere/b.jpg")
+    (tmp_path / "i/loop").symlink_to(tmp_path / "i")
+    (tmp_path / "i/more").symlink_to(tmp_path / "elsewhere")
+    tree(tmp_path, "m/more/b.png")
+    assert [image.name for image, _ in pair_files(tmp_path / "i", tmp_path / "m")] == [
+        "a.jpg", "b.jpg",
+    ]  # fmt: skip
 
 
 def read(root: Path, text: str) -> list[tuple[str, str]]:

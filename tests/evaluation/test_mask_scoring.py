@@ -71,6 +71,14 @@ def test_predictions_may_contain_train_ids_and_true_masks_may_have_a_suffix(tmp_
         score_folders(config, *folders)
 
 
+def test_predictions_have_the_names_of_images_with_a_prefix(tmp_path):
+    save(tmp_path / "truth" / "label_1.png", [[0, 1]])
+    save(tmp_path / "pred" / "image_1.png", [[0, 1]])
+    names = ["data.image_prefix=image_", "data.mask_prefix=label_"]
+    config = load_config("folder", ["data.class_names=[a,b]", *names])
+    assert score_folders(config, tmp_path / "truth", tmp_path / "pred")["miou"] == 1.0
+
+
 @pytest.mark.parametrize("name", ["{stem}_leftImg8bit", "{city}/{stem}_gtFine_labelIds"])
 def test_cityscapes_predictions_may_have_the_names_of_images_or_masks(tmp_path, name):
     truth = make_cityscapes(tmp_path, {"val": 2}) / "gtFine/val"

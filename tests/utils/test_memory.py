@@ -1,5 +1,7 @@
 """Out-of-memory errors."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import pytorch_lightning as pl
@@ -8,7 +10,7 @@ from torch.utils.data import DataLoader
 
 from hrseg.config.protocols import Protocol
 from hrseg.inference.evaluator import Evaluator
-from hrseg.utils.memory import OutOfMemory, is_out_of_memory, of_training
+from hrseg.utils.memory import OutOfMemory, free_memory, is_out_of_memory, of_training
 from tests.conftest import noise, silent_trainer, tiny_task
 
 
@@ -23,6 +25,15 @@ class Limited:
         if image[:, 0].numel() > self.pixels:
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
         return torch.cat([image[:, :2] * 3, image.roll(1, -1)[:, 2:]], 1)[..., ::2, ::2]
+
+
+@pytest.mark.parametrize("cuda", [True, False])
+def test_free_memory_is_of_the_cuda_device_if_there_is_one(monkeypatch, cuda):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: cuda)
+    monkeypatch.setattr("torch.cuda.mem_get_info", lambda: (5, 9))
+    ram = SimpleNamespace(available=3, total=4)
+    monkeypatch.setattr("psutil.virtual_memory", lambda: ram)
+    assert free_memory() == ((5, True) if cuda else (3, False))
 
 
 def evaluator(model, batch=4, **protocol):

@@ -18,8 +18,8 @@ from hrseg.data.analysis.leakage import Leakage, Pictures, find_leakage
 from hrseg.data.analysis.signatures import Floats, signature
 from hrseg.data.datamodule import SegmentationDataModule
 from hrseg.data.dataset import Files, exif_note, pair_label, size_fix
-from hrseg.data.images import header_of, header_size, printable_path, read_image
-from hrseg.data.masks import ReadMask
+from hrseg.data.images import header_of, printable_path, read_image
+from hrseg.data.masks import ReadMask, mask_size
 from hrseg.data.workers import WatchedLoader, report_sample
 from hrseg.errors import DataError
 from hrseg.utils.constants import IGNORE_INDEX
@@ -233,12 +233,12 @@ class PairCheck(Dataset[Split]):
 
 def _add_image(pair: Split, path: Path, mask: Path | None) -> None:
     try:
-        mask_size = header_size(mask) if mask else None
+        size = mask_size(mask) if mask else None
     except DataError:  # reported with the mask
-        mask_size = None
+        size = None
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        image = read_image(path, mask_size)
+        image = read_image(path, size)
     for warning in caught:
         pair.note(str(warning.message), path)
     pair.digests[path] = hashlib.sha256(path.read_bytes()).hexdigest()
@@ -248,7 +248,7 @@ def _add_image(pair: Split, path: Path, mask: Path | None) -> None:
     pair.sums += np.rint(cv2.sumElems(image)[:3]).astype(np.int64)
     squares = [cv2.norm(plane, cv2.NORM_L2SQR) for plane in cv2.split(image)]
     pair.squares += np.rint(squares).astype(np.int64)
-    if note := exif_note(*header_of(path, mask_size)[1:]):
+    if note := exif_note(*header_of(path, size)[1:]):
         pair.note(note, path)
 
 

@@ -6,19 +6,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 from PIL import Image
 
+from hrseg.data.analysis.class_files import Color
 from hrseg.data.dataset import exif_note
-from hrseg.data.images import FORMATS, decoder_errors, header_of
-from hrseg.data.masks import stored_values
+from hrseg.data.images import decoder_errors, header_of
+from hrseg.data.masks import ALPHA_MODES, LOSSY_FORMATS, MASK_FORMATS, stored_values
 from hrseg.errors import DataError
 from hrseg.utils.constants import IGNORE_INDEX
 from hrseg.utils.text import some
 
-Color = tuple[int, int, int]
-
 VOID_NAMES = ("void", "ignore", "ignored", "unlabelled", "unlabeled", "undefined")
-_GREY_MODES = ("1", "L", "I", "I;16")
+_GREY_MODES = ("1", "L", "I", "I;16", "I;16B")
 _BLENDS = 16  # minimum of ids between two others that suggests interpolation
 _FAR = 16  # minimum distance of class ids drawn as grey levels
 
@@ -28,7 +28,7 @@ class Survey:
     """Contents of a sample of image and mask pairs."""
 
     sizes: list[tuple[int, int]] = field(default_factory=list)  # (height, width) of each image
-    kinds: Counter[str] = field(default_factory=Counter)  # masks: palette, grey, colour, JPEG
+    kinds: Counter[str] = field(default_factory=Counter)  # of masks: grey, alpha, JPEG, ...
     pixels: Counter[int] = field(default_factory=Counter)  # of each id, or colour as 0xRRGGBB
     palette: list[Color] = field(default_factory=list)  # of the first palette mask
     other_size: list[Path] = field(default_factory=list)  # masks of another size than the image
@@ -56,7 +56,7 @@ def take_survey(pairs: Iterable[tuple[Path, Path]]) -> Survey:
     for image_path, mask_path in pairs:
         path = mask_path
         try:
-            with decoder_errors(mask_path), Image.open(mask_path, formats=FORMATS) as mask:
+            with decoder_errors(mask_path), Image.open(mask_path, formats=MASK_FORMATS) as mask:
                 path, mask_size = image_path, (mask.height, mask.width)
                 size, *orientations = header_of(image_path, mask_size)
                 survey.sizes.append(size)
@@ -88,19 +88,13 @@ def code(color: Color) -> int:
 
 
 def _count(mask: Image.Image, survey: Survey) -> None:
-    if mask.format == "JPEG":
+    if mask.format in LOSSY_FORMATS:
         survey.kinds["JPEG"] += 1
         return
-    if mask.mode in ("P", *_GREY_MODES):
-        kind = "palette" if mask.mode == "P" else "grey"
-        values = stored_values(mask).astype(np.int32)  # 0..65535 in a PNG
-    else:
-        kind = "colour"
-        red, green, blue = np.moveaxis(np.asarray(mask.convert("RGB")).astype(np.int32), 2, 0)
-        values = red << 16 | green << 8 | blue
+    kind, values = _values(mask)
     counts = np.bincount(values.ravel())
     survey.pixels.update({int(value): int(counts[value]) for value in np.flatnonzero(counts)})
-    if kind == "grey" and np.count_nonzero(counts) > _BLENDS:
+    if kind in ("grey", "alpha") and np.count_nonzero(counts) > _BLENDS:
         block = values[:-1, :-1]
         inner = (block == values[:-1, 1:]) & (block == values[1:, :-1])
         ids, numbers = np.unique(block[inner], return_counts=True)
@@ -111,15 +105,38 @@ def _count(mask: Image.Image, survey: Survey) -> None:
         survey.palette = list(zip(flat[::3], flat[1::3], flat[2::3], strict=False))
 
 
+def _values(mask: Image.Image) -> tuple[str, npt.NDArray[np.int32]]:
+    """Return the kind of a mask and its values (H, W): ids, alpha, or colours as 0xRRGGBB."""
+    if mask.mode in ("P", *_GREY_MODES):
+        kind = "palette" if mask.mode == "P" else "grey"
+        return kind, stored_values(mask).astype(np.int32)  # 0..65535 in a PNG
+    if mask.mode == "F":
+        raise DataError("decimal numbers.\nExpected: class ids 0..254 as whole numbers.")
+    red, green, blue = np.moveaxis(np.asarray(mask.convert("RGB")).astype(np.int32), 2, 0)
+    colors = red << 16 | green << 8 | blue
+    if mask.mode in ALPHA_MODES:
+        alpha = np.asarray(mask.getchannel("A")).astype(np.int32)
+        # A mask with one colour, or a photo that was cut out.
+        if (alpha.min() < 255 and (colors == colors[0, 0]).all()) or _is_photo(colors, alpha):
+            return "alpha", alpha
+    return "colour", colors
+
+
+def _is_photo(colors: npt.NDArray[np.int32], alpha: npt.NDArray[np.int32]) -> bool:
+    return bool(alpha.min() < alpha.max()) and len(np.unique(colors)) > IGNORE_INDEX
+
+
 def _id_classes(survey: Survey, names: Sequence[str], palette: Sequence[Color] | None) -> Classes:
     ids = sorted(set(survey.pixels) - {IGNORE_INDEX})
     _check_class_ids(survey, ids)
+    mask_format = "alpha" if survey.kinds["alpha"] else "index"
     covered = ids[-1] < len(names) and (ids != [0] or len(names) != 2)  # each id has a name
     if set(survey.pixels) == {0, IGNORE_INDEX} and not covered:
         warning = "masks contain only 0 and 255: 255 is read as a class, not as ignored"
         pair = list(names) if len(names) == 2 else ["background", "foreground"]
         id_map = {0: 0, IGNORE_INDEX: 1}
-        return Classes(pair, [0, IGNORE_INDEX], id_map=id_map, ignore_ids=(), warnings=[warning])
+        keys = [0, IGNORE_INDEX]
+        return Classes(pair, keys, mask_format, None, id_map, (), [warning])
     gaps = np.diff([*ids, IGNORE_INDEX])
     far = gaps.min() >= _FAR and len(names) != len(ids)
     if IGNORE_INDEX in survey.pixels and far and not covered:
@@ -128,16 +145,18 @@ def _id_classes(survey: Survey, names: Sequence[str], palette: Sequence[Color] |
             names = [f"class_{key}" for key in (*ids, IGNORE_INDEX)]
         ids.append(IGNORE_INDEX)
         warning = "the ids are far apart: 255 is read as a class, not as ignored"
-        return Classes(list(names), ids, id_map=_id_map(ids), ignore_ids=(), warnings=[warning])
+        return Classes(list(names), ids, mask_format, None, _id_map(ids), (), [warning])
     named, warnings = _named(ids, names)
     kept = {key: name for key, name in named.items() if name.lower() not in VOID_NAMES}
     colors = dict(zip(named, palette, strict=False)) if palette else _png_colors(survey)
+    unused = {0} if ids[0] == 1 and not names else set()
     return Classes(
         list(kept.values()),
         list(kept),
+        mask_format,
         palette=[colors[key] for key in kept] if set(kept) <= set(colors) else None,
         id_map=_id_map(list(kept)),
-        ignore_ids=tuple(sorted({*(set(named) - set(kept)), IGNORE_INDEX})),
+        ignore_ids=tuple(sorted({*(set(named) - set(kept)), *unused, IGNORE_INDEX})),
         warnings=warnings,
     )
 
@@ -176,7 +195,7 @@ def _check_class_ids(survey: Survey, ids: list[int]) -> None:
 
 def _named(ids: list[int], names: Sequence[str]) -> tuple[dict[int, str], list[str]]:
     """Return a name for each raw id, given or a placeholder, and warnings."""
-    if names and ids[0] == 0 and ids[-1] == len(names) and len(ids) > 2:
+    if names and all(names) and ids[0] in (0, 1) and ids[-1] == len(names) and len(ids) > 2:
         warning = (
             f"{len(names)} names for ids 0..{ids[-1]}: they are for 1..{ids[-1]}, 0 is unlabelled. "
             f"If {ids[-1]} is unlabelled instead: data.id_map=null data.ignore_ids=[{ids[-1]},255]"
@@ -185,11 +204,12 @@ def _named(ids: list[int], names: Sequence[str]) -> tuple[dict[int, str], list[s
     if len(names) == len(ids) and ids[-1] >= len(names):
         warning = "ids have gaps: the names are for the existing ids, in their order"
         return dict(zip(ids, names, strict=True)), [warning]
-    more = [key for key in ids if key >= len(names)]
-    named = dict(enumerate(names)) | {key: f"class_{key}" for key in more}
+    given = {key: name for key, name in enumerate(names) if name}
+    more = [key for key in ids if key not in given]
+    named = dict(sorted((given | {key: f"class_{key}" for key in more}).items()))
     if not names or not more:
         return named, []
-    return named, [f"ids up to {more[-1]}, but {len(names)} class names: placeholders added"]
+    return named, [f"ids up to {more[-1]}, but {len(given)} class names: placeholders added"]
 
 
 def _png_colors(survey: Survey) -> dict[int, Color]:
@@ -212,10 +232,12 @@ def _color_classes(
     warnings = []
     if survey.kinds["grey"] or survey.kinds["palette"]:
         warnings.append("some masks contain colours, others ids: only one kind can be read")
+    if names and not palette and all(key % 0x10101 == 0 for key in survey.pixels):
+        palette = [(i, i, i) for i in range(len(names))]  # ids that were saved as RGB
     known = [code(color) for color in palette or ()]
     more = [key for key in sorted(survey.pixels) if key not in known]
     if palette and more:
-        warnings.append(f"{len(more)} colours are not in the palette of classes.json: ignored")
+        warnings.append(f"{len(more)} colours are not in the palette of the class file: ignored")
     elif names and not palette:
         warnings.append("names cannot be matched to colours: put a palette into classes.json")
     keys = known + more

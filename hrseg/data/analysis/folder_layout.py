@@ -1,22 +1,26 @@
 """Discovery of the layout of a folder: images, masks and splits."""
 
-import os
 import re
 import shlex
-from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from PIL import Image
 
-from hrseg.data.analysis.unpaired_files import IMAGE, MASK, explain
-from hrseg.data.datasets.folder import SPLIT
-from hrseg.data.images import FORMATS, SUFFIXES
-from hrseg.data.pairing import find_files, raise_unlisted, read_list
+from hrseg.data.analysis.name_patterns import IMAGE, MASK, find_names
+from hrseg.data.analysis.unpaired_files import explain
+from hrseg.data.datasets.folder import LISTS, SPLIT
+from hrseg.data.masks import ALPHA_MODES, LOSSY_FORMATS, MASK_FORMATS, MASK_SUFFIXES
+from hrseg.data.pairing import Names, find_files, find_pairs, read_list, walk
 from hrseg.errors import DataError
 
 LIST_FOLDERS = ("", "splits/", "lists/", "ImageSets/Segmentation/")
+_LISTS = tuple(
+    (f"{folder}train{extension}", f"{folder}val{extension}")
+    for folder in LIST_FOLDERS
+    for extension in LISTS
+)
 _TRAIN, _HELD_OUT = "train(?:ing)?", "val(?:id(?:ation)?)?|test(?:ing)?"
 # train, trainannot, train_masks; masks_train.
 _SPLIT_FIRST = rf"({_TRAIN}|{_HELD_OUT})((?:[^a-z].*|(?:{MASK}|{IMAGE}).*)?)"
@@ -29,12 +33,13 @@ class Layout:
 
     image_folder: str  # may contain `{split}`
     mask_folder: str
-    mask_suffix: str
+    names: Names
     splits: tuple[str, ...]  # training and validation, folders or lists; empty: one folder
     pairs: Mapping[str, list[tuple[Path, Path]]]  # by split; by "" without splits
     unpaired: tuple[Path, ...]
     unpaired_masks: tuple[Path, ...] = ()  # the masks in `unpaired`
     left_out: tuple[str, ...] = ()  # folders with images outside the layout
+    pair_list: str | None = None  # list of all pairs instead of folders
 
 
 def find_layout(root: Path) -> Layout:
@@ -61,10 +66,11 @@ def find_layout(root: Path) -> Layout:
     candidates = [_pair(root, *candidate) for candidate in _candidates(images, masks)]
     layouts = [layout for layout in candidates if layout is not None]
     if not layouts:
-        listed = _with_lists(root, Layout("images", "masks", "", (), {}, ()))
-        if listed.splits:
-            return listed
-        raise DataError(explain(root, folders, masks))
+        listed = _with_lists(root, Layout("images", "masks", Names(), (), {}, ()))
+        layout = listed if listed.splits else _pair_list(root) or _alpha_layout(root, folders)
+        if layout is None:
+            raise DataError(explain(root, folders, masks))
+        return layout
     best = max(layouts, key=lambda layout: sum(map(len, layout.pairs.values())))
     return _with_left_out(root, best if best.splits else _with_lists(root, best), folders)
 
@@ -97,17 +103,11 @@ def _with_left_out(root: Path, layout: Layout, folders: Mapping[Path, list[Path]
 
 def _folders(root: Path) -> Iterator[tuple[Path, list[Path]]]:
     """Yield every folder below root with images, and these images; follow links."""
-    visited: set[str] = set()
-    for parent, folders, names in os.walk(root, onerror=raise_unlisted, followlinks=True):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        if (real := os.path.realpath(parent)) in visited:  # a link to a parent folder is a cycle
-            folders.clear()
-            continue
-        visited.add(real)
-        files = [Path(parent, name) for name in sorted(names) if not name.startswith(".")]
-        files = [file for file in files if file.suffix.lower() in SUFFIXES]
+    for folder, names in walk(root):
+        files = [folder / name for name in names]
+        files = [file for file in files if file.suffix.lower() in MASK_SUFFIXES]
         if files:
-            yield Path(parent), files
+            yield folder, files
 
 
 def _describe(parts: tuple[str, ...], files: list[Path]) -> tuple[bool, str, str]:
@@ -136,9 +136,9 @@ def _describe(parts: tuple[str, ...], files: list[Path]) -> tuple[bool, str, str
 
 def _looks_like_a_mask(path: Path) -> bool:
     try:
-        with Image.open(path, formats=FORMATS) as image:
+        with Image.open(path, formats=MASK_FORMATS) as image:
             few = image.mode in ("P", "1") or image.convert("RGB").getcolors(64) is not None
-            return image.format == "PNG" and few
+            return image.format not in LOSSY_FORMATS and few
     except (OSError, SyntaxError, ValueError):
         return False
 
@@ -169,18 +169,16 @@ def _pair(
     pairs: dict[str, list[tuple[Path, Path]]] = {}
     unpaired: list[Path] = []
     unpaired_masks: list[Path] = []
-    suffix = None
+    names: Names | None = None
     for split in splits or ("",):
         images, masks = (root / f.replace(SPLIT, split) for f in (image_folder, mask_folder))
         try:
-            image_of = find_files(images)
-            if suffix is None:
-                suffix = _suffix(image_of, find_files(masks), images == masks)
-            mask_of = find_files(masks, suffix)
+            names = names or _names(images, masks)
+            if names is None:
+                return None
+            image_of, mask_of = find_pairs(images, masks, names)
         except DataError:
             return None
-        if images == masks:
-            image_of = {s: image for s, image in image_of.items() if not s.endswith(suffix)}
         pairs[split] = [(image_of[stem], mask_of[stem]) for stem in image_of if stem in mask_of]
         if not pairs[split]:
             return None
@@ -193,30 +191,64 @@ def _pair(
         )
     all_unpaired = (*unpaired, *unpaired_masks)
     return Layout(
-        image_folder, mask_folder, suffix or "", splits, pairs, all_unpaired, tuple(unpaired_masks)
-    )
+        image_folder, mask_folder, names or Names(), splits, pairs, all_unpaired,
+        tuple(unpaired_masks),
+    )  # fmt: skip
+
+
+def _names(images: Path, masks: Path) -> Names | None:
+    """Return the prefixes and suffixes, or the extension of masks such as a.png beside a.jpg."""
+    if images != masks:
+        return find_names(find_files(images), find_files(masks, "", "", MASK_SUFFIXES), False)
+    try:
+        files = find_files(images, "", "", MASK_SUFFIXES)
+    except DataError:  # two files with the same stem
+        photos = find_files(images, "", "", (".jpg", ".jpeg"))
+        for extension in MASK_SUFFIXES:
+            if photos.keys() & find_files(images, extension, "", (extension,)).keys():
+                return Names(mask_suffix=extension)
+        return None
+    return find_names(files, files, True)
 
 
 def _with_lists(root: Path, layout: Layout) -> Layout:
     images, masks = root / layout.image_folder, root / layout.mask_folder
-    for folder in LIST_FOLDERS:
-        splits = (f"{folder}train.txt", f"{folder}val.txt")
+    for splits in _LISTS:
         if all((root / split).is_file() for split in splits):
-            suffix = layout.mask_suffix
-            pairs = {split: read_list(root, split, images, masks, suffix) for split in splits}
+            pairs = {x: read_list(root, x, images, masks, layout.names) for x in splits}
             return replace(layout, splits=splits, pairs=pairs, unpaired=(), unpaired_masks=())
     return layout
 
 
-def _suffix(images: Mapping[str, Path], masks: Mapping[str, Path], same_folder: bool) -> str:
-    """Return the end of most masks' names after an image's name: "", or for example "_mask"."""
-    if not same_folder and images.keys() & masks.keys():
-        return ""
-    endings: Counter[str] = Counter()
-    for mask in masks:
-        end = next((end for end in range(len(mask) - 1, 0, -1) if mask[:end] in images), len(mask))
-        if re.search(MASK if same_folder else rf"^[^a-z0-9]|{MASK}", mask[end:], re.I):
-            endings[mask[end:]] += 1
-    if not endings:
-        raise DataError("No mask has the name of an image, with or without a suffix.")
-    return endings.most_common(1)[0][0]
+def _pair_list(root: Path) -> Layout | None:
+    """Return the layout of a .csv file with a line `image,mask` per pair.
+
+    Raises:
+        DataError: a line of the list names a missing file.
+    """
+    for path in sorted(root.glob("*.csv")):
+        lines = path.read_text("utf-8-sig", "replace").splitlines()
+        image, mask, *_ = [*"".join(lines[:1]).split(","), ""]
+        if re.search(IMAGE, image, re.I) and re.search(MASK, mask, re.I):
+            pairs = read_list(root, path.name, root / "images", root / "masks")
+            return Layout("images", "masks", Names(), (), {"": pairs}, (), pair_list=path.name)
+    return None
+
+
+def _alpha_layout(root: Path, folders: Mapping[Path, list[Path]]) -> Layout | None:
+    """Return the layout of cut-outs: each image is its own mask, by its alpha channel."""
+    for folder, files in folders.items():
+        if all(_is_cut_out(path) for path in files[:: len(files) // 5 + 1]):
+            name = folder.relative_to(root).as_posix()
+            pairs = {"": [(path, path) for path in files]}
+            return Layout(name, name, Names(), (), pairs, ())
+    return None
+
+
+def _is_cut_out(path: Path) -> bool:
+    try:
+        with Image.open(path, formats=MASK_FORMATS) as image:
+            low, high = image.getchannel("A").getextrema() if image.mode in ALPHA_MODES else (0, 0)
+            return low != high
+    except (OSError, SyntaxError, ValueError):
+        return False

@@ -1,26 +1,24 @@
 """Suggested config for a folder of images and masks: `hrseg init`."""
 
 import json
-import math
 import os
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
-from hrseg.data.analysis.class_discovery import Classes, Color, Survey, find_classes, take_survey
+from hrseg.data.analysis.class_discovery import Classes, Survey, find_classes, take_survey
+from hrseg.data.analysis.class_files import find_class_list
 from hrseg.data.analysis.folder_layout import Layout, find_layout
 from hrseg.data.analysis.split_advice import SplitAdvice, advise_split
-from hrseg.data.datasets.folder import read_classes
+from hrseg.data.analysis.training_settings import Machine, Measured, Settings
 from hrseg.errors import DataError
 from hrseg.utils.text import one_line, some
 
 VAL_FRACTION = 0.2
 BACKBONE = "hrnet_w18_small_v1"
 INITIAL_WEIGHTS = "imagenet"  # of `model.weights`
-STEPS = 4000
 RARE = 0.001
 
 
@@ -33,6 +31,8 @@ class Findings:
     survey: Survey
     classes: Classes
     split: SplitAdvice
+    class_file: Path | None = None  # the names are from this file
+    machine: Machine = field(default_factory=Machine.current)
 
     @property
     def train_count(self) -> int:
@@ -41,36 +41,15 @@ class Findings:
         return first if self.layout.splits else first - round(first * VAL_FRACTION)
 
     @property
-    def crop_size(self) -> tuple[int, int]:
-        """Half the median size (height, width), 256 to 512, in multiples of 32 that fit."""
-        height, width = (
-            max(32, int(min(max(length / 2, 256), 512, length)) // 32 * 32)
-            for length in np.median(self.survey.sizes, axis=0)
-        )
-        return height, width
-
-    @property
-    def batch_size(self) -> int:
-        """Batch size: 8, or all training images if there are fewer."""
-        return max(1, min(8, self.train_count))
-
-    @property
-    def max_epochs(self) -> int:
-        """Number of epochs with about 4000 steps, 20 to 500."""
-        return min(500, max(20, round(STEPS * self.batch_size / max(1, self.train_count))))
-
-    @property
-    def epochs_per_validation(self) -> int:
-        """Number of epochs between validations, for at most about a fifth of the time.
-
-        A pixel takes a third of the time in validation, without a backward pass. At most 50
-        validations limit the time for checkpoints and pictures.
-        """
+    def settings(self) -> Settings:
+        """Suggested training settings."""
         pairs = list(self.layout.pairs.values())
         val = len(pairs[1]) if self.layout.splits else len(pairs[0]) - self.train_count
-        whole, crop = np.prod(np.median(self.survey.sizes, axis=0)), np.prod(self.crop_size)
-        ratio = val * whole / (3 * max(1, self.train_count) * crop)
-        return max(math.ceil(4 * ratio), math.ceil(self.max_epochs / 50))
+        height, width = np.median(self.survey.sizes, axis=0).tolist()
+        aerial = any(path.suffix.lower() in (".tif", ".tiff") for path, _ in pairs[0][:1])
+        names, size = self.classes.names, (height, width)
+        measured = Measured(self.train_count, val, size, names, self.shares, aerial)
+        return Settings(measured, self.machine)
 
     @property
     def shares(self) -> list[float]:
@@ -86,16 +65,16 @@ class Findings:
         images = [path for path in layout.unpaired if path not in layout.unpaired_masks]
         if images:
             lines.append(
-                f"{len(images)} images without a mask, e.g. {images[0].name}: training refuses "
-                "them; data.on_error=skip leaves them out"
+                f"{len(images)} images without a mask, e.g. {images[0].name}: left out by "
+                "on_error: skip. If they show only background, give each a mask of zeros"
             )
         for files, fault in (
-            (layout.unpaired_masks, "masks without an image"),
-            (survey.other_size, "masks of another size than their image"),
-            (tuple(survey.unreadable), "files that cannot be read"),
+            (layout.unpaired_masks, "masks without an image: left out by on_error: skip"),
+            (survey.other_size, "masks of another size than their image: training refuses them"),
+            (tuple(survey.unreadable), "files that cannot be read: training refuses them"),
         ):
             if files:
-                lines.append(f"{len(files)} {fault}: training refuses them, e.g. {files[0].name}")
+                lines.append(f"{len(files)} {fault}, e.g. {files[0].name}")
         if survey.unreadable:
             lines.append(next(iter(survey.unreadable.values())))
         lines += [f"{count} {note}" for note, count in survey.exif.items()]
@@ -131,45 +110,20 @@ def inspect_folder(root: Path, sample: int = 200) -> Findings:
             "Expected: PNG masks, as JPEG blends neighbouring ids.\n"
             "Fix: export the masks as PNG from the annotation tool."
         )
-    names: list[str] = []
-    palette: Sequence[Color] | None = None
-    if (root / "classes.json").is_file() or (root / "classes.txt").is_file():
-        names, palette = read_classes(root)
-    else:
-        names = _numbered_names(root)
+    listed = find_class_list(root)
     try:
-        classes = find_classes(survey, names, palette)
+        classes = find_classes(survey, listed.names, listed.palette)
     except DataError as error:
         raise DataError(f"{root}: {error}") from error
     pixels = float(np.prod(np.median(survey.sizes, axis=0)))
-    return Findings(root, layout, survey, classes, advise_split(root, layout, pixels))
-
-
-def _numbered_names(root: Path) -> list[str]:
-    """Return the names of a text file with lines "1 wall", as objectInfo150.txt; [] if missing.
-
-    If the numbers begin at 1, the first name is "unlabelled", for id 0.
-    """
-    for path in sorted(root.glob("*.txt")):
-        lines = path.read_text("utf-8-sig", "replace").splitlines()
-        matches = [
-            re.fullmatch(r"(\d+)[\s,:]+(?:[\d.]+\s+)*(.*[^\W\d].*)", x) for x in lines if x.strip()
-        ]
-        rows = [match for match in matches if match]
-        numbers = [int(row[1]) for row in rows]
-        first = numbers[0] if numbers else 2
-        only_header = len(matches) - len(rows) <= (matches[:1] == [None])
-        if only_header and first in (0, 1) and numbers == list(range(first, first + len(rows))):
-            return ["unlabelled"] * first + [row[2].strip() for row in rows]
-    return []
+    split = advise_split(root, layout, pixels)
+    return Findings(root, layout, survey, classes, split, listed.file)
 
 
 def write_config(findings: Findings) -> str:
     """Return the YAML text of a config for `hrseg fit`, with the findings in its first lines."""
     layout, classes = findings.layout, findings.classes
     train, val = layout.splits or ("train", "val")
-    height, width = findings.crop_size
-    every = findings.epochs_per_validation
     named = [
         f"    - {_text(name)}  # {_key_text(key, classes)}, {share:.2%} of the pixels"
         for name, key, share in zip(classes.names, classes.keys, findings.shares, strict=True)
@@ -181,9 +135,7 @@ def write_config(findings: Findings) -> str:
         "data:",
         "  name: folder",
         f"  root: {_text(findings.root.resolve().as_posix())}",
-        f"  image_folder: {_text(layout.image_folder)}",
-        f"  mask_folder: {_text(layout.mask_folder)}",
-        f"  mask_suffix: {_text(layout.mask_suffix)}",
+        *_layout_lines(layout),
         f"  mask_format: {classes.mask_format}",
         "  class_names:",
         *named,
@@ -195,25 +147,34 @@ def write_config(findings: Findings) -> str:
         f"  val_split: {_text(val)}",
         f"  val_fraction: {'null' if layout.splits else VAL_FRACTION}",
         *findings.split.lines,
-        f"  batch_size: {findings.batch_size}  # over all devices",
-        f"  crop_size: [{height}, {width}]  # height, width",
-        "  scales: [0.5, 2.0]  # range of the random scale of training images",
-        "  workers: 2",
+        *findings.settings.data_lines(),
         "model:",
         f"  backbone: {BACKBONE}  # fast; hrnet_w18 and hrnet_w48 are better and slower",
         "  head: fcn",
         "  bn_momentum: 0.1",
         f"  weights: {INITIAL_WEIGHTS}  # downloaded once; null: random weights; or a checkpoint",
         "losses:",
-        "  - {name: cross_entropy}",
+        *findings.settings.loss_lines(),
         "optimizer: {name: adamw, lr: 0.001, weight_decay: 0.02}",
         "schedule: {name: poly, power: 0.9, warmup_steps: 100}",
         "inference: {protocol: plain, scales: [1.0], flip: false}",
         "trainer:",
-        f"  max_epochs: {-(-findings.max_epochs // every) * every}",
-        f"  check_val_every_n_epoch: {every}  # epochs between validations",
+        *findings.settings.trainer_lines(),
     ]
     return "\n".join(lines) + "\n"
+
+
+def _layout_lines(layout: Layout) -> list[str]:
+    """Return the lines with the places and the names of images and masks."""
+    if layout.pair_list:
+        return [f"  pair_list: {_text(layout.pair_list)}  # a line per pair of image and mask"]
+    names = {name: value for name, value in vars(layout.names).items() if value}
+    return [
+        f"  image_folder: {_text(layout.image_folder)}",
+        f"  mask_folder: {_text(layout.mask_folder)}",
+        *(f"  {name}: {_text(value)}" for name, value in names.items()),
+        *["  on_error: skip  # leaves out files without a partner"] * bool(layout.unpaired),
+    ]
 
 
 def _header(findings: Findings) -> list[str]:
@@ -242,26 +203,43 @@ def _header(findings: Findings) -> list[str]:
         f"{sum(counts.values())} images with masks: "
         f"{splits or f'{VAL_FRACTION:.0%} of them held out for validation'}.",
         f"Sizes (height x width): {sizes}. Masks read: {kinds} of {sum(counts.values())}.",
+        *_assumptions(findings),
         *(f"Left out: {line}." for line in layout.left_out),
         *(f"WARNING: {warning}" for warning in findings.warnings),
     ]
 
 
+def _assumptions(findings: Findings) -> list[str]:
+    """Return a line on the pairs and a line on the names of the classes."""
+    layout, lines = findings.layout, []
+    pairs = next(iter(layout.pairs.values()))
+    if pairs:
+        image, mask = (os.path.relpath(path, findings.root) for path in pairs[0])
+        how = f"by {layout.pair_list}" if layout.pair_list else "by name"
+        lines.append(f"Pairs {how}, for example {image} and {mask}.")
+    if findings.class_file:
+        lines.append(f"Class names from {findings.class_file.relative_to(findings.root)}.")
+    if findings.classes.mask_format == "alpha":
+        lines.append("The classes are in the alpha channel (transparency) of the masks.")
+    return lines
+
+
 def _other_reading(classes: Classes) -> list[str]:
     """Return commented config lines that read id 0 as unlabelled, if this is likely."""
     ids = classes.keys
-    if classes.mask_format != "index" or classes.names[0] != "class_0" or len(ids) < 3:
+    if classes.mask_format == "rgb" or classes.names[0] != "class_0" or len(ids) < 3:
         return []
     id_map = {key: position for position, key in enumerate(ids[1:])}
     return [
-        "  # If 0 means unlabelled: remove class_0 above, and use these two lines instead.",
+        "  # If 0 means unlabelled: remove class_0 above, the first of the class_weights below if",
+        "  # there are any, and use these two lines instead.",
         f"  # id_map: {id_map}",
         f"  # ignore_ids: {sorted({0, *classes.ignore_ids})}",
     ]
 
 
 def _key_text(key: int, classes: Classes) -> str:
-    if classes.mask_format == "index":
+    if classes.mask_format != "rgb":
         return f"id {key}"
     return f"colour {(key >> 16, key >> 8 & 255, key & 255)}"
 

@@ -7,14 +7,10 @@ from collections import Counter
 from collections.abc import Collection, Mapping
 from pathlib import Path
 
+from hrseg.data.analysis.name_patterns import IMAGE, MASK, class_endings
 from hrseg.data.images import SUFFIXES
 from hrseg.utils.text import some
 
-MASK = (
-    "mask|label|annot|segment|ground.?truth|target|gtfine|gtcoarse"
-    "|(?<![a-z])(?:gt|seg|ann|lbl)(?![a-z])"
-)
-IMAGE = "image|img|photo|picture|rgb|jpe?g|frame|(?<![a-z])inputs?(?![a-z])"
 _DATA = (".npy", ".npz", ".tif", ".tiff", ".bmp", ".webp", ".json", ".xml", ".mat", ".gif")
 
 
@@ -51,35 +47,33 @@ def _per_class(root: Path, images: list[Path], labels: list[Path]) -> str:
     for path in labels:
         if path.stem in stems and len(path.parts) > 2:
             class_folders.setdefault(path.parent, set()).add(path.parent.name)
-    if len(class_folders) < 2:
-        return ""
     names = sorted(folder.name for folder in class_folders)
+    ends = class_endings(stems, [path.stem for path in labels])
+    if len(names) < 2 and not ends:
+        return ""
+    kind = f"folders {some(names)}" if len(names) > 1 else f"names with {some(ends)}"
+    names = names if len(names) > 1 else [end.strip("_- .") for end in ends]
     ids = ", ".join(f"{number} = {name}" for number, name in enumerate(names[:3], 1))
     return (
-        f"{root.absolute()}: there is one binary mask per class (folders {some(names)}).\n"
+        f"{root.absolute()}: there is one binary mask per class ({kind}).\n"
         "Expected: one mask per image, with the id of a class in each pixel.\n"
         f"Fix: merge the masks of an image into masks/NAME.png with 0 = background, {ids}."
     )
 
 
 def _near_pair(root: Path, images: list[Path], labels: list[Path]) -> str:
-    """Return the message for an image and a mask whose names differ by case or a prefix."""
-    for near in (_lower_case, _last_number):
-        first = {near(path): path for path in reversed(labels)}
-        for image in images:
-            mask = first.get(near(image)) if near(image) else None
-            if mask is not None and mask.stem != image.stem:
-                return (
-                    f"{root.absolute()}: {image} and {mask} look like a pair, but their names "
-                    "differ.\nExpected: the same name, or with a suffix (a.jpg, a_mask.png).\n"
-                    f"Fix: rename them, or list the pairs in train.txt and val.txt in {root},"
-                    f" with lines such as:\n{image} {mask}"
-                )
+    """Return the message for an image and a mask with the same number in their names."""
+    first = {_last_number(path): path for path in reversed(labels)}
+    for image in images:
+        mask = first.get(_last_number(image)) if _last_number(image) else None
+        if mask is not None and mask.stem != image.stem:
+            return (
+                f"{root.absolute()}: {image} and {mask} look like a pair, but their names "
+                "differ.\nExpected: the same name, or with a suffix (a.jpg, a_mask.png).\n"
+                f"Fix: rename them, or list the pairs in pairs.csv in {root}, with the lines:\n"
+                f"image,mask   and   {image},{mask}"
+            )
     return ""
-
-
-def _lower_case(path: Path) -> str:
-    return path.stem.lower()
 
 
 def _last_number(path: Path) -> str:
@@ -90,7 +84,8 @@ def _other_formats(root: Path) -> str:
     """Return the message for files of unsupported formats."""
     names = (name for _, _, files in os.walk(root, followlinks=False) for name in files)
     kinds = Counter(Path(name).suffix.lower() for name in names)
-    if not (other := [f"{kinds[kind]} {kind}" for kind in _DATA if kinds[kind]]):
+    unsupported = [kind for kind in _DATA if kind not in SUFFIXES]
+    if not (other := [f"{kinds[kind]} {kind}" for kind in unsupported if kinds[kind]]):
         return ""
     return (
         f"{root.absolute()} has no pairs of images and masks, but {some(other)} files, which are "
@@ -122,5 +117,5 @@ def _no_pairs(root: Path, folders: Mapping[Path, list[Path]]) -> str:
         f"(found: {existing or f'no {chr(44).join(SUFFIXES)} files'}).\n"
         "Expected: folders images and masks, each mask named as its image (images/a.jpg, "
         "masks/a.png),\nor with a suffix (a_mask.png); splits in folders train and val.\n"
-        "Fix: rename, or list the pairs (`image mask` per line) in train.txt and val.txt there."
+        "Fix: rename, or list the pairs in pairs.csv there, with a first line `image,mask`."
     )

@@ -6,7 +6,7 @@ from typing import ClassVar
 from hrseg.data.datamodule import SegmentationDataModule
 from hrseg.data.dataset import Files
 from hrseg.data.masks import MaskReader, MaskReaderBySuffix, ReadMask, id_table
-from hrseg.data.pairing import find_files, pair_files, read_official_list, suggest_root
+from hrseg.data.pairing import Names, find_files, pair_files, read_official_list, suggest_root
 from hrseg.errors import DataError
 from hrseg.utils.constants import IGNORE_INDEX
 
@@ -108,7 +108,7 @@ class COCOStuff10K(SegmentationDataModule):
                 f"{masks.absolute()} contains no masks.\n"
                 f"Expected: *{self.mask_suffix}.png files.\n{_PREPARE}"
             )
-        return pair_files(images, masks, self.mask_suffix)
+        return pair_files(images, masks, Names(mask_suffix=self.mask_suffix))
 
     def mask_reader(self) -> ReadMask:
         """Return a reader of both kinds of ids, distinguished by file name.

@@ -13,7 +13,7 @@ from hrseg.data.dataset import Files
 from hrseg.data.grouping import compiled, find_groups, hold_out, path_below, seeded_hash
 from hrseg.data.masks import MaskReader, id_table
 from hrseg.data.options import DataOptions
-from hrseg.data.pairing import pair_files, read_list
+from hrseg.data.pairing import Names, pair_files, read_list
 from hrseg.data.transforms import Pipeline
 from hrseg.errors import ConfigError, DataError
 from hrseg.utils.text import one_line
@@ -22,11 +22,12 @@ from hrseg.utils.validation import check_different
 Channel = Annotated[int, Field(ge=0, le=255)]
 Colors = tuple[tuple[Channel, Channel, Channel], ...]
 SPLIT = "{split}"
+LISTS = (".txt", ".csv")
 _SHARES = ("train", "val")  # splits made by `val_fraction`
 
 
 class Folder(SegmentationDataModule):
-    """Images and masks below one folder, matched by name: PNG or JPEG, of any and mixed sizes.
+    """Images and masks below one folder, matched by name, of any and mixed sizes.
 
     A split is a folder (`images/train`, `masks/train`) or a list file. A list
     (`train_split: train.txt`, below root) has lines `image`, `image mask`, or a name without
@@ -42,8 +43,14 @@ class Folder(SegmentationDataModule):
             in "{split}/images"; without it, the splits are folders below. "*" means any folder,
             as in "*/images".
         mask_folder: folder of the masks, below root, in the same form.
-        mask_suffix: end of a mask's stem after the image's stem, for example "_mask".
-        mask_format: "index" (grey or palette PNG) or "rgb" (colours of the palette).
+        mask_suffix: end of a mask's stem after the common name, for example "_mask". With an
+            extension (".png") it separates masks from images of the same stem in one folder.
+        mask_prefix: beginning of a mask's stem before the common name, for example "label_".
+        image_prefix: beginning of an image's stem before the common name.
+        image_suffix: end of an image's stem after the common name, for example "_sat".
+        pair_list: list of all pairs below root, as a .csv file `image,mask`, instead of folders.
+        mask_format: "index" (grey values or palette indices), "rgb" (colours of the palette) or
+            "alpha" (values of the alpha channel).
         id_map: raw id -> train id, 255 = ignore; None: raw ids are train ids.
         ignore_ids: ignored raw ids, unless `id_map` maps them.
         val_fraction: share of the images to validate on, between 0 and 1.
@@ -67,7 +74,11 @@ class Folder(SegmentationDataModule):
         image_folder: str = "images",
         mask_folder: str = "masks",
         mask_suffix: str = "",
-        mask_format: Literal["index", "rgb"] = "index",
+        mask_prefix: str = "",
+        image_prefix: str = "",
+        image_suffix: str = "",
+        pair_list: str | None = None,
+        mask_format: Literal["index", "rgb", "alpha"] = "index",
         id_map: Mapping[int, int] | None = None,
         ignore_ids: Sequence[int] = (255,),
         val_fraction: float | None = None,
@@ -79,7 +90,10 @@ class Folder(SegmentationDataModule):
         """Read the class names; images and masks are read later."""
         super().__init__(root, transform, **options)
         self.images, self.masks = self.root / image_folder, self.root / mask_folder
-        self.mask_suffix = mask_suffix
+        self.names = Names(image_prefix, image_suffix, mask_prefix, mask_suffix)
+        self.image_prefix, self.image_suffix = image_prefix, image_suffix
+        self.mask_prefix, self.mask_suffix = mask_prefix, mask_suffix
+        self.pair_list, self.alpha = pair_list, mask_format == "alpha"
         self.val_fraction, self.split_seed = val_fraction, split_seed
         self.group_by = _checked_group_by(group_by, val_fraction)
         if not class_names:
@@ -98,14 +112,17 @@ class Folder(SegmentationDataModule):
 
     def files(self, split: str) -> Files:
         """Return the pairs of a list file, a split folder, or a share of all images."""
-        suffix, skip = self.mask_suffix, self.on_error == "skip"
-        if split.endswith((".txt", ".csv")):
-            return read_list(self.root, split, self.images, self.masks, suffix)
-        if SPLIT in str(self.images) or any(
+        names, skip = self.names, self.on_error == "skip"
+        if split.endswith(LISTS):
+            return read_list(self.root, split, self.images, self.masks, names)
+        if self.pair_list:
+            pairs = read_list(self.root, self.pair_list, self.images, self.masks, names)
+        elif SPLIT in str(self.images) or any(
             (self.images / name).is_dir() for name in (self.train_split, self.val_split)
         ):
-            return pair_files(_split(self.images, split), _split(self.masks, split), suffix, skip)
-        pairs = pair_files(self.images, self.masks, suffix, skip)
+            return pair_files(_split(self.images, split), _split(self.masks, split), names, skip)
+        else:
+            pairs = pair_files(self.images, self.masks, names, skip)
         if self.val_fraction is None or split not in _SHARES or self.train_split == self.val_split:
             raise DataError(
                 f"{self.images} has no folder {split}, and no list or share defines this split."
@@ -142,7 +159,7 @@ class Folder(SegmentationDataModule):
             "Fix: write a config with the colours (mask_format: rgb and a palette): "
             f"hrseg init {shlex.quote(str(self.root))}"
         )
-        return MaskReader(self.id_table, fix, self.mask_colors, coloured)
+        return MaskReader(self.id_table, fix, self.mask_colors, coloured, self.alpha)
 
     def _class_colors(self, colors: Colors) -> Colors:
         """Return the first colour of each class, for masks stored as colours."""
@@ -161,7 +178,8 @@ class Folder(SegmentationDataModule):
         return tuple(colors[trains.index(train)] for train in range(self.num_classes))
 
     def _hash(self, image: Path) -> str:
-        return seeded_hash(self.split_seed, path_below(self.images, image).as_posix())
+        images = self.root if self.pair_list else self.images
+        return seeded_hash(self.split_seed, path_below(images, image).as_posix())
 
 
 class ClassesFile(BaseModel):

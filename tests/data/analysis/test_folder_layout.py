@@ -22,7 +22,7 @@ def put(root, *names):
 
 def words(layout):
     counts = [len(pairs) for pairs in layout.pairs.values()]
-    return layout.image_folder, layout.mask_folder, layout.mask_suffix, layout.splits, counts
+    return layout.image_folder, layout.mask_folder, layout.names.mask_suffix, layout.splits, counts
 
 
 SPLITS = ("train", "val")
@@ -101,7 +101,7 @@ def test_unpaired_files_of_both_sides_are_listed(tmp_path):
 def test_numbers_in_names_are_not_suffixes(tmp_path):
     put(tmp_path, "all/f1.jpg", "all/f12.jpg", "all/f1_gt.png", "all/f12_gt.png")
     layout = find_layout(tmp_path)
-    assert layout.mask_suffix == "_gt"
+    assert layout.names.mask_suffix == "_gt"
     assert [(i.name, m.name) for i, m in layout.pairs[""]] == [
         ("f1.jpg", "f1_gt.png"),
         ("f12.jpg", "f12_gt.png"),
@@ -154,8 +154,9 @@ def test_lists_pair_files_with_different_names(tmp_path):
 @pytest.mark.parametrize(
     ("names", "message"),
     [
-        (["images/IMG_1.jpg", "masks/img_1.png"], "images/IMG_1.jpg and masks/img_1.png look like"),
-        (["image_1.jpg", "label_1.png"], r"image_1.jpg and label_1.png look[\s\S]*list the pairs"),
+        (["images/a1_x.jpg", "masks/b1_y.png"], r"a1_x.jpg and masks/b1_y.png look[\s\S]*list the"),
+        (["images/a.jpg", "images/b.jpg", "masks/a_car.png", "masks/a_road.png", "masks/b_car.png"],
+         r"one binary mask per class \(names with _car, _road\)[\s\S]*1 = car, 2 = road"),
         (["images/a.jpg", "masks/car/a.png", "masks/road/a.png"],
          r"one binary mask per class \(folders car, road\)[\s\S]*Fix: merge"),
     ],

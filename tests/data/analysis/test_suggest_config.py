@@ -54,7 +54,7 @@ def test_split_folders_with_gaps_in_the_ids(tmp_path):
     findings, text, data = configured(root, tmp_path)
     assert len(data.train_dataset) == 3 and len(data.val_dataset) == 2
     assert set(np.unique(data.val_dataset[0]["mask"])) == {0, 1, 255}
-    assert findings.batch_size == 3
+    assert findings.settings.batch_size == 3
     assert "id_map: {7: 0, 11: 1}" in text and "train 3, val 2" in text
 
 
@@ -83,20 +83,8 @@ def test_class_names_and_colours_come_from_classes_json(tmp_path):
 def test_camvid(tmp_path):
     findings, text, data = configured(CAMVID, tmp_path)
     assert (len(data.train_dataset), len(data.val_dataset)) == (367, 101)
-    assert findings.classes.keys == list(range(12)) and findings.crop_size == (256, 256)
+    assert findings.classes.keys == list(range(12)) and findings.settings.crop_size == (256, 256)
     assert "360x480" in text
-
-
-@pytest.mark.parametrize(
-    ("size", "crop"),
-    [
-        ((1024, 2048), (512, 512)),
-        ((600, 800), (288, 384)),
-        ((20, 400), (32, 256)),
-    ],
-)
-def test_crops_are_whole_32s_that_fit(tmp_path, size, crop):
-    assert inspect_folder(dataset(tmp_path, count=1, size=size)).crop_size == crop
 
 
 def test_warnings_are_in_the_header(tmp_path):

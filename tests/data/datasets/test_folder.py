@@ -56,6 +56,23 @@ def test_seeded_fraction_is_stable_complete_and_disjoint(tmp_path):
     assert len(set(stems(folder(root, val_fraction=0.25), "val")) - set(val)) <= 1
 
 
+def test_a_list_of_all_pairs_is_divided_by_the_fraction(tmp_path):
+    for index in range(10):
+        save_image(tmp_path / f"photos/{index}.jpg", np.repeat(MASK[..., None], 3, 2))
+        save_image(tmp_path / f"other/{index}0.png", MASK)
+    lines = [f"photos/{index}.jpg,other/{index}0.png" for index in range(10)]
+    (tmp_path / "pairs.csv").write_text("\n".join(["image,mask", *lines]))
+    data = folder(tmp_path, pair_list="pairs.csv", val_fraction=0.2)
+    data.check()
+    train, val = stems(data, "train"), stems(data, "val")
+    assert len(val) == 2 and sorted(train + val) == [str(index) for index in range(10)]
+    moved = tmp_path / "moved"
+    moved.mkdir()
+    for name in ("photos", "other", "pairs.csv"):
+        (tmp_path / name).rename(moved / name)
+    assert stems(folder(moved, pair_list="pairs.csv", val_fraction=0.2), "val") == val
+
+
 @pytest.mark.parametrize(
     ("split", "arguments"),
     [("val", {}), ("test", {"val_fraction": 0.5}),
