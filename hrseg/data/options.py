@@ -11,10 +11,14 @@ from hrseg.utils.validation import Arguments
 if TYPE_CHECKING:
     Sides = Sequence[int]
     Scales = Sequence[float]
+    Bands = Sequence[int]
+    ValueRange = Sequence[float]
 else:
     Side = Annotated[int, Field(ge=32, le=2**16)]
     Sides = tuple[Side, Side]
     Scales = tuple[Annotated[float, Field(ge=0.01)], ...]
+    Bands = tuple[Annotated[int, Field(ge=1, le=512)], ...]
+    ValueRange = tuple[float, float]
 
 
 class DataOptions(TypedDict, total=False):
@@ -33,6 +37,8 @@ class DataOptions(TypedDict, total=False):
     flip: Annotated[float, Field(0.5, ge=0, le=1)]
     photometric: Annotated[float, Field(0.0, ge=0, le=2)]
     class_uniform: Annotated[float, Field(0.0, ge=0, le=1)]
+    channels: Annotated[Bands | None, Field(None, min_length=1)]
+    value_range: Annotated[ValueRange | None, Field(None)]
     cache: Annotated[str | Path | None, Field(None)]
     worker_timeout: Annotated[float | None, Field(300.0, ge=0)]
     on_error: Annotated[Literal["fail", "skip"], Field("fail")]
