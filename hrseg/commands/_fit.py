@@ -59,7 +59,8 @@ def fit(config: Config, resume: Path | None = None) -> Path:
     reason = settle_precision(config, placement, resume)
     data = build_data(config)
     if resume:  # or the channels would be measured again, on images that may have changed
-        data.use_channels(stored_channels(read_checkpoint(newest_state(resume))))
+        state = newest_state(resume)
+        data.use_channels(stored_channels(read_checkpoint(state), state))
     data.check("fit", placement.processes, accumulated_batches(config))
     task = build_task(config, data, weights=resume is None)
     run = resume or new_folder(placement, home)

@@ -106,7 +106,7 @@ def _load(
         return data, task
     content = read_checkpoint(checkpoint)
     if "hrseg" in content:
-        data.use_channels(stored_channels(content))
+        data.use_channels(stored_channels(content, checkpoint))
     data.check(stage)
     task = build_task(config, data, weights=False)
     check_settings(task, content.get("hrseg"), checkpoint)

@@ -49,10 +49,11 @@ def image_header(path: Path) -> Header:
     if not _by_gdal(path):
         return Header(header_of(path)[0], 3, "uint8")
     with open_bands(path) as file:
-        return _header(file, path)
+        return open_header(file, path)
 
 
-def _header(file: "DatasetReader", path: Path) -> Header:
+def open_header(file: "DatasetReader", path: Path) -> Header:
+    """Return the `image_header` of an open file; DataError: a palette, or CMYK."""
     if not has_bands(file):
         raise DataError(
             f"{printable_path(path)} has a palette, or colours other than RGB.\n"
@@ -115,7 +116,7 @@ def read_rows(
     """Return the channels of rows of an open file, and their valid pixels, as `read_bands`."""
     from rasterio.windows import Window
 
-    check_bands(path, _header(file, path), channels)
+    check_bands(path, open_header(file, path), channels)
     window = Window(0, start, file.width, stop - start)
     bands = [1 if file.count == 1 else band for band in channels.bands]  # grey: equal RGB bands
     values = np.moveaxis(file.read(bands, window=window), 0, -1)

@@ -59,7 +59,7 @@ def write_cache(
             planned = list(_plan(cache, [pair for pair in files if not cache.contains(pair, True)]))
             with ThreadPoolExecutor(max(workers, 1)) as pool:
                 written = pool.map(
-                    lambda part: _write_pair(cache, *part, read_mask, channels), planned
+                    lambda part: _write_pair(cache, part[0], part[1], read_mask, channels), planned
                 )
                 try:
                     _append(folder, track(written, len(planned)))

@@ -131,7 +131,7 @@ class SegmentationDataModule(LightningDataModule):
         except DataError:  # a data set for evaluation only
             pass
         images = [image for image, _ in files]
-        limits = self.value_range and (self.value_range[0], self.value_range[1])
+        limits = (self.value_range[0], self.value_range[1]) if self.value_range else None
         self.channels = measured_channels(images, self.bands, limits)
         self._settled = True
         self._refuse_jitter()

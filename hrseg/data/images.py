@@ -78,7 +78,7 @@ def read_upright(path: Path, mask_size: tuple[int, int] | None = None) -> tuple[
     return _split_alpha(orient(_in_8_bits(image), orientation))
 
 
-def _in_8_bits(image: npt.NDArray[np.uint8 | np.uint16]) -> Array:
+def _in_8_bits(image: npt.NDArray[Any]) -> Array:
     if image.dtype == np.uint16:
         warnings.warn("16-bit images are scaled to 8 bits when they are read", stacklevel=4)
         image = image // 257

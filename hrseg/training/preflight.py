@@ -35,16 +35,13 @@ def check_settings(task: SegmentationTask, metadata: Any, checkpoint: Path) -> N
         return
     read_metadata(metadata, checkpoint)
     aligned = metadata["architecture"].get("align_corners")
+    trained_channels = str(stored_channels({"hrseg": metadata}, checkpoint))
     for name, trained, configured in (
         ("model.align_corners", aligned, task.model.align_corners),
         ("class names", metadata["class_names"], task.class_names),
         ("mean", metadata["mean"], list(task.normalize.mean)),
         ("std", metadata["std"], list(task.normalize.std)),
-        (
-            "channels",
-            str(Channels.from_dict(metadata.get("channels"))),
-            str(task.normalize.channels),
-        ),
+        ("channels", trained_channels, str(task.normalize.channels)),
     ):
         if trained is not None and trained != configured:
             raise ConfigError(
@@ -53,10 +50,12 @@ def check_settings(task: SegmentationTask, metadata: Any, checkpoint: Path) -> N
             )
 
 
-def stored_channels(content: Mapping[str, Any]) -> Channels | None:
+def stored_channels(content: Mapping[str, Any], checkpoint: Path) -> Channels | None:
     """Return the channels in a checkpoint's content; None: RGB uint8, or no metadata."""
-    metadata = content.get("hrseg")
-    return Channels.from_dict(metadata.get("channels")) if isinstance(metadata, Mapping) else None
+    if content.get("hrseg") is None:
+        return None
+    stored = read_metadata(content["hrseg"], checkpoint).channels
+    return Channels.from_dict(stored.model_dump()) if stored else None
 
 
 def checked_last(config: Config, task: SegmentationTask, trainer: pl.Trainer, run: Path) -> Path:

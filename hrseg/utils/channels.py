@@ -78,13 +78,13 @@ class Channels:
             return np.ascontiguousarray(values, self.dtype)
         low, high = np.array(self.ranges, np.float64).T
         share = (np.nan_to_num(values.astype(np.float64), nan=low.min()) - low) / (high - low)
-        return np.rint(65535 * share.clip(0, 1)).astype(np.uint16)
+        return np.asarray(np.rint(65535 * share.clip(0, 1)), np.uint16)
 
     def in_8_bits(self, image: Pixels) -> npt.NDArray[np.uint8]:
         """Return an image (H, W, N) with each value range stretched to 0..255."""
         low, high = np.array(self.limits, np.float32).T
         share = (image.astype(np.float32) - low) / (high - low)
-        return np.rint(255 * share.clip(0, 1)).astype(np.uint8)
+        return np.asarray(np.rint(255 * share.clip(0, 1)), np.uint8)
 
     def picture(self, image: Pixels) -> npt.NDArray[np.uint8]:
         """Return the first three channels of an image (H, W, N), or the first as grey, as RGB."""
