@@ -192,7 +192,8 @@ def build_metadata(
     ModelMetadata; `optional` contains the remaining ones.
     """
     if channels is not None:
-        optional |= {"channels": channels.to_dict(), "format": FORMAT}
+        stored = ChannelsMetadata.model_construct(**channels.to_dict())
+        optional |= {"channels": stored, "format": FORMAT}
     metadata = ModelMetadata.model_construct(
         architecture=dict(architecture),
         class_names=list(class_names),

@@ -1,6 +1,7 @@
 """Image reading: RGB arrays of PNG, JPEG, TIFF, WebP and BMP, errors for damaged or huge files."""
 
 import io
+import logging
 import os
 import shlex
 import stat
@@ -38,6 +39,8 @@ _EXPECTED_FILE = (
     "Expected: a whole PNG, JPEG, TIFF, WebP or BMP file. "
     "Fix: copy it again, or remove it and its partner."
 )
+# Pillow's log messages are already part of the errors that hrseg raises.
+logging.getLogger("PIL").addHandler(logging.NullHandler())
 _PIXELS = 2**26  # larger images are read by decoders with limits of their own
 
 

@@ -118,7 +118,8 @@ def _random_image(shape: tuple[int, int, int], channels: Channels | None) -> Ten
     low, high = torch.tensor(channels.limits).T[..., None, None]
     largest = 255 if channels.dtype == "uint8" else 65535
     dtype: torch.dtype = getattr(torch, channels.dtype)
-    return (low + (high - low) * values).clamp(0, largest).to(dtype)
+    integers: Tensor = (low + (high - low) * values).clamp(0, largest).to(dtype)
+    return integers
 
 
 def _compare_miou(
