@@ -90,8 +90,8 @@ def read_bands(
 ) -> tuple[Pixels, Valid]:
     """Return the channels of an image (H, W, N), and its valid pixels (H, W), or None for all.
 
-    A pixel is invalid if alpha is 0, if every band has the declared nodata value, or if a chosen
-    band is NaN or infinite. Without `channels` the image is RGB uint8, as by `read_image`.
+    A pixel is invalid if every band has the declared nodata value, if alpha is 0 and not a chosen
+    band, or if a chosen band is NaN or infinite. Without `channels` the image is RGB uint8, as by `read_image`.
 
     Raises:
         DataError: the file is unreadable, lacks a band, or has another data type.
@@ -120,7 +120,7 @@ def read_rows(
     window = Window(0, start, file.width, stop - start)
     bands = [1 if file.count == 1 else band for band in channels.bands]  # grey: equal RGB bands
     values = np.moveaxis(file.read(bands, window=window), 0, -1)
-    valid = valid_pixels(file, window=window)
+    valid = valid_pixels(file, channels.bands, window=window)
     if values.dtype.kind == "f" and not (finite := np.isfinite(values).all(-1)).all():
         valid = finite if valid is None else valid & finite
     return channels.in_memory(values), valid

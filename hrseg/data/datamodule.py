@@ -109,6 +109,13 @@ class SegmentationDataModule(LightningDataModule):
                 f"data.channels is {list(self.bands)}, but the checkpoint was trained with "
                 f"{list(bands)}.\nExpected: the same bands. Fix: leave out data.channels."
             )
+        ranges = set(channels.ranges if channels else [(0.0, 255.0)])
+        if self.value_range is not None and ranges != {tuple(self.value_range)}:
+            raise ConfigError(
+                f"data.value_range is {list(self.value_range)}, but the checkpoint was trained "
+                f"with {channels or '8-bit RGB'}.\n"
+                "Expected: the same range. Fix: leave out data.value_range."
+            )
         self.channels, self._settled = channels, True
         self._refuse_jitter()
 

@@ -7,7 +7,7 @@ import shlex
 import stat
 import struct
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from io import BufferedReader
 from pathlib import Path
@@ -120,11 +120,18 @@ def _read_tiff(path: Path) -> tuple[Array, Valid]:
         return np.array(image.convert("RGB")), None  # a palette, CMYK or Lab
 
 
-def valid_pixels(file: "DatasetReader", **window: Any) -> Valid:
-    """Return the pixels (H, W) of an open file with a value, by alpha, nodata and mask bands."""
-    if all(flag.name == "all_valid" for flags in file.mask_flag_enums for flag in flags):
+def valid_pixels(file: "DatasetReader", bands: Sequence[int] = (), **window: Any) -> Valid:
+    """Return the pixels (H, W) of an open file with a value, by nodata, alpha and mask bands.
+
+    GDAL marks the fourth of four 8-bit bands as alpha, also if it is infrared. It is no alpha if
+    it is one of the chosen `bands`.
+    """
+    flags = {flag.name for flags in file.mask_flag_enums for flag in flags}
+    alpha = [band for band, kind in enumerate(file.colorinterp, 1) if kind.name == "alpha"]
+    if flags == {"all_valid"} or ("alpha" in flags and set(alpha) & set(bands)):
         return None
-    return np.asarray(file.dataset_mask(**window) > 0)
+    with warnings.catch_warnings(action="ignore"):  # that nodata hides alpha
+        return np.asarray(file.dataset_mask(**window) > 0)
 
 
 def has_bands(file: "DatasetReader") -> bool:
