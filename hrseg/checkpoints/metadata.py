@@ -30,8 +30,9 @@ from hrseg.visualize import default_palette
 if TYPE_CHECKING:
     from hrseg.data.datamodule import SegmentationDataModule
 
-FORMAT = 2  # file format version; increase it if an older hrseg would misread new files
-_FORMAT_OF_RGB = 1  # written without `channels`, for older versions of hrseg
+FORMAT = 1  # file format version of models of 8-bit RGB
+# Increase this version if an older hrseg would misread new files. Version 2 has `channels`.
+NEWEST_FORMAT = 2
 _MAX_ITEMS = 20_000  # maximum number of values in the metadata, a hundred times the usual number
 
 
@@ -148,7 +149,7 @@ class ModelMetadata(BaseModel):
     mean: Annotated[list[_Mean], Field(min_length=1, max_length=512)]
     std: Annotated[list[_Std], Field(min_length=1, max_length=512)]
     protocol: ProtocolFields
-    format: Annotated[Integer, Field(ge=1)] = _FORMAT_OF_RGB
+    format: Annotated[Integer, Field(ge=1)] = FORMAT
     version: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.+!-]{1,40}$")] = __version__
     plugin: Annotated[str, Field(max_length=2**12), AfterValidator(_printable)] | None = None
     replaced: Annotated[str, Field(max_length=2**12), AfterValidator(_printable)] | None = None
@@ -193,7 +194,7 @@ def build_metadata(
     """
     if channels is not None:
         stored = ChannelsMetadata.model_construct(**channels.to_dict())
-        optional |= {"channels": stored, "format": FORMAT}
+        optional |= {"channels": stored, "format": NEWEST_FORMAT}
     metadata = ModelMetadata.model_construct(
         architecture=dict(architecture),
         class_names=list(class_names),
@@ -245,7 +246,9 @@ def read_metadata(data: Any, path: str | Path) -> ModelMetadata:
             "Expected: a file written by hrseg. Fix: copy it again from its source."
         )
     data = dict(data) if isinstance(data, Mapping) else {}
-    if isinstance(data.get("format"), int) and data["format"] > FORMAT:  # could look damaged below
+    if (
+        isinstance(data.get("format"), int) and data["format"] > NEWEST_FORMAT
+    ):  # could look damaged below
         raise ConfigError(
             f"{path} was written by hrseg {one_line(str(data.get('version')))[:40]} in a newer "
             f"format.\nExpected: a format of hrseg {__version__} or older.\n"

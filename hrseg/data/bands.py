@@ -91,7 +91,8 @@ def read_bands(
     """Return the channels of an image (H, W, N), and its valid pixels (H, W), or None for all.
 
     A pixel is invalid if every band has the declared nodata value, if alpha is 0 and not a chosen
-    band, or if a chosen band is NaN or infinite. Without `channels` the image is RGB uint8, as by `read_image`.
+    band, or if a chosen band is NaN or infinite. Without `channels` the image is RGB uint8, as by
+    `read_image`.
 
     Raises:
         DataError: the file is unreadable, lacks a band, or has another data type.

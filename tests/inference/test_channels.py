@@ -63,12 +63,12 @@ def test_a_geotiff_of_any_size_has_a_geotiff_mask(checkpoint, tmp_path, size):
     pixels = scene(8, "uint16", size=size)[0]
     write_tiff(tmp_path / "in" / "a.tif", pixels, **GEOREFERENCE)
     out = tmp_path / "out"
-    command = f"predict {tmp_path / 'in'} --checkpoint {checkpoint} --out {out} --tile 128"
+    command = f"predict {tmp_path / 'in'} --checkpoint {checkpoint} --out {out} --tile 512"
     assert main(command.split()) == 0
     with rasterio.open(out / "masks" / "a.tif") as mask:
         assert (mask.crs, mask.transform) == (GEOREFERENCE["crs"], GEOREFERENCE["transform"])
         whole = hrseg.load(checkpoint).predict(tmp_path / "in" / "a.tif").mask
-        assert mask.shape == size and (mask.read(1) == whole).mean() > 0.97
+        assert mask.shape == size and (mask.read(1) == whole).mean() > 0.999
     assert (out / "overlays" / "a.jpg").is_file()
 
 
