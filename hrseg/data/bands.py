@@ -154,7 +154,7 @@ def measured_channels(
         raise DataError(
             f"{printable_path(sample[0])} has values of {dtypes[0]}.\n"
             "Expected: 8 or 16 bits without sign, or a fixed range for other types.\n"
-            "Fix: data.value_range=[LOW,HIGH], the values that become black and white"
+            "Fix: data.value_range=[LOW,HIGH], the values that become 0 and 1"
         )
     else:
         channels = Channels.of(chosen, kind)
