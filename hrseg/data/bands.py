@@ -19,7 +19,7 @@ from hrseg.data.images import (
     valid_pixels,
 )
 from hrseg.data.png import SIGNATURE
-from hrseg.errors import DataError
+from hrseg.errors import ConfigError, DataError
 from hrseg.utils.channels import RGB, Channels, Kind, Pixels, Range, full_range
 
 if TYPE_CHECKING:
@@ -128,7 +128,7 @@ def read_rows(
 
 
 def measured_channels(
-    images: Sequence[Path], bands: Sequence[int] | None, value_range: Range | None
+    images: Sequence[Path], bands: Sequence[int] | None, value_range: Sequence[float] | None
 ) -> Channels | None:
     """Return the channels of a data set; None: 8-bit RGB.
 
@@ -149,7 +149,7 @@ def measured_channels(
     kind = kind_of(dtypes[0] if dtypes else "uint8")
     chosen = tuple(bands or RGB)
     if value_range is not None:
-        channels = Channels.of(chosen, kind, [value_range] * len(chosen))
+        channels = Channels.of(chosen, kind, [(value_range[0], value_range[1])] * len(chosen))
     elif kind == "float32":
         raise DataError(
             f"{printable_path(sample[0])} has values of {dtypes[0]}.\n"
@@ -161,6 +161,25 @@ def measured_channels(
         if kind == "uint16":
             channels = Channels.of(chosen, kind, _percentiles(sample, channels))
     return None if channels.is_rgb else channels
+
+
+def check_options(
+    bands: Sequence[int] | None, value_range: Sequence[float] | None, channels: Channels | None
+) -> None:
+    """Raise ConfigError if the options of a data set differ from the channels of a checkpoint."""
+    trained = list(channels.bands if channels else RGB)
+    if bands is not None and list(bands) != trained:
+        raise ConfigError(
+            f"data.channels is {list(bands)}, but the checkpoint was trained with {trained}.\n"
+            "Expected: the same bands. Fix: leave out data.channels."
+        )
+    ranges = set(channels.ranges if channels else Channels.of(RGB).ranges)
+    if value_range is not None and ranges != {tuple(value_range)}:
+        raise ConfigError(
+            f"data.value_range is {list(value_range)}, but the checkpoint was trained "
+            f"with {channels or '8-bit RGB'}.\n"
+            "Expected: the same range. Fix: leave out data.value_range."
+        )
 
 
 def _percentiles(sample: Sequence[Path], channels: Channels) -> list[Range]:

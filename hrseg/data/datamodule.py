@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, ClassVar, Unpack
 
@@ -9,7 +10,7 @@ import torch
 from pytorch_lightning import LightningDataModule
 from torch.utils.data import DataLoader
 
-from hrseg.data.bands import dtype_or_none, measured_channels
+from hrseg.data.bands import check_options, dtype_or_none, measured_channels
 from hrseg.data.cache import Cache
 from hrseg.data.checksums import Manifest
 from hrseg.data.dataset import Files, SegmentationDataset, check_files
@@ -103,19 +104,7 @@ class SegmentationDataModule(LightningDataModule):
         Raises:
             ConfigError: the options of this data set differ from the checkpoint.
         """
-        bands = channels.bands if channels else (1, 2, 3)
-        if self.bands is not None and tuple(self.bands) != bands:
-            raise ConfigError(
-                f"data.channels is {list(self.bands)}, but the checkpoint was trained with "
-                f"{list(bands)}.\nExpected: the same bands. Fix: leave out data.channels."
-            )
-        ranges = set(channels.ranges if channels else [(0.0, 255.0)])
-        if self.value_range is not None and ranges != {tuple(self.value_range)}:
-            raise ConfigError(
-                f"data.value_range is {list(self.value_range)}, but the checkpoint was trained "
-                f"with {channels or '8-bit RGB'}.\n"
-                "Expected: the same range. Fix: leave out data.value_range."
-            )
+        check_options(self.bands, self.value_range, channels)
         self.channels, self._settled = channels, True
         self._refuse_jitter()
 
@@ -126,20 +115,15 @@ class SegmentationDataModule(LightningDataModule):
             ConfigError: colour jitter of other images than 8-bit RGB.
             DataError: an image lacks a band, or values of another type have no `value_range`.
         """
-        default = self.bands is None and self.value_range is None
         if self._settled or not files:
             return
-        if default and dtype_or_none(files[0][0]) in ("uint8", None):
-            self._settled = True
-            return
-        try:
-            parts = self.unions.get(self.train_split, (self.train_split,))
-            files = [pair for part in parts for pair in self.files(part)]
-        except DataError:  # a data set for evaluation only
-            pass
-        images = [image for image, _ in files]
-        limits = (self.value_range[0], self.value_range[1]) if self.value_range else None
-        self.channels = measured_channels(images, self.bands, limits)
+        default = self.bands is None and self.value_range is None
+        if not default or dtype_or_none(files[0][0]) not in ("uint8", None):
+            with suppress(DataError):  # a data set for evaluation only
+                parts = self.unions.get(self.train_split, (self.train_split,))
+                files = [pair for part in parts for pair in self.files(part)]
+            images = [image for image, _ in files]
+            self.channels = measured_channels(images, self.bands, self.value_range)
         self._settled = True
         self._refuse_jitter()
 

@@ -6,8 +6,10 @@ import pytest
 from PIL import Image
 
 import hrseg
+from hrseg.config.loader import load_config
 from hrseg.data.analysis.check import check_splits, find_split
 from hrseg.data.analysis.statistics import mean_and_std
+from hrseg.data.analysis.suggest_config import inspect_folder, write_config
 from hrseg.data.bands import Header, image_header, measured_channels, read_bands
 from hrseg.data.cache_writer import write_cache
 from hrseg.data.images import header_size, read_image
@@ -183,6 +185,15 @@ def test_the_cache_has_the_channels_and_is_refused_for_others(tmp_path):
     assert np.array_equal(mask, expected_mask)
     with pytest.raises(ConfigError, match="does not fit this config"):
         folder(root, channels=[1, 4], cache=cache).setup("fit")
+
+
+def test_init_writes_the_bands_of_images_with_more_than_three(tmp_path):
+    make_bands(tmp_path, 4, "uint16")
+    config = tmp_path / "bands.yaml"
+    config.write_text(write_config(inspect_folder(tmp_path)))
+    assert load_config(config).data.channels == (1, 2, 3, 4)
+    three = make_bands(tmp_path / "three", 3, "uint16")
+    assert "channels" not in write_config(inspect_folder(three))
 
 
 def test_the_data_check_counts_the_channels(tmp_path):

@@ -12,6 +12,7 @@ import numpy as np
 
 from hrseg.data.analysis.class_discovery import Classes, Color, Survey, find_classes, take_survey
 from hrseg.data.analysis.folder_layout import Layout, find_layout
+from hrseg.data.bands import image_header
 from hrseg.data.datasets.folder import read_classes
 from hrseg.errors import DataError
 from hrseg.utils.text import one_line, some
@@ -69,6 +70,16 @@ class Findings:
         whole, crop = np.prod(np.median(self.survey.sizes, axis=0)), np.prod(self.crop_size)
         ratio = val * whole / (3 * max(1, self.train_count) * crop)
         return max(math.ceil(4 * ratio), math.ceil(self.max_epochs / 50))
+
+    @property
+    def channels(self) -> list[int] | None:
+        """Bands of images with other than one or three bands, from 1; None: red, green, blue."""
+        first = next(iter(self.layout.pairs.values()))[0][0]
+        try:
+            bands = image_header(first).bands
+        except DataError:  # one of the warnings
+            return None
+        return None if bands in (1, 3) else list(range(1, bands + 1))
 
     @property
     def shares(self) -> list[float]:
@@ -165,7 +176,7 @@ def write_config(findings: Findings) -> str:
     layout, classes = findings.layout, findings.classes
     train, val = layout.splits or ("train", "val")
     height, width = findings.crop_size
-    every = findings.epochs_per_validation
+    every, bands = findings.epochs_per_validation, findings.channels
     named = [
         f"    - {_text(name)}  # {_key_text(key, classes)}, {share:.2%} of the pixels"
         for name, key, share in zip(classes.names, classes.keys, findings.shares, strict=True)
@@ -192,6 +203,7 @@ def write_config(findings: Findings) -> str:
         f"  val_fraction: {'null' if layout.splits else VAL_FRACTION}",
         f"  batch_size: {findings.batch_size}  # over all devices",
         f"  crop_size: [{height}, {width}]  # height, width",
+        *([f"  channels: {bands}  # bands of the images, from 1"] if bands else []),
         "  scales: [0.5, 2.0]  # range of the random scale of training images",
         "  workers: 2",
         "model:",
