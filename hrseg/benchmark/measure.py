@@ -69,13 +69,14 @@ def in_process(work: Callable[..., T], *arguments: Any) -> T:
 
 
 def multiply_adds(model: nn.Module, size: Sequence[int]) -> int:
-    """Return the multiply-adds for one image (3, H, W): half of the FLOPs that torch counts.
+    """Return the multiply-adds for one image (N, H, W): half of the FLOPs that torch counts.
 
     Counts convolutions and matrix products, on meta tensors, independently of the device.
     """
     meta = copy.deepcopy(model).to("meta").eval()
     with FlopCounterMode(display=False) as counter, torch.no_grad():
-        meta(torch.empty(1, 3, *size, device="meta"))
+        channels = int(getattr(model, "architecture", {}).get("in_channels", 3))
+        meta(torch.empty(1, channels, *size, device="meta"))
     return int(counter.get_total_flops()) // 2
 
 

@@ -19,11 +19,12 @@ from hrseg.benchmark import measure
 from hrseg.benchmark.measure import device_of, has_enough_steps, timed, trainer_for
 from hrseg.checkpoints.loading import build_model
 from hrseg.config.schema import Config
-from hrseg.models.normalize import Normalize
+from hrseg.models.normalize import Normalize, default_mean_and_std
 from hrseg.models.optimize import inference_network
 from hrseg.training.factory import build_data, build_task
 from hrseg.training.loggers import quieten
 from hrseg.training.trainer import choose_precision
+from hrseg.utils.channels import RGB, Channels
 from hrseg.utils.console import echo, number_table
 from hrseg.utils.memory import OutOfMemory
 
@@ -121,7 +122,9 @@ def inference(config: Config, precision: str, steps: int | None = None) -> dict[
     memory = measure.PeakMemory(device)
     model = build_model(config, build_data(config)).to(device)
     network = inference_network(model, precision, config.model.compile)
-    normalize = Normalize().to(device)
+    count = len(config.data.channels or RGB)
+    channels = Channels.of(range(1, count + 1)) if count != 3 else None
+    normalize = Normalize(*default_mean_and_std(count), channels).to(device)
     image = _random_batch(2, config)["image"].to(device)
     seconds: list[float] = []
     with torch.inference_mode():
@@ -236,10 +239,11 @@ class _StepTimer(Callback):
 def _random_batch(num_classes: int, config: Config) -> dict[str, Any]:
     """Return a batch of a DataLoader with noise images, and masks of 32x32 squares."""
     batch, (height, width) = config.data.batch_size, config.data.crop_size
+    channels = len(config.data.channels or RGB)
     squares = torch.randint(num_classes, (batch, -(-height // 32), -(-width // 32)))
     mask = squares.repeat_interleave(32, 1).repeat_interleave(32, 2)[:, :height, :width]
     return {
-        "image": torch.randint(256, (batch, 3, height, width), dtype=torch.uint8),
+        "image": torch.randint(256, (batch, channels, height, width), dtype=torch.uint8),
         "mask": mask.to(torch.uint8).contiguous(),
         "name": ["random"] * batch,
     }

@@ -78,7 +78,8 @@ def load_weights(
             "hf:USER/NAME" or "hub:NAME"; or a state dict, bare or wrapped like such a file.
         source: a key of FAMILIES, or "auto" to choose it by the keys of the state dict.
         purpose: "evaluate" requires every tensor. "initialise" requires every tensor of the
-            backbone, and loads the matching tensors of the head.
+            backbone, and loads the matching tensors of the head. It fits the first convolution to
+            the model's number of channels.
         origin: the file of a given state dict. Names of official files contain the torch version.
 
     Returns:
@@ -140,6 +141,8 @@ def compare(
         network = read_other_network(raw, origin)
     if purpose == "initialise" and "head.aux_head.0.weight" in expected:
         network = _regions_from_fcn(network)
+    if purpose == "initialise":
+        network = _inflated(network, expected)
     state = network.state
     fits = {name: state[name].shape == expected[name].shape for name in expected if name in state}
     missing = [name for name in expected if name not in state]
@@ -164,6 +167,7 @@ def build_model(config: Config, data: "SegmentationDataModule") -> Segmenter:
         align_corners=config.model.align_corners,
         bn_momentum=config.model.bn_momentum,
         output=config.model.output,
+        in_channels=data.in_channels,
     )
 
 
@@ -249,6 +253,28 @@ def _regions_from_fcn(network: Found) -> Found:
     return network._replace(
         state=state, notes=[*network.notes, "FCN head loaded as the auxiliary head"]
     )
+
+
+_STEM = "backbone.conv1.weight"
+
+
+def _inflated(network: Found, expected: State) -> Found:
+    """Copy the stem's weights of three channels to the model's number of channels.
+
+    Channel i receives the weights of channel i mod 3, times 3 / N, so that the sum of the weights
+    stays about the same.
+    """
+    weights, wanted = network.state.get(_STEM), expected.get(_STEM)
+    if weights is None or wanted is None or weights.dim() != 4 or weights.shape[1] != 3:
+        return network
+    count = wanted.shape[1]
+    if count == 3:
+        return network
+    inflated = weights[:, [channel % 3 for channel in range(count)]] * (3 / count)
+    note = f"stem inflated from 3 to {count} channels: channel i has the weights of i mod 3, "
+    note += f"times 3/{count}"
+    state = {**network.state, _STEM: inflated}
+    return network._replace(state=state, notes=[*network.notes, note])
 
 
 def _refusal(expected: State, state: State, report: Report, origin: str, purpose: str) -> str:

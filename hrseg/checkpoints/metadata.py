@@ -20,8 +20,9 @@ from hrseg.config.protocols import Protocol, make_protocol
 from hrseg.config.schema import Config
 from hrseg.errors import ConfigError
 from hrseg.models import create_model
-from hrseg.models.normalize import IMAGENET_MEAN, IMAGENET_STD
+from hrseg.models.normalize import default_mean_and_std
 from hrseg.models.segmenter import plugin_of
+from hrseg.utils.channels import Channels, Kind
 from hrseg.utils.constants import __version__
 from hrseg.utils.text import one_line
 from hrseg.visualize import default_palette
@@ -29,7 +30,9 @@ from hrseg.visualize import default_palette
 if TYPE_CHECKING:
     from hrseg.data.datamodule import SegmentationDataModule
 
-FORMAT = 1  # file format version; increase it if an older hrseg would misread new files
+FORMAT = 1  # file format version of models of 8-bit RGB
+# Increase this version if an older hrseg would misread new files. Version 2 has `channels`.
+NEWEST_FORMAT = 2
 _MAX_ITEMS = 20_000  # maximum number of values in the metadata, a hundred times the usual number
 
 
@@ -77,11 +80,30 @@ _Mean = Annotated[Number, Field(gt=-1e6, lt=1e6)]
 _Std = Annotated[Number, Field(gt=0, lt=1e6)]
 
 
+_Range = Annotated[list[Number], Field(min_length=2, max_length=2)]
+
+
+class ChannelsMetadata(BaseModel):
+    """Channels of images other than 8-bit RGB; see `hrseg.utils.channels.Channels`."""
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+    bands: Annotated[list[Annotated[Integer, Field(ge=1)]], Field(min_length=1, max_length=512)]
+    kind: Kind
+    ranges: list[_Range]
+
+    @model_validator(mode="after")
+    def _one_range_each(self) -> Self:
+        if len(self.ranges) != len(self.bands) or any(low >= high for low, high in self.ranges):
+            raise ValueError("not one range (low, high) for each band")
+        return self
+
+
 class ExportMetadata(BaseModel):
     """Interface of an exported file.
 
     Attributes:
-        input: "uint8" or "normalized" images.
+        input: "uint8", "uint16" or "normalized" images.
         output: "logits" at full size, "head" (logits at head resolution) or "ids".
         format: a format of `hrseg export`.
         int8: whether the weights are quantised.
@@ -90,7 +112,7 @@ class ExportMetadata(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="allow")
 
-    input: Literal["uint8", "normalized"]
+    input: Literal["uint8", "uint16", "normalized"]
     output: Literal["logits", "head", "ids"]
     format: str | None = None
     int8: bool = False
@@ -116,6 +138,7 @@ class ModelMetadata(BaseModel):
         replaced: parts of the network that `create_model` does not build, for example "head Own".
         temperature: of the confidence, by `hrseg calibrate`; None: 1.
         export: interface of an exported file; None in a checkpoint.
+        channels: bands, data type and value ranges of the images; None: RGB uint8.
     """
 
     model_config = ConfigDict(frozen=True, extra="allow")
@@ -124,8 +147,8 @@ class ModelMetadata(BaseModel):
     class_names: list[Name]
     palette: list[_Color]
     flip_pairs: list[_Pair]
-    mean: Annotated[list[_Mean], Field(min_length=3, max_length=3)]
-    std: Annotated[list[_Std], Field(min_length=3, max_length=3)]
+    mean: Annotated[list[_Mean], Field(min_length=1, max_length=512)]
+    std: Annotated[list[_Std], Field(min_length=1, max_length=512)]
     protocol: ProtocolFields
     format: Annotated[Integer, Field(ge=1)] = FORMAT
     version: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.+!-]{1,40}$")] = __version__
@@ -133,6 +156,7 @@ class ModelMetadata(BaseModel):
     replaced: Annotated[str, Field(max_length=2**12), AfterValidator(_printable)] | None = None
     temperature: Annotated[Number, Field(ge=0.01, le=100)] | None = None
     export: ExportMetadata | None = None
+    channels: ChannelsMetadata | None = None
 
     @model_validator(mode="after")
     def _fits_the_classes(self) -> Self:
@@ -140,6 +164,11 @@ class ModelMetadata(BaseModel):
         for name in ("class_names", "palette"):
             if len(getattr(self, name)) != count:
                 raise ValueError(f"{name}: {len(getattr(self, name))} for {count} classes")
+        channels = self.architecture.get("in_channels") or 3
+        bands = self.channels.bands if self.channels else (1, 2, 3)
+        for name, values in (("mean", self.mean), ("std", self.std), ("channels", bands)):
+            if len(values) != channels:
+                raise ValueError(f"{name}: {len(values)} for {channels} channels")
         if any(index >= count for pair in self.flip_pairs for index in pair):
             raise ValueError(f"flip_pairs: an id outside of the {count} classes")
         return self
@@ -157,6 +186,7 @@ def build_metadata(
     mean: Sequence[float],
     std: Sequence[float],
     protocol: Protocol,
+    channels: Channels | None = None,
     **optional: Any,
 ) -> dict[str, Any]:
     """Return the metadata of a model as plain data, without validation.
@@ -164,6 +194,9 @@ def build_metadata(
     A checkpoint must be saved even if its metadata is invalid. The arguments are the attributes of
     ModelMetadata; `optional` contains the remaining ones.
     """
+    if channels is not None:
+        stored = ChannelsMetadata.model_construct(**channels.to_dict())
+        optional |= {"channels": stored, "format": NEWEST_FORMAT}
     metadata = ModelMetadata.model_construct(
         architecture=dict(architecture),
         class_names=list(class_names),
@@ -181,14 +214,20 @@ def metadata_from_config(
     config: Config, data: "SegmentationDataModule", architecture: Mapping[str, Any]
 ) -> dict[str, Any]:
     """Return the metadata of a network for a config and its data set."""
+    count = int(architecture.get("in_channels", 3))
+    mean, std = default_mean_and_std(count)
+    channels = data.channels
+    if channels is None and count != 3:
+        channels = Channels.of(range(1, count + 1))
     return build_metadata(
         architecture,
         data.class_names,
         data.palette or default_palette(data.num_classes),
         data.flip_pairs,
-        IMAGENET_MEAN,
-        IMAGENET_STD,
+        mean,
+        std,
         make_protocol(config.inference.protocol, dict(config.inference)),
+        channels,
         plugin=plugin_of(architecture),
     )
 
@@ -209,7 +248,9 @@ def read_metadata(data: Any, path: str | Path) -> ModelMetadata:
             "Expected: a file written by hrseg. Fix: copy it again from its source."
         )
     data = dict(data) if isinstance(data, Mapping) else {}
-    if isinstance(data.get("format"), int) and data["format"] > FORMAT:  # could look damaged below
+    if (
+        isinstance(data.get("format"), int) and data["format"] > NEWEST_FORMAT
+    ):  # could look damaged below
         raise ConfigError(
             f"{path} was written by hrseg {one_line(str(data.get('version')))[:40]} in a newer "
             f"format.\nExpected: a format of hrseg {__version__} or older.\n"

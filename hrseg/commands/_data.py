@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -132,8 +133,10 @@ def cache_data(config: Config, workers: int | None = None, verify: bool = False)
     folder = data.cache or data.root / _CACHE
     reader = data.mask_reader()
     if verify:
+        with suppress(DataError):  # a cache can be verified without its data set
+            data.dataset(data.train_split)  # measures the channels
         entries = partial(track, description="reading")
-        if damaged := verify_cache(folder, data.root, reader, entries):
+        if damaged := verify_cache(folder, data.root, reader, entries, data.channels):
             raise DataError(
                 f"{len(damaged)} damaged images were removed from the cache {folder}: "
                 f"{some([entry.files[0] for entry in damaged])}\n"
@@ -146,7 +149,9 @@ def cache_data(config: Config, workers: int | None = None, verify: bool = False)
     splits = (data.train_split, data.val_split)
     files = list(dict.fromkeys(pair for split in splits for pair in data.dataset(split).files))
     entries = partial(track, description="decoding")
-    count = write_cache(folder, data.root, files, reader, workers or processors(), entries)
+    count = write_cache(
+        folder, data.root, files, reader, workers or processors(), entries, data.channels
+    )
     size = sum(path.stat().st_size for path in folder.glob("shard-*.bin")) / 2**30
     echo(
         f"{folder}: {len(files):,} images and masks, {count:,} of them written now; "
@@ -164,7 +169,7 @@ def _read_files(
         workers = min(processors(), sum(len(split.files) for split in splits))
     began = time.monotonic()
     bar = partial(track, description="reading files")
-    check_splits(splits, data.mask_reader(), workers, data.worker_timeout, bar)
+    check_splits(splits, data.mask_reader(), workers, data.worker_timeout, bar, data.channels)
     return time.monotonic() - began
 
 
@@ -233,8 +238,9 @@ def _show_stats(result: dict[str, Any]) -> None:
         f"split {result['split']}: {_many(result['images'], 'image')}, width x height "
         f"{_size_text(result['sizes'])}, ignored pixels {_percent(ignored, labelled + ignored)}"
     )
+    meaning = "RGB, in 0..1" if len(result["mean"]) == 3 else "per channel, in 0..1"
     for kind in ("mean", "std"):
-        echo(f"{kind}: [{', '.join(f'{value:.4f}' for value in result[kind])}]   # RGB, in 0..1")
+        echo(f"{kind}: [{', '.join(f'{value:.4f}' for value in result[kind])}]   # {meaning}")
     if not rows:
         echo("no masks, so no class weights")
         return

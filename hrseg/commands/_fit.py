@@ -7,7 +7,14 @@ from pathlib import Path
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Callback, EarlyStopping, EMAWeightAveraging, LambdaCallback
 
-from hrseg.checkpoints.runs import locked_run, point_latest, requeued_run, write_config
+from hrseg.checkpoints.reading import read_checkpoint
+from hrseg.checkpoints.runs import (
+    locked_run,
+    newest_state,
+    point_latest,
+    requeued_run,
+    write_config,
+)
 from hrseg.config.schema import Config
 from hrseg.errors import HrsegError
 from hrseg.evaluation.image_scores import ImageScores
@@ -20,7 +27,13 @@ from hrseg.training.factory import build_data, build_task
 from hrseg.training.loggers import quieten
 from hrseg.training.loss_guard import LossGuard
 from hrseg.training.preemption import Interruption
-from hrseg.training.preflight import announce_fit, check_interval, check_norms, checked_last
+from hrseg.training.preflight import (
+    announce_fit,
+    check_interval,
+    check_norms,
+    checked_last,
+    stored_channels,
+)
 from hrseg.training.progress_bar import Progress
 from hrseg.training.skipped_images import SkippedFiles
 from hrseg.training.trainer import accumulated_batches, build_trainer, settle_precision, user_errors
@@ -45,6 +58,9 @@ def fit(config: Config, resume: Path | None = None) -> Path:
     resume = resume or requeued_run(home)
     reason = settle_precision(config, placement, resume)
     data = build_data(config)
+    if resume:  # or the channels would be measured again, on images that may have changed
+        state = newest_state(resume)
+        data.use_channels(stored_channels(read_checkpoint(state), state))
     data.check("fit", placement.processes, accumulated_batches(config))
     task = build_task(config, data, weights=resume is None)
     run = resume or new_folder(placement, home)

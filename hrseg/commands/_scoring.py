@@ -24,9 +24,10 @@ from hrseg.training.callbacks import PredictionImages
 from hrseg.training.distributed import Placement, new_folder, place
 from hrseg.training.factory import build_data, build_task
 from hrseg.training.loggers import quieten
-from hrseg.training.preflight import check_settings, device
+from hrseg.training.preflight import check_settings, device, stored_channels
 from hrseg.training.task import SegmentationTask
 from hrseg.training.trainer import build_trainer, settle_precision, user_errors
+from hrseg.utils.channels import Channels
 from hrseg.utils.console import echo
 from hrseg.utils.signals import Stopped
 
@@ -93,11 +94,12 @@ def _load(
     config: Config, checkpoint: Path, stage: str
 ) -> tuple[SegmentationDataModule, SegmentationTask]:
     data = build_data(config)
-    data.check(stage)
     if is_exported(checkpoint):
         bf16 = str(config.trainer.get("precision", "32")).startswith("bf16")
         precision = "bf16" if bf16 and checkpoint.suffix == ".xml" else "32"
         engine = open_engine(checkpoint, precision=precision)
+        data.use_channels(Channels.from_dict(engine.metadata.get("channels")))
+        data.check(stage)
         task = build_task(config, data, weights=False, engine=engine)
         engine.check(task.protocol)
         check_settings(task, engine.metadata, checkpoint)
@@ -107,8 +109,11 @@ def _load(
             _use_temperature(task, engine.metadata)
         echo(f"{checkpoint}: {engine.extra_repr()}, precision {precision}")
         return data, task
-    task = build_task(config, data, weights=False)
     content = read_checkpoint(checkpoint)
+    if "hrseg" in content:
+        data.use_channels(stored_channels(content, checkpoint))
+    data.check(stage)
+    task = build_task(config, data, weights=False)
     check_settings(task, content.get("hrseg"), checkpoint)
     _use_temperature(task, content.get("hrseg") or {})
     echo(str(load_weights(task.model, content, purpose="evaluate", origin=checkpoint)))

@@ -24,7 +24,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     quarter = "output logits at a quarter of the input size"
     parser.add_argument("--head-resolution", action="store_true", help=quarter)
     parser.add_argument(
-        "--normalized", action="store_true", help="input normalised float32, not uint8 RGB"
+        "--normalized",
+        action="store_true",
+        help="input normalised float32, not integers",
     )
     parser.add_argument(
         "--int8", action="store_true", help="quantise to 8 bits, calibrated on the training set"

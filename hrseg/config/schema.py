@@ -58,6 +58,17 @@ class DataConfig(Checked):
         ge=0,
         le=1,
     )
+    channels: tuple[Annotated[int, Field(ge=1, le=512)], ...] | None = option(
+        "bands of the images, counted from 1; null: red, green, blue",
+        None,
+        min_length=1,
+        examples=[(4, 3, 2, 8)],
+    )
+    value_range: tuple[float, float] | None = option(
+        "values (low, high) that become 0 and 1; null: 0 to 255 for 8 bits, measured for 16 bits",
+        None,
+        examples=[(0, 4000)],
+    )
     cache: str | None = option("folder of `hrseg data cache` with the decoded images", None)
     workers: int = option("data loading processes; 0: load in the main process", 2, ge=0)
     worker_timeout: float | None = option(
@@ -83,6 +94,13 @@ class DataConfig(Checked):
                 "or (low, high)."
             )
         return scales
+
+    @field_validator("value_range")
+    @classmethod
+    def _low_and_high(cls, value_range: tuple[float, float] | None) -> tuple[float, float] | None:
+        if value_range is not None and value_range[0] >= value_range[1]:
+            raise expected("low below high, e.g. [0, 4000].")
+        return value_range
 
 
 class PascalContextConfig(DataConfig):

@@ -19,6 +19,7 @@ from hrseg.data.checksums import digest_of
 from hrseg.data.images import Array, decoder_errors
 from hrseg.data.masks import ReadMask
 from hrseg.errors import ConfigError, DataError
+from hrseg.utils.channels import Channels, Pixels
 from hrseg.utils.constants import IGNORE_INDEX
 
 Pair = tuple[Path, Path | None]
@@ -31,7 +32,7 @@ INDEX, FORMAT = "index.jsonl", 2  # format 1 had no EXIF orientations
 class Entry:
     """Image and mask in the cache.
 
-    At byte `offset` the shard has the image (H, W, 3), then the train ids (H, W).
+    At byte `offset` the shard has the image (H, W, N), then the train ids (H, W).
 
     Attributes:
         files: image and mask, relative to the data set's root if below it.
@@ -41,6 +42,7 @@ class Entry:
         shard: number of the shard.
         offset: first byte in the shard.
         content: sha256 of the bytes in the shard.
+        pixel_bytes: bytes of a pixel of the image: 3 for RGB uint8, which indexes leave out.
     """
 
     files: Annotated[tuple[str, ...], Field(min_length=1, max_length=2)]
@@ -50,17 +52,20 @@ class Entry:
     shard: _Count
     offset: _Count
     content: str = ""
+    pixel_bytes: Annotated[int, Field(ge=1)] = 3
 
     @property
     def length(self) -> int:
         """Number of bytes in the shard."""
-        return self.size[0] * self.size[1] * (3 if len(self.files) == 1 else 4)
+        return self.size[0] * self.size[1] * (self.pixel_bytes + len(self.files) - 1)
 
 
 class Cache:
     """Reader of a cache; each process opens the shards that it needs."""
 
-    def __init__(self, folder: Path, root: Path, read_mask: ReadMask) -> None:
+    def __init__(
+        self, folder: Path, root: Path, read_mask: ReadMask, channels: Channels | None = None
+    ) -> None:
         """Read the index of a cache that `write_cache` wrote of the data set at `root`.
 
         Raises:
@@ -68,13 +73,15 @@ class Cache:
             DataError: the index is damaged.
         """
         self.folder, self.root = folder, root
+        self.dtype = np.dtype(channels.dtype if channels else np.uint8)
+        self.pixel_bytes = (channels.count if channels else 3) * self.dtype.itemsize
         if not (folder / INDEX).is_file():
             raise ConfigError(
                 f"{folder.absolute()} is not a cache of decoded images.\n"
                 "Expected: a folder written by `hrseg data cache`.\n"
                 "Fix: run `hrseg data cache` with this data.cache, or set data.cache=null."
             )
-        self.entries = _read_index(folder, read_mask)
+        self.entries = _read_index(folder, header(read_mask, channels))
         self._maps: dict[int, mmap.mmap] = {}
 
     def __getstate__(self) -> dict[str, Any]:
@@ -108,15 +115,16 @@ class Cache:
         sizes = [size for size, _ in stats] == [size for size, _ in entry.stats]
         return sizes and sources_of(pair) == entry.sources
 
-    def read(self, image: Path) -> tuple[Array, Array]:
-        """Return image (H, W, 3) and train ids (H, W), read-only and memory-mapped."""
+    def read(self, image: Path) -> tuple[Pixels, Array]:
+        """Return image (H, W, N) and train ids (H, W), read-only and memory-mapped."""
         entry = self.entry(image)
         (height, width), pixels = entry.size, entry.size[0] * entry.size[1]
         data = self.data(entry)
-        rgb = data[: 3 * pixels].reshape(height, width, 3)
+        end = pixels * entry.pixel_bytes
+        values = data[:end].view(self.dtype).reshape(height, width, -1)
         if len(entry.files) == 1:
-            return rgb, np.full((height, width), IGNORE_INDEX, np.uint8)
-        return rgb, data[3 * pixels :].reshape(height, width)
+            return values, np.full((height, width), IGNORE_INDEX, np.uint8)
+        return values, data[end:].reshape(height, width)
 
     def key(self, pair: Pair) -> tuple[str, ...]:
         """Return the paths, relative to the root if below it: data set and cache can move."""
@@ -149,13 +157,13 @@ class Cache:
         return self._maps[shard]
 
 
-def _read_index(folder: Path, read_mask: ReadMask) -> dict[str, Entry]:
+def _read_index(folder: Path, expected: str) -> dict[str, Entry]:
     path = folder / INDEX
     head, *lines = path.read_text("utf-8").split("\n")[:-1] or [""]
-    if head != header(read_mask):
+    if head != expected:
         raise ConfigError(
             f"{path} does not fit this config.\nExpected: the index of a cache of this hrseg "
-            "version, with the same classes, ids and colours.\n"
+            "version, with the same classes, ids and colours, of the same channels.\n"
             "Fix: write another cache: `hrseg data cache` with data.cache=ANOTHER_FOLDER."
         )
     parse, entries = TypeAdapter(Entry).validate_json, {}
@@ -171,8 +179,8 @@ def _read_index(folder: Path, read_mask: ReadMask) -> dict[str, Entry]:
     return entries
 
 
-def header(read_mask: ReadMask) -> str:
-    """Return the first line of an index: the format, and a hash of the mask reader's identity.
+def header(read_mask: ReadMask, channels: Channels | None = None) -> str:
+    """Return the first line of an index: format, hash of the mask reader's identity, channels.
 
     Raises:
         ConfigError: the mask reader has no identity.
@@ -184,7 +192,12 @@ def header(read_mask: ReadMask) -> str:
             "Expected: a string that changes with the ids. Fix: add it, or leave out data.cache."
         )
     digest = hashlib.sha256(str(identity).encode()).hexdigest()
-    return json.dumps({"hrseg_cache": FORMAT, "masks": digest})
+    content: dict[str, Any] = {"hrseg_cache": FORMAT, "masks": digest}
+    if channels is not None:
+        content["bands"], content["kind"] = channels.bands, channels.kind
+        if channels.kind == "float32":
+            content["ranges"] = channels.ranges  # values are mapped when files are read
+    return json.dumps(content)
 
 
 def stats_of(pair: Pair) -> tuple[tuple[int, int], ...]:

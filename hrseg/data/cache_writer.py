@@ -17,6 +17,7 @@ from hrseg.data.dataset import read_pair
 from hrseg.data.images import header_size
 from hrseg.data.masks import ReadMask
 from hrseg.errors import ConfigError
+from hrseg.utils.channels import Channels
 from hrseg.utils.files import write_bytes
 
 Track = Callable[[Iterable[Entry], int], Iterable[Entry]]
@@ -33,6 +34,7 @@ def write_cache(
     read_mask: ReadMask,
     workers: int = 1,
     track: Track = lambda entries, total: entries,
+    channels: Channels | None = None,
 ) -> int:
     """Update a cache; return the number of decoded or compared pairs.
 
@@ -43,6 +45,7 @@ def write_cache(
         read_mask: path -> train ids (H, W), with an `identity`.
         workers: number of threads that decode.
         track: wraps the finished entries and their total, for a progress bar.
+        channels: of the images; None: RGB uint8.
 
     Raises:
         DataError: an unreadable file.
@@ -51,12 +54,12 @@ def write_cache(
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with _locked(folder):
-            _prepare_index(folder, read_mask)
-            cache = Cache(folder, root, read_mask)
+            _prepare_index(folder, header(read_mask, channels))
+            cache = Cache(folder, root, read_mask, channels)
             planned = list(_plan(cache, [pair for pair in files if not cache.contains(pair, True)]))
             with ThreadPoolExecutor(max(workers, 1)) as pool:
                 written = pool.map(
-                    lambda part: _write_pair(cache, part[0], part[1], read_mask), planned
+                    lambda part: _write_pair(cache, part[0], part[1], read_mask, channels), planned
                 )
                 try:
                     _append(folder, track(written, len(planned)))
@@ -72,7 +75,11 @@ def write_cache(
 
 
 def verify_cache(
-    folder: Path, root: Path, read_mask: ReadMask, track: Track = lambda entries, total: entries
+    folder: Path,
+    root: Path,
+    read_mask: ReadMask,
+    track: Track = lambda entries, total: entries,
+    channels: Channels | None = None,
 ) -> list[Entry]:
     """Read every byte; remove damaged pairs and return them.
 
@@ -80,23 +87,25 @@ def verify_cache(
         ConfigError: the cache is missing, or another process writes it.
         DataError: a shard was cut off.
     """
-    cache = Cache(folder, root, read_mask)
+    cache = Cache(folder, root, read_mask, channels)
     with _locked(folder):
         entries = track(cache.entries.values(), len(cache.entries))
         damaged = [entry for entry in entries if _digest(cache.data(entry).data) != entry.content]
         if damaged:
             kept = [entry for entry in cache.entries.values() if entry not in damaged]
-            lines = [header(read_mask) + "\n", *map(_line, kept)]
+            lines = [header(read_mask, channels) + "\n", *map(_line, kept)]
             write_bytes(folder / INDEX, "".join(lines).encode())
     return damaged
 
 
-def _write_pair(cache: Cache, pair: Pair, entry: Entry, read_mask: ReadMask) -> Entry:
+def _write_pair(
+    cache: Cache, pair: Pair, entry: Entry, read_mask: ReadMask, channels: Channels | None
+) -> Entry:
     """Decode a pair into its shard; if only the time of a file changed, update the entry."""
     sources, before = sources_of(pair), cache.entries.get(entry.files[0])
     if before and (before.files, before.sources) == (entry.files, sources):
         return replace(before, stats=entry.stats)
-    image, mask = read_pair(pair, read_mask)
+    image, mask = read_pair(pair, read_mask, channels)
     data = image.tobytes() + (mask.tobytes() if pair[1] else b"")
     with shard_path(cache.folder, entry.shard).open("r+b") as file:
         file.seek(entry.offset)
@@ -112,7 +121,15 @@ def _plan(cache: Cache, pairs: Sequence[Pair]) -> Iterator[tuple[Pair, Entry]]:
     )
     for pair in pairs:
         offset = -(-offset // PAGE) * PAGE
-        entry = Entry(cache.key(pair), stats_of(pair), (), header_size(pair[0]), shard, offset)
+        entry = Entry(
+            cache.key(pair),
+            stats_of(pair),
+            (),
+            header_size(pair[0]),
+            shard,
+            offset,
+            pixel_bytes=cache.pixel_bytes,
+        )
         if offset and offset + entry.length > SHARD:
             shard, offset = shard + 1, 0
             entry = replace(entry, shard=shard, offset=offset)
@@ -145,20 +162,23 @@ def _append(folder: Path, entries: Iterable[Entry]) -> None:
 
 
 def _line(entry: Entry) -> str:
-    return json.dumps(asdict(entry)) + "\n"
+    content = asdict(entry)
+    if entry.pixel_bytes == 3:
+        del content["pixel_bytes"]
+    return json.dumps(content) + "\n"
 
 
 def _digest(data: bytes | memoryview) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def _prepare_index(folder: Path, read_mask: ReadMask) -> None:
+def _prepare_index(folder: Path, first: str) -> None:
     """Write the first line of a new index, or cut off an incomplete last line."""
     index = folder / INDEX
     lines = index.read_bytes() if index.is_file() else b""
     whole = lines[: lines.rfind(b"\n") + 1]
     if not whole:
-        index.write_text(header(read_mask) + "\n", encoding="utf-8")
+        index.write_text(first + "\n", encoding="utf-8")
     elif whole != lines:
         os.truncate(index, len(whole))
 

@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, ClassVar, Unpack
 
@@ -9,6 +10,7 @@ import torch
 from pytorch_lightning import LightningDataModule
 from torch.utils.data import DataLoader
 
+from hrseg.data.bands import check_options, dtype_or_none, measured_channels
 from hrseg.data.cache import Cache
 from hrseg.data.checksums import Manifest
 from hrseg.data.dataset import Files, SegmentationDataset, check_files
@@ -24,6 +26,8 @@ from hrseg.data.samplers import (
 from hrseg.data.transforms import Pipeline, TrainTransform
 from hrseg.data.workers import WatchedLoader
 from hrseg.errors import ConfigError, DataError
+from hrseg.utils.augmentations import NEEDS_RGB
+from hrseg.utils.channels import Channels
 from hrseg.utils.text import some
 
 
@@ -75,6 +79,9 @@ class SegmentationDataModule(LightningDataModule):
         self.transform = TrainTransform(
             flip_pairs=self.flip_pairs, pipeline=transform, **augmentation
         )
+        self.bands, self.value_range = chosen["channels"], chosen["value_range"]
+        self.channels: Channels | None = None  # of the images; None: RGB uint8
+        self._settled = False  # whether `channels` is known
         self.class_uniform = chosen["class_uniform"]
         self.cache = Path(cache).expanduser() if cache is not None else None
         self.class_draw: ClassDraw | None = None
@@ -88,6 +95,46 @@ class SegmentationDataModule(LightningDataModule):
     def num_classes(self) -> int:
         """Number of classes, without ignored pixels."""
         return len(self.class_names)
+
+    @property
+    def in_channels(self) -> int:
+        """Number of channels of the images."""
+        return self.channels.count if self.channels else len(self.bands or (1, 2, 3))
+
+    def use_channels(self, channels: Channels | None) -> None:
+        """Read images with the channels of a checkpoint; None: 8-bit RGB.
+
+        Raises:
+            ConfigError: the options of this data set differ from the checkpoint.
+        """
+        check_options(self.bands, self.value_range, channels)
+        self.channels, self._settled = channels, True
+        self._refuse_jitter()
+
+    def settle_channels(self, files: Files) -> None:
+        """Measure the channels of the training images once; `files` replace missing ones.
+
+        Raises:
+            ConfigError: colour jitter of other images than 8-bit RGB.
+            DataError: an image lacks a band, or values of another type have no `value_range`.
+        """
+        if self._settled or not files:
+            return
+        default = self.bands is None and self.value_range is None
+        if not default or dtype_or_none(files[0][0]) not in ("uint8", None):
+            with suppress(DataError):  # a data set for evaluation only
+                parts = self.unions.get(self.train_split, (self.train_split,))
+                files = [pair for part in parts for pair in self.files(part)]
+            images = [image for image, _ in files]
+            self.channels = measured_channels(images, self.bands, self.value_range)
+        self._settled = True
+        if self.channels is not None and self.transform.rgb_only:
+            names = " and ".join(self.transform.rgb_only)
+            raise ConfigError(
+                f"{names} changes the colours of 8-bit RGB, but the images are {self.channels}.\n"
+                "Expected: no change of colours. Fix: data.photometric=0, and data.augment without "
+                f"{' and '.join(NEEDS_RGB)}."
+            )
 
     def files(self, split: str) -> Files:
         """Return the (image, mask) paths of a split, in a fixed order; None for no mask.
@@ -107,6 +154,8 @@ class SegmentationDataModule(LightningDataModule):
         transform = self.transform if train else None
         dataset = SegmentationDataset(files, self.mask_reader(), transform, self.seed)
         dataset.skips = self.on_error == "skip"
+        self.settle_channels(files)
+        dataset.channels = self.channels
         if self.manifest is not None:
             dataset.manifest = Manifest.read(self.manifest, self.root)
         return dataset
@@ -219,7 +268,7 @@ class SegmentationDataModule(LightningDataModule):
     def _cached(self, dataset: SegmentationDataset) -> SegmentationDataset:
         """Make the dataset read from the cache, if set, after a check of the cache."""
         if self.cache is not None:
-            cache = Cache(self.cache, self.root, dataset.read_mask)
+            cache = Cache(self.cache, self.root, dataset.read_mask, dataset.channels)
             cache.check(dataset.files)
             for pair in dataset.files if dataset.manifest else ():
                 for path, digest in zip(pair, cache.entry(pair[0]).sources, strict=False):

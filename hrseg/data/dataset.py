@@ -11,18 +11,20 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
+from hrseg.data.bands import check_bands, image_header, read_bands
 from hrseg.data.cache import Cache
 from hrseg.data.checksums import Manifest, digest_of
-from hrseg.data.images import Array, header_of, printable_path, read_image
+from hrseg.data.images import Array, header_of, printable_path
 from hrseg.data.masks import ReadMask, mask_size
 from hrseg.data.workers import report_sample
 from hrseg.errors import DataError
+from hrseg.utils.channels import Channels, Pixels
 from hrseg.utils.constants import IGNORE_INDEX
 from hrseg.utils.text import one_line
 
 MAX_SKIPPED = 0.1  # share of the images of a split
 Files = Sequence[tuple[Path, Path | None]]
-Transform = Callable[[Array, Array, tuple[int, ...], int | None], tuple[Array, Array]]
+Transform = Callable[[Pixels, Array, tuple[int, ...], int | None], tuple[Pixels, Array]]
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,8 @@ class Key:
 class SegmentationDataset(Dataset[dict[str, Any]]):
     """Images and masks as {"image": (3, h, w) RGB, "mask": (h, w), "name", "fault"}, uint8.
 
+    With `channels`, images are (N, h, w) of their data type.
+
     Args:
         files: (image, mask) paths. If a mask is None, the item's mask is all ignored.
         read_mask: path -> train ids (H, W), 255 = ignore.
@@ -70,6 +74,7 @@ class SegmentationDataset(Dataset[dict[str, Any]]):
         self.read_mask, self.transform, self.seed = read_mask, transform, seed
         self.cache: Cache | None = None  # read instead of the files
         self.manifest: Manifest | None = None  # expected checksums of the files
+        self.channels: Channels | None = None  # None: RGB uint8
         self.skips = (
             False  # if true, an unreadable pair is a black image, all ignored, with a "fault"
         )
@@ -87,7 +92,7 @@ class SegmentationDataset(Dataset[dict[str, Any]]):
             if not self.skips:
                 raise
             fault = "" if key.repeat else str(error)
-            image, mask = np.zeros((64, 64, 3), np.uint8), np.full((64, 64), IGNORE_INDEX, np.uint8)
+            image, mask = self._black(), np.full((64, 64), IGNORE_INDEX, np.uint8)
             key = replace(key, wanted=None)
         if key.repeat:
             mask = np.full_like(mask, IGNORE_INDEX)
@@ -102,23 +107,33 @@ class SegmentationDataset(Dataset[dict[str, Any]]):
             "fault": fault,
         }
 
-    def read(self, index: int) -> tuple[Array, Array]:
-        """Return image (H, W, 3) and mask (H, W) of a pair; DataError: unreadable files."""
+    def _black(self) -> Pixels:
+        if self.channels is None:
+            return np.zeros((64, 64, 3), np.uint8)
+        return np.zeros((64, 64, self.channels.count), self.channels.dtype)
+
+    def read(self, index: int) -> tuple[Pixels, Array]:
+        """Return image (H, W, N) and mask (H, W) of a pair; DataError: unreadable files."""
         report_sample(index)
         if self.cache is not None:
             return self.cache.read(self.files[index][0])
         if self.manifest is not None:
             for path in filter(None, self.files[index]):
                 self.manifest.compare(path, digest_of(path))
-        return read_pair(self.files[index], self.read_mask)
+        return read_pair(self.files[index], self.read_mask, self.channels)
 
     def label(self, index: int) -> str:
         """Return the files of an item, for messages."""
         return pair_label(self.files[index])
 
     def check_header(self, index: int) -> str:
-        """Compare the sizes of image and mask by their headers; return an EXIF note, or ""."""
+        """Compare the sizes of image and mask by their headers; return an EXIF note, or "".
+
+        With `channels` also check the number of bands and the data type.
+        """
         image, mask = self.files[index]
+        if self.channels is not None:
+            check_bands(image, image_header(image), self.channels)
         if mask is None:
             return ""
         expected = mask_size(mask)
@@ -141,19 +156,25 @@ def pair_label(pair: tuple[Path, Path | None]) -> str:
     return f"{pair[0]}, mask {pair[1]}" if pair[1] else str(pair[0])
 
 
-def read_pair(pair: tuple[Path, Path | None], read_mask: ReadMask) -> tuple[Array, Array]:
-    """Return image (H, W, 3) and mask (H, W); without a mask file all is ignored.
+def read_pair(
+    pair: tuple[Path, Path | None], read_mask: ReadMask, channels: Channels | None = None
+) -> tuple[Pixels, Array]:
+    """Return image (H, W, N) and mask (H, W); without a mask file all is ignored.
+
+    Transparent pixels and pixels without a value (nodata) are ignored.
 
     Raises:
         DataError: a file is unreadable, or the mask's size is neither the stored size of the image
             nor the size after its EXIF orientation is applied.
     """
     if pair[1] is None:
-        image = read_image(pair[0])
+        image, _ = read_bands(pair[0], channels)
         return image, np.full(image.shape[:2], IGNORE_INDEX, np.uint8)
     mask = read_mask(pair[1])
-    image = read_image(pair[0], (mask.shape[0], mask.shape[1]))
+    image, valid = read_bands(pair[0], channels, (mask.shape[0], mask.shape[1]))
     _check_same_size(pair[0], image.shape[:2], pair[1], mask.shape)
+    if valid is not None:
+        mask = np.where(valid, mask, np.uint8(IGNORE_INDEX))
     return image, mask
 
 

@@ -19,7 +19,7 @@ from hrseg.errors import ConfigError, DataError
 from hrseg.utils.constants import IGNORE_INDEX
 from hrseg.utils.validation import check_different
 
-_NEEDS_FILES = ("cache", "manifest", "class_uniform", "on_error")
+_NEEDS_FILES = ("cache", "manifest", "class_uniform", "on_error", "channels", "value_range")
 _EXPECTED = (
     "Expected: (image, mask) or a dict with these keys. The image is uint8 RGB: a PIL image, an "
     "array (H, W, 3) or a tensor (3, H, W). The mask has class ids (H, W), 255 = ignore.\n"
@@ -57,7 +57,8 @@ def from_datasets(
         palette: RGB colour per class; default: distinct colours.
         flip_pairs: class ids that swap when an image is mirrored.
         transform: custom augmentation of the crops; see `SegmentationDataModule`.
-        options: see `DataOptions`; `cache`, `manifest`, `class_uniform` and `on_error` need files.
+        options: see `DataOptions`; these need files: `cache`, `manifest`, `class_uniform`,
+            `on_error`, `channels` and `value_range`.
 
     Raises:
         ConfigError: an unknown option, or an option that needs files.

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     Sides = Sequence[int]
     Scales = Sequence[float]
     Augment = Sequence[str | Mapping[str, Any] | Augmentation]
+    Bands = Sequence[int]
+    ValueRange = Sequence[float]
 else:
     Side = Annotated[int, Field(ge=32, le=2**16)]
     Sides = tuple[Side, Side]
@@ -20,6 +22,8 @@ else:
     Augment = tuple[
         Annotated[Augmentation, PlainValidator(lambda part: named_model(part, AUGMENTATIONS))], ...
     ]
+    Bands = tuple[Annotated[int, Field(ge=1, le=512)], ...]
+    ValueRange = tuple[float, float]
 
 
 class DataOptions(TypedDict, total=False):
@@ -39,6 +43,8 @@ class DataOptions(TypedDict, total=False):
     photometric: Annotated[float, Field(0.0, ge=0, le=2)]
     augment: Annotated[Augment, Field(())]
     class_uniform: Annotated[float, Field(0.0, ge=0, le=1)]
+    channels: Annotated[Bands | None, Field(None, min_length=1, examples=[(4, 3, 2, 8)])]
+    value_range: Annotated[ValueRange | None, Field(None, examples=[(0, 4000)])]
     cache: Annotated[str | Path | None, Field(None)]
     worker_timeout: Annotated[float | None, Field(300.0, ge=0)]
     on_error: Annotated[Literal["fail", "skip"], Field("fail")]

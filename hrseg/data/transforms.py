@@ -2,18 +2,22 @@
 
 import random
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from functools import partial
+from typing import Any, NamedTuple, TypeVar, cast
 
 import cv2
 import numpy as np
+import numpy.typing as npt
 
 from hrseg.data.augment import Augmentations, color_jitter, set_draws
 from hrseg.data.images import Array
 from hrseg.errors import ConfigError, DataError
-from hrseg.utils.augmentations import Augmentation
+from hrseg.utils.augmentations import NEEDS_RGB, Augmentation
+from hrseg.utils.channels import Pixels
 from hrseg.utils.constants import IGNORE_INDEX
 from hrseg.utils.geometry import scaled_size
 
+P = TypeVar("P", Array, Pixels)
 Size = tuple[int, int]
 Pipeline = Callable[..., Mapping[str, Any]]  # (image=, mask=) -> {"image", "mask"}
 
@@ -77,14 +81,18 @@ class TrainTransform:
         self.flipped_ids = np.arange(256, dtype=np.uint8)
         for left, right in flip_pairs:
             self.flipped_ids[[left, right]] = right, left
+        # The options that change the colours of 8-bit RGB, and are invalid for other images.
+        self.rgb_only = ["data.photometric"] * (photometric > 0) + [
+            f"data.augment {part.name}" for part in augment if part.name in NEEDS_RGB
+        ]
         named = Augmentations(augment, self.crop_size, self.flipped_ids) if augment else None
         stages: tuple[Pipeline | None, ...] = (color_jitter(photometric), named, pipeline)
         self.stages = [stage for stage in stages if stage is not None]
 
     def __call__(
-        self, image: Array, mask: Array, seeds: tuple[int, ...], wanted: int | None = None
-    ) -> tuple[Array, Array]:
-        """Return image (h, w, 3) and mask (h, w), a pure function of the arguments.
+        self, image: Pixels, mask: Array, seeds: tuple[int, ...], wanted: int | None = None
+    ) -> tuple[Pixels, Array]:
+        """Return image (h, w, N) and mask (h, w), a pure function of the arguments.
 
         Before the augmentations, the crop contains a pixel of the `wanted` class, or of its flip
         pair if mirrored. If the scale removes all pixels of the class, the crop is made at the
@@ -129,11 +137,11 @@ class TrainTransform:
         return first + step[0] * draws.randint(0, round((last - first) / step[0]))
 
 
-def _transformed(pipeline: Pipeline, image: Array, mask: Array) -> tuple[Array, Array]:
+def _transformed(pipeline: Pipeline, image: Pixels, mask: Array) -> tuple[Pixels, Array]:
     result = pipeline(image=image, mask=mask)
     parts = [result[key] for key in ("image", "mask")]
     kinds = [f"{getattr(part, 'dtype', type(part))} {tuple(np.shape(part))}" for part in parts]
-    expected = [f"uint8 {part.shape}" for part in (image, mask)]
+    expected = [f"{part.dtype} {part.shape}" for part in (image, mask)]
     if kinds != expected:
         raise DataError(
             f"The transform returned the image {kinds[0]} and the mask {kinds[1]}.\n"
@@ -161,8 +169,8 @@ def _starts(side: int, crop: int, pixel: int | None) -> tuple[int, int]:
     return (0, last) if pixel is None else (max(pixel - crop + 1, 0), min(pixel, last))
 
 
-def crop_image(image: Array, window: Window) -> Array:
-    """Return the crop (h, w, 3) of an RGB image (H, W, 3): resize, pad, crop, flip in one warp.
+def crop_image(image: Pixels, window: Window) -> Pixels:
+    """Return the crop (h, w, N) of an image (H, W, N): resize, pad, crop, flip in one warp.
 
     Bilinear as `cv2.resize`, within 1 grey level (2 on OpenCV 4, which rounds positions to 1/32
     pixel). Padding is 0.
@@ -176,14 +184,25 @@ def crop_image(image: Array, window: Window) -> Array:
     if window.flip:
         x0, dx = x0 + (width - 1) * dx, -dx
     matrix = np.array([[dx, 0, x0 - left], [0, dy, y0 - top]])
-    warped = cv2.warpAffine(
-        cv2.cvtColor(needed, cv2.COLOR_RGB2RGBA),  # four channels are faster than three
-        matrix,
-        (width, height),
+    return _pad(_warp(needed, matrix, (width, height)), window, 0)
+
+
+def _warp(image: Pixels, matrix: npt.NDArray[np.float64], size: Size) -> Pixels:
+    """Return an image (H, W, N) after an affine map, bilinear; `size` is (width, height)."""
+    warp = partial(
+        cv2.warpAffine,
+        M=matrix,
+        dsize=size,
         flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
         borderMode=cv2.BORDER_REPLICATE,
     )
-    return _pad(np.asarray(cv2.cvtColor(warped, cv2.COLOR_RGBA2RGB), np.uint8), window, 0)
+    if image.shape[2] == 3 and image.dtype == np.uint8:
+        # Four channels are faster than three.
+        warped = warp(cv2.cvtColor(image, cv2.COLOR_RGB2RGBA))
+        return np.asarray(cv2.cvtColor(warped, cv2.COLOR_RGBA2RGB), np.uint8)
+    # OpenCV 4 warps at most four channels at once, and returns one channel without an axis.
+    groups = [np.ascontiguousarray(image[..., i : i + 4]) for i in range(0, image.shape[2], 4)]
+    return np.concatenate([warp(group).reshape(*size[::-1], -1) for group in groups], axis=2)
 
 
 def crop_mask(mask: Array, window: Window) -> Array:
@@ -207,11 +226,11 @@ def _filled_size(window: Window) -> Size:
     return height, min(window.crop_size[1], window.size[1] - window.x)
 
 
-def _pad(array: Array, window: Window, value: int) -> Array:
+def _pad(array: P, window: Window, value: int) -> P:
     height, width = array.shape[:2]
     if (height, width) == window.crop_size:
         return array
-    padded = np.full((*window.crop_size, *array.shape[2:]), value, np.uint8)
+    padded = np.full((*window.crop_size, *array.shape[2:]), value, array.dtype)
     left = window.crop_size[1] - width if window.flip else 0
     padded[:height, left : left + width] = array
-    return padded
+    return cast(P, padded)

@@ -23,6 +23,7 @@ from hrseg.errors import ConfigError, DataError
 from hrseg.evaluation.confidence_schema import BinaryScores, Calibration, Count, Ratio
 from hrseg.metrics.confusion import count_pairs
 from hrseg.training.factory import build_data
+from hrseg.utils.channels import as_picture
 from hrseg.utils.constants import IGNORE_INDEX
 from hrseg.utils.files import write_json
 from hrseg.utils.text import some
@@ -106,12 +107,13 @@ class Evaluation:
         return totals
 
     def image(self, name: str) -> Array:
-        """Return the image from the data set, RGB uint8 (H, W, 3).
+        """Return the image from the data set as RGB uint8 (H, W, 3); other bands are stretched.
 
         Raises:
             DataError: the image or the data set is missing.
         """
-        return self._dataset.read(self._dataset.names.index(name))[0]
+        pixels = self._dataset.read(self._dataset.names.index(name))[0]
+        return as_picture(pixels, self._dataset.channels)
 
     def truth(self, name: str) -> Array:
         """Return the true ids, uint8 (H, W), 255 if ignored; errors as in `image`."""

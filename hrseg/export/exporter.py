@@ -3,12 +3,11 @@
 import hashlib
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from hrseg.checkpoints.metadata import build_metadata
 from hrseg.checkpoints.reading import read_checkpoint
@@ -21,10 +20,10 @@ from hrseg.inference.predictor import Predictor, build_predictor, load
 from hrseg.models import Segmenter
 from hrseg.models.segmenter import plugin_of
 from hrseg.training.factory import build_data
+from hrseg.utils.channels import Pixels
 from hrseg.utils.constants import __version__
 from hrseg.utils.files import replacing, write_json
 
-Pixels = NDArray[np.uint8]
 CALIBRATION = 64  # number of images for int8 calibration
 CROP = (512, 1024)  # height and width of the central crop of larger calibration images
 
@@ -92,7 +91,7 @@ def export(
         target: the path of the exported file.
         form: format and interface of the exported file.
         comparison: labelled images for mIoU.
-        calibration: RGB images (H, W, 3), uint8, for int8.
+        calibration: RGB images (H, W, 3), uint8, or those of other channels, for int8.
         source: origin of the weights, for the file's metadata.
 
     Returns:
@@ -129,9 +128,12 @@ def export(
         predictor.normalize.mean,
         predictor.normalize.std,
         predictor.protocol,
+        predictor.channels,
         plugin=plugin_of(model.architecture),
         temperature=predictor.temperature if predictor.temperature != 1 else None,
     )
+    if form.input == "uint8" and predictor.channels:
+        form = replace(form, input=predictor.channels.dtype)
     metadata["export"] = {**asdict(form), "source": dict(source or {})}
     with ExitStack() as stack:
         partial = stack.enter_context(replacing(target))
@@ -151,6 +153,7 @@ def _data(config: Config, predictor: Predictor) -> SegmentationDataModule | None
         print(f"note: {root.absolute()} does not exist, mIoU was not compared (data.root=/path)")
         return None
     data = build_data(config)
+    data.use_channels(predictor.channels)
     data.check("validate")
     if list(data.class_names) != predictor.class_names:
         raise ConfigError(

@@ -6,10 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 import torch.nn.functional as F
-from numpy.typing import NDArray
 from rich import get_console
 from torch import Tensor
 
@@ -18,10 +16,9 @@ from hrseg.errors import ConfigError, VerificationError
 from hrseg.inference.exported_model import Engine, is_exported, open_engine
 from hrseg.inference.predictor import Predictor, load
 from hrseg.metrics.confusion import ConfusionMatrix, summarize
+from hrseg.utils.channels import Channels, Pixels
 from hrseg.utils.console import echo, number_table, track
 from hrseg.utils.text import percent
-
-Pixels = NDArray[np.uint8]
 
 # (batch, height, width): multiples of 32 and other sizes, even and odd, portrait and landscape.
 SHAPES = (
@@ -40,7 +37,7 @@ class Comparison:
     """Labelled images for mIoU.
 
     Attributes:
-        read: index -> RGB image (H, W, 3), train ids (H, W).
+        read: index -> image (H, W, N), train ids (H, W).
         indices: indices of the images to compare.
     """
 
@@ -91,7 +88,7 @@ def open_candidate(path: Path, metadata: dict[str, Any]) -> Predictor:
 def _compare(
     predictor: Predictor, candidate: Predictor, shape: tuple[int, int, int]
 ) -> dict[str, Any]:
-    image = predictor.normalize(_random_image(shape))
+    image = predictor.normalize(_random_image(shape, predictor.channels))
     expected, logits = predictor.model(image), candidate.model(image)
     if expected.shape != logits.shape:
         raise VerificationError(
@@ -107,14 +104,22 @@ def _compare(
     }
 
 
-def _random_image(shape: tuple[int, int, int]) -> Tensor:
-    """Return reproducible uint8 RGB images (B, 3, H, W) with smooth colours and noise."""
+def _random_image(shape: tuple[int, int, int], channels: Channels | None) -> Tensor:
+    """Return reproducible images (B, N, H, W) with smooth colours and noise, uint8 or uint16."""
     batch, height, width = shape
+    count = channels.count if channels else 3
     generator = torch.Generator().manual_seed(height * width)
-    coarse = torch.rand(batch, 3, height // 16 + 2, width // 16 + 2, generator=generator)
+    coarse = torch.rand(batch, count, height // 16 + 2, width // 16 + 2, generator=generator)
     smooth = F.interpolate(coarse, (height, width), mode="bilinear")
-    noise = torch.rand(batch, 3, height, width, generator=generator)
-    return (255 * (0.8 * smooth + 0.2 * noise)).to(torch.uint8)
+    noise = torch.rand(batch, count, height, width, generator=generator)
+    values = 0.8 * smooth + 0.2 * noise
+    if channels is None:
+        return (255 * values).to(torch.uint8)
+    low, high = torch.tensor(channels.limits).T[..., None, None]
+    largest = 255 if channels.dtype == "uint8" else 65535
+    dtype: torch.dtype = getattr(torch, channels.dtype)
+    integers: Tensor = (low + (high - low) * values).clamp(0, largest).to(dtype)
+    return integers
 
 
 def _compare_miou(
@@ -159,7 +164,7 @@ def _supported_protocol(candidate: Predictor, protocol: Protocol) -> Protocol:
         candidate.with_protocol(**protocol.to_dict()).check()
     except ConfigError:
         return protocol.changed(scales=(1.0,), base_size=0, flip=False)
-    if isinstance(candidate.model, Engine) and candidate.model.interface["input"] == "uint8":
+    if isinstance(candidate.model, Engine) and candidate.model.has_raw_input:
         return protocol.changed(base_size=0)
     return protocol
 

@@ -23,8 +23,7 @@ from hrseg.inference.exported_model import INSTALL, METADATA
 from hrseg.models import Segmenter
 from hrseg.models.normalize import Normalize
 from hrseg.models.optimize import fold
-
-Pixels = NDArray[np.uint8]
+from hrseg.utils.channels import Channels, Pixels
 
 FORMATS = {
     "onnx": ".onnx",
@@ -41,7 +40,7 @@ class Form:
 
     Attributes:
         format: a key of FORMATS.
-        input: RGB images (B, 3, H, W), as "uint8" in 0..255, or "normalized" in float32.
+        input: images (B, N, H, W), as "uint8" in 0..255, "uint16", or "normalized" in float32.
         output: "logits" (B, K, H, W), "head" (logits at a quarter of the size) or "ids" (B, H, W).
         int8: whether weights and activations are quantised.
     """
@@ -103,7 +102,8 @@ def write(
         return
     graph = _Graph(model, form, metadata).eval()
     text, images = json.dumps(metadata), list(calibration) if form.int8 else []
-    example = torch.zeros(2, 3, 64, 96, dtype=torch.uint8 if form.input == "uint8" else None)
+    dtype = None if form.input == "normalized" else getattr(torch, form.input)
+    example = torch.zeros(2, len(metadata["mean"]), 64, 96, dtype=dtype)
     # At least 33: at 32 the coarsest stream has size 1, which the exporter specialises.
     height, width = (torch.export.Dim(name, min=33) for name in ("height", "width"))
     sizes = ({0: torch.export.Dim("batch"), 2: height, 3: width},)
@@ -127,10 +127,11 @@ class _Graph(nn.Module):
         super().__init__()
         self.model = fold(model)
         self.form = form
-        self.normalize = Normalize(metadata["mean"], metadata["std"])
+        channels = Channels.from_dict(metadata.get("channels"))
+        self.normalize = Normalize(metadata["mean"], metadata["std"], channels)
 
     def forward(self, image: Tensor) -> Tensor:
-        if self.form.input == "uint8":
+        if self.form.input != "normalized":
             image = self._normalized(image)
         if self.form.output == "head":
             return self.model.outputs(image)["out"]
@@ -139,11 +140,13 @@ class _Graph(nn.Module):
 
     def _normalized(self, image: Tensor) -> Tensor:
         # Plain operations leave the memory layout to the runtime.
-        return image.float() * self.normalize.scale + self.normalize.shift
+        normalize = self.normalize
+        values = image.float() * normalize.scale + normalize.shift
+        return values.clamp(normalize.lowest, normalize.highest) if normalize.channels else values
 
     def input_of(self, image: Pixels) -> NDArray[Any]:
         batch = torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))[None]
-        return (batch if self.form.input == "uint8" else self._normalized(batch)).numpy()
+        return (self._normalized(batch) if self.form.input == "normalized" else batch).numpy()
 
 
 def _write_onnx(

@@ -64,8 +64,8 @@ class Evaluator:
     """Evaluates one image at a time by a protocol.
 
     Attributes:
-        model: normalised images (B, 3, h, w) -> logits (B, K, any size), K up to 256.
-        normalize: uint8 images (1, 3, h, w) -> normalised images.
+        model: normalised images (B, N, h, w) -> logits (B, K, any size), K up to 256.
+        normalize: images (1, N, h, w) -> normalised images.
         protocol: scales, flip, windows, averaging.
         flip_pairs: pairs of classes (left, right) that are swapped in a mirrored image.
         align_corners: of the interpolation of logits; images never align corners.
@@ -114,7 +114,7 @@ class Evaluator:
         """Return the result for an image.
 
         Args:
-            image: uint8 RGB (1, 3, H, W).
+            image: (1, N, H, W), such as uint8 RGB (1, 3, H, W).
             size: (height, width) of the result, by default that of the image.
             keep_scores: set `scores` of the result.
             confidence: set `confidence` and `foreground` of the result.
@@ -210,8 +210,7 @@ class Evaluator:
         """Return the windows of a normalised image, padded at the bottom and right to fit them."""
         height, width = windows.rows[-1] + windows.height, windows.columns[-1] + windows.width
         if (height, width) != _size(image):
-            color = torch.tensor(self.protocol.window_color, dtype=torch.uint8, device=image.device)
-            padded = self.normalize(color.view(1, 3, 1, 1)).repeat(1, 1, height, width)
+            padded = self._padding(image).repeat(1, 1, height, width)
             padded[..., : image.shape[2], : image.shape[3]] = image
             image = padded
         return [
@@ -219,6 +218,13 @@ class Evaluator:
             for y in windows.rows
             for x in windows.columns
         ]
+
+    def _padding(self, image: Tensor) -> Tensor:
+        """Return a normalised pixel (1, N, 1, 1): the colour of the protocol, or 0 without RGB."""
+        if getattr(self.normalize, "channels", None) is not None:
+            return image.new_zeros(1, image.shape[1], 1, 1)
+        color = torch.tensor(self.protocol.window_color, dtype=torch.uint8, device=image.device)
+        return self.normalize(color.view(1, 3, 1, 1))
 
     def _window_mean(
         self, logits: Sequence[Tensor], windows: Windows, size: Size, rule: Rule

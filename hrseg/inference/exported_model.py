@@ -17,6 +17,7 @@ from hrseg.checkpoints.metadata import read_metadata
 from hrseg.config.protocols import Protocol
 from hrseg.errors import ConfigError, VerificationError
 from hrseg.models.normalize import Normalize
+from hrseg.utils.channels import Channels
 from hrseg.utils.memory import is_out_of_memory
 
 # Turns off the telemetry of ONNX Runtime, OpenVINO and NNCF.
@@ -78,11 +79,11 @@ class Engine(nn.Module):
     Attributes:
         path: of the exported file.
         metadata: the model metadata of the file.
-        interface: `input`: "uint8" or "normalized"; `output`: "logits", "head" (logits at head
-            resolution) or "ids".
+        interface: `input`: "uint8", "uint16" or "normalized"; `output`: "logits", "head" (logits
+            at head resolution) or "ids".
         architecture: arguments of `create_model`.
         align_corners: of the interpolation of logits.
-        normalize: uint8 images -> normalised images.
+        normalize: images -> normalised images.
     """
 
     def __init__(self, path: Path, metadata: dict[str, Any], run: Run) -> None:
@@ -91,10 +92,16 @@ class Engine(nn.Module):
         self.interface: dict[str, Any] = metadata["export"]
         self.architecture: dict[str, Any] = metadata["architecture"]
         self.align_corners = bool(self.architecture.get("align_corners", False))
-        self.normalize = Normalize(metadata["mean"], metadata["std"])
+        channels = Channels.from_dict(metadata.get("channels"))
+        self.normalize = Normalize(metadata["mean"], metadata["std"], channels)
+
+    @property
+    def has_raw_input(self) -> bool:
+        """Whether the file normalises the images itself."""
+        return bool(self.interface["input"] != "normalized")
 
     def outputs(self, image: Tensor) -> dict[str, Tensor]:
-        """Return `{"out": logits}` of a normalised image (B, 3, H, W), as a Segmenter does.
+        """Return `{"out": logits}` of a normalised image (B, N, H, W), as a Segmenter does.
 
         Logits are (B, K, H, W), or (B, K, h, w) at head resolution. Ids become one-hot logits.
 
@@ -102,7 +109,7 @@ class Engine(nn.Module):
             ConfigError: the runtime fails on the image.
             VerificationError: the shape of the output contradicts the metadata.
         """
-        array = self._bytes(image) if self.interface["input"] == "uint8" else image.float()
+        array = self._bytes(image) if self.has_raw_input else image.float()
         classes, (height, width) = int(self.architecture["num_classes"]), image.shape[-2:]
         try:
             out = torch.from_numpy(self._run(array.contiguous().numpy()))
@@ -135,9 +142,10 @@ class Engine(nn.Module):
 
     def check(self, protocol: Protocol, tiles: bool = False, confidence: bool = False) -> None:
         """Raise ConfigError if this file does not support a protocol, tiles, or confidence."""
-        if self.interface["input"] == "uint8" and protocol.scales != (1.0,):
+        kind = self.interface["input"]
+        if self.has_raw_input and protocol.scales != (1.0,):
             raise ConfigError(
-                f"{self.path} has uint8 input, which cannot be scaled; the protocol "
+                f"{self.path} has {kind} input, which cannot be scaled; the protocol "
                 f"{protocol.name} scales by {', '.join(f'{s:g}' for s in protocol.scales)}.\n"
                 'Expected: scale 1. Fix: "inference.scales=[1.0]", or export it with --normalized.'
             )
@@ -162,16 +170,22 @@ class Engine(nn.Module):
             )
 
     def _bytes(self, image: Tensor) -> Tensor:
-        """Return the uint8 image (B, 3, H, W) of a normalised image: the inverse of `normalize`."""
+        """Return the integers (B, N, H, W) of a normalised image: the inverse of `normalize`."""
+        kind, dtype = self.interface["input"], self.normalize.dtype
         values = (image - self.normalize.shift) / self.normalize.scale
         rounded = values.round()
-        if not ((values - rounded).abs() < 0.05).all():
+        whole = (values - rounded).abs() < 0.05
+        if self.normalize.channels:  # the ends of a value range need not be integers
+            low, high = image <= self.normalize.lowest, image >= self.normalize.highest
+            rounded = torch.where(low, values.floor(), torch.where(high, values.ceil(), rounded))
+            whole |= low | high
+        if not whole.all():
             raise ConfigError(
-                f"{self.path} has uint8 input, but the protocol resizes this image.\n"
+                f"{self.path} has {kind} input, but the protocol resizes this image.\n"
                 "Expected: images of their own size. Fix: inference.base_size=0, or export it "
                 "with --normalized."
             )
-        return rounded.clamp(0, 255).to(torch.uint8)
+        return rounded.clamp(0, 255 if dtype == torch.uint8 else 65535).to(dtype)
 
     def extra_repr(self) -> str:
         """Return the runtime, the input and the output, for `repr`."""

@@ -6,15 +6,18 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageOps
 
+from hrseg.data.bands import kind_of, read_bands
 from hrseg.errors import ConfigError, DataError
+from hrseg.utils.channels import Channels, Pixels
 from hrseg.utils.files import read_object
 
-Input = str | Path | Image.Image | NDArray[np.uint8]
+Input = str | Path | Image.Image | NDArray[Any]
 FORMATS = ("PNG", "JPEG", "TIFF", "WEBP", "BMP")
 IMAGES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".webp", ".bmp")
 VIDEOS = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg")
@@ -34,14 +37,20 @@ _CONVERTED = {
 }
 
 
-def read_pixels(source: Input) -> tuple[NDArray[np.uint8], list[str]]:
+def read_pixels(source: Input, channels: Channels | None = None) -> tuple[Pixels, list[str]]:
     """Return an image as RGB uint8 (H, W, 3), and notes on its conversion.
 
     The EXIF orientation of files and PIL images is applied. 16 bits per channel are scaled to 8.
+    With `channels` it is an image (H, W, N) of these bands; arrays contain only these bands.
 
     Raises:
         DataError: an unreadable file, or an image or array of an unsupported kind.
     """
+    if channels is not None:
+        if isinstance(source, np.ndarray | Image.Image):
+            return _checked_array(np.asarray(source), channels), []
+        _refuse_folder(source)
+        return read_bands(Path(source), channels)[0], []
     if isinstance(source, np.ndarray):
         if source.ndim != 3 or source.shape[2] != 3 or source.dtype != np.uint8:
             raise DataError(
@@ -51,12 +60,7 @@ def read_pixels(source: Input) -> tuple[NDArray[np.uint8], list[str]]:
         return np.ascontiguousarray(source), []
     if isinstance(source, Image.Image):
         return _converted(source)
-    if Path(source).is_dir():
-        raise DataError(
-            f"{source} is a folder.\nExpected: an image, or a list of images.\n"
-            "Fix: `hrseg predict FOLDER --checkpoint FILE`, or "
-            'predict(sorted(pathlib.Path(folder).glob("*.png")))'
-        )
+    _refuse_folder(source)
     try:
         with Image.open(source, formats=FORMATS) as opened:
             return _converted(opened)
@@ -72,6 +76,27 @@ def read_pixels(source: Input) -> tuple[NDArray[np.uint8], list[str]]:
             f"{source} cannot be read as an image: {reason}\n"
             f"Expected: {', '.join(FORMATS)}. Fix: copy or convert the file again."
         ) from error
+
+
+def _refuse_folder(source: str | Path) -> None:
+    if Path(source).is_dir():
+        raise DataError(
+            f"{source} is a folder.\nExpected: an image, or a list of images.\n"
+            "Fix: `hrseg predict FOLDER --checkpoint FILE`, or "
+            'predict(sorted(pathlib.Path(folder).glob("*.png")))'
+        )
+
+
+def _checked_array(array: NDArray[Any], channels: Channels) -> Pixels:
+    """Return an array (H, W, N), or (H, W) of one channel, in the data type of the memory."""
+    values = array[..., None] if array.ndim == 2 else array
+    fits = values.ndim == 3 and values.shape[2] == channels.count
+    if not fits or kind_of(str(array.dtype)) != channels.kind:
+        raise DataError(
+            f"The image is an array {array.dtype} {array.shape}.\n"
+            f"Expected: {channels.kind} (H, W, {channels.count}) of the {channels}."
+        )
+    return channels.in_memory(values)
 
 
 def _converted(image: Image.Image) -> tuple[NDArray[np.uint8], list[str]]:

@@ -16,10 +16,12 @@ from rasterio.enums import ColorInterp
 from rasterio.errors import NotGeoreferencedWarning, RasterioError, RasterioIOError
 from rasterio.windows import Window
 
+from hrseg.data.bands import check_bands, open_header, read_rows
 from hrseg.errors import DataError
 from hrseg.inference.inputs import FORMATS, SCALED, read_pixels
 from hrseg.inference.predictor import Predictor
 from hrseg.inference.tiling import predict_bands
+from hrseg.utils.channels import Channels, Pixels, as_picture
 from hrseg.utils.constants import IGNORE_INDEX
 from hrseg.utils.files import cannot_write, replacing, write_bytes
 from hrseg.visualize import overlay as draw_overlay
@@ -60,13 +62,15 @@ class BigImage:
         upright: the rotated image, RGB uint8 (H, W, 3), if it has an EXIF orientation.
         colors: the palette, RGB uint8 (256, 3), of an image that has one.
         notes: conversions of its pixels.
+        channels: bands to read; None: RGB uint8.
 
     Raises:
-        DataError: the file is unreadable, too wide, or has no RGB or greyscale pixels.
+        DataError: the file is unreadable, too wide, has no RGB or greyscale pixels, or lacks one of
+            the `channels`.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: Path, channels: Channels | None = None) -> None:
+        self.path, self.channels = path, channels
         try:
             with path.open("rb") as file:
                 driver = _DRIVERS[file.read(2)]
@@ -83,11 +87,20 @@ class BigImage:
                 f"{path} is {self.size[1]:,} pixels wide.\nExpected: at most {_MAX_WIDTH:,}. "
                 "Fix: gdal_translate -srcwin 0 0 100000 HEIGHT in.tif part.tif"
             )
-        self.upright: Array | None = None
+        self.upright: Pixels | None = None
+        self.colors: Array | None = None
         if _is_rotated(path):
-            self.upright, self.notes = read_pixels(path)
+            self.upright, self.notes = read_pixels(path, channels)
             self.size = self.upright.shape[0], self.upright.shape[1]
             return
+        if channels:
+            check_bands(path, open_header(self.file, path), channels)
+            self.notes = []
+            return
+        self.notes = self._check_rgb(path)
+
+    def _check_rgb(self, path: Path) -> list[str]:
+        """Return notes on the conversion to RGB; read the palette."""
         bands, kinds = self.file.count, set(self.file.dtypes)
         if not kinds <= {"uint8", "uint16"} or bands > 4:
             raise DataError(
@@ -95,7 +108,6 @@ class BigImage:
                 "Expected: 1 to 4 bands (greyscale or RGB, alpha) of uint8 or uint16.\n"
                 "Fix: gdal_translate -b 1 -b 2 -b 3 in.tif out.tif"
             )
-        self.colors: Array | None = None
         if self.file.colorinterp[0] == ColorInterp.palette:
             table = self.file.colormap(1)
             self.colors = np.array([table.get(i, (0, 0, 0))[:3] for i in range(256)], np.uint8)
@@ -105,10 +117,10 @@ class BigImage:
         notes["transparency ignored"] = alpha or bands in (2, 4)
         rotated = self.file.tags().get("EXIF_Orientation", "1") not in ("0", "1")
         notes["too large for rotation by EXIF orientation, used as stored"] = rotated
-        self.notes = [note for note, applies in notes.items() if applies]
+        return [note for note, applies in notes.items() if applies]
 
-    def read_rows(self, start: int, stop: int) -> Array:
-        """Return rows as RGB uint8 (stop - start, W, 3).
+    def read_rows(self, start: int, stop: int) -> Pixels:
+        """Return rows as RGB uint8 (stop - start, W, 3), or the `channels` (stop - start, W, N).
 
         Raises:
             DataError: the file is damaged.
@@ -117,6 +129,8 @@ class BigImage:
             return self.upright[start:stop]
         bands = [1] if self.file.count < 3 else [1, 2, 3]
         try:
+            if self.channels:
+                return read_rows(self.file, self.path, self.channels, start, stop)[0]
             pixels = self.file.read(bands, window=Window(0, start, self.size[1], stop - start))
         except RasterioError as error:
             raise DataError(
@@ -169,21 +183,21 @@ def predict_big(
         warnings.catch_warnings(action="ignore", category=NotGeoreferencedWarning),
         warnings.catch_warnings(action="ignore", category=Image.DecompressionBombWarning),
         rasterio.Env(GDAL_CACHEMAX=_CACHE, GDAL_DISABLE_READDIR_ON_OPEN="EMPTY_DIR"),
-        contextlib.closing(BigImage(source)) as image,
+        contextlib.closing(BigImage(source, predictor.channels)) as image,
     ):
         height, width = image.size
         step = -(-max(height, width) // _PREVIEW)
         preview = np.zeros((-(-height // step), -(-width // step), 3), np.uint8)
         preview_mask = np.zeros(preview.shape[:2], np.uint8)
 
-        def read_rows(start: int, stop: int) -> Array:
+        def rows_of_image(start: int, stop: int) -> Pixels:
             rows = image.read_rows(start, stop)
-            _sample(preview, start, rows, step)
+            _sample(preview, start, rows, step, image.channels)
             return rows
 
         bands = predict_bands(
             predictor.evaluator,
-            read_rows,
+            rows_of_image,
             image.size,
             tile,
             overlap,
@@ -260,9 +274,11 @@ def _whole_blocks(bands: Iterable[tuple[int, Array]]) -> Iterator[tuple[int, Arr
         yield first, rows
 
 
-def _sample(target: Array, start: int, rows: Array, step: int) -> None:
+def _sample(
+    target: Array, start: int, rows: Pixels, step: int, channels: Channels | None = None
+) -> None:
     """Copy every `step`-th pixel of rows, the first being row `start`, into a preview."""
-    sampled = rows[-start % step :: step, ::step]
+    sampled = as_picture(rows[-start % step :: step, ::step], channels)
     line = -(-start // step)
     target[line : line + len(sampled)] = sampled
 

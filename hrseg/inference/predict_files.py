@@ -126,7 +126,10 @@ class _Run:
         """Predict images, with two threads that read and two that write."""
         task = self.bar.add_task("images", total=len(sources), visible=bool(sources))
         options = self.options
-        decoded = prefetch_map(lambda source: read_pixels(source.path), sources, workers=2, depth=4)
+        channels = self.predictor.channels
+        decoded = prefetch_map(
+            lambda source: read_pixels(source.path, channels), sources, workers=2, depth=4
+        )
 
         def predictions() -> Iterator[tuple[Source, Prediction]]:
             for source, image in decoded:

@@ -31,6 +31,7 @@ from hrseg.models import Segmenter
 from hrseg.models.normalize import Normalize
 from hrseg.models.optimize import PRECISIONS, inference_network
 from hrseg.models.segmenter import network_name
+from hrseg.utils.channels import Channels, Pixels, as_picture
 from hrseg.utils.console import echo
 from hrseg.utils.constants import IGNORE_INDEX
 from hrseg.utils.files import replacing
@@ -109,7 +110,8 @@ class Predictor:
         temperature: of the confidence, by `hrseg calibrate`; 1 without it.
         device: of the model.
         precision: of the network.
-        normalize: uint8 images -> normalised images.
+        normalize: images -> normalised images.
+        channels: bands, data type and value ranges of the images; None: RGB uint8.
         evaluator: inference by the protocol.
 
     Examples:
@@ -161,7 +163,8 @@ class Predictor:
         self.protocol = Protocol(**metadata["protocol"])
         self.temperature = float(metadata.get("temperature") or 1.0)
         self.device, self.precision = device, precision
-        self.normalize = Normalize(metadata["mean"], metadata["std"]).to(device)
+        self.channels = Channels.from_dict(metadata.get("channels"))
+        self.normalize = Normalize(metadata["mean"], metadata["std"], self.channels).to(device)
         if isinstance(model, Segmenter):
             network = inference_network(model, precision)
         else:
@@ -213,6 +216,8 @@ class Predictor:
         Args:
             image: a path, a PIL image, an RGB uint8 array (H, W, 3), or an RGB uint8 tensor
                 (3, H, W) or (H, W, 3). The EXIF orientation of files and PIL images is applied.
+                A model of other channels accepts files with its bands, and arrays and tensors
+                with its N channels and data type.
             scores: keep the fused scores (K, H, W), for `Prediction.probabilities`.
             confidence: compute the probability of each pixel's predicted class (H, W).
 
@@ -221,10 +226,13 @@ class Predictor:
             OutOfMemory: the image does not fit into memory.
         """
         if isinstance(image, list | tuple):
-            return [self.predict(item, scores, confidence) for item in image]
-        return self.segment(read_pixels(_array(image))[0], scores, confidence)
+            return [self.segment(self._pixels(item), scores, confidence) for item in image]
+        return self.segment(self._pixels(image), scores, confidence)
 
     __call__ = predict
+
+    def _pixels(self, image: Input | Tensor) -> Pixels:
+        return read_pixels(_array(image, self.channels), self.channels)[0]
 
     def __repr__(self) -> str:
         name = network_name(self.model.architecture)
@@ -237,13 +245,14 @@ class Predictor:
             self.model.check(self.protocol, tiles, confidence)
 
     @torch.inference_mode()
-    def segment(
-        self, pixels: NDArray[np.uint8], scores: bool = False, confidence: bool = False
-    ) -> Prediction:
+    def segment(self, pixels: Pixels, scores: bool = False, confidence: bool = False) -> Prediction:
         """Return the prediction of an RGB uint8 array (H, W, 3); options as in `predict`.
+
+        With other `channels` it is an array (H, W, N) of their data type.
 
         Raises:
             ConfigError: an exported file does not support the protocol.
+            DataError: the array has another number of channels or data type.
             OutOfMemory: the image does not fit into memory.
         """
         self.check(confidence=confidence)
@@ -262,7 +271,7 @@ class Predictor:
         fused = result.scores[0].cpu().numpy() if result.scores is not None else None
         sureness = result.confidence.cpu().numpy() if result.confidence is not None else None
         return Prediction(
-            pixels,
+            as_picture(pixels, self.channels),
             mask,
             self.class_names,
             self.palette,
@@ -273,16 +282,19 @@ class Predictor:
         )
 
 
-def _array(image: Input | Tensor) -> Input:
-    """Return a tensor as an array (H, W, 3), and other images unchanged."""
+def _array(image: Input | Tensor, channels: Channels | None) -> Input:
+    """Return a tensor as an array (H, W, N), and other images unchanged."""
     if not isinstance(image, Tensor):
         return image
-    chw = image.ndim == 3 and image.shape[0] == 3
-    if image.dtype != torch.uint8 or not (chw or (image.ndim == 3 and image.shape[2] == 3)):
+    count, dtype = (channels.count, channels.dtype) if channels else (3, "uint8")
+    chw = image.ndim == 3 and image.shape[0] == count
+    hwc = image.ndim == 3 and image.shape[2] == count
+    if image.dtype != getattr(torch, dtype) or not (chw or hwc):
         description = f"{str(image.dtype).removeprefix('torch.')} {tuple(image.shape)}"
+        kind = f"image, {dtype} ({count}, H, W) or (H, W, {count})"
         raise DataError(
             f"The image is a tensor {description}.\n"
-            "Expected: one RGB image, uint8 (3, H, W) or (H, W, 3), of 0..255.\n"
+            f"Expected: one {kind if channels else f'RGB {kind}, of 0..255'}.\n"
             "Fix: predict(list(batch)) for a batch; leave out ToTensor and Normalize."
         )
     return (image.permute(1, 2, 0) if chw else image).cpu().numpy()
@@ -293,7 +305,7 @@ class Prediction:
     """The prediction of one image.
 
     Attributes:
-        image: the image, RGB uint8 (H, W, 3).
+        image: the image as RGB uint8 (H, W, 3); of other bands the first three, stretched.
         mask: predicted ids, uint8 (H, W).
         class_names: a name per id.
         palette: an RGB colour per id.

@@ -16,9 +16,10 @@ from hrseg.errors import ConfigError, DataError
 from hrseg.inference.evaluator import Evaluator
 from hrseg.inference.score_maps import Rows, resized
 from hrseg.inference.windows import MIN_SIZE, Size
+from hrseg.utils.channels import Pixels
 
 Array = NDArray[np.uint8]
-ReadRows = Callable[[int, int], Array]  # (first, end) -> RGB uint8 (end - first, W, 3)
+ReadRows = Callable[[int, int], Pixels]  # (first, end) -> pixels (end - first, W, N)
 
 STRIDE = 4  # pixels per cell of the head's output
 # The stride of the coarsest stream. In tiles that start on it, the features are aligned as in the
@@ -45,7 +46,8 @@ def predict_bands(
 
     Args:
         evaluator: the model and its protocol.
-        read_rows: (first, end) -> RGB uint8 rows; called for each row once, from top to bottom.
+        read_rows: (first, end) -> rows, such as RGB uint8; called for each row once, from top to
+            bottom.
         size: (height, width) of the image.
         tile: side of a tile, in pixels; see `check_tiles`.
         overlap: width that neighbouring tiles share, in pixels.
@@ -118,11 +120,12 @@ def _blended(
         for starts, length in zip((rows, columns), size, strict=True)
     )
     sums = torch.empty(0, 0, 0)
-    pixels = np.empty((0, size[1], 3), np.uint8)
+    pixels: Pixels = np.empty((0, size[1], 0), np.uint8)
     for top, following, weights in zip(rows, [*rows[1:], size[0]], down, strict=True):
         read, bottom = top + len(pixels), min(top + tile, size[0])
         if read < bottom:
-            pixels = np.concatenate([pixels, read_rows(read, bottom)])
+            following_rows = read_rows(read, bottom)
+            pixels = np.concatenate([pixels, following_rows]) if len(pixels) else following_rows
         tiles = _tile_logits(evaluator, pixels, columns, tile, device)
         for left, share, logits in zip(columns, across, tiles, strict=True):
             classes, height, width = logits.shape
@@ -138,7 +141,7 @@ def _blended(
 
 
 def _tile_logits(
-    evaluator: Evaluator, rows: Array, columns: Sequence[int], tile: int, device: str
+    evaluator: Evaluator, rows: Pixels, columns: Sequence[int], tile: int, device: str
 ) -> Iterator[Tensor]:
     """Yield the logits (K, h, w) at head resolution of the tiles of one row."""
     for left in columns:

@@ -36,7 +36,7 @@ class Windows(NamedTuple):
 
 
 def prepare(image: Tensor, protocol: Protocol) -> tuple[Tensor, Size]:
-    """Resize and pad a uint8 image (1, 3, H, W).
+    """Resize and pad an image (1, N, H, W) of uint8 or uint16; padding other than RGB is 0.
 
     Returns:
         The image, and its (height, width) without the padding.
@@ -51,8 +51,13 @@ def prepare(image: Tensor, protocol: Protocol) -> tuple[Tensor, Size]:
     # As in the authors' code, OpenCV resizes uint8 images. PyTorch rounds differently.
     pixels = image[0].permute(1, 2, 0).contiguous().cpu().numpy()
     pixels = np.asarray(cv2.resize(pixels, content[::-1], interpolation=cv2.INTER_LINEAR))
-    border = (0, padded[0] - content[0], 0, padded[1] - content[1], cv2.BORDER_CONSTANT)
-    pixels = np.asarray(cv2.copyMakeBorder(pixels, *border, value=protocol.pad_color))
+    pixels = pixels.reshape(*content, -1)  # OpenCV drops the axis of a single channel
+    bottom, right = padded[0] - content[0], padded[1] - content[1]
+    if pixels.shape[2] == 3 and pixels.dtype == np.uint8:
+        border = (0, bottom, 0, right, cv2.BORDER_CONSTANT)
+        pixels = np.asarray(cv2.copyMakeBorder(pixels, *border, value=protocol.pad_color))
+    else:
+        pixels = np.pad(pixels, ((0, bottom), (0, right), (0, 0)))
     return torch.from_numpy(pixels).permute(2, 0, 1)[None].to(image.device), content
 
 

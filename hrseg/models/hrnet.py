@@ -48,6 +48,7 @@ class HRNet(nn.Module):
         bn_momentum: see `create_model`.
         output: a key of OUTPUTS: "v1", only the stream of stride 4, or "v2", all four.
         upsample: interpolation of coarse streams in the exchange, "bilinear" or "nearest".
+        in_channels: see `create_model`.
     """
 
     def __init__(
@@ -57,6 +58,7 @@ class HRNet(nn.Module):
         bn_momentum: float = 0.01,
         output: str = "v2",
         upsample: str = "bilinear",
+        in_channels: int = 3,
     ) -> None:
         super().__init__()
         row = find(VARIANTS, variant, "backbone")
@@ -67,7 +69,8 @@ class HRNet(nn.Module):
         self.align_corners = align_corners
         self.recompute = False
 
-        self.conv1 = conv3x3(3, 64, stride=2)
+        self.in_channels = in_channels
+        self.conv1 = conv3x3(in_channels, 64, stride=2)
         self.bn1 = nn.BatchNorm2d(64)
         self.conv2 = conv3x3(64, 64, stride=2)
         self.bn2 = nn.BatchNorm2d(64)
@@ -99,15 +102,18 @@ class HRNet(nn.Module):
         """Return features i (B, channels[i], ceil(H / strides[i]), ceil(W / strides[i])).
 
         Args:
-            image: normalised RGB, (B, 3, H, W) with H and W at least 32.
+            image: normalised RGB, (B, 3, H, W) with H and W at least 32; or `in_channels` instead
+                of 3 channels.
 
         Raises:
             ConfigError: the image has another shape.
         """
-        if image.dim() != 4 or image.shape[1] != 3 or min(image.shape[-2:]) < 32:
+        count = self.in_channels
+        if image.dim() != 4 or image.shape[1] != count or min(image.shape[-2:]) < 32:
+            layout = f"{'RGB ' if count == 3 else ''}batch (B, {count}, H, W)"
             raise ConfigError(
                 f"The image batch has the shape {tuple(image.shape)}.\n"
-                "Expected: a normalised RGB batch (B, 3, H, W) with H and W at least 32.\n"
+                f"Expected: a normalised {layout} with H and W at least 32.\n"
                 "Fix: add the batch dimension, convert to RGB, or enlarge the image or crop."
             )
         x = self.relu(self.bn1(self.conv1(image)))

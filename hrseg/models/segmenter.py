@@ -33,7 +33,7 @@ _SETTINGS = ("align_corners", "bn_momentum")
 BACKBONES: Registry[Callable[..., Backbone]] = Registry(
     "model.backbone",
     {name: partial(HRNet, name) for name in VARIANTS},
-    given=[*_SETTINGS, "output"],
+    given=[*_SETTINGS, "output", "in_channels"],
 )
 HEADS: Registry[Callable[..., nn.Module]] = Registry(
     "model.head", {"fcn": FCNHead, "ocr": OCRHead}, given=[*_SETTINGS, "channels", "num_classes"]
@@ -49,8 +49,9 @@ def create_model(
     align_corners: bool = False,
     bn_momentum: float = 0.01,
     output: str = "v2",
+    in_channels: int = 3,
 ) -> "Segmenter":
-    """Build a segmentation model of RGB images with random weights.
+    """Build a segmentation model with random weights.
 
     `hrseg.load_weights` loads published ones; "timm/<name>" are ImageNet weights of the Hub.
 
@@ -63,6 +64,7 @@ def create_model(
             reproduces its published scores only with the value of its training.
         bn_momentum: weight of the newest batch in the running statistics, 0 to 1.
         output: input of the head: "v1", only the stream of stride 4, or "v2", all four.
+        in_channels: number of channels of the images: 3 for RGB.
 
     Examples:
         >>> import torch
@@ -76,11 +78,17 @@ def create_model(
             f"num_classes is {num_classes}.\nExpected: 1 to 255; the id 255 marks ignored pixels."
         )
     settings = {"align_corners": align_corners, "bn_momentum": bn_momentum}
-    encoder = build(BACKBONES, backbone, "backbone", output=output, **settings)
+    inputs = {"output": output, "in_channels": in_channels}
+    encoder = build(BACKBONES, backbone, "backbone", **inputs, **settings)
     if not isinstance(encoder, Backbone):
         raise ConfigError(
             f"The backbone {backbone!r} lacks channels, strides or forward.\n"
             "Expected: an nn.Module with the attributes of hrseg.models.Backbone."
+        )
+    if in_channels != getattr(encoder, "in_channels", 3):
+        raise ConfigError(
+            f"The backbone {backbone!r} has no input of {in_channels} channels.\n"
+            "Expected: a backbone with the parameter and the attribute in_channels, or RGB images."
         )
     channels = list(encoder.channels)
     decoder = build(HEADS, head, "head", channels=channels, num_classes=num_classes, **settings)
@@ -93,6 +101,8 @@ def create_model(
         "bn_momentum": bn_momentum,
         "output": output,
     }
+    if in_channels != 3:
+        model.architecture["in_channels"] = in_channels
     model.built = _shapes(model)
     return model
 
@@ -159,7 +169,7 @@ class Segmenter(nn.Module):
         return [f"{part} {type(getattr(self, part, None)).__name__}" for part in sorted(changed)]
 
     def forward(self, image: Tensor) -> Tensor:
-        """Return float32 logits (B, K, H, W) of a normalised image (B, 3, H, W), H and W >= 32."""
+        """Return float32 logits (B, K, H, W) of a normalised image (B, N, H, W), H and W >= 32."""
         return self.upsample(self.outputs(image)["out"], image.shape[-2:])
 
     def outputs(self, image: Tensor) -> dict[str, Tensor]:

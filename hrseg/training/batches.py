@@ -8,6 +8,7 @@ from torch import Tensor
 
 from hrseg.data.masks import wrong_ids
 from hrseg.errors import DataError
+from hrseg.utils.channels import Channels
 from hrseg.utils.constants import IGNORE_INDEX
 
 CONTRACT = (
@@ -17,13 +18,16 @@ CONTRACT = (
 )
 
 
-def checked_batch(batch: Any, num_classes: int, training: bool) -> dict[str, Any]:
+def checked_batch(
+    batch: Any, num_classes: int, training: bool, channels: Channels | None = None
+) -> dict[str, Any]:
     """Return a valid batch, with default names if it has none.
 
     Args:
         batch: see CONTRACT.
         num_classes: number of valid class ids.
         training: require masks of the images' size; evaluation scores at the size of the masks.
+        channels: of the images; None: RGB uint8.
 
     Raises:
         DataError: the batch has an invalid type, key, shape, dtype or class id.
@@ -32,7 +36,7 @@ def checked_batch(batch: Any, num_classes: int, training: bool) -> dict[str, Any
         keys = f" with the keys {', '.join(map(str, batch))}" if isinstance(batch, Mapping) else ""
         raise DataError(f"The batch is a {type(batch).__name__}{keys}.\n{CONTRACT}")
     image, mask = batch["image"], batch["mask"]
-    check_images(image)
+    check_images(image, channels)
     if not isinstance(mask, Tensor) or mask.is_floating_point():
         raise DataError(f"The mask is {_described(mask)}.\n{CONTRACT}")
     same_size = mask.shape[-2:] == image.shape[-2:] or not training
@@ -50,15 +54,19 @@ def checked_batch(batch: Any, num_classes: int, training: bool) -> dict[str, Any
     return {"name": [f"image {index}" for index in range(len(image))], **batch}
 
 
-def check_images(image: Any) -> None:
-    """Raise DataError for images other than uint8 (B, 3, H, W)."""
-    if not isinstance(image, Tensor) or image.ndim != 4 or image.shape[1] != 3:
-        channels_last = isinstance(image, Tensor) and image.shape[-1] == 3
+def check_images(image: Any, channels: Channels | None = None) -> None:
+    """Raise DataError for images other than uint8 (B, 3, H, W), or (B, N, H, W) of `channels`."""
+    count = channels.count if channels else 3
+    contract = CONTRACT
+    if channels:
+        contract = CONTRACT.replace("uint8 RGB (B, 3,", f"{channels.dtype} (B, {count},")
+    if not isinstance(image, Tensor) or image.ndim != 4 or image.shape[1] != count:
+        channels_last = isinstance(image, Tensor) and image.shape[-1] == count
         hint = " (channels last: use image.permute(0, 3, 1, 2))" if channels_last else ""
-        raise DataError(f"The image is {_described(image)}{hint}.\n{CONTRACT}")
-    if image.dtype != torch.uint8:
+        raise DataError(f"The image is {_described(image)}{hint}.\n{contract}")
+    if image.dtype != getattr(torch, channels.dtype if channels else "uint8"):
         raise DataError(
-            f"The image is {_described(image)}.\n{CONTRACT}\n"
+            f"The image is {_described(image)}.\n{contract}\n"
             "Remove ToTensor and Normalize, because hrseg normalises the images itself."
         )
 

@@ -16,6 +16,7 @@ from rich.measure import Measurement
 from rich.table import Table
 
 from hrseg.config.protocols import Protocol
+from hrseg.utils.channels import as_picture
 from hrseg.utils.console import echo, number_table
 from hrseg.utils.files import write_json
 from hrseg.utils.text import one_line, percent
@@ -180,7 +181,8 @@ class PredictionImages(Callback):
         selected = {round(i * (total - 1) / max(1, self.count - 1)) for i in range(self.count)}
         if batch_idx not in selected or any(batch.get("fault", ())):
             return
-        image = batch["image"][0].permute(1, 2, 0).cpu().numpy()
+        pixels = batch["image"][0].permute(1, 2, 0).cpu().numpy()
+        image = as_picture(pixels, pl_module.normalize.channels)
         truth = batch["mask"][0].cpu().numpy().astype(np.uint8)
         pred = outputs["pred"].cpu().numpy().astype(np.uint8)
         palette = pl_module.palette

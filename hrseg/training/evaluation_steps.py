@@ -213,7 +213,7 @@ class EvaluationSteps(pl.LightningModule):
         """
         image = batch["image"] if isinstance(batch, Mapping) else batch
         image = image[0] if isinstance(image, list | tuple) else image
-        check_images(image)
+        check_images(image, self.normalize.channels)
         assert self.evaluator is not None
         preds = [self.evaluator(part).pred for part in image.split(1)]
         return torch.stack(preds).to(torch.uint8).cpu()

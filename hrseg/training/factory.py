@@ -62,6 +62,7 @@ def build_task(
         compile=options.compile,
         freeze_backbone=options.freeze_backbone and engine is None,
         on_bad_loss=config.on_bad_loss,
+        channels=data.channels,
     )
     if config.inference.details:
         task.score_calibration()

@@ -14,6 +14,7 @@ from torch.optim import Optimizer
 from hrseg.errors import VerificationError
 from hrseg.models.blocks import BATCH_NORMS
 from hrseg.training.distributed import gather
+from hrseg.utils.channels import Channels, as_picture
 from hrseg.utils.console import note
 from hrseg.utils.constants import IGNORE_INDEX
 from hrseg.utils.files import replacing
@@ -128,10 +129,15 @@ class LossGuard(Callback):
             with replacing(folder / f"{stem}.pt") as partial:
                 torch.save({**tensors, "name": list(batch["name"]), **position}, partial)
             for index, (image, mask) in enumerate(zip(*tensors.values(), strict=True)):
-                array = image.permute(1, 2, 0).numpy()
+                array = as_picture(image.permute(1, 2, 0).numpy(), _channels(trainer))
                 Image.fromarray(array).save(folder / f"{stem}-image{index}.png")
                 Image.fromarray(mask.byte().numpy()).save(folder / f"{stem}-mask{index}.png")
         return f"; the batch is saved in {folder}"
+
+
+def _channels(trainer: pl.Trainer) -> Channels | None:
+    normalize = getattr(trainer.lightning_module, "normalize", None)
+    return getattr(normalize, "channels", None)
 
 
 def _statistics(module: nn.Module) -> list[Tensor]:

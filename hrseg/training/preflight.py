@@ -1,6 +1,6 @@
 """Checks before training, startup summary, and memory forecast."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from hrseg.models import Segmenter
 from hrseg.models.segmenter import network_name
 from hrseg.training.exact_resume import progress_of, purge_events
 from hrseg.training.task import SegmentationTask
+from hrseg.utils.channels import Channels
 from hrseg.utils.console import echo, note
 
 _SAMPLE = 100  # images whose sizes are compared with the crop
@@ -34,17 +35,27 @@ def check_settings(task: SegmentationTask, metadata: Any, checkpoint: Path) -> N
         return
     read_metadata(metadata, checkpoint)
     aligned = metadata["architecture"].get("align_corners")
+    trained_channels = str(stored_channels({"hrseg": metadata}, checkpoint))
     for name, trained, configured in (
         ("model.align_corners", aligned, task.model.align_corners),
         ("class names", metadata["class_names"], task.class_names),
         ("mean", metadata["mean"], list(task.normalize.mean)),
         ("std", metadata["std"], list(task.normalize.std)),
+        ("channels", trained_channels, str(task.normalize.channels)),
     ):
         if trained is not None and trained != configured:
             raise ConfigError(
                 f"{checkpoint} was trained with {name} {trained}, the config has {configured}.\n"
                 "Expected: the same value. Fix: use config.yaml in the run folder of the checkpoint"
             )
+
+
+def stored_channels(content: Mapping[str, Any], checkpoint: Path) -> Channels | None:
+    """Return the channels in a checkpoint's content; None: RGB uint8, or no metadata."""
+    if content.get("hrseg") is None:
+        return None
+    stored = read_metadata(content["hrseg"], checkpoint).channels
+    return Channels.from_dict(stored.model_dump()) if stored else None
 
 
 def checked_last(config: Config, task: SegmentationTask, trainer: pl.Trainer, run: Path) -> Path:
@@ -143,6 +154,8 @@ def announce_fit(
         f"run folder {trainer.default_root_dir}",
         f"memory: {forecast(needed, _free_bytes(trainer.strategy.root_device))}",
     )
+    if data.channels:
+        echo(f"images: {data.channels}")
     every = trainer.check_val_every_n_epoch or 1
     if left := (trainer.max_epochs or 0) % every:
         note(
@@ -279,7 +292,8 @@ def _saved_for_backward(model: Segmenter) -> tuple[float, int]:
             storages[storage.data_ptr()] = storage
         return tensor
 
-    image = torch.zeros(2, 3, 32, 64, device=next(copy.parameters()).device)
+    channels = int(model.architecture.get("in_channels", 3))
+    image = torch.zeros(2, channels, 32, 64, device=next(copy.parameters()).device)
     with (
         torch.random.fork_rng(devices=[]),  # dropout uses random numbers
         torch.autograd.graph.saved_tensors_hooks(record, lambda tensor: tensor),

@@ -17,7 +17,7 @@ from hrseg.data import DATASETS
 from hrseg.errors import ConfigError
 from hrseg.inference.exported_model import Engine
 from hrseg.models import Segmenter
-from hrseg.models.normalize import IMAGENET_MEAN, IMAGENET_STD, Normalize
+from hrseg.models.normalize import Normalize, default_mean_and_std
 from hrseg.models.optimize import (
     Outputs,
     check_compiler,
@@ -38,6 +38,7 @@ from hrseg.training.optimizers import (
     make_schedule,
 )
 from hrseg.training.skipped_images import SkippedFiles
+from hrseg.utils.channels import Channels
 from hrseg.utils.registry import find, plugins_of
 from hrseg.utils.validation import check_different
 from hrseg.visualize import default_palette
@@ -76,8 +77,11 @@ class SegmentationTask(EvaluationSteps):
             and more time.
         compile: compile the network for training, and for evaluation outside training.
         on_bad_loss: "stop", or "skip" the step, if the loss of a training step is NaN or infinite.
-        mean: of the normalisation, per channel, for images in 0..1.
-        std: of the normalisation, per channel, for images in 0..1.
+        mean: of the normalisation, per channel, for images in 0..1; None: ImageNet's for three
+            channels, 0.5 for others.
+        std: of the normalisation, per channel, for images in 0..1; None: ImageNet's, or 0.25.
+        channels: bands, data type and value ranges of the images; None: RGB uint8, or the first
+            `in_channels` bands of 8 bits.
     """
 
     compiled: Outputs | None = None
@@ -99,8 +103,9 @@ class SegmentationTask(EvaluationSteps):
         activation_checkpointing: bool = False,
         compile: bool = False,
         on_bad_loss: Policy = "stop",
-        mean: Sequence[float] = IMAGENET_MEAN,
-        std: Sequence[float] = IMAGENET_STD,
+        mean: Sequence[float] | None = None,
+        std: Sequence[float] | None = None,
+        channels: Channels | None = None,
     ) -> None:
         super().__init__()
         _check_model(model, len(class_names))
@@ -111,7 +116,7 @@ class SegmentationTask(EvaluationSteps):
                 f"{', '.join(class_names)}.\nExpected: one name per output channel."
             )
         self.model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.normalize = Normalize(mean, std)
+        self.normalize = _normalize(model, mean, std, channels)
         # Plain numbers and strings, because loading refuses checkpoints with other types.
         self.class_names = [str(name) for name in class_names]
         check_different(self.class_names)
@@ -140,7 +145,7 @@ class SegmentationTask(EvaluationSteps):
                 model.backbone.requires_grad_(False).eval()
 
     def forward(self, image: Tensor) -> Tensor:
-        """Return logits (B, K, H, W) of uint8 RGB images (B, 3, H, W)."""
+        """Return logits (B, K, H, W) of images (B, N, H, W), such as uint8 RGB (B, 3, H, W)."""
         logits: Tensor = self.model(self.normalize(image))
         return logits
 
@@ -179,7 +184,8 @@ class SegmentationTask(EvaluationSteps):
     def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
         if self.trainer.predicting:
             return batch
-        return checked_batch(batch, len(self.class_names), self.trainer.training)
+        channels = self.normalize.channels
+        return checked_batch(batch, len(self.class_names), self.trainer.training, channels)
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         optimizer = make_optimizer(self.optimizer_spec, self.model)
@@ -219,6 +225,7 @@ class SegmentationTask(EvaluationSteps):
             self.protocol,
             plugin=plugins_of(named),
             replaced=self._replaced_parts(),
+            channels=self.normalize.channels,
         )
 
     def _replaced_parts(self) -> str | None:
@@ -261,13 +268,36 @@ class SegmentationTask(EvaluationSteps):
         model, metadata = load_model(checkpoint_path, kwargs.pop("model", None))
         names = ("class_names", "palette", "flip_pairs", "mean", "std")
         stored = {name: metadata[name] for name in names}
+        stored["channels"] = Channels.from_dict(metadata.get("channels"))
         task = cls(model, **{**stored, "protocol": Protocol(**metadata["protocol"]), **kwargs})
         return task if map_location is None else task.to(map_location)
 
 
+def _normalize(
+    model: Segmenter | Engine,
+    mean: Sequence[float] | None,
+    std: Sequence[float] | None,
+    channels: Channels | None,
+) -> Normalize:
+    """Return the normalisation; ConfigError: another number of channels than the model's."""
+    count = int(model.architecture.get("in_channels", 3))
+    if channels is None and count != 3:
+        channels = Channels.of(range(1, count + 1))
+    default_mean, default_std = default_mean_and_std(count)
+    mean, std = mean or default_mean, std or default_std
+    if {len(mean), len(std), channels.count if channels else 3} != {count}:
+        raise ConfigError(
+            f"The model has {count} input channels, but the images have "
+            f"{channels.count if channels else 3}, mean {len(mean)} and std {len(std)} values.\n"
+            "Expected: equal numbers. Fix: hrseg.create_model(..., in_channels=N)"
+        )
+    return Normalize(mean, std, channels)
+
+
 def _check_model(model: Any, num_classes: int) -> None:
     """Raise ConfigError for other networks than Segmenters; set a missing `architecture`."""
-    if missing := [name for name in ("outputs", "upsample") if not hasattr(model, name)]:
+    needed = () if isinstance(model, Engine) else ("outputs", "upsample")
+    if missing := [name for name in needed if not hasattr(model, name)]:
         raise ConfigError(
             f"The model {type(model).__name__} has no {' and no '.join(missing)}.\n"
             "Expected: hrseg.create_model(...), or hrseg.models.Segmenter(backbone, head) with a "
@@ -280,3 +310,5 @@ def _check_model(model: Any, num_classes: int) -> None:
             "num_classes": num_classes,
             "align_corners": model.align_corners,
         }
+        if (count := getattr(model.backbone, "in_channels", 3)) != 3:
+            model.architecture["in_channels"] = count

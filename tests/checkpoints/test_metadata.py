@@ -68,7 +68,7 @@ def test_missing_keys_are_named():
 
 
 def test_the_error_for_a_newer_format_names_the_version_that_wrote_it():
-    newer = {"format": 2, "version": "9.3.0rc1", "layers": "unknown"}
+    newer = {"format": 3, "version": "9.3.0rc1", "layers": "unknown"}
     with pytest.raises(ConfigError, match="Fix: `pip install --upgrade hrseg`") as error:
         read_metadata(newer, "w.ckpt")
     assert str(error.value).startswith("w.ckpt was written by hrseg 9.3.0rc1 in a newer format.")

@@ -59,8 +59,8 @@ def test_options_and_defaults_are_those_of_the_named_part(section, table, ours, 
 def test_model_and_inference_options_are_parameters_too():
     of_training = {"weights", "freeze_backbone", "activation_checkpointing", "compile"}
     assert set(ModelConfig.model_fields) - of_training == set(parameters(create_model)) - {
-        "num_classes"
-    }
+        "num_classes", "in_channels",  # of the data set
+    }  # fmt: skip
     ours = {"protocol", "scale_report", "details", "window_batch"}
     assert set(InferenceConfig.model_fields) - ours == set(Protocol.model_fields) - {"name"}
     assert InferenceConfig().protocol in PROTOCOLS

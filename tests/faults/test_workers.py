@@ -92,7 +92,7 @@ class Run:
 
 def _logged(words, log, reads):
     """Train with slow storage, which logs the workers' reads and can block at one file."""
-    read, read_image = dataset.SegmentationDataset.read, dataset.read_image
+    read, read_bands = dataset.SegmentationDataset.read, dataset.read_bands
 
     def logged(self, index):
         if get_worker_info() is not None:
@@ -105,10 +105,10 @@ def _logged(words, log, reads):
             time.sleep(0.02)
             if (reads / "hang").exists() and (reads / "hang").read_text() == str(path):
                 (reads / "dead").read_bytes()
-        return read_image(path, *options)
+        return read_bands(path, *options)
 
     dataset.SegmentationDataset.read = logged
-    dataset.read_image = slow
+    dataset.read_bands = slow
     training.run_command(words, log)
 
 

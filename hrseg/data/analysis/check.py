@@ -16,12 +16,14 @@ from torch.utils.data import Dataset
 
 from hrseg.data.analysis.leakage import Leakage, Pictures, find_leakage
 from hrseg.data.analysis.signatures import Floats, signature
+from hrseg.data.bands import read_bands
 from hrseg.data.datamodule import SegmentationDataModule
 from hrseg.data.dataset import Files, exif_note, pair_label, size_fix
-from hrseg.data.images import header_of, printable_path, read_image
+from hrseg.data.images import header_of, printable_path
 from hrseg.data.masks import ReadMask, mask_size
 from hrseg.data.workers import WatchedLoader, report_sample
 from hrseg.errors import DataError
+from hrseg.utils.channels import Channels, as_picture
 from hrseg.utils.constants import IGNORE_INDEX
 
 Counts = npt.NDArray[np.int64]
@@ -42,15 +44,15 @@ def _per_id() -> Counts:
     return np.zeros(256, np.int64)
 
 
-def _per_channel() -> Counts:
-    return np.zeros(3, np.int64)
+def _per_channel(count: int = 3) -> Counts:
+    return np.zeros(count, np.int64)
 
 
 @dataclass
 class Split:
     """Total contents of the files of a split, or of one pair.
 
-    Counts per id have 256 entries; counts per channel are RGB.
+    Counts per id have 256 entries; counts per channel are RGB, or those of other channels.
     """
 
     name: str = ""
@@ -119,6 +121,7 @@ def find_split(data: SegmentationDataModule, name: str) -> Split:
     split = Split(name, expected=data.expected_images.get(name))
     try:
         split.files = data.dataset(name).files
+        split.sums, split.squares = _per_channel(data.in_channels), _per_channel(data.in_channels)
         if not split.files:
             raise DataError(f"{data.root} contains no images of split {name}.")
     except DataError as error:
@@ -142,6 +145,7 @@ def check_splits(
     workers: int,
     patience: float | None = None,
     track: Callable[[Iterable[Split], int], Iterable[Split]] = lambda pairs, total: pairs,
+    channels: Channels | None = None,
 ) -> None:
     """Read all files of some splits, in order, and add their contents to the splits.
 
@@ -153,12 +157,13 @@ def check_splits(
         workers: number of processes; 0: this process.
         patience: maximum of seconds per image; None: no limit.
         track: wraps the pairs and their total, for a progress bar.
+        channels: of the images; None: RGB uint8.
 
     Raises:
         DataError: a worker process was killed or hangs.
     """
     jobs = [(split, image) for split in splits for image, _ in split.files]
-    pairs = PairCheck([pair for split in splits for pair in split.files], read_mask)
+    pairs = PairCheck([pair for split in splits for pair in split.files], read_mask, channels)
     prefetch = _PREFETCH if workers else None
     loader = WatchedLoader(
         pairs, patience, batch_size=None, num_workers=workers, prefetch_factor=prefetch
@@ -204,8 +209,8 @@ def _pictures(root: Path, split: str, signatures: Mapping[Path, Floats]) -> Pict
 class PairCheck(Dataset[Split]):
     """Dataset of the contents and faults of each pair, for the workers of a DataLoader."""
 
-    def __init__(self, files: Files, read_mask: ReadMask) -> None:
-        self.files, self.read_mask = files, read_mask
+    def __init__(self, files: Files, read_mask: ReadMask, channels: Channels | None = None) -> None:
+        self.files, self.read_mask, self.channels = files, read_mask, channels
 
     def __len__(self) -> int:
         return len(self.files)
@@ -218,9 +223,10 @@ class PairCheck(Dataset[Split]):
         """Read both files completely; return their contents and faults."""
         report_sample(index)
         image, mask = self.files[index]
-        pair = Split()
+        count = self.channels.count if self.channels else 3
+        pair = Split(sums=_per_channel(count), squares=_per_channel(count))
         try:
-            _add_image(pair, image, mask)
+            _add_image(pair, image, mask, self.channels)
         except DataError as error:
             pair.faults.append(Fault(image, str(error)))
         if mask is not None:
@@ -231,22 +237,23 @@ class PairCheck(Dataset[Split]):
         return pair
 
 
-def _add_image(pair: Split, path: Path, mask: Path | None) -> None:
+def _add_image(pair: Split, path: Path, mask: Path | None, channels: Channels | None) -> None:
     try:
         size = mask_size(mask) if mask else None
     except DataError:  # reported with the mask
         size = None
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        image = read_image(path, size)
+        image, _ = read_bands(path, channels, size)
     for warning in caught:
         pair.note(str(warning.message), path)
     pair.digests[path] = hashlib.sha256(path.read_bytes()).hexdigest()
-    pair.signatures[path] = signature(image)
+    pair.signatures[path] = signature(as_picture(image, channels))
     pair.sizes[image.shape[0], image.shape[1]] += 1
+    planes = cv2.split(channels.in_8_bits(image) if channels else image)
     # OpenCV returns floats; in some builds the norm is the square of a rounded square root.
-    pair.sums += np.rint(cv2.sumElems(image)[:3]).astype(np.int64)
-    squares = [cv2.norm(plane, cv2.NORM_L2SQR) for plane in cv2.split(image)]
+    pair.sums += np.rint([cv2.sumElems(plane)[0] for plane in planes]).astype(np.int64)
+    squares = [cv2.norm(plane, cv2.NORM_L2SQR) for plane in planes]
     pair.squares += np.rint(squares).astype(np.int64)
     if note := exif_note(*header_of(path, size)[1:]):
         pair.note(note, path)

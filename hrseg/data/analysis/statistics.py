@@ -78,7 +78,10 @@ def sqrt_weights(pixels: npt.ArrayLike) -> Floats:
 
 
 def mean_and_std(split: Split) -> tuple[Floats, Floats]:
-    """Return mean and standard deviation of all pixels, RGB (3,), in 0..1; NaN without images."""
+    """Return mean and standard deviation of all pixels per channel (N,); NaN without images.
+
+    They are in 0..1 for RGB, or in the value range of other channels, in 256 steps.
+    """
     count = sum(height * width * images for (height, width), images in split.sizes.items())
     # Python's integers are exact: count x squares can exceed 2^64.
     pairs = zip(split.sums.tolist(), split.squares.tolist(), strict=True)

@@ -13,6 +13,7 @@ from hrseg.data.analysis.class_files import find_class_list
 from hrseg.data.analysis.folder_layout import Layout, find_layout
 from hrseg.data.analysis.split_advice import SplitAdvice, advise_split
 from hrseg.data.analysis.training_settings import Machine, Measured, Settings
+from hrseg.data.bands import image_header
 from hrseg.errors import DataError
 from hrseg.utils.text import one_line, some
 
@@ -50,6 +51,16 @@ class Findings:
         names, size = self.classes.names, (height, width)
         measured = Measured(self.train_count, val, size, names, self.shares, aerial)
         return Settings(measured, self.machine)
+
+    @property
+    def channels(self) -> list[int] | None:
+        """Bands of images with other than one or three bands, from 1; None: red, green, blue."""
+        first = next(iter(self.layout.pairs.values()))[0][0]
+        try:
+            bands = image_header(first).bands
+        except DataError:  # one of the warnings
+            return None
+        return None if bands in (1, 3) else list(range(1, bands + 1))
 
     @property
     def shares(self) -> list[float]:
@@ -124,6 +135,7 @@ def write_config(findings: Findings) -> str:
     """Return the YAML text of a config for `hrseg fit`, with the findings in its first lines."""
     layout, classes = findings.layout, findings.classes
     train, val = layout.splits or ("train", "val")
+    bands = findings.channels
     named = [
         f"    - {_text(name)}  # {_key_text(key, classes)}, {share:.2%} of the pixels"
         for name, key, share in zip(classes.names, classes.keys, findings.shares, strict=True)
@@ -147,6 +159,7 @@ def write_config(findings: Findings) -> str:
         f"  val_split: {_text(val)}",
         f"  val_fraction: {'null' if layout.splits else VAL_FRACTION}",
         *findings.split.lines,
+        *([f"  channels: {bands}  # bands of the images, from 1"] if bands else []),
         *findings.settings.data_lines(),
         "model:",
         f"  backbone: {BACKBONE}  # fast; hrnet_w18 and hrnet_w48 are better and slower",

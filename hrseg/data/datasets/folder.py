@@ -132,9 +132,9 @@ class Folder(SegmentationDataModule):
                 "(data.train_split=train.txt)."
             )
         if self.group_by is not None:
-            images = [path_below(self.images, image) for image, _ in pairs]
-            names = [image.with_suffix("").as_posix() for image in images]
-            groups = find_groups(self.root, self.group_by, names)
+            images = [path_below(self._base, image) for image, _ in pairs]
+            stems = [image.with_suffix("").as_posix() for image in images]
+            groups = find_groups(self.root, self.group_by, stems)
             held = hold_out(groups, self.val_fraction, self.split_seed)
             named = zip(pairs, groups, strict=True)
             return [pair for pair, group in named if (group in held) == (split == "val")]
@@ -178,8 +178,12 @@ class Folder(SegmentationDataModule):
         return tuple(colors[trains.index(train)] for train in range(self.num_classes))
 
     def _hash(self, image: Path) -> str:
-        images = self.root if self.pair_list else self.images
-        return seeded_hash(self.split_seed, path_below(images, image).as_posix())
+        return seeded_hash(self.split_seed, path_below(self._base, image).as_posix())
+
+    @property
+    def _base(self) -> Path:
+        """Folder to which the names of images in hashes and groups are relative."""
+        return self.root if self.pair_list else self.images
 
 
 class ClassesFile(BaseModel):

@@ -22,8 +22,8 @@ from hrseg.data.formats.reading import (
     read_text,
     ring,
 )
-from hrseg.data.images import SIGNATURE as PNG
 from hrseg.data.images import decoder_errors, open_image
+from hrseg.data.png import SIGNATURE as PNG
 from hrseg.utils.text import one_line
 
 NAME = "labelme"
