@@ -109,13 +109,13 @@ class SegmentationDataModule(LightningDataModule):
         """
         check_options(self.bands, self.value_range, channels)
         self.channels, self._settled = channels, True
-        self._refuse_jitter()
+        self._refuse_color_changes()
 
     def settle_channels(self, files: Files) -> None:
         """Measure the channels of the training images once; `files` replace missing ones.
 
         Raises:
-            ConfigError: colour jitter of other images than 8-bit RGB.
+            ConfigError: changes of colour of other images than 8-bit RGB.
             DataError: an image lacks a band, or values of another type have no `value_range`.
         """
         if self._settled or not files:
@@ -128,6 +128,9 @@ class SegmentationDataModule(LightningDataModule):
             images = [image for image, _ in files]
             self.channels = measured_channels(images, self.bands, self.value_range)
         self._settled = True
+        self._refuse_color_changes()
+
+    def _refuse_color_changes(self) -> None:
         if self.channels is not None and self.transform.rgb_only:
             names = " and ".join(self.transform.rgb_only)
             raise ConfigError(
