@@ -1,6 +1,7 @@
 """Pairing of images and masks, by file name or by a list file."""
 
 import os
+import re
 import shlex
 import warnings
 from collections import Counter
@@ -13,7 +14,7 @@ from hrseg.data.masks import MASK_SUFFIXES
 from hrseg.errors import DataError
 from hrseg.utils.text import one_line, some
 
-_HEADERS = ("image", "images", "image_path", "file", "filename", "path", "name")
+_IMAGE_TITLE = re.compile("[a-z _]*(image|img|photo|rgb|input|file|path|name)[a-z _]*", re.I)
 
 
 @dataclass(frozen=True)
@@ -224,7 +225,8 @@ def read_list(
     expected = "a list with lines `image` or `image mask` (in a .csv file `image,mask`)"
     for position, line in _lines(path, expected):
         image, mask = _columns(line, image_of, separator)
-        if separator == "," and position.endswith(" line 1") and image.lower() in _HEADERS:
+        titled = separator == "," and position.endswith(" line 1")
+        if titled and _stem(image) not in image_of and _IMAGE_TITLE.fullmatch(image):
             continue
         image_path = image_of.get(_stem(image)) or _inside(root, image, position)
         same_name = mask_of.get(stem_of.get(image_path, ""))

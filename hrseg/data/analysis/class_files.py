@@ -9,6 +9,7 @@ from hrseg.data.datasets.folder import read_classes
 
 Color = tuple[int, int, int]
 
+_LARGEST = 10**6  # bytes of a file
 _NAME = r"(?P<name>[^,:;\t]*[^\W\d][^,:;\t]*?)"
 _COLOR = r"(?P<red>\d{1,3})[\s,;]+(?P<green>\d{1,3})[\s,;]+(?P<blue>\d{1,3})"
 _ROWS = tuple(
@@ -60,6 +61,8 @@ def find_class_list(root: Path) -> ClassList:
 
 def _read(path: Path) -> ClassList | None:
     """Return the classes of a text file; None for any other text."""
+    if path.stat().st_size > _LARGEST:
+        return None
     text = path.read_text("utf-8-sig", "replace")
     lines = [line.strip() for line in text.splitlines()]
     lines = [line for line in lines if line and not line.startswith("#")]

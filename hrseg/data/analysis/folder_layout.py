@@ -221,15 +221,16 @@ def _with_lists(root: Path, layout: Layout) -> Layout:
 
 
 def _pair_list(root: Path) -> Layout | None:
-    """Return the layout of a .csv file with a line `image,mask` per pair.
+    """Return the layout of a .csv file with a line `image,mask` per pair, and maybe a header.
 
     Raises:
         DataError: a line of the list names a missing file.
     """
     for path in sorted(root.glob("*.csv")):
         lines = path.read_text("utf-8-sig", "replace").splitlines()
-        image, mask, *_ = [*"".join(lines[:1]).split(","), ""]
-        if re.search(IMAGE, image, re.I) and re.search(MASK, mask, re.I):
+        image, mask, *_ = [word.strip(' "') for word in [*"".join(lines[:1]).split(","), ""]]
+        titled = re.search(f"{IMAGE}|file|path|name", image, re.I) and re.search(MASK, mask, re.I)
+        if titled or all(name and (root / name).is_file() for name in (image, mask)):
             pairs = read_list(root, path.name, root / "images", root / "masks")
             return Layout("images", "masks", Names(), (), {"": pairs}, (), pair_list=path.name)
     return None

@@ -46,6 +46,7 @@ class Measured:
         names: names of the classes.
         shares: share of each class in the pixels, 0..1.
         aerial: whether the images are GeoTIFF files.
+        rgb: whether the images are RGB with 8 bits, which photometric augmentation needs.
     """
 
     train: int
@@ -54,6 +55,7 @@ class Measured:
     names: Sequence[str]
     shares: Sequence[float]
     aerial: bool = False
+    rgb: bool = True
 
     @property
     def rare(self) -> list[str]:
@@ -149,8 +151,9 @@ class Settings:
             re.search(r"(?<![a-z])(left|right)(?![a-z])", name, re.I) for name in self.data.names
         )
         lines = ["  flip: 0.0  # class names contain left or right"] if mirrored else []
-        if self.data.train < FEW_IMAGES:
-            lines.append(f"  photometric: 0.5  # brightness and colour; {self.data.train} images")
+        if self.data.train < FEW_IMAGES and self.data.rgb:
+            reason = f"only {self.data.train} training images"
+            lines.append(f"  photometric: 0.5  # random brightness and colour; {reason}")
         if self.data.aerial:
             # PLACE for `augment: [rotate90, vflip]`: aerial images have no upright orientation.
             pass
