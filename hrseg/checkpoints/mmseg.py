@@ -1,7 +1,9 @@
 """Conversion of parameter names between hrseg and mmsegmentation, for FCN and OCR heads."""
 
 from collections.abc import Mapping
+from typing import Any
 
+import torch
 from torch import Tensor
 
 from hrseg.errors import ConfigError
@@ -44,23 +46,34 @@ BIASED = {
     f"head.{name}.0.bias": f"head.{name}.1.running_mean"
     for name in ("last_layer", "aux_head", "conv3x3_ocr")
 }
+RESTORE = "hrseg_restore"  # file entry with the exact original biases and means, written by hrseg
 
 
-def from_mmseg(state: Mapping[str, Tensor]) -> tuple[State, list[str]]:
-    """Return the tensors under hrseg's names, and notes on each change."""
+def from_mmseg(state: Mapping[str, Tensor], originals: Any = None) -> tuple[State, list[str]]:
+    """Return the tensors under hrseg's names, and notes on each change.
+
+    Args:
+        state: tensors under mmseg's names.
+        originals: the entry RESTORE of the same file, if any.
+    """
     names = {theirs: ours for ours, theirs in {**FCN, **OCR}.items()}
     renamed = {_renamed(name, names): tensor for name, tensor in state.items()}
+    originals = originals if isinstance(originals, Mapping) else {}
     notes = []
-    for bias in BIASED:
+    for bias, mean in BIASED.items():
         weight = renamed.get(bias.replace(".bias", ".weight"))
-        if weight is not None and bias not in renamed:
-            renamed[bias] = weight.new_zeros(weight.shape[:1])
-            notes.append(f"{bias} set to 0: this convolution of an mmseg head has no bias")
+        if weight is None or bias in renamed:
+            continue
+        if _are_originals(originals.get(bias), originals.get(mean), renamed.get(mean)):
+            renamed |= {bias: originals[bias], mean: originals[mean]}
+            continue
+        renamed[bias] = weight.new_zeros(weight.shape[:1])
+        notes.append(f"{bias} set to 0: this convolution of an mmseg head has no bias")
     return renamed, notes
 
 
-def to_mmseg(state: Mapping[str, Tensor]) -> State:
-    """Return the tensors under mmseg's names.
+def to_mmseg(state: Mapping[str, Tensor]) -> tuple[State, State]:
+    """Return the tensors under mmseg's names, and the original biases and means (RESTORE).
 
     mmseg has no bias before a norm. A norm's mean reduced by the bias has the same effect.
 
@@ -78,10 +91,11 @@ def to_mmseg(state: Mapping[str, Tensor]) -> State:
             "Expected: a complete FCN or OCR head.\n"
             "Fix: `hrseg weights inspect FILE --config NAME` lists the tensors that do not fit."
         )
-    folded = dict(state)
+    folded, originals = dict(state), State()
     for bias, mean in pairs.items():
+        originals |= {bias: state[bias], mean: state[mean]}
         folded[mean] = state[mean] - folded.pop(bias)
-    return {_renamed(name, names): tensor for name, tensor in folded.items()}
+    return {_renamed(name, names): tensor for name, tensor in folded.items()}, originals
 
 
 def refuse_other_heads(state: Mapping[str, Tensor], origin: str) -> None:
@@ -95,6 +109,13 @@ def refuse_other_heads(state: Mapping[str, Tensor], origin: str) -> None:
                 "or an OCR head (decode_head.0 and decode_head.1).\n"
                 "Fix: give a file with one of these heads."
             )
+
+
+def _are_originals(bias: Any, mean: Any, folded: Any) -> bool:
+    """Return whether the mean is still `mean - bias`, as `to_mmseg` wrote it."""
+    if not all(isinstance(tensor, Tensor) for tensor in (bias, mean, folded)):
+        return False
+    return bias.shape == mean.shape == folded.shape and torch.equal(mean - bias, folded)
 
 
 def _renamed(name: str, names: Mapping[str, str]) -> str:

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
-from hrseg.checkpoints.mmseg import from_mmseg, refuse_other_heads
+from hrseg.checkpoints.mmseg import RESTORE, from_mmseg, refuse_other_heads
 from hrseg.errors import ConfigError
 from hrseg.utils.registry import find
 from hrseg.utils.text import some
@@ -60,7 +60,7 @@ def recognise(raw: Mapping[str, Any], source: str, origin: str) -> Found:
     if family == "mmseg":
         refuse_other_heads(state, origin)
         state, notes = _without(state, ("auxiliary_head.",), "auxiliary head")
-        renamed, bias_notes = from_mmseg(state)
+        renamed, bias_notes = from_mmseg(state, raw.get(RESTORE))
         return Found(family, renamed, notes + bias_notes)
     renamed, notes = FAMILIES[family].to_hrseg(state)
     if family in NORM_WEIGHTS:
@@ -111,11 +111,16 @@ def _from_imagenet(state: State) -> Renamed:
     return _from_official(kept)[0], notes
 
 
+def _from_timm(state: State) -> Renamed:
+    """Rename like the authors' ImageNet files, which timm hosts."""
+    return _from_imagenet(state)
+
+
 FAMILIES = {
     "official": Family("an official", _from_official),
     "official_torch04": Family("an official torch 0.4", _from_torch04),
     "imagenet": Family("an ImageNet classification", _from_imagenet),
-    "timm": Family("a timm classification", _from_imagenet),  # timm hosts the authors' files
+    "timm": Family("a timm classification", _from_timm),
     "mmseg": Family("an mmseg", from_mmseg),
     "hrseg": Family("an hrseg", lambda state: (state, [])),
 }

@@ -17,7 +17,7 @@ from hrseg.checkpoints.hub import describe_download, fetch, is_remote
 from hrseg.checkpoints.integrity import state_of
 from hrseg.checkpoints.loading import build_model, compare, describe, load_weights
 from hrseg.checkpoints.metadata import ModelMetadata, metadata_from_config, read_metadata
-from hrseg.checkpoints.mmseg import to_mmseg
+from hrseg.checkpoints.mmseg import RESTORE, to_mmseg
 from hrseg.checkpoints.origins import FAMILIES, MARK, Found, recognise
 from hrseg.checkpoints.published import LICENCE, RELEASE_URL, RELEASES, STARTS, WORDS
 from hrseg.checkpoints.reading import read_checkpoint, write_safetensors
@@ -207,7 +207,8 @@ def _metadata(raw: Mapping[str, Any], config: Config | None, path: Path) -> dict
 
 def _write(path: Path, family: str, state: State, metadata: dict[str, Any]) -> None:
     if family == "mmseg":
-        torch.save({"meta": {}, "state_dict": to_mmseg(state)}, path)
+        renamed, originals = to_mmseg(state)
+        torch.save({"meta": {}, "state_dict": renamed, RESTORE: originals}, path)
         return
     if family == "official":
         # The attributes of `backbone` and `head` have the authors' names.
@@ -242,7 +243,7 @@ def _align_corners(
 ) -> str:
     if metadata:
         return f"{metadata.architecture.get('align_corners', False)}, by the file's metadata"
-    if weights.family == "mmseg" and raw.get("meta"):  # not written by hrseg
+    if weights.family == "mmseg" and RESTORE not in raw:
         return "False, as in the configs of mmsegmentation"
     for start, aligned in _RELEASED.items():
         if path.name.startswith(start):

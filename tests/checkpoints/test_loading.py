@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from hrseg.checkpoints.loading import compare, load_weights, to_official
-from hrseg.checkpoints.mmseg import to_mmseg
+from hrseg.checkpoints.mmseg import RESTORE, to_mmseg
 from hrseg.errors import ConfigError
 from hrseg.models import create_model
 from tests.golden_weights import GOLDEN, official_keys, official_weights
@@ -153,8 +153,9 @@ def test_every_tensor_of_every_variant_converts_to_mmseg_and_back(variant):
     official, report = compare(model, state)
     assert len(report.matched) == len(state)
     assert report.missing == report.unexpected == report.mismatched == []
-    renamed = to_mmseg(official.state)
-    mmseg, report = compare(model, {"state_dict": renamed})
+    renamed, originals = to_mmseg(official.state)
+    assert len(renamed) + len(originals) // 2 == len(state)
+    mmseg, report = compare(model, {"state_dict": renamed, RESTORE: originals})
     assert report.family == "mmseg" and len(report.matched) == len(state)
     assert report.missing == report.unexpected == report.mismatched == []
     for weights in (official, mmseg):

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from hrseg.checkpoints.loading import load_weights
-from hrseg.checkpoints.mmseg import OCR, to_mmseg
+from hrseg.checkpoints.mmseg import OCR, from_mmseg, to_mmseg
 from hrseg.checkpoints.origins import recognise
 from hrseg.errors import ConfigError
 from hrseg.models import create_model
@@ -24,7 +24,7 @@ def network(head):
 @pytest.mark.parametrize("head", NAMES)
 def test_logits_are_equal_after_the_biases_are_folded_into_the_norms(head):
     state = network(head)
-    renamed = to_mmseg(state)
+    renamed, _ = to_mmseg(state)
     x, logits = image("mmseg", 64, 96), []
     for weights in (state, {"state_dict": renamed, "meta": {}}):
         model = create_model("hrnet_w18_small_v2", head=head).eval()
@@ -36,6 +36,14 @@ def test_logits_are_equal_after_the_biases_are_folded_into_the_norms(head):
     assert report.family == "mmseg" and len(report.notes) == len(
         [name for name in state if name.endswith(("_layer.0.bias", "_head.0.bias", "_ocr.0.bias"))]
     )
+
+
+def test_original_biases_are_not_restored_after_further_training():
+    state = network("fcn")
+    renamed, originals = to_mmseg(state)
+    renamed["decode_head.convs.0.bn.running_mean"] += 1
+    restored, notes = from_mmseg(renamed, originals)
+    assert not restored["head.last_layer.0.bias"].any() and len(notes) == 1
 
 
 def test_every_layer_of_an_mmseg_ocr_head_has_a_counterpart():
