@@ -10,8 +10,9 @@ from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
+from hrseg.config.data_schema import DataConfig
 from hrseg.config.parts import PARTS, model_from_signature
-from hrseg.config.schema import BackboneConfig, Config, DataConfig, HeadConfig, LossConfig
+from hrseg.config.schema import BackboneConfig, Config, HeadConfig, LossConfig
 from hrseg.errors import ConfigError
 from hrseg.utils.registry import REGISTRIES, load_plugin, plugins_of
 

@@ -27,7 +27,7 @@ else:
 
 
 class DataOptions(TypedDict, total=False):
-    """Keyword arguments of every data set; `hrseg.config.schema.DataConfig` describes them."""
+    """Keyword arguments of every data set; `hrseg.config.data_schema.DataConfig` describes them."""
 
     batch_size: Annotated[int, Field(8, ge=1)]
     crop_size: Annotated[Sides, Field((256, 256))]

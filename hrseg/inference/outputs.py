@@ -14,7 +14,7 @@ from PIL import Image
 
 from hrseg.inference.inputs import Source
 from hrseg.inference.polygons import geojson, labelme
-from hrseg.inference.predictor import Prediction
+from hrseg.inference.prediction import Prediction
 from hrseg.visualize import indexed
 
 _POLYGONS = {"geojson": "geojson", "labelme": "json"}  # format -> suffix of the file per image

@@ -14,7 +14,8 @@ from hrseg.errors import ConfigError, DataError, HrsegError
 from hrseg.inference.inputs import MANIFEST, Source, check_out, read_pixels
 from hrseg.inference.outputs import OutputOptions, encoded
 from hrseg.inference.polygons import write_coco
-from hrseg.inference.predictor import Prediction, Predictor
+from hrseg.inference.prediction import Prediction
+from hrseg.inference.predictor import Predictor
 from hrseg.inference.prefetch import prefetch_map
 from hrseg.inference.tiling import skipped_steps
 from hrseg.inference.video import predict_video

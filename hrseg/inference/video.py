@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hrseg.errors import DataError
-from hrseg.inference.predictor import Prediction, Predictor
+from hrseg.inference.prediction import Prediction
+from hrseg.inference.predictor import Predictor
 from hrseg.inference.prefetch import prefetch
 from hrseg.utils.files import cannot_write, replacing
 

@@ -12,7 +12,7 @@ from hrseg.config.protocols import Protocol
 from hrseg.errors import ConfigError
 from hrseg.inference.evaluator import Evaluator
 from hrseg.inference.large_images import predict_big
-from hrseg.inference.predictor import Prediction
+from hrseg.inference.prediction import Prediction
 from hrseg.inference.tiling import predict_bands
 from tests.conftest import batch_of, picture
 from tests.untrained import save_untrained

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from hrseg.errors import DataError
-from hrseg.inference.predictor import Prediction
+from hrseg.inference.prediction import Prediction
 from hrseg.inference.video import predict_video, read_frames
 
 
