@@ -38,30 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="predictions",
         help="folder for the results; default: %(default)s",
     )
-    parser.add_argument("--no-overlays", action="store_true", help="write masks without overlays")
-    parser.add_argument(
-        "--probabilities", action="store_true", help="also write class probabilities, float16 .npz"
-    )
-    parser.add_argument(
-        "--polygons",
-        nargs="?",
-        choices=POLYGONS,
-        const="geojson",
-        default="",
-        help="also write polygons for annotation tools; default format: %(const)s",
-    )
-    parser.add_argument(
-        "--confidence", action="store_true", help="also write the confidence, 0..255, of each pixel"
-    )
-    parser.add_argument(
-        "--pseudo",
-        type=float,
-        metavar="CONFIDENCE",
-        help="write masks for training: 255 (ignored) below this confidence, e.g. 0.9",
-    )
-    parser.add_argument(
-        "--frames", action="store_true", help="also write a mask per frame of a video"
-    )
+    _add_outputs(parser)
     parser.add_argument(
         "--resume", action="store_true", help="skip the finished inputs of an earlier call"
     )
@@ -88,6 +65,33 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "inference.key=value pairs change the evaluation protocol, e.g. inference.flip=true"
     )
     add_threads(parser)
+
+
+def _add_outputs(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--no-overlays", action="store_true", help="write masks without overlays")
+    parser.add_argument(
+        "--probabilities", action="store_true", help="also write class probabilities, float16 .npz"
+    )
+    parser.add_argument(
+        "--polygons",
+        nargs="?",
+        choices=POLYGONS,
+        const="geojson",
+        default="",
+        help="also write polygons for annotation tools; default format: %(const)s",
+    )
+    parser.add_argument(
+        "--confidence", action="store_true", help="also write the confidence, 0..255, of each pixel"
+    )
+    parser.add_argument(
+        "--pseudo",
+        type=float,
+        metavar="CONFIDENCE",
+        help="write masks for training: 255 (ignored) below this confidence, e.g. 0.9",
+    )
+    parser.add_argument(
+        "--frames", action="store_true", help="also write a mask per frame of a video"
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:

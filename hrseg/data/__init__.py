@@ -3,9 +3,9 @@
 Batches are `{"image": uint8 RGB (B, 3, H, W), "mask": class ids (B, H, W), 255 = ignored, "name"}`,
 with one image each for evaluation. `from_datasets` wraps any map-style dataset.
 
-A new data set is a file in `datasets/`, a row in `DATASETS`, a model in config/data_schema.py, and a
-config. Outside of this package it is a subclass of `SegmentationDataModule` with the decorator
-`@hrseg.data.register("name")`.
+A new data set is a file in `datasets/`, a row in `DATASETS`, a model in
+config/data_schema.py, and a config. Outside of this package it is a subclass of
+`SegmentationDataModule` with the decorator `@hrseg.data.register("name")`.
 """
 
 from hrseg.data.datamodule import SegmentationDataModule

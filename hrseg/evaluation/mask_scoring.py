@@ -1,6 +1,6 @@
 """Scoring of existing mask files against true masks."""
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -63,18 +63,7 @@ def score_folders(
             f"{truth.absolute()} contains no masks.\n"
             f"Expected: {data.mask_prefix}*{data.mask_suffix}.png files. Fix: --truth FOLDER"
         )
-    affixes = dict.fromkeys((
-        (data.mask_prefix, data.mask_suffix), (data.image_prefix, data.image_suffix), ("", "")
-    ))  # fmt: skip
-    predictions = _find_predictions(prediction, truths, affixes)
-    parts = [part for affix in affixes for part in affix if part]
-    if missing := [name for name in truths if name not in predictions]:
-        raise DataError(
-            f"{len(missing)} of {len(truths)} masks in {truth} have no prediction in "
-            f"{prediction}: {some(missing)}\n"
-            f"Expected: the same names, apart from {', '.join(parts)}{' and ' * bool(parts)}"
-            "the extension. Fix: --prediction FOLDER"
-        )
+    predictions = _pair_predictions(data, truth, prediction, truths)
     matrix = ConfusionMatrix(data.num_classes)
     for name, path in track(truths.items(), len(truths), "scoring"):
         true, pred = read(path), read_prediction(predictions[name])
@@ -87,6 +76,25 @@ def score_folders(
     if out is not None:
         write_json(out, scores)
     return scores
+
+
+def _pair_predictions(
+    data: SegmentationDataModule, truth: Path, prediction: Path, truths: Mapping[str, Path]
+) -> Mapping[str, Path]:
+    """Return the prediction of each true mask; DataError: a prediction is missing."""
+    affixes = dict.fromkeys((
+        (data.mask_prefix, data.mask_suffix), (data.image_prefix, data.image_suffix), ("", "")
+    ))  # fmt: skip
+    predictions = _find_predictions(prediction, truths, affixes)
+    parts = [part for affix in affixes for part in affix if part]
+    if missing := [name for name in truths if name not in predictions]:
+        raise DataError(
+            f"{len(missing)} of {len(truths)} masks in {truth} have no prediction in "
+            f"{prediction}: {some(missing)}\n"
+            f"Expected: the same names, apart from {', '.join(parts)}{' and ' * bool(parts)}"
+            "the extension. Fix: --prediction FOLDER"
+        )
+    return predictions
 
 
 def _prediction_reader(

@@ -102,24 +102,7 @@ def export(
             for int8.
         VerificationError: if the exported file differs from the model.
     """
-    form.check(target)
-    model = predictor.model
-    if not isinstance(model, Segmenter):
-        raise ConfigError(
-            "The file is an exported model.\nExpected: a checkpoint. Fix: export its checkpoint."
-        )
-    if form.int8 and not len(calibration):
-        raise ConfigError(
-            "--int8 needs the data set, for calibration and to measure the loss of mIoU.\n"
-            "Expected: an existing data set.\n"
-            "Fix: add data.root=/path, and --config NAME if the checkpoint is in no run folder."
-        )
-    if form.output == "ids" and predictor.protocol.threshold is not None:
-        raise ConfigError(
-            f"--argmax ignores inference.threshold={predictor.protocol.threshold}, because the "
-            "file would contain the likelier class.\n"
-            "Expected: an export with logits. Fix: leave out --argmax"
-        )
+    model = _checked_model(predictor, target, form, calibration)
     metadata = build_metadata(
         model.architecture,
         predictor.class_names,
@@ -144,6 +127,31 @@ def export(
         proof = {"file": target.name, "export": metadata["export"], **figures}
         write_json(Path(f"{target}.proof.json"), proof)
     return proof
+
+
+def _checked_model(
+    predictor: Predictor, target: Path, form: Form, calibration: Sequence[Pixels]
+) -> Segmenter:
+    """Return the model to export; ConfigError: see `export`."""
+    form.check(target)
+    model = predictor.model
+    if not isinstance(model, Segmenter):
+        raise ConfigError(
+            "The file is an exported model.\nExpected: a checkpoint. Fix: export its checkpoint."
+        )
+    if form.int8 and not len(calibration):
+        raise ConfigError(
+            "--int8 needs the data set, for calibration and to measure the loss of mIoU.\n"
+            "Expected: an existing data set.\n"
+            "Fix: add data.root=/path, and --config NAME if the checkpoint is in no run folder."
+        )
+    if form.output == "ids" and predictor.protocol.threshold is not None:
+        raise ConfigError(
+            f"--argmax ignores inference.threshold={predictor.protocol.threshold}, because the "
+            "file would contain the likelier class.\n"
+            "Expected: an export with logits. Fix: leave out --argmax"
+        )
+    return model
 
 
 def _data(config: Config, predictor: Predictor) -> SegmentationDataModule | None:

@@ -3,7 +3,7 @@
 import contextlib
 import logging
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -179,12 +179,7 @@ def predict_big(
         DataError: see `BigImage`, or the image is smaller than 32x32.
         ConfigError: invalid tiles, or `target` cannot be written.
     """
-    with (
-        warnings.catch_warnings(action="ignore", category=NotGeoreferencedWarning),
-        warnings.catch_warnings(action="ignore", category=Image.DecompressionBombWarning),
-        rasterio.Env(GDAL_CACHEMAX=_CACHE, GDAL_DISABLE_READDIR_ON_OPEN="EMPTY_DIR"),
-        contextlib.closing(BigImage(source, predictor.channels)) as image,
-    ):
+    with _opened(source, predictor.channels) as image:
         height, width = image.size
         step = -(-max(height, width) // _PREVIEW)
         preview = np.zeros((-(-height // step), -(-width // step), 3), np.uint8)
@@ -204,27 +199,55 @@ def predict_big(
             predictor.device,
             confidence=confidence is not None or pseudo is not None,
         )
-        with replacing(target) as partial:
-            try:
-                with (
-                    rasterio.open(partial, "w", **_layout(image)) as file,
-                    _grey_file(confidence, _layout(image)) as grey,
-                ):
-                    file.write_colormap(1, {i: (*c, 255) for i, c in enumerate(predictor.palette)})
-                    for start, rows in _whole_blocks(bands):
-                        ids = rows if rows.ndim == 2 else _labels(rows, pseudo)
-                        window = Window(0, start, width, len(ids))
-                        file.write(ids, 1, window=window)
-                        if grey:
-                            grey.write(rows[..., 1], 1, window=window)
-                        _sample(preview_mask, start, ids, step)
-                        if progress:
-                            progress(start + len(ids), height)
-            except RasterioIOError as error:
-                raise cannot_write(target, _cause(error)) from error
+        written = _write_rows(_whole_blocks(bands), image, predictor, target, confidence, pseudo)
+        with contextlib.closing(written):  # an error below removes the unfinished file
+            for start, ids in written:
+                _sample(preview_mask, start, ids, step)
+                if progress:
+                    progress(start + len(ids), height)
         if overlay:
             _write_jpeg(overlay, draw_overlay(preview, preview_mask, predictor.palette))
         return image.notes
+
+
+def _write_rows(
+    blocks: Iterable[tuple[int, Array]],
+    image: BigImage,
+    predictor: Predictor,
+    target: Path,
+    confidence: Path | None,
+    pseudo: float | None,
+) -> Generator[tuple[int, Array], None, None]:
+    """Write the rows of ids, and of the confidence if it has a path; yield the written ids."""
+    layout = _layout(image)
+    with replacing(target) as partial:
+        try:
+            with (
+                rasterio.open(partial, "w", **layout) as file,
+                _grey_file(confidence, layout) as grey,
+            ):
+                file.write_colormap(1, {i: (*c, 255) for i, c in enumerate(predictor.palette)})
+                for start, rows in blocks:
+                    ids = rows if rows.ndim == 2 else _labels(rows, pseudo)
+                    window = Window(0, start, image.size[1], len(ids))
+                    file.write(ids, 1, window=window)
+                    if grey:
+                        grey.write(rows[..., 1], 1, window=window)
+                    yield start, ids
+        except RasterioIOError as error:
+            raise cannot_write(target, _cause(error)) from error
+
+
+@contextlib.contextmanager
+def _opened(path: Path, channels: Channels | None) -> Iterator[BigImage]:
+    """Yield an open image, without warnings on its size and missing georeference."""
+    with (
+        warnings.catch_warnings(action="ignore", category=NotGeoreferencedWarning),
+        warnings.catch_warnings(action="ignore", category=Image.DecompressionBombWarning),
+        rasterio.Env(GDAL_CACHEMAX=_CACHE, GDAL_DISABLE_READDIR_ON_OPEN="EMPTY_DIR"),
+        contextlib.closing(BigImage(path, channels)) as image,
+    ):
+        yield image
 
 
 def _layout(image: BigImage) -> dict[str, Any]:

@@ -78,18 +78,7 @@ def create_model(
             f"num_classes is {num_classes}.\nExpected: 1 to 255; the id 255 marks ignored pixels."
         )
     settings = {"align_corners": align_corners, "bn_momentum": bn_momentum}
-    inputs = {"output": output, "in_channels": in_channels}
-    encoder = build(BACKBONES, backbone, "backbone", **inputs, **settings)
-    if not isinstance(encoder, Backbone):
-        raise ConfigError(
-            f"The backbone {backbone!r} lacks channels, strides or forward.\n"
-            "Expected: an nn.Module with the attributes of hrseg.models.Backbone."
-        )
-    if in_channels != getattr(encoder, "in_channels", 3):
-        raise ConfigError(
-            f"The backbone {backbone!r} has no input of {in_channels} channels.\n"
-            "Expected: a backbone with the parameter and the attribute in_channels, or RGB images."
-        )
+    encoder = _build_backbone(backbone, in_channels, output=output, **settings)
     channels = list(encoder.channels)
     decoder = build(HEADS, head, "head", channels=channels, num_classes=num_classes, **settings)
     model = Segmenter(encoder, decoder, align_corners)
@@ -105,6 +94,22 @@ def create_model(
         model.architecture["in_channels"] = in_channels
     model.built = _shapes(model)
     return model
+
+
+def _build_backbone(spec: Spec, in_channels: int, **settings: Any) -> Backbone:
+    """Return a backbone; ConfigError: it is no Backbone, or has another number of inputs."""
+    encoder = build(BACKBONES, spec, "backbone", in_channels=in_channels, **settings)
+    if not isinstance(encoder, Backbone):
+        raise ConfigError(
+            f"The backbone {spec!r} lacks channels, strides or forward.\n"
+            "Expected: an nn.Module with the attributes of hrseg.models.Backbone."
+        )
+    if in_channels != getattr(encoder, "in_channels", 3):
+        raise ConfigError(
+            f"The backbone {spec!r} has no input of {in_channels} channels.\n"
+            "Expected: a backbone with the parameter and the attribute in_channels, or RGB images."
+        )
+    return encoder
 
 
 def network_name(architecture: Mapping[str, Any]) -> str:

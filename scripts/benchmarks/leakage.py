@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Recall and precision of the search for near-duplicates, by radius of the perceptual hash.
 
-    leakage.py --images /work/shared/camvid/train
+    leakage.py --images CAMVID/train
     leakage.py                                       150 drawn scenes
 
 Copies of every fifth image are changed, and compared with the originals. False neighbours are
