@@ -190,7 +190,8 @@ def _frame_neighbours(train: Pictures, other: Pictures) -> Iterator[tuple[int, i
 
     File names alone prove no recording, as cameras number unrelated photos. A recording counts if
     three quarters of its frames resemble the nearest training frame more than the median training
-    frame. Chance makes this half. Recordings with few frames are judged together.
+    frame. Chance makes this half; the second limit is 2.5 standard deviations above. Recordings
+    with few frames are judged together.
     """
     groups: dict[tuple[str, str], list[tuple[int, int, bool]]] = defaultdict(list)
     of_train = train.frames()
@@ -201,7 +202,7 @@ def _frame_neighbours(train: Pictures, other: Pictures) -> Iterator[tuple[int, i
         groups[recording if len(near) >= _SURE else ("", "")] += near
     for near in groups.values():
         alike, count = sum(is_alike for *_, is_alike in near), len(near)
-        if count >= _SURE and alike >= max(0.75 * count, 0.5 * count + 1.5 * count**0.5):
+        if count >= _SURE and alike >= max(0.75 * count, 0.5 * count + 1.25 * count**0.5):
             yield from ((index, match) for index, match, _ in near)
 
 
