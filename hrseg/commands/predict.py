@@ -48,7 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         choices=POLYGONS,
         const="geojson",
         default="",
-        help="also write polygons for annotation tools; default format: %(const)s",
+        help="also write polygons for annotation tools; default format: geojson",
     )
     parser.add_argument(
         "--frames", action="store_true", help="also write a mask per frame of a video"
