@@ -56,13 +56,19 @@ def _format(source: Path, name: str) -> Format:
             f"{one_line(str(source))} {kind}.\nExpected: the folder of images and annotations."
             f"{fix if source.exists() else ''}"
         )
-    name = (recognise(source) or "") if name == "auto" else name
-    if form := next((form for form in FORMATS if name == form.NAME), None):
+    chosen = recognise(source) if name == "auto" else name
+    form = next((form for form in FORMATS if chosen == form.NAME), None)
+    if form and (name == "auto" or form.recognise(source)):
         return form
-    known = "; ".join(f"{form.TITLE} ({form.SIGNATURE})" for form in FORMATS)
+    if form:
+        raise DataError(
+            f"{one_line(str(source))} has no {form.TITLE}.\nExpected: {form.SIGNATURE}.\n"
+            "Fix: leave out --format, or choose the folder above or below."
+        )
+    known = ", ".join(form.TITLE for form in FORMATS)
     raise DataError(
         f"{one_line(str(source))} has annotations of no known format.\nExpected: {known}.\n"
-        "Fix: export the data set in one of these formats, or choose the folder above or below."
+        "Fix: choose the folder above or below, or export the data set in one of these formats."
     )
 
 

@@ -1,5 +1,6 @@
 """COCO JSON: polygons, run lengths and crowds, in one file or one file per split."""
 
+import reprlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -187,7 +188,7 @@ def _decode(rle: _Object, path: Path, subject: str, size: tuple[int, int]) -> Bo
     if stated != list(size):
         raise fault(
             path,
-            f"{subject} has run lengths for the size {one_line(str(stated))}",
+            f"{subject} has run lengths for the size {one_line(reprlib.repr(stated))}",
             f"[{size[0]}, {size[1]}], the height and width of the image",
         )
     try:

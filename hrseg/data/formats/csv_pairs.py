@@ -9,7 +9,7 @@ import numpy as np
 
 from hrseg.data.datasets.folder import read_classes
 from hrseg.data.formats.annotations import Annotation, Annotations, IntArray, fault, split_of
-from hrseg.data.formats.reading import ImageFinder, no_duplicates, no_images, read_text
+from hrseg.data.formats.reading import ImageFinder, first_line, no_duplicates, no_images, read_text
 from hrseg.data.formats.roboflow import looked_up
 from hrseg.data.images import SUFFIXES
 from hrseg.data.masks import Palette, read_index_mask
@@ -57,11 +57,7 @@ def _tables(root: Path) -> list[Path]:
 
 def _columns(path: Path) -> tuple[str, int, int, int | None] | None:
     """Return the delimiter, and the positions of image, mask and split; None: another table."""
-    try:
-        with path.open(encoding="utf-8-sig", errors="replace") as file:
-            line = file.readline(10_000)
-    except OSError:
-        return None
+    line = first_line(path)
     delimiter = max(",;\t", key=line.count)
     words = [word.strip().lower() for word in next(csv.reader([line], delimiter=delimiter), [])]
     if len(words) > 1 and all(word.endswith(SUFFIXES) for word in words[:2]):

@@ -2,6 +2,7 @@
 
 import json
 import os
+import reprlib
 from collections.abc import Sequence
 from functools import cached_property
 from mmap import ACCESS_READ, mmap
@@ -56,10 +57,23 @@ def read_json(path: Path) -> Any:
 def has_keys(path: Path, keys: Sequence[str]) -> bool:
     """Return whether a JSON file contains all keys at any depth; quick, without parsing."""
     try:
+        if not path.is_file():  # a pipe would block
+            return False
         with path.open("rb") as file, mmap(file.fileno(), 0, access=ACCESS_READ) as content:
             return all(content.find(f'"{key}"'.encode()) >= 0 for key in keys)
     except (OSError, ValueError):  # unreadable, or empty
         return False
+
+
+def first_line(path: Path) -> str:
+    """Return the first line of a text file, at most 10,000 characters; "" if unreadable."""
+    try:
+        if not path.is_file():
+            return ""
+        with path.open(encoding="utf-8-sig", errors="replace") as file:
+            return file.readline(10_000)
+    except OSError:
+        return ""
 
 
 def field(content: Any, key: str, kind: type | tuple[type, ...], source: Path, subject: str) -> Any:
@@ -70,10 +84,10 @@ def field(content: Any, key: str, kind: type | tuple[type, ...], source: Path, s
     """
     value = content.get(key) if isinstance(content, dict) else None
     if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
-        found = "is missing" if value is None else f"has the value {one_line(repr(value))[:60]}"
+        state = "is missing" if value is None else f"has the value {one_line(reprlib.repr(value))}"
         kinds = kind if isinstance(kind, tuple) else (kind,)
         names = " or ".join(_JSON_NAMES.get(name, name.__name__) for name in kinds)
-        raise fault(source, f'the key "{key}" of {subject} {found}', f"a value of type {names}")
+        raise fault(source, f'the key "{key}" of {subject} {state}', f"a value of type {names}")
     return value
 
 

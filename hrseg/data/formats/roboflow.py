@@ -14,7 +14,7 @@ from hrseg.data.formats.annotations import (
     fault,
     split_of,
 )
-from hrseg.data.formats.reading import files_below, no_duplicates, no_images, read_text
+from hrseg.data.formats.reading import files_below, first_line, no_duplicates, no_images, read_text
 from hrseg.data.masks import read_index_mask
 from hrseg.utils.constants import IGNORE_INDEX
 
@@ -46,15 +46,7 @@ def read(root: Path) -> Annotations:
 
 def _lists(root: Path) -> list[Path]:
     paths = sorted([*root.glob(_CLASSES), *root.glob(f"*/{_CLASSES}")])
-    return [path for path in paths if _first_line(path).lower().startswith("pixel value")]
-
-
-def _first_line(path: Path) -> str:
-    try:
-        with path.open(encoding="utf-8-sig", errors="replace") as file:
-            return file.readline(200)
-    except OSError:
-        return ""
+    return [path for path in paths if first_line(path).lower().startswith("pixel value")]
 
 
 def _values(path: Path) -> dict[int, str]:

@@ -90,7 +90,9 @@ def _config_of(root: Path) -> tuple[Path, dict[str, Any]] | None:
 def _names(names: Any, path: Path) -> dict[int, str]:
     """Return class id -> name of a list, or of a mapping."""
     named = dict(enumerate(names)) if isinstance(names, list) else names
-    if not isinstance(named, dict) or not all(isinstance(key, int) for key in named):
+    if not isinstance(named, dict) or not all(
+        isinstance(key, int) and isinstance(name, str | int | float) for key, name in named.items()
+    ):
         raise fault(path, "the key names has no class names", "a list, or a mapping id: name")
     return {key: str(named[key]).strip() for key in sorted(named)}
 
@@ -100,9 +102,11 @@ def _images(reader: _Reader, content: dict[str, Any], key: str) -> list[Path]:
     places = content[key] if isinstance(content[key], list) else [content[key]]
     images: list[Path] = []
     for place in places:
-        path = _place(reader, content.get("path"), str(place))
+        if not isinstance(place, str):
+            raise fault(reader.path, f"the key {key} has no path", "a folder, a list, or a .txt")
+        path = _place(reader, content.get("path"), place)
         if path is None:
-            reader.warnings.append(f"{key}: {one_line(str(place))} does not exist: omitted")
+            reader.warnings.append(f"{key}: {one_line(place)} does not exist: omitted")
         elif path.is_dir():
             images += files_below(path)
         else:
@@ -119,7 +123,7 @@ def _place(reader: _Reader, base: Any, place: str) -> Path | None:
     root = reader.path.parent.absolute()
     parts = PurePosixPath(place.replace("\\", "/")).parts
     inner = [part for part in parts if part not in ("..", "/")]
-    candidates = [root / str(base or ".") / place, root / place]
+    candidates = [root / (base if isinstance(base, str) else ".") / place, root / place]
     candidates += [root.joinpath(*inner[-count:]) for count in (len(inner), 2, 1) if inner]
     for candidate in candidates:
         path = Path(os.path.normpath(candidate))
@@ -129,7 +133,7 @@ def _place(reader: _Reader, base: Any, place: str) -> Path | None:
 
 
 def _annotation(reader: _Reader, image: Path, split: str) -> Annotation:
-    label = _label_file(image)
+    label = _label_file(image, reader.finder.root)
     rows: list[tuple[str, FloatArray]] = []
     if label.is_file():
         rows = _rows(reader, label)
@@ -139,14 +143,14 @@ def _annotation(reader: _Reader, image: Path, split: str) -> Annotation:
     return Annotation(image, source, split, partial(_shapes, rows))
 
 
-def _label_file(image: Path) -> Path:
-    """Return the label file: the last folder "images" of the path becomes "labels"."""
-    parts = list(image.parts)
+def _label_file(image: Path, root: Path) -> Path:
+    """Return the label file: the last folder "images" below the source becomes "labels"."""
+    parts = list(Path(os.path.abspath(image)).relative_to(root).parts)
     for index in reversed(range(len(parts) - 1)):
         if parts[index] == "images":
             parts[index] = "labels"
             break
-    return Path(*parts).with_suffix(".txt")
+    return root.joinpath(*parts).with_suffix(".txt")
 
 
 def _rows(reader: _Reader, path: Path) -> list[tuple[str, FloatArray]]:

@@ -1,12 +1,13 @@
 """Output of `hrseg data import`: files, recognition, and a training on an imported folder."""
 
 import json
+import os
 
 import numpy as np
 
 from hrseg.cli import main
 from hrseg.commands.data import FORMATS as CHOICES
-from hrseg.data.formats import FORMATS
+from hrseg.data.formats import FORMATS, recognise
 from hrseg.data.formats import writer as writer_module
 from hrseg.data.formats.annotations import Shape
 from hrseg.data.formats.raster import draw, fill
@@ -97,11 +98,25 @@ def test_images_that_differ_in_the_extension_are_refused(tmp_path, capsys):
 def test_unknown_folders_list_the_formats(tmp_path, capsys):
     save_photo(tmp_path / "set/a.jpg")
     message = refused(tmp_path / "set", tmp_path, capsys)
-    assert all(form.TITLE in message and form.SIGNATURE in message for form in FORMATS)
+    assert all(form.TITLE in message for form in FORMATS)
     assert "does not exist" in refused(tmp_path / "gone", tmp_path, capsys)
     assert f"Fix: hrseg data import {tmp_path / 'set'} OUT" in refused(
         tmp_path / "set/a.jpg", tmp_path, capsys
     )
+
+
+def test_a_chosen_format_must_fit_the_files(tmp_path, capsys):
+    source = folder(tmp_path / "set")
+    for form in FORMATS:
+        if form.NAME != "yolo":
+            message = refused(source, tmp_path, capsys, "--format", form.NAME)
+            assert f"has no {form.TITLE}.\nExpected: {form.SIGNATURE}" in message
+
+
+def test_pipes_do_not_block_the_recognition(tmp_path):
+    for name in ("a.json", "data.yaml", "_classes.csv", "pairs.csv"):
+        os.mkfifo(tmp_path / name)
+    assert recognise(tmp_path) is None
 
 
 def test_init_names_the_command_for_annotations(tmp_path, capsys, monkeypatch):
