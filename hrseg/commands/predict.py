@@ -78,7 +78,7 @@ def _add_outputs(parser: argparse.ArgumentParser) -> None:
         choices=POLYGONS,
         const="geojson",
         default="",
-        help="also write polygons for annotation tools; default format: %(const)s",
+        help="also write polygons for annotation tools; default format: geojson",
     )
     parser.add_argument(
         "--confidence", action="store_true", help="also write the confidence, 0..255, of each pixel"
