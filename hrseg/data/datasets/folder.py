@@ -27,7 +27,7 @@ _SHARES = ("train", "val")  # splits made by `val_fraction`
 
 
 class Folder(SegmentationDataModule):
-    """Images and masks below one folder, matched by name: PNG or JPEG, of any and mixed sizes.
+    """Images and masks below one folder, matched by name, of any and mixed sizes.
 
     A split is a folder (`images/train`, `masks/train`) or a list file. A list
     (`train_split: train.txt`, below root) has lines `image`, `image mask`, or a name without
