@@ -214,11 +214,11 @@ def metadata_from_config(
     config: Config, data: "SegmentationDataModule", architecture: Mapping[str, Any]
 ) -> dict[str, Any]:
     """Return the metadata of a network for a config and its data set."""
-    count = int(architecture.get("in_channels", 3))
-    mean, std = default_mean_and_std(count)
+    mean, std = default_mean_and_std(data.in_channels)
     channels = data.channels
-    if channels is None and count != 3:
-        channels = Channels.of(range(1, count + 1))
+    if channels is None and data.bands is not None:  # without a training, bits are not measured
+        channels = Channels.of(data.bands)
+        channels = None if channels.is_rgb else channels
     return build_metadata(
         architecture,
         data.class_names,
@@ -248,9 +248,8 @@ def read_metadata(data: Any, path: str | Path) -> ModelMetadata:
             "Expected: a file written by hrseg. Fix: copy it again from its source."
         )
     data = dict(data) if isinstance(data, Mapping) else {}
-    if (
-        isinstance(data.get("format"), int) and data["format"] > NEWEST_FORMAT
-    ):  # could look damaged below
+    # First, because a newer format could look damaged.
+    if isinstance(data.get("format"), int) and data["format"] > NEWEST_FORMAT:
         raise ConfigError(
             f"{path} was written by hrseg {one_line(str(data.get('version')))[:40]} in a newer "
             f"format.\nExpected: a format of hrseg {__version__} or older.\n"

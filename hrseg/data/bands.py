@@ -105,7 +105,7 @@ def read_bands(
         return channels.in_memory(image[..., [band - 1 for band in channels.bands]]), valid
     with open_bands(path) as file:
         values, valid = read_rows(file, path, channels, 0, file.height)
-    orientation = header_of(path, mask_size)[2] if path.suffix.lower() == ".png" else 1
+    orientation = header_of(path, mask_size)[2]
     if orientation == 1:
         return values, valid
     return orient(values, orientation), None if valid is None else orient(valid, orientation)
@@ -139,8 +139,13 @@ def measured_channels(
             the 99th percentile of each channel.
 
     Raises:
+        ConfigError: an empty `value_range`.
         DataError: an image lacks a band, or values of another type have no `value_range`.
     """
+    if value_range is not None and value_range[0] >= value_range[1]:
+        raise ConfigError(
+            f"data.value_range is {list(value_range)}.\nExpected: low below high, e.g. [0, 4000]."
+        )
     indices = np.linspace(0, len(images) - 1, SAMPLE).round().astype(int).tolist()
     sample = [images[index] for index in dict.fromkeys(indices)]
     dtypes = [dtype for path in sample if (dtype := dtype_or_none(path))]

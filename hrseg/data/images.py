@@ -60,7 +60,9 @@ def read_image(path: Path, mask_size: tuple[int, int] | None = None) -> Array:
 def read_upright(path: Path, mask_size: tuple[int, int] | None = None) -> tuple[Array, Valid]:
     """Return `read_image`, and the pixels (H, W) with a value by alpha and nodata."""
     if is_tiff(path):
-        return _read_tiff(path)
+        stored, valid = _read_tiff(path)
+        applied = header_of(path, mask_size)[2]
+        return orient(stored, applied), None if valid is None else orient(valid, applied)
     data = read_file(path)
     with open_image(path, data) as header:
         orientation = _applied_orientation(header, mask_size)
@@ -184,7 +186,13 @@ def header_of(
     """Return `header_size`, the stored EXIF orientation, and the applied orientation."""
     if is_tiff(path):
         with open_bands(path) as tiff:
-            return (tiff.height, tiff.width), 1, 1
+            size = tiff.height, tiff.width
+        try:
+            with Image.open(path, formats=("TIFF",)) as image:
+                stored, applied = _orientation(image), _applied_orientation(image, mask_size)
+        except Exception:  # Pillow reads few kinds of bands
+            return size, 1, 1
+        return (size[::-1] if applied > 4 else size), stored, applied
     with open_file(path) as file, Image.open(file, formats=formats_of(path)) as image:
         applied = _applied_orientation(image, mask_size)
         size = (image.width, image.height) if applied > 4 else (image.height, image.width)
@@ -200,7 +208,7 @@ def _applied_orientation(image: Image.Image, mask_size: tuple[int, int] | None) 
 
 def _orientation(image: Image.Image) -> int:
     # If the header of a PNG has no EXIF, Pillow decodes the whole file to search behind it.
-    if "exif" not in image.info:
+    if "exif" not in image.info and image.format != "TIFF":
         return 1
     try:
         orientation = int(image.getexif().get(ExifTags.Base.Orientation, 1))

@@ -15,6 +15,7 @@ from hrseg.data.cache_writer import write_cache
 from hrseg.data.images import header_size, read_image
 from hrseg.data.transforms import Window, crop_image
 from hrseg.errors import ConfigError, DataError
+from hrseg.inference.inputs import read_pixels
 from hrseg.utils.channels import Channels
 from tests.conftest import picture, save_image
 from tests.multiband import make_bands, scene, write_tiff
@@ -58,6 +59,16 @@ def test_a_grey_image_has_three_equal_bands(tmp_path):
     path = write_tiff(tmp_path / "a.tif", DEEP[..., :1])
     image, _ = read_bands(path, Channels.of((1, 2, 3), "uint16"))
     assert np.array_equal(image, np.repeat(DEEP[..., :1], 3, 2))
+
+
+@pytest.mark.parametrize("orientation", [3, 6])
+def test_the_orientation_of_a_tiff_is_applied_as_in_prediction(tmp_path, orientation):
+    path = tmp_path / "a.tif"
+    Image.fromarray(picture((40, 50))).save(path, tiffinfo={274: orientation})
+    upright = np.rot90(picture((40, 50)), 2 if orientation == 3 else -1)
+    assert np.array_equal(read_image(path), upright) and header_size(path) == upright.shape[:2]
+    assert np.array_equal(read_bands(path, Channels.of((3,)))[0], upright[..., 2:])
+    assert np.array_equal(read_pixels(path)[0], upright)
 
 
 def test_missing_bands_other_data_types_and_palettes_are_refused(tmp_path):
@@ -163,6 +174,14 @@ def test_colour_jitter_and_options_that_contradict_a_checkpoint_are_refused(tmp_
         data.use_channels(Channels.of((1, 2)))
     with pytest.raises(ConfigError, match=r"data.value_range is \[0.0, 90.0\]"):
         folder(tmp_path, value_range=[0, 90]).use_channels(Channels.of((1, 2)))
+
+
+def test_an_empty_value_range_is_refused(tmp_path):
+    make_bands(tmp_path, 4, "uint8")
+    with pytest.raises(ConfigError, match=r"data.value_range is \[9"):
+        folder(tmp_path, value_range=[9, 9]).check("fit")
+    with pytest.raises(ConfigError, match=r"data.value_range is \[9"):
+        load_config("synthetic_tiny", ["data.value_range=[9,9]"])
 
 
 def test_the_check_before_training_names_an_image_without_the_bands(tmp_path):
