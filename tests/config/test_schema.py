@@ -166,7 +166,7 @@ def test_augmentations_are_names_or_have_options_and_are_read_back(tmp_path):
     assert [part.name for part in config.data.augment] == ["vflip", "blur"]
     assert config.data.augment[1].limit == 7
     (tmp_path / "config.yaml").write_text(to_yaml(config))
-    assert load_config(tmp_path / "config.yaml") == config
+    assert load_config(tmp_path / "config.yaml").model_dump() == config.model_dump()
     message = r"data.augment\[0\] is 'rotate9'.\nExpected: a known name. Did you mean: rotate90"
     with pytest.raises(ConfigError, match=message):
         load_config("synthetic_tiny", ["data.augment=[rotate9]"])
