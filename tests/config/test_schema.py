@@ -158,3 +158,15 @@ def test_a_part_overrides_defaults_of_its_section():
     def part(lr: float = 0.5, betas: tuple[float, float] = (0.9, 0.99)) -> None: ...
 
     assert model_from_signature(OptimizerConfig, part)(name="part").lr == 0.5
+
+
+def test_augmentations_are_names_or_have_options_and_are_read_back(tmp_path):
+    overrides = ["data.augment=[vflip,blur]", "data.augment[1].limit=7"]
+    config = load_config("synthetic_tiny", overrides)
+    assert [part.name for part in config.data.augment] == ["vflip", "blur"]
+    assert config.data.augment[1].limit == 7
+    (tmp_path / "config.yaml").write_text(to_yaml(config))
+    assert load_config(tmp_path / "config.yaml").model_dump() == config.model_dump()
+    message = r"data.augment\[0\] is 'rotate9'.\nExpected: a known name. Did you mean: rotate90"
+    with pytest.raises(ConfigError, match=message):
+        load_config("synthetic_tiny", ["data.augment=[rotate9]"])
