@@ -41,7 +41,7 @@ def main() -> int:
     hidden = [name for name in names if name not in labelled]
     link(camvid, out / "half", sorted(labelled), {})
     first = train(out, "first", out / "half", arguments.steps)
-    masks = out / "labels" / "masks"
+    masks = out / "labels" / "camvid"
     if not (out / "labels" / "finished").is_file():
         label(first, [camvid / "train" / name for name in hidden], out / "labels")
     pairs = {name: masks / name for name in hidden}
@@ -89,6 +89,10 @@ def label(run: Path, images: list[Path], out: Path) -> None:
         sys.exit(1)
     if hrseg(["predict", *paths, *options, "--pseudo", str(CONFIDENCE)]):
         sys.exit(1)
+    (out / "camvid").mkdir(exist_ok=True)
+    for path in images:  # CamVid ignores id 11
+        mask = np.array(Image.open(out / "masks" / path.name))
+        Image.fromarray(np.where(mask == 255, 11, mask)).save(out / "camvid" / path.name)
     (out / "finished").touch()
 
 
