@@ -60,6 +60,6 @@ def _search(evaluation: Evaluation) -> dict[str, Any] | None:
         note(f"near neighbours in training are searched in at most {LARGEST:,} images")
         return None
     return find_leakage(
-        read_pictures(data.root, data.train_split, train),
-        read_pictures(data.root, data.val_split, other),
+        read_pictures(data.root, data.train_split, train, data.channels),
+        read_pictures(data.root, data.val_split, other, data.channels),
     ).summary()

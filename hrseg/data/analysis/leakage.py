@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path, PurePath
 from typing import Any, Literal
 
@@ -20,8 +21,9 @@ from hrseg.data.analysis.signatures import (
     mirrored,
     signature,
 )
-from hrseg.data.images import read_image
+from hrseg.data.bands import read_bands
 from hrseg.errors import DataError
+from hrseg.utils.channels import Channels, as_picture
 from hrseg.utils.system import processors
 from hrseg.utils.text import one_line
 
@@ -135,17 +137,19 @@ class Leakage:
         return sum(pair.kind == kind for pair in self.neighbours)
 
 
-def read_pictures(root: Path, split: str, paths: Sequence[Path]) -> Pictures:
+def read_pictures(
+    root: Path, split: str, paths: Sequence[Path], channels: Channels | None = None
+) -> Pictures:
     """Read images with a thread per processor; an unreadable image resembles no other."""
     with warnings.catch_warnings(), ThreadPoolExecutor(processors()) as pool:
         warnings.simplefilter("ignore")  # filters of several threads disturb each other
-        signatures = list(pool.map(_read_signature, paths))
+        signatures = list(pool.map(partial(_read_signature, channels), paths))
     return Pictures(root, split, paths, np.array(signatures, np.float32).reshape(-1, 64))
 
 
-def _read_signature(path: Path) -> Floats:
+def _read_signature(channels: Channels | None, path: Path) -> Floats:
     try:
-        return signature(read_image(path))
+        return signature(as_picture(read_bands(path, channels)[0], channels))
     except DataError:
         return np.zeros(64, np.float32)
 
