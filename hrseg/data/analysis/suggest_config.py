@@ -47,19 +47,29 @@ class Findings:
         pairs = list(self.layout.pairs.values())
         val = len(pairs[1]) if self.layout.splits else len(pairs[0]) - self.train_count
         height, width = np.median(self.survey.sizes, axis=0).tolist()
-        aerial = any(path.suffix.lower() in (".tif", ".tiff") for path, _ in pairs[0][:1])
+        aerial = self._first_image.suffix.lower() in (".tif", ".tiff")
         names, size = self.classes.names, (height, width)
-        measured = Measured(self.train_count, val, size, names, self.shares, aerial)
+        rgb = self.channels is None and self.image_kind[1] == "uint8"
+        measured = Measured(self.train_count, val, size, names, self.shares, aerial, rgb)
         return Settings(measured, self.machine)
+
+    @property
+    def _first_image(self) -> Path:
+        return next(iter(self.layout.pairs.values()))[0][0]
+
+    @property
+    def image_kind(self) -> tuple[int, str]:
+        """Number of bands and data type of the first image."""
+        try:
+            header = image_header(self._first_image)
+        except DataError:  # one of the warnings
+            return 3, "uint8"
+        return header.bands, header.dtype
 
     @property
     def channels(self) -> list[int] | None:
         """Bands of images with other than one or three bands, from 1; None: red, green, blue."""
-        first = next(iter(self.layout.pairs.values()))[0][0]
-        try:
-            bands = image_header(first).bands
-        except DataError:  # one of the warnings
-            return None
+        bands = self.image_kind[0]
         return None if bands in (1, 3) else list(range(1, bands + 1))
 
     @property

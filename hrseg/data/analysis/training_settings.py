@@ -155,8 +155,9 @@ class Settings:
             reason = f"only {self.data.train} training images"
             lines.append(f"  photometric: 0.5  # random brightness and colour; {reason}")
         if self.data.aerial:
-            # PLACE for `augment: [rotate90, vflip]`: aerial images have no upright orientation.
-            pass
+            height, width = self.crop_size
+            names = "rotate90, vflip" if height == width else "vflip"
+            lines.append(f"  augment: [{names}]  # aerial images have no upright orientation")
         return lines
 
     def loss_lines(self) -> list[str]:
