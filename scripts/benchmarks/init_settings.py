@@ -6,7 +6,8 @@
 Three sets of 40 training and 40 validation images of CamVid: all classes, five classes of which
 one (pedestrian) is rare, and a binary set (car). For each seed, both sides start from the same
 weights. The number of steps is the time divided by the measured time of a step, so that the
-schedule ends with the time. Finished runs are appended to a JSON file and are not repeated.
+schedule ends with the time; `--steps` sets it, for a machine with other work. Finished runs are
+appended to a JSON file and are not repeated.
 """
 
 import argparse
@@ -29,7 +30,9 @@ from PIL import Image
 from hrseg.config.loader import load_config
 from hrseg.config.schema import Config
 from hrseg.data.analysis.suggest_config import inspect_folder, write_config
+from hrseg.training.distributed import place
 from hrseg.training.factory import build_data, build_task
+from hrseg.training.trainer import settle_precision
 
 IMAGES = 40  # of each split
 WARM_UP, MEASURED = 2, 8  # steps
@@ -64,6 +67,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--root", required=True, type=Path, help="CamVid")
     parser.add_argument("--minutes", type=float, default=4.0, help="time of a training")
+    parser.add_argument(
+        "--steps", type=int, help="number of steps of a training, without --minutes"
+    )
     parser.add_argument("--weights", help="initial weights of both sides; default: random")
     parser.add_argument("--seeds", type=int, nargs="+", default=[304, 305])
     parser.add_argument("--sets", nargs="+", choices=SETS, default=[*SETS])
@@ -82,8 +88,9 @@ def main() -> None:
             for name in arguments.sets:
                 for side in arguments.sides:
                     key = {
-                        "set": name, "side": side, "seed": seed, "minutes": arguments.minutes,
-                        "weights": arguments.weights,
+                        "set": name, "side": side, "seed": seed, "weights": arguments.weights,
+                        "minutes": None if arguments.steps else arguments.minutes,
+                        "budget": arguments.steps,
                     }  # fmt: skip
                     if not any(key.items() <= run.items() for run in runs):
                         runs.append(key | train(Path(folder, name), key))
@@ -91,7 +98,7 @@ def main() -> None:
                         arguments.json.write_text(json.dumps(runs, indent=1) + "\n")
     chosen = [
         run for run in runs
-        if (run["minutes"], run["weights"]) == (arguments.minutes, arguments.weights)
+        if run["budget"] == arguments.steps and run["weights"] == arguments.weights
     ]  # fmt: skip
     print_table(chosen)
 
@@ -124,8 +131,9 @@ def train(folder: Path, key: dict[str, Any]) -> dict[str, Any]:
     ]  # fmt: skip
     config = load_config(path, [*overrides, *SIDES[key["side"]]])
     # The fastest step, because other work on the machine only slows a step.
+    settle_precision(config, place(config.trainer))
     step = min(_fit(config, WARM_UP + MEASURED, score=False)[1][WARM_UP:])
-    steps = max(2, int(60 * key["minutes"] / step))
+    steps = key["budget"] or max(2, int(60 * key["minutes"] / step))
     start = time.perf_counter()
     scores = _fit(config, steps, score=True)[0]
     rare = next(row["iou"] for row in scores["classes"] if row["name"] == SETS[key["set"]][2])
