@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -79,7 +79,14 @@ def find_classes(
     Raises:
         DataError: no classes, more than 254, or invalid ids.
     """
-    return (_color_classes if survey.kinds["colour"] else _id_classes)(survey, names, palette)
+    if survey.kinds["colour"]:
+        return _color_classes(survey, names, palette)
+    ids = sorted(set(survey.pixels) - {IGNORE_INDEX})
+    binary = ids == [0] and len(names) == 2  # 255 may be the second class
+    if ids and ids[-1] < len(names) and not binary:  # each id has a name: 255 is ignored
+        classes = Counter({key: count for key, count in survey.pixels.items() if key in ids})
+        survey = replace(survey, pixels=classes)
+    return _id_classes(survey, names, palette)
 
 
 def code(color: Color) -> int:
@@ -114,15 +121,13 @@ def _count(mask: Image.Image, survey: Survey) -> None:
 def _id_classes(survey: Survey, names: Sequence[str], palette: Sequence[Color] | None) -> Classes:
     ids = sorted(set(survey.pixels) - {IGNORE_INDEX})
     _check_class_ids(survey, ids)
-    covered = ids[-1] < len(names) and (ids != [0] or len(names) != 2)  # each id has a name
-    if set(survey.pixels) == {0, IGNORE_INDEX} and not covered:
+    if set(survey.pixels) == {0, IGNORE_INDEX}:
         warning = "masks contain only 0 and 255: 255 is read as a class, not as ignored"
         pair = list(names) if len(names) == 2 else ["background", "foreground"]
         id_map = {0: 0, IGNORE_INDEX: 1}
         return Classes(pair, [0, IGNORE_INDEX], id_map=id_map, ignore_ids=(), warnings=[warning])
     gaps = np.diff([*ids, IGNORE_INDEX])
-    far = gaps.min() >= _FAR and len(names) != len(ids)
-    if IGNORE_INDEX in survey.pixels and far and not covered:
+    if IGNORE_INDEX in survey.pixels and gaps.min() >= _FAR and len(names) != len(ids):
         # Grey levels such as 0, 128, 255.
         if len(names) != len(ids) + 1:
             names = [f"class_{key}" for key in (*ids, IGNORE_INDEX)]

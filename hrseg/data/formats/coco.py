@@ -101,7 +101,7 @@ def _read_file(path: Path) -> _File:
         if category not in names:
             raise fault(path, f"{subject} has the unknown category_id {one_line(str(category))}",
                         "an id of the categories")  # fmt: skip
-    parents = {item.get("supercategory") for item in categories}
+    parents = [item.get("supercategory") for item in categories]
     unused = [key for key, name in names.items() if key not in used and name in parents]
     kept = {key: name for key, name in names.items() if key not in unused}
     known = {field(image, "id", _ID, path, "an image") for image in images}

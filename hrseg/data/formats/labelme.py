@@ -79,12 +79,12 @@ def _checked(shape: Any, path: Path, index: int) -> dict[str, Any]:
     """Return label, kind, points and mask of a shape."""
     subject = f"shape {index}"
     (label,) = no_duplicates([field(shape, "label", str, path, subject)], path)
-    kind = shape.get("shape_type") or "polygon"
+    kind = str(shape.get("shape_type") or "polygon")
     points = points_of(field(shape, "points", list, path, subject), path, subject)
     if len(points) < _AREAS.get(kind, 0):
         raise fault(path, f"{subject} ({one_line(label)}) has {len(points)} points",
                     f"at least {_AREAS[kind]} for a {kind}")  # fmt: skip
-    return {"label": label, "shape_type": str(kind), "points": points, "mask": shape.get("mask")}
+    return {"label": label, "shape_type": kind, "points": points, "mask": shape.get("mask")}
 
 
 def _annotation(

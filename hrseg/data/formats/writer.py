@@ -147,7 +147,7 @@ def write(
                     result.files.append(_row(item, name, source))
             finally:
                 pool.shutdown(cancel_futures=True)
-        result.warnings += _omissions(result, bool(classes.table[0] == IGNORE_INDEX))
+        result.warnings += _omissions(result, classes)
         (folder / "classes.txt").write_text("\n".join(classes.names) + "\n", encoding="utf-8")
         content = {"classes": classes.names, "warnings": result.warnings, "images": result.files}
         write_json(folder / "import.json", about | content)
@@ -184,9 +184,14 @@ def _row(item: Annotation, name: str, source: Path) -> dict[str, str]:
     }
 
 
-def _omissions(result: Import, ignored: bool) -> list[str]:
-    """Return warnings on images and objects without pixels."""
-    lines = []
+def _omissions(result: Import, classes: Classes) -> list[str]:
+    """Return warnings on a single class, and on images and objects without pixels."""
+    lines, ignored = [], classes.table[0] == IGNORE_INDEX
+    if len(classes.names) == 1 and ignored:
+        lines.append(
+            "there is one class, and the other pixels are ignored: a model cannot learn where it "
+            "ends; use --unlabelled background"
+        )
     if result.empty_images:
         meaning = "ignored" if ignored else "background"
         lines.append(

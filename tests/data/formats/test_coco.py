@@ -193,6 +193,11 @@ def test_invalid_json_is_refused_with_its_line(tmp_path, capsys):
     assert "invalid JSON" in refused(source, tmp_path, capsys)
 
 
+def test_a_category_with_an_odd_parent_is_read(tmp_path):
+    categories = [{**row, "supercategory": ["x"]} for row in CATEGORIES]
+    assert imported(one_image(tmp_path, [], categories=categories), tmp_path / "out")
+
+
 def test_an_image_of_another_size_is_refused(tmp_path, capsys):
     source = one_image(tmp_path, [])
     save_photo(source / "images/a.jpg", size=(48, 64))

@@ -139,11 +139,12 @@ def test_an_imported_folder_trains(tmp_path, monkeypatch):
     assert main(["fit", "--config", "out.yaml", f"runs={tmp_path / 'runs'}", *words]) == 0
 
 
-def test_one_class_with_ignored_pixels_keeps_its_name(tmp_path, monkeypatch):
+def test_one_class_with_ignored_pixels_keeps_its_name(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     source = folder(tmp_path / "set")
     (source / "data.yaml").write_text("train: images/train\nval: images/val\nnames: [road]\n")
     assert main(["init", str(imported(source, tmp_path / "out"))]) == 0
+    assert "WARNING: there is one class, and the other pixels" in capsys.readouterr().out
     config = (tmp_path / "out.yaml").read_text()
     assert "ignore_ids: [255]" in config and "- road" in config
 
