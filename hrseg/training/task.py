@@ -296,8 +296,7 @@ def _normalize(
 
 def _check_model(model: Any, num_classes: int) -> None:
     """Raise ConfigError for other networks than Segmenters; set a missing `architecture`."""
-    needed = () if isinstance(model, Engine) else ("outputs", "upsample")
-    if missing := [name for name in needed if not hasattr(model, name)]:
+    if missing := [name for name in ("outputs", "upsample") if not hasattr(model, name)]:
         raise ConfigError(
             f"The model {type(model).__name__} has no {' and no '.join(missing)}.\n"
             "Expected: hrseg.create_model(...), or hrseg.models.Segmenter(backbone, head) with a "

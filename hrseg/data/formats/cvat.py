@@ -21,6 +21,7 @@ from hrseg.data.formats.outlines import box, ellipse, palette_of, rotated
 from hrseg.data.formats.reading import (
     ImageFinder,
     files_below,
+    head,
     no_duplicates,
     no_images,
     points_of,
@@ -73,15 +74,8 @@ def read(root: Path) -> Annotations:
 
 
 def _paths(root: Path) -> list[Path]:
-    return [path for path in files_below(root, (".xml",)) if _is_cvat(path)]
-
-
-def _is_cvat(path: Path) -> bool:
-    try:
-        with path.open("rb") as file:
-            return re.search(rb"<annotations[\s>]", file.read(_HEAD)) is not None
-    except OSError:
-        return False
+    start = re.compile(rb"<annotations[\s>]")
+    return [path for path in files_below(root, (".xml",)) if start.search(head(path, _HEAD))]
 
 
 class _Builder(ElementTree.TreeBuilder):

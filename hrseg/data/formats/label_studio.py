@@ -25,6 +25,7 @@ from hrseg.data.formats.reading import (
     ImageFinder,
     field,
     files_below,
+    head,
     no_duplicates,
     no_images,
     points_of,
@@ -91,15 +92,7 @@ def read(root: Path) -> Annotations:
 
 
 def _paths(root: Path) -> list[Path]:
-    return [path for path in files_below(root, (".json",)) if _has_tasks(path)]
-
-
-def _has_tasks(path: Path) -> bool:
-    try:
-        with path.open("rb") as file:
-            return _TASKS.match(file.read(_HEAD)) is not None
-    except OSError:
-        return False
+    return [path for path in files_below(root, (".json",)) if _TASKS.match(head(path, _HEAD))]
 
 
 def _regions(task: Any, subject: str, path: Path, notes: Counter[str]) -> list[_Region] | None:

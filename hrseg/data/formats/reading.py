@@ -65,6 +65,17 @@ def has_keys(path: Path, keys: Sequence[str]) -> bool:
         return False
 
 
+def head(path: Path, count: int) -> bytes:
+    """Return the first bytes of a file; b"" if it is unreadable, or a pipe, which would block."""
+    try:
+        if not path.is_file():
+            return b""
+        with path.open("rb") as file:
+            return file.read(count)
+    except OSError:
+        return b""
+
+
 def first_line(path: Path) -> str:
     """Return the first line of a text file, at most 10,000 characters; "" if unreadable."""
     try:

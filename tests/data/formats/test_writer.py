@@ -114,7 +114,7 @@ def test_a_chosen_format_must_fit_the_files(tmp_path, capsys):
 
 
 def test_pipes_do_not_block_the_recognition(tmp_path):
-    for name in ("a.json", "data.yaml", "_classes.csv", "pairs.csv"):
+    for name in ("a.json", "a.xml", "data.yaml", "_classes.csv", "pairs.csv"):
         os.mkfifo(tmp_path / name)
     assert recognise(tmp_path) is None
 
