@@ -190,7 +190,7 @@ def _with_format(words: list[str]) -> list[str]:
     """Write `--polygons` without a format as `--polygons=geojson`, because an input may follow."""
     return [
         "--polygons=geojson" if word == "--polygons" and following not in POLYGONS else word
-        for word, following in zip(words, [*words[1:], ""], strict=True)
+        for word, following in zip(words, [*words, ""][1:], strict=True)
     ]
 
 

@@ -178,7 +178,7 @@ def test_a_manifest_is_compared_with_the_files(corpus, tmp_path, capsys):
 @pytest.mark.parametrize("name", ["checkpoints/last.ckpt", "hrseg.safetensors", "exported.onnx"])
 def test_a_file_of_a_later_version_is_refused(corpus, data, monkeypatch, capsys, name):
     # For format 0, the files of today have a later version.
-    monkeypatch.setattr(metadata, "FORMAT", 0)
+    monkeypatch.setattr(metadata, "NEWEST_FORMAT", 0)
     folder = corpus / "runs" / "minimal" / "latest" if "/" in name else corpus / "weights"
     commands = [["weights", "inspect"]]
     if name.endswith(".ckpt"):

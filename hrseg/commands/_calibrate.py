@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from hrseg.checkpoints.reading import read_checkpoint
-from hrseg.checkpoints.run_lock import locked_run
+from hrseg.checkpoints.runs import locked_run
 from hrseg.config.loader import to_dict
 from hrseg.config.protocols import make_protocol
 from hrseg.config.schema import Config

@@ -29,7 +29,7 @@ def _refuse_annotations(root: Path) -> None:
     """Raise DataError if the folder has annotations that `hrseg data import` reads."""
     from hrseg.data.formats import recognise
 
-    if name := recognise(root):
+    if (name := recognise(root)) not in (None, "csv"):  # `inspect_folder` reads lists of pairs
         out = f"{root.resolve().name}-imported"
         command = f"hrseg data import {shlex.quote(str(root))} {shlex.quote(out)}"
         raise DataError(

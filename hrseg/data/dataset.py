@@ -173,7 +173,7 @@ def read_pair(
     mask = read_mask(pair[1])
     image, valid = read_bands(pair[0], channels, (mask.shape[0], mask.shape[1]))
     _check_same_size(pair[0], image.shape[:2], pair[1], mask.shape)
-    if valid is not None:
+    if valid is not None and pair[1] != pair[0]:  # with mask_format alpha the image is the mask
         mask = np.where(valid, mask, np.uint8(IGNORE_INDEX))
     return image, mask
 

@@ -13,10 +13,10 @@ import numpy.typing as npt
 from PIL import Image
 
 from hrseg.data.images import (
-    FORMATS,
     SUFFIXES,
     Array,
     decoder_errors,
+    formats_of,
     open_file,
     printable_path,
     read_file,
@@ -30,10 +30,14 @@ Palette = tuple[tuple[int, int, int], ...]
 _ADD_COLOR = "Fix: add the colour to palette; if it is not a class, add its position to ignore_ids."
 # Formats without loss; a file of a lossy format is opened for its error.
 MASK_SUFFIXES = tuple(dict.fromkeys((*SUFFIXES, ".tif", ".tiff", ".bmp", ".gif")))
-MASK_FORMATS = tuple(dict.fromkeys((*FORMATS, "TIFF", "BMP", "GIF")))
 LOSSY_FORMATS = ("JPEG", "WEBP")
 _LOSSY = "a JPEG mask has wrong ids, as its compression blends neighbouring values"
 ALPHA_MODES = ("RGBA", "LA", "PA")
+
+
+def mask_formats(path: Path) -> tuple[str, ...]:
+    """Return the formats of Pillow that a mask file of this suffix may have."""
+    return (*formats_of(path), "GIF") if path.suffix.lower() == ".gif" else formats_of(path)
 
 
 def wrong_ids(ids: npt.NDArray[Any], num_classes: int) -> list[int]:
@@ -208,12 +212,12 @@ def _read_alpha_mask(path: Path) -> Array:
 
 def mask_size(path: Path) -> tuple[int, int]:
     """Return the (height, width) of a mask without decoding; errors as `open_file`."""
-    with open_file(path) as file, Image.open(file, formats=MASK_FORMATS) as image:
+    with open_file(path) as file, Image.open(file, formats=mask_formats(path)) as image:
         return image.height, image.width
 
 
 def _decode(path: Path, data: bytes, mode: str | None = None) -> tuple[str, npt.NDArray[Any]]:
-    with decoder_errors(path), Image.open(io.BytesIO(data), formats=MASK_FORMATS) as image:
+    with decoder_errors(path), Image.open(io.BytesIO(data), formats=mask_formats(path)) as image:
         if image.format in LOSSY_FORMATS:
             raise DataError(
                 f"{printable_path(path)}: {_LOSSY.replace('JPEG', str(image.format))}.\n"

@@ -66,7 +66,7 @@ def test_a_loss_object_gives_the_value_of_the_named_loss(loss, tmp_path):
         ({"losses": [nn.CrossEntropyLoss]}, "CrossEntropyLoss is not a function of"),
         ({"losses": [3]}, "The loss int is not a function"),
         ({"optimizer": 3}, r"The optimizer is a int.\nExpected: a name \(sgd, adamw\)"),
-        ({"schedule": 3}, r"The schedule is a int.\nExpected: a name \(poly\)"),
+        ({"schedule": 3}, r"The schedule is a int.\nExpected: a name \(poly, cosine, constant\)"),
         ({"class_names": ["a", "a"]}, "class_names has 'a' twice"),
     ],
 )

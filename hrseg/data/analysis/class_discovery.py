@@ -12,7 +12,7 @@ from PIL import Image
 from hrseg.data.analysis.class_files import Color
 from hrseg.data.dataset import exif_note
 from hrseg.data.images import decoder_errors, header_of
-from hrseg.data.masks import ALPHA_MODES, LOSSY_FORMATS, MASK_FORMATS, stored_values
+from hrseg.data.masks import ALPHA_MODES, LOSSY_FORMATS, mask_formats, stored_values
 from hrseg.errors import DataError
 from hrseg.utils.constants import IGNORE_INDEX
 from hrseg.utils.text import some
@@ -56,7 +56,10 @@ def take_survey(pairs: Iterable[tuple[Path, Path]]) -> Survey:
     for image_path, mask_path in pairs:
         path = mask_path
         try:
-            with decoder_errors(mask_path), Image.open(mask_path, formats=MASK_FORMATS) as mask:
+            with (
+                decoder_errors(mask_path),
+                Image.open(mask_path, formats=mask_formats(mask_path)) as mask,
+            ):
                 path, mask_size = image_path, (mask.height, mask.width)
                 size, *orientations = header_of(image_path, mask_size)
                 survey.sizes.append(size)

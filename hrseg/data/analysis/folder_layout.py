@@ -11,7 +11,7 @@ from PIL import Image
 from hrseg.data.analysis.name_patterns import IMAGE, MASK, find_names
 from hrseg.data.analysis.unpaired_files import explain
 from hrseg.data.datasets.folder import LISTS, SPLIT
-from hrseg.data.masks import ALPHA_MODES, LOSSY_FORMATS, MASK_FORMATS, MASK_SUFFIXES
+from hrseg.data.masks import ALPHA_MODES, LOSSY_FORMATS, MASK_SUFFIXES, mask_formats
 from hrseg.data.pairing import Names, find_files, find_pairs, read_list, walk
 from hrseg.errors import DataError
 
@@ -136,7 +136,7 @@ def _describe(parts: tuple[str, ...], files: list[Path]) -> tuple[bool, str, str
 
 def _looks_like_a_mask(path: Path) -> bool:
     try:
-        with Image.open(path, formats=MASK_FORMATS) as image:
+        with Image.open(path, formats=mask_formats(path)) as image:
             few = image.mode in ("P", "1") or image.convert("RGB").getcolors(64) is not None
             return image.format not in LOSSY_FORMATS and few
     except (OSError, SyntaxError, ValueError):
@@ -248,7 +248,7 @@ def _alpha_layout(root: Path, folders: Mapping[Path, list[Path]]) -> Layout | No
 
 def _is_cut_out(path: Path) -> bool:
     try:
-        with Image.open(path, formats=MASK_FORMATS) as image:
+        with Image.open(path, formats=mask_formats(path)) as image:
             low, high = image.getchannel("A").getextrema() if image.mode in ALPHA_MODES else (0, 0)
             return low != high
     except (OSError, SyntaxError, ValueError):

@@ -74,7 +74,8 @@ def advise_split(root: Path, layout: Layout, pixels: float) -> SplitAdvice:
         train, other, group_by = sides[0], sides[1], None
     else:
         train, other = sides[0][::2], sides[0][1::2]
-        paths = [path_below(root / layout.image_folder, image) for image in sides[0]]
+        base = root if layout.pair_list else root / layout.image_folder
+        paths = [path_below(base, image) for image in sides[0]]
         group_by = propose_groups([path.with_suffix("").as_posix() for path in paths])
     names = layout.splits or ("train", "val")
     leakage = find_leakage(
