@@ -125,7 +125,7 @@ def _read_tiff(path: Path) -> tuple[Array, Valid]:
 def valid_pixels(file: "DatasetReader", bands: Sequence[int] = (), **window: Any) -> Valid:
     """Return the pixels (H, W) of an open file with a value, by nodata, alpha and mask bands.
 
-    GDAL marks the fourth of four 8-bit bands as alpha, also if it is infrared. It is no alpha if
+    GDAL marks the fourth of four 8-bit bands as alpha, also if it is infrared. It is not alpha if
     it is one of the chosen `bands`.
     """
     flags = {flag.name for flags in file.mask_flag_enums for flag in flags}

@@ -97,7 +97,7 @@ def create_model(
 
 
 def _build_backbone(spec: Spec, in_channels: int, **settings: Any) -> Backbone:
-    """Return a backbone; ConfigError: it is no Backbone, or has another number of inputs."""
+    """Return a backbone; ConfigError: an invalid backbone, or another number of inputs."""
     encoder = build(BACKBONES, spec, "backbone", in_channels=in_channels, **settings)
     if not isinstance(encoder, Backbone):
         raise ConfigError(

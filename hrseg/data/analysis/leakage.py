@@ -192,7 +192,7 @@ def _similar_pictures(train: Pictures, other: Pictures) -> Iterator[tuple[int, i
 def _frame_neighbours(train: Pictures, other: Pictures) -> Iterator[tuple[int, int]]:
     """Yield the index of each frame near a training frame of its recording, and that frame.
 
-    File names alone prove no recording, as cameras number unrelated photos. A recording counts if
+    File names do not prove a recording, as cameras number unrelated photos. A recording counts if
     three quarters of its frames resemble the nearest training frame more than the median training
     frame. Chance makes this half; the second limit is 2.5 standard deviations above. Recordings
     with few frames are judged together.

@@ -213,7 +213,7 @@ def decompressed(text: str) -> npt.NDArray[np.int64]:
     number two before. pycocotools decodes this too, but invalid text corrupts its memory.
 
     Raises:
-        ValueError: text that is no run lengths.
+        ValueError: invalid text.
 
     Examples:
         >>> decompressed("52203").tolist()

@@ -44,7 +44,7 @@ def read(root: Path) -> Annotations:
     """Return the shapes of all LabelMe files below a folder.
 
     Raises:
-        DataError: a damaged file, or an image that is missing and not embedded.
+        DataError: a damaged file, or a missing image.
     """
     finder, kinds, other = ImageFinder(root), Counter[str](), 0
     items, labels = [], set[str]()
@@ -120,7 +120,7 @@ def _base64(text: str, path: Path, subject: str) -> bytes:
     try:
         return base64.b64decode(text, validate=True)
     except (binascii.Error, ValueError) as error:
-        raise fault(path, f"{subject} is no valid base64", "an embedded PNG or JPEG") from error
+        raise fault(path, f"{subject} is invalid base64", "an embedded PNG or JPEG") from error
 
 
 def _shapes(shapes: list[dict[str, Any]], path: Path, height: int, width: int) -> list[Shape]:

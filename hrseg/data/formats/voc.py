@@ -94,7 +94,7 @@ def _splits(
 ) -> tuple[dict[tuple[str, str], Path], dict[Path, list[str]]]:
     """Return the pairs (split, stem) of the lists, each with its list, and stems without a mask.
 
-    A list that is no split, such as trainval.txt, adds only stems that no other list has.
+    A list of another kind, such as trainval.txt, adds only stems that no other list has.
     """
     lists = sorted((base / "ImageSets" / "Segmentation").glob("*.txt"))
     pairs: dict[tuple[str, str], Path] = {}
