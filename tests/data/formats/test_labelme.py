@@ -146,11 +146,11 @@ def test_turned_photos_have_masks_of_the_annotated_orientation(tmp_path, orienta
         ({"shapes": [shape("a\nb", [[0, 0], [1, 1], [2, 0]])]}, "a class has the name"),
         ({"shapes": 5}, '"shapes"'),
         ({"shapes": [shape("car", [[0, 0]], {})]}, "has 1 points"),
-        ({"shapes": [shape("car", [[0, 0], [1, 1]], "mask", mask="?")]}, "no valid base64"),
+        ({"shapes": [shape("car", [[0, 0], [1, 1]], "mask", mask="?")]}, "invalid base64"),
         ({"shapes": [shape("c", [[120, 90], [1, 1]], "mask", mask=encoded(blob(0)))]}, "not fit"),
         ({"imagePath": "../../etc/passwd"}, "points outside of"),
         ({"imagePath": "b.jpg", "imageData": "AAAA"}, "cannot be read"),
-        ({"imagePath": "b.jpg", "imageData": "%"}, "no valid base64"),
+        ({"imagePath": "b.jpg", "imageData": "%"}, "invalid base64"),
         ({"imageHeight": 5}, "its annotation is for 5x128 pixels"),
     ],
 )
