@@ -12,6 +12,8 @@ from PIL import Image
 from hrseg.cli import main
 from hrseg.config.loader import load_config, to_dict
 from hrseg.data import Folder
+from tests.hub_server import HubServer
+from tests.weight_files import imagenet_file
 
 SIZE = (40, 48)
 TINTS = np.array([[40, 60, 90], [200, 60, 40], [60, 200, 60]], np.uint8)
@@ -151,10 +153,15 @@ def init(root: Path, config: Path) -> tuple[str, Folder]:
     return config.read_text(), data
 
 
-def fit(config: Path, folder: Path) -> int:
-    overrides = ["model.weights=null", "data.workers=0", "trainer.fast_dev_run=true"]
-    device = ["trainer.accelerator=cpu", f"runs={folder}"]
-    return main(["fit", "--config", str(config), *overrides, *device])
+def train(config: Path, folder: Path, image: str, hub: HubServer) -> None:
+    """Fit for an epoch from ImageNet weights of a local hub, validate, and predict an image."""
+    hub.repos["timm/hrnet_w18_small.ms_in1k"]["model.safetensors"] = imagenet_file("w18_small_v1")
+    short = ["trainer.max_epochs=1", "trainer.check_val_every_n_epoch=1", "prediction_images=0"]
+    assert main(["fit", "--config", str(config), *short, f"runs={folder / 'runs'}"]) == 0
+    run = next((folder / "runs").glob("*/latest"))
+    assert main(["validate", "--checkpoint", str(run)]) == 0
+    assert main(["predict", image, "--checkpoint", str(run), "--out", str(folder / "out")]) == 0
+    assert len(list((folder / "out/masks").iterdir())) == 1
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -172,16 +179,16 @@ def test_a_layout_is_read_as_expected(name, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", CASES)
-def test_a_layout_trains_with_the_written_config(name, tmp_path):
+def test_a_layout_trains_validates_and_predicts_without_an_edit(name, tmp_path, hub):
     write(tmp_path / "set", CASES[name])
-    init(tmp_path / "set", tmp_path / "written.yaml")
-    assert fit(tmp_path / "written.yaml", tmp_path / "runs") == 0
+    _, data = init(tmp_path / "set", tmp_path / "written.yaml")
+    train(tmp_path / "written.yaml", tmp_path, str(data.train_dataset.files[0][0]), hub)
 
 
-def test_a_config_of_transparent_masks_trains(tmp_path):
+def test_transparent_masks_train_validate_and_predict_without_an_edit(tmp_path, hub):
     write(tmp_path / "set", CASES["transparency"])
-    init(tmp_path / "set", tmp_path / "written.yaml")
-    assert fit(tmp_path / "written.yaml", tmp_path / "runs") == 0
+    _, data = init(tmp_path / "set", tmp_path / "written.yaml")
+    train(tmp_path / "written.yaml", tmp_path, str(data.train_dataset.files[0][0]), hub)
 
 
 def test_cut_out_photos_are_their_own_masks(tmp_path):
