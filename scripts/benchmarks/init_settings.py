@@ -47,18 +47,16 @@ SETS: dict[str, tuple[dict[int, int], tuple[str, ...], str]] = {
     "rare class": (RARE, ("sky", "thing", "road", "tree", "pedestrian", "void"), "pedestrian"),
     "binary": ({key: 255 * (key == 8) for key in range(12)}, ("background", "car"), "car"),
 }
-# The keys in which the former config of `hrseg init` differs. Its crop size and batch size follow
-# the same rules for images of 360x480 on a small machine.
+# The keys in which the former config of `hrseg init` differs.
 FORMER = {
     "losses": "losses=[{name: cross_entropy}]",
     "class_uniform": "data.class_uniform=0",
-    "photometric": "data.photometric=0",
     "flip": "data.flip=0.5",
     "batch_size": "data.batch_size=8",
     "crop_size": "data.crop_size=[256,256]",
 }
 SIDES = {"former": list(FORMER.values()), "init": []} | {
-    f"init without {name}": [FORMER[name]] for name in ("losses", "class_uniform", "photometric")
+    f"init without {name}": [FORMER[name]] for name in ("losses", "class_uniform", "batch_size")
 }
 
 

@@ -49,8 +49,7 @@ class Findings:
         height, width = np.median(self.survey.sizes, axis=0).tolist()
         aerial = self._first_image.suffix.lower() in (".tif", ".tiff")
         names, size = self.classes.names, (height, width)
-        rgb = self.channels is None and self.image_kind[1] == "uint8"
-        measured = Measured(self.train_count, val, size, names, self.shares, aerial, rgb)
+        measured = Measured(self.train_count, val, size, names, self.shares, aerial)
         return Settings(measured, self.machine)
 
     @property
@@ -58,18 +57,12 @@ class Findings:
         return next(iter(self.layout.pairs.values()))[0][0]
 
     @property
-    def image_kind(self) -> tuple[int, str]:
-        """Number of bands and data type of the first image."""
-        try:
-            header = image_header(self._first_image)
-        except DataError:  # one of the warnings
-            return 3, "uint8"
-        return header.bands, header.dtype
-
-    @property
     def channels(self) -> list[int] | None:
         """Bands of images with other than one or three bands, from 1; None: red, green, blue."""
-        bands = self.image_kind[0]
+        try:
+            bands = image_header(self._first_image).bands
+        except DataError:  # one of the warnings
+            return None
         return None if bands in (1, 3) else list(range(1, bands + 1))
 
     @property
