@@ -61,7 +61,7 @@ def test_weights_are_the_root_of_the_median_share_within_bounds():
 def test_a_rare_class_gets_balanced_crops_and_its_name_is_the_reason():
     lines = settings(shares=(0.995, 0.005)).data_lines()
     (line,) = [line for line in lines if "class_uniform" in line]
-    assert "class_uniform: 0.5" in line and line.endswith("less than 1 % of the pixels: b")
+    assert "class_uniform: 0.25" in line and line.endswith("less than 1 % of the pixels: b")
     assert not any("class_uniform" in line for line in settings(shares=(0.98, 0.02)).data_lines())
 
 
@@ -79,9 +79,13 @@ def test_left_and_right_classes_are_not_mirrored():
     assert flips["upright", "b"] == flips["a", "b"] == []
 
 
-def test_few_images_get_changes_of_colour():
-    assert any("photometric: 0.5" in line for line in settings(train=999).data_lines())
-    assert not any("photometric" in line for line in settings(train=1000).data_lines())
+@pytest.mark.parametrize(
+    ("size", "names"), [((1024, 2048), "rotate90, vflip"), ((600, 800), "vflip")]
+)
+def test_aerial_images_are_turned_if_the_crop_is_square(size, names):
+    measured = Measured(400, 100, size, ("a", "b"), (0.5, 0.5), aerial=True)
+    assert any(f"augment: [{names}]  #" in line for line in Settings(measured, GPU).data_lines())
+    assert not any("augment" in line for line in settings(size=size).data_lines())
 
 
 def test_every_line_is_yaml():
