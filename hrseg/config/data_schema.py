@@ -1,5 +1,6 @@
 """Schema of the config's section `data`: options of every data set, and of single ones."""
 
+import re
 from typing import Annotated, Literal
 
 from pydantic import Field, field_validator
@@ -145,3 +146,14 @@ class FolderConfig(DataConfig):
         examples=["^(.+)_"],
     )
     split_seed: int = option("seed of the held-out share", 304, ge=0)
+
+    @field_validator("group_by")
+    @classmethod
+    def _pattern_or_table(cls, group_by: str | None) -> str | None:
+        try:
+            re.compile(group_by or "")
+        except re.error as error:
+            raise expected(
+                f'a regular expression, e.g. "^(.+)_", or a CSV file; this one is invalid: {error}.'
+            ) from error
+        return group_by
