@@ -10,13 +10,13 @@ from hrseg.training.factory import build_data
 from hrseg.utils.console import note
 from hrseg.utils.files import write_json
 
-LARGEST = 5000  # training and evaluated images; more would take minutes
+LARGEST = 2000  # training and evaluated images; more would take minutes after a training
 
 
 def write_leakage(evaluation: Evaluation) -> None:
     """Add `leakage` to an evaluation's scores.json, and print its warning.
 
-    Nothing is added for an official split, for the training split itself, for more than 5,000
+    Nothing is added for an official split, for the training split itself, for more than 2,000
     images, and without the data set.
     """
     if "leakage" in evaluation.scores:
