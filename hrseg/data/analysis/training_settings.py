@@ -161,6 +161,9 @@ class Settings:
     def loss_lines(self) -> list[str]:
         """Return the lines of the section losses."""
         weights = self.class_weights
+        if len(weights) == 2:  # weights lower the IoU of the smaller class
+            reason = "inference.threshold trades precision for recall without weights"
+            return [f"  - {{name: cross_entropy}}  # {reason}"]
         if max(weights) < 1.5 * min(weights):
             return ["  - {name: cross_entropy}  # the classes have similar numbers of pixels"]
         return [

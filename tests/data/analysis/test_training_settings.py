@@ -65,8 +65,9 @@ def test_a_rare_class_gets_balanced_crops_and_its_name_is_the_reason():
     assert not any("class_uniform" in line for line in settings(shares=(0.98, 0.02)).data_lines())
 
 
-def test_classes_of_similar_size_get_no_weights():
-    (line,) = settings(shares=(0.55, 0.45)).loss_lines()
+@pytest.mark.parametrize("shares", [(0.95, 0.05), (0.4, 0.3, 0.3)])
+def test_two_classes_and_classes_of_similar_size_get_no_weights(shares):
+    (line,) = settings(shares=shares, names="abc"[: len(shares)]).loss_lines()
     assert "class_weights" not in line and "#" in line
 
 
@@ -89,9 +90,9 @@ def test_aerial_images_are_turned_if_the_crop_is_square(size, names):
 
 
 def test_every_line_is_yaml():
-    chosen = settings(shares=(0.995, 0.005), names=("left", "b"))
+    chosen = settings(shares=(0.9, 0.095, 0.005), names=("left", "b", "c"))
     lines = ["data:", *chosen.data_lines(), "losses:", *chosen.loss_lines()]
     read = yaml.safe_load("\n".join([*lines, "trainer:", *chosen.trainer_lines()]))
     assert read["data"]["crop_size"] == [512, 512] and read["data"]["workers"] == 8
-    assert read["losses"] == [{"name": "cross_entropy", "class_weights": [0.71, 3.0]}]
+    assert read["losses"] == [{"name": "cross_entropy", "class_weights": [0.5, 1.0, 3.0]}]
     assert read["trainer"] == {"max_epochs": 160, "check_val_every_n_epoch": 4}
