@@ -153,7 +153,7 @@ def init(root: Path, config: Path) -> tuple[str, Folder]:
     return config.read_text(), data
 
 
-def train(config: Path, folder: Path, image: str, hub: HubServer) -> None:
+def check_training(config: Path, folder: Path, image: str, hub: HubServer) -> None:
     """Fit for an epoch from ImageNet weights of a local hub, validate, and predict an image."""
     hub.repos["timm/hrnet_w18_small.ms_in1k"]["model.safetensors"] = imagenet_file("w18_small_v1")
     short = ["trainer.max_epochs=1", "trainer.check_val_every_n_epoch=1", "prediction_images=0"]
@@ -182,13 +182,13 @@ def test_a_layout_is_read_as_expected(name, tmp_path):
 def test_a_layout_trains_validates_and_predicts_without_an_edit(name, tmp_path, hub):
     write(tmp_path / "set", CASES[name])
     _, data = init(tmp_path / "set", tmp_path / "written.yaml")
-    train(tmp_path / "written.yaml", tmp_path, str(data.train_dataset.files[0][0]), hub)
+    check_training(tmp_path / "written.yaml", tmp_path, str(data.train_dataset.files[0][0]), hub)
 
 
 def test_transparent_masks_train_validate_and_predict_without_an_edit(tmp_path, hub):
     write(tmp_path / "set", CASES["transparency"])
     _, data = init(tmp_path / "set", tmp_path / "written.yaml")
-    train(tmp_path / "written.yaml", tmp_path, str(data.train_dataset.files[0][0]), hub)
+    check_training(tmp_path / "written.yaml", tmp_path, str(data.train_dataset.files[0][0]), hub)
 
 
 def test_cut_out_photos_are_their_own_masks(tmp_path):
