@@ -43,7 +43,7 @@ def fetch(name: str, backbone: str | None = None) -> Path:
 
     Raises:
         ConfigError: if the name is unknown or private, the checksum is wrong, or the file is not
-            in the cache and there is no connection.
+            in the cache, and the connection fails.
     """
     name = resolve(name, backbone)
     if name.startswith("hub:"):

@@ -200,7 +200,7 @@ def _percent(ratio: float | None) -> str:
 
 
 def _colors(evaluation: Evaluation) -> list[list[int]]:
-    """Return the colours of the masks, or distinct colours if there are no masks."""
+    """Return the colours of the masks, or distinct colours without masks."""
     try:
         return evaluation.palette
     except DataError:

@@ -30,7 +30,7 @@ class ClassList:
     Attributes:
         names: the names by raw id; "" for an id without a name.
         palette: the RGB colours of the names, or None.
-        file: the file; None if there is none.
+        file: the file, or None.
     """
 
     names: Sequence[str] = ()

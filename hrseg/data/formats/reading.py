@@ -179,7 +179,7 @@ class ImageFinder:
         )
 
     def optional(self, name: str, source: Path, *folders: Path) -> Path | None:
-        """Return the file as `find`, or None if there is none."""
+        """Return the file as `find`, or None if it is missing."""
         relative = _posix(name)
         for folder in (*folders, source.parent, self.root, self.root / "images"):
             path = Path(os.path.normpath(Path(os.path.abspath(folder)) / relative))
