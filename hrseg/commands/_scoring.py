@@ -19,7 +19,7 @@ from hrseg.errors import ConfigError, DataError
 from hrseg.evaluation.image_scores import ImageScores
 from hrseg.evaluation.report import report_run
 from hrseg.evaluation.submission import Submission
-from hrseg.inference.exported_model import is_exported, open_engine
+from hrseg.inference.exported_model import is_exported, open_engine, precisions
 from hrseg.training.callbacks import PredictionImages
 from hrseg.training.distributed import Placement, new_folder, place
 from hrseg.training.factory import build_data, build_task
@@ -32,10 +32,13 @@ from hrseg.utils.console import echo
 from hrseg.utils.signals import Stopped
 
 
-def validate(config: Config, checkpoint: Path, home: Path) -> Path:
-    """Score a checkpoint or an exported file by the config's protocol; return the new folder."""
+def validate(config: Config, checkpoint: Path, home: Path, engine_device: str = "cpu") -> Path:
+    """Score a checkpoint or an exported file by the config's protocol; return the new folder.
+
+    `engine_device` is that of an exported file.
+    """
     with _result_folder(config, home) as (placement, folder):
-        data, task = _load(config, checkpoint, "validate")
+        data, task = _load(config, checkpoint, "validate", engine_device)
         callbacks = [
             ImageScores(folder, checkpoint),
             PredictionImages(config.prediction_images, folder),
@@ -51,8 +54,10 @@ def validate(config: Config, checkpoint: Path, home: Path) -> Path:
     return folder
 
 
-def test(config: Config, checkpoint: Path, home: Path) -> Path:
+def test(config: Config, checkpoint: Path, home: Path, engine_device: str = "cpu") -> Path:
     """Predict the test split by the config's protocol; return the checked zip file of the masks.
+
+    `engine_device` is that of an exported file.
 
     Raises:
         ConfigError: the data set has no benchmark server.
@@ -65,7 +70,7 @@ def test(config: Config, checkpoint: Path, home: Path) -> Path:
             "Fix: `hrseg validate` scores a split with masks."
         )
     with _result_folder(config, home) as (placement, folder):
-        data, task = _load(config, checkpoint, "test")
+        data, task = _load(config, checkpoint, "test", engine_device)
         assert data.test_dataset is not None and data.submission_ids is not None
         images = [image for image, _ in data.test_dataset.files]
         submission = Submission(folder, images, data.test_dataset.names, data.submission_ids)
@@ -91,13 +96,14 @@ def _result_folder(config: Config, home: Path) -> Iterator[tuple[Placement, Path
 
 
 def _load(
-    config: Config, checkpoint: Path, stage: str
+    config: Config, checkpoint: Path, stage: str, engine_device: str
 ) -> tuple[SegmentationDataModule, SegmentationTask]:
     data = build_data(config)
     if is_exported(checkpoint):
-        bf16 = str(config.trainer.get("precision", "32")).startswith("bf16")
-        precision = "bf16" if bf16 and checkpoint.suffix == ".xml" else "32"
-        engine = open_engine(checkpoint, precision=precision)
+        precision = str(config.trainer.get("precision", "32")).partition("-")[0]
+        if precision not in precisions(checkpoint, engine_device):
+            precision = "32"
+        engine = open_engine(checkpoint, engine_device, precision)
         data.use_channels(Channels.from_dict(engine.metadata.get("channels")))
         data.check(stage)
         task = build_task(config, data, weights=False, engine=engine)
@@ -109,6 +115,11 @@ def _load(
             _use_temperature(task, engine.metadata)
         echo(f"{checkpoint}: {engine.extra_repr()}, precision {precision}")
         return data, task
+    if engine_device != "cpu":
+        raise ConfigError(
+            f"--device {engine_device} is for exported files, but {checkpoint} is a checkpoint.\n"
+            "Expected: trainer.accelerator. Fix: trainer.accelerator=gpu"
+        )
     content = read_checkpoint(checkpoint)
     if "hrseg" in content:
         data.use_channels(stored_channels(content, checkpoint))

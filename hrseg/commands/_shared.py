@@ -55,6 +55,12 @@ def add_checkpoint(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--checkpoint", metavar="FILE_OR_RUN", help=help)
 
 
+def add_engine_device(parser: argparse.ArgumentParser) -> None:
+    """Add `--device` of exported files; trainer.accelerator is the device of checkpoints."""
+    help = "of an exported file: cpu, cuda, cuda:1 or tensorrt; default: %(default)s"
+    parser.add_argument("--device", default="cpu", help=help)
+
+
 def add_threads(parser: argparse.ArgumentParser) -> None:
     """Add `--threads`, which `set_threads` applies."""
     parser.add_argument("--threads", type=int, help="CPU threads; default: one per core")

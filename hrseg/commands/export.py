@@ -33,6 +33,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     images = "number of validation images to compare mIoU on; default: all; 0: no comparison"
     parser.add_argument("--images", type=int, help=images)
+    device = "run the file on cpu, cuda, cuda:1 or tensorrt to verify it; default: %(default)s"
+    parser.add_argument("--device", default="cpu", help=device)
     config = "config of weights that have no metadata, e.g. cityscapes_w48; default: the run's"
     parser.add_argument("--config", metavar="FILE_OR_NAME", help=config)
 
@@ -70,4 +72,4 @@ def run(arguments: argparse.Namespace) -> None:
     for file in written if not Path(f"{target}.proof.json").is_file() else ():
         if not is_empty(file):
             raise other_kind("--out", file)
-    export_checkpoint(checkpoint, target, form, config, arguments.images)
+    export_checkpoint(checkpoint, target, form, config, arguments.images, arguments.device)

@@ -52,7 +52,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--overlap", type=int, help="overlap of tiles, in pixels; default: a quarter of --tile"
     )
     parser.add_argument(
-        "--device", help="cpu, cuda, cuda:1 or mps; default: cuda if available, or else cpu"
+        "--device",
+        help="cpu, cuda, cuda:1, mps, or tensorrt for .onnx files; default: cuda if available, or "
+        "else cpu; for exported files cpu",
     )
     parser.add_argument(
         "--precision",

@@ -34,6 +34,7 @@ def export_checkpoint(
     form: Form,
     config: Config | None = None,
     images: int | None = None,
+    device: str = "cpu",
 ) -> dict[str, Any]:
     """Export a checkpoint, and compare mIoU if the data set of the config exists.
 
@@ -43,6 +44,7 @@ def export_checkpoint(
         form: format and interface of the exported file.
         config: describes the data set, and the model if the checkpoint has no metadata.
         images: number of evenly spaced validation images for mIoU; None: all; 0: none.
+        device: as for `export`.
 
     Returns:
         The content of `<target>.proof.json`.
@@ -52,7 +54,7 @@ def export_checkpoint(
         VerificationError: if the exported file differs from the model.
         DataError: if the data set is damaged.
     """
-    form.check(target)
+    form.check(target, device)
     if config is not None and "hrseg" not in read_checkpoint(checkpoint):
         predictor = build_predictor(config, build_data(config), checkpoint, "cpu", "32")
     else:
@@ -69,7 +71,7 @@ def export_checkpoint(
     with checkpoint.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     source = {"checkpoint": checkpoint.name, "sha256": digest, "hrseg": __version__}
-    proof = export(predictor, target, form, comparison, calibration, source)
+    proof = export(predictor, target, form, comparison, calibration, source, device)
     files = [target, target.with_suffix(".bin")] if form.format == "openvino" else [target]
     size = sum(path.stat().st_size for path in files)
     print(f"exported: {target} ({size / 2**20:.1f} MiB)\nproof: {target}.proof.json")
@@ -83,6 +85,7 @@ def export(
     comparison: Comparison | None = None,
     calibration: Sequence[Pixels] = (),
     source: Mapping[str, str] | None = None,
+    device: str = "cpu",
 ) -> dict[str, Any]:
     """Export a model and verify the file. If verification fails, an older file is kept.
 
@@ -93,6 +96,7 @@ def export(
         comparison: labelled images for mIoU.
         calibration: RGB images (H, W, 3), uint8, or those of other channels, for int8.
         source: origin of the weights, for the file's metadata.
+        device: of the file during its verification; the model is on the device of `predictor`.
 
     Returns:
         The figures of the verification, which are also written to `<target>.proof.json`.
@@ -102,7 +106,8 @@ def export(
             for int8.
         VerificationError: if the exported file differs from the model.
     """
-    model = _checked_model(predictor, target, form, calibration)
+    form.check(target, device)
+    model = _checked_model(predictor, form, calibration)
     metadata = build_metadata(
         model.architecture,
         predictor.class_names,
@@ -123,17 +128,15 @@ def export(
         if form.format == "openvino":
             stack.enter_context(replacing(target.with_suffix(".bin")))
         write(model, partial, form, metadata, calibration)
-        figures = verify(predictor, open_candidate(partial, metadata), form.int8, comparison)
+        candidate = open_candidate(partial, metadata, device)
+        figures = verify(predictor, candidate, form.int8, comparison)
         proof = {"file": target.name, "export": metadata["export"], **figures}
         write_json(Path(f"{target}.proof.json"), proof)
     return proof
 
 
-def _checked_model(
-    predictor: Predictor, target: Path, form: Form, calibration: Sequence[Pixels]
-) -> Segmenter:
+def _checked_model(predictor: Predictor, form: Form, calibration: Sequence[Pixels]) -> Segmenter:
     """Return the model to export; ConfigError: see `export`."""
-    form.check(target)
     model = predictor.model
     if not isinstance(model, Segmenter):
         raise ConfigError(

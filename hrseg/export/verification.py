@@ -21,11 +21,12 @@ from hrseg.utils.console import echo, number_table, track
 from hrseg.utils.text import percent
 
 # (batch, height, width): multiples of 32 and other sizes, even and odd, portrait and landscape.
+# The first three have the ends of all ranges. TensorRT builds an engine when a range grows.
 SHAPES = (
-    *((1, 33, 33), (1, 33, 65), (1, 47, 101), (1, 63, 62), (1, 64, 64), (1, 64, 96), (2, 65, 129)),
-    *((1, 96, 33), (3, 97, 131), (1, 100, 100), (2, 111, 57), (1, 128, 256), (1, 129, 255)),
-    *((4, 130, 70), (1, 160, 320), (1, 199, 203), (1, 256, 256), (1, 257, 383), (2, 320, 192)),
-    (1, 512, 1024),
+    *((1, 33, 33), (1, 512, 1024), (4, 130, 70)),
+    *((1, 33, 65), (1, 47, 101), (1, 63, 62), (1, 64, 64), (1, 64, 96), (2, 65, 129), (1, 96, 33)),
+    *((3, 97, 131), (1, 100, 100), (2, 111, 57), (1, 128, 256), (1, 129, 255), (1, 160, 320)),
+    *((1, 199, 203), (1, 256, 256), (1, 257, 383), (2, 320, 192)),
 )
 MAX_DIFFERENCE = 1e-4  # maximum difference of the logits, relative to the largest logit
 MIN_AGREEMENT = 0.999  # minimum share of pixels with the same class
@@ -62,6 +63,7 @@ def verify(
     rows = [_compare(predictor, candidate, shape) for shape in track(SHAPES, len(SHAPES), "shapes")]
     differences = [row["max_difference"] for row in rows if row["max_difference"] is not None]
     proof: dict[str, Any] = {
+        "device": candidate.device,
         "shapes": rows,
         "max_difference": max(differences, default=None),
         "agreement": min(row["agreement"] for row in rows),
@@ -72,10 +74,10 @@ def verify(
     return proof
 
 
-def open_candidate(path: Path, metadata: dict[str, Any]) -> Predictor:
-    """Return a float32 predictor for a newly exported file."""
+def open_candidate(path: Path, metadata: dict[str, Any], device: str = "cpu") -> Predictor:
+    """Return a float32 predictor for a newly exported file; `device` is that of `.onnx` files."""
     if is_exported(path):
-        return Predictor(open_engine(path), metadata)
+        return Predictor(open_engine(path, device), metadata, device)
     if path.suffix == ".safetensors":
         return load(path)
     # A .pt2 file contains code. It is loaded only here, directly after hrseg wrote it.
@@ -196,7 +198,7 @@ def _show(proof: dict[str, Any]) -> None:
         shape, difference = "x".join(map(str, row["shape"])), row["max_difference"]
         digits = "-" if difference is None else f"{difference:.1e}"
         table.add_row(shape, digits, f"{row['agreement']:.4%}")
-    echo("exported file compared with the model:")
+    echo(f"exported file on the device {proof['device']} compared with the model:")
     get_console().print(table)
     miou = proof["miou"]
     if not miou:

@@ -20,6 +20,7 @@ from torch.export import ExportedProgram
 from hrseg.checkpoints.reading import write_safetensors
 from hrseg.errors import ConfigError
 from hrseg.inference.exported_model import INSTALL, METADATA
+from hrseg.inference.onnx_session import check_device
 from hrseg.models import Segmenter
 from hrseg.models.normalize import Normalize
 from hrseg.models.optimize import fold
@@ -59,8 +60,18 @@ class Form:
             return checkpoint.with_name(f"{checkpoint.stem}{suffix}")
         return run / "exported" / f"{run.resolve().parent.name}{suffix}"
 
-    def check(self, target: Path) -> None:
-        """Raise ConfigError for conflicting options, a wrong file suffix or a missing package."""
+    def check(self, target: Path, device: str = "cpu") -> None:
+        """Check the options, the suffix of the file, the packages and the device.
+
+        Raises:
+            ConfigError: conflicting options, a wrong suffix, a missing package, or a device for
+                the verification that ONNX Runtime cannot use.
+        """
+        if device != "cpu" and self.format != "onnx":
+            raise ConfigError(
+                f"--device {device} is not supported by the format {self.format}, which is "
+                "verified on the CPU.\nExpected: onnx. Fix: leave out --device"
+            )
         if self.int8 and self.format not in _RUNTIMES:
             raise ConfigError(
                 f"--int8 is not supported by the format {self.format}.\n"
@@ -84,6 +95,8 @@ class Form:
             raise ConfigError(
                 f"--format {self.format} needs {', '.join(missing)}.\nFix: `{INSTALL}`"
             )
+        if device != "cpu":
+            check_device(device)
 
 
 def write(

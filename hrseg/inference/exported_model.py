@@ -1,4 +1,4 @@
-"""Inference of exported models on the CPU: `.onnx` in ONNX Runtime, `.xml` in OpenVINO."""
+"""Inference of exported models: `.onnx` in ONNX Runtime, `.xml` in OpenVINO on the CPU."""
 
 import json
 import os
@@ -16,9 +16,11 @@ from torch import Tensor, nn
 from hrseg.checkpoints.metadata import read_metadata
 from hrseg.config.protocols import Protocol
 from hrseg.errors import ConfigError, VerificationError
+from hrseg.inference import onnx_session
 from hrseg.models.normalize import Normalize
 from hrseg.utils.channels import Channels
-from hrseg.utils.memory import is_out_of_memory
+from hrseg.utils.memory import OutOfMemory, is_out_of_memory
+from hrseg.utils.text import reason
 
 # Turns off the telemetry of ONNX Runtime, OpenVINO and NNCF.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
@@ -36,13 +38,25 @@ def is_exported(path: str | Path) -> bool:
     return Path(path).suffix.lower() in SUFFIXES
 
 
-def open_engine(path: str | Path, precision: str = "32") -> "Engine":
+def precisions(path: Path, device: str = "cpu") -> tuple[str, ...]:
+    """Return the precisions in which an exported file can run on a device."""
+    if SUFFIXES[path.suffix.lower()] == "OpenVINO":
+        return ("32", "bf16")
+    return tuple(onnx_session.PRECISIONS) if device.startswith("tensorrt") else ("32",)
+
+
+def open_engine(path: str | Path, device: str = "cpu", precision: str = "32") -> "Engine":
     """Return the model of an `.onnx` or `.xml` file of `hrseg export`.
 
-    It uses as many threads as torch. `precision` is "32", or "bf16" with OpenVINO.
+    Args:
+        path: of the file.
+        device: "cpu" with as many threads as torch, or for `.onnx` one of `onnx_session.DEVICES`.
+        precision: one of `precisions`.
 
     Raises:
-        ConfigError: a missing, damaged or foreign file, a missing runtime, another precision.
+        ConfigError: a missing, damaged or foreign file, a missing runtime, a device that the
+            runtime cannot use, another precision.
+        OutOfMemory: the model does not fit into the memory of the device.
     """
     path = Path(path).expanduser()
     if not path.is_file():
@@ -52,25 +66,37 @@ def open_engine(path: str | Path, precision: str = "32") -> "Engine":
         )
     runtime = SUFFIXES[path.suffix.lower()]
     onnx = runtime == "ONNX Runtime"
-    if precision != "32" and (onnx or precision != "bf16"):
+    if not onnx and device != "cpu":
         raise ConfigError(
-            f"{path}: {runtime} has no {precision} on the CPU.\n"
-            "Expected: 32, or bf16 with OpenVINO. Fix: --precision 32, or "
-            "hrseg export --format openvino"
+            f"{path} is an OpenVINO file, which runs only on the CPU, not on {device!r}.\n"
+            "Expected: device cpu, or an .onnx file. Fix: leave out --device"
+        )
+    if precision not in precisions(path, device):
+        raise ConfigError(
+            f"{path}: {runtime} has no {precision} on the device {device}.\n"
+            "Expected: 32, or bf16 with OpenVINO, or bf16 or 16 with --device tensorrt.\n"
+            "Fix: --precision 32"
         )
     try:
-        text, run = _open_onnx(path) if onnx else _open_openvino(path, precision)
+        text, run = _open_onnx(path, device, precision) if onnx else _open_openvino(path, precision)
     except ImportError as error:
         raise ConfigError(
             f"{path} needs {error.name}, which is not installed.\nFix: {INSTALL}"
         ) from error
+    except ConfigError:
+        raise
     except Exception as error:  # the runtimes' own classes
+        if is_out_of_memory(error):
+            raise OutOfMemory(
+                f"out of memory: {path} does not fit into the memory of the device {device}.\n"
+                "Fix: a device with more memory, or a smaller model."
+            ) from error
         raise ConfigError(
-            f"{runtime} cannot read {path}: {_reason(error)}\n"
+            f"{runtime} cannot read {path}: {reason(error)}\n"
             f"Expected: a file of `hrseg export`{'' if onnx else ', with its .bin file'}. "
             "Fix: copy or export it again."
         ) from error
-    return Engine(path, _metadata(path, text), run)
+    return Engine(path, _metadata(path, text), run, device)
 
 
 class Engine(nn.Module):
@@ -79,6 +105,7 @@ class Engine(nn.Module):
     Attributes:
         path: of the exported file.
         metadata: the model metadata of the file.
+        device: of the runtime. Inputs and outputs are tensors on any device of torch.
         interface: `input`: "uint8", "uint16" or "normalized"; `output`: "logits", "head" (logits
             at head resolution) or "ids".
         architecture: arguments of `create_model`.
@@ -86,9 +113,9 @@ class Engine(nn.Module):
         normalize: images -> normalised images.
     """
 
-    def __init__(self, path: Path, metadata: dict[str, Any], run: Run) -> None:
+    def __init__(self, path: Path, metadata: dict[str, Any], run: Run, device: str = "cpu") -> None:
         super().__init__()
-        self.path, self.metadata, self._run = path, metadata, run
+        self.path, self.metadata, self._run, self.device = path, metadata, run, device
         self.interface: dict[str, Any] = metadata["export"]
         self.architecture: dict[str, Any] = metadata["architecture"]
         self.align_corners = bool(self.architecture.get("align_corners", False))
@@ -112,13 +139,14 @@ class Engine(nn.Module):
         array = self._bytes(image) if self.has_raw_input else image.float()
         classes, (height, width) = int(self.architecture["num_classes"]), image.shape[-2:]
         try:
-            out = torch.from_numpy(self._run(array.contiguous().numpy()))
+            out = torch.from_numpy(self._run(array.contiguous().cpu().numpy())).to(image.device)
         except Exception as error:  # the runtimes' own classes
             if is_out_of_memory(error):
                 raise
+            fix = "export it again." if self.device == "cpu" else "--device cpu"
             raise ConfigError(
                 f"{self.path} does not run on an image of {width}x{height} (width x height): "
-                f"{_reason(error)}\nExpected: a file of `hrseg export`. Fix: export it again."
+                f"{reason(error)}\nExpected: a file of `hrseg export`. Fix: {fix}"
             ) from error
         if self.interface["output"] == "ids" and out.ndim == 3 and 0 <= int(out.max()) < classes:
             return {"out": F.one_hot(out.long(), classes).permute(0, 3, 1, 2).float()}
@@ -188,25 +216,18 @@ class Engine(nn.Module):
         return rounded.clamp(0, 255 if dtype == torch.uint8 else 65535).to(dtype)
 
     def extra_repr(self) -> str:
-        """Return the runtime, the input and the output, for `repr`."""
+        """Return the runtime, the device, the input and the output, for `repr`."""
         runtime = SUFFIXES.get(self.path.suffix.lower(), "torch")
-        return f"{runtime}, input {self.interface['input']}, output {self.interface['output']}"
+        interface = f"input {self.interface['input']}, output {self.interface['output']}"
+        return f"{runtime}, {self.device}, {interface}"
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "Engine":
         """Return itself: it has no weights that a caller could change."""
         return self
 
 
-def _open_onnx(path: Path) -> tuple[str | None, Run]:
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = torch.get_num_threads()
-    # Spinning threads would occupy the cores that torch needs between two images.
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    options.log_severity_level = 4  # errors are raised as exceptions
-    # InferenceSession refuses weights in files outside the folder.
-    session = onnxruntime.InferenceSession(path, options, ["CPUExecutionProvider"])
+def _open_onnx(path: Path, device: str, precision: str) -> tuple[str | None, Run]:
+    session = onnx_session.open_session(path, device, precision)
     text = session.get_modelmeta().custom_metadata_map.get(METADATA)
     return text, lambda image: np.asarray(session.run(None, {"image": image})[0])
 
@@ -237,10 +258,3 @@ def _metadata(path: Path, text: str | None) -> dict[str, Any]:
             "Expected: a file with classes, colours and protocol. Fix: hrseg export"
         )
     return metadata.to_dict()
-
-
-def _reason(error: Exception) -> str:
-    # OpenVINO's messages begin with lines about its source files.
-    lines = [line for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
-    reasons = [line for line in lines if not line.startswith(("Exception", "Check "))] or lines
-    return reasons[0].strip()[:200]

@@ -196,7 +196,7 @@ def predict_big(
             image.size,
             tile,
             overlap,
-            predictor.device,
+            predictor.tensor_device,
             confidence=confidence is not None or pseudo is not None,
         )
         written = _write_rows(_whole_blocks(bands), image, predictor, target, confidence, pseudo)

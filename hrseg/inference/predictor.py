@@ -40,7 +40,8 @@ def load(path: str | Path, device: str = "cpu", precision: str = "32") -> Predic
 
     Args:
         path: the folder, a `.ckpt` or `.safetensors` of hrseg, or an exported `.onnx` or `.xml`.
-        device: of the model: cpu, cuda, cuda:1, mps; an exported file runs on the CPU only.
+        device: of the model: cpu, cuda, cuda:1, mps; an `.onnx` file also runs on tensorrt, and an
+            `.xml` file runs on the CPU only.
         precision: of the network: "32", "bf16" or "16"; scores are always float32.
 
     Raises:
@@ -49,12 +50,7 @@ def load(path: str | Path, device: str = "cpu", precision: str = "32") -> Predic
     find(PRECISIONS, precision, "precision")
     path = Path(path)
     if is_exported(path):
-        if device != "cpu":
-            raise ConfigError(
-                f"{path} is an exported file, which runs only on the CPU, not on {device!r}.\n"
-                "Expected: device cpu. Fix: leave out --device"
-            )
-        engine = open_engine(path, precision)
+        engine = open_engine(path, device, precision)
         return Predictor(engine, engine.metadata, device, precision)
     model, metadata = load_model(path)
     return Predictor(model, metadata, device, precision)
@@ -100,6 +96,7 @@ class Predictor:
         protocol: scales, flip, windows, averaging.
         temperature: of the confidence, by `hrseg calibrate`; 1 without it.
         device: of the model.
+        tensor_device: of images and scores; the CPU for exported files, whose runtime copies them.
         precision: of the network.
         normalize: images -> normalised images.
         channels: bands, data type and value ranges of the images; None: RGB uint8.
@@ -137,8 +134,10 @@ class Predictor:
         Raises:
             ConfigError: a missing device.
         """
+        self.device, self.precision = device, precision
+        self.tensor_device = "cpu" if isinstance(model, Engine) else device
         try:
-            model = model.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+            model = model.to(self.tensor_device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         except (RuntimeError, AssertionError) as error:
             reason = str(error).partition("\n")[0]
             detail = "" if reason.startswith("Expected one of") else f": {reason.rstrip('.')}"
@@ -153,9 +152,9 @@ class Predictor:
         self.flip_pairs = [tuple(pair) for pair in metadata["flip_pairs"]]
         self.protocol = Protocol(**metadata["protocol"])
         self.temperature = float(metadata.get("temperature") or 1.0)
-        self.device, self.precision = device, precision
         self.channels = Channels.from_dict(metadata.get("channels"))
-        self.normalize = Normalize(metadata["mean"], metadata["std"], self.channels).to(device)
+        normalize = Normalize(metadata["mean"], metadata["std"], self.channels)
+        self.normalize = normalize.to(self.tensor_device)
         if isinstance(model, Segmenter):
             network = inference_network(model, precision)
         else:
@@ -247,7 +246,7 @@ class Predictor:
             OutOfMemory: the image does not fit into memory.
         """
         self.check(confidence=confidence)
-        batch = torch.from_numpy(pixels).permute(2, 0, 1)[None].to(self.device)
+        batch = torch.from_numpy(pixels).permute(2, 0, 1)[None].to(self.tensor_device)
         try:
             result = self.evaluator(batch, keep_scores=scores, confidence=confidence)
         except Exception as error:
