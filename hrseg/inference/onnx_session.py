@@ -18,7 +18,8 @@ from hrseg.utils.text import reason
 
 Providers = list[tuple[str, dict[str, Any]]]
 DEVICES = "cpu, cuda, cuda:1, tensorrt or tensorrt:1"
-GPU_PACKAGE = 'pip install "onnxruntime-gpu[cuda,cudnn]"'
+CUDA_PACKAGE = 'pip install "onnxruntime-gpu[cuda,cudnn]"'
+TENSORRT_PACKAGE = 'pip install "tensorrt-cu13<11"'  # onnxruntime-gpu 1.31 loads libnvinfer.so.10
 PRECISIONS: dict[str, dict[str, Any]] = {  # of TensorRT, with its options
     "32": {},
     "bf16": {"trt_bf16_enable": True},
@@ -27,7 +28,7 @@ PRECISIONS: dict[str, dict[str, Any]] = {  # of TensorRT, with its options
 _NAMES = {"cuda": "CUDA", "tensorrt": "TensorRT"}
 _CPU, _CUDA, _TENSORRT = (f"{name}ExecutionProvider" for name in ("CPU", "CUDA", "Tensorrt"))
 # ONNX model of one input that is also its output, without nodes, so that it starts at once.
-_EMPTY_MODEL = (
+EMPTY_MODEL = (
     b"\x08\t:%\x12\x01gZ\x0f\n\x01x\x12\n\n\x08\x08\x01\x12\x04\n\x02\x08\x01"
     b"b\x0f\n\x01x\x12\n\n\x08\x08\x01\x12\x04\n\x02\x08\x01B\x04\n\x00\x10\x12"
 )
@@ -50,11 +51,9 @@ def open_session(path: Path, device: str = "cpu", precision: str = "32") -> Any:
     cache = None
     if device.startswith("tensorrt"):
         cache = engine_cache(path)
-        if precision == "32":  # TensorRT's option for TF32 is not among ONNX Runtime's
+        if precision == "32":  # ONNX Runtime has no option for the TF32 of TensorRT
             os.environ.setdefault("NVIDIA_TF32_OVERRIDE", "0")
-        echo(
-            f"TensorRT builds its engines at the first image, for minutes, and keeps them: {cache}"
-        )
+        echo(f"TensorRT builds engines at the first images, which takes minutes; cache: {cache}")
     available = onnxruntime.get_available_providers()
     return _session(path, providers_for(device, available, precision, cache))
 
@@ -75,16 +74,17 @@ def check_device(device: str) -> None:
     onnxruntime.set_default_logger_severity(4)  # the error below contains the cause
     cause, started = _load_libraries(), []
     try:
-        started = _session(_EMPTY_MODEL, providers).get_providers()
+        started = _session(EMPTY_MODEL, providers).get_providers()
     except RuntimeError as error:
         cause = cause or reason(error)
     if not {name for name, _ in providers} <= set(started):
-        tensorrt = " and TensorRT" if device.startswith("tensorrt") else ""
+        cause = cause or "its provider did not start, as without an NVIDIA driver"
+        tensorrt = device.startswith("tensorrt")
         raise ConfigError(
-            f"ONNX Runtime cannot use the device {device}: "
-            f"{cause or 'its provider did not start; is there an NVIDIA driver?'}\n"
-            f"Expected: an NVIDIA GPU with its driver, and the libraries of CUDA{tensorrt}.\n"
-            f"Fix: `{GPU_PACKAGE}`{tensorrt and ' and TensorRT'}, or --device cpu"
+            f"ONNX Runtime cannot use the device {device}: {cause.rstrip('.')}.\n"
+            "Expected: an NVIDIA GPU with its driver, and the libraries of "
+            f"{'CUDA and TensorRT' if tensorrt else 'CUDA'}.\n"
+            f"Fix: `{CUDA_PACKAGE}`{f', `{TENSORRT_PACKAGE}`' if tensorrt else ''}; or --device cpu"
         )
 
 
@@ -112,7 +112,7 @@ def providers_for(
     kind, index = match[1], int(match[2] or 0)
     if kind is None:
         return [(_CPU, {})]
-    # Without use_tf32=0 the float32 convolutions of recent GPUs have 10 bits.
+    # Otherwise recent GPUs round the inputs of float32 convolutions to 10 bits.
     providers: Providers = [(_CUDA, {"device_id": index, "use_tf32": 0})]
     if kind == "tensorrt":
         options = {"device_id": index, **PRECISIONS[precision]}
@@ -123,7 +123,7 @@ def providers_for(
         raise ConfigError(
             f"ONNX Runtime here has no {_NAMES[kind]}: its providers are {', '.join(available)}.\n"
             "Expected: the package onnxruntime-gpu instead of onnxruntime.\n"
-            f"Fix: `pip uninstall onnxruntime onnxruntime-gpu`, then `{GPU_PACKAGE}`; "
+            f"Fix: `pip uninstall onnxruntime onnxruntime-gpu`, then `{CUDA_PACKAGE}`; "
             "or --device cpu"
         )
     return providers

@@ -143,8 +143,8 @@ class Predictor:
             detail = "" if reason.startswith("Expected one of") else f": {reason.rstrip('.')}"
             raise ConfigError(
                 f"device {device!r} cannot be used{detail}.\n"
-                "Expected: cpu, cuda, cuda:1 or mps, if the machine has it. "
-                "Fix: --device cpu"
+                "Expected: cpu, cuda, cuda:1 or mps, if the machine has it, or tensorrt for .onnx "
+                "files. Fix: --device cpu"
             ) from error
         self.model = model.eval()
         self.class_names: list[str] = metadata["class_names"]

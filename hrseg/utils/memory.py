@@ -10,7 +10,10 @@ import torch
 from hrseg.errors import ConfigError
 
 # Messages of CUDA, of the allocators of torch and the system, of ONNX Runtime and OpenVINO.
-_MESSAGE = "(?i)out of memory|(can't|cannot|failed to) allocate|bad_alloc|bad allocation"
+_MESSAGE = (
+    "(?i)out of memory|(can't|cannot|failed to) allocate|bad_alloc|bad allocation"
+    "|memory allocation failed|STATUS_ALLOC_FAILED|is smaller than requested bytes"
+)
 
 
 class OutOfMemory(ConfigError):

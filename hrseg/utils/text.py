@@ -8,8 +8,8 @@ _UNPRINTABLE = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
 )
 _LONGEST_LINE = 1000  # characters
-# Source file, line and function at the start of a message of ONNX Runtime.
-_SOURCE = re.compile(r"\S+\.(?:cc|h):\d+ .*[)\]](?: const)? (?=[A-Z])")
+# Source file, line and function in a message of ONNX Runtime.
+_SOURCE = re.compile(r"\S+\.(?:cc|h):\d+ (?:.*[)\]](?: const)? (?=[A-Z\[])|\w+ (?=[A-Z]))")
 
 
 def printable(text: str) -> str:
@@ -41,7 +41,7 @@ def reason(error: Exception) -> str:
     """Return the reason in an error of ONNX Runtime or OpenVINO, without its source lines."""
     lines = [line for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
     reasons = [line for line in lines if not line.startswith(("Exception", "Check "))] or lines
-    return _SOURCE.sub("", reasons[0]).partition(" ; GPU=")[0].strip()[:200]
+    return _SOURCE.sub("", reasons[0].partition(" ; GPU=")[0]).strip()[:200]
 
 
 def percent(ratio: float | None) -> str:

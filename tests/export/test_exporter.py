@@ -60,7 +60,7 @@ def test_openvino_supports_bf16_and_unsupported_requests_are_refused(exported, c
     assert (bf16.mask == exact.mask).mean() > 0.95
     with pytest.raises(ConfigError, match="ONNX Runtime has no bf16 on the device cpu"):
         hrseg.load(exported / "w.onnx", precision="bf16")
-    with pytest.raises(ConfigError, match="w.xml .* runs only on the CPU, not on 'cuda'"):
+    with pytest.raises(ConfigError, match=r"w\.xml .* runs only on the CPU, not on 'cuda'"):
         hrseg.load(exported / "w.xml", device="cuda")
     with pytest.raises(ConfigError, match="is an exported model"):
         export(hrseg.load(exported / "w.onnx"), exported / "x.onnx", Form("onnx"))
@@ -71,6 +71,7 @@ def test_the_proof_is_written_next_to_the_file(exported):
         figures = json.loads((exported / f"{name}.proof.json").read_text())
         assert figures["file"] == name and len(figures["shapes"]) == 20
         assert figures["max_difference"] < 1e-4 and figures["agreement"] > 0.999
+        assert figures["device"] == "cpu"
     assert len(list(exported.iterdir())) == 5  # two files, two proofs and w.bin
 
 
@@ -118,6 +119,26 @@ def test_hrseg_validate_scores_a_file_like_its_checkpoint(
     assert 0.2 < scores[0] < 0.99 and scores[1] == pytest.approx(scores[0], abs=1e-3)
 
 
+def test_a_missing_device_is_an_error_before_the_export_and_the_evaluation(
+    exported, checkpoint, tmp_path, capsys
+):
+    import onnxruntime
+
+    if "CUDAExecutionProvider" in onnxruntime.get_available_providers():
+        pytest.skip("this package has CUDA")
+    target, config = tmp_path / "w.onnx", ["--config", "synthetic_tiny", f"runs={tmp_path}"]
+    for command, message in (
+        (["export", str(checkpoint), "--out", str(target)], "ONNX Runtime here has no CUDA"),
+        (["predict", str(tmp_path), "--checkpoint", str(exported / "w.onnx")], "here has no CUDA"),
+        (["validate", "--checkpoint", str(exported / "w.onnx"), *config], "here has no CUDA"),
+        (["validate", "--checkpoint", str(checkpoint), *config], "is for exported files"),
+    ):
+        save_image(tmp_path / "a.png", picture((33, 33), 0))
+        assert main([*command, "--device", "cuda"]) == 2
+        assert message in capsys.readouterr().err
+    assert not list(tmp_path.glob("*.onnx*")) and not list(tmp_path.rglob("scores.json"))
+
+
 def test_torch_export_writes_ids_and_safetensors_writes_weights(checkpoint, tmp_path, images):
     predictor = hrseg.load(checkpoint)
     figures = export(predictor, tmp_path / "w.pt2", Form("torch-export", output="ids"))
@@ -158,6 +179,8 @@ def test_the_command_reports_wrong_options_and_the_written_file(
         ("--format safetensors --argmax", ""),
         ("--int8", "needs the data set"),
         ("--argmax --head-resolution", ""),
+        ("--format openvino --device cuda", "which is verified on the CPU"),
+        ("--device mps", "cannot run .onnx files"),
         ("data.root=/data", "is not in a run folder"),
     ):
         assert main(["export", str(checkpoint), *words.split()]) == 2

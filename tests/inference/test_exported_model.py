@@ -12,8 +12,9 @@ import torch.nn.functional as F
 import hrseg
 from hrseg.config.protocols import PROTOCOLS, Protocol
 from hrseg.errors import ConfigError
-from hrseg.inference.exported_model import Engine, open_engine
+from hrseg.inference.exported_model import Engine, open_engine, precisions
 from hrseg.inference.predictor import Predictor
+from hrseg.utils.memory import OutOfMemory
 from tests.untrained import NAMES, PALETTE
 
 MEAN, STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
@@ -70,6 +71,44 @@ def test_a_model_with_uint8_input_supports_flip():
     model = engine(brightest)
     prediction = Predictor(model, model.metadata).with_protocol(flip=True).segment(pixels)
     assert np.array_equal(prediction.mask, pixels.argmax(2))
+
+
+def test_a_file_on_a_gpu_exchanges_arrays_so_that_torch_needs_no_cuda():
+    pixels = np.random.default_rng(0).permutation(32 * 40 * 3).reshape(32, 40, 3) % 251
+    pixels = pixels.astype(np.uint8)
+    model = Engine(Path("model.onnx"), metadata(), brightest, "cuda:1")
+    predictor = Predictor(model, model.metadata, model.device)
+    assert np.array_equal(predictor.segment(pixels).mask, pixels.argmax(2))
+    assert predictor.device == "cuda:1" and "cuda:1" in repr(predictor)
+    assert "ONNX Runtime, cuda:1" in repr(model)
+
+
+def test_errors_of_a_runtime_name_memory_and_device():
+    def fail(image):
+        raise RuntimeError(message)
+
+    model = Engine(Path("model.onnx"), metadata(), fail, "cuda")
+    predictor = Predictor(model, model.metadata, "cuda")
+    pixels = np.zeros((32, 40, 3), np.uint8)
+    message = "EP_FAIL : cuDNN is not available."
+    with pytest.raises(ConfigError, match=r"cuDNN is not available.*\n.*Fix: --device cpu"):
+        predictor.segment(pixels)
+    message = "Failed to allocate memory for requested buffer of size 256"
+    with pytest.raises(OutOfMemory), pytest.warns(UserWarning, match="out of memory"):
+        predictor.with_protocol(flip=True).segment(pixels)
+
+
+@pytest.mark.parametrize(
+    ("name", "device", "expected"),
+    [
+        ("w.xml", "cpu", ("32", "bf16")),
+        ("w.onnx", "cpu", ("32",)),
+        ("w.onnx", "cuda:1", ("32",)),
+        ("w.onnx", "tensorrt", ("32", "bf16", "16")),
+    ],
+)
+def test_the_precisions_of_a_file_depend_on_runtime_and_device(name, device, expected):
+    assert precisions(Path(name), device) == expected
 
 
 @pytest.mark.parametrize(("name", "runtime"), [("w.onnx", "ONNX Runtime"), ("w.xml", "OpenVINO")])

@@ -96,6 +96,14 @@ def test_out_of_memory_in_training_is_reported_with_fix_and_resume(tmp_path):
     [
         ("Failed to allocate memory for requested buffer of size 1", True),
         ("std::bad_alloc", True),
+        (
+            "CUDA failure 2: out of memory ; GPU=0 ; hostname=a ; expr=cudaMalloc((void**)&p, n)",
+            True,
+        ),
+        ("CUBLAS failure 3: CUBLAS_STATUS_ALLOC_FAILED ; GPU=0 ; expr=cublasCreate(&h)", True),
+        ("Available memory of 0 is smaller than requested bytes of 256", True),
+        ("p != nullptr was false. Memory allocation failed. Size=64", True),
+        ("CUDA failure 100: no CUDA-capable device is detected ; GPU=-1", False),
         ("shape mismatch", False),
     ],
 )
