@@ -36,7 +36,7 @@ CV2_BUILDS = (
 ).split()
 ALSO_SHOWN = [
     *CV2_BUILDS,
-    *"torchvision tensorboard wandb mlflow onnxruntime openvino nncf".split(),
+    *"torchvision tensorboard wandb mlflow onnxruntime onnxruntime-gpu openvino nncf".split(),
 ]
 REPAIRS = {
     "cv2": "pip install --force-reinstall opencv-python-headless",

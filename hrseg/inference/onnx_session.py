@@ -27,7 +27,7 @@ PRECISIONS: dict[str, dict[str, Any]] = {  # of TensorRT, with its options
 }
 _NAMES = {"cuda": "CUDA", "tensorrt": "TensorRT"}
 _CPU, _CUDA, _TENSORRT = (f"{name}ExecutionProvider" for name in ("CPU", "CUDA", "Tensorrt"))
-# ONNX model of one input that is also its output, without nodes, so that it starts at once.
+# ONNX model without nodes, which starts at once: its input is its output.
 EMPTY_MODEL = (
     b"\x08\t:%\x12\x01gZ\x0f\n\x01x\x12\n\n\x08\x08\x01\x12\x04\n\x02\x08\x01"
     b"b\x0f\n\x01x\x12\n\n\x08\x08\x01\x12\x04\n\x02\x08\x01B\x04\n\x00\x10\x12"
@@ -47,12 +47,13 @@ def open_session(path: Path, device: str = "cpu", precision: str = "32") -> Any:
     """
     import onnxruntime
 
+    tensorrt = device.startswith("tensorrt")
+    if tensorrt and precision == "32":
+        # ONNX Runtime has no option for TensorRT's TF32. The libraries read this when they start.
+        os.environ.setdefault("NVIDIA_TF32_OVERRIDE", "0")
     check_device(device)
-    cache = None
-    if device.startswith("tensorrt"):
-        cache = engine_cache(path)
-        if precision == "32":  # ONNX Runtime has no option for the TF32 of TensorRT
-            os.environ.setdefault("NVIDIA_TF32_OVERRIDE", "0")
+    cache = engine_cache(path) if tensorrt else None
+    if tensorrt:
         echo(f"TensorRT builds engines at the first images, which takes minutes; cache: {cache}")
     available = onnxruntime.get_available_providers()
     return _session(path, providers_for(device, available, precision, cache))
@@ -72,19 +73,20 @@ def check_device(device: str) -> None:
     if device == "cpu":
         return
     onnxruntime.set_default_logger_severity(4)  # the error below contains the cause
-    cause, started = _load_libraries(), []
+    missing, started = _load_libraries(), []
+    cause = missing or "its provider did not start, as without an NVIDIA driver"
     try:
         started = _session(EMPTY_MODEL, providers).get_providers()
     except RuntimeError as error:
-        cause = cause or reason(error)
+        cause = missing or reason(error)
     if not {name for name, _ in providers} <= set(started):
-        cause = cause or "its provider did not start, as without an NVIDIA driver"
         tensorrt = device.startswith("tensorrt")
+        fix = f"`{CUDA_PACKAGE}`" if missing else "`nvidia-smi` lists driver and GPUs"
         raise ConfigError(
             f"ONNX Runtime cannot use the device {device}: {cause.rstrip('.')}.\n"
             "Expected: an NVIDIA GPU with its driver, and the libraries of "
             f"{'CUDA and TensorRT' if tensorrt else 'CUDA'}.\n"
-            f"Fix: `{CUDA_PACKAGE}`{f', `{TENSORRT_PACKAGE}`' if tensorrt else ''}; or --device cpu"
+            f"Fix: {fix}{f'; `{TENSORRT_PACKAGE}`' if tensorrt else ''}; or --device cpu"
         )
 
 
@@ -130,15 +132,29 @@ def providers_for(
 
 
 def engine_cache(path: Path) -> Path:
-    """Return the folder of TensorRT's engines for an `.onnx` file: `~/.cache/hrseg/tensorrt/...`.
+    """Create and return the folder of TensorRT's engines for an `.onnx` file.
 
     ONNX Runtime names engines by the graph without its weights. Therefore the folder is named by
     the content of the file. It is not beside the file, because engines contain code.
+
+    Returns:
+        A folder in `$XDG_CACHE_HOME/hrseg/tensorrt`, by default in `~/.cache/hrseg/tensorrt`.
+
+    Raises:
+        ConfigError: the folder cannot be created.
     """
     root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
-    return root / "hrseg" / "tensorrt" / digest[:16]
+    folder = root / "hrseg" / "tensorrt" / digest[:16]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(
+            f"The cache of TensorRT's engines cannot be created: {error}.\n"
+            "Expected: a writable folder. Fix: XDG_CACHE_HOME=/path"
+        ) from error
+    return folder
 
 
 def _session(model: Path | bytes, providers: Providers) -> Any:

@@ -41,8 +41,12 @@ def test_files_of_equal_graphs_and_other_weights_have_separate_engines(tmp_path,
     second.write_bytes(b"graph and weights")
     assert engine_cache(first) == engine_cache(second)
     assert engine_cache(first).parent == tmp_path / "cache" / "hrseg" / "tensorrt"
+    assert engine_cache(first).is_dir()
     second.write_bytes(b"graph and other weights")
     assert engine_cache(first) != engine_cache(second)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(first))
+    with pytest.raises(ConfigError, match=r"engines cannot be created: .*Not a directory"):
+        engine_cache(first)
 
 
 @pytest.mark.parametrize("device", ["mps", "cuda:", "cuda:x", "gpu", "tensorrt-1", ""])
@@ -76,7 +80,7 @@ def test_the_package_of_the_cpu_is_an_error_for_cuda():
 
 @pytest.mark.filterwarnings("ignore:Specified provider")
 @pytest.mark.parametrize(
-    ("device", "fix"), [("cuda", r"cudnn\]\"`; or"), ("tensorrt", r"`pip install \"tensorrt-")]
+    ("device", "fix"), [("cuda", "`nvidia-smi` lists"), ("tensorrt", r"`pip install \"tensorrt-")]
 )
 def test_a_provider_that_does_not_start_is_an_error_instead_of_a_prediction_on_the_cpu(
     device, fix, monkeypatch

@@ -46,8 +46,9 @@ CALL = (
         (  # onnxruntime-gpu 1.31.1 with a driver that cannot start
             "/onnxruntime_src/onnxruntime/core/providers/cuda/cuda_execution_provider_info.cc:63 "
             "static onnxruntime::CUDAExecutionProviderInfo onnxruntime::CUDAExecutionProviderInfo::"
-            "FromProviderOptions(const onnxruntime::ProviderOptions&) [ONNXRuntimeError] : 1 : FAIL "
-            ': provider_options_utils.h:187 Parse Failed to parse provider option "device_id": '
+            "FromProviderOptions(const onnxruntime::ProviderOptions&) [ONNXRuntimeError] : 1 : "
+            "FAIL : provider_options_utils.h:187 Parse "
+            'Failed to parse provider option "device_id": '
             "CUDA failure 34: CUDA driver is a stub library ; GPU=-1 ; hostname=vm ; "
             "file=/onnxruntime_src/onnxruntime/core/providers/cuda/cuda_execution_provider_info.cc "
             "; line=70 ; expr=cudaGetDeviceCount(&num_devices); \n",
@@ -67,7 +68,7 @@ CALL = (
             "CUDA failure 100: no CUDA-capable device is detected",
         ),
         (  # OpenVINO
-            "Exception from src/core/src/runtime.cpp:1:\nCheck 'x' failed at y.cpp:2:\nNo such file",
+            "Exception from src/core/runtime.cpp:1:\nCheck 'x' failed at y.cpp:2:\nNo such file",
             "No such file",
         ),
         ("", "RuntimeError"),
