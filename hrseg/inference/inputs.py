@@ -5,7 +5,7 @@ import re
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -138,7 +138,7 @@ class Source:
     @property
     def relative_path(self) -> str:
         """The path relative to the given folder, or the file name, with "/" as separator."""
-        return (Path(self.name).parent / self.path.name).as_posix()
+        return self.name + self.path.suffix
 
     @cached_property
     def kind(self) -> str:
@@ -159,9 +159,19 @@ def find_sources(patterns: Sequence[str], leave_out: Path | None = None) -> list
             would have outputs of the same name.
     """
     excluded = leave_out.resolve() if leave_out else None
+
+    @cache
+    def is_excluded(path: Path) -> bool:
+        real = path.resolve()
+        return excluded in (real, *real.parents)
+
     names: dict[Path, str] = {}
     for pattern in patterns:
-        inputs = {p: n for p, n in _find(pattern).items() if excluded not in p.resolve().parents}
+        inputs = {
+            path: name
+            for path, name in _find(pattern).items()
+            if not is_excluded(path if path.is_symlink() else path.parent)
+        }
         if not inputs:
             raise ConfigError(
                 f"{pattern} is in {leave_out}, the folder of the outputs (--out).\n"
