@@ -74,9 +74,10 @@ class Shard:
 
 
 class _Manifest(BaseModel):
-    """The keys of a manifest that are read again; `inputs` is added at the end."""
+    """The keys that a later call reads; `inputs` is added when the prediction has ended."""
 
     sha256: str
+    wanted: dict[str, Any] = {}
     inputs: int | None = None
     faults: dict[str, str] = {}
     notes: dict[str, list[str]] = {}

@@ -205,7 +205,8 @@ class _Run:
         results = [manifests.get(self.out / name, {}) for name in self.shard.all_manifests]
         finished = [result for result in results if "inputs" in result]
         if len(finished) < self.shard.count:
-            echo(f"{len(finished)} of {self.shard.count} shards are finished")
+            state = f"finished shards: {len(finished)} of {self.shard.count}"
+            echo(f"{state}; the last one writes {MANIFEST}")
             return
         merged = merge(finished)
         if merged["inputs"] != len(sources):

@@ -91,7 +91,9 @@ def test_the_union_of_shards_has_the_bytes_of_one_run(run, photos, tmp_path, opt
     assert manifest["inputs"] == 13 and list(manifest["faults"]) == ["photos/damaged.png"]
     assert len(manifest["notes"]["greyscale converted to RGB"]) == 3
     printed = capsys.readouterr().out
-    assert "of shard 3/4 with" in printed and "3 of 4 shards are finished" in printed
+    assert (
+        "of shard 3/4 with" in printed and "finished shards: 3 of 4; the last one writes" in printed
+    )
 
 
 def test_slurm_tasks_that_run_at_once_give_the_bytes_of_one_run(run, photos, tmp_path):
