@@ -43,6 +43,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--resume", action="store_true", help="skip the finished inputs of an earlier call"
     )
     parser.add_argument(
+        "--shard",
+        metavar="I/N",
+        default="1/1",
+        help="predict only shard I of N, e.g. 3/16; each machine predicts another shard",
+    )
+    parser.add_argument(
         "--tile",
         type=int,
         default=1024,
@@ -99,13 +105,15 @@ def _add_outputs(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     from hrseg.checkpoints.runs import newest_run
     from hrseg.config.loader import load_config, protocol_changes
-    from hrseg.inference.inputs import check_out, find_sources
+    from hrseg.inference.inputs import find_sources
+    from hrseg.inference.manifest import Shard, check_out
 
     if arguments.pseudo is not None and not 0 < arguments.pseudo <= 1:
         raise ConfigError(
             f"--pseudo {arguments.pseudo:g} is not a confidence.\n"
             "Expected: a number above 0, at most 1. Fix: --pseudo 0.9"
         )
+    shard = Shard.parse(arguments.shard)
     config = load_config(arguments.config, arguments.overrides) if arguments.config else None
     if config and not arguments.checkpoint:
         raise ConfigError(
@@ -135,7 +143,7 @@ def run(arguments: argparse.Namespace) -> int:
     )
     check_tiles(wanted.tile, wanted.overlap)
     predictor = _predictor(arguments, checkpoint, config, changes)
-    faults = predict_files(predictor, sources, out, wanted, checkpoint, arguments.resume)
+    faults = predict_files(predictor, sources, out, wanted, checkpoint, arguments.resume, shard)
     return DataError.exit_code if faults else 0
 
 

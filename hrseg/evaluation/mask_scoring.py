@@ -15,7 +15,7 @@ from hrseg.data.images import Array
 from hrseg.data.masks import MASK_SUFFIXES, MaskReader, ReadMask, id_table, stored_values
 from hrseg.data.pairing import find_files
 from hrseg.errors import DataError
-from hrseg.inference.inputs import MANIFEST
+from hrseg.inference.manifest import MANIFEST
 from hrseg.metrics.confusion import ConfusionMatrix, summarize
 from hrseg.training.callbacks import show_scores
 from hrseg.training.factory import build_data

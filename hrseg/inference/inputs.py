@@ -5,6 +5,7 @@ import re
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +16,11 @@ from PIL import ExifTags, Image, ImageOps
 from hrseg.data.bands import kind_of, read_bands
 from hrseg.errors import ConfigError, DataError
 from hrseg.utils.channels import Channels, Pixels
-from hrseg.utils.files import read_object
 
 Input = str | Path | Image.Image | NDArray[Any]
 FORMATS = ("PNG", "JPEG", "TIFF", "WEBP", "BMP")
 IMAGES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".webp", ".bmp")
 VIDEOS = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg")
-MANIFEST = "predict.json"  # settings and results of a prediction, in the folder of its outputs
-OUTPUTS = ("masks", "overlays", "probabilities", "polygons")  # subfolders of the outputs
 # Larger images are predicted in tiles. This many pixels take 7 GiB (W18-small-v1, 11 classes).
 MAX_WHOLE_PIXELS = 2**25
 SCALED = "16 bits per channel scaled to 8"
@@ -132,13 +130,23 @@ class Source:
     Attributes:
         path: of the file.
         name: of its outputs without suffix: the stem, or the path relative to a given folder.
-        kind: "image", "video", or "tiles" (a georeferenced image or one with more than
-            MAX_WHOLE_PIXELS).
     """
 
     path: Path
     name: str
-    kind: str
+
+    @property
+    def relative_path(self) -> str:
+        """The path relative to the given folder, or the file name, with "/" as separator."""
+        return self.name + self.path.suffix
+
+    @cached_property
+    def kind(self) -> str:
+        """The kind by suffix and header: "image" (also of unreadable files), "video" or "tiles".
+
+        "tiles" is a georeferenced image or one with more than MAX_WHOLE_PIXELS.
+        """
+        return _kind(self.path)
 
 
 def find_sources(patterns: Sequence[str], leave_out: Path | None = None) -> list[Source]:
@@ -151,9 +159,19 @@ def find_sources(patterns: Sequence[str], leave_out: Path | None = None) -> list
             would have outputs of the same name.
     """
     excluded = leave_out.resolve() if leave_out else None
+
+    @cache
+    def is_excluded(path: Path) -> bool:
+        real = path.resolve()
+        return excluded in (real, *real.parents)
+
     names: dict[Path, str] = {}
     for pattern in patterns:
-        inputs = {p: n for p, n in _find(pattern).items() if excluded not in p.resolve().parents}
+        inputs = {
+            path: name
+            for path, name in _find(pattern).items()
+            if not is_excluded(path if path.is_symlink() else path.parent)
+        }
         if not inputs:
             raise ConfigError(
                 f"{pattern} is in {leave_out}, the folder of the outputs (--out).\n"
@@ -170,23 +188,7 @@ def find_sources(patterns: Sequence[str], leave_out: Path | None = None) -> list
                 "Expected: different output names. Fix: give the folder above them, or use "
                 "another --out for each."
             )
-    return [Source(path, name, _kind(path)) for path, name in names.items()]
-
-
-def check_out(out: Path) -> None:
-    """Check that a prediction would overwrite only outputs of an earlier prediction.
-
-    Raises:
-        ConfigError: `out` contains folders such as masks/, but no predict.json.
-    """
-    existing = [name for name in (*OUTPUTS, "legend.png") if (out / name).exists()]
-    if existing and "sha256" not in read_object(out / MANIFEST):
-        raise ConfigError(
-            f"--out {out} contains {', '.join(existing)}, which `hrseg predict` did not write: "
-            f"{MANIFEST} is missing or damaged.\n"
-            "Expected: a new folder, or that of an earlier prediction. Nothing was overwritten.\n"
-            "Fix: --out OTHER_FOLDER"
-        )
+    return [Source(path, name) for path, name in names.items()]
 
 
 def _find(pattern: str) -> dict[Path, str]:

@@ -108,18 +108,21 @@ def labelme(mask: NDArray[np.uint8], class_names: Sequence[str], image_path: str
     }
 
 
-def write_coco(path: Path, masks: Mapping[str, Path], class_names: Sequence[str]) -> None:
+def write_coco(
+    path: Path, masks: Mapping[str, Path], class_names: Sequence[str], writer: str = ""
+) -> None:
     """Write the regions of all masks as a COCO JSON file, one mask in memory at a time.
 
     Args:
         path: of the JSON file.
         masks: `file_name` of each image -> its mask of ids, a palette image.
         class_names: of the ids. The category of id i is i + 1, because 0 is often the background.
+        writer: see `replacing`.
     """
     categories = [{"id": index, "name": name} for index, name in enumerate(class_names, 1)]
     images: list[dict[str, Any]] = []
     count = 0
-    with replacing(path) as partial, partial.open("w", encoding="utf-8") as file:
+    with replacing(path, writer=writer) as partial, partial.open("w", encoding="utf-8") as file:
         file.write(f'{{"categories": {json.dumps(categories)},\n"annotations": [')
         for file_name, mask_path in masks.items():
             with Image.open(mask_path) as picture:

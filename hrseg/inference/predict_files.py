@@ -1,17 +1,25 @@
-"""Prediction of files: images, videos and large images, with prefetch and resume."""
+"""Prediction of files: images, videos and large images, with prefetch, resume and shards."""
 
-import hashlib
 import time
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from PIL import Image
 
-from hrseg.errors import ConfigError, DataError, HrsegError
-from hrseg.inference.inputs import MANIFEST, Source, check_out, read_pixels
+from hrseg.errors import DataError, HrsegError
+from hrseg.inference.inputs import Source, read_pixels
+from hrseg.inference.manifest import (
+    MANIFEST,
+    Shard,
+    check_out,
+    check_settings,
+    merge,
+    read_manifests,
+    settings_of,
+)
 from hrseg.inference.outputs import OutputOptions, encoded
 from hrseg.inference.polygons import write_coco
 from hrseg.inference.prediction import Prediction
@@ -20,7 +28,7 @@ from hrseg.inference.prefetch import prefetch_map
 from hrseg.inference.tiling import skipped_steps
 from hrseg.inference.video import predict_video
 from hrseg.utils.console import echo, note, progress_bar
-from hrseg.utils.files import PARTIAL, read_object, write_bytes, write_json
+from hrseg.utils.files import PARTIAL, write_bytes, write_json
 from hrseg.utils.memory import OutOfMemory
 from hrseg.utils.signals import Stopped
 from hrseg.visualize import legend
@@ -35,16 +43,19 @@ def predict_files(
     options: OutputOptions,
     checkpoint: Path,
     resume: bool = False,
+    shard: Shard | None = None,
 ) -> dict[str, str]:
     """Predict files into `out` and print a summary.
 
     Args:
         predictor: the model.
-        sources: the inputs.
+        sources: the inputs of all shards.
         out: the folder of the outputs.
         options: of the outputs.
         checkpoint: the file of the model, recorded in predict.json.
         resume: skip inputs whose outputs exist and are newer.
+        shard: the part of the inputs to predict; None: all. The shard that ends last writes the
+            files that describe all inputs.
 
     Returns:
         The error message of each failed input.
@@ -53,38 +64,43 @@ def predict_files(
         ConfigError: a full disk, tiles with a model that does not support them, or a folder `out`
             with other files or with predictions of another checkpoint or protocol.
     """
+    shard = shard or Shard()
     check_out(out)
-    tiles = any(source.kind == "tiles" for source in sources)
+    selected = [source for source in sources if shard.has(source.relative_path)]
+    tiles = any(source.kind == "tiles" for source in selected)
     predictor.check(tiles, options.needs_confidence)
-    kinds = Counter(source.kind for source in sources)
-    counts = ", ".join(
-        f"{count} {_KINDS[kind].format('s' * (count > 1))}" for kind, count in kinds.items()
-    )
-    device = predictor.device
-    device += f", {torch.get_num_threads()} threads" if device == "cpu" else ""
-    echo(f"predicting {counts} with {checkpoint}; {device}, precision {predictor.precision}")
-    echo(str(predictor.protocol))
-    settings = _settings(predictor, options, checkpoint)
-    remaining = list(sources)
-    _check_settings(out / MANIFEST, settings, resume)
+    _print_start(predictor, selected, checkpoint, shard)
+    settings = settings_of(predictor, options, checkpoint)
+    check_settings(out, settings, resume, shard)
+    run = _Run(predictor, out, options, settings, shard)
+    remaining = selected
     if resume:
-        for partial in out.rglob(f"{PARTIAL}*"):
-            partial.unlink()
-        remaining = [source for source in sources if not _is_finished(source, out, options)]
-        echo(f"{len(sources) - len(remaining)} of {len(sources)} inputs are already finished")
-    write_json(out / MANIFEST, settings)
+        remaining = run.unfinished(selected)
+        echo(f"{len(selected) - len(remaining)} of {len(selected)} inputs are already finished")
+    run.save()
     picture = Image.fromarray(legend(predictor.class_names, predictor.palette))
-    write_bytes(out / "legend.png", encoded(picture, "PNG"))
+    write_bytes(out / "legend.png", encoded(picture, "PNG"), writer=shard.writer)
     start = time.monotonic()
-    run = _Run(predictor, out, options)
     run.predict(remaining)
-    if options.polygons == "coco":
-        run.write_coco(sources)
-    results = {"inputs": len(sources), "faults": run.faults, "notes": run.notes}
-    write_json(out / MANIFEST, {**settings, **results})
+    run.save(inputs=len(selected), faults=run.faults)
     run.show(time.monotonic() - start)
+    check_settings(out, settings, resume, shard)  # those of shards that started meanwhile
+    run.complete(sources)
     echo(f"predictions: {out}")
     return run.faults
+
+
+def _print_start(
+    predictor: Predictor, sources: Sequence[Source], checkpoint: Path, shard: Shard
+) -> None:
+    kinds = Counter(source.kind for source in sources)
+    counts = [f"{count} {_KINDS[kind].format('s' * (count > 1))}" for kind, count in kinds.items()]
+    inputs = ", ".join(counts) or "no input"
+    part = f" of shard {shard}" if shard.count > 1 else ""
+    device = predictor.device
+    device += f", {torch.get_num_threads()} threads" if device == "cpu" else ""
+    echo(f"predicting {inputs}{part} with {checkpoint}; {device}, precision {predictor.precision}")
+    echo(str(predictor.protocol))
 
 
 def _is_finished(source: Source, out: Path, options: OutputOptions) -> bool:
@@ -102,12 +118,37 @@ class _Run:
         notes: note on a conversion or limit -> the inputs.
     """
 
-    def __init__(self, predictor: Predictor, out: Path, options: OutputOptions) -> None:
+    def __init__(
+        self,
+        predictor: Predictor,
+        out: Path,
+        options: OutputOptions,
+        settings: dict[str, Any],
+        shard: Shard,
+    ) -> None:
         self.predictor, self.out, self.options = predictor, out, options
+        self.settings, self.shard = settings, shard
         self.done = 0
         self.faults: dict[str, str] = {}
         self.notes: dict[str, list[str]] = defaultdict(list)
         self.bar = progress_bar()
+
+    def unfinished(self, sources: Sequence[Source]) -> list[Source]:
+        """Return the sources without outputs; keep the notes on the others."""
+        if self.shard.count == 1:
+            for partial in self.out.rglob(f"{PARTIAL}*"):
+                partial.unlink()
+        finished = {source for source in sources if _is_finished(source, self.out, self.options)}
+        paths = {str(source.path) for source in finished}
+        for text, noted in merge(read_manifests(self.out).values())["notes"].items():
+            if kept := [path for path in noted if path in paths]:
+                self.notes[text] = kept
+        return [source for source in sources if source not in finished]
+
+    def save(self, **results: Any) -> None:
+        """Write the manifest: settings, notes, and the `results` of a finished call."""
+        content = {**self.settings, **results, "notes": self.notes}
+        write_json(self.out / self.shard.manifest, content, writer=self.shard.writer)
 
     def predict(self, sources: Sequence[Source]) -> None:
         with self.bar:
@@ -120,6 +161,7 @@ class _Run:
                 state = f"{self.done} images were predicted. To continue: --resume"
                 if isinstance(error, HrsegError):
                     raise type(error)(f"{error}\n{state}") from error
+                self.save()
                 echo(state)
                 raise
 
@@ -136,13 +178,11 @@ class _Run:
             for source, image in decoded:
                 try:
                     pixels, notes = image.result()
-                    yield (
-                        source,
-                        self.predictor.segment(
-                            pixels, options.probabilities, options.needs_confidence
-                        ),
+                    prediction = self.predictor.segment(
+                        pixels, options.probabilities, options.needs_confidence
                     )
                     self._note(source, notes)
+                    yield source, prediction
                 except (DataError, OutOfMemory) as error:
                     self.faults[str(source.path)] = str(error)
                 self.bar.advance(task)
@@ -156,17 +196,41 @@ class _Run:
             write_bytes(path, self.options.encode(kind, prediction, source.path, path))
         self.done += 1
 
-    def write_coco(self, sources: Sequence[Source]) -> None:
+    def complete(self, sources: Sequence[Source]) -> None:
+        """Write the files that describe all inputs, if the other shards have finished.
+
+        Two shards that end at once both write the same bytes.
+        """
+        manifests = read_manifests(self.out)
+        results = [manifests.get(self.out / name, {}) for name in self.shard.all_manifests]
+        finished = [result for result in results if "inputs" in result]
+        if len(finished) < self.shard.count:
+            state = f"finished shards: {len(finished)} of {self.shard.count}"
+            echo(f"{state}; the last one writes {MANIFEST}")
+            return
+        merged = merge(finished)
+        if merged["inputs"] != len(sources):
+            note(
+                f"the shards had {merged['inputs']} inputs, and now there are {len(sources)}. "
+                "To complete: --resume without --shard"
+            )
+            return
+        if self.options.polygons == "coco":
+            self._write_coco(sources, merged["faults"])
+        write_json(self.out / MANIFEST, {**self.settings, **merged}, writer=self.shard.writer)
+        for path in manifests.keys() - {self.out / MANIFEST}:
+            path.unlink(missing_ok=True)
+
+    def _write_coco(self, sources: Sequence[Source], faults: Collection[str]) -> None:
         """Write the polygons of all images, also those of an earlier call, from their masks."""
         masks = {
-            (Path(source.name).parent / source.path.name).as_posix(): self.options.paths(
-                self.out, source
-            )["masks"]
+            source.relative_path: self.options.paths(self.out, source)["masks"]
             for source in sources
-            if source.kind == "image" and str(source.path) not in self.faults
+            if source.kind == "image" and str(source.path) not in faults
         }
         if masks:
-            write_coco(self.out / "polygons" / "coco.json", masks, self.predictor.class_names)
+            path = self.out / "polygons" / "coco.json"
+            write_coco(path, masks, self.predictor.class_names, self.shard.writer)
 
     def _large(self, source: Source) -> None:
         """Predict a video or a large image."""
@@ -228,37 +292,3 @@ class _Run:
         failed = f", {len(self.faults)} failed" if self.faults else ""
         images, rate = "image" if self.done == 1 else "images", self.done / (seconds or 1.0)
         echo(f"{self.done} {images} in {seconds:.0f} s, {rate:.3g} images/s{failed}")
-
-
-def _settings(predictor: Predictor, options: OutputOptions, checkpoint: Path) -> dict[str, Any]:
-    """Return the settings that determine the outputs."""
-    with checkpoint.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    return {
-        "checkpoint": str(checkpoint.absolute()),
-        "sha256": digest,
-        "model": predictor.model.architecture,
-        "precision": predictor.precision,
-        "protocol": predictor.protocol.to_dict(),
-        "wanted": options.to_dict(),
-        "class_names": predictor.class_names,
-    }
-
-
-def _check_settings(manifest: Path, settings: dict[str, Any], resume: bool) -> None:
-    """Raise ConfigError if the outputs of an earlier call were made with other settings.
-
-    With `resume` the options of the outputs must be the same as well.
-    """
-    earlier = read_object(manifest)
-    if "wanted" in earlier:  # options that an earlier version did not have
-        earlier["wanted"] = {**OutputOptions().to_dict(), **earlier["wanted"]}
-    keys = ("sha256", "model", "class_names", "precision", "protocol", *["wanted"] * resume)
-    for key in keys if earlier else ():
-        if earlier.get(key) != settings[key]:
-            name = "checkpoint" if key == "sha256" else key
-            raise ConfigError(
-                f"{manifest.parent} was made with {name} {earlier.get(name)}; "
-                f"this call has {settings[name]}.\n"
-                "Expected: the settings of the first call. Fix: --out OTHER_FOLDER"
-            )

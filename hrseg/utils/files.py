@@ -18,19 +18,22 @@ _ROOM = 2**24  # bytes; with less free space, a failed write counts as a full di
 
 
 @contextmanager
-def replacing(path: Path, durable: bool = False, previous: Path | None = None) -> Iterator[Path]:
+def replacing(
+    path: Path, durable: bool = False, previous: Path | None = None, writer: str = ""
+) -> Iterator[Path]:
     """Yield a path to write to, and rename it to `path` unless an error is raised.
 
     Args:
         path: the file to replace.
         durable: wait for the disk, so that the change survives a power failure.
         previous: path to which the old file is renamed; None: the old file is removed.
+        writer: name of this process, unique among processes that may write `path` at once.
 
     Raises:
         ConfigError: the disk is full.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"{PARTIAL}{path.name}")
+    partial = path.with_name(f"{PARTIAL}{writer}{path.name}")
     partial.unlink(missing_ok=True)  # of a killed process, or a link to another file
     link = None
     try:
@@ -54,15 +57,15 @@ def replacing(path: Path, durable: bool = False, previous: Path | None = None) -
         raise
 
 
-def write_bytes(path: Path, data: bytes, durable: bool = False) -> None:
+def write_bytes(path: Path, data: bytes, durable: bool = False, writer: str = "") -> None:
     """Write a file atomically, by `replacing`."""
-    with replacing(path, durable) as partial:
+    with replacing(path, durable, writer=writer) as partial:
         partial.write_bytes(data)
 
 
-def write_json(path: Path, content: Any, indent: int | None = 1) -> None:
+def write_json(path: Path, content: Any, indent: int | None = 1, writer: str = "") -> None:
     """Write a JSON file atomically, by `replacing`."""
-    write_bytes(path, json.dumps(content, indent=indent).encode())
+    write_bytes(path, json.dumps(content, indent=indent).encode(), writer=writer)
 
 
 def check_output(option: str, path: Path, keys: Collection[str] = ()) -> None:

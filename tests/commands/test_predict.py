@@ -286,7 +286,11 @@ def dataset(tmp_path, photos):
     return root
 
 
-@pytest.mark.parametrize("manifest", [None, "{}", "[", '{"name": "of another program"}'])
+@pytest.mark.parametrize(
+    "manifest",
+    [None, "{}", "[", '{"name": "of another program"}',
+     '{"sha256": "0", "wanted": 3}', '{"sha256": "0", "notes": [1]}'],
+)  # fmt: skip
 def test_ground_truth_masks_are_never_overwritten(
     run, photos, dataset, capsys, monkeypatch, manifest
 ):

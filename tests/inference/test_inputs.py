@@ -29,7 +29,8 @@ def names(sources):
 def test_files_and_patterns_are_named_by_their_stems(photos):
     assert names(find_sources(["street.png", "photos/**/*.jpg"])) == ["street", "a"]
     assert names(find_sources(["photos", "photos/a.png"])) == ["a", "clip", "deep/a"]
-    assert find_sources(["photos/*.mp4"]) == [Source(Path("photos/clip.mp4"), "clip", "video")]
+    assert find_sources(["photos/*.mp4"]) == [Source(Path("photos/clip.mp4"), "clip")]
+    assert find_sources(["photos/*.mp4"])[0].kind == "video"
 
 
 def test_two_inputs_with_the_same_output_name_are_refused(photos):

@@ -59,6 +59,15 @@ def test_with_free_space_a_failed_write_is_not_reported_as_a_full_disk(tmp_path)
     assert str(error) == f"{tmp_path / 'a.mp4'} could not be written: no encoder."
 
 
+def test_two_processes_that_write_a_file_at_once_do_not_fail(tmp_path):
+    path = tmp_path / "a.txt"
+    with replacing(path, writer="1-of-2-") as first:
+        first.write_text("first")
+        write_bytes(path, b"second", writer="2-of-2-")
+    assert path.read_text() == "first"
+    assert list(tmp_path.iterdir()) == [path]
+
+
 def test_an_output_replaces_only_a_file_of_its_kind(tmp_path):
     image, own, empty = tmp_path / "img.png", tmp_path / "own.json", tmp_path / "empty"
     image.write_bytes(b"\x89PNG")
