@@ -97,8 +97,8 @@ def _run(arguments: argparse.Namespace) -> int:
     from hrseg.utils.system import keep_memory, relax_garbage_collection, share_processors
 
     relax_garbage_collection()
-    share_processors()
     if arguments.command in _COMPUTE:
+        share_processors()
         keep_memory()
     with plain_output():
         for plugin in getattr(arguments, "plugin", None) or ():

@@ -248,7 +248,7 @@ def _panel(evaluation: Evaluation, name: str) -> dict[str, str]:
         ("errors", errors, (RIGHT_COLOR, WRONG_COLOR, VOID_COLOR)),
     ):
         small = indexed(mask, palette).resize(photo.size, Image.Resampling.NEAREST)
-        pictures[key] = _uri(small, "PNG", optimize=True)
+        pictures[key] = _uri(small, "PNG")
     return pictures
 
 

@@ -175,7 +175,8 @@ class EvaluationSteps(pl.LightningModule):
         return dict(zip(self.scored_scales, matrices, strict=True))
 
     def _make_evaluator(self) -> Evaluator:
-        model = fold(self.model)
+        mixed = str(self.trainer.precision).removesuffix("-mixed")
+        model = fold(self.model, mixed if mixed in ("bf16", "16") else "32")
         outputs = model.outputs
         # During training the weights change between evaluations, so compilation does not pay off.
         if self.compiles and self.trainer.state.fn != TrainerFn.FITTING:

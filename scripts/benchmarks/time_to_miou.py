@@ -3,11 +3,11 @@
 
     scripts/benchmarks/time_to_miou.py --root CAMVID [--target 0.45] [--json F]
 
-Both train the same network from the same weights in float32, with the config's optimizer, schedule,
-losses, crop and batch size, and are evaluated every four epochs. The time includes evaluations.
-hrseg runs the code of `hrseg fit` with a cache, whose seconds are reported separately. The authors'
-implementation is NCHW and eager, resizes whole images and counts with NumPy
-(tests/oracles/authors_way.py).
+Both train the same network from the same weights, with the config's optimizer, schedule, losses,
+crop and batch size, and are evaluated every four epochs. The time includes evaluations. hrseg runs
+the code of `hrseg fit`, in the precision that it chooses for the processor, with a cache, whose
+seconds are reported separately. The authors' implementation is NCHW, eager and float32, resizes
+whole images and counts with NumPy (tests/oracles/authors_way.py).
 """
 
 import argparse
@@ -38,7 +38,9 @@ from hrseg.metrics.confusion import mean_iou
 from hrseg.models.normalize import Normalize
 from hrseg.training.factory import build_data, build_task
 from hrseg.training.task import SegmentationTask
+from hrseg.training.trainer import choose_precision
 from hrseg.utils.constants import IGNORE_INDEX
+from hrseg.utils.system import keep_memory
 from tests.oracles import authors_way
 
 EVERY = 4  # epochs between two evaluations
@@ -54,11 +56,12 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=304)
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
+    keep_memory()  # like hrseg's commands
     with tempfile.TemporaryDirectory() as folder:
         overrides = [
-            f"data.root={arguments.root}", f"data.cache={folder}", "trainer.precision=32",
-            "data.workers=0", f"trainer.check_val_every_n_epoch={EVERY}", "loggers=[]",
-            f"seed={arguments.seed}",
+            f"data.root={arguments.root}", f"data.cache={folder}", f"seed={arguments.seed}",
+            f"trainer.precision={choose_precision('cpu').precision}", "data.workers=1",
+            f"trainer.check_val_every_n_epoch={EVERY}", "loggers=[]",
         ]  # fmt: skip
         config = load_config(arguments.config, overrides)
         cache_seconds: list[float] = []
@@ -76,6 +79,7 @@ def main() -> None:
         seconds, curves = interleaved(functions, 1)
     figures = ratio(seconds["authors_way"], seconds["ours"])
     report = {
+        "precision": config.trainer["precision"],
         "cache_seconds": cache_seconds[0],
         "ratio": figures["ratio"],
         **{name: curve for name, (curve,) in curves.items()},

@@ -28,3 +28,19 @@ def test_a_model_in_training_is_folded_with_its_running_statistics():
     assert not any(isinstance(module, nn.BatchNorm2d) for module in folded.modules())
     with torch.inference_mode():
         torch.testing.assert_close(folded(x), model.eval()(x), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("head", ["fcn", "ocr"])
+@pytest.mark.parametrize("momentum", [0.1, None])
+def test_weights_stored_in_bf16_give_the_logits_of_autocast(head, momentum):
+    torch.manual_seed(0)
+    model = create_model("hrnet_w18_small_v1", head=head, num_classes=5).eval()
+    if momentum is None:  # a norm of batch statistics cannot be folded and stays in float32
+        model.backbone.bn1 = nn.BatchNorm2d(64, track_running_stats=False)
+    plain, stored = (fold(model, precision) for precision in ("32", "bf16"))
+    x = torch.randn(2, 3, 97, 131)
+    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
+        expected, logits = plain.outputs(x), stored.outputs(x)
+    assert stored.backbone.conv1.weight.dtype == torch.bfloat16
+    for name, tensor in expected.items():
+        assert torch.equal(logits[name], tensor)

@@ -1,9 +1,13 @@
 """Memory allocator and processors of the process."""
 
+import os
 import subprocess
 import sys
 
+import psutil
 import pytest
+
+from hrseg.utils.system import share_processors
 
 # Number of cleared pages while a block of 64 MiB is allocated and freed ten more times.
 FAULTS = """
@@ -34,3 +38,14 @@ def test_the_number_of_processors_respects_the_affinity():
     script = "import os; os.sched_setaffinity(0, {min(os.sched_getaffinity(0))}); "
     script += "from hrseg.utils.system import processors; print(processors())"
     assert subprocess.run([sys.executable, "-c", script], capture_output=True).stdout == b"1\n"
+
+
+@pytest.mark.parametrize(
+    ("percent", "own", "expected"),
+    [(0.5, {}, None), (50.0, {}, "1000"), (50.0, {"GOMP_SPINCOUNT": "7"}, "7")],
+)
+def test_threads_sleep_soon_only_beside_other_work(monkeypatch, percent, own, expected):
+    monkeypatch.setattr("os.environ", dict(own))
+    monkeypatch.setattr(psutil, "cpu_percent", lambda interval: percent)
+    share_processors()
+    assert os.environ.get("GOMP_SPINCOUNT") == expected
