@@ -35,11 +35,7 @@ GROUPS = (
         "copies to another layout",
     ),
     Group("type conversions", r"aten::_to_copy (?!.*< aten::_foreach)", "mostly of autocast"),
-    Group(
-        "optimizer",
-        r"aten::_(foreach|fused|amp)_\w+ |Optimizer\.zero_grad",
-        "new weights, gradient norm",
-    ),
+    Group("optimizer", r"aten::_(foreach|fused|amp)_\w+ ", "weights, gradient norm"),
     Group(
         "convolution",
         r"\w+::\w*conv(olution|\dd|_)\w* ",

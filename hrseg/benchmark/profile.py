@@ -138,11 +138,11 @@ def advice(profile: Mapping[str, Any], compiled: bool) -> list[str]:
         lines.append((optimizer, text))
     if convolutions >= MIN_CONVOLUTIONS and rate and rate >= MIN_RATE * large:
         text = (
-            f"are convolutions, at {rate / large:.0%} of the rate of a large one: "
+            f"are convolutions, at {100 * rate / large:.0f} % of the rate of a large one: "
             "a smaller crop or network has the largest effect."
         )
         lines.append((convolutions, text))
-    return [f"{share:.0%} {text}" for share, text in sorted(lines, reverse=True)[:2]]
+    return [f"{100 * share:.0f} % {text}" for share, text in sorted(lines, reverse=True)[:2]]
 
 
 def _table_rows(groups: list[dict[str, Any]]) -> list[dict[str, Any]]:
