@@ -107,7 +107,7 @@ def train_step(
         config: the config.
         precision: a precision of the Trainer, or a key of `_TRAINER_PRECISIONS`.
         steps: number of measured steps; None: see `has_enough_steps`.
-        after_step: function that is called after each step.
+        after_step: function to call after each step.
 
     Returns:
         "seconds" (the result of `spread`), and the result of `PeakMemory`.
@@ -135,7 +135,7 @@ def inference(
         config: the config; `data.crop_size` is the size of the images.
         precision: a key of `hrseg.models.optimize.PRECISIONS`.
         steps: number of measured steps; None: see `has_enough_steps`.
-        after_step: function that is called after each step.
+        after_step: function to call after each step.
 
     Returns:
         "seconds" (the result of `spread`), and the result of `PeakMemory`.

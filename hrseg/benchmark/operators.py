@@ -69,8 +69,8 @@ GROUPS = (
     Group(
         "matrix products",
         r"aten::(matmul|bmm|mm|addmm|baddbmm) ",
-        "attention of the OCR head",
-        "gradients of the attention",
+        "OCR head or RMI loss",
+        "gradients of the products",
     ),
     Group(
         "softmax, loss",

@@ -132,7 +132,7 @@ def advice(profile: Mapping[str, Any], compiled: bool) -> list[str]:
         text = "are steps between convolutions, limited by memory: try model.compile=true."
         lines.append((elementwise, text))
     if conversions >= MIN_CONVERSIONS:
-        lines.append((conversions, "are type conversions: compare with trainer.precision=32."))
+        lines.append((conversions, "are type conversions: compare with precision 32 above."))
     if optimizer >= MIN_OPTIMIZER:
         text = "is the optimizer, which takes as long for a small batch: try a larger one."
         lines.append((optimizer, text))
