@@ -22,7 +22,8 @@ ROWS = 10  # groups in the table
 # Smallest shares of a step that lead to advice.
 MIN_OUTSIDE, MIN_ELEMENTWISE, MIN_CONVERSIONS, MIN_OPTIMIZER = 0.25, 0.25, 0.1, 0.15
 MIN_CONVOLUTIONS, MIN_RATE = 0.5, 0.5
-_ELEMENTWISE = ("batch norm", "ReLU", "additions", "layout copies", "type conversions")
+# Fused by torch.compile. Most layout copies remain: those of weights and gradients.
+_ELEMENTWISE = ("batch norm", "ReLU", "additions", "type conversions")
 
 
 def check_device(device: torch.device) -> None:
