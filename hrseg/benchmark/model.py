@@ -70,6 +70,7 @@ def benchmark_model(
         data = build_data(train)
         model = build_model(train, data)
     macs = measure.multiply_adds(model, (height, width))
+    works = ((train_step, train), (inference, infer))
     result: dict[str, Any] = {
         "command": "benchmark model",
         "config": config.name,
@@ -83,16 +84,13 @@ def benchmark_model(
         "flops": 2 * macs,
         "measurements": {
             work.__name__: {name: _measured(work, part, name, steps) for name in precisions(device)}
-            for work, part in ((train_step, train), (inference, infer))
+            for work, part in works
         },
     }
     if with_profile:
-        trained = result["trained_in"]
-        infers = trained.partition("-")[0]
-        infers = infers if infers in PRECISIONS else "32"
         result["profile"] = {
-            work.__name__: _profiled(work, part, precision, steps, macs)
-            for work, part, precision in ((train_step, train, trained), (inference, infer, infers))
+            work.__name__: _profiled(work, part, result["trained_in"], steps, macs)
+            for work, part in works
         }
     _show(result)
     return result
@@ -225,7 +223,10 @@ def _profiled(
     steps: int | None,
     macs: int,
 ) -> dict[str, Any]:
-    """Return the profile of a work, recorded in a new process."""
+    """Return the profile of a work in a precision of the Trainer, recorded in a new process."""
+    if work is inference:
+        precision = precision.partition("-")[0]
+        precision = precision if precision in PRECISIONS else "32"
     with get_console().status(f"profile of {work.__name__}, precision {precision}"):
         try:
             return measure.in_process(profile.profiled, work, config, precision, steps, macs)

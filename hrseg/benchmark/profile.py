@@ -22,6 +22,7 @@ ROWS = 10  # groups in the table
 # Smallest shares of a step that lead to advice.
 MIN_OUTSIDE, MIN_ELEMENTWISE, MIN_CONVERSIONS, MIN_OPTIMIZER = 0.25, 0.25, 0.1, 0.15
 MIN_CONVOLUTIONS, MIN_RATE = 0.5, 0.5
+_RATES = ("convolution", "large_convolution")  # keys, with the suffix "_flops_per_second"
 # Fused by torch.compile. Most layout copies remain: those of weights and gradients.
 _ELEMENTWISE = ("batch norm", "ReLU", "additions", "type conversions")
 
@@ -103,9 +104,6 @@ def show(work: str, profile: Mapping[str, Any], compiled: bool) -> None:
             f"a large convolution: {large / 1e9:,.0f} GFLOP/s"
         )
     echo(*advice(profile, compiled))
-
-
-_RATES = ("convolution", "large_convolution")
 
 
 def advice(profile: Mapping[str, Any], compiled: bool) -> list[str]:
