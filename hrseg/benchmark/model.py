@@ -15,12 +15,12 @@ from pytorch_lightning.callbacks import Callback
 from rich import get_console
 from torch.utils.data import DataLoader
 
-from hrseg.benchmark import measure
+from hrseg.benchmark import measure, profile
 from hrseg.benchmark.measure import device_of, has_enough_steps, timed, trainer_for
 from hrseg.checkpoints.loading import build_model
 from hrseg.config.schema import Config
 from hrseg.models.normalize import Normalize, default_mean_and_std
-from hrseg.models.optimize import inference_network
+from hrseg.models.optimize import PRECISIONS, inference_network
 from hrseg.training.factory import build_data, build_task
 from hrseg.training.loggers import quieten
 from hrseg.training.trainer import choose_precision
@@ -31,6 +31,7 @@ from hrseg.utils.memory import OutOfMemory
 MEMORY_NOTE = (
     "memory: increase during the work, of the peak (CPU: resident memory, CUDA: allocated memory)"
 )
+AfterStep = Callable[[], None]
 _TRAINER_PRECISIONS = {"32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed"}
 
 
@@ -39,6 +40,7 @@ def benchmark_model(
     size: Sequence[int] | None = None,
     batch: int | None = None,
     steps: int | None = None,
+    with_profile: bool = False,
 ) -> dict[str, Any]:
     """Measure training steps and inference in each precision of the device, and print a table.
 
@@ -47,12 +49,18 @@ def benchmark_model(
         size: (height, width) of the images; None: `data.crop_size`.
         batch: batch size; None: `data.batch_size` for training, 1 for inference.
         steps: number of measured steps; None: see `has_enough_steps`.
+        with_profile: profile both works in the precision of `hrseg fit`.
 
     Returns:
         The content of the file of `--json`.
+
+    Raises:
+        ConfigError: if a profile is impossible on the device.
     """
     quieten()
     device, train = device_of(config), measure.on_one_device(config)
+    if with_profile:
+        profile.check_device(device)
     height, width = size or train.data.crop_size
     train.data.crop_size = (height, width)
     train.data.batch_size = batch or train.data.batch_size
@@ -62,6 +70,7 @@ def benchmark_model(
         data = build_data(train)
         model = build_model(train, data)
     macs = measure.multiply_adds(model, (height, width))
+    works = ((train_step, train), (inference, infer))
     result: dict[str, Any] = {
         "command": "benchmark model",
         "config": config.name,
@@ -75,27 +84,35 @@ def benchmark_model(
         "flops": 2 * macs,
         "measurements": {
             work.__name__: {name: _measured(work, part, name, steps) for name in precisions(device)}
-            for work, part in ((train_step, train), (inference, infer))
+            for work, part in works
         },
     }
+    if with_profile:
+        result["profile"] = {
+            work.__name__: _profiled(work, part, result["trained_in"], steps, macs)
+            for work, part in works
+        }
     _show(result)
     return result
 
 
-def train_step(config: Config, precision: str, steps: int | None = None) -> dict[str, Any]:
+def train_step(
+    config: Config, precision: str, steps: int | None = None, after_step: AfterStep | None = None
+) -> dict[str, Any]:
     """Measure training steps of the config's task on random crops, with random weights.
 
     Args:
         config: the config.
         precision: a precision of the Trainer, or a key of `_TRAINER_PRECISIONS`.
         steps: number of measured steps; None: see `has_enough_steps`.
+        after_step: function to call after each step.
 
     Returns:
         "seconds" (the result of `spread`), and the result of `PeakMemory`.
     """
     config = copy.deepcopy(config)
     config.optimizer.lr = 1e-9  # training on noise must not diverge
-    timer, precision = _StepTimer(steps), _TRAINER_PRECISIONS.get(precision, precision)
+    timer, precision = _StepTimer(steps, after_step), _TRAINER_PRECISIONS.get(precision, precision)
     max_steps = measure.WARM_UP + (steps or 10)
     trainer = trainer_for(config, precision, timer, max_steps=max_steps, limit_val_batches=0)
     memory = measure.PeakMemory(trainer.strategy.root_device)
@@ -107,13 +124,16 @@ def train_step(config: Config, precision: str, steps: int | None = None) -> dict
     return {"seconds": measure.spread(timer.seconds), **memory.read()}
 
 
-def inference(config: Config, precision: str, steps: int | None = None) -> dict[str, Any]:
+def inference(
+    config: Config, precision: str, steps: int | None = None, after_step: AfterStep | None = None
+) -> dict[str, Any]:
     """Measure inference with random weights: uint8 images -> logits at a quarter of the size.
 
     Args:
         config: the config; `data.crop_size` is the size of the images.
         precision: a key of `hrseg.models.optimize.PRECISIONS`.
         steps: number of measured steps; None: see `has_enough_steps`.
+        after_step: function to call after each step.
 
     Returns:
         "seconds" (the result of `spread`), and the result of `PeakMemory`.
@@ -131,6 +151,8 @@ def inference(config: Config, precision: str, steps: int | None = None) -> dict[
         while not has_enough_steps(seconds, steps):
             with timed(seconds, device):
                 network(normalize(image))
+            if after_step:
+                after_step()
     return {"seconds": measure.spread(seconds), **memory.read()}
 
 
@@ -194,6 +216,24 @@ def _measured(
     return {"batch": batch, "images_per_second": batch / figures["seconds"]["median"], **figures}
 
 
+def _profiled(
+    work: Callable[..., dict[str, Any]],
+    config: Config,
+    precision: str,
+    steps: int | None,
+    macs: int,
+) -> dict[str, Any]:
+    """Return the profile of a work in a precision of the Trainer, recorded in a new process."""
+    if work is inference:
+        precision = precision.partition("-")[0]
+        precision = precision if precision in PRECISIONS else "32"
+    with get_console().status(f"profile of {work.__name__}, precision {precision}"):
+        try:
+            return measure.in_process(profile.profiled, work, config, precision, steps, macs)
+        except OutOfMemory:
+            return {"precision": precision, "error": "out of memory"}
+
+
 def _show(result: Mapping[str, Any]) -> None:
     table = number_table("work", "ms, median", "lowest..highest", "images/s", "memory, MiB")
     batches, notes = [], [MEMORY_NOTE]
@@ -220,19 +260,24 @@ def _show(result: Mapping[str, Any]) -> None:
     )
     get_console().print(table)
     echo(*notes)
+    for work, recorded in result.get("profile", {}).items():
+        profile.show(work.replace("_", " "), recorded, result["compile"])
 
 
 class _StepTimer(Callback):
     """Measure each training step, and stop the training after enough steps."""
 
-    def __init__(self, steps: int | None) -> None:
+    def __init__(self, steps: int | None, after_step: AfterStep | None) -> None:
         self.steps, self.seconds, self.stack = steps, list[float](), ExitStack()
+        self.after_step = after_step
 
     def on_train_batch_start(self, trainer: pl.Trainer, *_: Any) -> None:
         self.stack.enter_context(timed(self.seconds, trainer.strategy.root_device))
 
     def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
         self.stack.close()
+        if self.after_step:
+            self.after_step()
         trainer.should_stop = trainer.should_stop or has_enough_steps(self.seconds, self.steps)
 
 

@@ -31,6 +31,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     model.add_argument(
         "--steps", type=int, help="number of timed steps; default: 10, fewer for slow steps"
     )
+    model.add_argument(
+        "--profile",
+        action="store_true",
+        help="print the operators that take most of the time, their meaning, and advice",
+    )
     model.set_defaults(function=_model)
 
     data = add_command(
@@ -71,7 +76,8 @@ def _model(arguments: argparse.Namespace) -> None:
     config = config_of(arguments)
     from hrseg.benchmark.model import benchmark_model
 
-    _write(arguments, benchmark_model(config, arguments.size, arguments.batch, arguments.steps))
+    options = (arguments.size, arguments.batch, arguments.steps, arguments.profile)
+    _write(arguments, benchmark_model(config, *options))
 
 
 def _data(arguments: argparse.Namespace) -> None:
