@@ -78,6 +78,8 @@ def _session(path: Path, provider: str) -> Callable[[Tensor], Tensor]:
     """
     import onnxruntime
 
+    if provider == "CUDAExecutionProvider" and hasattr(onnxruntime, "preload_dlls"):
+        onnxruntime.preload_dlls()  # CUDA and cuDNN of the Python packages that torch uses
     session = onnxruntime.InferenceSession(path, providers=[provider])
     if session.get_providers()[0] != provider:
         raise RuntimeError(f"{provider} does not load; ONNX Runtime uses {session.get_providers()}")

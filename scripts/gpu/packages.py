@@ -9,7 +9,7 @@ import platform
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -68,12 +68,17 @@ def installed(wheels: Path | None) -> Iterator[None]:
         )
     with TemporaryDirectory(prefix="hrseg-wheels-") as target:
         install(pins, wheels, target)
-        sys.path.insert(0, target)
-        importlib.invalidate_caches()
-        before = os.environ.get("PYTHONPATH")
-        os.environ["PYTHONPATH"] = target if before is None else f"{target}{os.pathsep}{before}"
+        add_to_path(target)
         print(f"installed for this run only: {' '.join(pins)}", flush=True)
         yield
+
+
+def add_to_path(*folders: str) -> None:
+    """Put folders first on the import path of this process and of those that it starts."""
+    sys.path[:0] = folders
+    importlib.invalidate_caches()
+    before = filter(None, [os.environ.get("PYTHONPATH")])
+    os.environ["PYTHONPATH"] = os.pathsep.join([*folders, *before])
 
 
 def problem_of(name: str) -> str:
@@ -96,7 +101,7 @@ def requirements() -> dict[str, str]:
     return {name.lower(): specifier for name, specifier in lines}
 
 
-def pinned(names: Iterator[str] | dict[str, str]) -> list[str]:
+def pinned(names: Iterable[str]) -> list[str]:
     """Return `name==version` of packages and of their requirements, from constraints.txt."""
     text = (ROOT / "constraints.txt").read_text(encoding="utf-8")
     pins = {line.partition("==")[0]: line for line in text.splitlines() if "==" in line}
