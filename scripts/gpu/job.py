@@ -96,6 +96,9 @@ def _run(module: str, name: str, job: Job, result: Path, log: Path) -> None:
     partial = result.with_suffix(".partial")
     partial.write_text(json.dumps(entry))
     partial.replace(result)
+    sys.stdout.flush()
+    # Data workers ignore SIGTERM and end with this process; multiprocessing would wait for them.
+    os._exit(0)
 
 
 def _kill(pid: int) -> None:

@@ -19,6 +19,7 @@ ROOT = Path(__file__).parents[2]
 BASE = ("torch", "pytorch-lightning")  # never installed here, because they belong to the GPU
 # Packages that the checks import, and their own requirements, which are installed with them.
 REQUIRED = {
+    "albumentations": ("albucore", "scipy", "simsimd", "stringzilla"),
     "numpy": (),
     "omegaconf": ("PyYAML",),
     "opencv-python-headless": (),
