@@ -7,8 +7,8 @@ from statistics import median
 
 import numpy as np
 import torch
+from checks_compile import small_network
 from checks_golden import use_tf32
-from checks_training import small_network
 from job import Figures, Job, Skipped, require
 from torch import Tensor
 

@@ -3,9 +3,9 @@
 import platform
 import subprocess
 from collections import defaultdict
+from importlib.metadata import version
 
 import numpy as np
-import pytorch_lightning
 import torch
 from job import Figures, Job, require
 from torch import nn
@@ -54,7 +54,7 @@ def machine(job: Job) -> Figures:
     figures: Figures = {
         **machine_of(device),
         "python": platform.python_version(),
-        "pytorch_lightning": pytorch_lightning.__version__,
+        "pytorch_lightning": version("pytorch-lightning"),
         "commit": _output("git", "-C", str(ROOT), "rev-parse", "--short", "HEAD"),
     }
     if job.device == "cuda":

@@ -10,12 +10,13 @@ import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib import import_module
-from multiprocessing import get_context
+from multiprocessing import active_children, get_context
 from pathlib import Path
 from typing import Any
 
 Figures = dict[str, Any]
-MODULES = ("checks_golden", "checks_training", "checks_evaluation", "checks_speed", "checks_export")
+# Imported once for all checks on a CPU; they import the others.
+MODULES = ("checks_resume", "checks_evaluation", "checks_speed", "checks_export")
 
 
 @dataclass(frozen=True)
@@ -54,18 +55,21 @@ def run_in_process(module: str, name: str, job: Job, limit: float) -> Figures:
     A crash, a CUDA error or a timeout affects only this check.
     """
     # A forked process cannot use CUDA if the driver was initialised before.
-    context = get_context("forkserver" if job.device == "cpu" else "spawn")
+    context: Any = get_context("forkserver" if job.device == "cpu" else "spawn")
     if job.device == "cpu":
-        context.set_forkserver_preload(list(MODULES))  # type: ignore[attr-defined]
+        context.set_forkserver_preload(list(MODULES))
     result, log = job.folder / "result.json", job.folder / "log.txt"
     start = time.perf_counter()
     process = context.Process(target=_run, args=(module, name, job, result, log))
     process.start()
     try:
-        process.join(limit)
+        while process.is_alive() and not result.is_file() and time.perf_counter() - start < limit:
+            process.join(0.1)
         timed_out = process.is_alive()
+        if result.is_file():
+            process.join(5)
     finally:
-        if process.is_alive() and process.pid is not None:
+        if process.is_alive():
             _kill(process.pid)
         process.join()
     if result.is_file():
@@ -96,9 +100,8 @@ def _run(module: str, name: str, job: Job, result: Path, log: Path) -> None:
     partial = result.with_suffix(".partial")
     partial.write_text(json.dumps(entry))
     partial.replace(result)
-    sys.stdout.flush()
-    # Data workers ignore SIGTERM and end with this process; multiprocessing would wait for them.
-    os._exit(0)
+    for worker in active_children():
+        worker.kill()  # data workers ignore SIGTERM, and multiprocessing would wait for them
 
 
 def _kill(pid: int) -> None:

@@ -48,9 +48,9 @@ def installed(wheels: Path | None) -> Iterator[None]:
     Raises:
         PackageError: torch or Lightning is missing, or the folder lacks a package.
     """
-    if problems := [problem for name in BASE if (problem := problem_of(name))]:
+    if unusable := [problem for name in BASE if (problem := problem_of(name))]:
         raise PackageError(
-            f"{sys.executable}: {'; '.join(problems)}.\n"
+            f"{sys.executable}: {'; '.join(unusable)}.\n"
             "Expected: an environment with PyTorch for the GPU, and pytorch-lightning 2.6.6.\n"
             "Fix: activate it, or set PYTHON=/path/to/its/python"
         )

@@ -37,13 +37,13 @@ CHECKS = (
     Check("checks_golden", "golden_logits", 90),
     Check("checks_golden", "golden_training", 60),
     Check("checks_training", "grad_scaler", 60),
-    Check("checks_training", "resume", 120),
+    Check("checks_resume", "resume", 120),
     Check("checks_training", "ddp", 60),
     Check("checks_evaluation", "out_of_memory", 60),
     Check("checks_speed", "training_speed", 180),
     Check("checks_evaluation", "evaluation_speed", 120),
     Check("checks_speed", "data_loading", 60),
-    Check("checks_training", "torch_compile", 120),
+    Check("checks_compile", "torch_compile", 120),
     Check("checks_export", "onnx_runtime", 60),
     Check("checks_export", "tensorrt", 90),
 )
@@ -88,8 +88,10 @@ def parse() -> argparse.Namespace:
     arguments.size = arguments.size or ("small" if arguments.device == "cpu" else "full")
     arguments.markdown = arguments.markdown or arguments.json.with_suffix(".md")
     for path in (arguments.json, arguments.markdown):
-        if not path.absolute().parent.is_dir() or path.is_dir():
-            parser.error(f"{path}: not a file in an existing folder")
+        try:
+            path.touch()
+        except OSError as error:
+            parser.error(f"{path}: {error.strerror}")
     return arguments
 
 
@@ -97,7 +99,7 @@ def run(arguments: argparse.Namespace) -> dict[str, dict[str, Any]]:
     """Run the checks one after the other, and write the files after each."""
     end, results = time.monotonic() + 60 * arguments.minutes, dict[str, dict[str, Any]]()
     for check in CHECKS:
-        left = end - time.monotonic()
+        left = end - time.monotonic() if results else check.limit
         with tempfile.TemporaryDirectory(prefix="gpu-proof-") as folder:
             job = Job(arguments.device, arguments.size == "small", Path(folder), dict(results))
             if left > 0:
