@@ -118,6 +118,8 @@ class PeakMemory:
         """Reset the peak."""
         self.device = device
         if device.type == "cuda":
+            # Without it torch refuses a device with an index, such as cuda:0.
+            torch.cuda.init()  # type: ignore[no-untyped-call]
             torch.cuda.reset_peak_memory_stats(device)
         else:
             with suppress(OSError):  # Linux: resets VmHWM, the peak of resident memory

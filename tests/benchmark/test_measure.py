@@ -54,6 +54,16 @@ def test_work_runs_in_a_new_process_with_an_independent_peak_of_memory():
     assert memory["peak_mib"] < array.nbytes / 2**20 + 100
 
 
+def test_cuda_is_initialised_before_its_peak_is_reset(monkeypatch):
+    """Torch refuses to reset the peak of cuda:0 before; a CPU cannot show this."""
+    calls = []
+    for name in ("init", "reset_peak_memory_stats", "memory_allocated", "max_memory_allocated"):
+        record = lambda *device, name=name: calls.append(name) or 2**20  # noqa: E731
+        monkeypatch.setattr(torch.cuda, name, record)
+    assert PeakMemory(torch.device("cuda:0")).read()["peak_mib"] == 1
+    assert calls[:2] == ["init", "reset_peak_memory_stats"]
+
+
 def fail(error):
     raise error
 

@@ -1,4 +1,4 @@
-"""Quoted messages of the documentation occur in the source."""
+"""Quoted messages of the documentation occur in the source of hrseg and scripts/gpu_proof."""
 
 import ast
 import re
@@ -33,7 +33,7 @@ def strings(node):
 def source():
     kinds = (ast.Constant, ast.JoinedStr, ast.BinOp)
     texts = set()
-    for path in sorted((ROOT / "hrseg").rglob("*.py")):
+    for path in [*sorted((ROOT / "hrseg").rglob("*.py")), *(ROOT / "scripts/gpu").glob("*.py")]:
         nodes = list(ast.walk(ast.parse(path.read_text())))
         docstrings = [node.value for node in nodes if isinstance(node, ast.Expr)]
         messages = [node for node in nodes if isinstance(node, kinds) and node not in docstrings]

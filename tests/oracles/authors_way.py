@@ -80,17 +80,20 @@ def count(pred, mask, classes):
 
 @torch.inference_mode()
 def evaluate(model, scene, protocol):
-    """Return ids (H, W) of a uint8 image (1, 3, H, W), with the scales, windows and flips."""
+    """Return ids (H, W) of a uint8 image (1, 3, H, W), with the scales, windows and flips.
+
+    The model and the image are on the same device.
+    """
     prepared, content = prepare(scene, protocol)
-    image = Normalize()(prepared).contiguous()
+    image = Normalize().to(scene.device)(prepared).contiguous()
     shape, size = image.shape[-2:], scene.shape[-2:]
-    final = torch.zeros(1, model.architecture["num_classes"], *shape)
+    final = image.new_zeros(1, model.architecture["num_classes"], *shape)
     for scale in protocol.scales:
         scaled = bilinear(image, size_at(shape, scale, protocol))
         height, width = scaled.shape[-2:]
         windows = find_windows((height, width), scale, protocol)
-        scores = torch.zeros(1, final.shape[1], height, width)
-        counts = torch.zeros(1, 1, height, width)
+        scores = image.new_zeros(1, final.shape[1], height, width)
+        counts = image.new_zeros(1, 1, height, width)
         for y in windows.rows:
             for x in windows.columns:
                 window = scaled[..., y : y + windows.height, x : x + windows.width].contiguous()
