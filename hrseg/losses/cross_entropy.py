@@ -50,7 +50,8 @@ class CrossEntropy(nn.Module):
             logits.float(),
             # A class of weight 0 is ignored too, since PyTorch divides by the sum of weights.
             target.masked_fill(~scored, IGNORE_INDEX),
-            weight=self.class_weights,
+            # A precision such as bf16-true converts the buffer.
+            weight=None if self.class_weights is None else self.class_weights.float(),
             ignore_index=IGNORE_INDEX,
         )
         # PyTorch's mean over zero pixels is NaN, with the gradient 0.

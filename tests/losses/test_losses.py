@@ -135,3 +135,11 @@ def test_invalid_class_weights_are_refused(name):
         LOSSES[name]([1.0, 2.0])(torch.randn(1, 3, 4, 4), torch.zeros(1, 4, 4))
     with pytest.raises(ConfigError, match=r"class_weights is \[1.0, -2.0\].\nExpected: one number"):
         LOSSES[name]([1.0, -2.0])
+
+
+@pytest.mark.parametrize("name", WEIGHTED)
+def test_class_weights_work_after_a_conversion_to_bf16(name):
+    logits, mask = torch.randn(1, 3, 4, 4), torch.randint(0, 3, (1, 4, 4))
+    loss = LOSSES[name](class_weights=[0.5, 1.0, 2.0])
+    expected = loss(logits, mask)
+    torch.testing.assert_close(loss.bfloat16()(logits, mask), expected)
