@@ -63,7 +63,7 @@ def concatenate(features: list[Tensor], align_corners: bool) -> Tensor:
             # Its gradient is a slice of channels. The backward pass of the upsampling takes ten
             # times as long for a slice as for a tensor in channels-last layout.
             if x.requires_grad:
-                x.register_hook(_in_channels_last)
+                x.register_hook(_in_channels_last)  # type: ignore[no-untyped-call]
     return torch.cat([finest, *upsampled], dim=1)
 
 

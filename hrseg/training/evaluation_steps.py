@@ -175,8 +175,7 @@ class EvaluationSteps(pl.LightningModule):
         return dict(zip(self.scored_scales, matrices, strict=True))
 
     def _make_evaluator(self) -> Evaluator:
-        mixed = str(self.trainer.precision).removesuffix("-mixed")
-        model = fold(self.model, mixed if mixed in ("bf16", "16") else "32")
+        model = fold(self.model, self._autocast_precision())
         outputs = model.outputs
         # During training the weights change between evaluations, so compilation does not pay off.
         if self.compiles and self.trainer.state.fn != TrainerFn.FITTING:
@@ -191,6 +190,14 @@ class EvaluationSteps(pl.LightningModule):
             foreground_id(self.class_names),
             self.temperature or 1.0,
         )
+
+    def _autocast_precision(self) -> str:
+        """Return the key of PRECISIONS of the Trainer's autocast; "32" without one."""
+        try:
+            precision = str(self.trainer.precision)
+        except RuntimeError:  # not attached to a Trainer
+            return "32"
+        return precision.removesuffix("-mixed") if precision.endswith("-mixed") else "32"
 
     def on_test_epoch_start(self) -> None:
         self.on_validation_epoch_start()
