@@ -215,11 +215,12 @@ def test_a_second_stage_starts_from_the_last_weights_of_the_first(
 ):
     monkeypatch.chdir(tmp_path)  # the recipe names a path below runs/
     folder, first = tmp_path / "runs", name.removesuffix("_trainval")
-    assert fast_dev_run(name, folder, SMALL_BACKBONE) == 2
+    short = ["trainer.fast_dev_run=false", "trainer.max_epochs=1"]
+    assert fast_dev_run(name, folder, SMALL_BACKBONE, *short) == 2
     error = capsys.readouterr().err
-    assert f"runs/{first}/latest/checkpoints/last.ckpt" in error and "Fix:" in error
-    short = ["model.weights=null", "trainer.fast_dev_run=false", "trainer.max_epochs=1"]
-    assert fast_dev_run(first, folder, SMALL_BACKBONE, *short) == 0
+    assert f"no file {tmp_path}/runs/{first}/latest/checkpoints/last.ckpt" in error
+    assert f"Fix: `hrseg fit --config {first}` first, or" in error
+    assert fast_dev_run(first, folder, SMALL_BACKBONE, "model.weights=null", *short) == 0
     capsys.readouterr()
     assert fast_dev_run(name, folder, SMALL_BACKBONE) == 0
     out = capsys.readouterr().out
