@@ -73,7 +73,7 @@ RELEASES = tuple(Release(*row) for row in (
     ("hrnet_ocr_cs_8162_torch11", "Cityscapes val", 81.6, "single scale",
      "cityscapes_w48_ocr", 282),
     ("hrnet_ocr_cs_trainval_8227_torch11", "Cityscapes test", 82.3, "multi-scale, flip",
-     "cityscapes_w48_ocr", 282),
+     "cityscapes_w48_ocr_trainval", 282),
     ("hrnet_lip_5583_torch04", "LIP val", 55.8, "flip", "lip_w48", 264),
     ("hrnet_ocr_lip_5648_torch04", "LIP val", 56.5, "flip", "lip_w48_ocr", 282),
     ("hrnet_pascal_ctx_5410_torch11", "PASCAL-Context 59", 54.1, "multi-scale, flip",
@@ -83,10 +83,9 @@ RELEASES = tuple(Release(*row) for row in (
     ("hrnet_cocostuff_3617_torch04", "COCO-Stuff 10K test", 36.2, "single scale",
      "cocostuff10k_w48", 265),
     ("hrnet_ocr_cocostuff_3965_torch04", "COCO-Stuff 10K test", 39.7, "single scale",
-     "cocostuff10k_w48 model.head=ocr", 283),
+     "cocostuff10k_w48_ocr", 283),
     ("hrnet_ade20k_4312_torch04", "ADE20K val", 43.1, "single scale", "ade20k_w48", 265),
-    ("hrnet_ocr_ade20k_4451_torch04", "ADE20K val", 44.5, "single scale",
-     "ade20k_w48 model.head=ocr", 283),
+    ("hrnet_ocr_ade20k_4451_torch04", "ADE20K val", 44.5, "single scale", "ade20k_w48_ocr", 283),
 ))  # fmt: skip
 
 

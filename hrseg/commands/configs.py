@@ -30,9 +30,10 @@ def run(arguments: argparse.Namespace) -> None:
         return
     configs = shipped_configs()
     if not arguments.name:
+        width = max(map(len, configs))
         for name, path in configs.items():
             # The first line is for editors, the second is the description.
-            print(f"{name:27} {path.read_text(encoding='utf-8').splitlines()[1].lstrip('# ')}")
+            print(f"{name:{width}} {path.read_text(encoding='utf-8').splitlines()[1].lstrip('# ')}")
         return
     source = find(configs, arguments.name.removesuffix(".yaml"), "config")
     target = Path(source.name)

@@ -85,7 +85,8 @@ def check_weights(config: "Config", overrides: Sequence[str]) -> None:
             raise ConfigError(
                 f"model.weights: no file {Path(name).absolute()}.\n"
                 "Expected: imagenet, ssld, timm/NAME, hf:USER/NAME, or the path of a checkpoint.\n"
-                "Fix: model.weights=imagenet, or model.weights=null to train from random weights."
+                f"Fix: {_first_stage(Path(name))}"
+                "model.weights=imagenet, or model.weights=null to train from random weights."
             )
     except ConfigError:
         chosen = any(pair.startswith("model.weights=") for pair in overrides)
@@ -93,3 +94,12 @@ def check_weights(config: "Config", overrides: Sequence[str]) -> None:
             raise
         print_once(f"fast_dev_run: model.weights={name} is not available; random weights are used")
         config.model.weights = None
+
+
+def _first_stage(weights: Path) -> str:
+    """Return the command that writes `NAME/latest/checkpoints/*`, if NAME is a shipped config."""
+    from hrseg.config.loader import shipped_configs
+
+    name, *folders = weights.parts[-4:-1] or ("",)
+    of_recipe = folders == ["latest", "checkpoints"] and name in shipped_configs()
+    return f"`hrseg fit --config {name}` first, or " if of_recipe else ""

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import pytest
 import torch
 
-from hrseg.checkpoints.published import start_of
+from hrseg.checkpoints.published import WORDS, start_of
 from hrseg.cli import main
 from hrseg.config.loader import load_config, shipped_configs
 from tests.trees import (
@@ -34,6 +34,8 @@ class Published(NamedTuple):
     bn_momentum: float
     loss: str
     head_lr: float = 1.0
+    train_split: str = "train"
+    weights: str = "imagenet"
 
 
 CITYSCAPES = Published((512, 1024), 2048, 2.1, 0.01, 5e-4, 12, 484, False, 0.01, "cross_entropy")
@@ -43,11 +45,23 @@ LIP = Published((473, 473), 473, 1.6, 0.007, 5e-4, 40, 150, False, 0.01, "cross_
 ADE = Published((520, 520), 520, 1.6, 0.02, 1e-4, 16, 120, True, 0.1, "ohem")
 COCO = Published((520, 520), 520, 2.1, 0.001, 1e-4, 16, 110, True, 0.1, "ohem", 10)
 OCR = {"align_corners": True, "bn_momentum": 0.1}  # seg_hrnet_ocr.py
+
+
+def second_stage(first):
+    """Return the settings of 484 more epochs on train and val (EXTRA_LR, EXTRA_TRAIN_SET)."""
+    weights = f"runs/{first}/latest/checkpoints/last.ckpt"
+    return {"lr": 0.001, "train_split": "trainval", "weights": weights}
+
+
 RECIPES = {
     "cityscapes_w48": CITYSCAPES,
     "cityscapes_w48_1gpu": CITYSCAPES._replace(bn_momentum=0.0025),
     "cityscapes_w48_ohem": CITYSCAPES._replace(loss="ohem"),
-    "cityscapes_w48_trainval": CITYSCAPES._replace(lr=0.001),
+    "cityscapes_w48_ssld": CITYSCAPES._replace(bn_momentum=0.1, weights="ssld"),
+    "cityscapes_w48_trainval": CITYSCAPES._replace(**second_stage("cityscapes_w48")),
+    "cityscapes_w48_ohem_trainval": CITYSCAPES._replace(
+        loss="ohem", **second_stage("cityscapes_w48_ohem")
+    ),
     "cityscapes_w40": CITYSCAPES,
     "cityscapes_w18": CITYSCAPES,
     "cityscapes_w18_small_v1": CITYSCAPES,
@@ -64,8 +78,12 @@ RECIPES = {
     "cocostuff10k_w48": COCO,
     "cocostuff10k_w48_1gpu": COCO._replace(bn_momentum=0.026),
     "cityscapes_w48_ocr": CITYSCAPES._replace(**OCR),
+    "cityscapes_w48_ocr_trainval": CITYSCAPES._replace(**OCR, train_split="trainval"),
     "pascal_context_59_w48_ocr": PASCAL._replace(**OCR),
+    "pascal_context_60_w48_ocr": PASCAL._replace(**OCR),
     "lip_w48_ocr": LIP._replace(**OCR),
+    "ade20k_w48_ocr": ADE._replace(last_scale=2.1),
+    "cocostuff10k_w48_ocr": COCO,
 }
 OWN = {"camvid_w18", "camvid_w18_small", "cityscapes_w48_2nodes", "folder", "synthetic_tiny"}
 
@@ -89,6 +107,8 @@ def test_a_recipe_has_the_published_settings(name):
         config.model.bn_momentum,
         config.losses[0].name,
         config.optimizer.head_lr_multiplier,
+        config.data.train_split,
+        config.model.weights,
     )
     assert settings == published
     assert config.name == name
@@ -97,8 +117,15 @@ def test_a_recipe_has_the_published_settings(name):
     assert config.schedule.warmup_steps == 0
     assert "precision" not in config.trainer  # the device decides
     outputs = [(loss.on, loss.weight) for loss in config.losses]
-    assert outputs == ([("out", 1.0), ("aux", 0.4)] if name.endswith("_ocr") else [("out", 1.0)])
+    head = "ocr" if "_ocr" in name else "fcn"
+    assert config.model.head.name == head
+    assert outputs == [("out", 1.0), ("aux", 0.4)][: 2 if head == "ocr" else 1]
+    assert all(loss.name == "cross_entropy" for loss in config.losses[1:])
     assert len({str(loss.class_weights) for loss in config.losses}) == 1
+    if published.loss == "ohem":
+        assert (config.losses[0].threshold, config.losses[0].min_kept) == (0.9, 131072)
+    if name.startswith("pascal_context"):
+        assert config.data.num_classes == int(name.split("_")[2])
     weighted = config.losses[0].class_weights == "dataset"
     assert weighted == name.startswith("cityscapes")
 
@@ -166,19 +193,38 @@ def test_a_recipe_of_each_data_set_trains_and_validates(name, hub, tmp_path, cap
     assert "tensors loaded from a timm classification" in out and "mIoU" in out
 
 
+FROM_IMAGENET = [name for name, published in RECIPES.items() if published.weights in WORDS]
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("name", [*RECIPES, "cityscapes_w48_2nodes"])
+@pytest.mark.parametrize("name", [*FROM_IMAGENET, "cityscapes_w48_2nodes"])
 def test_every_recipe_starts_from_its_imagenet_file(name, hub, tmp_path, capsys):
-    config = load_config(name)
-    if config.model.weights != "imagenet":
-        pytest.skip("starts from the checkpoint of another recipe")
-    start = start_of("imagenet", config.model.backbone.name)
+    model = load_config(name).model
+    start = start_of(model.weights, model.backbone.name)
     variant = start.backbone.removeprefix("hrnet_")
     hub.repos[start.repository]["model.safetensors"] = imagenet_file(variant)
     assert main(["fit", "--config", name, "--print-config"]) == 0
     assert hub.requests == []
     assert fast_dev_run(name, tmp_path, "trainer.num_nodes=1") == 0
     assert f"weights {start.repository}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", sorted(set(RECIPES) - set(FROM_IMAGENET)))
+def test_a_second_stage_starts_from_the_last_weights_of_the_first(
+    name, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)  # the recipe names a path below runs/
+    folder, first = tmp_path / "runs", name.removesuffix("_trainval")
+    short = ["trainer.fast_dev_run=false", "trainer.max_epochs=1"]
+    assert fast_dev_run(name, folder, SMALL_BACKBONE, *short) == 2
+    error = capsys.readouterr().err
+    assert f"no file {tmp_path}/runs/{first}/latest/checkpoints/last.ckpt" in error
+    assert f"Fix: `hrseg fit --config {first}` first, or" in error
+    assert fast_dev_run(first, folder, SMALL_BACKBONE, "model.weights=null", *short) == 0
+    capsys.readouterr()
+    assert fast_dev_run(name, folder, SMALL_BACKBONE) == 0
+    out = capsys.readouterr().out
+    assert "last.ckpt" in out and "tensors loaded" in out and "mIoU" in out
 
 
 def test_without_a_connection_a_fast_dev_run_uses_random_weights(hub, tmp_path, capsys):
