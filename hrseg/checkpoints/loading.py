@@ -11,12 +11,12 @@ from torch import Tensor, nn
 from hrseg.checkpoints.hub import fetch, is_remote, resolve
 from hrseg.checkpoints.integrity import whole_checkpoint
 from hrseg.checkpoints.metadata import read_metadata
+from hrseg.checkpoints.network_names import FUSION, describe
 from hrseg.checkpoints.origins import FAMILIES, MARK, Found, State, read_other_network, recognise
 from hrseg.checkpoints.reading import read_checkpoint
 from hrseg.checkpoints.runs import checkpoint_at
 from hrseg.config.schema import Config
 from hrseg.errors import ConfigError
-from hrseg.models.hrnet import VARIANTS
 from hrseg.models.pyramid import FeaturePyramid
 from hrseg.models.segmenter import Segmenter, create_model
 from hrseg.utils.registry import find
@@ -25,7 +25,8 @@ from hrseg.utils.text import some
 if TYPE_CHECKING:
     from hrseg.data.datamodule import SegmentationDataModule
 
-PURPOSES = {"evaluate": "", "initialise": "backbone."}  # prefix of the keys that must match
+# Pattern of the keys that must match. Published weights lack the convolution of output v1h.
+PURPOSES = {"evaluate": "", "initialise": r"backbone\.(?!widen\.)"}
 
 
 @dataclass(frozen=True)
@@ -79,7 +80,8 @@ def load_weights(
         source: a key of FAMILIES, or "auto" to choose it by the keys of the state dict.
         purpose: "evaluate" requires every tensor. "initialise" requires every tensor of the
             backbone, and loads the matching tensors of the head. It fits the first convolution to
-            the model's number of channels.
+            the model's number of channels, and leaves out fusions that the model's `exchange`
+            does not have.
         origin: the file of a given state dict. Names of official files contain the torch version.
 
     Returns:
@@ -117,7 +119,7 @@ def load_weights(
     network, report = compare(model, raw, source, name, purpose)
     differing = [*report.mismatched, *report.missing, *report.unexpected]
     # Unexpected tensors are refused as well: a W18 contains every tensor of a W18-small-v2.
-    if any(key.startswith(required) for key in differing):
+    if any(re.match(required, key) for key in differing):
         raise ConfigError(_refusal(model.state_dict(), network.state, report, name, purpose))
     model.load_state_dict({key: network.state[key] for key in report.matched}, strict=False)
     return report
@@ -136,7 +138,7 @@ def compare(
     """
     expected = model.state_dict()
     if f"backbone.{MARK}" in expected:
-        network = _without_unused(model, recognise(raw, source, origin))
+        network = _without_unused(model, recognise(raw, source, origin), purpose)
     else:
         network = read_other_network(raw, origin)
     if purpose == "initialise" and "head.aux_head.0.weight" in expected:
@@ -168,6 +170,7 @@ def build_model(config: Config, data: "SegmentationDataModule") -> Segmenter:
         bn_momentum=config.model.bn_momentum,
         output=config.model.output,
         in_channels=data.in_channels,
+        exchange=config.model.exchange,
     )
 
 
@@ -230,16 +233,27 @@ def to_official(model: Segmenter) -> State:
     return {name.partition(".")[2]: tensor for name, tensor in model.state_dict().items()}
 
 
-def _without_unused(model: Segmenter | FeaturePyramid, network: Found) -> Found:
-    """Remove the last fusion of the lower-resolution streams, which output v1 does not have."""
-    if len(model.backbone.channels) > 1:
-        return network
-    lower = re.compile(r"backbone\.stage4\.\d+\.fuse_layers\.[1-3]\.")
-    expected = model.state_dict()
-    unused = {name for name in network.state if lower.match(name) and name not in expected}
-    state = {name: tensor for name, tensor in network.state.items() if name not in unused}
-    note = [f"output v1: {len(unused)} tensors of the other streams not used"] if unused else []
-    return network._replace(state=state, notes=[*network.notes, *note])
+def _without_unused(model: Segmenter | FeaturePyramid, network: Found, purpose: str) -> Found:
+    """Remove the fusions that the model does not have.
+
+    Fusions into streams outside of the output have no effect. Those outside of `exchange` have one,
+    so that they are removed only from initial weights.
+    """
+    expected, backbone = model.state_dict(), model.backbone
+    absent = [name for name in network.state if FUSION.match(name) and name not in expected]
+    last = f"backbone.stage4.{len(backbone.stage4) - 1}."
+    unused = {}
+    if getattr(backbone, "output", "v2") != "v2":
+        others = [name for name in absent if name.startswith(last)]
+        unused[f"output {backbone.output}: {len(others)} tensors of the other streams"] = others
+    if purpose == "initialise" and getattr(backbone, "exchange", "all") != "all":
+        others = [name for name in absent if not name.startswith(last)]
+        unused[f"exchange {backbone.exchange}: {len(others)} tensors of other fusions"] = others
+    removed = {name for names in unused.values() for name in names}
+    return network._replace(
+        state={name: tensor for name, tensor in network.state.items() if name not in removed},
+        notes=[*network.notes, *(f"{text} not used" for text, names in unused.items() if names)],
+    )
 
 
 def _regions_from_fcn(network: Found) -> Found:
@@ -302,28 +316,3 @@ def _refusal(expected: State, state: State, report: Report, origin: str, purpose
         f"Expected: {describe(expected)}.\n"
         f"Tensors: {', '.join(details)}.\n{fix}"
     )
-
-
-def describe(state: State) -> str:
-    """Return the name of a network, for example "HRNetV2-W48 with 19 classes"."""
-    if f"backbone.{MARK}" not in state:
-        return f"network other than an HRNet, with {len(state)} tensors"
-    width = _rows(state[f"backbone.{MARK}"])
-    blocks = sum(bool(re.fullmatch(r"backbone\.layer1\.\d\.conv1\.weight", key)) for key in state)
-    name = f"W{width} of unknown depth"
-    for variant, row in VARIANTS.items():
-        if (row.width, row.stage1_blocks) == (width, blocks):
-            name = variant.removeprefix("hrnet_").replace("_", "-").capitalize()
-    classifier = state.get("head.last_layer.3.weight")
-    head = "without an FCN head" if classifier is None else f"with {_rows(classifier)} classes"
-    if "head.cls_head.weight" in state:
-        head = f"with an OCR head of {_rows(state['head.cls_head.weight'])} classes"
-    modules = {int(key.split(".")[2]) for key in state if key.startswith("backbone.stage4.")}
-    last = f"backbone.stage4.{max(modules, default=0)}.fuse_layers.1."
-    # Output v1 has no layers to the lower-resolution streams in its last module.
-    version = 2 if any(key.startswith(last) for key in state) else 1
-    return f"HRNetV{version}-{name} {head}"
-
-
-def _rows(tensor: Tensor) -> int:
-    return tensor.shape[0] if tensor.dim() else 0

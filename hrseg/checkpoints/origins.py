@@ -14,7 +14,7 @@ from hrseg.utils.text import some
 
 State = dict[str, Tensor]
 Renamed = tuple[State, list[str]]
-MARK = "stage2.0.fuse_layers.0.1.0.weight"  # key of every HRNet; the tensor's length is the width
+MARK = "stage2.0.branches.0.0.conv1.weight"  # key of every HRNet; the tensor's length is the width
 # Prefixes of DataParallel, the authors' FullModel, LightningModule and torch.compile.
 WRAPPERS = r"(?:module\.|model\.|_orig_mod\.)*"
 CLASSIFICATION = ("incre_modules.", "downsamp_modules.", "final_layer.", "classifier.")
@@ -94,7 +94,7 @@ class Family(NamedTuple):
 
 def _from_official(state: State) -> Renamed:
     """Rename `conv1...` to `backbone.conv1...`, and `last_layer...` to `head.last_layer...`."""
-    in_backbone = re.compile(r"(conv|bn|layer|transition|stage)\d\.")
+    in_backbone = re.compile(r"((conv|bn|layer|transition|stage)\d|widen)\.")
     return {
         f"backbone.{name}" if in_backbone.match(name) else f"head.{name}": tensor
         for name, tensor in state.items()

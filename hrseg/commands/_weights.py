@@ -15,9 +15,10 @@ from torch import Tensor
 
 from hrseg.checkpoints.hub import describe_download, fetch, is_remote
 from hrseg.checkpoints.integrity import state_of
-from hrseg.checkpoints.loading import build_model, compare, describe, load_weights
+from hrseg.checkpoints.loading import build_model, compare, load_weights
 from hrseg.checkpoints.metadata import ModelMetadata, metadata_from_config, read_metadata
 from hrseg.checkpoints.mmseg import RESTORE, to_mmseg
+from hrseg.checkpoints.network_names import describe
 from hrseg.checkpoints.origins import FAMILIES, MARK, Found, recognise
 from hrseg.checkpoints.published import LICENCE, RELEASE_URL, RELEASES, STARTS, WORDS
 from hrseg.checkpoints.reading import read_checkpoint, write_safetensors

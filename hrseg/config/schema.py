@@ -141,8 +141,8 @@ PARTS.update({
     },
     "data.augment": dict(AUGMENTATIONS),
     "model.backbone": dict.fromkeys(
-        ("hrnet_w18_small_v1", "hrnet_w18_small_v2", "hrnet_w18", "hrnet_w32", "hrnet_w40",
-         "hrnet_w48"), HRNetConfig),
+        ("hrnet_w18_small_v1", "hrnet_w18_small_v2", "hrnet_w18", "hrnet_w30", "hrnet_w32",
+         "hrnet_w40", "hrnet_w44", "hrnet_w48", "hrnet_w64"), HRNetConfig),
     "model.head": {"fcn": HeadConfig, "ocr": HeadConfig},
     "losses": {
         "cross_entropy": CrossEntropyConfig,
@@ -170,8 +170,13 @@ class ModelConfig(Checked):
     )
     align_corners: bool = option("align_corners of every bilinear interpolation", False)
     bn_momentum: float = option("momentum of the batch norm statistics", 0.01, ge=0, le=1)
-    output: Literal["v1", "v2"] = option(
-        "input of the head: v1, only the stream of stride 4, or v2, all four", "v2"
+    exchange: Literal["all", "stages", "final"] = option(
+        "fusions of the streams: all; stages: the last of each stage; final: the last of all", "all"
+    )
+    output: Literal["v1", "v1h", "v2", "stream_2", "stream_3", "stream_4"] = option(
+        "input of the head: v2: all streams; v1: the stream of stride 4; v1h: that stream, widened "
+        "to the channels of v2; stream_2, stream_3, stream_4: the stream of stride 8, 16, 32",
+        "v2",
     )
     weights: str | None = option(
         "initial weights: imagenet, ssld, timm/NAME, hf:USER/NAME, or a checkpoint; null: random",

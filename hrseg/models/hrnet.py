@@ -1,5 +1,6 @@
 """HRNet backbone: streams at strides 4, 8, 16 and 32 exchange features (arXiv 1908.07919)."""
 
+from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any, NamedTuple
 
@@ -25,13 +26,26 @@ VARIANTS = {
     "hrnet_w18_small_v1": Variant(1, 32, (1, 1, 1), 2, 16),
     "hrnet_w18_small_v2": Variant(2, 64, (1, 3, 2), 2, 18),
     "hrnet_w18": Variant(4, 64, (1, 4, 3), 4, 18),
+    "hrnet_w30": Variant(4, 64, (1, 4, 3), 4, 30),
     "hrnet_w32": Variant(4, 64, (1, 4, 3), 4, 32),
     "hrnet_w40": Variant(4, 64, (1, 4, 3), 4, 40),
+    "hrnet_w44": Variant(4, 64, (1, 4, 3), 4, 44),
     "hrnet_w48": Variant(4, 64, (1, 4, 3), 4, 48),
+    "hrnet_w64": Variant(4, 64, (1, 4, 3), 4, 64),
 }
 
-# Number of output streams of a representation (section 3.1 of the paper).
-OUTPUTS = {"v1": 1, "v2": 4}
+# Output streams of a representation, finest 0 (section 3.1 and the ablations of the paper).
+OUTPUTS = {
+    "v1": (0,),
+    "v1h": (0,),
+    "v2": (0, 1, 2, 3),
+    "stream_2": (1,),
+    "stream_3": (2,),
+    "stream_4": (3,),
+}
+# Modules with a fusion of the streams (ablation of the paper): all, the last of each stage, or only
+# the last of the network.
+EXCHANGES = {"all": "all", "stages": "stages", "final": "final"}
 # Interpolation of coarse streams in the exchange. The authors' ImageNet network uses "nearest".
 UPSAMPLES = {"bilinear": "bilinear", "nearest": "nearest"}
 
@@ -46,9 +60,10 @@ class HRNet(nn.Module):
         variant: a key of VARIANTS.
         align_corners: see `create_model`.
         bn_momentum: see `create_model`.
-        output: a key of OUTPUTS: "v1", only the stream of stride 4, or "v2", all four.
+        output: a key of OUTPUTS; see `create_model`.
         upsample: interpolation of coarse streams in the exchange, "bilinear" or "nearest".
         in_channels: see `create_model`.
+        exchange: a key of EXCHANGES; see `create_model`.
     """
 
     def __init__(
@@ -59,13 +74,15 @@ class HRNet(nn.Module):
         output: str = "v2",
         upsample: str = "bilinear",
         in_channels: int = 3,
+        exchange: str = "all",
     ) -> None:
         super().__init__()
         row = find(VARIANTS, variant, "backbone")
         self.variant, self.upsample = variant, find(UPSAMPLES, upsample, "upsample")
-        num_outputs = find(OUTPUTS, output, "output")
+        self.output, streams = output, find(OUTPUTS, output, "output")
+        self.exchange = find(EXCHANGES, exchange, "exchange")
         widths = [row.width * 2**i for i in range(4)]
-        self.channels, self.strides = widths[:num_outputs], [4, 8, 16, 32][:num_outputs]
+        self.channels, self.strides = [widths[i] for i in streams], [4 * 2**i for i in streams]
         self.align_corners = align_corners
         self.recompute = False
 
@@ -85,16 +102,29 @@ class HRNet(nn.Module):
         self.transition2 = _transition(widths[:2], widths[:3])
         self.stage3 = self._stage(3, row)
         self.transition3 = _transition(widths[:3], widths)
-        self.stage4 = self._stage(4, row, num_outputs)
+        self.stage4 = self._stage(4, row, streams)
+        if output == "v1h":
+            self.channels = [sum(widths)]
+            self.widen = nn.Sequential(
+                nn.Conv2d(widths[0], sum(widths), 1, bias=False),
+                nn.BatchNorm2d(sum(widths)),
+                nn.ReLU(inplace=True),
+            )
         initialise(self, bn_momentum)
 
-    def _stage(self, streams: int, row: Variant, num_outputs: int | None = None) -> nn.Sequential:
+    def _stage(self, streams: int, row: Variant, outputs: Sequence[int] = ()) -> nn.Sequential:
         channels = [row.width * 2**i for i in range(streams)]
-        targets = [streams] * (row.modules[streams - 2] - 1) + [num_outputs or streams]
+        targets: list[Sequence[int]] = [range(streams)] * row.modules[streams - 2]
+        if self.exchange != "all":
+            targets[:-1] = [()] * (len(targets) - 1)
+        if self.exchange == "final":
+            targets[-1] = ()
+        if outputs:
+            targets[-1] = outputs
         return nn.Sequential(
             *(
-                ExchangeModule(channels, row.blocks, self.align_corners, count, self.upsample)
-                for count in targets
+                ExchangeModule(channels, row.blocks, self.align_corners, kept, self.upsample)
+                for kept in targets
             )
         )
 
@@ -129,7 +159,7 @@ class HRNet(nn.Module):
             features = [layer(x) for layer, x in zip(transition, sources, strict=True)]
             for module in stage:
                 features = self._run(module, features)
-        return features
+        return [self._run(self.widen, features[0])] if self.output == "v1h" else features
 
     def _run(self, module: nn.Module, x: Any) -> Any:
         return recomputed(module, x) if self.recompute and self.training else module(x)
@@ -138,7 +168,14 @@ class HRNet(nn.Module):
 class ExchangeModule(nn.Module):
     """Residual blocks on every stream; then each output stream is the sum over all streams.
 
-    Only the first `targets` output streams are built, because DDP fails at unused parameters.
+    Args:
+        channels: channels of the streams, finest first.
+        blocks: residual blocks per stream.
+        align_corners: see `create_model`.
+        targets: output streams, finest 0. Others are not built, because DDP fails at unused
+            parameters. Empty: no fusion; the output is the streams after their residual blocks.
+            The ReLU of the fusion would not change them, because each block ends with a ReLU.
+        upsample: see `HRNet`.
     """
 
     def __init__(
@@ -146,7 +183,7 @@ class ExchangeModule(nn.Module):
         channels: list[int],
         blocks: int,
         align_corners: bool,
-        targets: int | None = None,
+        targets: Sequence[int],
         upsample: str = "bilinear",
     ) -> None:
         super().__init__()
@@ -154,18 +191,24 @@ class ExchangeModule(nn.Module):
         self.branches = nn.ModuleList(
             nn.Sequential(*(BasicBlock(width) for _ in range(blocks))) for width in channels
         )
-        self.fuse_layers = nn.ModuleList(
-            nn.ModuleList(_exchange(channels, source, target) for source in range(len(channels)))
-            for target in range(targets or len(channels))
+        self.fuse_layers = nn.ModuleDict(
+            {
+                str(target): nn.ModuleList(
+                    _exchange(channels, source, target) for source in range(len(channels))
+                )
+                for target in targets
+            }
         )
         self.relu = nn.ReLU(inplace=True)
 
     def forward(self, features: list[Tensor]) -> list[Tensor]:
         streams = [branch(x) for branch, x in zip(self.branches, features, strict=True)]
-        return [self.relu(self._fuse(target, streams)) for target in range(len(self.fuse_layers))]
+        if not self.fuse_layers:
+            return streams
+        return [self.relu(self._fuse(int(target), streams)) for target in self.fuse_layers]
 
     def _fuse(self, target: int, streams: list[Tensor]) -> Tensor:
-        layers = self.fuse_layers[target]
+        layers = self.fuse_layers[str(target)]
         assert isinstance(layers, nn.ModuleList)
         # The authors' order of summation: finest stream first.
         total = layers[0](streams[0])

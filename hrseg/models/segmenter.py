@@ -30,10 +30,11 @@ class Backbone(Protocol):
 
 
 _SETTINGS = ("align_corners", "bn_momentum")
+SWITCHES = {"exchange": "all", "output": "v2"}  # arguments for ablations -> default
 BACKBONES: Registry[Callable[..., Backbone]] = Registry(
     "model.backbone",
     {name: partial(HRNet, name) for name in VARIANTS},
-    given=[*_SETTINGS, "output", "in_channels"],
+    given=[*_SETTINGS, *SWITCHES, "in_channels"],
 )
 HEADS: Registry[Callable[..., nn.Module]] = Registry(
     "model.head", {"fcn": FCNHead, "ocr": OCRHead}, given=[*_SETTINGS, "channels", "num_classes"]
@@ -50,21 +51,27 @@ def create_model(
     bn_momentum: float = 0.01,
     output: str = "v2",
     in_channels: int = 3,
+    exchange: str = "all",
 ) -> "Segmenter":
     """Build a segmentation model with random weights.
 
     `hrseg.load_weights` loads published ones; "timm/<name>" are ImageNet weights of the Hub.
 
     Args:
-        backbone: "hrnet_w18_small_v1", "hrnet_w18_small_v2", "hrnet_w18", "hrnet_w32", "hrnet_w40",
-            "hrnet_w48", or a registered name (BACKBONES); or `{"name": ..., argument: value}`.
+        backbone: "hrnet_w18_small_v1", "hrnet_w18_small_v2", "hrnet_w18", "hrnet_w30", "hrnet_w32",
+            "hrnet_w40", "hrnet_w44", "hrnet_w48", "hrnet_w64", or a registered name (BACKBONES); or
+            `{"name": ..., argument: value}`.
         head: "fcn", "ocr", or a registered name (HEADS); or a dict as for the backbone.
         num_classes: number of output channels, 1 to 255.
         align_corners: argument of every bilinear interpolation in the model. A released checkpoint
             reproduces its published scores only with the value of its training.
         bn_momentum: weight of the newest batch in the running statistics, 0 to 1.
-        output: input of the head: "v1", only the stream of stride 4, or "v2", all four.
+        output: input of the head: "v2", all four streams; "v1", only the stream of stride 4; "v1h",
+            that stream after a 1x1 convolution to as many channels as v2, batch norm and ReLU;
+            "stream_2", "stream_3" or "stream_4", only the stream of stride 8, 16 or 32.
         in_channels: number of channels of the images: 3 for RGB.
+        exchange: fusions of the streams: "all"; "stages", only the last of each stage; or "final",
+            only the last of the network.
 
     Examples:
         >>> import torch
@@ -78,7 +85,8 @@ def create_model(
             f"num_classes is {num_classes}.\nExpected: 1 to 255; the id 255 marks ignored pixels."
         )
     settings = {"align_corners": align_corners, "bn_momentum": bn_momentum}
-    encoder = _build_backbone(backbone, in_channels, output=output, **settings)
+    switches = {"exchange": exchange, "output": output}
+    encoder = _build_backbone(backbone, in_channels, switches, **settings)
     channels = list(encoder.channels)
     decoder = build(HEADS, head, "head", channels=channels, num_classes=num_classes, **settings)
     model = Segmenter(encoder, decoder, align_corners)
@@ -92,13 +100,26 @@ def create_model(
     }
     if in_channels != 3:
         model.architecture["in_channels"] = in_channels
+    if exchange != SWITCHES["exchange"]:
+        model.architecture["exchange"] = exchange
     model.built = _shapes(model)
     return model
 
 
-def _build_backbone(spec: Spec, in_channels: int, **settings: Any) -> Backbone:
-    """Return a backbone; ConfigError: an invalid backbone, or another number of inputs."""
-    encoder = build(BACKBONES, spec, "backbone", in_channels=in_channels, **settings)
+def _build_backbone(
+    spec: Spec, in_channels: int, switches: Mapping[str, str], **settings: Any
+) -> Backbone:
+    """Return a backbone.
+
+    Raises:
+        ConfigError: an invalid backbone, another number of inputs, or a switch that it lacks.
+    """
+    defaults = {key: value for key, value in switches.items() if value == SWITCHES[key]}
+    given = {**settings, **defaults, "in_channels": in_channels}
+    # A changed switch is an argument like those in `spec`: a backbone without it is refused.
+    arguments = {"name": spec} if isinstance(spec, str) else spec
+    chosen = {**arguments, **{key: switches[key] for key in switches if key not in defaults}}
+    encoder = build(BACKBONES, chosen, "backbone", **given)
     if not isinstance(encoder, Backbone):
         raise ConfigError(
             f"The backbone {spec!r} lacks channels, strides or forward.\n"
@@ -113,9 +134,11 @@ def _build_backbone(spec: Spec, in_channels: int, **settings: Any) -> Backbone:
 
 
 def network_name(architecture: Mapping[str, Any]) -> str:
-    """Return the name of an architecture, for example "hrnet_w48 + fcn"."""
+    """Return the name of an architecture, for example "hrnet_w48 + fcn, exchange final"."""
     parts = architecture["backbone"], architecture.get("head", "fcn")
-    return " + ".join(part if isinstance(part, str) else str(part.get("name")) for part in parts)
+    name = " + ".join(part if isinstance(part, str) else str(part.get("name")) for part in parts)
+    changed = [key for key, value in SWITCHES.items() if architecture.get(key, value) != value]
+    return ", ".join([name, *(f"{key} {architecture[key]}" for key in changed)])
 
 
 def plugin_of(architecture: Mapping[str, Any]) -> str | None:
@@ -180,7 +203,8 @@ class Segmenter(nn.Module):
     def outputs(self, image: Tensor) -> dict[str, Tensor]:
         """Return logits at head resolution, `{"out": (B, K, ceil(H / 4), ceil(W / 4))}`.
 
-        An OCR head adds "aux", of the same shape. The divisor 4 is the backbone's first stride.
+        An OCR head adds "aux", of the same shape. The divisor 4 is the backbone's first stride; of
+        the output "stream_4" it is 32.
         """
         features = self.backbone(image)
         if self.recompute and self.training:
