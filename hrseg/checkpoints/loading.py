@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from torch import Tensor, nn
+from torch import nn
 
 from hrseg.checkpoints.hub import fetch, is_remote, resolve
 from hrseg.checkpoints.integrity import whole_checkpoint

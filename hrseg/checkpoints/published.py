@@ -30,9 +30,12 @@ STARTS = (
     Start("imagenet", "hrnet_w18_small_v1", "timm/hrnet_w18_small.ms_in1k", 53),
     Start("imagenet", "hrnet_w18_small_v2", "timm/hrnet_w18_small_v2.ms_in1k", 63),
     Start("imagenet", "hrnet_w18", "timm/hrnet_w18.ms_in1k", 85),
+    Start("imagenet", "hrnet_w30", "timm/hrnet_w30.ms_in1k", 151),
     Start("imagenet", "hrnet_w32", "timm/hrnet_w32.ms_in1k", 165),
     Start("imagenet", "hrnet_w40", "timm/hrnet_w40.ms_in1k", 231),
+    Start("imagenet", "hrnet_w44", "timm/hrnet_w44.ms_in1k", 269),
     Start("imagenet", "hrnet_w48", "timm/hrnet_w48.ms_in1k", 310),
+    Start("imagenet", "hrnet_w64", "timm/hrnet_w64.ms_in1k", 513),
     Start("ssld", "hrnet_w18", "timm/hrnet_w18_ssld.paddle_in1k", 85),
     Start("ssld", "hrnet_w48", "timm/hrnet_w48_ssld.paddle_in1k", 310),
 )

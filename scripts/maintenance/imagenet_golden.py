@@ -13,8 +13,8 @@ from tests.golden_weights import draw, image
 from tests.paths import GOLDEN
 
 NAMES = (
-    "hrnet_w18_small hrnet_w18_small_v2 hrnet_w18 hrnet_w32 hrnet_w40 hrnet_w48 "
-    "hrnet_w18_ssld hrnet_w48_ssld"
+    "hrnet_w18_small hrnet_w18_small_v2 hrnet_w18 hrnet_w30 hrnet_w32 hrnet_w40 hrnet_w44 "
+    "hrnet_w48 hrnet_w64 hrnet_w18_ssld hrnet_w48_ssld"
 ).split()
 
 logits = {}

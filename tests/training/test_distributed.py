@@ -13,6 +13,7 @@ import torch
 import hrseg
 from hrseg.cli import main
 from hrseg.errors import ConfigError
+from hrseg.models.hrnet import EXCHANGES, OUTPUTS
 from hrseg.training.distributed import ddp_strategy, peer_failure, place
 from tests.camvid_tree import make_camvid
 from tests.paths import ROOT
@@ -40,10 +41,12 @@ def test_the_strategy_is_unchanged_for_one_device_and_for_other_strategies():
         assert ddp_options({**CPU, "devices": 2, "strategy": name}) == name
 
 
-@pytest.mark.parametrize("output", ["v1", "v2"])
+@pytest.mark.parametrize("output", OUTPUTS)
+@pytest.mark.parametrize("exchange", EXCHANGES)
 @pytest.mark.parametrize("head", ["fcn", "ocr"])
-def test_every_parameter_gets_a_gradient(head, output):
-    model = hrseg.create_model("hrnet_w18_small_v1", head=head, num_classes=3, output=output)
+def test_every_parameter_gets_a_gradient(head, exchange, output):
+    switches = {"exchange": exchange, "output": output}
+    model = hrseg.create_model("hrnet_w18_small_v1", head=head, num_classes=3, **switches)
     model.outputs(torch.randn(2, 3, 64, 64))["out"].sum().backward()
     assert [name for name, weight in model.named_parameters() if weight.grad is None] == []
 
