@@ -25,7 +25,7 @@ def describe(state: State) -> str:
     if "head.cls_head.weight" in state:
         head = f"with an OCR head of {_rows(state['head.cls_head.weight'])} classes"
     output, exchange = _output(state), _exchange(state)
-    version, suffix = (output.upper(), "") if output[0] == "v" else ("", f", output {output}")
+    version, suffix = (f"V{output[1:]}", "") if output[0] == "v" else ("", f", output {output}")
     suffix += "" if exchange == "all" else f", exchange {exchange}"
     return f"HRNet{version}-{name} {head}{suffix}"
 

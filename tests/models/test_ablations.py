@@ -19,7 +19,6 @@ from hrseg.models.optimize import fold
 from tests.golden_weights import image
 
 SMALL = "hrnet_w18_small_v2"  # 1, 3 and 2 modules in the stages 2, 3 and 4
-COMBINATIONS = list(product(EXCHANGES, OUTPUTS))
 
 
 def parameters(model):
@@ -133,9 +132,11 @@ def test_output_v1h_is_v1_after_a_convolution_to_the_channels_of_v2():
     torch.testing.assert_close(features, expected / (1 + 1e-5) ** 0.5)  # a new batch norm
 
 
-@pytest.mark.parametrize("head", ["fcn", "ocr"])
-@pytest.mark.parametrize(("exchange", "output"), COMBINATIONS)
-def test_every_combination_segments_any_size_also_with_folded_norms(head, exchange, output):
+@pytest.mark.parametrize("output", OUTPUTS)
+@pytest.mark.parametrize(
+    ("exchange", "head"), [("all", "ocr"), ("stages", "fcn"), ("final", "fcn")]
+)
+def test_every_combination_segments_any_size_also_with_folded_norms(output, exchange, head):
     torch.manual_seed(0)
     model = create_model("hrnet_w18_small_v1", head, 3, exchange=exchange, output=output).eval()
     stride, x = model.backbone.strides[0], image("ablation", 65, 97)
@@ -157,8 +158,6 @@ def test_a_misspelt_switch_is_refused_with_the_known_values(switch):
     ("width", "size", "millions", "gmacs"),
     [
         (32, (256, 192), 28.5, 7.1),
-        (32, (384, 288), 28.5, 16.0),
-        (48, (256, 192), 63.6, 14.6),
         (48, (384, 288), 63.6, 32.9),
     ],
 )
