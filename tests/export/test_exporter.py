@@ -153,9 +153,19 @@ def test_torch_export_writes_ids_and_safetensors_writes_weights(checkpoint, tmp_
     [("torch-export", ".pt2"), pytest.param("openvino", ".xml", marks=pytest.mark.slow)],
 )
 def test_an_ocr_head_with_output_v1_can_be_exported(format, suffix, checkpoint, tmp_path):
+    assert_exportable({"head": "ocr", "output": "v1"}, format, suffix, checkpoint, tmp_path)
+
+
+def test_the_coarsest_stream_with_one_fusion_can_be_exported(checkpoint, tmp_path):
+    switches = {"exchange": "final", "output": "stream_4"}
+    assert_exportable(switches, "torch-export", ".pt2", checkpoint, tmp_path)
+
+
+def assert_exportable(switches, format, suffix, checkpoint, tmp_path):
     torch.manual_seed(0)
-    model = hrseg.create_model("hrnet_w18_small_v1", "ocr", num_classes=3, output="v1")
-    torch.nn.init.normal_(model.head.cls_head.weight, std=1.0)
+    model = hrseg.create_model("hrnet_w18_small_v1", num_classes=3, **switches)
+    classifier = model.head.cls_head if "head" in switches else model.head.last_layer[-1]
+    torch.nn.init.normal_(classifier.weight, std=1.0)
     metadata = {**read_checkpoint(checkpoint)["hrseg"], "architecture": model.architecture}
     figures = export(Predictor(model, metadata), tmp_path / f"w{suffix}", Form(format))
     assert figures["max_difference"] < 1e-4 and figures["agreement"] > 0.999

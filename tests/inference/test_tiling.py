@@ -13,10 +13,11 @@ from hrseg.models.normalize import Normalize
 from tests.conftest import batch_of, picture
 
 
-def network(align_corners):
+def network(align_corners, output="v2"):
     """An HRNet with large random weights in its last layer, so that the classes vary."""
     torch.manual_seed(0)
-    model = create_model("hrnet_w18_small_v1", num_classes=5, align_corners=align_corners).eval()
+    settings = {"num_classes": 5, "align_corners": align_corners, "output": output}
+    model = create_model("hrnet_w18_small_v1", **settings).eval()
     torch.nn.init.normal_(model.head.last_layer[-1].weight, std=1.0)
     return Evaluator(
         lambda image: model.outputs(image)["out"], Normalize(), Protocol(), (), align_corners
@@ -59,6 +60,16 @@ def tiled(evaluator, pixels, **options):
 
 def whole(evaluator, pixels):
     return evaluator(batch_of(pixels)).pred.numpy()
+
+
+@pytest.mark.parametrize("align_corners", [False, True])
+@pytest.mark.parametrize("output", ["stream_3", "stream_4"])
+def test_a_tile_of_a_coarser_output_has_nearly_the_mask_of_the_whole_image(output, align_corners):
+    evaluator, pixels = network(align_corners, output), picture((205, 259))
+    expected = whole(evaluator, pixels)
+    assert len(np.unique(expected)) > 1
+    # The logits are interpolated twice, first to stride 4.
+    assert (tiled(evaluator, pixels) == expected).mean() > 0.98
 
 
 @pytest.mark.parametrize(("align_corners", "flip"), [(False, False), (False, True), (True, False)])

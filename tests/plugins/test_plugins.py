@@ -171,6 +171,13 @@ def test_weights_of_a_plugin_backbone_are_loaded_with_unchanged_names(crossed):
         hrseg.load_weights(hrseg.create_model("hrnet_w18_small_v1"), state)
 
 
+@pytest.mark.parametrize("switch", [{"exchange": "final"}, {"output": "v1"}])
+def test_a_backbone_without_a_switch_refuses_its_change(switch, crossed):
+    (name,) = switch
+    with pytest.raises(ConfigError, match=f"backbone 'crossed' has no argument '{name}'"):
+        hrseg.create_model("crossed", **switch)
+
+
 def test_a_backbone_without_channels_is_refused(forget):
     hrseg.models.register_backbone("bare")(nn.Identity)
     with pytest.raises(ConfigError, match="backbone 'bare' lacks channels, strides or forward"):
