@@ -70,8 +70,7 @@ def create_model(
             that stream after a 1x1 convolution to as many channels as v2, batch norm and ReLU;
             "stream_2", "stream_3" or "stream_4", only the stream of stride 8, 16 or 32.
         in_channels: number of channels of the images: 3 for RGB.
-        exchange: fusions of the streams: "all"; "stages", only the last of each stage; or "final",
-            only the last of the network.
+        exchange: fusions: "all"; "stages", the last of each stage; "final", only the last one.
 
     Examples:
         >>> import torch
