@@ -191,7 +191,7 @@ class Evaluator:
             logits = [views.contiguous() for views in self.logits(crops)]
             by_scale[scale] = scaled_shape, windows, logits
         direct = [
-            scaled_shape == kept == size and len(logits) == 1
+            scaled_shape == shape == kept == size and len(logits) == 1
             for scaled_shape, _, logits in by_scale.values()
         ]
         image_logits = [views for *_, logits in by_scale.values() for views in logits]
