@@ -142,7 +142,7 @@ class Protocol(Arguments, frozen=True):  # type: ignore[misc]
         return ", ".join([f"{self.name}: scales {scales}{', flip' * self.flip}", *others])
 
 
-# Defaults of the fields that were added after the first format of checkpoints.
+# Defaults of the fields added after the first format of checkpoints.
 _OMITTED: Mapping[str, Any] = {"crop_padding": True, "threshold": None}
 
 _SIX_SCALES = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75)
