@@ -37,8 +37,8 @@ class Protocol(Arguments, frozen=True):  # type: ignore[misc]
     """Settings of an evaluation; part of every score and of the config's section `inference`.
 
     An evaluation first resizes and pads the image. For each scale it resizes the image again, cuts
-    it into windows, runs the windows and their mirror images, and joins the results. It resizes
-    the results to the size of the ground truth and sums them over the scales.
+    it into windows, runs the windows and their mirror images, and joins the results. It crops the
+    padding, resizes the results to the size of the ground truth and sums them over the scales.
 
     Raises:
         ConfigError: an invalid value.
@@ -66,6 +66,10 @@ class Protocol(Arguments, frozen=True):  # type: ignore[misc]
         le=2**16,
     )
     pad_color: Color = option("RGB colour of that padding", (0, 0, 0))
+    crop_padding: bool = option(
+        "crop that padding from the scores; false: resize the padded scores to the ground truth",
+        True,
+    )
     scales: Scales = option("scales of multi-scale inference", (1.0,))
     base_size: int = option(
         "long side of the image at scale 1, in pixels; 0: the image's own", 0, ge=0, le=2**16
@@ -119,25 +123,44 @@ class Protocol(Arguments, frozen=True):  # type: ignore[misc]
     def to_dict(self) -> dict[str, Any]:
         """Return plain data from which `Protocol(**data)` makes the same protocol.
 
-        Without a threshold its key is left out, so that earlier versions can read the data.
+        Fields of `_OMITTED` are left out at their default, so that earlier versions can read the
+        data.
         """
         values = ((key, list(v) if isinstance(v, tuple) else v) for key, v in self)
-        return {key: value for key, value in values if value is not None}
+        omitted = _OMITTED.items()
+        return {key: value for key, value in values if (key, value) not in omitted}
 
     def __str__(self) -> str:
         """Return the preset, the scales, the flip, and the other fields that differ from plain."""
         scales = ", ".join(f"{scale:g}" for scale in self.scales)
         shown = ("name", "scales", "flip")
         others = [
-            f"{name} {'x'.join(map(str, value)) if isinstance(value, tuple) else value}"
+            f"{name} {'x'.join(map(str, value)) if isinstance(value, tuple) else value}".lower()
             for name, value in self
             if name not in shown and value != type(self).model_fields[name].default
         ]
         return ", ".join([f"{self.name}: scales {scales}{', flip' * self.flip}", *others])
 
 
+# Defaults of the fields added after the first format of checkpoints.
+_OMITTED: Mapping[str, Any] = {"crop_padding": True, "threshold": None}
+
 _SIX_SCALES = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75)
 _OFFICIAL: dict[str, Any] = {"flip": True, "average": "exp_logits", "absent_classes": "zero"}
+# Branch HRNet-OCR, lib/datasets/pascal_ctx.py; cocostuff.py does the same. The stride is
+# int(520 * 2 / 3); the padding is the mean colour of ImageNet.
+_PASCAL_CONTEXT = Protocol(
+    name="official_pascal_context",
+    resize=(520,),
+    pad_multiple=8,
+    pad_color=(124, 116, 104),
+    scales=(*_SIX_SCALES, 2.0),
+    base_size=520,
+    window=(520, 520),
+    stride=(346, 346),
+    window_border="pad",
+    **_OFFICIAL,
+)
 
 PROTOCOLS: dict[str, Protocol] = {
     "plain": Protocol(),
@@ -151,20 +174,10 @@ PROTOCOLS: dict[str, Protocol] = {
         window_above=1.0,
         **_OFFICIAL,
     ),
-    # Branch HRNet-OCR, lib/datasets/pascal_ctx.py; ade20k.py and cocostuff.py do the same. The
-    # stride is int(520 * 2 / 3); the padding is the mean colour of ImageNet.
-    "official_pascal_context": Protocol(
-        name="official_pascal_context",
-        resize=(520,),
-        pad_multiple=8,
-        pad_color=(124, 116, 104),
-        scales=(*_SIX_SCALES, 2.0),
-        base_size=520,
-        window=(520, 520),
-        stride=(346, 346),
-        window_border="pad",
-        **_OFFICIAL,
-    ),
+    "official_pascal_context": _PASCAL_CONTEXT,
+    # lib/datasets/ade20k.py returns no size of the padding, so that nothing crops it: the padded
+    # scores are resized to the ground truth.
+    "official_ade20k": _PASCAL_CONTEXT.changed(name="official_ade20k", crop_padding=False),
     # lib/datasets/lip.py: no scales, only the mirror image, its left and right classes swapped.
     "official_lip": Protocol(name="official_lip", resize=(473, 473), **_OFFICIAL),
     # mmsegmentation 1.2: every view is resized to the image before its softmax.

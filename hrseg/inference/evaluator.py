@@ -176,7 +176,7 @@ class Evaluator:
         largest logit, for all scales alike. With `ranks_suffice` only their order is right.
         """
         size = (int(size[0]), int(size[1])) if size else _size(image)
-        prepared, content = prepare(image, self.protocol)
+        prepared, kept = prepare(image, self.protocol)
         normalised = self.normalize(prepared)
         shape = _size(normalised)
         by_scale: dict[float, tuple[Size, Windows, list[Tensor]]] = {}
@@ -191,7 +191,7 @@ class Evaluator:
             logits = [views.contiguous() for views in self.logits(crops)]
             by_scale[scale] = scaled_shape, windows, logits
         direct = [
-            scaled_shape == content == size and len(logits) == 1
+            scaled_shape == shape == kept == size and len(logits) == 1
             for scaled_shape, _, logits in by_scale.values()
         ]
         image_logits = [views for *_, logits in by_scale.values() for views in logits]
@@ -199,7 +199,7 @@ class Evaluator:
         maps = {}
         for scale, (scaled_shape, windows, logits) in by_scale.items():
             rows = self._window_mean(logits, windows, scaled_shape, rule)
-            rows = cropped(resized(rows, shape, self.align_corners), content)
+            rows = cropped(resized(rows, shape, self.align_corners), kept)
             rows = resized(rows, size, self.align_corners)
             if self.protocol.scores_at == "image":
                 rows = mapped(rows, rule)

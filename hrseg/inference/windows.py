@@ -39,15 +39,17 @@ def prepare(image: Tensor, protocol: Protocol) -> tuple[Tensor, Size]:
     """Resize and pad an image (1, N, H, W) of uint8 or uint16; padding other than RGB is 0.
 
     Returns:
-        The image, and its (height, width) without the padding.
+        The image, and the (height, width) of its upper left part that corresponds to the ground
+        truth: without the padding, or with it if the protocol does not crop the padding.
 
     Raises:
         ConfigError: the protocol makes too many pixels of the image.
     """
     check_cost(image.shape[-2:], protocol)
     content, padded = _prepared_sizes(image.shape[-2:], protocol)
+    kept = content if protocol.crop_padding else padded
     if not protocol.resize and protocol.pad_multiple == 1:
-        return image, content
+        return image, kept
     # As in the authors' code, OpenCV resizes uint8 images. PyTorch rounds differently.
     pixels = image[0].permute(1, 2, 0).contiguous().cpu().numpy()
     pixels = np.asarray(cv2.resize(pixels, content[::-1], interpolation=cv2.INTER_LINEAR))
@@ -58,7 +60,7 @@ def prepare(image: Tensor, protocol: Protocol) -> tuple[Tensor, Size]:
         pixels = np.asarray(cv2.copyMakeBorder(pixels, *border, value=protocol.pad_color))
     else:
         pixels = np.pad(pixels, ((0, bottom), (0, right), (0, 0)))
-    return torch.from_numpy(pixels).permute(2, 0, 1)[None].to(image.device), content
+    return torch.from_numpy(pixels).permute(2, 0, 1)[None].to(image.device), kept
 
 
 def check_cost(size: Sequence[int], protocol: Protocol) -> None:

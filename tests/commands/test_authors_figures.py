@@ -2,7 +2,7 @@
 
 import json
 import zipfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
@@ -17,59 +17,77 @@ from tests.conftest import save_image
 from tests.golden_weights import GOLDEN, official_weights, relative_error
 from tests.trees import make_cityscapes
 
-EVALUATION = np.load(GOLDEN / "evaluation.npz")
+EVALUATION = {**np.load(GOLDEN / "evaluation.npz"), **np.load(GOLDEN / "evaluation_ade20k.npz")}
 
 
 @dataclass
 class Golden:
-    """Location of a golden image in a data set, and the small sizes of its protocol."""
+    """Location of a golden image in a data set, and the small sizes of its protocol.
+
+    Keys of images, labels and weights begin with `inputs`, those of the results with the name.
+    """
 
     config: str
+    inputs: str
     image: str
     mask: str
     raw_ids: tuple[int, ...]
-    sizes: tuple[str, ...]
+    settings: tuple[str, ...]
     files: tuple[str, ...] = ()
+    align_corners: bool = False
 
 
+PASCAL_CONTEXT = Golden(
+    "pascal_context_59_w48",
+    "pascal_context",
+    "JPEGImages/1.png",
+    "SegmentationClassContext/1.png",
+    tuple(range(1, 60)),
+    ("base_size=104", "resize=[104]", "window=[104,104]", "stride=[69,69]"),
+    ("ImageSets/SegmentationContext/val.txt",),
+)
 STEM = "frankfurt_000000_000294"
 GOLDENS = {
     "cityscapes": Golden(
         "cityscapes_w18_small_v2",
+        "cityscapes",
         f"leftImg8bit/val/frankfurt/{STEM}_leftImg8bit.png",
         f"gtFine/val/frankfurt/{STEM}_gtFine_labelIds.png",
         DATASETS["cityscapes"].submission_ids,
         ("base_size=256", "window=[128,256]", "stride=[128,256]"),
     ),
-    "pascal_context": Golden(
-        "pascal_context_59_w48",
-        "JPEGImages/1.png",
-        "SegmentationClassContext/1.png",
-        tuple(range(1, 60)),
-        ("base_size=104", "resize=[104]", "window=[104,104]", "stride=[69,69]"),
-        ("ImageSets/SegmentationContext/val.txt",),
-    ),
+    "pascal_context": PASCAL_CONTEXT,
     "lip": Golden(
         "lip_w48",
+        "lip",
         "val_images/1.png",
         "val_segmentations/1.png",
         tuple(range(20)),
         ("resize=[97,97]",),
     ),
+    # The figures of ADE20K were computed with the image and the classes of PASCAL-Context.
+    **{
+        f"ade20k/align_{align}": replace(
+            PASCAL_CONTEXT,
+            settings=(*PASCAL_CONTEXT.settings, "protocol=official_ade20k"),
+            align_corners=align,
+        )
+        for align in (False, True)
+    },
 }
 
 
 def scene(name, root):
     """Write the golden image in the layout of its data set, and the authors' checkpoint."""
     golden = GOLDENS[name]
-    save_image(root / golden.image, EVALUATION[f"{name}/image_bgr"][..., ::-1])
+    save_image(root / golden.image, EVALUATION[f"{golden.inputs}/image_bgr"][..., ::-1])
     raw = np.append(np.array(golden.raw_ids, np.uint8), np.zeros(256, np.uint8))
     raw[255] = 255 if name == "lip" else 0
-    save_image(root / golden.mask, raw[EVALUATION[f"{name}/label"]])
+    save_image(root / golden.mask, raw[EVALUATION[f"{golden.inputs}/label"]])
     for file in golden.files:
         (root / file).parent.mkdir(parents=True, exist_ok=True)
         (root / file).write_text("1\n")
-    weights = golden_weights(name)
+    weights = golden_weights(golden.inputs)
     torch.save({f"model.{key}": tensor for key, tensor in weights.items()}, root / "cs.pth")
     return golden
 
@@ -83,9 +101,10 @@ def golden_weights(name):
 
 
 def overrides(golden, root, mode):
-    pairs = [f"inference.{size}" for size in golden.sizes]
+    pairs = [f"inference.{value}" for value in golden.settings]
     pairs += [f"data.root={root}", "data.workers=0", "trainer.precision=32", f"runs={root}/runs"]
     pairs += ["model.backbone=hrnet_w18_small_v2", "prediction_images=0"]
+    pairs += [f"model.align_corners={golden.align_corners}"]
     if mode == "single":
         return [*pairs, "inference.scales=[1.0]", "inference.flip=false"]
     scales = "null" if golden is GOLDENS["lip"] else "[0.5,0.75,1.0,1.25,1.5,1.75]"
@@ -105,7 +124,7 @@ def test_validate_gives_the_authors_confusion_matrix(name, mode, tmp_path):
     expected = EVALUATION[f"{name}/{mode}/confusion"]
     assert matrix.sum() == expected.sum()
     assert np.abs(matrix - expected).sum() <= 4  # two ties among the pixels
-    assert scores["protocol"]["name"] == f"official_{name}"
+    assert scores["protocol"]["name"] == f"official_{name.partition('/')[0]}"
     assert scores["images"] == 1 and scores["absent_classes"] == "zero"
 
 

@@ -21,11 +21,20 @@ def test_missing_fields_of_an_older_checkpoint_are_those_of_plain():
     assert Protocol(**old) == Protocol(flip=True)
 
 
+def test_earlier_versions_can_read_a_protocol_that_has_no_later_field():
+    later = {"crop_padding", "threshold"}
+    assert not later & set(PROTOCOLS["official_pascal_context"].to_dict())
+    data = PROTOCOLS["official_ade20k"].changed(threshold=0.0).to_dict()
+    assert data["crop_padding"] is False and data["threshold"] == 0
+
+
 def test_a_protocol_is_printed_with_its_differences_from_plain():
     assert str(Protocol()) == "plain: scales 1"
     assert str(Protocol(scales=(0.5, 1), flip=True, window=(64, 96), absent_classes="zero")) == (
         "plain: scales 0.5, 1, flip, window 64x96, absent_classes zero"
     )
+    kept = Protocol(pad_multiple=8, crop_padding=False)
+    assert str(kept) == "plain: scales 1, pad_multiple 8, crop_padding false"
 
 
 def test_the_presets_are_the_published_protocols():
@@ -42,6 +51,10 @@ def test_the_presets_are_the_published_protocols():
     for protocol in (cityscapes, pascal, lip):
         assert protocol.average == "exp_logits" and protocol.absent_classes == "zero"
         assert protocol.flip_average == "logits"
+    # ade20k.py returns no size of the padding, so that testval does not crop it.
+    ade20k = PROTOCOLS["official_ade20k"]
+    assert pascal.crop_padding and not ade20k.crop_padding
+    assert ade20k.changed(name=pascal.name, crop_padding=True) == pascal
     mmseg = PROTOCOLS["mmseg"]
     assert mmseg.average == "softmax" and mmseg.absent_classes == "skipped"
     assert mmseg.flip_average == "scores" and mmseg.scores_at == "image"
@@ -63,6 +76,7 @@ def test_the_presets_are_the_published_protocols():
         ({"pad_color": (0, 0, 256)}, r"pad_color .*\nExpected: three whole numbers from 0 to 255"),
         ({"pad_multiple": 0}, "inference.pad_multiple is 0.\nExpected: a whole number from 1 to"),
         ({"base_size": True}, "inference.base_size is true"),
+        ({"crop_padding": "keep"}, "crop_padding is 'keep'.\nExpected: true or false"),
         ({"windw": ()}, r"inference.windw: unknown key. Did you mean: window"),
     ],
 )

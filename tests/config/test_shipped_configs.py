@@ -130,6 +130,20 @@ def test_a_recipe_has_the_published_settings(name):
     assert weighted == name.startswith("cityscapes")
 
 
+PROTOCOL_OF = {
+    "cityscapes": "official_cityscapes",
+    "pascal": "official_pascal_context",
+    "lip": "official_lip",
+    "ade20k": "official_ade20k",
+    "cocostuff10k": "official_pascal_context",  # cocostuff.py crops the padding, ade20k.py does not
+}
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_recipe_is_scored_by_the_authors_protocol_of_its_data_set(name):
+    assert load_config(name).inference.protocol == PROTOCOL_OF[name.partition("_")[0]]
+
+
 def test_the_recipe_for_two_machines_has_twice_the_batch_and_learning_rate():
     one, two = load_config("cityscapes_w48"), load_config("cityscapes_w48_2nodes")
     assert two.data.batch_size == 2 * one.data.batch_size

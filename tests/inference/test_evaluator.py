@@ -104,6 +104,34 @@ def test_overlapping_windows_are_averaged(border, scores_at):
     torch.testing.assert_close(result.scores, mean, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize("crop_padding", [True, False])
+def test_padding_is_cropped_or_resized_with_the_scores(crop_padding):
+    x, toy = image(45, 62), Toy()
+    protocol = Protocol(
+        pad_multiple=16, pad_color=(9, 8, 7), scales=(1.0, 1.5), average="exp_logits",
+        crop_padding=crop_padding,
+    )  # fmt: skip
+    result = evaluate(toy, x, protocol, (50, 70), keep_scores=True)
+    padded = torch.tensor([9, 8, 7], dtype=torch.uint8).view(1, 3, 1, 1).repeat(1, 1, 48, 64)
+    padded[..., :45, :62] = x
+    total = 0
+    for size in ((48, 64), (72, 96)):
+        scores = bilinear(toy(bilinear(normalize(padded), size)), size).exp()
+        total = total + bilinear(scores, (48, 64))
+    kept = total[..., :45, :62] if crop_padding else total
+    torch.testing.assert_close(result.scores, bilinear(kept, (50, 70)), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("crop_padding", [True, False])
+@pytest.mark.parametrize("base_size", [0, 40, 48])
+def test_classes_are_those_of_the_scores_if_the_padding_is_resized(base_size, crop_padding):
+    protocol = Protocol(
+        pad_multiple=16, base_size=base_size, average="exp_logits", crop_padding=crop_padding
+    )
+    result = evaluate(Toy(), image(40, 40), protocol, keep_scores=True)
+    assert torch.equal(evaluate(Toy(), image(40, 40), protocol).pred, result.pred)
+
+
 @pytest.mark.parametrize(("batch", "flip"), [(2, False), (5, True), (100, True)])
 def test_batched_windows_have_the_scores_of_single_windows(batch, flip):
     x, toy = image(70, 100), Toy()

@@ -36,6 +36,14 @@ def test_the_short_side_is_520_and_the_padding_the_mean_colour(size, content, pa
         assert (border == torch.tensor([124, 116, 104]).view(1, 3, 1, 1)).all()
 
 
+def test_ade20k_keeps_the_padding_of_the_same_prepared_image():
+    image = batch_of(picture((375, 500)))
+    cropped, content = prepare(image, PASCAL)
+    padded, kept = prepare(image, PROTOCOLS["official_ade20k"])
+    assert content == (520, 693) and kept == (520, 696) == padded.shape[2:]
+    assert torch.equal(padded, cropped)
+
+
 def test_scales_are_relative_to_the_long_side():
     assert size_at((520, 696), 1.0, PASCAL) == (389, 520)  # 520 * 520 / 696 = 388.5
     assert size_at((1024, 2048), 1.75, CITYSCAPES) == (1792, 3584)
