@@ -1,4 +1,4 @@
-"""Generated parts of the reference: command line, config, shipped configs, protocols.
+"""Generated parts of pages: command line, config, shipped configs, protocols, claims of the paper.
 
 A line `<!-- generated: NAME -->` of a page is replaced by the result of `GENERATORS[NAME]` when the
 site is built, so that no copy of these tables can become outdated.
@@ -7,8 +7,10 @@ site is built, so that no copy of these tables can become outdated.
 import argparse
 import json
 import re
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import takewhile
+from pathlib import Path
 from typing import Any
 
 import yaml
@@ -18,6 +20,11 @@ from hrseg.cli import make_parser
 from hrseg.config.loader import shipped_configs
 from hrseg.config.protocols import PROTOCOLS, Protocol
 from hrseg.config.schema import Config, InferenceConfig, ModelConfig, json_schema
+
+BENCHMARKS = Path(__file__).parents[1] / "scripts" / "benchmarks"
+sys.path.append(str(BENCHMARKS))
+
+import claims_table
 
 MARKER = re.compile(r"^<!-- generated: (\w+) -->$", re.MULTILINE)
 
@@ -265,6 +272,14 @@ def protocols() -> str:
     ])  # fmt: skip
 
 
+def paper_claims() -> str:
+    """Return the tables of scripts/benchmarks/paper_claims.py, or a line if no run is stored."""
+    path = BENCHMARKS / "results" / "paper_claims.json"
+    stored = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else []
+    runs = [run for run in stored if run["budget"] == claims_table.BUDGET]
+    return claims_table.markdown(runs) if runs else "*No run is finished yet.*"
+
+
 def _value(value: Any) -> str:
     if isinstance(value, tuple):
         return ", ".join(f"{item:g}" for item in value) or "[]"
@@ -286,4 +301,5 @@ GENERATORS = {
     "config": config,
     "configs": configs,
     "protocols": protocols,
+    "paper_claims": paper_claims,
 }

@@ -5,6 +5,7 @@ from statistics import mean
 from typing import Any, NamedTuple
 
 Run = dict[str, Any]  # a finished run, as train() of paper_claims.py returns it, with its key
+BUDGET = 500  # steps of the published runs
 THIN = ("Pole", "SignSymbol", "Pedestrian")
 
 

@@ -26,7 +26,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 import torch
-from claims_table import VARIANTS, Run, markdown
+from claims_table import BUDGET, VARIANTS, Run, markdown
 from rounds import interleaved
 
 from hrseg.benchmark.measure import device_of, in_process, machine, multiply_adds, on_one_device
@@ -57,7 +57,7 @@ def main(words: Sequence[str] | None = None) -> None:
     """Train the missing runs, and print the tables."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--root", type=Path, help="CamVid, in the layout of the documentation")
-    parser.add_argument("--steps", type=int, default=500, help="of a training; default 500")
+    parser.add_argument("--steps", type=int, default=BUDGET, help=f"of a run; default {BUDGET}")
     parser.add_argument("--seeds", type=int, nargs="+", default=[304, 1])
     parser.add_argument("--only", nargs="+", choices=VARIANTS, default=[*VARIANTS], metavar="KEY",
                         help=f"variants to train: {', '.join(VARIANTS)}")  # fmt: skip
