@@ -21,8 +21,7 @@ from hrseg.config.loader import shipped_configs
 from hrseg.config.protocols import PROTOCOLS, Protocol
 from hrseg.config.schema import Config, InferenceConfig, ModelConfig, json_schema
 
-BENCHMARKS = Path(__file__).parents[1] / "scripts" / "benchmarks"
-sys.path.append(str(BENCHMARKS))
+sys.path.append(str(Path(__file__).parents[1] / "scripts" / "benchmarks"))
 
 import claims_table
 
@@ -272,14 +271,6 @@ def protocols() -> str:
     ])  # fmt: skip
 
 
-def paper_claims() -> str:
-    """Return the tables of scripts/benchmarks/paper_claims.py, or a line if no run is stored."""
-    path = BENCHMARKS / "results" / "paper_claims.json"
-    stored = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else []
-    runs = [run for run in stored if run["budget"] == claims_table.BUDGET]
-    return claims_table.markdown(runs) if runs else "*No run is finished yet.*"
-
-
 def _value(value: Any) -> str:
     if isinstance(value, tuple):
         return ", ".join(f"{item:g}" for item in value) or "[]"
@@ -301,5 +292,5 @@ GENERATORS = {
     "config": config,
     "configs": configs,
     "protocols": protocols,
-    "paper_claims": paper_claims,
+    "paper_claims": claims_table.published,
 }

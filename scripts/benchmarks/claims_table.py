@@ -1,10 +1,13 @@
 """Markdown tables of paper_claims.py: scores per variant, and a verdict per claim."""
 
+import json
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from statistics import mean
 from typing import Any, NamedTuple
 
 Run = dict[str, Any]  # a finished run, as train() of paper_claims.py returns it, with its key
+RESULTS = Path(__file__).parent / "results/paper_claims.json"
 BUDGET = 500  # steps of the published runs
 THIN = ("Pole", "SignSymbol", "Pedestrian")
 
@@ -49,6 +52,13 @@ SCORES: dict[str, Callable[[Run], float]] = {
     "boundary IoU": lambda run: 100 * run["boundary_iou"],
     "thin classes": lambda run: mean(class_iou(run, name) for name in THIN),
 }
+
+
+def published() -> str:
+    """Return the tables of the published runs, for the documentation."""
+    stored = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.is_file() else []
+    runs = [run for run in stored if run["budget"] == BUDGET]
+    return markdown(runs) if runs else "*No run is finished yet.*"
 
 
 def markdown(runs: Sequence[Run]) -> str:

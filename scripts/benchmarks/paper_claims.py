@@ -26,7 +26,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 import torch
-from claims_table import BUDGET, VARIANTS, Run, markdown
+from claims_table import BUDGET, RESULTS, VARIANTS, Run, markdown
 from rounds import interleaved
 
 from hrseg.benchmark.measure import device_of, in_process, machine, multiply_adds, on_one_device
@@ -42,7 +42,6 @@ from hrseg.training.trainer import settle_precision
 from hrseg.utils.files import write_json
 
 REPOSITORY = Path(__file__).parents[2]
-RESULTS = Path(__file__).parent / "results/paper_claims.json"
 # Of the two small networks only this one has stages of several modules, so that `exchange: all`
 # and `exchange: stages` differ.
 SETTINGS = (
