@@ -39,7 +39,7 @@ from hrseg.evaluation.results import read_scores
 from hrseg.training.distributed import place
 from hrseg.training.factory import build_data
 from hrseg.training.trainer import settle_precision
-from hrseg.utils.files import write_json
+from hrseg.utils.files import check_output, write_json
 
 REPOSITORY = Path(__file__).parents[2]
 # Of the two small networks only this one has stages of several modules, so that `exchange: all`
@@ -77,6 +77,7 @@ def main(words: Sequence[str] | None = None) -> None:
 
 def train_missing(arguments: argparse.Namespace) -> None:
     """Train the runs that the file of results lacks, seed by seed, within the limit."""
+    check_output("--json", arguments.json)
     start = time.monotonic()
     for seed in arguments.seeds:
         for variant in arguments.only:
@@ -99,16 +100,18 @@ def read_runs(path: Path) -> list[Run]:
     """Return the finished runs of a file of results; none if it is missing.
 
     Raises:
-        DataError: the file is damaged.
+        DataError: the file is damaged or of another kind.
     """
     try:
         runs: list[Run] = json.loads(path.read_text()) if path.exists() else []
-        return runs
-    except ValueError as error:
-        raise DataError(
-            f"{path} is not a JSON file ({error}).\n"
-            f"Expected: runs of this script. Fix: git checkout {path}, or --json OTHER_FILE"
-        ) from error
+        if all({"variant", "seed", "budget", "seconds"} <= run.keys() for run in runs):
+            return runs
+    except (ValueError, AttributeError, TypeError):
+        pass
+    raise DataError(
+        f"{path} contains no runs of this script.\n"
+        f"Expected: a JSON list of runs. Fix: git checkout {path}, or --json OTHER_FILE"
+    )
 
 
 def train(root: Path, variant: str, seed: int, budget: int, precision: str | None) -> Run:
@@ -175,7 +178,7 @@ def fit(overrides: Sequence[str], runs: Path) -> dict[str, Any]:
         stderr=subprocess.STDOUT, check=False,
     )  # fmt: skip
     if done.returncode:
-        output = "\n".join(done.stdout.splitlines()[-4:])
+        output = "\n".join(done.stdout.splitlines()[-3:])
         raise HrsegError(f"exit code {done.returncode}: python {shlex.join(words)}\n{output}")
     return read_scores(runs / "latest/scores.json")
 

@@ -138,7 +138,9 @@ def test_the_script_trains_and_evaluates_a_variant_with_hrseg_fit(tmp_path):
         (["--root", "missing", "--only", "default"], "missing does not exist"),
         (["--only", "default"], "--root CAMVID is missing"),
         (["--table", "--steps", "1"], "--steps 1: expected at least 2"),
-        (["--table", "--json", __file__], "is not a JSON file"),
+        (["--table", "--json", __file__], "contains no runs of this script"),
+        (["--table", "--json", str(ROOT / "configs/schema.json")], "contains no runs"),
+        (["--root", "camvid", "--json", str(ROOT)], "is a folder"),
     ],
 )
 def test_wrong_input_is_an_error_without_a_traceback(words, message, tmp_path):
