@@ -11,6 +11,7 @@ from hrseg.data.images import Array
 
 Id = IntEnum("Id", "SKY BUILDING ROAD PAVEMENT VEGETATION POLE SIGN CAR PERSON", start=0)
 CLASS_NAMES = tuple(label.name.lower() for label in Id)
+COUNTABLE = (Id.CAR, Id.PERSON)  # classes whose objects have a number
 FAR = 150.0  # metres
 DARK_GLASS = np.array([48.0, 56, 66])
 # Strength of the texture of each class at three sizes, fine to coarse; last row: ignored pixels.
@@ -26,7 +27,7 @@ Polygon = Sequence[Sequence[float]]
 
 
 class Canvas:
-    """Image and mask at twice the size, a camera, and the light.
+    """Image, mask and object numbers at twice the size, a camera, and the light.
 
     World coordinates in metres: x to the right, y up from the ground, z ahead.
     """
@@ -37,6 +38,8 @@ class Canvas:
         self.height, self.width = 2 * size[0], 2 * size[1]
         self.image = np.zeros((self.height, self.width, 3), np.uint8)
         self.mask = np.full((self.height, self.width), Id.SKY, np.uint8)
+        self.numbers = np.zeros((self.height, self.width), np.uint8)  # 0 = no countable object
+        self.objects: list[tuple[int, Polygon]] = []  # class id, key points in world coordinates
         w, h = self.width + 8.0, self.height + 8.0
         self.view = np.array([(-8, -8), (w, -8), (w, h), (-8, h)], np.float32)
         self.focal = rng.uniform(0.75, 1.0) * self.width
@@ -47,6 +50,10 @@ class Canvas:
         self.sun = int(rng.choice([-1, 1]))
         self.clear = rng.random()
         self.haze = rng.uniform((168, 178, 190), (215, 218, 222))
+
+    def start_object(self, label: int, keypoints: Polygon) -> None:
+        """Number the next object of a countable class; its fills have the class `label`."""
+        self.objects.append((label, keypoints))
 
     def pixels(self, points: Polygon) -> npt.NDArray[np.float64]:
         """Project world points (N, 3) to pixels (N, 2)."""
@@ -72,6 +79,8 @@ class Canvas:
         corners = [np.round(points * 16).astype(np.int32)]
         cv2.fillPoly(self.image, corners, color.clip(0, 255).tolist(), cv2.LINE_AA, 4)
         cv2.fillPoly(self.mask, corners, label, cv2.LINE_8, 4)
+        number = len(self.objects) if label in COUNTABLE else 0
+        cv2.fillPoly(self.numbers, corners, number, cv2.LINE_8, 4)
 
     def disc(self, x: float, y: float, z: float, radius: float, color: Color, label: int) -> None:
         """Fill a circle that faces the camera."""

@@ -4,6 +4,11 @@ import numpy as np
 
 from hrseg.data.synthetic.canvas import DARK_GLASS, Canvas, Id, front, shrink, strip
 
+# Left and right are those of the image.
+PERSON_KEYPOINTS = (
+    "head", "left shoulder", "right shoulder", "left hand", "right hand", "left foot", "right foot",
+)  # fmt: skip
+
 
 def crown(canvas: Canvas, x: float, y: float, z: float, radius: float) -> None:
     """Draw the leaves of a tree or bush, lit from above and from the sun's side."""
@@ -76,6 +81,7 @@ def car(canvas: Canvas, x: float, z: float) -> None:
     half, tall, length = rng.uniform(0.83, 0.95), rng.uniform(1.35, 1.75), rng.uniform(3.8, 4.7)
     waist, roof = 0.55 * tall, half * 0.8
     left, right = x - half, x + half
+    canvas.start_object(Id.CAR, ())
     canvas.shade(strip(left - 0.25, right + 0.25, z - 0.35, z + length), 0.55)
     inner, toward = (left, 1) if x > canvas.offset else (right, -1)
     cabin = x - toward * roof
@@ -106,20 +112,25 @@ def car(canvas: Canvas, x: float, z: float) -> None:
 
 
 def person(canvas: Canvas, x: float, z: float) -> None:
-    """Draw a walking person."""
+    """Draw a walking person with the key points of PERSON_KEYPOINTS."""
     rng = canvas.rng
     tall, wide, stride = rng.uniform(1.5, 1.9), rng.uniform(0.2, 0.28), rng.uniform(-0.2, 0.2)
     hip, neck = 0.48 * tall, 0.84 * tall
     coat, trousers = rng.uniform(20, 215, 3), rng.uniform(20, 120, 3)
     skin = np.array([215.0, 170, 140]) * rng.uniform(0.45, 1.05)
+    arms, legs = (-1, 1), ((stride, -0.5), (-stride, 0.5))
+    shoulders = [(x + arm * wide, neck - 0.05, z) for arm in arms]
+    hands = [(x + arm * (wide + 0.06 + stride), hip + 0.05, z) for arm in arms]
+    feet = [(x + leg * wide + 0.95 * foot, 0.05, z) for foot, leg in legs]
+    canvas.start_object(Id.PERSON, [(x, tall - 0.12, z), *shoulders, *hands, *feet])
     _cast(canvas, x, z, 0.35)
-    for foot, leg in ((stride, -0.5), (-stride, 0.5)):
+    for foot, leg in legs:
         top, bottom = x + leg * wide, x + leg * wide + foot
         corners = [(top - 0.11, hip, z), (top + 0.11, hip, z), (bottom + 0.07, 0, z)]
         canvas.fill([*corners, (bottom - 0.08, 0, z)], trousers, Id.PERSON)
     torso = [(x - wide, neck, z), (x + wide, neck, z), (x + 0.9 * wide, hip - 0.08, z)]
     canvas.fill([*torso, (x - 0.9 * wide, hip - 0.08, z)], coat, Id.PERSON)
-    for arm in (-1, 1):
+    for arm in arms:
         shoulder, hand = x + arm * wide, x + arm * (wide + 0.06) + stride * arm
         corners = [(shoulder - 0.06, neck, z), (shoulder + 0.06, neck, z), (hand + 0.05, hip, z)]
         canvas.fill([*corners, (hand - 0.05, hip, z)], coat * 0.8, Id.PERSON)

@@ -5,6 +5,7 @@ from functools import partial
 import numpy as np
 
 from hrseg.data.images import Array
+from hrseg.data.synthetic.annotations import SceneObject, visible_objects
 from hrseg.data.synthetic.canvas import DARK_GLASS, FAR, Canvas, Id, facade, front, strip
 from hrseg.data.synthetic.objects import car, crown, person, pole, tree
 from hrseg.utils.constants import IGNORE_INDEX
@@ -23,6 +24,18 @@ def generate_scene(seed: int, index: int, size: tuple[int, int]) -> tuple[Array,
         index: selects the scene; equal arguments draw equal scenes.
         size: (height, width) in pixels.
     """
+    return _draw(seed, index, size).develop(size)
+
+
+def generate_annotated_scene(
+    seed: int, index: int, size: tuple[int, int]
+) -> tuple[Array, Array, list[SceneObject]]:
+    """Return image and mask of `generate_scene`, and the visible cars and persons, far to near."""
+    canvas = _draw(seed, index, size)
+    return *canvas.develop(size), visible_objects(canvas)
+
+
+def _draw(seed: int, index: int, size: tuple[int, int]) -> Canvas:
     rng = np.random.default_rng((seed, index))
     canvas = Canvas(rng, size)
     half, walk = rng.uniform(3.4, 5.2), rng.uniform(2.2, 3.8)
@@ -48,7 +61,7 @@ def generate_scene(seed: int, index: int, size: tuple[int, int]) -> tuple[Array,
         paint()
     if rng.random() < 0.4:
         _bonnet(canvas)
-    return canvas.develop(size)
+    return canvas
 
 
 def _distances(rng: np.random.Generator, nearest: float, gap: float) -> list[float]:
