@@ -11,9 +11,6 @@ The runs "in equal time" of a cheaper variant get more steps, by measured times 
 """
 
 import argparse
-import json
-import shlex
-import subprocess
 import sys
 import tempfile
 import time
@@ -28,26 +25,26 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 import torch
 from claims_table import BUDGET, RESULTS, VARIANTS, Run, markdown
 from rounds import interleaved
+from trainings import commit, fit, read_runs
 
 from hrseg.benchmark.measure import device_of, in_process, machine, multiply_adds, on_one_device
 from hrseg.benchmark.model import train_step
 from hrseg.checkpoints.loading import build_model
 from hrseg.config.loader import load_config
 from hrseg.config.schema import Config
-from hrseg.errors import DataError, HrsegError
-from hrseg.evaluation.results import read_scores
+from hrseg.errors import HrsegError
 from hrseg.training.distributed import place
 from hrseg.training.factory import build_data
 from hrseg.training.trainer import settle_precision
 from hrseg.utils.files import check_output, write_json
 
-REPOSITORY = Path(__file__).parents[2]
 # Of the two small networks only this one has stages of several modules, so that `exchange: all`
 # and `exchange: stages` differ.
 SETTINGS = (
     "model.backbone=hrnet_w18_small_v2", "inference.details=true", "prediction_images=0",
     "loggers=[]", "trainer.max_epochs=-1", "trainer.num_sanity_val_steps=0",
 )  # fmt: skip
+KEYS = ("variant", "seed", "budget", "seconds")  # of every finished run
 ROUNDS, STEPS = 3, 10  # of the measurement of a step
 WIDTH = "3"  # pixels, of boundary IoU
 
@@ -71,7 +68,7 @@ def main(words: Sequence[str] | None = None) -> None:
         if arguments.root is None:
             parser.error("--root CAMVID is missing; only --table needs no images")
         train_missing(arguments)
-    runs = [run for run in read_runs(arguments.json) if run["budget"] == arguments.steps]
+    runs = [run for run in read_runs(arguments.json, KEYS) if run["budget"] == arguments.steps]
     print(markdown(runs))
 
 
@@ -82,7 +79,7 @@ def train_missing(arguments: argparse.Namespace) -> None:
     for seed in arguments.seeds:
         for variant in arguments.only:
             key = {"variant": variant, "seed": seed, "budget": arguments.steps}
-            runs = [r for r in read_runs(arguments.json) if r["budget"] == arguments.steps]
+            runs = [r for r in read_runs(arguments.json, KEYS) if r["budget"] == arguments.steps]
             if any(key.items() <= run.items() for run in runs):
                 continue
             end = time.monotonic() - start + max((run["seconds"] for run in runs), default=0)
@@ -91,27 +88,9 @@ def train_missing(arguments: argparse.Namespace) -> None:
                 return
             precision = runs[0]["precision"] if runs else None
             run = key | train(arguments.root, variant, seed, arguments.steps, precision)
-            write_json(arguments.json, [*read_runs(arguments.json), run])
+            write_json(arguments.json, [*read_runs(arguments.json, KEYS), run])
             scores = f"mIoU {100 * run['miou']:.2f}, boundary IoU {100 * run['boundary_iou']:.2f}"
             print(f"seed {seed}, {variant}: {scores}, {run['seconds']:.0f} s", flush=True)
-
-
-def read_runs(path: Path) -> list[Run]:
-    """Return the finished runs of a file of results; none if it is missing.
-
-    Raises:
-        DataError: the file is damaged or of another kind.
-    """
-    try:
-        runs: list[Run] = json.loads(path.read_text()) if path.exists() else []
-        if all({"variant", "seed", "budget", "seconds"} <= run.keys() for run in runs):
-            return runs
-    except (ValueError, AttributeError, TypeError):
-        pass
-    raise DataError(
-        f"{path} contains no runs of this script.\n"
-        f"Expected: a JSON list of runs. Fix: git checkout {path}, or --json OTHER_FILE"
-    )
 
 
 def train(root: Path, variant: str, seed: int, budget: int, precision: str | None) -> Run:
@@ -142,7 +121,7 @@ def train(root: Path, variant: str, seed: int, budget: int, precision: str | Non
     ]  # fmt: skip
     start = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
-        scores = fit([*overrides, f"runs={folder}"], Path(folder, config.name))
+        scores = fit("camvid_w18_small", overrides, Path(folder))
     seconds = round(time.perf_counter() - start, 1)
     boundary = scores["details"]["boundary"][WIDTH]
     return {
@@ -164,23 +143,6 @@ def overrides_of(root: Path, variant: str, seed: int) -> list[str]:
 def config_of(root: Path, variant: str, seed: int) -> Config:
     """Return the config of a variant."""
     return load_config("camvid_w18_small", overrides_of(root, variant, seed))
-
-
-def fit(overrides: Sequence[str], runs: Path) -> dict[str, Any]:
-    """Run `hrseg fit`, and return the content of its scores.json.
-
-    Raises:
-        HrsegError: the command failed; the message is the end of its output.
-    """
-    words = ["-m", "hrseg", "fit", "--config", "camvid_w18_small", *overrides]
-    done = subprocess.run(
-        [sys.executable, *words], cwd=REPOSITORY, text=True, stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT, check=False,
-    )  # fmt: skip
-    if done.returncode:
-        output = "\n".join(done.stdout.splitlines()[-3:])
-        raise HrsegError(f"exit code {done.returncode}: python {shlex.join(words)}\n{output}")
-    return read_scores(runs / "latest/scores.json")
 
 
 def equal_time(root: Path, variant: str, seed: int, precision: str) -> dict[str, Any]:
@@ -207,12 +169,6 @@ def size_of(config: Config) -> dict[str, Any]:
         model = build_model(config, build_data(config))
     parameters = sum(parameter.numel() for parameter in model.parameters())
     return {"parameters": parameters, "macs": multiply_adds(model, config.data.crop_size)}
-
-
-def commit() -> str:
-    """Return the commit of hrseg, with the suffix -dirty if files differ from it."""
-    words = ["git", "-C", str(REPOSITORY), "describe", "--always", "--dirty", "--exclude=*"]
-    return subprocess.run(words, capture_output=True, text=True, check=False).stdout.strip()
 
 
 if __name__ == "__main__":
