@@ -148,10 +148,8 @@ def test_torch_export_writes_ids_and_safetensors_writes_weights(checkpoint, tmp_
     assert np.array_equal(file.predict(images[0]).mask, predictor.predict(images[0]).mask)
 
 
-@pytest.mark.parametrize(
-    ("format", "suffix"),
-    [("torch-export", ".pt2"), pytest.param("openvino", ".xml", marks=pytest.mark.slow)],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize(("format", "suffix"), [("torch-export", ".pt2"), ("openvino", ".xml")])
 def test_an_ocr_head_with_output_v1_can_be_exported(format, suffix, checkpoint, tmp_path):
     assert_exportable({"head": "ocr", "output": "v1"}, format, suffix, checkpoint, tmp_path)
 
