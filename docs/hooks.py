@@ -1,4 +1,4 @@
-"""Generated parts of pages: command line, config, shipped configs, protocols, claims of the paper.
+"""Generated parts of pages: command line, config, shipped configs, protocols, benchmarks.
 
 A line `<!-- generated: NAME -->` of a page is replaced by the result of `GENERATORS[NAME]` when the
 site is built, so that no copy of these tables can become outdated.
@@ -24,6 +24,7 @@ from hrseg.config.schema import Config, InferenceConfig, ModelConfig, json_schem
 sys.path.append(str(Path(__file__).parents[1] / "scripts" / "benchmarks"))
 
 import claims_table
+import drives_table
 
 MARKER = re.compile(r"^<!-- generated: (\w+) -->$", re.MULTILINE)
 
@@ -293,4 +294,5 @@ GENERATORS = {
     "configs": configs,
     "protocols": protocols,
     "paper_claims": claims_table.published,
+    "camvid_drives": drives_table.published,
 }
