@@ -66,21 +66,20 @@ def test_the_validation_images_are_those_of_one_drive(drives, camvid, tmp_path):
     assert drives.split_drives(camvid, "0006R0", tmp_path / "fold") == root
 
 
-def test_the_script_trains_on_two_drives_and_scores_the_third(camvid, tmp_path):
+def test_the_script_trains_on_two_drives_and_scores_the_third(drives, camvid, tmp_path, capsys):
     words = [
         "--root", camvid, "--config", "camvid_w18_small", "--drives", "0016E5", "--runs",
         tmp_path / "runs", "--json", tmp_path / "r.json", *fit_overrides(camvid)[1:],
     ]  # fmt: skip
-    command = [sys.executable, SCRIPT, *words]
-    done = subprocess.run([*map(str, command)], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+    drives.main([*map(str, words)])
+    table = capsys.readouterr().out
     (result,) = json.loads((tmp_path / "r.json").read_text())
     assert (result["name"], result["drive"], result["epochs"]) == ("camvid_w18_small", "0016E5", 2)
     (scores,) = (tmp_path / "runs").glob("camvid_w18_small/0016E5_304/*/latest/scores.json")
     assert json.loads(scores.read_text())["miou"] == result["miou"]
-    assert f"| - | - | {100 * result['miou']:.1f} | - |" in done.stdout
-    again = subprocess.run([*map(str, command)], capture_output=True, text=True)
-    assert again.stdout == done.stdout.partition("\n")[2]  # no training, the same table
+    assert f"| - | - | {100 * result['miou']:.1f} | - |" in table
+    drives.main([*map(str, words)])  # no training, the same table
+    assert capsys.readouterr().out == table.partition("\n")[2]
 
 
 def test_a_stopped_training_is_resumed(drives, tmp_path, monkeypatch):
@@ -107,9 +106,15 @@ def test_a_stopped_training_is_resumed(drives, tmp_path, monkeypatch):
         (["--table", "--json", str(ROOT / "configs/schema.json")], "contains no runs"),
     ],
 )
-def test_wrong_input_is_an_error_without_a_traceback(words, message, tmp_path):
-    words = ["--config", "camvid_w18_small", "--json", tmp_path / "r.json", *words]
-    command = [sys.executable, SCRIPT, "--runs", tmp_path / "runs", *words]
-    done = subprocess.run([*map(str, command)], capture_output=True, text=True)
-    assert done.returncode not in (0, -9)
-    assert message in done.stderr and "Traceback" not in done.stderr
+def test_wrong_input_is_an_error(words, message, drives, tmp_path, capsys):
+    folders = ["--json", str(tmp_path / "r.json"), "--runs", str(tmp_path / "runs")]
+    with pytest.raises((drives.HrsegError, SystemExit)) as error:
+        drives.main(["--config", "camvid_w18_small", *folders, *words])
+    assert message in str(error.value) + capsys.readouterr().err
+
+
+def test_an_error_is_printed_without_a_traceback(tmp_path):
+    command = [sys.executable, str(SCRIPT), "--table", "--json", __file__]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 1 and "contains no runs" in done.stderr
+    assert "Traceback" not in done.stderr

@@ -120,16 +120,14 @@ def test_no_run_starts_that_would_end_after_the_limit(claims, trained, tmp_path,
     assert trained == [("final", 304)]
 
 
-def test_the_script_trains_and_evaluates_a_variant_with_hrseg_fit(tmp_path):
+def test_the_script_trains_and_evaluates_a_variant_with_hrseg_fit(claims, tmp_path, capsys):
     camvid = make_camvid(tmp_path / "camvid")
     words = ["--root", camvid, "--json", tmp_path / "r.json", "--steps", 2, "--seeds", 1]
-    command = [sys.executable, SCRIPT, *words, "--only", "v1"]
-    done = subprocess.run([*map(str, command)], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+    claims.main([*map(str, words), "--only", "v1"])
     (result,) = json.loads((tmp_path / "r.json").read_text())
     assert (result["variant"], result["seed"], result["steps"]) == ("v1", 1, 2)
     assert 0 <= result["boundary_iou"] <= 1 and len(result["classes"]) == 11
-    assert cells(done.stdout, "output v1")[1:3] == ["1", "2"]
+    assert cells(capsys.readouterr().out, "output v1")[1:3] == ["1", "2"]
 
 
 @pytest.mark.parametrize(
@@ -143,8 +141,14 @@ def test_the_script_trains_and_evaluates_a_variant_with_hrseg_fit(tmp_path):
         (["--root", "camvid", "--json", str(ROOT)], "is a folder"),
     ],
 )
-def test_wrong_input_is_an_error_without_a_traceback(words, message, tmp_path):
-    command = [sys.executable, str(SCRIPT), "--json", str(tmp_path / "r.json"), *words]
+def test_wrong_input_is_an_error(words, message, claims, tmp_path, capsys):
+    with pytest.raises((claims.HrsegError, SystemExit)) as error:
+        claims.main(["--json", str(tmp_path / "r.json"), *words])
+    assert message in str(error.value) + capsys.readouterr().err
+
+
+def test_an_error_is_printed_without_a_traceback():
+    command = [sys.executable, str(SCRIPT), "--table", "--json", __file__]
     done = subprocess.run(command, capture_output=True, text=True)
-    assert done.returncode not in (0, -9)
-    assert message in done.stderr and "Traceback" not in done.stderr
+    assert done.returncode == 1 and "contains no runs of this script" in done.stderr
+    assert "Traceback" not in done.stderr
