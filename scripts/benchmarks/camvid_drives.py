@@ -17,18 +17,21 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
+from zlib import crc32
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from drives_table import DRIVES, RESULTS, markdown
-from trainings import commit, fit, read_runs
+from trainings import commit, fit, read_runs, run_script
 
 from hrseg.benchmark.measure import device_of, machine
 from hrseg.config.loader import load_config
-from hrseg.errors import DataError, HrsegError
+from hrseg.errors import ConfigError, DataError
 from hrseg.utils.files import check_output, write_json
 
-KEYS = ("name", "drive", "seed", "epochs", "miou", "classes")  # of every finished run
+# Of every finished run.
+KEYS = ("name", "config", "overrides", "drive", "seed", "epochs", "miou", "classes")
 SETTINGS = ("loggers=[]", "prediction_images=0")
 
 
@@ -36,7 +39,7 @@ def main(words: Sequence[str] | None = None) -> None:
     """Train the missing runs, and print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--root", type=Path, help="CamVid, in the layout of the documentation")
-    parser.add_argument("--config", default="camvid_w18_small_long", help="default: %(default)s")
+    parser.add_argument("--config", default="camvid_w18_small", help="default: %(default)s")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="changes of the config")
     parser.add_argument("--seeds", type=int, nargs="+", default=[304])
     parser.add_argument("--drives", nargs="+", choices=DRIVES, default=DRIVES, metavar="DRIVE",
@@ -57,11 +60,22 @@ def train_missing(arguments: argparse.Namespace) -> None:
     """Train the runs that the file of results lacks, and append them."""
     check_output("--json", arguments.json)
     config = load_config(arguments.config, arguments.overrides)
-    runs, epochs = arguments.runs.absolute(), config.trainer["max_epochs"]
+    epochs = config.trainer.get("max_epochs", -1)
+    if epochs < 1:
+        raise ConfigError(
+            f"{arguments.config}: trainer.max_epochs is {epochs}.\n"
+            "Expected: a number of epochs, because only the last one is scored. "
+            "Fix: trainer.max_epochs=32"
+        )
+    runs = arguments.runs.absolute()
+    # Other settings are never resumed from the same folder.
+    digest = crc32("\n".join([arguments.config, *arguments.overrides]).encode())
+    folder = runs / f"{config.name}_{digest:08x}"
     for seed in arguments.seeds:
         for drive in arguments.drives:
             finished = read_runs(arguments.json, KEYS)
             key = {"name": config.name, "seed": seed, "drive": drive}
+            check_settings(finished, config.name, arguments.config, arguments.overrides)
             if any(key.items() <= run.items() for run in finished):
                 continue
             root = split_drives(arguments.root, drive, runs / "images" / drive)
@@ -71,7 +85,7 @@ def train_missing(arguments: argparse.Namespace) -> None:
                 f"trainer.check_val_every_n_epoch={epochs}",
             ]  # fmt: skip
             start = time.perf_counter()
-            scores = fit(arguments.config, overrides, runs / config.name / f"{drive}_{seed}")
+            scores = fit(arguments.config, overrides, folder / f"{drive}_{seed}")
             run = key | {
                 "config": arguments.config, "overrides": arguments.overrides,
                 "epochs": epochs, "miou": scores["miou"],
@@ -83,13 +97,26 @@ def train_missing(arguments: argparse.Namespace) -> None:
             print(f"{config.name}, seed {seed}, {drive}: {100 * run['miou']:.2f}", flush=True)
 
 
+def check_settings(
+    finished: Sequence[dict[str, Any]], name: str, config: str, overrides: Sequence[str]
+) -> None:
+    """Raise ConfigError if a finished run of this name had another config or other overrides."""
+    for run in finished:
+        if run["name"] == name and (run["config"], run["overrides"]) != (config, overrides):
+            words = " ".join([run["config"], *run["overrides"]])
+            raise ConfigError(
+                f"the finished runs of {name} have other settings: {words}\n"
+                "Expected: one name for one set of settings. Fix: add name=OTHER"
+            )
+
+
 def split_drives(root: Path, drive: str, folder: Path) -> Path:
     """Link CamVid's training images to a data set whose validation images are one drive.
 
     Args:
         root: CamVid.
         drive: first part of the names of the validation images.
-        folder: receives the layout of CamVid; existing links are kept.
+        folder: receives the layout of CamVid; existing links are replaced.
 
     Returns:
         The folder.
@@ -104,8 +131,8 @@ def split_drives(root: Path, drive: str, folder: Path) -> Path:
         for suffix in ("", "annot"):
             link = folder / f"{side}{suffix}" / image.name
             link.parent.mkdir(parents=True, exist_ok=True)
-            if not link.is_symlink():
-                link.symlink_to((root / f"train{suffix}" / image.name).absolute())
+            link.unlink(missing_ok=True)
+            link.symlink_to((root / f"train{suffix}" / image.name).absolute())
     if not all(sides.values()):
         raise DataError(
             f"{root / 'train'}: {sides['val']} images of the drive {drive}, {sides['train']} of "
@@ -116,9 +143,4 @@ def split_drives(root: Path, drive: str, folder: Path) -> Path:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except HrsegError as problem:
-        sys.exit(str(problem))
-    except KeyboardInterrupt:
-        sys.exit(130)
+    run_script(main)

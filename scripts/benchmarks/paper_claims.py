@@ -25,14 +25,13 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 import torch
 from claims_table import BUDGET, RESULTS, VARIANTS, Run, markdown
 from rounds import interleaved
-from trainings import commit, fit, read_runs
+from trainings import commit, fit, read_runs, run_script
 
 from hrseg.benchmark.measure import device_of, in_process, machine, multiply_adds, on_one_device
 from hrseg.benchmark.model import train_step
 from hrseg.checkpoints.loading import build_model
 from hrseg.config.loader import load_config
 from hrseg.config.schema import Config
-from hrseg.errors import HrsegError
 from hrseg.training.distributed import place
 from hrseg.training.factory import build_data
 from hrseg.training.trainer import settle_precision
@@ -172,9 +171,4 @@ def size_of(config: Config) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except HrsegError as problem:
-        sys.exit(str(problem))
-    except KeyboardInterrupt:
-        sys.exit(130)
+    run_script(main)

@@ -4,7 +4,7 @@ import json
 import shlex
 import subprocess
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -63,3 +63,13 @@ def commit() -> str:
     """Return the commit of hrseg, with the suffix -dirty if files differ from it."""
     words = ["git", "-C", str(REPOSITORY), "describe", "--always", "--dirty", "--exclude=*"]
     return subprocess.run(words, capture_output=True, text=True, check=False).stdout.strip()
+
+
+def run_script(main: Callable[[], None]) -> None:
+    """Run the main function of a script; an expected error is a message without a traceback."""
+    try:
+        main()
+    except HrsegError as problem:
+        sys.exit(str(problem))
+    except KeyboardInterrupt:
+        sys.exit(130)

@@ -6,6 +6,7 @@ import sys
 
 import pytest
 
+from hrseg.errors import HrsegError
 from tests.camvid_tree import fit_overrides, make_camvid
 from tests.paths import ROOT
 
@@ -35,7 +36,8 @@ def camvid(tmp_path):
 
 def run(name, drive, miou, seed=304, pole=0.5):
     return {
-        "name": name, "seed": seed, "drive": drive, "epochs": 32, "miou": miou,
+        "name": name, "config": name, "overrides": [], "seed": seed, "drive": drive,
+        "epochs": 32, "miou": miou,
         "classes": {"Sky": 0.9, "Pole": pole},
     }  # fmt: skip
 
@@ -75,7 +77,7 @@ def test_the_script_trains_on_two_drives_and_scores_the_third(drives, camvid, tm
     table = capsys.readouterr().out
     (result,) = json.loads((tmp_path / "r.json").read_text())
     assert (result["name"], result["drive"], result["epochs"]) == ("camvid_w18_small", "0016E5", 2)
-    (scores,) = (tmp_path / "runs").glob("camvid_w18_small/0016E5_304/*/latest/scores.json")
+    (scores,) = (tmp_path / "runs").glob("camvid_w18_small_*/0016E5_304/*/latest/scores.json")
     assert json.loads(scores.read_text())["miou"] == result["miou"]
     assert f"| - | - | {100 * result['miou']:.1f} | - |" in table
     drives.main([*map(str, words)])  # no training, the same table
@@ -91,7 +93,7 @@ def test_a_stopped_training_is_resumed(drives, tmp_path, monkeypatch):
         subprocess, "run",
         lambda words, **_: calls.append(words) or subprocess.CompletedProcess(words, 1, "stopped"),
     )  # fmt: skip
-    with pytest.raises(drives.HrsegError, match=r"exit code 1: .*--resume.*\nstopped"):
+    with pytest.raises(HrsegError, match=r"exit code 1: .*--resume.*\nstopped"):
         drives.fit("camvid_w18_small", ["seed=1"], tmp_path)
     assert calls[0][-2:] == ["--resume", str(checkpoint.parents[1])]
 
@@ -103,14 +105,33 @@ def test_a_stopped_training_is_resumed(drives, tmp_path, monkeypatch):
         ([], "--root CAMVID is missing"),
         (["--root", "missing", "--config", "unknown"], "unknown"),
         (["--root", "missing", "seeed=1"], "seeed"),
+        (["--root", "missing", "trainer.max_epochs=-1"], "trainer.max_epochs is -1"),
         (["--table", "--json", str(ROOT / "configs/schema.json")], "contains no runs"),
     ],
 )
 def test_wrong_input_is_an_error(words, message, drives, tmp_path, capsys):
     folders = ["--json", str(tmp_path / "r.json"), "--runs", str(tmp_path / "runs")]
-    with pytest.raises((drives.HrsegError, SystemExit)) as error:
+    with pytest.raises((HrsegError, SystemExit)) as error:
         drives.main(["--config", "camvid_w18_small", *folders, *words])
     assert message in str(error.value) + capsys.readouterr().err
+
+
+def test_finished_runs_of_the_same_name_have_the_same_settings(drives, tmp_path):
+    path = tmp_path / "r.json"
+    path.write_text(json.dumps([run("camvid_w18_small", "0001TP", 0.3)]))
+    words = ["--config", "camvid_w18_small", "--root", "missing", "--json", str(path)]
+    drives.main([*words, "--drives", "0001TP"])  # finished
+    with pytest.raises(HrsegError, match=r"camvid_w18_small have other settings[\s\S]*name=OTHER"):
+        drives.main([*words, "ema_decay=0.999"])
+
+
+def test_links_into_another_folder_are_replaced(drives, camvid, tmp_path):
+    moved = camvid.rename(tmp_path / "moved")
+    (tmp_path / "old").mkdir()
+    (tmp_path / "fold/val").mkdir(parents=True)
+    (tmp_path / f"fold/val/{NAMES[1]}.png").symlink_to(tmp_path / "old/missing.png")
+    root = drives.split_drives(moved, "0006R0", tmp_path / "fold")
+    assert all(path.exists() for path in root.rglob("*.png"))
 
 
 def test_an_error_is_printed_without_a_traceback(tmp_path):
