@@ -223,7 +223,13 @@ def test_every_recipe_starts_from_its_imagenet_file(name, hub, tmp_path, capsys)
     assert f"weights {start.repository}" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("name", sorted(set(RECIPES) - set(FROM_IMAGENET)))
+SECOND_STAGE = sorted({*RECIPES} - {*FROM_IMAGENET, "cityscapes_w48_trainval"})
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["cityscapes_w48_trainval"] + [pytest.param(n, marks=pytest.mark.slow) for n in SECOND_STAGE],
+)
 def test_a_second_stage_starts_from_the_last_weights_of_the_first(
     name, tmp_path, monkeypatch, capsys
 ):

@@ -26,7 +26,7 @@ PARTS = (slice(None), slice(None), slice(900), slice(-300, None))  # damaged par
 LARGE = 40  # size factor of a small network with its optimizer
 
 
-@inject(20, 500)
+@inject(12, 500)
 def test_a_kill_during_a_write_leaves_the_last_saved_checkpoint_whole(count, tmp_path):
     """Use two sizes, and in a quarter of the cases a file system without hard links."""
     draw, injected, epochs = random.Random(0), 0, dict.fromkeys(NAMES, 0)

@@ -44,7 +44,7 @@ class Failed(Exception):
     """Unexpected exit of a command."""
 
 
-@inject(2, 36)
+@inject(1, 36)
 def test_an_interrupted_and_resumed_training_equals_an_uninterrupted_one(count, tmp_path):
     draw = random.Random(0)
     train.prepare(tmp_path)
