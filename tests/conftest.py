@@ -21,6 +21,20 @@ from tests.hub_server import HubServer
 torch.set_num_threads(1)
 
 
+# The folders and files of the longest tests.
+LONG = ("faults", "scripts", "export", "training", "commands", "test_notebooks.py", "plugins")
+
+
+def pytest_xdist_auto_num_workers():
+    """Run one process more than cores, because some tests wait for timeouts and signals."""
+    return (os.cpu_count() or 1) + 1
+
+
+def pytest_collection_modifyitems(items):
+    """Start the longest tests first, so that no process runs one at the end while others idle."""
+    items.sort(key=lambda item: not {*item.path.parts} & {*LONG})
+
+
 @pytest.fixture(autouse=True)
 def console():
     """Give each test a new rich console, also after a test with an open live display."""

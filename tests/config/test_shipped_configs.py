@@ -85,7 +85,10 @@ RECIPES = {
     "ade20k_w48_ocr": ADE._replace(last_scale=2.1),
     "cocostuff10k_w48_ocr": COCO,
 }
-OWN = {"camvid_w18", "camvid_w18_small", "cityscapes_w48_2nodes", "folder", "synthetic_tiny"}
+OWN = {
+    "camvid_w18", "camvid_w18_small", "camvid_w18_small_long", "cityscapes_w48_2nodes", "folder",
+    "synthetic_tiny",
+}  # fmt: skip
 
 
 def test_every_shipped_config_is_tested():
@@ -223,13 +226,8 @@ def test_every_recipe_starts_from_its_imagenet_file(name, hub, tmp_path, capsys)
     assert f"weights {start.repository}" in capsys.readouterr().out
 
 
-SECOND_STAGE = sorted({*RECIPES} - {*FROM_IMAGENET, "cityscapes_w48_trainval"})
-
-
-@pytest.mark.parametrize(
-    "name",
-    ["cityscapes_w48_trainval"] + [pytest.param(n, marks=pytest.mark.slow) for n in SECOND_STAGE],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("name", sorted(set(RECIPES) - set(FROM_IMAGENET)))
 def test_a_second_stage_starts_from_the_last_weights_of_the_first(
     name, tmp_path, monkeypatch, capsys
 ):

@@ -9,6 +9,7 @@ from hrseg.models.classifier import ImageNetClassifier
 from hrseg.models.hrnet import HRNet
 from tests.golden_weights import GOLDEN, draw, image, relative_error
 
+LARGE = ("hrnet_w44", "hrnet_w64", "hrnet_w48_ssld")
 GOLDEN_LOGITS = np.load(GOLDEN / "imagenet_logits.npz")
 
 
@@ -28,7 +29,13 @@ def classifier(name, upsample="nearest"):
     return model
 
 
-@pytest.mark.parametrize("name", GOLDEN_LOGITS.files)
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=[pytest.mark.slow] if name in LARGE else [])
+        for name in GOLDEN_LOGITS.files
+    ],
+)
 def test_logits_with_nearest_upsampling_equal_timm(name):
     with torch.inference_mode():
         logits = classifier(name)(image("64x96", 64, 96))

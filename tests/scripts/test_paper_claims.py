@@ -119,6 +119,7 @@ def test_no_run_starts_that_would_end_after_the_limit(claims, trained, tmp_path,
     assert trained == [("final", 304)]
 
 
+@pytest.mark.slow
 def test_the_script_trains_and_evaluates_a_variant_with_hrseg_fit(claims, tmp_path, capsys):
     camvid = make_camvid(tmp_path / "camvid")
     words = ["--root", camvid, "--json", tmp_path / "r.json", "--steps", 2, "--seeds", 1]
