@@ -39,7 +39,7 @@ def main(words: Sequence[str] | None = None) -> None:
     """Train the missing runs, and print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--root", type=Path, help="CamVid, in the layout of the documentation")
-    parser.add_argument("--config", default="camvid_w18_small", help="default: %(default)s")
+    parser.add_argument("--config", default="camvid_w18_small_long", help="default: %(default)s")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="changes of the config")
     parser.add_argument("--seeds", type=int, nargs="+", default=[304])
     parser.add_argument("--drives", nargs="+", choices=DRIVES, default=DRIVES, metavar="DRIVE",
