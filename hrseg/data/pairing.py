@@ -281,19 +281,28 @@ def read_official_list(
 def _lines(path: Path, expected: str) -> Iterator[tuple[str, str]]:
     """Yield "path, line N" and the text of each line of a list, without comments."""
     if not path.is_file():
-        raise DataError(f"The list {path.absolute()} does not exist.\nExpected: {expected}.")
+        raise DataError(
+            f"The list {path.absolute()} does not exist.\nExpected: {expected}.\n"
+            "Fix: write this file, or correct its name."
+        )
     empty = True
     for number, line in enumerate(path.read_text("utf-8-sig", "replace").splitlines(), 1):
         if line.strip() and not line.startswith("#"):
             empty = False
             yield f"{path}, line {number}", line.strip()
     if empty:
-        raise DataError(f"{path} lists no images.\nExpected: one image per line.")
+        raise DataError(
+            f"{path} lists no images.\nExpected: one image per line.\n"
+            "Fix: add the images of the split."
+        )
 
 
 def _inside(root: Path, name: str, position: str) -> Path:
     if Path(name).is_absolute() or ".." in Path(name).parts:
-        raise DataError(f"{position}: {name} is outside {root}.\nExpected: a path below it.")
+        raise DataError(
+            f"{position}: {name} is outside {root}.\nExpected: a path below it.\n"
+            "Fix: write the path relative to that folder, or change data.root."
+        )
     return root / name
 
 
@@ -316,7 +325,10 @@ def _existing(name: str, folders: Sequence[Path], position: str) -> Path:
         if path.is_file():
             return path
     folder_names = " or ".join(map(str, folders))
-    raise DataError(f"{position}: {name} does not exist.\nExpected: a file below {folder_names}.")
+    raise DataError(
+        f"{position}: {name} does not exist.\nExpected: a file below {folder_names}.\n"
+        "Fix: correct the line, or add the file."
+    )
 
 
 def suggest_root(root: Path, is_root: Callable[[Path], bool]) -> str:
