@@ -14,8 +14,8 @@ from torch import Tensor
 from hrseg.config.protocols import Protocol
 from hrseg.errors import ConfigError, DataError
 from hrseg.inference.evaluator import Evaluator
-from hrseg.inference.score_maps import Rows, resized
-from hrseg.inference.windows import MIN_SIZE, Size
+from hrseg.inference.score_maps import Rows, cropped, resized
+from hrseg.inference.windows import MIN_SIZE, Size, pad, padded_size
 from hrseg.utils.channels import Pixels
 
 Array = NDArray[np.uint8]
@@ -64,20 +64,14 @@ def predict_bands(
             f"The image has {size[1]}x{size[0]} pixels (width x height).\n"
             f"Expected: at least {MIN_SIZE}x{MIN_SIZE}. Fix: enlarge it, or leave it out."
         )
-    parts = _blended(evaluator, read_rows, size, tile, overlap, device)
-    buffer, first = next(parts), 0  # rows of cells, and the index of the first row
-
-    def read_cells(start: int, stop: int) -> Tensor:
-        nonlocal buffer, first
-        if stop > first + buffer.shape[2]:
-            buffer, first = buffer[:, :, start - first :].clone(), start
-        while stop > first + buffer.shape[2]:
-            buffer = torch.cat([buffer, next(parts)], 2)
-        return buffer[:, :, start - first : stop - first]
-
+    padded = padded_size(size, _multiple(evaluator.protocol))
+    if padded != size:
+        read_rows = _padded_rows(read_rows, size, padded, evaluator.protocol)
+    parts = _blended(evaluator, read_rows, padded, tile, overlap, device)
+    cells = _joined(parts, -(-padded[0] // STRIDE))
     height, width = size
-    cells = Rows((-(-height // STRIDE), buffer.shape[3]), read_cells)
-    scores, step = resized(cells, size, evaluator.align_corners), max(1, BAND_PIXELS // width)
+    scores = cropped(resized(cells, padded, evaluator.align_corners), size)
+    step = max(1, BAND_PIXELS // width)
     for start in range(0, height, step):
         band = scores.read(start, min(start + step, height))
         ids = evaluator.class_ids(band, average="logits")
@@ -99,9 +93,32 @@ def check_tiles(tile: int, overlap: int) -> None:
 
 def skipped_steps(protocol: Protocol) -> list[str]:
     """Return a note on the steps of a protocol that tiled inference skips, if there are any."""
-    names, plain = ("scales", "resize", "pad_multiple", "base_size"), Protocol()
-    steps = ", ".join(name for name in names if getattr(protocol, name) != getattr(plain, name))
+    names, plain = ("scales", "resize", "base_size"), Protocol()
+    skipped = [name for name in names if getattr(protocol, name) != getattr(plain, name)]
+    if _multiple(protocol) != protocol.pad_multiple:
+        skipped.append("pad_multiple")
+    steps = ", ".join(skipped)
     return [f"predicted in tiles at scale 1, without the protocol's {steps}"] if steps else []
+
+
+def _multiple(protocol: Protocol) -> int:
+    """Return the protocol's `pad_multiple`, or 1 if tiles skip it.
+
+    They skip it if they do not start on it, or if the protocol does not crop the padding.
+    """
+    possible = protocol.crop_padding and GRID % protocol.pad_multiple == 0
+    return protocol.pad_multiple if possible else 1
+
+
+def _padded_rows(read_rows: ReadRows, size: Size, padded: Size, protocol: Protocol) -> ReadRows:
+    """Return a function that reads the rows of an image of `size`, padded to `padded`."""
+
+    def read(first: int, end: int) -> Pixels:
+        rows = torch.from_numpy(np.array(read_rows(first, min(end, size[0]))))  # may be read-only
+        image = pad(rows.permute(2, 0, 1)[None], (end - first, padded[1]), protocol)
+        return image[0].permute(1, 2, 0).numpy()
+
+    return read
 
 
 def _starts(length: int, tile: int, overlap: int) -> list[int]:
@@ -138,6 +155,24 @@ def _blended(
         finished = -(-(following - top) // STRIDE)
         yield sums[None, :, :finished]
         sums, pixels = sums[:, finished:], pixels[following - top :]
+
+
+def _joined(parts: Iterator[Tensor], height: int) -> Rows:
+    """Return the map of `height` rows that consists of parts (1, K, rows, w), from top to bottom.
+
+    Its rows are read from top to bottom; only those still needed are in memory.
+    """
+    buffer, first = next(parts), 0  # rows, and the index of the first of them
+
+    def read(start: int, stop: int) -> Tensor:
+        nonlocal buffer, first
+        if stop > first + buffer.shape[2]:
+            buffer, first = buffer[:, :, start - first :].clone(), start
+        while stop > first + buffer.shape[2]:
+            buffer = torch.cat([buffer, next(parts)], 2)
+        return buffer[:, :, start - first : stop - first]
+
+    return Rows((height, buffer.shape[3]), read)
 
 
 def _tile_logits(

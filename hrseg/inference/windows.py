@@ -36,7 +36,7 @@ class Windows(NamedTuple):
 
 
 def prepare(image: Tensor, protocol: Protocol) -> tuple[Tensor, Size]:
-    """Resize and pad an image (1, N, H, W) of uint8 or uint16; padding other than RGB is 0.
+    """Resize and pad an image (1, N, H, W) of uint8 or uint16.
 
     Returns:
         The image, and the (height, width) of its upper left part that corresponds to the ground
@@ -47,20 +47,35 @@ def prepare(image: Tensor, protocol: Protocol) -> tuple[Tensor, Size]:
     """
     check_cost(image.shape[-2:], protocol)
     content, padded = _prepared_sizes(image.shape[-2:], protocol)
-    kept = content if protocol.crop_padding else padded
-    if not protocol.resize and protocol.pad_multiple == 1:
-        return image, kept
-    # As in the authors' code, OpenCV resizes uint8 images. PyTorch rounds differently.
-    pixels = image[0].permute(1, 2, 0).contiguous().cpu().numpy()
-    pixels = np.asarray(cv2.resize(pixels, content[::-1], interpolation=cv2.INTER_LINEAR))
-    pixels = pixels.reshape(*content, -1)  # OpenCV drops the axis of a single channel
-    bottom, right = padded[0] - content[0], padded[1] - content[1]
-    if pixels.shape[2] == 3 and pixels.dtype == np.uint8:
-        border = (0, bottom, 0, right, cv2.BORDER_CONSTANT)
-        pixels = np.asarray(cv2.copyMakeBorder(pixels, *border, value=protocol.pad_color))
-    else:
-        pixels = np.pad(pixels, ((0, bottom), (0, right), (0, 0)))
-    return torch.from_numpy(pixels).permute(2, 0, 1)[None].to(image.device), kept
+    if protocol.resize:
+        # As in the authors' code, OpenCV resizes uint8 images. PyTorch rounds differently.
+        pixels = image[0].permute(1, 2, 0).contiguous().cpu().numpy()
+        pixels = np.asarray(cv2.resize(pixels, content[::-1], interpolation=cv2.INTER_LINEAR))
+        pixels = pixels.reshape(*content, -1)  # OpenCV drops the axis of a single channel
+        image = torch.from_numpy(pixels).permute(2, 0, 1)[None].to(image.device)
+    return pad(image, padded, protocol), content if protocol.crop_padding else padded
+
+
+def pad(image: Tensor, size: Size, protocol: Protocol) -> Tensor:
+    """Pad an image (1, N, H, W) of uint8 or uint16 at the bottom and right to `size`.
+
+    RGB images of uint8 receive the colour of the protocol, others 0.
+    """
+    height, width = image.shape[-2:]
+    if (height, width) == size:
+        return image
+    channels = image.shape[1]
+    rgb = channels == 3 and image.dtype == torch.uint8
+    color = torch.tensor(protocol.pad_color if rgb else channels * [0], device=image.device)
+    padded = color.to(image.dtype).repeat(*size, 1)
+    padded[:height, :width] = image[0].permute(1, 2, 0)
+    return padded.permute(2, 0, 1)[None]
+
+
+def padded_size(size: Sequence[int], multiple: int) -> Size:
+    """Return `size` (H, W), each side rounded up to a multiple."""
+    height, width = (side + -side % multiple for side in size)
+    return height, width
 
 
 def check_cost(size: Sequence[int], protocol: Protocol) -> None:
@@ -115,5 +130,4 @@ def _prepared_sizes(size: Sequence[int], protocol: Protocol) -> tuple[Size, Size
         # Rounded as in `resize_short_length` of the authors' code.
         factor, short = (protocol.resize[0], min(size)) if protocol.resize else (1, 1)
         height, width = (int(side * factor / short + 0.5) for side in size)
-    multiple = protocol.pad_multiple
-    return (height, width), (height + -height % multiple, width + -width % multiple)
+    return (height, width), padded_size((height, width), protocol.pad_multiple)

@@ -7,7 +7,7 @@ import torch
 from hrseg.config.protocols import Protocol
 from hrseg.errors import ConfigError, DataError
 from hrseg.inference.evaluator import Evaluator
-from hrseg.inference.tiling import predict_bands
+from hrseg.inference.tiling import predict_bands, skipped_steps
 from hrseg.models import create_model
 from hrseg.models.normalize import Normalize
 from tests.conftest import batch_of, picture
@@ -74,9 +74,10 @@ def test_a_tile_of_a_coarser_output_has_nearly_the_mask_of_the_whole_image(outpu
 
 @pytest.mark.parametrize(("align_corners", "flip"), [(False, False), (False, True), (True, False)])
 @pytest.mark.parametrize("size", [(97, 131), (128, 33), (205, 256)])
-def test_a_single_tile_gives_the_mask_of_the_whole_image(align_corners, flip, size):
+@pytest.mark.parametrize("pad_multiple", [1, 32])
+def test_a_single_tile_gives_the_mask_of_the_whole_image(align_corners, flip, size, pad_multiple):
     evaluator, pixels = network(align_corners), picture(size)
-    evaluator.protocol = Protocol(flip=flip)
+    evaluator.protocol = Protocol(flip=flip, pad_multiple=pad_multiple)
     expected = whole(evaluator, pixels)
     assert len(np.unique(expected)) > 1
     mask = tiled(evaluator, pixels, tile=256, overlap=64)
@@ -84,9 +85,11 @@ def test_a_single_tile_gives_the_mask_of_the_whole_image(align_corners, flip, si
 
 
 @pytest.mark.parametrize("size", [(333, 517), (129, 257)])
+@pytest.mark.parametrize("pad_multiple", [1, 32])
 @pytest.mark.parametrize(("tile", "overlap"), [(64, 0), (64, 32), (96, 32), (128, 64)])
-def test_tiles_of_a_local_model_give_the_mask_of_the_whole_image(size, tile, overlap):
+def test_tiles_of_a_local_model_give_the_mask_of_the_whole_image(size, tile, overlap, pad_multiple):
     evaluator, pixels = local_network(), picture(size)
+    evaluator.protocol = Protocol(pad_multiple=pad_multiple)
     mask = tiled(evaluator, pixels, tile=tile, overlap=overlap)
     assert (mask == whole(evaluator, pixels)).mean() > 0.9995
 
@@ -100,3 +103,40 @@ def test_tiles_off_the_grid_are_refused(tile, overlap):
 def test_images_smaller_than_32x32_are_refused():
     with pytest.raises(DataError, match="at least 32"):
         tiled(local_network(), picture((64, 64))[:20])
+
+
+@pytest.mark.parametrize(
+    "fields", [{"pad_multiple": 48}, {"pad_multiple": 32, "crop_padding": False}]
+)
+def test_padding_is_skipped_and_named_if_tiles_cannot_start_on_it_or_it_is_not_cropped(fields):
+    assert skipped_steps(Protocol(pad_multiple=8)) == []
+    (note,) = skipped_steps(Protocol(**fields))
+    assert note == "predicted in tiles at scale 1, without the protocol's pad_multiple"
+    evaluator, pixels = local_network(), picture((129, 257))
+    expected = tiled(evaluator, pixels, tile=64, overlap=0)
+    evaluator.protocol = Protocol(**fields)
+    assert np.array_equal(tiled(evaluator, pixels, tile=64, overlap=0), expected)
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize(
+    ("channels", "dtype", "border"), [(3, np.uint8, 9), (12, np.uint16, 0), (1, np.uint8, 0)]
+)
+def test_rows_are_padded_with_the_color_of_the_protocol(channels, dtype, border):
+    pixels = np.full((45, 70, channels), 200, dtype)
+    pixels.flags.writeable = False  # as in memory-mapped files
+    protocol = Protocol(pad_multiple=32, pad_color=(9, 9, 9))
+    seen = []
+
+    def model(image):
+        seen.append(image)
+        return torch.zeros(len(image), 2, image.shape[2] // 4, image.shape[3] // 4)
+
+    evaluator = Evaluator(model, lambda image: image.float(), protocol)
+    options = {"tile": 128, "overlap": 32}
+    bands = predict_bands(evaluator, lambda *rows: pixels[slice(*rows)], (45, 70), **options)
+    assert [mask.shape for _, mask in bands] == [(45, 70)]
+    (image,) = seen
+    assert image.shape == (1, channels, 64, 96)
+    assert (image[..., :45, :70] == 200).all()
+    assert (image[..., 45:, :] == border).all() and (image[..., 70:] == border).all()
