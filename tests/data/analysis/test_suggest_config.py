@@ -32,6 +32,7 @@ def configured(root, tmp_path):
     path = tmp_path / "written.yaml"
     path.write_text(text, encoding="utf-8")
     config = load_config(path)
+    assert config.inference.pad_multiple == 32
     arguments = to_dict(config.data)
     assert arguments.pop("name") == "folder"
     data = Folder(**arguments, seed=config.seed)
