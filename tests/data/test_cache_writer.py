@@ -1,11 +1,8 @@
 """Writer of the cache: updates, verification, locks, and kills at any moment."""
 
 import os
-import signal
-import subprocess
-import sys
-import textwrap
 import time
+from multiprocessing import get_context
 
 import numpy as np
 import pytest
@@ -99,22 +96,13 @@ def test_a_second_writer_is_refused(tmp_path):
 def test_a_writer_killed_at_any_moment_can_resume(tmp_path):
     files = pairs(tmp_path / "data", 40)
     folder = tmp_path / "cache"
-    code = textwrap.dedent("""
-        import sys
-        from pathlib import Path
-        from hrseg.data.cache_writer import write_cache
-        from tests.cached_pairs import READER
-        root = Path(sys.argv[1]) / "data"
-        files = [(root / f"{i}.png", root / f"{i}_mask.png") for i in range(40)]
-        print("go", flush=True)
-        write_cache(Path(sys.argv[1]) / "cache", root, files, READER)
-    """)
-    for delay in (0.0, 0.01, 0.03):
-        command = [sys.executable, "-c", code, str(tmp_path)]
-        with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
-            process.stdout.readline()
-            time.sleep(delay)
-            process.send_signal(signal.SIGKILL)
+    arguments = (folder, tmp_path / "data", files, READER)
+    for delay in (0.01, 0.03, 0.06):
+        process = get_context("fork").Process(target=write_cache, args=arguments)
+        process.start()
+        time.sleep(delay)
+        process.kill()
+        process.join()
     write_cache(folder, tmp_path / "data", files, READER)
     assert verify_cache(folder, tmp_path / "data", READER) == []
     plain, cached = datasets(files, folder, tmp_path / "data")

@@ -154,6 +154,7 @@ def test_an_ocr_head_with_output_v1_can_be_exported(format, suffix, checkpoint, 
     assert_exportable({"head": "ocr", "output": "v1"}, format, suffix, checkpoint, tmp_path)
 
 
+@pytest.mark.slow
 def test_the_coarsest_stream_with_one_fusion_can_be_exported(checkpoint, tmp_path):
     switches = {"exchange": "final", "output": "stream_4"}
     assert_exportable(switches, "torch-export", ".pt2", checkpoint, tmp_path)
@@ -196,7 +197,8 @@ def test_the_command_reports_wrong_options_and_the_written_file(
     command = ["export", str(checkpoint), "--format", "safetensors", "--out", "w.safetensors"]
     assert main(command) == 0
     assert "exported: w.safetensors" in capsys.readouterr().out
-    assert main([*command, "--config", "synthetic_tiny", f"data.root={tmp_path / 'scenes'}"]) == 2
+    scenes = ["data.num_train=1", "data.num_val=1", f"data.root={tmp_path / 'scenes'}"]
+    assert main([*command, "--config", "synthetic_tiny", *scenes]) == 2
     assert "The data set has other classes than the model" in capsys.readouterr().err
 
 

@@ -26,7 +26,7 @@ PATIENCE = 20.0  # maximum seconds per pair
 MEMORY = 2 * 2**30  # maximum bytes allocated by reading
 
 
-@inject(30, 1200)
+@inject(len(HARMS), 1200)
 def test_a_damaged_image_or_mask_is_read_correctly_or_reported_with_its_name(count, tmp_path):
     """Read pairs with `data.on_error: skip`, with and without a manifest, and by `data check`."""
     draw = random.Random(0)

@@ -45,6 +45,7 @@ def run(*words, **environment):
     return subprocess.run(command, env=variables, capture_output=True, text=True)
 
 
+@pytest.mark.slow
 def test_every_check_passes_on_a_cpu_at_small_sizes(tmp_path):
     done = run("--device", "cpu", "--json", tmp_path / "proof.json", "--minutes", "20")
     results = json.loads((tmp_path / "proof.json").read_text())
