@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import multiprocessing
 import os
 import pickle
 import random
@@ -86,6 +87,7 @@ def _read(pairs, folder):
     os.dup2(log, 1)
     os.dup2(log, 2)
     sys.stdout = sys.stderr = os.fdopen(1, "w", 1, closefd=False)
+    multiprocessing.set_start_method("fork", force=True)  # workers that import nothing
     torch.set_num_threads(1)
     resource.setrlimit(resource.RLIMIT_AS, (psutil.Process().memory_info().vms + MEMORY,) * 2)
     files = [(pair.image, pair.mask) for pair in pairs]
