@@ -54,7 +54,7 @@ def run(arguments: argparse.Namespace) -> None:
         _refuse_annotations(root)
         raise
     out.write_text(text, encoding="utf-8")
-    print("".join(line for line in text.splitlines(keepends=True) if line.startswith("#")), end="")
+    print(text.partition("\nname: ")[0])  # the comments at the top
     for line in _about_weights():
         print(line)
     quoted = shlex.quote(str(out))

@@ -453,7 +453,11 @@ def test_init_sets_the_interval_of_validation_and_quotes_the_next_command(
         save_image(tmp_path / f"my data/images/{index}.png", image)
         save_image(tmp_path / f"my data/masks/{index}.png", mask.astype(np.uint8))
     assert main(["init", "my data"]) == 0
-    assert "hrseg fit --config 'my data.yaml'" in capsys.readouterr().out
+    output = capsys.readouterr().out
+    comments = output.partition("training starts")[0]
+    assert comments.startswith("# Written by `hrseg init`")
+    assert Path("my data.yaml").read_text().startswith(f'{comments}name: "my data"\n')
+    assert "hrseg fit --config 'my data.yaml'" in output
     trainer = load_config("my data.yaml").trainer
     assert trainer["check_val_every_n_epoch"] == every
     assert trainer["max_epochs"] % every == 0

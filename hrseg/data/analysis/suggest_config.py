@@ -173,8 +173,8 @@ def write_config(findings: Findings) -> str:
         *findings.settings.loss_lines(),
         "optimizer: {name: adamw, lr: 0.001, weight_decay: 0.02}",
         "schedule: {name: poly, power: 0.9, warmup_steps: 100}",
-        "# Multiples of 32, the stride of the coarsest stream, as in the training crops.",
-        "inference: {protocol: plain, scales: [1.0], flip: false, pad_multiple: 32}",
+        "inference: {protocol: plain, scales: [1.0], flip: false, pad_multiple: 32}"
+        "  # pads images to multiples of 32, the stride of the coarsest stream",
         "trainer:",
         *findings.settings.trainer_lines(),
     ]
