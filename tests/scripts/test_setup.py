@@ -1,5 +1,6 @@
-"""Editable install with the options of scripts/setup: mypy and shipped configs."""
+"""Scripts are executable; an editable install with the options of scripts/setup."""
 
+import os
 import re
 import shutil
 import subprocess
@@ -23,6 +24,13 @@ reveal_type(hrseg.SegmentationTask.load_from_checkpoint("a.ckpt"))
 
 def run(*words, **options):
     return subprocess.run(words, capture_output=True, text=True, **options)
+
+
+def test_every_script_that_names_its_interpreter_is_executable():
+    scripts = [path for path in (ROOT / "scripts").rglob("*") if path.is_file()]
+    named = [path for path in scripts if path.read_bytes().startswith(b"#!")]
+    assert len(named) > 20
+    assert [path for path in named if not os.access(path, os.X_OK)] == []
 
 
 @pytest.mark.slow
