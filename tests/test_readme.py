@@ -1,7 +1,8 @@
-"""README: its Python runs, and its paths exist."""
+"""README: its Python runs, its paths exist, and its number of configs is right."""
 
 import re
 
+from hrseg.config.loader import shipped_configs
 from tests.camvid_tree import make_camvid
 from tests.conftest import picture, save_image
 from tests.paths import ROOT
@@ -30,3 +31,8 @@ def test_every_path_in_the_readme_exists():
     links = [link for link in re.findall(r"\]\(([^)]+)\)", README) if not link.startswith("http")]
     for name in ("scripts/demo", "scripts/test", "constraints.txt", *links):
         assert (ROOT / name).exists(), name
+
+
+def test_the_readme_counts_the_configs_of_data_sets():
+    own = {"folder", "synthetic_tiny"}
+    assert f"{len({*shipped_configs()} - own)} configs cover" in README
